@@ -1,0 +1,86 @@
+# What people do with this repository. `make help` lists it.
+
+SHELL := bash
+.SHELLFLAGS := -euo pipefail -c
+.NOTPARALLEL:
+
+CARGO := cargo
+BIN := $(or $(CARGO_TARGET_DIR),target)/release/threadbare
+MSRV := $(shell sed -n 's/^rust-version = "\(.*\)"/\1/p' Cargo.toml)
+
+# What the tests need beyond Rust, make and gcc, as program=package.
+TOOLS := strace=strace ss=iproute2 nc=netcat-openbsd
+
+# The sets of features that somebody may build: the program, the bare library, everything.
+FEATURES := --features=default --no-default-features --all-features
+
+# Sums up what `cargo test` says, at its end.
+SUMMARY := awk '{ print; fflush() } \
+	/^test result:/ { passed += $$4; failed += $$6; ignored += $$8 } \
+	END { printf "\n%d tests passed, %d failed, %d left to `make check`\n", passed, failed, ignored }'
+
+.PHONY: build run test check lint fmt doc msrv deps clean help
+
+build: ## build the program, and say what next
+	@$(CARGO) build --locked --release
+	@echo
+	@echo "Built $(BIN). Next:"
+	@echo "  make run     to serve; it says what to type in a second terminal"
+	@echo "  make test    to see that it works, in about a minute (make help: everything else)"
+
+run: ## serve on 127.0.0.1:1234, or as ARGS says: make run ARGS='-v echo'
+	@$(CARGO) build --locked --quiet --release
+	@$(CARGO) build --locked --quiet --example client
+	@echo "In a second terminal:  cargo run -q --example client -- hello"
+	@echo "To stop the server:    Ctrl-C here"
+	@echo
+	@trap : INT; $(BIN) $(ARGS)
+
+test: deps ## the quick tests, about a minute
+	@$(CARGO) test --locked --features sim --no-fail-fast 2>&1 | $(SUMMARY)
+
+check: deps ## everything: format, lints, documentation, every test, oldest Rust
+	@$(CARGO) fmt --check
+	@$(MAKE) --no-print-directory lint doc msrv
+	@$(CARGO) test --locked --no-default-features --quiet
+	@$(CARGO) test --locked --features sim --no-fail-fast -- --include-ignored 2>&1 | $(SUMMARY)
+
+lint: ## clippy, for every set of features, no warning allowed
+	@for features in $(FEATURES); do \
+		$(CARGO) clippy --locked --quiet --all-targets $$features -- -D warnings; \
+	done
+
+fmt: ## format the code
+	@$(CARGO) fmt
+
+doc: ## the library's documentation, no warning allowed
+	@RUSTDOCFLAGS="-D warnings" $(CARGO) doc --locked --quiet --no-deps --all-features
+
+msrv: ## build with the oldest Rust it promises to work with
+	@if rustup run $(MSRV) cargo --version >/dev/null 2>&1 \
+	|| rustup toolchain install $(MSRV) --profile minimal --no-self-update >/dev/null 2>&1; then \
+		CARGO_TARGET_DIR=$(or $(CARGO_TARGET_DIR),target)/msrv \
+			rustup run $(MSRV) cargo check --locked --quiet --all-features; \
+	else \
+		echo "msrv: no Rust $(MSRV) here and none to be had; only clippy's incompatible_msrv looked"; \
+	fi
+
+deps: ## install what the tests need, where that is allowed
+	@missing=; for tool in $(TOOLS); do \
+		command -v $${tool%=*} >/dev/null || missing="$$missing $${tool#*=}"; \
+	done; \
+	[ -n "$$missing" ] || exit 0; \
+	root=; [ "$$(id -u)" = 0 ] || root="sudo -n"; \
+	install="$$root env DEBIAN_FRONTEND=noninteractive apt-get -qq -y install --no-install-recommends"; \
+	if command -v apt-get >/dev/null && $$root true 2>/dev/null \
+	&& { $$install $$missing || { $$root apt-get -qq update && $$install $$missing; }; } >/dev/null 2>&1; then \
+		echo "deps: installed$$missing"; \
+	else \
+		echo "deps: some tests need$$missing, which could not be installed from here"; \
+	fi
+
+clean: ## remove what was built
+	@$(CARGO) clean
+
+help: ## this page
+	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-6s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)

@@ -1,0 +1,134 @@
+//! Bytes that wait: the rest of an input, or the unsent end of an output.
+//!
+//! A buffer is filled at its end and emptied from its front. The front is an
+//! offset, not a move: taking `n` bytes from a long output costs nothing.
+//!
+//! Invariants:
+//! 1. An empty buffer owns no memory and is one null pointer in size.
+//! 2. After `consume` at most half of the memory of a large buffer is unused.
+
+use std::collections::TryReserveError;
+
+/// Smaller leftovers are not worth moving to a smaller allocation.
+const SMALL: usize = 4096;
+
+#[derive(Debug, Default)]
+pub(crate) struct Buffer(Option<Box<Bytes>>);
+
+#[derive(Debug, Default)]
+struct Bytes {
+    data: Vec<u8>,
+    start: usize,
+}
+
+impl Buffer {
+    pub(crate) fn is_empty(&self) -> bool {
+        self.0.is_none()
+    }
+
+    pub(crate) fn len(&self) -> usize {
+        self.as_slice().len()
+    }
+
+    /// The bytes, in order.
+    pub(crate) fn as_slice(&self) -> &[u8] {
+        match &self.0 {
+            Some(bytes) => bytes.data.get(bytes.start..).unwrap_or_default(),
+            None => &[],
+        }
+    }
+
+    /// The memory it holds, which is what a budget must count: at least its length.
+    pub(crate) fn footprint(&self) -> usize {
+        match &self.0 {
+            Some(bytes) => bytes.data.capacity() + size_of::<Bytes>(),
+            None => 0,
+        }
+    }
+
+    /// Appends `more`; on failure nothing has changed.
+    pub(crate) fn push(&mut self, more: &[u8]) -> Result<(), TryReserveError> {
+        if more.is_empty() {
+            return Ok(());
+        }
+        let mut bytes = self.0.take().unwrap_or_default();
+        if bytes.start >= bytes.data.len() - bytes.start {
+            bytes.data.drain(..bytes.start); // moves no more bytes than were consumed
+            bytes.start = 0;
+        }
+        let reserved = bytes.data.try_reserve(more.len());
+        if reserved.is_ok() {
+            bytes.data.extend_from_slice(more);
+        }
+        self.0 = Some(bytes).filter(|bytes| !bytes.data.is_empty());
+        reserved
+    }
+
+    /// Takes `n` bytes from the front; all of them if it holds fewer.
+    pub(crate) fn consume(&mut self, n: usize) {
+        let Some(bytes) = &mut self.0 else { return };
+        bytes.start = bytes.start.saturating_add(n);
+        let left = bytes.data.len().saturating_sub(bytes.start);
+        if left == 0 {
+            self.0 = None;
+        } else if bytes.data.capacity() > SMALL.max(2 * left) && left <= SMALL.max(bytes.start / 8)
+        {
+            bytes.data.drain(..bytes.start);
+            bytes.data.shrink_to_fit();
+            bytes.start = 0;
+        }
+    }
+
+    pub(crate) fn clear(&mut self) {
+        self.0 = None;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::collections::VecDeque;
+
+    #[test]
+    fn empty_owns_nothing() {
+        assert_eq!(size_of::<Buffer>(), size_of::<usize>());
+        let mut buffer = Buffer::default();
+        buffer.push(b"abc").unwrap();
+        buffer.consume(3);
+        assert_eq!((buffer.is_empty(), buffer.footprint()), (true, 0));
+        buffer.push(b"").unwrap();
+        assert!(buffer.is_empty());
+    }
+
+    /// Random pushes and consumes do what a queue of single bytes does.
+    #[test]
+    fn behaves_as_a_queue_of_bytes() {
+        let (mut buffer, mut model) = (Buffer::default(), VecDeque::new());
+        let mut random = 1u64;
+        for step in 0..20_000u64 {
+            random = random.wrapping_mul(6364136223846793005).wrapping_add(step);
+            let n = (random >> 33) as usize % 9_000;
+            if random & (1 << 20) == 0 {
+                let more: Vec<u8> = (0..n).map(|i| (i as u64 ^ step) as u8).collect();
+                buffer.push(&more).unwrap();
+                model.extend(more);
+            } else {
+                buffer.consume(n);
+                model.drain(..n.min(model.len()));
+            }
+            assert_eq!(buffer.len(), model.len());
+            assert_eq!(buffer.is_empty(), model.is_empty());
+        }
+        assert!(buffer.as_slice().iter().eq(model.iter()));
+    }
+
+    /// A short rest of a long read does not keep the long allocation.
+    #[test]
+    fn a_short_rest_is_short() {
+        let mut buffer = Buffer::default();
+        buffer.push(&[7; 65_536]).unwrap();
+        buffer.consume(65_530);
+        assert_eq!(buffer.as_slice(), [7; 6]);
+        assert!(buffer.footprint() < 128);
+    }
+}

@@ -1,0 +1,305 @@
+//! One socket: its state, what waits on either side of it, and what follows from that.
+//!
+//! ```text
+//!            close(), idle, limits            output sent          EOF, time
+//!   Open ────────────────────────▶ Closing ───────────▶ Lingering ──────────▶ Gone
+//!    │  ╲                             │    (shutdown)                           ▲
+//!    │   ╲ send or recv failed        │ EOF seen before: nothing to linger for  │
+//!    │    ╲                           └─────────────────────────────────────────┤
+//!    │     ▶ Broken ── what the peer had still sent is read and offered ────────┤
+//!    └──────── abort ───────────────────────────────────────────────────────────┘
+//! ```
+//!
+//! Nothing here calls the kernel. Callbacks and events change the fields; the
+//! reactor then asks the pure functions below what follows: [`interest`],
+//! [`has_work`], [`deadline`]. So no decision is stored that could be derived.
+//!
+//! Invariants:
+//! 1. `input` is empty unless the phase is Open or Broken.
+//! 2. `output` is empty unless the phase is Open or Closing.
+//! 3. `registered` is what epoll was told, nothing else.
+//!
+//! [`interest`]: Connection::interest
+//! [`has_work`]: Connection::has_work
+//! [`deadline`]: Connection::deadline
+
+use crate::buffer::Buffer;
+use crate::deadlines::{Span, Tick};
+use crate::handler::CloseReason;
+use crate::kernel::{self, Fd, Peer};
+use crate::limits::Timeouts;
+use std::fmt;
+
+/// A closing connection is read out up to this many bytes,
+pub(crate) const LINGER_BYTES: u32 = 1 << 20;
+/// this long after its last byte,
+const LINGER_QUIET: Span = Span::millis(2_001);
+/// and this long in all.
+const LINGER_TOTAL: Span = Span::millis(5_001);
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Phase {
+    /// In service; the peer may have sent its end already.
+    Open,
+    /// The last output is being sent, then FIN.
+    Closing,
+    /// FIN is sent; what the peer still sends is read and thrown away, for a
+    /// close with unread input would reset the connection and lose the answer.
+    Lingering,
+    /// Nothing can be sent any more; what the peer had sent before is still offered.
+    Broken,
+    /// To be freed when the batch is done.
+    Gone,
+}
+
+#[derive(Debug)]
+pub(crate) struct Connection {
+    pub(crate) fd: Fd,
+    pub(crate) phase: Phase,
+    /// Valid from the moment the phase is no longer Open.
+    pub(crate) why: CloseReason,
+    pub(crate) peer: Peer,
+    /// Which listener it came from.
+    pub(crate) listener: u8,
+    /// What epoll was told to watch for.
+    pub(crate) registered: u8,
+    /// How often in a row the kernel was out of memory for it.
+    pub(crate) tries: u8,
+    /// The kernel was out of memory: nothing is tried before `retry_at`.
+    pub(crate) later: bool,
+
+    /// The peer's end was read.
+    pub(crate) eof: bool,
+    /// The handler was told of the end.
+    pub(crate) eof_told: bool,
+    /// The handler wants no input for now.
+    pub(crate) paused: bool,
+    /// Output was above high water and has not yet fallen below low water.
+    pub(crate) full: bool,
+    /// The rest is to be offered again without new bytes.
+    pub(crate) reoffer: bool,
+    /// Output has fallen below low water and the handler is to be told.
+    pub(crate) drained: bool,
+    /// It is in the list of those to be settled.
+    pub(crate) marked: bool,
+    /// Its close is to be a reset.
+    pub(crate) reset: bool,
+
+    /// Received, not consumed.
+    pub(crate) input: Buffer,
+    /// Written, not taken by the kernel.
+    pub(crate) output: Buffer,
+    /// Written into the shared output, not yet sent.
+    pub(crate) staged: usize,
+    /// Read since it began to end, or since the drain began.
+    pub(crate) read_at_end: u32,
+
+    pub(crate) received: u64,
+    pub(crate) sent: u64,
+    /// When the last byte moved.
+    pub(crate) last: Tick,
+    /// Since when the rest has waited for more.
+    pub(crate) rest_since: Tick,
+    /// Since when output has waited, or the kernel last took some; Lingering: since when.
+    pub(crate) stalled_since: Tick,
+    /// While `later`: when to try again.
+    pub(crate) retry_at: Tick,
+    /// When the handler wants to be called.
+    pub(crate) timer: Option<Tick>,
+}
+
+impl Connection {
+    pub(crate) fn new(fd: Fd, peer: Peer, listener: u8, now: Tick) -> Connection {
+        Connection {
+            fd,
+            phase: Phase::Open,
+            why: CloseReason::Handler,
+            peer,
+            listener,
+            registered: kernel::IN as u8,
+            tries: 0,
+            later: false,
+            eof: false,
+            eof_told: false,
+            paused: false,
+            full: false,
+            reoffer: false,
+            drained: false,
+            marked: false,
+            reset: false,
+            input: Buffer::default(),
+            output: Buffer::default(),
+            staged: 0,
+            read_at_end: 0,
+            received: 0,
+            sent: 0,
+            last: now,
+            rest_since: now,
+            stalled_since: now,
+            retry_at: now,
+            timer: None,
+        }
+    }
+
+    /// Nothing is going on but the next message.
+    #[inline]
+    pub(crate) fn is_quiet(&self) -> bool {
+        self.phase == Phase::Open
+            && self.registered == kernel::IN as u8
+            && self.input.is_empty()
+            && self.output.is_empty()
+            && !self.paused
+            && !self.marked
+            && self.tries == 0
+    }
+
+    /// Bytes written and not yet taken by the kernel.
+    pub(crate) fn queued(&self) -> usize {
+        self.staged + self.output.len()
+    }
+
+    /// What it holds of the memory budget.
+    pub(crate) fn footprint(&self) -> usize {
+        self.input.footprint() + self.output.footprint()
+    }
+
+    /// Whether received bytes are still for the handler.
+    pub(crate) fn takes_input(&self) -> bool {
+        matches!(self.phase, Phase::Open | Phase::Broken)
+    }
+
+    /// Whether the handler may be offered input now.
+    pub(crate) fn can_offer(&self) -> bool {
+        match self.phase {
+            Phase::Open => !self.paused && !self.full && !self.later,
+            Phase::Broken => !self.paused,
+            _ => false,
+        }
+    }
+
+    /// What epoll should watch for. HUP and ERR come unasked.
+    pub(crate) fn interest(&self) -> u8 {
+        if self.later {
+            return 0;
+        }
+        let read = match self.phase {
+            Phase::Open => !self.eof && !self.paused && !self.full,
+            Phase::Closing | Phase::Lingering => !self.eof && self.read_at_end < LINGER_BYTES,
+            Phase::Broken | Phase::Gone => false,
+        };
+        let write = !self.output.is_empty();
+        (if read { kernel::IN as u8 } else { 0 }) | (if write { kernel::OUT as u8 } else { 0 })
+    }
+
+    /// Whether there is something to do for it without waiting for an event.
+    pub(crate) fn has_work(&self, draining: bool) -> bool {
+        match self.phase {
+            Phase::Open => {
+                self.drained
+                    || self.can_offer() && (self.reoffer || self.eof && !self.eof_told || draining)
+            }
+            Phase::Broken => true,
+            _ => false,
+        }
+    }
+
+    /// When something happens to it though no byte moves.
+    pub(crate) fn deadline(&self, timeouts: &Timeouts) -> Option<Tick> {
+        let idle = timeouts.idle.map(|span| self.last.after(span));
+        let earliest = |a: Option<Tick>, b: Option<Tick>| match (a, b) {
+            (Some(a), Some(b)) => Some(a.earlier(b)),
+            (a, b) => a.or(b),
+        };
+        match self.phase {
+            Phase::Open => {
+                let waits =
+                    earliest(self.message_deadline(timeouts), self.write_deadline(timeouts));
+                let retry = Some(self.retry_at).filter(|_| self.later);
+                earliest(earliest(idle, waits), earliest(self.timer, retry))
+            }
+            Phase::Closing => {
+                let retry = Some(self.retry_at).filter(|_| self.later);
+                earliest(earliest(idle, retry), self.write_deadline(timeouts))
+            }
+            Phase::Lingering => {
+                let quiet = self.last.after(LINGER_QUIET);
+                Some(quiet.earlier(self.stalled_since.after(LINGER_TOTAL)))
+            }
+            Phase::Broken | Phase::Gone => None,
+        }
+    }
+
+    /// Runs while the rest of a message is awaited; not while we do not read.
+    pub(crate) fn message_deadline(&self, timeouts: &Timeouts) -> Option<Tick> {
+        let awaited = !self.input.is_empty() && self.can_offer() && !self.reoffer && !self.eof;
+        timeouts.message.filter(|_| awaited).map(|span| self.rest_since.after(span))
+    }
+
+    /// Runs while output waits.
+    pub(crate) fn write_deadline(&self, timeouts: &Timeouts) -> Option<Tick> {
+        let waiting = !self.output.is_empty();
+        timeouts.write.filter(|_| waiting).map(|span| self.stalled_since.after(span))
+    }
+
+    /// Ends it with FIN: what is written is still sent.
+    pub(crate) fn close(&mut self, why: CloseReason) {
+        if self.phase == Phase::Open {
+            self.phase = Phase::Closing;
+            self.why = why;
+            self.input.clear();
+            self.read_at_end = 0;
+        }
+    }
+
+    /// Ends it for reading what is left: nothing can be sent any more.
+    pub(crate) fn broken(&mut self, why: CloseReason) {
+        match self.phase {
+            Phase::Open => {
+                self.phase = Phase::Broken;
+                self.why = why;
+            }
+            Phase::Closing => self.gone(why), // the last answer is lost
+            Phase::Lingering => self.gone(self.why), // it had everything
+            Phase::Broken | Phase::Gone => {}
+        }
+        self.output.clear();
+        self.full = false;
+        self.later = false;
+    }
+
+    /// Ends it now.
+    pub(crate) fn gone(&mut self, why: CloseReason) {
+        if self.phase != Phase::Gone {
+            self.phase = Phase::Gone;
+            self.why = why;
+        }
+        self.input.clear();
+        self.output.clear();
+    }
+
+    /// Ends it now, with a reset.
+    pub(crate) fn abort(&mut self, why: CloseReason) {
+        self.gone(why);
+        self.reset = true;
+    }
+}
+
+/// The connection on one line, as the log and SIGUSR1 show it.
+impl fmt::Display for Connection {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Connection { fd, peer, phase, received, sent, .. } = self;
+        write!(f, "{peer} fd {fd:?} {phase:?} received {received} sent {sent}")?;
+        if !self.input.is_empty() {
+            write!(f, " rest {}", self.input.len())?;
+        }
+        if self.queued() > 0 {
+            write!(f, " unsent {}", self.queued())?;
+        }
+        for (flag, name) in [(self.eof, "eof"), (self.paused, "paused"), (self.full, "full")] {
+            if flag {
+                write!(f, " {name}")?;
+            }
+        }
+        Ok(())
+    }
+}

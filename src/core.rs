@@ -1,0 +1,114 @@
+//! The descriptors a loop cannot be without: epoll, and the three it always watches.
+//!
+//! epoll knows them by slots of generation 0, which no connection ever has.
+
+use crate::error::Error;
+use crate::kernel::{self, EpollOp, Errno, Event, Fd, Kernel, Signal, Wait};
+use crate::reaction::Call;
+
+pub(crate) const EVENTFD: u32 = 0;
+pub(crate) const SIGNALFD: u32 = 1;
+pub(crate) const TIMERFD: u32 = 2;
+/// The first listener; the others follow.
+pub(crate) const LISTENERS: u32 = 3;
+
+#[derive(Debug, Default)]
+pub(crate) struct Core {
+    /// Each is `None` only before it is opened and after all are closed.
+    epoll: Option<Fd>,
+    pub(crate) timer: Option<Fd>,
+    /// Only where the server owns the process.
+    pub(crate) signals: Option<Fd>,
+}
+
+impl Core {
+    /// Opens them all; also the eventfd, which will belong to the mailbox. A start
+    /// that fails half-way closes what it opened.
+    pub(crate) fn open<K: Kernel>(kernel: &mut K, signals: &[Signal]) -> Result<(Core, Fd), Error> {
+        let mut core = Core::default();
+        match core.fill(kernel, signals) {
+            Ok(eventfd) => Ok((core, eventfd)),
+            Err(error) => {
+                core.close(kernel);
+                Err(error)
+            }
+        }
+    }
+
+    fn fill<K: Kernel>(&mut self, kernel: &mut K, signals: &[Signal]) -> Result<Fd, Error> {
+        let failed = |call, object| move |errno| Error::new(call, object, errno);
+        let core = Call::EpollAddCore;
+        let epoll = kernel.epoll_create1().map_err(failed(Call::EpollCreate, "epoll"))?;
+        self.epoll = Some(epoll);
+        if !signals.is_empty() {
+            let fd = kernel.signalfd4(signals).map_err(failed(Call::SignalFd, "signals"))?;
+            let fd = &*self.signals.insert(fd);
+            watch(kernel, &self.epoll, EpollOp::Add, fd, kernel::IN, SIGNALFD.into())
+                .map_err(failed(core, "signalfd"))?;
+        }
+        let timer = kernel.timerfd_create().map_err(failed(Call::TimerFd, "timer"))?;
+        let timer = &*self.timer.insert(timer);
+        watch(kernel, &self.epoll, EpollOp::Add, timer, kernel::IN, TIMERFD.into())
+            .map_err(failed(core, "timerfd"))?;
+        let eventfd = kernel.eventfd2().map_err(failed(Call::EventFd, "wake-ups"))?;
+        if let Err(errno) = self.add(kernel, &eventfd, kernel::IN, EVENTFD.into()) {
+            let _ = kernel.close(eventfd);
+            return Err(Error::new(core, "eventfd", errno));
+        }
+        Ok(eventfd)
+    }
+
+    /// Begins to watch `fd`.
+    pub(crate) fn add<K: Kernel>(
+        &self,
+        kernel: &mut K,
+        fd: &Fd,
+        mask: u32,
+        data: u64,
+    ) -> kernel::Result<()> {
+        watch(kernel, &self.epoll, EpollOp::Add, fd, mask, data)
+    }
+
+    /// Changes what `fd` is watched for.
+    pub(crate) fn modify<K: Kernel>(
+        &self,
+        kernel: &mut K,
+        fd: &Fd,
+        mask: u32,
+        data: u64,
+    ) -> kernel::Result<()> {
+        watch(kernel, &self.epoll, EpollOp::Modify, fd, mask, data)
+    }
+
+    /// Waits for events.
+    #[inline]
+    pub(crate) fn wait<K: Kernel>(
+        &self,
+        kernel: &mut K,
+        events: &mut [Event],
+        wait: Wait,
+    ) -> kernel::Result<usize> {
+        let Some(epoll) = &self.epoll else { return Err(Errno::EBADF) };
+        kernel.epoll_wait(epoll, events, wait)
+    }
+
+    pub(crate) fn close<K: Kernel>(&mut self, kernel: &mut K) {
+        for fd in [&mut self.timer, &mut self.signals, &mut self.epoll] {
+            if let Some(fd) = fd.take() {
+                let _ = kernel.close(fd);
+            }
+        }
+    }
+}
+
+fn watch<K: Kernel>(
+    kernel: &mut K,
+    epoll: &Option<Fd>,
+    op: EpollOp,
+    fd: &Fd,
+    mask: u32,
+    data: u64,
+) -> kernel::Result<()> {
+    let Some(epoll) = epoll else { return Err(Errno::EBADF) };
+    kernel.epoll_ctl(epoll, op, fd, Event { mask, data })
+}

@@ -1,0 +1,62 @@
+//! What the server has done so far, in numbers.
+
+use crate::handler::CloseReason;
+use std::fmt;
+
+/// Counts since the server was built.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Counters {
+    /// Connections taken from the listeners.
+    pub accepted: u64,
+    /// Connections that ended, by [`CloseReason::kind`]. When none is open, the sum is `accepted`.
+    pub closed: [u64; CloseReason::KINDS.len()],
+    /// Bytes received by connections that have ended.
+    pub received: u64,
+    /// Bytes the kernel took from connections that have ended.
+    pub sent: u64,
+    /// Clients lost between connecting and accept4.
+    pub accept_failed: u64,
+    /// Times a listener was paused for want of descriptors or memory.
+    pub accept_paused: u64,
+    /// Mistakes of the server or its handler, each of which cost a connection.
+    pub bugs: u64,
+}
+
+impl Counters {
+    pub(crate) fn count_close(&mut self, why: CloseReason) {
+        if let Some(count) = self.closed.get_mut(why.kind()) {
+            *count += 1;
+        }
+    }
+
+    /// How many connections have ended for a reason of this kind.
+    pub fn closed_for(&self, why: CloseReason) -> u64 {
+        self.closed.get(why.kind()).copied().unwrap_or(0)
+    }
+}
+
+/// `12 accepted, 10 closed (9 peer closed, 1 idle), 340 bytes received, 610 sent`
+impl fmt::Display for Counters {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let closed: u64 = self.closed.iter().sum();
+        write!(f, "{} accepted, {closed} closed", self.accepted)?;
+        let mut before = " (";
+        for (kind, count) in CloseReason::KINDS.iter().zip(self.closed) {
+            if count > 0 {
+                write!(f, "{before}{count} {kind}")?;
+                before = ", ";
+            }
+        }
+        f.write_str(if closed > 0 { ")" } else { "" })?;
+        write!(f, ", {} bytes received, {} sent", self.received, self.sent)?;
+        let rare = [
+            (self.accept_failed, "lost before accept"),
+            (self.accept_paused, "pauses of accepting"),
+            (self.bugs, "bugs"),
+        ];
+        for (count, what) in rare.into_iter().filter(|&(count, _)| count > 0) {
+            write!(f, ", {count} {what}")?;
+        }
+        Ok(())
+    }
+}

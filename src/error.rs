@@ -1,0 +1,32 @@
+//! The one error: a call that failed, on what, and how.
+
+use crate::kernel::Errno;
+use crate::reaction::Call;
+use std::fmt;
+
+/// A system call that failed and ended the start or the server.
+///
+/// Displays as `bind 127.0.0.1:80: EACCES (Permission denied)`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Error {
+    /// The call, in its role.
+    pub call: Call,
+    /// What it was called on: an address, a path, a limit.
+    pub object: String,
+    /// Why it failed.
+    pub errno: Errno,
+}
+
+impl Error {
+    pub(crate) fn new(call: Call, object: impl fmt::Display, errno: Errno) -> Error {
+        Error { call, object: object.to_string(), errno }
+    }
+}
+
+impl fmt::Display for Error {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} {}: {:?} ({})", self.call, self.object, self.errno, self.errno.desc())
+    }
+}
+
+impl std::error::Error for Error {}

@@ -1,0 +1,69 @@
+//! Thanks for each message.
+
+use super::{Framing, too_long};
+use crate::framing::{Line, Lines};
+use crate::handler::ConnectionHandler;
+use crate::net::Conn;
+
+const THANKS: &[u8] = b"Thank you for your message ";
+
+/// Answers each message with "Thank you for your message " and the message,
+/// ended as the message was.
+#[derive(Clone, Copy, Debug)]
+pub struct Greet {
+    framing: Framing,
+    max_line: usize,
+}
+
+impl Greet {
+    /// `max_line` bounds a line in bytes, its ending not counted.
+    pub fn new(framing: Framing, max_line: usize) -> Greet {
+        Greet { framing, max_line }
+    }
+
+    fn thank_for_lines(&self, conn: &mut Conn<'_>, lines: &mut Lines, input: &[u8]) -> usize {
+        let mut rest = input;
+        while !conn.is_full() {
+            match lines.next(&mut rest, self.max_line) {
+                Line::Whole { raw, .. } => {
+                    conn.write(THANKS);
+                    conn.write(raw);
+                }
+                Line::Partial => break,
+                Line::TooLong => {
+                    conn.write(too_long(self.max_line).as_bytes());
+                    conn.close();
+                    break;
+                }
+            }
+        }
+        input.len() - rest.len()
+    }
+}
+
+impl ConnectionHandler for Greet {
+    type Session = Lines;
+
+    fn on_data(&mut self, conn: &mut Conn<'_>, lines: &mut Lines, input: &[u8]) -> usize {
+        match self.framing {
+            Framing::Line => self.thank_for_lines(conn, lines, input),
+            Framing::Chunk => {
+                conn.write(THANKS);
+                conn.write(input);
+                input.len()
+            }
+        }
+    }
+
+    /// A line without an end is a line too, if nothing more comes.
+    fn on_eof(&mut self, conn: &mut Conn<'_>, _: &mut Lines, rest: &[u8]) {
+        if rest.len() > self.max_line {
+            conn.write(too_long(self.max_line).as_bytes());
+        } else if !rest.is_empty() {
+            conn.write(THANKS);
+            conn.write(rest);
+            conn.write(b"\n");
+        }
+        conn.close();
+    }
+}

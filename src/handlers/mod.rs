@@ -1,0 +1,24 @@
+//! The ready-made handlers. Each is also the example of how to write one.
+
+mod echo;
+mod greet;
+mod once;
+
+pub use echo::Echo;
+pub use greet::Greet;
+pub use once::Once;
+
+/// What a message is, for [`Greet`] and [`Once`].
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Framing {
+    /// A line, ending in LF or CRLF.
+    #[default]
+    Line,
+    /// Whatever one recv returned.
+    Chunk,
+}
+
+/// What both say to a line that is longer than they take.
+fn too_long(max_line: usize) -> String {
+    format!("error: line longer than {max_line} bytes\n")
+}

@@ -1,0 +1,483 @@
+//! The real calls, and the only `unsafe` code of the project.
+//!
+//! [`Linux`] owns nothing: the kernel keeps the state, and a descriptor belongs
+//! to whoever holds the [`Fd`]. So every method here is a thin translation:
+//!
+//! - **One method, one system call**, made through the libc function that strace
+//!   shows under the same name. (Two exceptions, each said where it stands:
+//!   `clock_gettime` makes none, `prlimit` makes two when it sets.)
+//! - **No policy.** The errno is returned as it came; nothing is retried, logged
+//!   or interpreted. That is the business of [`reaction`](crate::reaction).
+//! - **Non-blocking and close-on-exec from birth**, by the flags of the call that
+//!   makes the descriptor: there is no moment between the two.
+//!
+//! What makes the `unsafe` blocks sound is the same in all of them: each pointer
+//! comes from a reference that outlives the call, each length is the length of
+//! what the pointer points to, and the kernel keeps no pointer afterwards.
+//! Descriptor numbers need no such argument: a wrong one is an errno (EBADF).
+//! Socket addresses are put together and taken apart as plain bytes, in safe
+//! code: the kernel copies them, so they need no alignment.
+
+#![allow(unsafe_code)]
+
+use std::ffi::{CString, OsStr};
+use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr, SocketAddrV4, SocketAddrV6};
+use std::os::unix::ffi::OsStrExt;
+use std::path::{Path, PathBuf};
+use std::{mem, ptr};
+
+use nix::sys::signal::{SigSet, SigmaskHow, sigprocmask};
+
+use super::{
+    Address, EpollOp, Errno, Event, Fd, FileStatus, Kernel, Peer, Result, Signal, SocketOption,
+    Wait,
+};
+
+/// The kernel this process runs on.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Linux;
+
+// `Event` is handed to the kernel as a `struct epoll_event`: it must have that layout.
+const _: () = assert!(size_of::<Event>() == size_of::<libc::epoll_event>());
+const _: () = assert!(align_of::<Event>() == align_of::<libc::epoll_event>());
+const _: () = assert!(mem::offset_of!(Event, data) == mem::offset_of!(libc::epoll_event, u64));
+
+impl Kernel for Linux {
+    // ---- before anything exists: signals and limits
+
+    fn rt_sigaction(&mut self, signal: Signal) -> Result<bool> {
+        // SAFETY: `sigaction` consists of integers and an optional pointer, so zeroes are a
+        // valid value. No new action is given: the call only writes the current one to `action`.
+        let action = unsafe {
+            let mut action = mem::zeroed::<libc::sigaction>();
+            Errno::result(libc::sigaction(signal as i32, ptr::null(), &mut action))?;
+            action
+        };
+        Ok(action.sa_sigaction == libc::SIG_IGN)
+    }
+
+    fn rt_sigprocmask(&mut self, signals: &[Signal]) -> Result<()> {
+        // Not pthread_sigmask: that one returns its errno, which nix takes for success.
+        // On Linux both block for the calling thread alone.
+        sigprocmask(SigmaskHow::SIG_BLOCK, Some(&signals.iter().copied().collect()), None)
+    }
+
+    fn prlimit(&mut self, soft: Option<u64>) -> Result<(u64, u64)> {
+        let mut limits = libc::rlimit { rlim_cur: 0, rlim_max: 0 };
+        // SAFETY: `limits` is valid for writing; no new limits are given. Process 0 is this one.
+        Errno::result(unsafe { libc::prlimit(0, libc::RLIMIT_NOFILE, ptr::null(), &mut limits) })?;
+        // Both limits can only be set together, so the hard one had to be asked for first.
+        if let Some(soft) = soft {
+            limits.rlim_cur = soft;
+            // SAFETY: `limits` is valid for reading; the old limits are not asked for.
+            Errno::result(unsafe {
+                libc::prlimit(0, libc::RLIMIT_NOFILE, &limits, ptr::null_mut())
+            })?;
+        }
+        Ok((limits.rlim_cur, limits.rlim_max))
+    }
+
+    // ---- a door
+
+    fn socket(&mut self, address: &Address) -> Result<Fd> {
+        let family = match address {
+            Address::Tcp(SocketAddr::V4(_)) => libc::AF_INET,
+            Address::Tcp(SocketAddr::V6(_)) => libc::AF_INET6,
+            Address::Unix(_) => libc::AF_UNIX,
+        };
+        let kind = libc::SOCK_STREAM | libc::SOCK_CLOEXEC | libc::SOCK_NONBLOCK;
+        // SAFETY: the call takes no pointer.
+        own(unsafe { libc::socket(family, kind, 0) })
+    }
+
+    fn setsockopt(&mut self, fd: &Fd, option: SocketOption) -> Result<()> {
+        use libc::{IPPROTO_IPV6, IPPROTO_TCP, SOL_SOCKET};
+        match option {
+            SocketOption::ReuseAddr => set(fd, SOL_SOCKET, libc::SO_REUSEADDR, &ON),
+            SocketOption::V6Only => set(fd, IPPROTO_IPV6, libc::IPV6_V6ONLY, &ON),
+            SocketOption::NoDelay => set(fd, IPPROTO_TCP, libc::TCP_NODELAY, &ON),
+            SocketOption::KeepAlive => set(fd, SOL_SOCKET, libc::SO_KEEPALIVE, &ON),
+            SocketOption::KeepIdle(seconds) => set(fd, IPPROTO_TCP, libc::TCP_KEEPIDLE, &seconds),
+            SocketOption::UserTimeout(ms) => set(fd, IPPROTO_TCP, libc::TCP_USER_TIMEOUT, &ms),
+            SocketOption::NotSentLowat(bytes) => {
+                set(fd, IPPROTO_TCP, libc::TCP_NOTSENT_LOWAT, &bytes)
+            }
+            SocketOption::DropSyn => {
+                let mut filter = DROP_SYN;
+                let program =
+                    libc::sock_fprog { len: filter.len() as u16, filter: filter.as_mut_ptr() };
+                set(fd, SOL_SOCKET, libc::SO_ATTACH_FILTER, &program)
+            }
+            SocketOption::ResetOnClose => {
+                let linger = libc::linger { l_onoff: 1, l_linger: 0 };
+                set(fd, SOL_SOCKET, libc::SO_LINGER, &linger)
+            }
+        }
+    }
+
+    fn fchmod(&mut self, fd: &Fd, mode: u32) -> Result<()> {
+        // SAFETY: the call takes no pointer.
+        done(unsafe { libc::fchmod(fd.number(), mode) })
+    }
+
+    fn bind(&mut self, fd: &Fd, address: &Address) -> Result<()> {
+        let bytes = encode(address)?;
+        // SAFETY: the pointer and the length are those of `bytes`.
+        done(unsafe { libc::bind(fd.number(), bytes.as_ptr().cast(), bytes.len() as u32) })
+    }
+
+    fn lstat(&mut self, path: &Path) -> Result<FileStatus> {
+        let path = c_string(path)?;
+        // SAFETY: `stat` consists of integers, so zeroes are a valid value; `path` ends in NUL.
+        let status = unsafe {
+            let mut status = mem::zeroed::<libc::stat>();
+            Errno::result(libc::lstat(path.as_ptr(), &mut status))?;
+            status
+        };
+        Ok(FileStatus {
+            is_socket: status.st_mode & libc::S_IFMT == libc::S_IFSOCK,
+            mode: status.st_mode & 0o7777,
+            identity: (status.st_dev, status.st_ino),
+        })
+    }
+
+    fn chmod(&mut self, path: &Path, mode: u32) -> Result<()> {
+        let path = c_string(path)?;
+        // SAFETY: `path` ends in NUL.
+        done(unsafe { libc::chmod(path.as_ptr(), mode) })
+    }
+
+    fn connect(&mut self, fd: &Fd, address: &Address) -> Result<()> {
+        let bytes = encode(address)?;
+        // SAFETY: the pointer and the length are those of `bytes`.
+        done(unsafe { libc::connect(fd.number(), bytes.as_ptr().cast(), bytes.len() as u32) })
+    }
+
+    fn unlink(&mut self, path: &Path) -> Result<()> {
+        let path = c_string(path)?;
+        // SAFETY: `path` ends in NUL.
+        done(unsafe { libc::unlink(path.as_ptr()) })
+    }
+
+    fn listen(&mut self, fd: &Fd, backlog: u32) -> Result<()> {
+        let backlog = i32::try_from(backlog).unwrap_or(i32::MAX);
+        // SAFETY: the call takes no pointer.
+        done(unsafe { libc::listen(fd.number(), backlog) })
+    }
+
+    fn getsockname(&mut self, fd: &Fd) -> Result<Address> {
+        let mut bytes = [0; ADDRESS_SIZE];
+        let mut length = ADDRESS_SIZE as u32;
+        // SAFETY: `bytes` is valid for writing the `length` bytes that it has.
+        done(unsafe { libc::getsockname(fd.number(), bytes.as_mut_ptr().cast(), &mut length) })?;
+        decode(bytes.get(..length as usize).unwrap_or(&bytes)).ok_or(Errno::EAFNOSUPPORT)
+    }
+
+    // ---- the loop
+
+    fn epoll_create1(&mut self) -> Result<Fd> {
+        // SAFETY: the call takes no pointer.
+        own(unsafe { libc::epoll_create1(libc::EPOLL_CLOEXEC) })
+    }
+
+    fn eventfd2(&mut self) -> Result<Fd> {
+        // SAFETY: the call takes no pointer.
+        own(unsafe { libc::eventfd(0, libc::EFD_CLOEXEC | libc::EFD_NONBLOCK) })
+    }
+
+    fn signalfd4(&mut self, signals: &[Signal]) -> Result<Fd> {
+        let set: SigSet = signals.iter().copied().collect();
+        let flags = libc::SFD_CLOEXEC | libc::SFD_NONBLOCK;
+        // SAFETY: `set` is an initialised signal set. -1 asks for a new descriptor.
+        own(unsafe { libc::signalfd(-1, set.as_ref(), flags) })
+    }
+
+    fn timerfd_create(&mut self) -> Result<Fd> {
+        let flags = libc::TFD_CLOEXEC | libc::TFD_NONBLOCK;
+        // SAFETY: the call takes no pointer.
+        own(unsafe { libc::timerfd_create(libc::CLOCK_MONOTONIC, flags) })
+    }
+
+    fn epoll_ctl(&mut self, epoll: &Fd, op: EpollOp, fd: &Fd, mut event: Event) -> Result<()> {
+        let op = match op {
+            EpollOp::Add => libc::EPOLL_CTL_ADD,
+            EpollOp::Modify => libc::EPOLL_CTL_MOD,
+        };
+        let event = (&raw mut event).cast();
+        // SAFETY: `event` points to an `Event`, which has the layout of `epoll_event`.
+        done(unsafe { libc::epoll_ctl(epoll.number(), op, fd.number(), event) })
+    }
+
+    #[inline]
+    fn epoll_wait(&mut self, epoll: &Fd, events: &mut [Event], wait: Wait) -> Result<usize> {
+        let capacity = i32::try_from(events.len()).unwrap_or(i32::MAX);
+        let timeout = match wait {
+            Wait::No => 0,
+            Wait::Forever => -1,
+        };
+        let events = events.as_mut_ptr().cast();
+        // SAFETY: `events` is valid for writing `capacity` events, and an `Event` has the
+        // layout of `epoll_event`.
+        let count = unsafe { libc::epoll_wait(epoll.number(), events, capacity, timeout) };
+        Ok(Errno::result(count)? as usize)
+    }
+
+    #[inline]
+    fn clock_gettime(&mut self) -> u64 {
+        let mut now = libc::timespec { tv_sec: 0, tv_nsec: 0 };
+        // It cannot fail: the clock exists and the pointer is valid.
+        // SAFETY: `now` is valid for writing.
+        unsafe { libc::clock_gettime(libc::CLOCK_MONOTONIC, &mut now) };
+        now.tv_sec as u64 * SECOND + now.tv_nsec as u64
+    }
+
+    // ---- one connection
+
+    #[inline]
+    fn accept4(&mut self, fd: &Fd) -> Result<(Fd, Peer)> {
+        let mut bytes = [0; ADDRESS_SIZE];
+        let mut length = ADDRESS_SIZE as u32;
+        let flags = libc::SOCK_CLOEXEC | libc::SOCK_NONBLOCK;
+        let address = bytes.as_mut_ptr().cast();
+        // SAFETY: `address` is valid for writing the `length` bytes that `bytes` has.
+        let fd = own(unsafe { libc::accept4(fd.number(), address, &mut length, flags) })?;
+        let peer = match decode(bytes.get(..length as usize).unwrap_or(&bytes)) {
+            Some(Address::Tcp(address)) => Peer::Tcp(address),
+            Some(Address::Unix(_)) | None => Peer::Unix,
+        };
+        Ok((fd, peer))
+    }
+
+    #[inline]
+    fn recv(&mut self, fd: &Fd, buffer: &mut [u8]) -> Result<usize> {
+        let (pointer, length) = (buffer.as_mut_ptr().cast(), buffer.len());
+        // SAFETY: the pointer and the length are those of `buffer`.
+        let received = unsafe { libc::recv(fd.number(), pointer, length, 0) };
+        Ok(Errno::result(received)? as usize)
+    }
+
+    #[inline]
+    fn send(&mut self, fd: &Fd, bytes: &[u8]) -> Result<usize> {
+        let (pointer, length) = (bytes.as_ptr().cast(), bytes.len());
+        // SAFETY: the pointer and the length are those of `bytes`.
+        let sent = unsafe { libc::send(fd.number(), pointer, length, libc::MSG_NOSIGNAL) };
+        Ok(Errno::result(sent)? as usize)
+    }
+
+    // ---- counters, signals, time
+
+    fn timerfd_settime(&mut self, fd: &Fd, deadline: Option<u64>) -> Result<()> {
+        // A time of zero disarms. A deadline of zero has passed, and must fire: so 1 ns.
+        let nanoseconds = deadline.map_or(0, |deadline| deadline.max(1));
+        let timer = libc::itimerspec {
+            it_interval: libc::timespec { tv_sec: 0, tv_nsec: 0 },
+            it_value: libc::timespec {
+                tv_sec: (nanoseconds / SECOND) as libc::time_t,
+                tv_nsec: (nanoseconds % SECOND) as libc::c_long,
+            },
+        };
+        let flags = libc::TFD_TIMER_ABSTIME;
+        // SAFETY: `timer` is valid for reading; the old value is not asked for.
+        done(unsafe { libc::timerfd_settime(fd.number(), flags, &timer, ptr::null_mut()) })
+    }
+
+    fn read_counter(&mut self, fd: &Fd) -> Result<u64> {
+        let mut counter = [0; 8];
+        read(fd, &mut counter)?;
+        Ok(u64::from_ne_bytes(counter))
+    }
+
+    fn write_counter(&mut self, fd: &Fd) -> Result<()> {
+        let one = 1_u64.to_ne_bytes();
+        // SAFETY: the pointer and the length are those of `one`.
+        let written = unsafe { libc::write(fd.number(), one.as_ptr().cast(), one.len()) };
+        Errno::result(written).map(drop)
+    }
+
+    fn read_signal(&mut self, fd: &Fd) -> Result<Signal> {
+        let mut info = [0; size_of::<libc::signalfd_siginfo>()];
+        read(fd, &mut info)?;
+        // Its first field is the number of the signal, `ssi_signo`.
+        let number = info.first_chunk().map_or(0, |bytes| i32::from_ne_bytes(*bytes));
+        Signal::try_from(number)
+    }
+
+    // ---- goodbye
+
+    fn shutdown(&mut self, fd: &Fd) -> Result<()> {
+        // SAFETY: the call takes no pointer.
+        done(unsafe { libc::shutdown(fd.number(), libc::SHUT_WR) })
+    }
+
+    fn close(&mut self, fd: Fd) -> Result<()> {
+        // SAFETY: the number comes from the one `Fd` that owned it, and that is gone now:
+        // nobody else can be using this descriptor.
+        done(unsafe { libc::close(fd.into_number()) })
+    }
+}
+
+// ---- results
+
+/// Nanoseconds in a second.
+const SECOND: u64 = 1_000_000_000;
+
+/// The result of a call that makes a descriptor: -1 is the one number an [`Fd`] cannot have.
+fn own(number: i32) -> Result<Fd> {
+    Fd::new(number).ok_or_else(Errno::last)
+}
+
+/// The result of a call that only succeeds or fails.
+fn done(result: i32) -> Result<()> {
+    Errno::result(result).map(drop)
+}
+
+// ---- calls made from more than one place
+
+/// The value that turns an option on.
+const ON: i32 = 1;
+
+/// setsockopt(2), with the kernel's own type for the option as `T`.
+fn set<T>(fd: &Fd, level: i32, name: i32, value: &T) -> Result<()> {
+    let (pointer, length) = (ptr::from_ref(value).cast(), size_of::<T>() as u32);
+    // SAFETY: the pointer and the length are those of `value`. Where that holds a pointer of
+    // its own (the filter of `DropSyn`), what it points to outlives the call too.
+    done(unsafe { libc::setsockopt(fd.number(), level, name, pointer, length) })
+}
+
+/// read(2), for descriptors that are no sockets.
+fn read(fd: &Fd, buffer: &mut [u8]) -> Result<()> {
+    let (pointer, length) = (buffer.as_mut_ptr().cast(), buffer.len());
+    // SAFETY: the pointer and the length are those of `buffer`.
+    Errno::result(unsafe { libc::read(fd.number(), pointer, length) }).map(drop)
+}
+
+/// The path as the kernel takes it, ended by a NUL; so none may be inside.
+fn c_string(path: &Path) -> Result<CString> {
+    CString::new(path.as_os_str().as_bytes()).map_err(|_| Errno::EINVAL)
+}
+
+// ---- the filter that drops SYNs
+
+/// A classic BPF program. A TCP socket's filter sees each segment from the TCP header on,
+/// and returns how many of its bytes to keep: none drops it, silently.
+const DROP_SYN: [libc::sock_filter; 4] = [
+    // Load byte 13, the flags.
+    bpf(libc::BPF_LD | libc::BPF_B | libc::BPF_ABS, 0, 0, 13),
+    // SYN (0x02) set? If so go on, else skip one.
+    bpf(libc::BPF_JMP | libc::BPF_JSET | libc::BPF_K, 0, 1, 0x02),
+    bpf(libc::BPF_RET | libc::BPF_K, 0, 0, 0),
+    bpf(libc::BPF_RET | libc::BPF_K, 0, 0, u32::MAX),
+];
+
+/// One instruction: its code, how many to skip if true and if false, its operand.
+const fn bpf(code: u32, jt: u8, jf: u8, k: u32) -> libc::sock_filter {
+    libc::sock_filter { code: code as u16, jt, jf, k }
+}
+
+// ---- addresses as bytes: ip(7), ipv6(7), unix(7)
+
+/// The size of `struct sockaddr_storage`, which holds any address.
+const ADDRESS_SIZE: usize = size_of::<libc::sockaddr_storage>();
+
+/// The longest path of a Unix socket, without the NUL behind it. unix(7)
+const PATH_MAX: usize = 107;
+
+/// The bytes of a `sockaddr_in`, `sockaddr_in6` or `sockaddr_un`.
+fn encode(address: &Address) -> Result<Vec<u8>> {
+    let family = |number: i32| (number as u16).to_ne_bytes();
+    Ok(match address {
+        Address::Tcp(SocketAddr::V4(v4)) => [
+            family(libc::AF_INET).as_slice(),
+            &v4.port().to_be_bytes(),
+            &v4.ip().octets(),
+            &[0; 8], // sin_zero: only padding
+        ]
+        .concat(),
+        Address::Tcp(SocketAddr::V6(v6)) => [
+            family(libc::AF_INET6).as_slice(),
+            &v6.port().to_be_bytes(),
+            &[0; 4], // sin6_flowinfo: not used
+            &v6.ip().octets(),
+            &v6.scope_id().to_ne_bytes(),
+        ]
+        .concat(),
+        Address::Unix(path) => {
+            let path = c_string(path)?;
+            match path.as_bytes().len() {
+                // The kernel would take it as a wish for an address without a file.
+                0 => return Err(Errno::ENOENT),
+                1..=PATH_MAX => {
+                    [family(libc::AF_UNIX).as_slice(), path.as_bytes_with_nul()].concat()
+                }
+                _ => return Err(Errno::ENAMETOOLONG),
+            }
+        }
+    })
+}
+
+/// The address in these bytes, or `None` if they are of another family or too few.
+fn decode(bytes: &[u8]) -> Option<Address> {
+    let (family, bytes) = bytes.split_first_chunk()?;
+    match i32::from(u16::from_ne_bytes(*family)) {
+        libc::AF_INET => {
+            let (port, bytes) = bytes.split_first_chunk()?;
+            let (ip, _) = bytes.split_first_chunk::<4>()?;
+            let address = SocketAddrV4::new(Ipv4Addr::from(*ip), u16::from_be_bytes(*port));
+            Some(Address::Tcp(address.into()))
+        }
+        libc::AF_INET6 => {
+            let (port, bytes) = bytes.split_first_chunk()?;
+            let (_flowinfo, bytes) = bytes.split_first_chunk::<4>()?;
+            let (ip, bytes) = bytes.split_first_chunk::<16>()?;
+            let (scope, _) = bytes.split_first_chunk()?;
+            let port = u16::from_be_bytes(*port);
+            let scope = u32::from_ne_bytes(*scope);
+            let address = SocketAddrV6::new(Ipv6Addr::from(*ip), port, 0, scope);
+            Some(Address::Tcp(address.into()))
+        }
+        libc::AF_UNIX => {
+            // A socket that was never bound, as most clients are, has no path at all.
+            let path = bytes.split(|&byte| byte == 0).next()?;
+            Some(Address::Unix(PathBuf::from(OsStr::from_bytes(path))))
+        }
+        _ => None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_address_survives_its_bytes() {
+        let v6 = SocketAddrV6::new(Ipv6Addr::LOCALHOST, 443, 0, 7);
+        for address in [
+            Address::Tcp(([192, 168, 0, 1], 1234).into()),
+            Address::Tcp(v6.into()),
+            Address::Unix("/run/a socket".into()),
+            Address::Unix("x".repeat(PATH_MAX).into()),
+        ] {
+            let decoded = encode(&address).map(|bytes| decode(&bytes));
+            assert_eq!(decoded, Ok(Some(address)));
+        }
+    }
+
+    #[test]
+    fn a_path_that_is_no_address_is_refused() {
+        let refused = |path: &str| encode(&Address::Unix(path.into()));
+        assert_eq!(refused(&"x".repeat(PATH_MAX + 1)), Err(Errno::ENAMETOOLONG));
+        assert_eq!(refused("a\0b"), Err(Errno::EINVAL));
+        assert_eq!(refused(""), Err(Errno::ENOENT));
+    }
+
+    #[test]
+    fn bytes_that_are_no_address_are_none() {
+        let v4 = (libc::AF_INET as u16).to_ne_bytes();
+        let netlink = (libc::AF_NETLINK as u16).to_ne_bytes();
+        assert_eq!(decode(&[]), None);
+        assert_eq!(decode(&[&v4[..], &[0; 5]].concat()), None);
+        assert_eq!(decode(&[&netlink[..], &[0; 14]].concat()), None);
+        let unbound = (libc::AF_UNIX as u16).to_ne_bytes();
+        assert_eq!(decode(&unbound), Some(Address::Unix(PathBuf::new())));
+    }
+}

@@ -1,0 +1,305 @@
+//! The door to the kernel: every system call the server makes, as one trait.
+//!
+//! The methods stand in the order in which a running server meets them, so the
+//! trait is the table of contents of the walkthrough in `docs/`. Three kernels
+//! stand behind it:
+//!
+//! - [`Linux`]: the real calls, and the only `unsafe` code of the project;
+//! - [`Narrated`]: wraps another kernel and prints each call as strace would;
+//! - `Simulated` (feature `sim`): sockets, epoll and a clock in memory.
+//!
+//! Rules that hold for all of them:
+//!
+//! 1. A call returns what the kernel returned, or its errno. What an errno
+//!    *means* is decided in one place only: [`reaction`](crate::reaction).
+//! 2. A descriptor is an [`Fd`], which cannot be copied. [`Kernel::close`] takes
+//!    it away, so a double close does not compile, and a leak panics in debug builds.
+//! 3. Every descriptor is born non-blocking and close-on-exec.
+
+use std::fmt;
+use std::net::SocketAddr;
+use std::num::NonZeroI32;
+use std::path::{Path, PathBuf};
+
+pub use nix::errno::Errno;
+pub use nix::sys::signal::Signal;
+
+mod linux;
+mod narrated;
+#[cfg(feature = "sim")]
+pub mod sim;
+
+pub use linux::Linux;
+pub use narrated::Narrated;
+#[cfg(feature = "sim")]
+pub use sim::Simulated;
+
+/// What a system call gives: its result, or its errno.
+pub type Result<T> = std::result::Result<T, Errno>;
+
+/// The calls a server makes, in the order in which it meets them.
+///
+/// A kernel is a handle: a clone is the same kernel, used from another thread
+/// (only to ring the bell of [`eventfd`](Kernel::eventfd)).
+pub trait Kernel: Clone + Send + 'static {
+    // ---- before anything exists: signals and limits ----- docs/signals.md, docs/full.md
+
+    /// Whether this process ignores `signal`, as `nohup` does with SIGHUP. rt_sigaction(2)
+    fn rt_sigaction(&mut self, signal: Signal) -> Result<bool>;
+
+    /// Blocks `signals` for this thread, so that they can be read as bytes. rt_sigprocmask(2)
+    fn rt_sigprocmask(&mut self, signals: &[Signal]) -> Result<()>;
+
+    /// The soft and the hard limit of open descriptors; sets the soft one first
+    /// if `soft` is given. prlimit(2)
+    fn prlimit(&mut self, soft: Option<u64>) -> Result<(u64, u64)>;
+
+    // ---- a door --------------------------------------------------------- docs/door.md
+
+    /// A stream socket that speaks the family of `address`. socket(2)
+    fn socket(&mut self, address: &Address) -> Result<Fd>;
+
+    /// Sets one option of a socket. setsockopt(2)
+    fn setsockopt(&mut self, fd: &Fd, option: SocketOption) -> Result<()>;
+
+    /// Sets the mode that a Unix socket's file is born with (less the umask). fchmod(2)
+    fn fchmod(&mut self, fd: &Fd, mode: u32) -> Result<()>;
+
+    /// Gives the socket its address. bind(2)
+    fn bind(&mut self, fd: &Fd, address: &Address) -> Result<()>;
+
+    /// What stands at `path`, symbolic links not followed. lstat(2)
+    fn lstat(&mut self, path: &Path) -> Result<FileStatus>;
+
+    /// Sets the mode of the file at `path`. chmod(2)
+    fn chmod(&mut self, path: &Path, mode: u32) -> Result<()>;
+
+    /// Begins to connect: used to learn whether anybody listens at a Unix socket. connect(2)
+    fn connect(&mut self, fd: &Fd, address: &Address) -> Result<()>;
+
+    /// Removes the file at `path`. unlink(2)
+    fn unlink(&mut self, path: &Path) -> Result<()>;
+
+    /// Opens the door: from now on clients queue, up to `backlog` of them. listen(2)
+    fn listen(&mut self, fd: &Fd, backlog: u32) -> Result<()>;
+
+    /// The address a socket is bound to, with the port the kernel chose for 0. getsockname(2)
+    fn getsockname(&mut self, fd: &Fd) -> Result<Address>;
+
+    // ---- the loop --------- docs/loop.md, docs/waking.md, docs/signals.md, docs/time.md
+
+    /// A set of descriptors to wait for. epoll_create1(2)
+    fn epoll_create1(&mut self) -> Result<Fd>;
+
+    /// A counter that any thread can raise to wake the loop. eventfd2(2)
+    fn eventfd2(&mut self) -> Result<Fd>;
+
+    /// A descriptor from which blocked signals are read. signalfd4(2)
+    fn signalfd4(&mut self, signals: &[Signal]) -> Result<Fd>;
+
+    /// A timer that is a descriptor, on the monotonic clock. timerfd_create(2)
+    fn timerfd_create(&mut self) -> Result<Fd>;
+
+    /// Adds `fd` to the set, or changes what is asked of it. epoll_ctl(2)
+    fn epoll_ctl(&mut self, epoll: &Fd, op: EpollOp, fd: &Fd, event: Event) -> Result<()>;
+
+    /// Waits until a descriptor of the set is ready, and fills `events` from the
+    /// front; the number of events filled. epoll_wait(2)
+    fn epoll_wait(&mut self, epoll: &Fd, events: &mut [Event], wait: Wait) -> Result<usize>;
+
+    /// Nanoseconds on the monotonic clock; no system call, the vDSO answers. clock_gettime(2)
+    fn clock_gettime(&mut self) -> u64;
+
+    // ---- one connection -- docs/accepting.md, docs/receiving.md, docs/sending.md
+
+    /// Takes the first connection out of the listener's queue. accept4(2)
+    fn accept4(&mut self, fd: &Fd) -> Result<(Fd, Peer)>;
+
+    /// Bytes that have arrived; 0 is the peer's end. recv(2)
+    fn recv(&mut self, fd: &Fd, buffer: &mut [u8]) -> Result<usize>;
+
+    /// Hands bytes to the kernel; how many it took. Never SIGPIPE. send(2)
+    fn send(&mut self, fd: &Fd, bytes: &[u8]) -> Result<usize>;
+
+    // ---- time, and what wakes the loop ---- docs/time.md, docs/waking.md, docs/signals.md
+
+    /// Sets the timer to `deadline`, in nanoseconds of [`clock_gettime`](Kernel::clock_gettime);
+    /// `None` disarms it. timerfd_settime(2)
+    fn timerfd_settime(&mut self, fd: &Fd, deadline: Option<u64>) -> Result<()>;
+
+    /// Reads and resets the counter of an eventfd, or the expirations of a timerfd. read(2)
+    fn read_counter(&mut self, fd: &Fd) -> Result<u64>;
+
+    /// Raises the counter of an eventfd by one. write(2)
+    fn write_counter(&mut self, fd: &Fd) -> Result<()>;
+
+    /// Reads one signal from a signalfd. read(2)
+    fn read_signal(&mut self, fd: &Fd) -> Result<Signal>;
+
+    // ---- goodbye ----------------------------------------------------- docs/goodbye.md
+
+    /// Ends the sending direction: the peer reads to the end of what was sent. shutdown(2)
+    fn shutdown(&mut self, fd: &Fd) -> Result<()>;
+
+    /// Gives the descriptor back. Never to be tried again, whatever it returns. close(2)
+    fn close(&mut self, fd: Fd) -> Result<()>;
+}
+
+/// A descriptor this process owns.
+///
+/// Stored inverted, because `!fd` is zero only for -1, the one value that is no
+/// descriptor: so `Option<Fd>` is four bytes. It is given back with
+/// [`Kernel::close`]; dropping it is a leak, and panics in debug builds.
+#[derive(PartialEq, Eq)]
+pub struct Fd(NonZeroI32);
+
+impl Fd {
+    /// The descriptor with this number, or `None` for -1.
+    ///
+    /// For implementations of [`Kernel`]: the number must be a descriptor that
+    /// nobody else owns.
+    pub fn new(number: i32) -> Option<Fd> {
+        NonZeroI32::new(!number).map(Fd)
+    }
+
+    /// Its number.
+    pub fn number(&self) -> i32 {
+        !self.0.get()
+    }
+
+    /// Ends the ownership without closing: the number. For implementations of [`Kernel`].
+    pub fn into_number(self) -> i32 {
+        let number = self.number();
+        std::mem::forget(self);
+        number
+    }
+}
+
+impl fmt::Debug for Fd {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}", self.number())
+    }
+}
+
+impl Drop for Fd {
+    fn drop(&mut self) {
+        debug_assert!(std::thread::panicking(), "descriptor {} leaked", self.number());
+    }
+}
+
+/// A local address: where a socket listens.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub enum Address {
+    /// TCP. A V6 socket never takes V4 connections (IPV6_V6ONLY).
+    Tcp(SocketAddr),
+    /// A Unix stream socket at a path.
+    Unix(PathBuf),
+}
+
+impl fmt::Display for Address {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Address::Tcp(address) => write!(f, "{address}"),
+            Address::Unix(path) => write!(f, "unix:{}", path.display()),
+        }
+    }
+}
+
+/// The other end of a connection, as accept4 names it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Peer {
+    /// A TCP peer.
+    Tcp(SocketAddr),
+    /// The client of a Unix socket, which has no address.
+    Unix,
+}
+
+impl fmt::Display for Peer {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Peer::Tcp(address) => write!(f, "{address}"),
+            Peer::Unix => f.write_str("unix"),
+        }
+    }
+}
+
+/// The options the server sets, each with the value it needs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum SocketOption {
+    /// SO_REUSEADDR: bind although old connections are in TIME_WAIT. socket(7)
+    ReuseAddr,
+    /// IPV6_V6ONLY: a V6 listener leaves V4 alone. ipv6(7)
+    V6Only,
+    /// TCP_NODELAY: send small answers at once. Inherited by accepted sockets. tcp(7)
+    NoDelay,
+    /// SO_KEEPALIVE: probe a silent peer. Inherited. socket(7)
+    KeepAlive,
+    /// TCP_KEEPIDLE: seconds of silence before the first probe. Inherited. tcp(7)
+    KeepIdle(u32),
+    /// TCP_USER_TIMEOUT: milliseconds sent bytes may stay unacknowledged. Inherited. tcp(7)
+    UserTimeout(u32),
+    /// TCP_NOTSENT_LOWAT: how many unsent bytes the kernel takes before it says EAGAIN. Inherited. tcp(7)
+    NotSentLowat(u32),
+    /// SO_ATTACH_FILTER with a filter that drops SYNs: no new connection begins on
+    /// this listener, those that have begun go on. socket(7)
+    DropSyn,
+    /// SO_LINGER with 0 seconds: close sends a reset, so that an answer that was cut
+    /// off cannot be taken for a whole one. socket(7)
+    ResetOnClose,
+}
+
+/// What lstat tells of a file.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct FileStatus {
+    /// Whether it is a socket.
+    pub is_socket: bool,
+    /// Its permission bits.
+    pub mode: u32,
+    /// The device and the inode: which file this is, whatever its name.
+    pub identity: (u64, u64),
+}
+
+/// What is done to the epoll set.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum EpollOp {
+    /// EPOLL_CTL_ADD
+    Add,
+    /// EPOLL_CTL_MOD
+    Modify,
+}
+
+/// How long epoll_wait waits. Deadlines are on the timerfd, so there are only two ways.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Wait {
+    /// Not at all (0): work is left.
+    No,
+    /// Until an event (-1).
+    Forever,
+}
+
+/// What is asked of a descriptor, or what is ready: the `struct epoll_event` of epoll_ctl(2).
+#[derive(Clone, Copy, Default, PartialEq, Eq)]
+#[repr(C)]
+#[cfg_attr(target_arch = "x86_64", repr(packed))]
+pub struct Event {
+    /// A set of [`IN`], [`OUT`], [`ERR`], [`HUP`].
+    pub mask: u32,
+    /// Whatever was registered with the descriptor.
+    pub data: u64,
+}
+
+impl fmt::Debug for Event {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let (mask, data) = (self.mask, self.data);
+        write!(f, "Event {{ mask: {mask:#x}, data: {data:#x} }}")
+    }
+}
+
+/// EPOLLIN: bytes, a connection or the peer's end can be taken.
+pub const IN: u32 = libc::EPOLLIN as u32;
+/// EPOLLOUT: the kernel takes bytes again.
+pub const OUT: u32 = libc::EPOLLOUT as u32;
+/// EPOLLERR: the connection failed. Reported whether asked for or not.
+pub const ERR: u32 = libc::EPOLLERR as u32;
+/// EPOLLHUP: both directions have ended. Reported whether asked for or not.
+pub const HUP: u32 = libc::EPOLLHUP as u32;

@@ -1,0 +1,693 @@
+//! The narrator: every system call as one line, in the format of strace.
+//!
+//! [`Narrated`] wraps another kernel, passes each call on, and hands a line to a
+//! sink when the call has returned:
+//!
+//! ```text
+//! accept4(3, {sa_family=AF_INET, sin_port=htons(50844), sin_addr=inet_addr("127.0.0.1")}, [128 => 16], SOCK_CLOEXEC|SOCK_NONBLOCK) = 8  # docs/accepting.md
+//! recvfrom(8, "hello\n", 65536, 0, NULL, NULL) = 6  # docs/receiving.md
+//! close(8)                                = 0  # docs/goodbye.md
+//! ```
+//!
+//! It differs from strace only where [`Kernel`] does not tell what strace can see:
+//!
+//! - memory inside the wrapped kernel is shown as [`POINTER`], always the same;
+//! - of what is read from a signalfd, only the signal's number is shown;
+//! - of a file that is no socket, only the permissions are shown;
+//! - the interface of a link-local address is shown as its number;
+//! - a path that fits into no system call (too long, with a NUL in it) fails before
+//!   the call is made, and is told all the same;
+//! - the clock is not narrated: the vDSO answers, so strace does not see it either.
+//!
+//! The methods stand in the order of the trait, and each takes the same steps: pass
+//! the call on, put its line together, tell it.
+
+use std::fmt::{self, Display};
+use std::io;
+use std::net::SocketAddr;
+use std::os::unix::ffi::OsStrExt;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use super::{
+    Address, ERR, EpollOp, Errno, Event, Fd, FileStatus, HUP, IN, Kernel, OUT, Peer, Result,
+    Signal, SocketOption, Wait,
+};
+
+/// A kernel that tells what it is asked, one line a call, as strace would.
+#[derive(Clone)]
+pub struct Narrated<K> {
+    kernel: K,
+    sink: Arc<dyn Fn(&str) + Send + Sync>,
+    /// The number of the timerfd: its counter is read for another reason than the eventfd's.
+    timer: Option<i32>,
+    /// The limits that prlimit reported last.
+    limits: Option<(u64, u64)>,
+}
+
+impl<K> Narrated<K> {
+    /// Wraps `kernel`; `sink` is given each line, without a newline.
+    pub fn new(kernel: K, sink: impl Fn(&str) + Send + Sync + 'static) -> Narrated<K> {
+        let sink = Arc::new(sink);
+        Narrated { kernel, sink, timer: None, limits: None }
+    }
+
+    /// Hands one line to the sink. `number` is what the system call returned, taken from
+    /// what the method returned; the result itself is passed on untouched.
+    fn tell<T, N: Display>(
+        &self,
+        chapter: &str,
+        call: &str,
+        result: Result<T>,
+        number: impl FnOnce(&T) -> N,
+    ) -> Result<T> {
+        let outcome = match &result {
+            Ok(value) => number(value).to_string(),
+            Err(errno) => format!("-1 {errno:?} ({})", words(*errno)),
+        };
+        // strace, too, puts the results at column 40.
+        (self.sink)(&format!("{call:<39} = {outcome}  # docs/{chapter}.md"));
+        result
+    }
+}
+
+impl<K: fmt::Debug> fmt::Debug for Narrated<K> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Narrated({:?})", self.kernel)
+    }
+}
+
+impl<K: Kernel> Kernel for Narrated<K> {
+    // ---- before anything exists: signals and limits
+
+    fn rt_sigaction(&mut self, signal: Signal) -> Result<bool> {
+        let result = self.kernel.rt_sigaction(signal);
+        let action = match result {
+            Ok(true) => "{sa_handler=SIG_IGN, sa_mask=[], sa_flags=0}",
+            Ok(false) => "{sa_handler=SIG_DFL, sa_mask=[], sa_flags=0}",
+            Err(_) => POINTER,
+        };
+        let call = format!("rt_sigaction({signal}, NULL, {action}, 8)");
+        self.tell("signals", &call, result, |_| 0)
+    }
+
+    fn rt_sigprocmask(&mut self, signals: &[Signal]) -> Result<()> {
+        let result = self.kernel.rt_sigprocmask(signals);
+        let signals = signal_set(signals);
+        let call = format!("rt_sigprocmask(SIG_BLOCK, {signals}, NULL, 8)");
+        self.tell("signals", &call, result, |_| 0)
+    }
+
+    fn prlimit(&mut self, soft: Option<u64>) -> Result<(u64, u64)> {
+        let result = self.kernel.prlimit(soft);
+        // Both limits can only be set together, so `Linux` asks before it sets: two lines.
+        let asked = match self.limits {
+            Some(limits) if soft.is_some() => Ok(limits),
+            _ => result,
+        };
+        self.limits = result.ok().or(self.limits);
+        let found = asked.map_or(POINTER.to_string(), limits);
+        let call = format!("prlimit64(0, RLIMIT_NOFILE, NULL, {found})");
+        let (_, hard) = self.tell("full", &call, asked, |_| 0)?;
+        if let Some(soft) = soft {
+            let wanted = limits((soft, hard));
+            let call = format!("prlimit64(0, RLIMIT_NOFILE, {wanted}, NULL)");
+            return self.tell("full", &call, result, |_| 0);
+        }
+        result
+    }
+
+    // ---- a door
+
+    fn socket(&mut self, address: &Address) -> Result<Fd> {
+        let result = self.kernel.socket(address);
+        let (family, protocol) = match address {
+            Address::Tcp(SocketAddr::V4(_)) => ("AF_INET", "IPPROTO_IP"),
+            Address::Tcp(SocketAddr::V6(_)) => ("AF_INET6", "IPPROTO_IP"),
+            Address::Unix(_) => ("AF_UNIX", "0"),
+        };
+        let kind = "SOCK_STREAM|SOCK_CLOEXEC|SOCK_NONBLOCK";
+        let call = format!("socket({family}, {kind}, {protocol})");
+        self.tell("door", &call, result, Fd::number)
+    }
+
+    fn setsockopt(&mut self, fd: &Fd, option: SocketOption) -> Result<()> {
+        let result = self.kernel.setsockopt(fd, option);
+        let chapter = match option {
+            SocketOption::DropSyn => "stopping",
+            SocketOption::ResetOnClose => "goodbye",
+            _ => "door",
+        };
+        let call = format!("setsockopt({fd:?}, {})", socket_option(option));
+        self.tell(chapter, &call, result, |_| 0)
+    }
+
+    fn fchmod(&mut self, fd: &Fd, mode: u32) -> Result<()> {
+        let result = self.kernel.fchmod(fd, mode);
+        let call = format!("fchmod({fd:?}, {})", octal(mode));
+        self.tell("door", &call, result, |_| 0)
+    }
+
+    fn bind(&mut self, fd: &Fd, address: &Address) -> Result<()> {
+        let result = self.kernel.bind(fd, address);
+        let (address, length) = sockaddr(address);
+        let call = format!("bind({fd:?}, {address}, {length})");
+        self.tell("door", &call, result, |_| 0)
+    }
+
+    fn lstat(&mut self, path: &Path) -> Result<FileStatus> {
+        let result = self.kernel.lstat(path);
+        let (path, status) = (quoted_path(path), file_status(result.ok()));
+        let call = format!("newfstatat(AT_FDCWD, {path}, {status}, AT_SYMLINK_NOFOLLOW)");
+        self.tell("door", &call, result, |_| 0)
+    }
+
+    fn chmod(&mut self, path: &Path, mode: u32) -> Result<()> {
+        let result = self.kernel.chmod(path, mode);
+        let call = format!("chmod({}, {})", quoted_path(path), octal(mode));
+        self.tell("door", &call, result, |_| 0)
+    }
+
+    fn connect(&mut self, fd: &Fd, address: &Address) -> Result<()> {
+        let result = self.kernel.connect(fd, address);
+        let (address, length) = sockaddr(address);
+        let call = format!("connect({fd:?}, {address}, {length})");
+        self.tell("door", &call, result, |_| 0)
+    }
+
+    fn unlink(&mut self, path: &Path) -> Result<()> {
+        let result = self.kernel.unlink(path);
+        let call = format!("unlink({})", quoted_path(path));
+        self.tell("door", &call, result, |_| 0)
+    }
+
+    fn listen(&mut self, fd: &Fd, backlog: u32) -> Result<()> {
+        let result = self.kernel.listen(fd, backlog);
+        // The system call takes a signed number.
+        let backlog = i32::try_from(backlog).unwrap_or(i32::MAX);
+        let call = format!("listen({fd:?}, {backlog})");
+        self.tell("door", &call, result, |_| 0)
+    }
+
+    fn getsockname(&mut self, fd: &Fd) -> Result<Address> {
+        let result = self.kernel.getsockname(fd);
+        let address = filled_sockaddr(result.as_ref().ok());
+        let call = format!("getsockname({fd:?}, {address})");
+        self.tell("door", &call, result, |_| 0)
+    }
+
+    // ---- the loop
+
+    fn epoll_create1(&mut self) -> Result<Fd> {
+        let result = self.kernel.epoll_create1();
+        let call = "epoll_create1(EPOLL_CLOEXEC)";
+        self.tell("loop", call, result, Fd::number)
+    }
+
+    fn eventfd2(&mut self) -> Result<Fd> {
+        let result = self.kernel.eventfd2();
+        let call = "eventfd2(0, EFD_CLOEXEC|EFD_NONBLOCK)";
+        self.tell("waking", call, result, Fd::number)
+    }
+
+    fn signalfd4(&mut self, signals: &[Signal]) -> Result<Fd> {
+        let result = self.kernel.signalfd4(signals);
+        let signals = signal_set(signals);
+        let call = format!("signalfd4(-1, {signals}, 8, SFD_CLOEXEC|SFD_NONBLOCK)");
+        self.tell("signals", &call, result, Fd::number)
+    }
+
+    fn timerfd_create(&mut self) -> Result<Fd> {
+        let result = self.kernel.timerfd_create();
+        self.timer = result.as_ref().ok().map(Fd::number);
+        let call = "timerfd_create(CLOCK_MONOTONIC, TFD_CLOEXEC|TFD_NONBLOCK)";
+        self.tell("time", call, result, Fd::number)
+    }
+
+    fn epoll_ctl(&mut self, epoll: &Fd, op: EpollOp, fd: &Fd, event: Event) -> Result<()> {
+        let result = self.kernel.epoll_ctl(epoll, op, fd, event);
+        let op = match op {
+            EpollOp::Add => "EPOLL_CTL_ADD",
+            EpollOp::Modify => "EPOLL_CTL_MOD",
+        };
+        let event = epoll_event(&event);
+        let call = format!("epoll_ctl({epoll:?}, {op}, {fd:?}, {event})");
+        self.tell("loop", &call, result, |_| 0)
+    }
+
+    fn epoll_wait(&mut self, epoll: &Fd, events: &mut [Event], wait: Wait) -> Result<usize> {
+        let result = self.kernel.epoll_wait(epoll, events, wait);
+        let capacity = events.len();
+        let reported = match result {
+            Ok(count) => epoll_events(events.get(..count).unwrap_or(events)),
+            Err(_) => format!("{:p}", events.as_ptr()),
+        };
+        let timeout = match wait {
+            Wait::No => 0,
+            Wait::Forever => -1,
+        };
+        let call = format!("epoll_wait({epoll:?}, {reported}, {capacity}, {timeout})");
+        self.tell("loop", &call, result, |count| *count)
+    }
+
+    fn clock_gettime(&mut self) -> u64 {
+        self.kernel.clock_gettime()
+    }
+
+    // ---- one connection
+
+    fn accept4(&mut self, fd: &Fd) -> Result<(Fd, Peer)> {
+        let result = self.kernel.accept4(fd);
+        let peer = result.as_ref().ok().map(|(_, peer)| match peer {
+            Peer::Tcp(address) => Address::Tcp(*address),
+            Peer::Unix => Address::Unix(PathBuf::new()),
+        });
+        let peer = filled_sockaddr(peer.as_ref());
+        let call = format!("accept4({fd:?}, {peer}, SOCK_CLOEXEC|SOCK_NONBLOCK)");
+        self.tell("accepting", &call, result, |(fd, _)| fd.number())
+    }
+
+    fn recv(&mut self, fd: &Fd, buffer: &mut [u8]) -> Result<usize> {
+        let result = self.kernel.recv(fd, buffer);
+        let length = buffer.len();
+        let received = match result {
+            Ok(count) => payload(buffer.get(..count).unwrap_or(buffer)),
+            Err(_) => format!("{:p}", buffer.as_ptr()),
+        };
+        let call = format!("recvfrom({fd:?}, {received}, {length}, 0, NULL, NULL)");
+        self.tell("receiving", &call, result, |count| *count)
+    }
+
+    fn send(&mut self, fd: &Fd, bytes: &[u8]) -> Result<usize> {
+        let result = self.kernel.send(fd, bytes);
+        let (sent, length) = (payload(bytes), bytes.len());
+        let call = format!("sendto({fd:?}, {sent}, {length}, MSG_NOSIGNAL, NULL, 0)");
+        self.tell("sending", &call, result, |count| *count)
+    }
+
+    // ---- counters, signals, time
+
+    fn timerfd_settime(&mut self, fd: &Fd, deadline: Option<u64>) -> Result<()> {
+        let result = self.kernel.timerfd_settime(fd, deadline);
+        // Zero would disarm the timer, so a deadline of zero is set to one nanosecond.
+        let value = timespec(deadline.map_or(0, |deadline| deadline.max(1)));
+        let timer = format!("{{it_interval={}, it_value={value}}}", timespec(0));
+        let call = format!("timerfd_settime({fd:?}, TFD_TIMER_ABSTIME, {timer}, NULL)");
+        self.tell("time", &call, result, |_| 0)
+    }
+
+    fn read_counter(&mut self, fd: &Fd) -> Result<u64> {
+        let result = self.kernel.read_counter(fd);
+        let is_timer = self.timer == Some(fd.number());
+        let chapter = if is_timer { "time" } else { "waking" };
+        let counter = result.map_or(POINTER.to_string(), |count| quoted(&count.to_ne_bytes()));
+        let call = format!("read({fd:?}, {counter}, 8)");
+        self.tell(chapter, &call, result, |_| 8)
+    }
+
+    fn write_counter(&mut self, fd: &Fd) -> Result<()> {
+        let result = self.kernel.write_counter(fd);
+        let one = quoted(&1_u64.to_ne_bytes());
+        let call = format!("write({fd:?}, {one}, 8)");
+        self.tell("waking", &call, result, |()| 8)
+    }
+
+    fn read_signal(&mut self, fd: &Fd) -> Result<Signal> {
+        let result = self.kernel.read_signal(fd);
+        // The number of the signal comes first in the 128 bytes.
+        let number = |signal| quoted(&(signal as u32).to_ne_bytes()) + "...";
+        let info = result.map_or(POINTER.to_string(), number);
+        let call = format!("read({fd:?}, {info}, 128)");
+        self.tell("signals", &call, result, |_| 128)
+    }
+
+    // ---- goodbye
+
+    fn shutdown(&mut self, fd: &Fd) -> Result<()> {
+        let result = self.kernel.shutdown(fd);
+        let call = format!("shutdown({fd:?}, SHUT_WR)");
+        self.tell("goodbye", &call, result, |_| 0)
+    }
+
+    fn close(&mut self, fd: Fd) -> Result<()> {
+        let call = format!("close({fd:?})");
+        let result = self.kernel.close(fd);
+        self.tell("goodbye", &call, result, |_| 0)
+    }
+}
+
+// ---- arguments, as strace writes them
+
+/// Stands for an address in the wrapped kernel's memory, where strace shows the real one.
+const POINTER: &str = "0x7ffc00000000";
+
+/// How many bytes of a payload, and how many events, strace shows before it writes `...`.
+const SHOWN: usize = 32;
+
+/// What an errno means, in the words of the C library, as in strace. (nix has its own.)
+fn words(errno: Errno) -> String {
+    let number = errno as i32;
+    let error = io::Error::from_raw_os_error(number).to_string();
+    error.replace(&format!(" (os error {number})"), "")
+}
+
+/// Bytes in quotes, escaped.
+fn quoted(bytes: &[u8]) -> String {
+    let mut text = String::from("\"");
+    let mut bytes = bytes.iter().peekable();
+    while let Some(&byte) = bytes.next() {
+        match byte {
+            b'"' => text += "\\\"",
+            b'\\' => text += "\\\\",
+            b'\n' => text += "\\n",
+            b'\r' => text += "\\r",
+            b'\t' => text += "\\t",
+            0x0b => text += "\\v",
+            0x0c => text += "\\f",
+            b' '..=b'~' => text.push(char::from(byte)),
+            // Octal, in three digits only where the next byte would be taken for one of them.
+            _ if matches!(bytes.peek(), Some(b'0'..=b'7')) => text += &format!("\\{byte:03o}"),
+            _ => text += &format!("\\{byte:o}"),
+        }
+    }
+    text + "\""
+}
+
+/// The beginning of the bytes that a call carries.
+fn payload(bytes: &[u8]) -> String {
+    match bytes.split_at_checked(SHOWN) {
+        Some((beginning, rest)) if !rest.is_empty() => quoted(beginning) + "...",
+        _ => quoted(bytes),
+    }
+}
+
+/// A path, never cut.
+fn quoted_path(path: &Path) -> String {
+    quoted(path.as_os_str().as_bytes())
+}
+
+/// The mode of a file, at least three digits.
+fn octal(mode: u32) -> String {
+    format!("0{mode:02o}")
+}
+
+/// An address as a call is given it, and its length.
+fn sockaddr(address: &Address) -> (String, usize) {
+    let (fields, length) = match address {
+        Address::Tcp(SocketAddr::V4(v4)) => {
+            let (port, ip) = (v4.port(), v4.ip());
+            let fields = format!("INET, sin_port=htons({port}), sin_addr=inet_addr(\"{ip}\")");
+            (fields, 16)
+        }
+        Address::Tcp(SocketAddr::V6(v6)) => {
+            let port = format!("sin6_port=htons({}), sin6_flowinfo=htonl(0)", v6.port());
+            let ip = format!("inet_pton(AF_INET6, \"{}\", &sin6_addr)", v6.ip());
+            let scope = v6.scope_id();
+            (format!("INET6, {port}, {ip}, sin6_scope_id={scope}"), 28)
+        }
+        // A socket that was never bound has a family and nothing else.
+        Address::Unix(path) if path.as_os_str().is_empty() => ("UNIX".to_string(), 2),
+        Address::Unix(path) => {
+            let fields = format!("UNIX, sun_path={}", quoted_path(path));
+            // Two bytes of family in front, a NUL behind.
+            (fields, 2 + path.as_os_str().len() + 1)
+        }
+    };
+    (format!("{{sa_family=AF_{fields}}}"), length)
+}
+
+/// An address as a call gives it back, in 128 bytes of which it fills some.
+fn filled_sockaddr(address: Option<&Address>) -> String {
+    match address.map(sockaddr) {
+        Some((address, length)) => format!("{address}, [128 => {length}]"),
+        None => format!("{POINTER}, [128]"),
+    }
+}
+
+/// The level, the name, the value and its length.
+fn socket_option(option: SocketOption) -> String {
+    let number = |name: &str, value: u32| format!("{name}, [{value}], 4");
+    match option {
+        SocketOption::ReuseAddr => number("SOL_SOCKET, SO_REUSEADDR", 1),
+        SocketOption::V6Only => number("SOL_IPV6, IPV6_V6ONLY", 1),
+        SocketOption::NoDelay => number("SOL_TCP, TCP_NODELAY", 1),
+        SocketOption::KeepAlive => number("SOL_SOCKET, SO_KEEPALIVE", 1),
+        SocketOption::KeepIdle(seconds) => number("SOL_TCP, TCP_KEEPIDLE", seconds),
+        SocketOption::UserTimeout(ms) => number("SOL_TCP, TCP_USER_TIMEOUT", ms),
+        SocketOption::NotSentLowat(bytes) => number("SOL_TCP, TCP_NOTSENT_LOWAT", bytes),
+        SocketOption::DropSyn => {
+            format!("SOL_SOCKET, SO_ATTACH_FILTER, {{len=4, filter={POINTER}}}, 16")
+        }
+        SocketOption::ResetOnClose => {
+            "SOL_SOCKET, SO_LINGER, {l_onoff=1, l_linger=0}, 8".to_string()
+        }
+    }
+}
+
+/// The status of a file. The kernel trait does not tell the kind and size of what is no socket.
+fn file_status(status: Option<FileStatus>) -> String {
+    match status.map(|status| (status.is_socket, octal(status.mode))) {
+        Some((true, mode)) => format!("{{st_mode=S_IFSOCK|{mode}, st_size=0, ...}}"),
+        Some((false, mode)) => format!("{{st_mode={mode}, ...}}"),
+        None => POINTER.to_string(),
+    }
+}
+
+/// A set of signals: without their SIG, in the order of their numbers.
+fn signal_set(signals: &[Signal]) -> String {
+    let mut signals = signals.to_vec();
+    signals.sort_unstable();
+    let names: Vec<_> = signals.iter().map(|signal| signal.as_str()).collect();
+    format!("[{}]", names.join(" ").replace("SIG", ""))
+}
+
+/// The soft and the hard limit.
+fn limits((soft, hard): (u64, u64)) -> String {
+    let limit = |limit: u64| match limit {
+        libc::RLIM_INFINITY => "RLIM64_INFINITY".to_string(),
+        1025.. if limit.is_multiple_of(1024) => format!("{}*1024", limit / 1024),
+        _ => limit.to_string(),
+    };
+    format!("{{rlim_cur={}, rlim_max={}}}", limit(soft), limit(hard))
+}
+
+/// One event, asked for or reported.
+fn epoll_event(event: &Event) -> String {
+    let (mask, data) = (event.mask, event.data);
+    let mut names = Vec::new();
+    for (bit, name) in [(IN, "IN"), (OUT, "OUT"), (ERR, "ERR"), (HUP, "HUP")] {
+        if mask & bit != 0 {
+            names.push(format!("EPOLL{name}"));
+        }
+    }
+    if names.is_empty() {
+        names.push("0".to_string());
+    }
+    // `data` is a union: strace shows its lower half, too.
+    let (events, half) = (names.join("|"), data as u32);
+    format!("{{events={events}, data={{u32={half}, u64={data}}}}}")
+}
+
+/// The events that a wait reported.
+fn epoll_events(events: &[Event]) -> String {
+    let mut shown: Vec<String> = events.iter().take(SHOWN).map(epoll_event).collect();
+    if events.len() > SHOWN {
+        shown.push("...".to_string());
+    }
+    format!("[{}]", shown.join(", "))
+}
+
+/// A time, given in nanoseconds.
+fn timespec(nanoseconds: u64) -> String {
+    let (seconds, rest) = (nanoseconds / 1_000_000_000, nanoseconds % 1_000_000_000);
+    format!("{{tv_sec={seconds}, tv_nsec={rest}}}")
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::*;
+    use crate::kernel::Linux;
+    use std::io::Write;
+    use std::net::TcpStream;
+    use std::sync::Mutex;
+
+    #[test]
+    fn strings_are_escaped_as_strace_does() {
+        assert_eq!(quoted(b"hello\n"), r#""hello\n""#);
+        assert_eq!(quoted(b"\"\\\n\r\t\x0b\x0c ~"), r#""\"\\\n\r\t\v\f ~""#);
+        assert_eq!(quoted(b"\0\x01\x07\x08\x1b\x7f\xff"), r#""\0\1\7\10\33\177\377""#);
+        // Three digits before an octal digit; an 8 is none.
+        assert_eq!(quoted(b"\x000\x017\x018\x7f1"), r#""\0000\0017\18\1771""#);
+    }
+
+    #[test]
+    fn payloads_are_cut_at_32_bytes() {
+        assert_eq!(payload(b""), "\"\"");
+        assert_eq!(payload(&[b'a'; 32]), format!("\"{}\"", "a".repeat(32)));
+        assert_eq!(payload(&[b'a'; 33]), format!("\"{}\"...", "a".repeat(32)));
+        // What was cut off does not lengthen the escape in front of it.
+        let cut = [&[b'a'; 31], &b"\x017"[..]].concat();
+        assert_eq!(payload(&cut), format!("\"{}\\1\"...", "a".repeat(31)));
+    }
+
+    #[test]
+    fn addresses_of_each_family() {
+        let v4 = Address::Tcp(([127, 0, 0, 1], 1234).into());
+        let text = r#"{sa_family=AF_INET, sin_port=htons(1234), sin_addr=inet_addr("127.0.0.1")}"#;
+        assert_eq!(sockaddr(&v4), (text.to_string(), 16));
+
+        let v6 = Address::Tcp(([0, 0, 0, 0, 0, 0, 0, 1], 80).into());
+        let text = r#"{sa_family=AF_INET6, sin6_port=htons(80), sin6_flowinfo=htonl(0), inet_pton(AF_INET6, "::1", &sin6_addr), sin6_scope_id=0}"#;
+        assert_eq!(sockaddr(&v6), (text.to_string(), 28));
+
+        let unix = Address::Unix("/tmp/a".into());
+        let text = r#"{sa_family=AF_UNIX, sun_path="/tmp/a"}"#;
+        assert_eq!(sockaddr(&unix), (text.to_string(), 9));
+
+        let unbound = Address::Unix(PathBuf::new());
+        let text = "{sa_family=AF_UNIX}, [128 => 2]";
+        assert_eq!(filled_sockaddr(Some(&unbound)), text);
+    }
+
+    #[test]
+    fn masks_sets_and_numbers() {
+        let event = |mask| epoll_event(&Event { mask, data: 1 << 32 | 5 });
+        let data = "data={u32=5, u64=4294967301}";
+        assert_eq!(event(0), format!("{{events=0, {data}}}"));
+        assert_eq!(event(IN | OUT), format!("{{events=EPOLLIN|EPOLLOUT, {data}}}"));
+        let all = "EPOLLIN|EPOLLOUT|EPOLLERR|EPOLLHUP";
+        assert_eq!(event(HUP | ERR | OUT | IN), format!("{{events={all}, {data}}}"));
+
+        let shown = |count| epoll_events(&vec![Event::default(); count]);
+        assert_eq!(shown(0), "[]");
+        assert!(shown(32).ends_with("u64=0}}]"));
+        assert!(shown(33).ends_with("u64=0}}, ...]"));
+
+        let signals = [Signal::SIGTERM, Signal::SIGHUP, Signal::SIGUSR1, Signal::SIGINT];
+        assert_eq!(signal_set(&signals), "[HUP INT USR1 TERM]");
+        let modes = [0, 0o7, 0o77, 0o600, 0o4755].map(octal);
+        assert_eq!(modes, ["000", "007", "077", "0600", "04755"]);
+        let text = "{rlim_cur=1024, rlim_max=4*1024}";
+        assert_eq!(limits((1024, 4096)), text);
+        let text = "{rlim_cur=2049, rlim_max=RLIM64_INFINITY}";
+        assert_eq!(limits((2049, u64::MAX)), text);
+        assert_eq!(timespec(2_000_000_003), "{tv_sec=2, tv_nsec=3}");
+    }
+
+    /// A real kernel, and the lines it has told.
+    fn narrated() -> (Narrated<Linux>, Arc<Mutex<Vec<String>>>) {
+        let lines = Arc::new(Mutex::new(Vec::new()));
+        let sink = lines.clone();
+        let tell = move |line: &str| sink.lock().unwrap().push(line.to_string());
+        (Narrated::new(Linux, tell), lines)
+    }
+
+    #[test]
+    fn an_error_keeps_its_errno_and_is_told_in_words() {
+        let (mut kernel, lines) = narrated();
+        assert_eq!(kernel.unlink(Path::new("/no/such")), Err(Errno::ENOENT));
+        let line = r#"unlink("/no/such")                      = -1 ENOENT (No such file or directory)  # docs/door.md"#;
+        assert_eq!(*lines.lock().unwrap(), [line]);
+    }
+
+    #[test]
+    fn a_life_on_loopback_is_told_line_by_line() -> Result<()> {
+        let (mut kernel, lines) = narrated();
+        let address = Address::Tcp(([127, 0, 0, 1], 0).into());
+        let listener = kernel.socket(&address)?;
+        kernel.setsockopt(&listener, SocketOption::NoDelay)?;
+        kernel.bind(&listener, &address)?;
+        kernel.listen(&listener, 4096)?;
+        let Address::Tcp(server) = kernel.getsockname(&listener)? else {
+            return Err(Errno::EAFNOSUPPORT);
+        };
+        let epoll = kernel.epoll_create1()?;
+        let timer = kernel.timerfd_create()?;
+        let bell = kernel.eventfd2()?;
+        let mut client = TcpStream::connect(server).unwrap();
+        let (connection, peer) = kernel.accept4(&listener)?;
+        assert_eq!(peer, Peer::Tcp(client.local_addr().unwrap()));
+        client.write_all(b"hello\n").unwrap();
+        let event = Event { mask: IN, data: 1 << 32 | 1 };
+        kernel.epoll_ctl(&epoll, EpollOp::Add, &connection, event)?;
+        let mut events = [Event::default(); 8];
+        assert_eq!(kernel.epoll_wait(&epoll, &mut events, Wait::Forever)?, 1);
+        let mut buffer = [0; 100];
+        assert_eq!(kernel.recv(&connection, &mut buffer)?, 6);
+        assert_eq!(kernel.recv(&connection, &mut buffer), Err(Errno::EAGAIN));
+        assert_eq!(kernel.send(&connection, &[b'x'; 40])?, 40);
+        kernel.write_counter(&bell)?;
+        assert_eq!(kernel.read_counter(&bell)?, 1);
+        kernel.timerfd_settime(&timer, Some(0))?;
+        // Until the timer has expired, behind the narrator's back.
+        while Linux.read_counter(&timer).is_err() {}
+        assert_eq!(kernel.read_counter(&timer), Err(Errno::EAGAIN));
+        kernel.setsockopt(&connection, SocketOption::ResetOnClose)?;
+        kernel.setsockopt(&listener, SocketOption::DropSyn)?;
+        kernel.shutdown(&connection)?;
+
+        let (l, e, t, b, c) = (&listener, &epoll, &timer, &bell, &connection);
+        let (sp, cp) = (server.port(), client.local_addr().unwrap().port());
+        let at = buffer.as_ptr();
+        let x = "x".repeat(32);
+        let expected = [
+            format!(
+                "socket(AF_INET, SOCK_STREAM|SOCK_CLOEXEC|SOCK_NONBLOCK, IPPROTO_IP) = {l:?}  # docs/door.md"
+            ),
+            format!("setsockopt({l:?}, SOL_TCP, TCP_NODELAY, [1], 4) = 0  # docs/door.md"),
+            format!(
+                "bind({l:?}, {{sa_family=AF_INET, sin_port=htons(0), sin_addr=inet_addr(\"127.0.0.1\")}}, 16) = 0  # docs/door.md"
+            ),
+            format!("listen({l:?}, 4096) = 0  # docs/door.md"),
+            format!(
+                "getsockname({l:?}, {{sa_family=AF_INET, sin_port=htons({sp}), sin_addr=inet_addr(\"127.0.0.1\")}}, [128 => 16]) = 0  # docs/door.md"
+            ),
+            format!("epoll_create1(EPOLL_CLOEXEC) = {e:?}  # docs/loop.md"),
+            format!(
+                "timerfd_create(CLOCK_MONOTONIC, TFD_CLOEXEC|TFD_NONBLOCK) = {t:?}  # docs/time.md"
+            ),
+            format!("eventfd2(0, EFD_CLOEXEC|EFD_NONBLOCK) = {b:?}  # docs/waking.md"),
+            format!(
+                "accept4({l:?}, {{sa_family=AF_INET, sin_port=htons({cp}), sin_addr=inet_addr(\"127.0.0.1\")}}, [128 => 16], SOCK_CLOEXEC|SOCK_NONBLOCK) = {c:?}  # docs/accepting.md"
+            ),
+            format!(
+                "epoll_ctl({e:?}, EPOLL_CTL_ADD, {c:?}, {{events=EPOLLIN, data={{u32=1, u64=4294967297}}}}) = 0  # docs/loop.md"
+            ),
+            format!(
+                "epoll_wait({e:?}, [{{events=EPOLLIN, data={{u32=1, u64=4294967297}}}}], 8, -1) = 1  # docs/loop.md"
+            ),
+            format!("recvfrom({c:?}, \"hello\\n\", 100, 0, NULL, NULL) = 6  # docs/receiving.md"),
+            format!(
+                "recvfrom({c:?}, {at:p}, 100, 0, NULL, NULL) = -1 EAGAIN (Resource temporarily unavailable)  # docs/receiving.md"
+            ),
+            format!("sendto({c:?}, \"{x}\"..., 40, MSG_NOSIGNAL, NULL, 0) = 40  # docs/sending.md"),
+            format!("write({b:?}, \"\\1\\0\\0\\0\\0\\0\\0\\0\", 8) = 8  # docs/waking.md"),
+            format!("read({b:?}, \"\\1\\0\\0\\0\\0\\0\\0\\0\", 8) = 8  # docs/waking.md"),
+            format!(
+                "timerfd_settime({t:?}, TFD_TIMER_ABSTIME, {{it_interval={{tv_sec=0, tv_nsec=0}}, it_value={{tv_sec=0, tv_nsec=1}}}}, NULL) = 0  # docs/time.md"
+            ),
+            format!(
+                "read({t:?}, {POINTER}, 8) = -1 EAGAIN (Resource temporarily unavailable)  # docs/time.md"
+            ),
+            format!(
+                "setsockopt({c:?}, SOL_SOCKET, SO_LINGER, {{l_onoff=1, l_linger=0}}, 8) = 0  # docs/goodbye.md"
+            ),
+            format!(
+                "setsockopt({l:?}, SOL_SOCKET, SO_ATTACH_FILTER, {{len=4, filter={POINTER}}}, 16) = 0  # docs/stopping.md"
+            ),
+            format!("shutdown({c:?}, SHUT_WR) = 0  # docs/goodbye.md"),
+        ];
+        for (line, expected) in lines.lock().unwrap().iter().zip(&expected) {
+            // The padding in front of the result has its own test.
+            let words: Vec<&str> = line.split_ascii_whitespace().collect();
+            let expected: Vec<&str> = expected.split_ascii_whitespace().collect();
+            assert_eq!(words, expected);
+        }
+        assert_eq!(lines.lock().unwrap().len(), expected.len());
+        for fd in [listener, epoll, timer, bell, connection] {
+            kernel.close(fd)?;
+        }
+        Ok(())
+    }
+}

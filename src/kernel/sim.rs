@@ -1,0 +1,484 @@
+//! A kernel in memory: sockets, epoll, eventfd, signalfd, timerfd and a clock.
+//!
+//! A test keeps one handle and gives a clone to the server. With its own it plays
+//! the rest of the world: clients, signals, the passing of time, and everything
+//! that can go wrong. The server cannot tell it from [`Linux`](super::Linux).
+//!
+//! ```
+//! use threadbare::kernel::sim::{At, Method, Simulated, Times};
+//! use threadbare::kernel::{Address, Errno, Kernel};
+//!
+//! let sim = Simulated::new(1);
+//! let mut kernel = sim.clone();
+//! let address = Address::Tcp(([127, 0, 0, 1], 80).into());
+//! let listener = kernel.socket(&address)?;
+//! kernel.bind(&listener, &address)?;
+//! kernel.listen(&listener, 16)?;
+//!
+//! let mut client = sim.connect(&address)?;
+//! client.send(b"hello");
+//! sim.fail(At::Of(Method::Recv, 0), Errno::EINTR, Times::Once);
+//!
+//! let (fd, _) = kernel.accept4(&listener)?;
+//! let mut buffer = [0; 16];
+//! assert_eq!(kernel.recv(&fd, &mut buffer), Err(Errno::EINTR));
+//! assert_eq!(kernel.recv(&fd, &mut buffer), Ok(5));
+//! kernel.send(&fd, b"bye")?;
+//! kernel.close(fd)?;
+//! assert_eq!(client.recv(), b"bye");
+//! assert!(client.saw_eof());
+//! # kernel.close(listener)?;
+//! # Ok::<(), Errno>(())
+//! ```
+//!
+//! # The model
+//!
+//! The world owns a table of descriptors (numbers from 3 up, the lowest free one
+//! first, bounded by RLIMIT_NOFILE), the connections (whose clients' ends have no
+//! descriptor), the files that Unix sockets leave, the pending signals, the clock,
+//! and the plan of what fails. All of it is in ordered containers and driven by a
+//! seed: the same calls give the same results.
+//!
+//! - `world`: the table, listeners, files, epoll, counters, signals, timers;
+//! - `stream`: what happens between the two ends of a connection;
+//! - `client`: the test's end of it;
+//! - `faults`: the plan, and the trace of the calls.
+//!
+//! It shows nothing that Linux would not show, but not all that Linux can: what a
+//! network may do late, it does at once, unless it is told not to.
+//!
+//! - Nothing takes time. The clock stands still but for [`Simulated::advance`] and
+//!   for a wait without events.
+//! - **It cannot block.** [`Kernel::epoll_wait`] with nothing ready jumps the clock
+//!   to the earliest deadline of a timerfd that the set watches; without one it
+//!   returns EINTR, as Linux does when the process is stopped and continued.
+//! - A connection that finds the accept queue full, or its SYN dropped by a filter,
+//!   waits until there is room, as if its SYN were always just being sent again. It
+//!   is refused when the listener closes.
+//! - A fault fails a call, which then has no effect. Only close has: it gives the
+//!   descriptor back and fails all the same, as Linux does.
+//! - Any address is local, ports below 1024 need no privilege, and directories
+//!   exist. TIME_WAIT, keepalive and TCP_USER_TIMEOUT are left out: no wait ends in
+//!   ETIMEDOUT, unless by a fault. V6 sockets never take V4 (as [`Address`] has it).
+//! - Level-triggered epoll only, IN, OUT, ERR and HUP only, and no sets within sets
+//!   (EINVAL).
+
+use std::fmt;
+use std::net::SocketAddr;
+use std::path::Path;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use super::{
+    Address, ERR, EpollOp, Errno, Event, Fd, FileStatus, HUP, IN, Kernel, OUT, Peer, Result,
+    Signal, SocketOption, Wait,
+};
+
+mod client;
+mod faults;
+mod stream;
+#[cfg(test)]
+mod tests;
+mod world;
+
+pub use client::Client;
+pub use faults::{At, Call, Method, Short, Times};
+
+use stream::Capacity;
+use world::World;
+
+/// A kernel in memory. A clone is the same kernel. See the [module](self).
+#[derive(Clone)]
+pub struct Simulated(Arc<Mutex<World>>);
+
+impl fmt::Debug for Simulated {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let world = self.world();
+        f.debug_struct("Simulated")
+            .field("descriptors", &world.descriptors())
+            .field("calls", &world.faults.total())
+            .field("now", &world.now)
+            .finish_non_exhaustive()
+    }
+}
+
+/// The test's side: the world around the server.
+impl Simulated {
+    /// A world in which nothing has happened yet. All that is random in it comes from `seed`.
+    pub fn new(seed: u64) -> Simulated {
+        Simulated(Arc::new(Mutex::new(World::new(seed))))
+    }
+
+    // ---- clients
+
+    /// A client connects. ECONNREFUSED, ENOENT: nobody listens; EAGAIN: the queue of a Unix
+    /// listener is full. (With TCP the client then waits: see [`Client::established`].)
+    pub fn connect(&self, address: &Address) -> Result<Client> {
+        self.connect_as(address, None)
+    }
+
+    /// A client connects from an address of its own.
+    pub fn connect_from(&self, address: &Address, client: SocketAddr) -> Result<Client> {
+        self.connect_as(address, Some(client))
+    }
+
+    fn connect_as(&self, address: &Address, client: Option<SocketAddr>) -> Result<Client> {
+        let (end, name) = self.client(|world| {
+            let end = world.connect_client(address, client)?;
+            Ok((end, world.streams.get(end).map_or(Peer::Unix, |end| end.name)))
+        })?;
+        Ok(Client::new(self.clone(), end, name))
+    }
+
+    /// How much fits on the way in each direction of connections made from now on: in the
+    /// sender's buffer (128 KiB) and in the receiver's (64 KiB). A Unix socket has only
+    /// the former. At least 1 each.
+    pub fn set_buffers(&self, outbox: usize, inbox: usize) {
+        self.world().capacity = Capacity { outbox: outbox.max(1), inbox: inbox.max(1) };
+    }
+
+    // ---- the process and its surroundings
+
+    /// A signal arrives. Whether the process lives on: a signal that is neither blocked nor
+    /// ignored would end it.
+    pub fn signal(&self, signal: Signal) -> bool {
+        self.client(|world| world.raise(signal))
+    }
+
+    /// Lets the process ignore `signal` from the start, as `nohup` does.
+    pub fn ignore(&self, signal: Signal) {
+        self.world().ignored.insert(signal);
+    }
+
+    /// Sets RLIMIT_NOFILE: 1024 and 4096 if not set.
+    pub fn set_limits(&self, soft: u64, hard: u64) {
+        self.world().limit = (soft, hard);
+    }
+
+    /// Sets the umask: 022 if not set.
+    pub fn set_umask(&self, umask: u32) {
+        self.world().umask = umask & 0o777;
+    }
+
+    /// Puts a regular file where none was.
+    pub fn create_file(&self, path: &Path) {
+        let mut world = self.world();
+        if world.lstat(path).is_err() {
+            let mode = 0o666 & !world.umask;
+            world.create(path, mode, false);
+        }
+    }
+
+    /// What stands at `path`, if anything does.
+    pub fn file(&self, path: &Path) -> Option<FileStatus> {
+        self.world().lstat(path).ok()
+    }
+
+    /// Moves the clock on; timers that this reaches expire.
+    pub fn advance(&self, time: Duration) {
+        let nanoseconds = u64::try_from(time.as_nanos()).unwrap_or(u64::MAX);
+        self.client(|world| world.move_clock(world.now.saturating_add(nanoseconds)));
+    }
+
+    /// Nanoseconds on the clock.
+    pub fn now(&self) -> u64 {
+        self.world().now
+    }
+
+    // ---- what can be seen from outside
+
+    /// How many descriptors are open.
+    pub fn descriptors(&self) -> usize {
+        self.world().descriptors()
+    }
+
+    /// How many descriptors the epoll sets watch.
+    pub fn watched(&self) -> usize {
+        self.world().watched()
+    }
+
+    /// Whether epoll_wait would return an event now, without moving the clock.
+    pub fn is_ready(&self) -> bool {
+        self.world().is_ready()
+    }
+
+    /// The earliest deadline that a timerfd is armed for.
+    pub fn armed(&self) -> Option<u64> {
+        self.world().armed()
+    }
+
+    // ---- faults
+
+    /// Plans a failure. Several may be planned; the first that fits a call strikes.
+    pub fn fail(&self, at: At, errno: Errno, times: Times) {
+        self.world().faults.add(at, errno, times);
+    }
+
+    /// Ends all failures, those that have begun and those still planned.
+    pub fn heal(&self) {
+        self.world().faults.heal();
+    }
+
+    /// Shortens each recv and send from now on.
+    pub fn shorten(&self, short: Short) {
+        self.world().short = short;
+    }
+
+    /// How often the server called `method`.
+    pub fn count(&self, method: Method) -> u64 {
+        self.world().faults.count(method)
+    }
+
+    /// How many calls the server made: the index the next one will have.
+    pub fn calls(&self) -> u64 {
+        self.world().faults.total()
+    }
+
+    /// The calls since the last [`take_trace`](Simulated::take_trace), or since the start.
+    /// The clock is not among them: reading it is no system call.
+    pub fn trace(&self) -> Vec<Call> {
+        self.world().faults.trace.clone()
+    }
+
+    /// The same, and forgets them; the count goes on.
+    pub fn take_trace(&self) -> Vec<Call> {
+        std::mem::take(&mut self.world().faults.trace)
+    }
+
+    // ---- inside
+
+    /// The world; a test that panicked in another thread does not end it.
+    fn world(&self) -> MutexGuard<'_, World> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Something that happens outside of the server.
+    fn client<T>(&self, act: impl FnOnce(&mut World) -> T) -> T {
+        let mut world = self.world();
+        let result = act(&mut world);
+        world.deliver();
+        result
+    }
+
+    /// A call of the server: it happens unless a fault strikes it, and is written down.
+    fn call<T: Traced>(
+        &self,
+        method: Method,
+        fd: Option<&Fd>,
+        act: impl FnOnce(&mut World) -> Result<T>,
+    ) -> Result<T> {
+        self.traced(method, fd.map_or(-1, Fd::number), |world, fault| match fault {
+            Some(errno) => Err(errno),
+            None => act(world),
+        })
+    }
+
+    fn traced<T: Traced>(
+        &self,
+        method: Method,
+        fd: i32,
+        act: impl FnOnce(&mut World, Option<Errno>) -> Result<T>,
+    ) -> Result<T> {
+        let mut world = self.world();
+        let fault = world.faults.strike(method);
+        let result = act(&mut world, fault);
+        world.deliver();
+        let told = result.as_ref().map(Traced::number).map_err(|errno| *errno);
+        world.faults.trace.push(Call { method, fd, result: told, injected: fault.is_some() });
+        result
+    }
+}
+
+/// The server's side.
+impl Kernel for Simulated {
+    fn rt_sigaction(&mut self, signal: Signal) -> Result<bool> {
+        self.call(Method::RtSigaction, None, |world| Ok(world.ignored.contains(&signal)))
+    }
+
+    fn rt_sigprocmask(&mut self, signals: &[Signal]) -> Result<()> {
+        self.call(Method::RtSigprocmask, None, |world| {
+            world.block(signals);
+            Ok(())
+        })
+    }
+
+    fn prlimit(&mut self, soft: Option<u64>) -> Result<(u64, u64)> {
+        self.call(Method::Prlimit, None, |world| world.prlimit(soft))
+    }
+
+    fn socket(&mut self, address: &Address) -> Result<Fd> {
+        self.call(Method::Socket, None, |world| world.socket(address))
+    }
+
+    fn setsockopt(&mut self, fd: &Fd, option: SocketOption) -> Result<()> {
+        self.call(Method::Setsockopt, Some(fd), |world| world.setsockopt(fd, option))
+    }
+
+    fn fchmod(&mut self, fd: &Fd, mode: u32) -> Result<()> {
+        self.call(Method::Fchmod, Some(fd), |world| world.fchmod(fd, mode))
+    }
+
+    fn bind(&mut self, fd: &Fd, address: &Address) -> Result<()> {
+        self.call(Method::Bind, Some(fd), |world| world.bind(fd, address))
+    }
+
+    fn lstat(&mut self, path: &Path) -> Result<FileStatus> {
+        self.call(Method::Lstat, None, |world| world.lstat(path))
+    }
+
+    fn chmod(&mut self, path: &Path, mode: u32) -> Result<()> {
+        self.call(Method::Chmod, None, |world| world.chmod(path, mode))
+    }
+
+    fn connect(&mut self, fd: &Fd, address: &Address) -> Result<()> {
+        self.call(Method::Connect, Some(fd), |world| world.connect(fd, address))
+    }
+
+    fn unlink(&mut self, path: &Path) -> Result<()> {
+        self.call(Method::Unlink, None, |world| world.unlink(path))
+    }
+
+    fn listen(&mut self, fd: &Fd, backlog: u32) -> Result<()> {
+        self.call(Method::Listen, Some(fd), |world| world.listen(fd, backlog))
+    }
+
+    fn getsockname(&mut self, fd: &Fd) -> Result<Address> {
+        self.call(Method::Getsockname, Some(fd), |world| world.getsockname(fd))
+    }
+
+    fn epoll_create1(&mut self) -> Result<Fd> {
+        self.call(Method::EpollCreate1, None, World::epoll_create1)
+    }
+
+    fn eventfd2(&mut self) -> Result<Fd> {
+        self.call(Method::Eventfd2, None, World::eventfd2)
+    }
+
+    fn signalfd4(&mut self, signals: &[Signal]) -> Result<Fd> {
+        self.call(Method::Signalfd4, None, |world| world.signalfd4(signals))
+    }
+
+    fn timerfd_create(&mut self) -> Result<Fd> {
+        self.call(Method::TimerfdCreate, None, World::timerfd_create)
+    }
+
+    fn epoll_ctl(&mut self, epoll: &Fd, op: EpollOp, fd: &Fd, event: Event) -> Result<()> {
+        self.call(Method::EpollCtl, Some(fd), |world| world.epoll_ctl(epoll, op, fd, event))
+    }
+
+    fn epoll_wait(&mut self, epoll: &Fd, events: &mut [Event], wait: Wait) -> Result<usize> {
+        self.call(Method::EpollWait, Some(epoll), |world| world.epoll_wait(epoll, events, wait))
+    }
+
+    fn clock_gettime(&mut self) -> u64 {
+        self.now()
+    }
+
+    fn accept4(&mut self, fd: &Fd) -> Result<(Fd, Peer)> {
+        self.call(Method::Accept4, Some(fd), |world| world.accept4(fd))
+    }
+
+    fn recv(&mut self, fd: &Fd, buffer: &mut [u8]) -> Result<usize> {
+        self.call(Method::Recv, Some(fd), |world| world.recv(fd, buffer))
+    }
+
+    fn send(&mut self, fd: &Fd, bytes: &[u8]) -> Result<usize> {
+        self.call(Method::Send, Some(fd), |world| world.send(fd, bytes))
+    }
+
+    fn timerfd_settime(&mut self, fd: &Fd, deadline: Option<u64>) -> Result<()> {
+        self.call(Method::TimerfdSettime, Some(fd), |world| world.timerfd_settime(fd, deadline))
+    }
+
+    fn read_counter(&mut self, fd: &Fd) -> Result<u64> {
+        self.call(Method::ReadCounter, Some(fd), |world| world.read_counter(fd))
+    }
+
+    fn write_counter(&mut self, fd: &Fd) -> Result<()> {
+        self.call(Method::WriteCounter, Some(fd), |world| world.write_counter(fd))
+    }
+
+    fn read_signal(&mut self, fd: &Fd) -> Result<Signal> {
+        self.call(Method::ReadSignal, Some(fd), |world| world.read_signal(fd))
+    }
+
+    fn shutdown(&mut self, fd: &Fd) -> Result<()> {
+        self.call(Method::Shutdown, Some(fd), |world| world.shutdown(fd))
+    }
+
+    fn close(&mut self, fd: Fd) -> Result<()> {
+        let number = fd.into_number();
+        self.traced(Method::Close, number, |world, fault| {
+            let closed = world.close(number);
+            fault.map_or(closed, Err)
+        })
+    }
+}
+
+/// A result, as one number for the trace.
+trait Traced {
+    fn number(&self) -> i64;
+}
+
+impl Traced for () {
+    fn number(&self) -> i64 {
+        0
+    }
+}
+
+impl Traced for bool {
+    fn number(&self) -> i64 {
+        i64::from(*self)
+    }
+}
+
+impl Traced for u64 {
+    fn number(&self) -> i64 {
+        i64::try_from(*self).unwrap_or(i64::MAX)
+    }
+}
+
+impl Traced for usize {
+    fn number(&self) -> i64 {
+        i64::try_from(*self).unwrap_or(i64::MAX)
+    }
+}
+
+impl Traced for Fd {
+    fn number(&self) -> i64 {
+        i64::from(Fd::number(self))
+    }
+}
+
+impl Traced for (Fd, Peer) {
+    fn number(&self) -> i64 {
+        i64::from(self.0.number())
+    }
+}
+
+impl Traced for Signal {
+    fn number(&self) -> i64 {
+        *self as i64
+    }
+}
+
+impl Traced for (u64, u64) {
+    fn number(&self) -> i64 {
+        self.0.number()
+    }
+}
+
+impl Traced for FileStatus {
+    fn number(&self) -> i64 {
+        i64::from(self.mode)
+    }
+}
+
+impl Traced for Address {
+    fn number(&self) -> i64 {
+        match self {
+            Address::Tcp(address) => i64::from(address.port()),
+            Address::Unix(_) => 0,
+        }
+    }
+}

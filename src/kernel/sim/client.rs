@@ -1,0 +1,124 @@
+//! The other side: clients, as a test plays them.
+
+use super::stream::EndId;
+use super::{Errno, Peer, Result, Simulated};
+
+/// A client of a server on a [`Simulated`] kernel. Dropped, it closes.
+///
+/// A client never blocks, and no fault strikes it. It stops reading by not
+/// calling [`recv`](Client::recv): what is sent to it then fills the queues.
+/// What happened to its connection it learns as any program does, from the next
+/// call: so receive first, and then ask [`saw_eof`](Client::saw_eof).
+#[derive(Debug)]
+pub struct Client {
+    kernel: Simulated,
+    end: EndId,
+    address: Peer,
+    eof: bool,
+    reset: bool,
+    error: Option<Errno>,
+}
+
+impl Client {
+    pub(super) fn new(kernel: Simulated, end: EndId, address: Peer) -> Client {
+        Client { kernel, end, address, eof: false, reset: false, error: None }
+    }
+
+    /// Its address, as accept4 tells it to the server.
+    pub fn address(&self) -> Peer {
+        self.address
+    }
+
+    /// Whether the server's kernel has answered: the connection is in the accept queue or
+    /// beyond. It is not while that queue is full, or SYNs are dropped.
+    pub fn established(&self) -> bool {
+        self.kernel.world().streams.get(self.end).is_some_and(|end| end.established())
+    }
+
+    /// Sends; how many bytes found room. 0 if none did, or nobody takes them any more.
+    pub fn send(&mut self, bytes: &[u8]) -> usize {
+        let result = self.kernel.client(|world| world.streams.send(self.end, bytes));
+        self.noted(result).unwrap_or_default()
+    }
+
+    /// Receives everything there is now.
+    pub fn recv(&mut self) -> Vec<u8> {
+        self.recv_at_most(usize::MAX)
+    }
+
+    /// Receives what there is now, but no more than this.
+    pub fn recv_at_most(&mut self, most: usize) -> Vec<u8> {
+        let mut received = Vec::new();
+        let mut buffer = [0; 16 * 1024];
+        while received.len() < most {
+            let size = buffer.len().min(most - received.len());
+            let place = buffer.get_mut(..size).unwrap_or_default();
+            let result = self.kernel.client(|world| world.streams.recv(self.end, place));
+            match self.noted(result) {
+                Some(0) => {
+                    self.eof |= !self.reset && self.error != Some(Errno::ECONNREFUSED);
+                    break;
+                }
+                Some(length) => received.extend(buffer.iter().take(length)),
+                None => break,
+            }
+        }
+        received
+    }
+
+    /// Ends its sending direction: the server reads to the end of what was sent.
+    pub fn shutdown(&mut self) {
+        let _ = self.kernel.client(|world| world.streams.shutdown(self.end));
+    }
+
+    /// Closes. The connection is reset if something was not read, as Linux does.
+    /// Nothing can be done with the client any more, and nothing learnt.
+    pub fn close(&mut self) {
+        self.kernel.client(|world| world.streams.close(self.end, false));
+    }
+
+    /// Closes with a reset, as SO_LINGER with 0 seconds makes Linux do. A Unix socket
+    /// just closes.
+    pub fn reset(&mut self) {
+        self.kernel.client(|world| {
+            if let Some(end) = world.streams.get_mut(self.end) {
+                end.options.reset_on_close = true;
+            }
+            world.streams.close(self.end, false);
+        });
+    }
+
+    /// Whether [`recv`](Client::recv) came to an orderly end.
+    pub fn saw_eof(&self) -> bool {
+        self.eof
+    }
+
+    /// Whether a call told of a reset (ECONNRESET).
+    pub fn saw_reset(&self) -> bool {
+        self.reset
+    }
+
+    /// The first errno that a send or recv told: ECONNRESET, ECONNREFUSED, EPIPE; EBADF
+    /// after close.
+    pub fn error(&self) -> Option<Errno> {
+        self.error
+    }
+
+    fn noted<T>(&mut self, result: Result<T>) -> Option<T> {
+        match result {
+            Ok(value) => Some(value),
+            Err(Errno::EAGAIN) => None,
+            Err(errno) => {
+                self.reset |= errno == Errno::ECONNRESET;
+                self.error.get_or_insert(errno);
+                None
+            }
+        }
+    }
+}
+
+impl Drop for Client {
+    fn drop(&mut self) {
+        self.close();
+    }
+}

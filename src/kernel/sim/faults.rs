@@ -1,0 +1,172 @@
+//! What goes wrong, and when: the plan of failures, the shortened transfers, and
+//! the trace of the calls that were made.
+
+use super::{Errno, Result};
+
+/// Makes the enum, its list, and the names as strace writes them.
+macro_rules! methods {
+    ($($variant:ident $name:literal,)*) => {
+        /// A method of [`Kernel`](crate::kernel::Kernel) that can fail. The clock cannot.
+        #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+        pub enum Method {
+            $(#[doc = concat!("[`Kernel::", $name, "`](crate::kernel::Kernel::", $name, ")")] $variant,)*
+        }
+
+        impl Method {
+            /// All of them, in the order of the trait.
+            pub const ALL: &[Method] = &[$(Method::$variant,)*];
+
+            /// Its name in the trait.
+            pub fn name(self) -> &'static str {
+                match self {
+                    $(Method::$variant => $name,)*
+                }
+            }
+        }
+    };
+}
+
+methods! {
+    RtSigaction "rt_sigaction",
+    RtSigprocmask "rt_sigprocmask",
+    Prlimit "prlimit",
+    Socket "socket",
+    Setsockopt "setsockopt",
+    Fchmod "fchmod",
+    Bind "bind",
+    Lstat "lstat",
+    Chmod "chmod",
+    Connect "connect",
+    Unlink "unlink",
+    Listen "listen",
+    Getsockname "getsockname",
+    EpollCreate1 "epoll_create1",
+    Eventfd2 "eventfd2",
+    Signalfd4 "signalfd4",
+    TimerfdCreate "timerfd_create",
+    EpollCtl "epoll_ctl",
+    EpollWait "epoll_wait",
+    Accept4 "accept4",
+    Recv "recv",
+    Send "send",
+    TimerfdSettime "timerfd_settime",
+    ReadCounter "read_counter",
+    ReadSignal "read_signal",
+    WriteCounter "write_counter",
+    Shutdown "shutdown",
+    Close "close",
+}
+
+/// Which call a fault strikes first. Calls are counted from 0.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum At {
+    /// The call with this index in the [trace](super::Simulated::trace), whatever it is.
+    Call(u64),
+    /// Of the calls of one method, the one with this index.
+    Of(Method, u64),
+}
+
+/// How often a fault strikes. After the first time, it strikes that same method only.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Times {
+    /// Once.
+    Once,
+    /// This many calls of the method, one after the other.
+    Burst(u64),
+    /// Each call of the method until [`Simulated::heal`](super::Simulated::heal).
+    UntilHealed,
+}
+
+/// How much of a recv or a send happens at once. Both always move at least one byte.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub enum Short {
+    /// As much as there is room for.
+    #[default]
+    Full,
+    /// At most this many bytes.
+    AtMost(usize),
+    /// A length drawn from the seed, between 1 and what was asked for.
+    Random,
+}
+
+/// One line of the trace: a call that the server made.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Call {
+    /// Which method.
+    pub method: Method,
+    /// The number of the descriptor it was given first, or -1.
+    pub fd: i32,
+    /// What it returned: a length, a counter, the number of a descriptor or of a signal,
+    /// or 0 where there is nothing to tell.
+    pub result: Result<i64>,
+    /// Whether the result was the doing of a fault.
+    pub injected: bool,
+}
+
+/// One entry of the plan.
+#[derive(Clone, Copy)]
+struct Fault {
+    at: At,
+    errno: Errno,
+    times: Times,
+    /// The method it has struck, once it has.
+    struck: Option<Method>,
+    /// How many strikes are left.
+    left: u64,
+}
+
+/// The plan and the trace. The counts outlive a trace that is taken away.
+#[derive(Default)]
+pub(super) struct Faults {
+    plan: Vec<Fault>,
+    pub(super) trace: Vec<Call>,
+    calls: u64,
+    counts: [u64; Method::ALL.len()],
+}
+
+impl Faults {
+    pub(super) fn add(&mut self, at: At, errno: Errno, times: Times) {
+        let left = match times {
+            Times::Once => 1,
+            Times::Burst(count) => count,
+            Times::UntilHealed => u64::MAX,
+        };
+        self.plan.push(Fault { at, errno, times, struck: None, left });
+    }
+
+    pub(super) fn heal(&mut self) {
+        self.plan.clear();
+    }
+
+    /// How often `method` was called.
+    pub(super) fn count(&self, method: Method) -> u64 {
+        self.counts.get(method as usize).copied().unwrap_or_default()
+    }
+
+    /// How many calls were made in all.
+    pub(super) fn total(&self) -> u64 {
+        self.calls
+    }
+
+    /// Counts a call that is about to happen; its errno, if a fault strikes it. Where
+    /// several would, the one planned first does, and the others lose nothing by it
+    /// but their moment.
+    pub(super) fn strike(&mut self, method: Method) -> Option<Errno> {
+        let (call, nth) = (self.calls, self.count(method));
+        self.calls += 1;
+        if let Some(count) = self.counts.get_mut(method as usize) {
+            *count += 1;
+        }
+        let fault = self.plan.iter_mut().find(|fault| match fault.struck {
+            Some(struck) => struck == method,
+            None => fault.at == At::Call(call) || fault.at == At::Of(method, nth),
+        })?;
+        fault.struck = Some(method);
+        if fault.times != Times::UntilHealed {
+            fault.left = fault.left.saturating_sub(1);
+        }
+        let errno = fault.errno;
+        self.plan.retain(|fault| fault.left > 0);
+        Some(errno)
+    }
+}

@@ -1,0 +1,897 @@
+//! What stands behind the descriptors: the table itself, listeners, files, epoll
+//! sets, counters, signals and time.
+
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::path::{Path, PathBuf};
+
+use super::faults::{Faults, Short};
+use super::stream::{Capacity, End, EndId, Options, Streams};
+use super::{
+    Address, ERR, EpollOp, Errno, Event, Fd, FileStatus, HUP, IN, OUT, Peer, Result, Signal,
+    SocketOption, Wait,
+};
+
+/// The first descriptor: 0 to 2 are the terminal's.
+const FIRST: i32 = 3;
+/// The ports handed out for port 0 and to clients (ip_local_port_range).
+const EPHEMERAL: std::ops::RangeInclusive<u16> = 32768..=60999;
+/// Each eventfd counts up to one less than this (eventfd(2)).
+const COUNTER_FULL: u64 = u64::MAX - 1;
+/// The longest backlog (somaxconn).
+const MOST_BACKLOG: usize = 4096;
+/// The longest path of a Unix socket. unix(7)
+const LONGEST_PATH: usize = 107;
+
+/// A socket that is no connection: fresh, bound, or listening.
+#[derive(Clone)]
+pub(super) struct Socket {
+    /// Which family it speaks; the address it is bound to, once it is.
+    family: Family,
+    local: Option<Address>,
+    options: Options,
+    /// The mode its file would get, before the umask.
+    mode: u32,
+    /// The file it is bound to.
+    inode: u64,
+    door: Option<Door>,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Family {
+    V4,
+    V6,
+    Unix,
+}
+
+impl Family {
+    fn of(address: &Address) -> Family {
+        match address {
+            Address::Tcp(SocketAddr::V4(_)) => Family::V4,
+            Address::Tcp(SocketAddr::V6(_)) => Family::V6,
+            Address::Unix(_) => Family::Unix,
+        }
+    }
+}
+
+/// The two queues of a listening socket.
+#[derive(Clone, Default)]
+struct Door {
+    backlog: usize,
+    /// Established, waiting for accept4: the server's ends.
+    queue: VecDeque<EndId>,
+    /// SYNs not answered, because the queue was full or a filter drops them; they are
+    /// sent again until they are: the clients' ends.
+    syns: VecDeque<EndId>,
+}
+
+/// What a descriptor stands for. There is no dup and no fork here, so each of
+/// these belongs to exactly one descriptor, and goes with it.
+enum Entry {
+    Socket(Socket),
+    Stream(EndId),
+    Epoll(Epoll),
+    Counter(u64),
+    Signals(BTreeSet<Signal>),
+    Timer { deadline: Option<u64>, expired: bool },
+}
+
+/// An epoll set, as the kernel has it: what is watched, and the list of those that
+/// were woken. Being on the list only means to be looked at by the next wait.
+#[derive(Default)]
+struct Epoll {
+    watched: BTreeMap<i32, Watch>,
+    ready: VecDeque<i32>,
+}
+
+struct Watch {
+    event: Event,
+    listed: bool,
+}
+
+impl Watch {
+    /// What is reported of what is ready: what was asked for, and errors in any case.
+    fn wants(&self, ready: u32) -> u32 {
+        ready & (self.event.mask | ERR | HUP)
+    }
+}
+
+struct Inode {
+    number: u64,
+    mode: u32,
+    is_socket: bool,
+}
+
+/// Everything there is.
+pub(super) struct World {
+    table: Vec<Option<Entry>>,
+    /// The epoll sets among the descriptors.
+    epolls: Vec<i32>,
+    pub(super) limit: (u64, u64),
+    pub(super) streams: Streams,
+    pub(super) capacity: Capacity,
+    files: BTreeMap<PathBuf, Inode>,
+    inodes: u64,
+    pub(super) umask: u32,
+    next_port: u16,
+    blocked: BTreeSet<Signal>,
+    pending: BTreeSet<Signal>,
+    pub(super) ignored: BTreeSet<Signal>,
+    pub(super) now: u64,
+    random: u64,
+    pub(super) short: Short,
+    pub(super) faults: Faults,
+}
+
+impl World {
+    pub(super) fn new(seed: u64) -> World {
+        World {
+            table: Vec::new(),
+            epolls: Vec::new(),
+            limit: (1024, 4096),
+            streams: Streams::default(),
+            capacity: Capacity { outbox: 128 * 1024, inbox: 64 * 1024 },
+            files: BTreeMap::new(),
+            inodes: 0,
+            umask: 0o022,
+            next_port: *EPHEMERAL.start(),
+            blocked: BTreeSet::new(),
+            pending: BTreeSet::new(),
+            ignored: BTreeSet::new(),
+            now: 1_000_000_000,
+            random: seed,
+            short: Short::Full,
+            faults: Faults::default(),
+        }
+    }
+
+    /// The next number of the seed: splitmix64.
+    fn random(&mut self) -> u64 {
+        self.random = self.random.wrapping_add(0x9e37_79b9_7f4a_7c15);
+        let mut x = self.random;
+        x = (x ^ (x >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        x = (x ^ (x >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+        x ^ (x >> 31)
+    }
+
+    /// How many of `length` bytes a transfer may move.
+    fn shortened(&mut self, length: usize) -> usize {
+        match self.short {
+            Short::Full => length,
+            Short::AtMost(most) => length.min(most.max(1)),
+            Short::Random if length == 0 => 0,
+            Short::Random => 1 + (self.random() % length as u64) as usize,
+        }
+    }
+
+    // ---- the table
+
+    fn entry(&self, number: i32) -> Result<&Entry> {
+        let index = usize::try_from(number - FIRST).map_err(|_| Errno::EBADF)?;
+        self.table.get(index).and_then(Option::as_ref).ok_or(Errno::EBADF)
+    }
+
+    fn entry_mut(&mut self, fd: &Fd) -> Result<&mut Entry> {
+        let index = usize::try_from(fd.number() - FIRST).map_err(|_| Errno::EBADF)?;
+        self.table.get_mut(index).and_then(Option::as_mut).ok_or(Errno::EBADF)
+    }
+
+    fn socket_mut(&mut self, fd: &Fd) -> Result<&mut Socket> {
+        match self.entry_mut(fd)? {
+            Entry::Socket(socket) => Ok(socket),
+            Entry::Stream(_) => Err(Errno::EINVAL),
+            _ => Err(Errno::ENOTSOCK),
+        }
+    }
+
+    /// All open descriptors.
+    fn open(&self) -> impl Iterator<Item = (i32, &Entry)> {
+        (FIRST..).zip(&self.table).filter_map(|(fd, entry)| Some((fd, entry.as_ref()?)))
+    }
+
+    /// The listening sockets.
+    fn doors(&self) -> impl Iterator<Item = (i32, &Socket)> {
+        self.open().filter_map(|(fd, entry)| match entry {
+            Entry::Socket(socket) if socket.door.is_some() => Some((fd, socket)),
+            _ => None,
+        })
+    }
+
+    /// The number the next descriptor will have: the lowest that is free.
+    fn lowest_free(&self) -> Result<i32> {
+        let free = self.table.iter().position(Option::is_none).unwrap_or(self.table.len());
+        let number = FIRST.saturating_add(i32::try_from(free).unwrap_or(i32::MAX));
+        if number as u64 >= self.limit.0 { Err(Errno::EMFILE) } else { Ok(number) }
+    }
+
+    fn install(&mut self, entry: Entry) -> Result<Fd> {
+        let number = self.lowest_free()?;
+        match self.table.get_mut((number - FIRST) as usize) {
+            Some(free) => *free = Some(entry),
+            None => self.table.push(Some(entry)),
+        }
+        Fd::new(number).ok_or(Errno::EMFILE)
+    }
+
+    pub(super) fn descriptors(&self) -> usize {
+        self.open().count()
+    }
+
+    pub(super) fn close(&mut self, number: i32) -> Result<()> {
+        self.entry(number)?;
+        let entry = self.table.get_mut((number - FIRST) as usize).and_then(Option::take);
+        self.epolls.retain(|&epoll| epoll != number);
+        self.each_epoll(|epoll| {
+            if epoll.watched.remove(&number).is_some_and(|watch| watch.listed) {
+                epoll.ready.retain(|&fd| fd != number);
+            }
+        });
+        match entry {
+            Some(Entry::Stream(end)) => self.streams.close(end, false),
+            Some(Entry::Socket(Socket { door: Some(door), .. })) => {
+                door.queue.into_iter().for_each(|end| self.streams.close(end, true));
+                door.syns.into_iter().for_each(|end| self.streams.refuse(end));
+            }
+            _ => {}
+        }
+        Ok(())
+    }
+
+    // ---- signals and limits
+
+    pub(super) fn block(&mut self, signals: &[Signal]) {
+        let blockable = |signal: &&Signal| ![Signal::SIGKILL, Signal::SIGSTOP].contains(signal);
+        self.blocked.extend(signals.iter().filter(blockable));
+    }
+
+    /// A signal arrives. Whether the process survives it.
+    pub(super) fn raise(&mut self, signal: Signal) -> bool {
+        use Signal::{SIGCHLD, SIGCONT, SIGURG, SIGWINCH};
+        if !self.blocked.contains(&signal) {
+            let harmless = [SIGCHLD, SIGCONT, SIGURG, SIGWINCH].contains(&signal);
+            return harmless || self.ignored.contains(&signal);
+        }
+        self.pending.insert(signal);
+        let listening = self.open().filter_map(|(fd, entry)| match entry {
+            Entry::Signals(set) if set.contains(&signal) => Some(fd),
+            _ => None,
+        });
+        let listening: Vec<i32> = listening.collect();
+        self.streams.woken.extend(listening);
+        true
+    }
+
+    pub(super) fn prlimit(&mut self, soft: Option<u64>) -> Result<(u64, u64)> {
+        if let Some(soft) = soft {
+            if soft > self.limit.1 {
+                return Err(Errno::EINVAL);
+            }
+            self.limit.0 = soft;
+        }
+        Ok(self.limit)
+    }
+
+    // ---- sockets
+
+    pub(super) fn socket(&mut self, address: &Address) -> Result<Fd> {
+        self.install(Entry::Socket(Socket {
+            family: Family::of(address),
+            local: None,
+            options: Options::default(),
+            mode: 0o777,
+            inode: 0,
+            door: None,
+        }))
+    }
+
+    pub(super) fn setsockopt(&mut self, fd: &Fd, option: SocketOption) -> Result<()> {
+        use SocketOption as O;
+        let (family, bound, options) = match self.entry_mut(fd)? {
+            Entry::Socket(s) => (s.family, s.local.is_some(), &mut s.options),
+            &mut Entry::Stream(end) => {
+                let end = self.streams.get_mut(end).ok_or(Errno::EBADF)?;
+                (Family::of(&end.local), true, &mut end.options)
+            }
+            _ => return Err(Errno::ENOTSOCK),
+        };
+        match option {
+            O::V6Only if family == Family::V4 => return Err(Errno::ENOPROTOOPT),
+            O::V6Only if family == Family::Unix => return Err(Errno::EOPNOTSUPP),
+            O::V6Only if bound => return Err(Errno::EINVAL),
+            O::NoDelay | O::KeepIdle(_) | O::UserTimeout(_) | O::NotSentLowat(_)
+                if family == Family::Unix =>
+            {
+                return Err(Errno::EOPNOTSUPP);
+            }
+            O::KeepIdle(seconds) if !(1..=32767).contains(&seconds) => return Err(Errno::EINVAL),
+            O::UserTimeout(ms) if i32::try_from(ms).is_err() => return Err(Errno::EINVAL),
+            O::V6Only | O::NoDelay | O::KeepAlive | O::KeepIdle(_) | O::UserTimeout(_) => {}
+            O::ReuseAddr => options.reuse_address = true,
+            // A Unix socket has no SYNs to drop.
+            O::DropSyn => options.drop_syn = family != Family::Unix,
+            O::ResetOnClose => options.reset_on_close = true,
+            O::NotSentLowat(0) => options.not_sent_lowat = usize::MAX,
+            O::NotSentLowat(bytes) => options.not_sent_lowat = bytes as usize,
+        }
+        Ok(())
+    }
+
+    pub(super) fn fchmod(&mut self, fd: &Fd, mode: u32) -> Result<()> {
+        match self.entry_mut(fd)? {
+            Entry::Socket(socket) => socket.mode = mode & 0o7777,
+            Entry::Stream(_) => {}
+            _ => return Err(Errno::EOPNOTSUPP),
+        }
+        Ok(())
+    }
+
+    pub(super) fn bind(&mut self, fd: &Fd, address: &Address) -> Result<()> {
+        let socket = self.socket_mut(fd)?.clone();
+        let address = match (socket.family, address) {
+            (Family::Unix, Address::Unix(path)) => {
+                check_path(path)?;
+                if self.files.contains_key(path) {
+                    return Err(Errno::EADDRINUSE);
+                }
+                address.clone()
+            }
+            (Family::V4, Address::Tcp(wanted @ SocketAddr::V4(_)))
+            | (Family::V6, Address::Tcp(wanted @ SocketAddr::V6(_))) => {
+                if socket.local.is_some() {
+                    return Err(Errno::EINVAL);
+                }
+                Address::Tcp(self.local_address(*wanted, socket.options.reuse_address)?)
+            }
+            (Family::V4, _) => return Err(Errno::EAFNOSUPPORT),
+            _ => return Err(Errno::EINVAL),
+        };
+        if socket.local.is_some() {
+            return Err(Errno::EINVAL);
+        }
+        let inode = match &address {
+            Address::Unix(path) => self.create(path, socket.mode & !self.umask, true),
+            Address::Tcp(_) => 0,
+        };
+        let socket = self.socket_mut(fd)?;
+        (socket.local, socket.inode) = (Some(address), inode);
+        Ok(())
+    }
+
+    /// The address that a bind to `wanted` gives, if nothing is in its way: another
+    /// socket, unless both agreed to share and that one does not listen; or a
+    /// connection, unless its listener and this one agreed to.
+    fn local_address(&mut self, wanted: SocketAddr, reuse: bool) -> Result<SocketAddr> {
+        if wanted.port() == 0 {
+            let port = self.ephemeral_port(wanted.ip())?;
+            return Ok(SocketAddr::new(wanted.ip(), port));
+        }
+        let sockets = self.open().any(|(_, entry)| match entry {
+            Entry::Socket(other) => {
+                let shared = reuse && other.options.reuse_address && other.door.is_none();
+                !shared && other.local.as_ref().is_some_and(|local| overlap(local, wanted))
+            }
+            _ => false,
+        });
+        let connections = self
+            .streams
+            .accepted()
+            .any(|end| !(reuse && end.options.reuse_address) && overlap(&end.local, wanted));
+        if sockets || connections { Err(Errno::EADDRINUSE) } else { Ok(wanted) }
+    }
+
+    /// A port nobody uses.
+    fn ephemeral_port(&mut self, ip: IpAddr) -> Result<u16> {
+        for _ in EPHEMERAL {
+            let port = self.next_port;
+            let (first, last) = EPHEMERAL.into_inner();
+            self.next_port = if port == last { first } else { port + 1 };
+            if self.local_address(SocketAddr::new(ip, port), false).is_ok() {
+                return Ok(port);
+            }
+        }
+        Err(Errno::EADDRINUSE)
+    }
+
+    pub(super) fn listen(&mut self, fd: &Fd, backlog: u32) -> Result<()> {
+        let socket = self.socket_mut(fd)?.clone();
+        let local = match (socket.local, socket.family) {
+            (Some(local), _) => local,
+            (None, Family::V4) => self.any_port(Ipv4Addr::UNSPECIFIED.into())?,
+            (None, Family::V6) => self.any_port(Ipv6Addr::UNSPECIFIED.into())?,
+            (None, Family::Unix) => return Err(Errno::EINVAL),
+        };
+        if let Address::Tcp(address) = local {
+            let mut others = self.doors().filter(|(other, _)| *other != fd.number());
+            if others.any(|(_, other)| other.local.as_ref().is_some_and(|o| overlap(o, address))) {
+                return Err(Errno::EADDRINUSE);
+            }
+        }
+        let socket = self.socket_mut(fd)?;
+        socket.local = Some(local);
+        socket.door.get_or_insert_default().backlog = (backlog as usize).min(MOST_BACKLOG);
+        self.admit(fd.number());
+        Ok(())
+    }
+
+    fn any_port(&mut self, ip: IpAddr) -> Result<Address> {
+        Ok(Address::Tcp(SocketAddr::new(ip, self.ephemeral_port(ip)?)))
+    }
+
+    pub(super) fn getsockname(&mut self, fd: &Fd) -> Result<Address> {
+        match self.entry(fd.number())? {
+            Entry::Socket(Socket { local: Some(local), .. }) => Ok(local.clone()),
+            Entry::Socket(Socket { family, .. }) => Ok(match family {
+                Family::V4 => Address::Tcp((Ipv4Addr::UNSPECIFIED, 0).into()),
+                Family::V6 => Address::Tcp((Ipv6Addr::UNSPECIFIED, 0).into()),
+                Family::Unix => Address::Unix(PathBuf::new()),
+            }),
+            &Entry::Stream(end) => Ok(self.streams.get(end).ok_or(Errno::EBADF)?.local.clone()),
+            _ => Err(Errno::ENOTSOCK),
+        }
+    }
+
+    pub(super) fn accept4(&mut self, fd: &Fd) -> Result<(Fd, Peer)> {
+        self.entry(fd.number())?;
+        self.lowest_free()?; // before anything else is looked at, as the kernel does
+        let door = self.socket_mut(fd)?.door.as_mut().ok_or(Errno::EINVAL)?;
+        let id = door.queue.pop_front().ok_or(Errno::EAGAIN)?;
+        self.admit(fd.number());
+        let accepted = self.install(Entry::Stream(id))?;
+        let name = self.streams.get(id ^ 1).map_or(Peer::Unix, |client| client.name);
+        if let Some(end) = self.streams.get_mut(id) {
+            end.fd = Some(accepted.number());
+        }
+        Ok((accepted, name))
+    }
+
+    // ---- connecting
+
+    /// The server connects: as a client, but with a descriptor.
+    pub(super) fn connect(&mut self, fd: &Fd, address: &Address) -> Result<()> {
+        let socket = match self.entry(fd.number())? {
+            Entry::Socket(Socket { door: Some(_), family, .. }) => {
+                let unix = *family == Family::Unix;
+                return Err(if unix { Errno::EINVAL } else { Errno::EISCONN });
+            }
+            Entry::Socket(socket) => socket.clone(),
+            &Entry::Stream(end) => {
+                let connecting = self.streams.connecting(end);
+                return Err(if connecting { Errno::EALREADY } else { Errno::EISCONN });
+            }
+            _ => return Err(Errno::ENOTSOCK),
+        };
+        if socket.family != Family::of(address) {
+            let v4 = socket.family == Family::V4;
+            return Err(if v4 { Errno::EAFNOSUPPORT } else { Errno::EINVAL });
+        }
+        let id = self.begin(address, None, socket.options)?;
+        *self.entry_mut(fd)? = Entry::Stream(id);
+        if let Some(end) = self.streams.get_mut(id) {
+            end.fd = Some(fd.number());
+        }
+        self.streams.woken.push(fd.number());
+        match address {
+            Address::Tcp(_) => Err(Errno::EINPROGRESS),
+            Address::Unix(_) => Ok(()),
+        }
+    }
+
+    /// A client connects: its end. `name` is its address, where a test wants one.
+    pub(super) fn connect_client(
+        &mut self,
+        address: &Address,
+        name: Option<SocketAddr>,
+    ) -> Result<EndId> {
+        if self.find_door(address)?.is_none() {
+            return Err(Errno::ECONNREFUSED);
+        }
+        self.begin(address, name, Options::default())
+    }
+
+    /// Who listens at an address.
+    fn find_door(&self, address: &Address) -> Result<Option<i32>> {
+        let inode = match address {
+            Address::Tcp(_) => 0,
+            Address::Unix(path) => {
+                check_path(path)?;
+                self.files.get(path).ok_or(Errno::ENOENT)?.number
+            }
+        };
+        let door = self.doors().find(|(_, door)| match (address, &door.local) {
+            (Address::Tcp(address), Some(local)) => overlap(local, *address),
+            (Address::Unix(_), _) => door.inode == inode,
+            (_, None) => false,
+        });
+        Ok(door.map(|(fd, _)| fd))
+    }
+
+    fn begin(
+        &mut self,
+        address: &Address,
+        name: Option<SocketAddr>,
+        options: Options,
+    ) -> Result<EndId> {
+        let door = self.find_door(address)?;
+        let (local, name) = match address {
+            Address::Tcp(address) => {
+                let name = match name {
+                    Some(name) => name,
+                    None => {
+                        let ip: IpAddr = match address {
+                            SocketAddr::V4(_) => Ipv4Addr::LOCALHOST.into(),
+                            SocketAddr::V6(_) => Ipv6Addr::LOCALHOST.into(),
+                        };
+                        SocketAddr::new(ip, self.ephemeral_port(ip)?)
+                    }
+                };
+                (Address::Tcp(name), Peer::Tcp(name))
+            }
+            Address::Unix(_) => (Address::Unix(PathBuf::new()), Peer::Unix),
+        };
+        let inherited = match door.and_then(|door| self.door(door)) {
+            Some((options, door)) => {
+                if matches!(address, Address::Unix(_)) && door.queue.len() > door.backlog {
+                    return Err(Errno::EAGAIN);
+                }
+                options
+            }
+            None if matches!(address, Address::Unix(_)) => return Err(Errno::ECONNREFUSED),
+            None => Options::default(),
+        };
+        let other_name = match address {
+            Address::Tcp(address) => Peer::Tcp(*address),
+            Address::Unix(_) => Peer::Unix,
+        };
+        let id = self.streams.begin(
+            End::new(local, name, options, self.capacity),
+            End::new(address.clone(), other_name, inherited, self.capacity),
+        );
+        match door {
+            Some(number) => {
+                if let Some((_, door)) = self.door(number) {
+                    door.syns.push_back(id);
+                }
+                self.admit(number);
+            }
+            None => self.streams.refuse(id),
+        }
+        Ok(id)
+    }
+
+    fn door(&mut self, number: i32) -> Option<(Options, &mut Door)> {
+        let index = usize::try_from(number - FIRST).ok()?;
+        match self.table.get_mut(index)?.as_mut()? {
+            Entry::Socket(Socket { options, door: Some(door), .. }) => Some((*options, door)),
+            _ => None,
+        }
+    }
+
+    /// Moves connections from the first queue of a listener to the second, while it
+    /// takes them and there is room: `backlog` and one more.
+    fn admit(&mut self, number: i32) {
+        while let Some((options, door)) = self.door(number) {
+            if options.drop_syn || door.queue.len() > door.backlog {
+                return;
+            }
+            let Some(syn) = door.syns.pop_front() else {
+                return;
+            };
+            if let Some(end) = self.streams.establish(syn) {
+                if let Some((_, door)) = self.door(number) {
+                    door.queue.push_back(end);
+                }
+                self.streams.woken.push(number);
+            }
+        }
+    }
+
+    // ---- bytes
+
+    fn stream(&self, fd: &Fd, tcp: Errno, unix: Errno) -> Result<EndId> {
+        match self.entry(fd.number())? {
+            Entry::Stream(end) => Ok(*end),
+            Entry::Socket(Socket { family: Family::Unix, .. }) => Err(unix),
+            Entry::Socket(_) => Err(tcp),
+            _ => Err(Errno::ENOTSOCK),
+        }
+    }
+
+    pub(super) fn recv(&mut self, fd: &Fd, buffer: &mut [u8]) -> Result<usize> {
+        let end = self.stream(fd, Errno::ENOTCONN, Errno::EINVAL)?;
+        let length = self.shortened(buffer.len());
+        self.streams.recv(end, buffer.get_mut(..length).unwrap_or_default())
+    }
+
+    pub(super) fn send(&mut self, fd: &Fd, bytes: &[u8]) -> Result<usize> {
+        let end = self.stream(fd, Errno::EPIPE, Errno::ENOTCONN)?;
+        let length = self.shortened(bytes.len());
+        self.streams.send(end, bytes.get(..length).unwrap_or_default())
+    }
+
+    pub(super) fn shutdown(&mut self, fd: &Fd) -> Result<()> {
+        match self.entry(fd.number())? {
+            Entry::Stream(end) => self.streams.shutdown(*end),
+            // Only the sending direction of a listener is shut: nothing happens.
+            Entry::Socket(Socket { family: Family::Unix, .. } | Socket { door: Some(_), .. }) => {
+                Ok(())
+            }
+            Entry::Socket(_) => Err(Errno::ENOTCONN),
+            _ => Err(Errno::ENOTSOCK),
+        }
+    }
+
+    // ---- files
+
+    /// A file where none was; its inode.
+    pub(super) fn create(&mut self, path: &Path, mode: u32, is_socket: bool) -> u64 {
+        self.inodes += 1;
+        let inode = Inode { number: self.inodes, mode, is_socket };
+        self.files.insert(path.to_owned(), inode);
+        self.inodes
+    }
+
+    pub(super) fn lstat(&self, path: &Path) -> Result<FileStatus> {
+        let inode = self.files.get(path).ok_or(Errno::ENOENT)?;
+        let identity = (1, inode.number);
+        Ok(FileStatus { is_socket: inode.is_socket, mode: inode.mode, identity })
+    }
+
+    pub(super) fn chmod(&mut self, path: &Path, mode: u32) -> Result<()> {
+        self.files.get_mut(path).ok_or(Errno::ENOENT)?.mode = mode & 0o7777;
+        Ok(())
+    }
+
+    pub(super) fn unlink(&mut self, path: &Path) -> Result<()> {
+        self.files.remove(path).map(drop).ok_or(Errno::ENOENT)
+    }
+
+    // ---- counters, signals, time
+
+    pub(super) fn eventfd2(&mut self) -> Result<Fd> {
+        self.install(Entry::Counter(0))
+    }
+
+    pub(super) fn signalfd4(&mut self, signals: &[Signal]) -> Result<Fd> {
+        self.install(Entry::Signals(signals.iter().copied().collect()))
+    }
+
+    pub(super) fn timerfd_create(&mut self) -> Result<Fd> {
+        self.install(Entry::Timer { deadline: None, expired: false })
+    }
+
+    pub(super) fn timerfd_settime(&mut self, fd: &Fd, at: Option<u64>) -> Result<()> {
+        match self.entry_mut(fd)? {
+            Entry::Timer { deadline, expired } => (*deadline, *expired) = (at, false),
+            _ => return Err(Errno::EINVAL),
+        }
+        self.move_clock(self.now);
+        Ok(())
+    }
+
+    pub(super) fn read_counter(&mut self, fd: &Fd) -> Result<u64> {
+        let read = match self.entry_mut(fd)? {
+            Entry::Counter(count) => std::mem::take(count),
+            Entry::Timer { expired, .. } => u64::from(std::mem::take(expired)),
+            _ => return Err(Errno::EINVAL),
+        };
+        if read == COUNTER_FULL {
+            self.streams.woken.push(fd.number());
+        }
+        if read == 0 { Err(Errno::EAGAIN) } else { Ok(read) }
+    }
+
+    pub(super) fn write_counter(&mut self, fd: &Fd) -> Result<()> {
+        match self.entry_mut(fd)? {
+            Entry::Counter(COUNTER_FULL) => return Err(Errno::EAGAIN),
+            Entry::Counter(count) => *count += 1,
+            _ => return Err(Errno::EINVAL),
+        }
+        self.streams.woken.push(fd.number());
+        Ok(())
+    }
+
+    pub(super) fn read_signal(&mut self, fd: &Fd) -> Result<Signal> {
+        let Entry::Signals(set) = self.entry(fd.number())? else {
+            return Err(Errno::EINVAL);
+        };
+        // The lowest number first.
+        let signal = self.pending.intersection(set).next().copied().ok_or(Errno::EAGAIN)?;
+        self.pending.remove(&signal);
+        Ok(signal)
+    }
+
+    /// Moves the clock, and expires the timers that this reaches.
+    pub(super) fn move_clock(&mut self, now: u64) {
+        self.now = now;
+        for (number, entry) in (FIRST..).zip(&mut self.table) {
+            if let Some(Entry::Timer { deadline, expired }) = entry
+                && deadline.is_some_and(|deadline| deadline <= now)
+            {
+                (*deadline, *expired) = (None, true);
+                self.streams.woken.push(number);
+            }
+        }
+        self.deliver();
+    }
+
+    /// The earliest deadline of the timers that `wanted` accepts.
+    fn next_deadline(&self, wanted: impl Fn(i32) -> bool) -> Option<u64> {
+        let timers = self.open().filter_map(|(fd, entry)| match entry {
+            Entry::Timer { deadline, .. } if wanted(fd) => *deadline,
+            _ => None,
+        });
+        timers.min()
+    }
+
+    pub(super) fn armed(&self) -> Option<u64> {
+        self.next_deadline(|_| true)
+    }
+
+    // ---- epoll
+
+    /// What epoll would say of a descriptor.
+    fn poll(&self, number: i32) -> u32 {
+        let when = |ready: bool, mask: u32| if ready { mask } else { 0 };
+        match self.entry(number) {
+            Ok(Entry::Socket(Socket { door: Some(door), .. })) => when(!door.queue.is_empty(), IN),
+            Ok(Entry::Socket(_)) => OUT | HUP,
+            Ok(Entry::Stream(end)) => self.streams.poll(*end),
+            Ok(Entry::Counter(count)) => when(*count > 0, IN) | when(*count < COUNTER_FULL, OUT),
+            Ok(Entry::Signals(set)) => when(!self.pending.is_disjoint(set), IN),
+            Ok(Entry::Timer { expired, .. }) => when(*expired, IN),
+            Ok(Entry::Epoll(_)) | Err(_) => 0,
+        }
+    }
+
+    fn epoll_mut(&mut self, number: i32) -> Result<&mut Epoll> {
+        let index = usize::try_from(number - FIRST).map_err(|_| Errno::EBADF)?;
+        match self.table.get_mut(index).and_then(Option::as_mut) {
+            Some(Entry::Epoll(epoll)) => Ok(epoll),
+            Some(_) => Err(Errno::EINVAL),
+            None => Err(Errno::EBADF),
+        }
+    }
+
+    fn each_epoll(&mut self, mut act: impl FnMut(&mut Epoll)) {
+        for number in std::mem::take(&mut self.epolls) {
+            if let Ok(epoll) = self.epoll_mut(number) {
+                act(epoll);
+                self.epolls.push(number);
+            }
+        }
+    }
+
+    /// Puts the descriptors that were woken on the lists of the sets that wait for what
+    /// they have now.
+    pub(super) fn deliver(&mut self) {
+        for fd in std::mem::take(&mut self.streams.woken) {
+            let ready = self.poll(fd);
+            self.each_epoll(|epoll| {
+                if let Some(watch) = epoll.watched.get_mut(&fd)
+                    && watch.wants(ready) != 0
+                    && !watch.listed
+                {
+                    watch.listed = true;
+                    epoll.ready.push_back(fd);
+                }
+            });
+        }
+    }
+
+    pub(super) fn epoll_create1(&mut self) -> Result<Fd> {
+        let fd = self.install(Entry::Epoll(Epoll::default()))?;
+        self.epolls.push(fd.number());
+        Ok(fd)
+    }
+
+    pub(super) fn epoll_ctl(
+        &mut self,
+        epoll: &Fd,
+        op: EpollOp,
+        fd: &Fd,
+        event: Event,
+    ) -> Result<()> {
+        self.entry(epoll.number())?;
+        let nested = matches!(self.entry(fd.number())?, Entry::Epoll(_));
+        let watched = &mut self.epoll_mut(epoll.number())?.watched;
+        match (op, watched.get_mut(&fd.number())) {
+            _ if nested => return Err(Errno::EINVAL),
+            (EpollOp::Add, Some(_)) => return Err(Errno::EEXIST),
+            (EpollOp::Add, None) => {
+                watched.insert(fd.number(), Watch { event, listed: false });
+            }
+            (EpollOp::Modify, Some(watch)) => watch.event = event,
+            (EpollOp::Modify, None) => return Err(Errno::ENOENT),
+        }
+        self.streams.woken.push(fd.number());
+        Ok(())
+    }
+
+    pub(super) fn epoll_wait(
+        &mut self,
+        epoll: &Fd,
+        events: &mut [Event],
+        wait: Wait,
+    ) -> Result<usize> {
+        self.epoll_mut(epoll.number())?;
+        if events.is_empty() {
+            return Err(Errno::EINVAL);
+        }
+        loop {
+            let count = self.collect(epoll.number(), events)?;
+            if count > 0 || wait == Wait::No {
+                return Ok(count);
+            }
+            let Entry::Epoll(Epoll { watched, .. }) = self.entry(epoll.number())? else {
+                return Err(Errno::EINVAL);
+            };
+            let asked = |fd| watched.get(&fd).is_some_and(|watch| watch.event.mask & IN != 0);
+            let next = self.next_deadline(asked).ok_or(Errno::EINTR)?;
+            self.move_clock(next);
+        }
+    }
+
+    /// One round over the list of a set, as `ep_send_events` makes it: those that are
+    /// ready are reported and go to the end of the list, those that are not leave it;
+    /// those that no longer fitted stay in front, and come first next time.
+    fn collect(&mut self, epoll: i32, events: &mut [Event]) -> Result<usize> {
+        let mut count = 0;
+        let mut reported = VecDeque::new();
+        let mut set = std::mem::take(self.epoll_mut(epoll)?);
+        for place in events {
+            while let Some(fd) = set.ready.pop_front() {
+                let ready = self.poll(fd);
+                let Some(watch) = set.watched.get_mut(&fd) else {
+                    continue;
+                };
+                let mask = watch.wants(ready);
+                if mask != 0 {
+                    *place = Event { mask, data: watch.event.data };
+                    count += 1;
+                    reported.push_back(fd);
+                    break;
+                }
+                watch.listed = false;
+            }
+        }
+        set.ready.append(&mut reported);
+        *self.epoll_mut(epoll)? = set;
+        Ok(count)
+    }
+
+    /// Whether a wait would find something now, in any set.
+    pub(super) fn is_ready(&self) -> bool {
+        let sets = self.open().filter_map(|(_, entry)| match entry {
+            Entry::Epoll(epoll) => Some(epoll),
+            _ => None,
+        });
+        sets.flat_map(|epoll| &epoll.watched).any(|(fd, watch)| watch.wants(self.poll(*fd)) != 0)
+    }
+
+    /// How many descriptors are watched, in all sets.
+    pub(super) fn watched(&self) -> usize {
+        let sets = self.open().map(|(_, entry)| match entry {
+            Entry::Epoll(epoll) => epoll.watched.len(),
+            _ => 0,
+        });
+        sets.sum()
+    }
+}
+
+/// What the kernel takes for the path of a Unix socket.
+fn check_path(path: &Path) -> Result<()> {
+    match path.as_os_str().len() {
+        0 => Err(Errno::ENOENT),
+        1..=LONGEST_PATH => Ok(()),
+        _ => Err(Errno::ENAMETOOLONG),
+    }
+}
+
+/// Whether two TCP addresses stand in each other's way: the same port, and the same
+/// host or all hosts.
+fn overlap(one: &Address, other: SocketAddr) -> bool {
+    let Address::Tcp(one) = one else { return false };
+    one.port() == other.port()
+        && one.is_ipv4() == other.is_ipv4()
+        && (one.ip() == other.ip() || one.ip().is_unspecified() || other.ip().is_unspecified())
+}

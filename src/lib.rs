@@ -1,0 +1,76 @@
+//! A concurrent TCP server on one thread.
+//!
+//! One thread drives a hand-written epoll reactor over non-blocking sockets:
+//! concurrency without a thread per client. You write a [`ConnectionHandler`],
+//! which says what happens to the bytes of a connection; everything else, from
+//! `socket(2)` to a clean stop, is here.
+//!
+//! ```no_run
+//! use threadbare::{Conn, ConnectionHandler, Server};
+//!
+//! /// Answers each line with its length.
+//! struct Measure;
+//!
+//! impl ConnectionHandler for Measure {
+//!     type Session = ();
+//!
+//!     fn on_data(&mut self, conn: &mut Conn<'_>, _: &mut (), input: &[u8]) -> usize {
+//!         let mut consumed = 0;
+//!         for line in input.split_inclusive(|&byte| byte == b'\n') {
+//!             if conn.is_full() || !line.ends_with(b"\n") {
+//!                 break; // what is left is offered again
+//!             }
+//!             conn.write(format!("{} bytes\n", line.len() - 1).as_bytes());
+//!             consumed += line.len();
+//!         }
+//!         consumed
+//!     }
+//! }
+//!
+//! fn main() -> Result<(), threadbare::Error> {
+//!     let mut server = Server::builder(Measure).own_process(true).bind("127.0.0.1:1234")?;
+//!     let summary = server.run()?; // until SIGINT, SIGTERM, or `Net::stop`
+//!     println!("{summary}");
+//!     Ok(())
+//! }
+//! ```
+//!
+//! The files of the source, lowest floor first; each knows only those before it:
+//! [`kernel`] (every system call, as a trait), [`reaction`] (what an errno
+//! means), buffer, slots, deadlines, connection, listener, [`handler`], net,
+//! reactor, server, and on top [`framing`] and [`handlers`].
+
+#[cfg(not(all(target_os = "linux", target_pointer_width = "64")))]
+compile_error!("threadbare is built on epoll, eventfd, signalfd and timerfd: 64-bit Linux only");
+
+pub mod address;
+mod buffer;
+mod connection;
+mod core;
+mod counters;
+mod deadlines;
+mod error;
+pub mod escape;
+pub mod framing;
+pub mod handler;
+pub mod handlers;
+pub mod kernel;
+mod limits;
+mod listener;
+mod mailbox;
+mod net;
+pub mod reaction;
+mod reactor;
+mod server;
+mod slots;
+
+pub use address::{AddressError, ToAddresses};
+pub use counters::Counters;
+pub use error::Error;
+pub use handler::{CloseReason, ConnectionHandler};
+pub use kernel::{Address, Errno, Peer, Signal};
+pub use limits::Limits;
+pub use mailbox::CallError;
+pub use net::{Conn, ConnId, Net};
+pub use reaction::Call;
+pub use server::{Builder, Handle, Running, Server, Summary};

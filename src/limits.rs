@@ -1,0 +1,80 @@
+//! Every bound the server keeps, as plain fields.
+
+use crate::deadlines::Span;
+use std::time::Duration;
+
+/// What the server allows, safe for the open internet by default.
+///
+/// ```
+/// use threadbare::Limits;
+/// let limits = Limits { max_connections: 100, idle_timeout: None, ..Limits::default() };
+/// assert_eq!(limits.high_water, 256 * 1024);
+/// ```
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Limits {
+    /// Connections at once (10,000). At the limit new clients wait in the listener's queue.
+    pub max_connections: u32,
+    /// Connections at once from one address, an IPv6 /64 counting as one; 0 is no limit (0).
+    /// Those above are closed at once. Unix sockets are exempt.
+    pub max_per_address: u32,
+    /// Clients that may wait in each listener's queue (4,096). listen(2)
+    pub backlog: u32,
+    /// A connection on which no byte moves in either direction for so long ends (300 s).
+    pub idle_timeout: Option<Duration>,
+    /// An incomplete message may wait so long for its rest (30 s).
+    pub message_timeout: Option<Duration>,
+    /// While output waits, the kernel must take a byte this often (60 s).
+    pub write_timeout: Option<Duration>,
+    /// How long a stop waits for connections to finish (10 s).
+    pub drain_timeout: Option<Duration>,
+    /// Unsent bytes of a connection from which on it is no longer read (256 KiB).
+    /// It is read again, and `on_drain` called, below half of that.
+    pub high_water: usize,
+    /// Unsent bytes of a connection at which it is cut off (4 MiB).
+    pub max_output: usize,
+    /// Bytes a handler may leave unconsumed before its connection ends (1 MiB).
+    pub max_input: usize,
+    /// All bytes that wait in user memory, in and out, of all connections (256 MiB).
+    pub max_memory: usize,
+    /// The permission bits of a Unix socket's file (0600).
+    pub unix_mode: u32,
+}
+
+impl Default for Limits {
+    fn default() -> Limits {
+        Limits {
+            max_connections: 10_000,
+            max_per_address: 0,
+            backlog: 4_096,
+            idle_timeout: Some(Duration::from_secs(300)),
+            message_timeout: Some(Duration::from_secs(30)),
+            write_timeout: Some(Duration::from_secs(60)),
+            drain_timeout: Some(Duration::from_secs(10)),
+            high_water: 256 << 10,
+            max_output: 4 << 20,
+            max_input: 1 << 20,
+            max_memory: 256 << 20,
+            unix_mode: 0o600,
+        }
+    }
+}
+
+/// The timeouts in ticks, as the loop compares them.
+#[derive(Debug)]
+pub(crate) struct Timeouts {
+    pub(crate) idle: Option<Span>,
+    pub(crate) message: Option<Span>,
+    pub(crate) write: Option<Span>,
+    pub(crate) drain: Option<Span>,
+}
+
+impl Timeouts {
+    pub(crate) fn of(limits: &Limits) -> Timeouts {
+        Timeouts {
+            idle: limits.idle_timeout.map(Span::at_least),
+            message: limits.message_timeout.map(Span::at_least),
+            write: limits.write_timeout.map(Span::at_least),
+            drain: limits.drain_timeout.map(Span::at_least),
+        }
+    }
+}

@@ -1,0 +1,292 @@
+//! A door: opening it, letting clients in, closing it without losing those who wait.
+//!
+//! A listener that cannot let anybody in, because the server is full or the
+//! kernel out of descriptors, is not read: clients wait in its queue and nothing
+//! spins. Its interest, like a connection's, follows from its state and is told
+//! to epoll only when the two differ.
+//!
+//! Invariants:
+//! 1. Every option that connections inherit is set here, once, so accepting needs
+//!    no further call.
+//! 2. The file of a Unix socket is removed only if it is the one we made.
+
+use crate::deadlines::{Span, Tick};
+use crate::error::Error;
+use crate::kernel::{self, Address, Errno, Fd, Kernel, Peer, SocketOption};
+use crate::limits::Limits;
+use crate::reaction::{Call, Reaction, reaction};
+use std::collections::BTreeMap;
+use std::net::IpAddr;
+use std::path::Path;
+
+/// Accepts in one turn, at most.
+const MAX_QUOTA: u8 = 64;
+/// The first and the longest pause after a failed accept, in milliseconds.
+const PAUSE: (u32, u32) = (10, 1_000);
+/// Unsent bytes the kernel takes for a connection: a client that does not read
+/// parks this much instead of megabytes.
+const NOTSENT_LOWAT: u32 = 131_072;
+/// Seconds of silence after which TCP asks whether the peer is still there.
+const KEEPALIVE_IDLE: u32 = 120;
+
+#[derive(Debug)]
+pub(crate) struct Listener {
+    /// `None` once it is closed.
+    pub(crate) fd: Option<Fd>,
+    pub(crate) address: Address,
+    /// Which file a Unix socket's file was when we made it.
+    file: Option<(u64, u64)>,
+    /// What epoll was told to watch for.
+    pub(crate) registered: u32,
+    /// Accepting failed for want of something: not before then again.
+    pub(crate) paused_until: Option<Tick>,
+    pause_millis: u32,
+    quota: u8,
+    last_wake: u64,
+}
+
+impl Listener {
+    /// A listening socket, not yet in an epoll set. Options that could not be set
+    /// and are not essential are named in `warnings`.
+    pub(crate) fn open<K: Kernel>(
+        kernel: &mut K,
+        address: &Address,
+        limits: &Limits,
+        warnings: &mut Vec<String>,
+    ) -> Result<Listener, Error> {
+        let failed = |call| move |errno| Error::new(call, address, errno);
+        let fd = kernel.socket(address).map_err(failed(Call::Socket))?;
+        let mut listener = Listener {
+            fd: None,
+            address: address.clone(),
+            file: None,
+            registered: kernel::IN,
+            paused_until: None,
+            pause_millis: 0,
+            quota: 0,
+            last_wake: 0,
+        };
+        let opened = match address {
+            Address::Tcp(_) => set_options(kernel, &fd, address, limits, warnings)
+                .and_then(|()| kernel.bind(&fd, address).map_err(failed(Call::BindTcp))),
+            Address::Unix(path) => listener.bind_file(kernel, &fd, path, limits.unix_mode),
+        };
+        let opened = opened
+            .and_then(|()| kernel.listen(&fd, limits.backlog).map_err(failed(Call::Listen)))
+            .and_then(|()| kernel.getsockname(&fd).map_err(failed(Call::LocalAddress)));
+        listener.fd = Some(fd);
+        match opened {
+            Ok(bound) => listener.address = bound,
+            Err(error) => {
+                listener.close(kernel);
+                return Err(error);
+            }
+        }
+        Ok(listener)
+    }
+
+    /// Binds a Unix socket so that its file is never more open than `mode`, not for a
+    /// moment: it is born with the mode less the umask, and then gets what that took away.
+    fn bind_file<K: Kernel>(
+        &mut self,
+        kernel: &mut K,
+        fd: &Fd,
+        path: &Path,
+        mode: u32,
+    ) -> Result<(), Error> {
+        let address = Address::Unix(path.to_path_buf());
+        let failed = |call| move |errno| Error::new(call, path.display(), errno);
+        kernel.fchmod(fd, mode).map_err(failed(Call::FileMode))?;
+        match kernel.bind(fd, &address) {
+            Err(errno) if reaction(Call::BindUnix, errno) == Reaction::Retry => {
+                remove_stale(kernel, &address, path, errno)?;
+                kernel.bind(fd, &address).map_err(failed(Call::BindUnix))?;
+            }
+            bound => bound.map_err(failed(Call::BindUnix))?,
+        }
+        let status = kernel.lstat(path).map_err(failed(Call::FileStatus))?;
+        self.file = Some(status.identity);
+        if status.mode != mode {
+            kernel.chmod(path, mode).map_err(failed(Call::FileMode))?;
+        }
+        Ok(())
+    }
+
+    /// What epoll should watch for.
+    pub(crate) fn interest(&self, is_full: bool) -> u32 {
+        if is_full || self.paused_until.is_some() { 0 } else { kernel::IN }
+    }
+
+    /// How many clients to let in in this turn: one, and twice as many in each
+    /// successive turn that finds clients waiting. So a lone client costs no
+    /// accept4 that says EAGAIN, and a crowd is let in fast.
+    pub(crate) fn quota(&mut self, turn: u64) -> u8 {
+        let successive = turn == self.last_wake + 1;
+        self.quota = if successive { self.quota.saturating_mul(2).clamp(1, MAX_QUOTA) } else { 1 };
+        self.last_wake = turn;
+        self.quota
+    }
+
+    /// Accepting failed: waits 10 ms, then twice as long each time. Whether this is
+    /// the first failure of the episode, which is worth a line in the log.
+    pub(crate) fn pause(&mut self, now: Tick) -> (Tick, bool) {
+        let first = self.pause_millis == 0;
+        self.pause_millis = (self.pause_millis * 2).clamp(PAUSE.0, PAUSE.1);
+        let until = now.after(Span::millis(self.pause_millis));
+        self.paused_until = Some(until);
+        (until, first)
+    }
+
+    /// Accepting worked: the episode is over.
+    pub(crate) fn accepted(&mut self) {
+        self.pause_millis = 0;
+    }
+
+    /// Lets nobody begin to connect any more; who has begun can still be accepted.
+    /// If it fails, the rest of the world sees the door close a little less gently.
+    pub(crate) fn refuse_new<K: Kernel>(&mut self, kernel: &mut K) {
+        match (&self.address, &self.fd) {
+            (Address::Tcp(_), Some(fd)) => {
+                let _ = kernel.setsockopt(fd, SocketOption::DropSyn);
+            }
+            _ => self.remove_file(kernel),
+        }
+    }
+
+    /// Closes the listener; whoever still waits in its queue is reset.
+    pub(crate) fn close<K: Kernel>(&mut self, kernel: &mut K) {
+        self.remove_file(kernel);
+        if let Some(fd) = self.fd.take() {
+            let _ = kernel.close(fd);
+        }
+    }
+
+    fn remove_file<K: Kernel>(&mut self, kernel: &mut K) {
+        if let (Address::Unix(path), Some(ours)) = (&self.address, self.file.take())
+            && kernel.lstat(path).is_ok_and(|status| status.identity == ours)
+        {
+            let _ = kernel.unlink(path);
+        }
+    }
+}
+
+/// Sets the options of a TCP listener, most of them for the connections that inherit them.
+fn set_options<K: Kernel>(
+    kernel: &mut K,
+    fd: &Fd,
+    address: &Address,
+    limits: &Limits,
+    warnings: &mut Vec<String>,
+) -> Result<(), Error> {
+    let v6 = matches!(address, Address::Tcp(address) if address.is_ipv6());
+    for option in [Some(SocketOption::ReuseAddr), v6.then_some(SocketOption::V6Only)] {
+        let Some(option) = option else { continue };
+        let set = kernel.setsockopt(fd, option);
+        set.map_err(|errno| Error::new(Call::SetOption, address, errno))?;
+    }
+    // The kernel's own guard against a peer that acknowledges nothing: twice the
+    // write timeout, so that ours, which knows the reason, comes first.
+    let unacknowledged = limits.write_timeout.map(|timeout| {
+        SocketOption::UserTimeout(timeout.saturating_mul(2).as_millis().clamp(1, 1 << 30) as u32)
+    });
+    let tunables = [
+        SocketOption::NoDelay,
+        SocketOption::KeepAlive,
+        SocketOption::KeepIdle(KEEPALIVE_IDLE),
+        SocketOption::NotSentLowat(NOTSENT_LOWAT),
+    ];
+    for option in tunables.into_iter().chain(unacknowledged) {
+        if let Err(errno) = kernel.setsockopt(fd, option) {
+            let error = Error::new(Call::SetTunable, format!("{address} {option:?}"), errno);
+            warnings.push(format!("{error}; going on without"));
+        }
+    }
+    Ok(())
+}
+
+/// Removes the file of a Unix socket at which nobody listens any more. Only
+/// ECONNREFUSED proves that; anything else at the path is left alone.
+fn remove_stale<K: Kernel>(
+    kernel: &mut K,
+    address: &Address,
+    path: &Path,
+    in_use: Errno,
+) -> Result<(), Error> {
+    let in_use = |_| Error::new(Call::BindUnix, path.display(), in_use);
+    let status = kernel.lstat(path).map_err(in_use)?;
+    if !status.is_socket {
+        return Err(in_use(Errno::EADDRINUSE));
+    }
+    let probe = kernel.socket(address).map_err(|e| Error::new(Call::Socket, address, e))?;
+    let answer = kernel.connect(&probe, address);
+    let _ = kernel.close(probe);
+    match answer {
+        Err(errno) if reaction(Call::ProbeUnix, errno) == Reaction::Ignore => {
+            kernel.unlink(path).map_err(|e| Error::new(Call::Unlink, path.display(), e))
+        }
+        _ => Err(in_use(Errno::EADDRINUSE)),
+    }
+}
+
+/// How many connections each address has. A sorted map, not a hash, which an
+/// attacker who chooses addresses could aim at.
+#[derive(Debug, Default)]
+pub(crate) struct Crowd(BTreeMap<Network, u32>);
+
+/// Addresses that count as one: a V4 address, or a V6 network of 64 bits, of
+/// which one client has as many addresses as it likes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+enum Network {
+    V4(u32),
+    V6(u64),
+}
+
+impl Network {
+    fn of(peer: Peer) -> Option<Network> {
+        let Peer::Tcp(address) = peer else { return None };
+        Some(match address.ip().to_canonical() {
+            IpAddr::V4(ip) => Network::V4(ip.to_bits()),
+            IpAddr::V6(ip) => Network::V6((ip.to_bits() >> 64) as u64),
+        })
+    }
+}
+
+impl Crowd {
+    /// Counts `peer` in, unless its address has `max` connections already.
+    pub(crate) fn enter(&mut self, peer: Peer, max: u32) -> bool {
+        let Some(network) = Network::of(peer) else { return true };
+        let count = self.0.entry(network).or_insert(0);
+        let enters = *count < max;
+        *count += u32::from(enters);
+        enters
+    }
+
+    pub(crate) fn leave(&mut self, peer: Peer) {
+        let Some(network) = Network::of(peer) else { return };
+        if let Some(count) = self.0.get_mut(&network) {
+            *count -= 1;
+            if *count == 0 {
+                self.0.remove(&network);
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_v6_network_of_64_bits_is_one_address() {
+        let peer = |text: &str| Peer::Tcp(text.parse().unwrap());
+        let mut crowd = Crowd::default();
+        assert!(crowd.enter(peer("[2001:db8::1]:1"), 1));
+        assert!(!crowd.enter(peer("[2001:db8::ffff:2]:2"), 1));
+        assert!(crowd.enter(peer("[2001:db8:0:1::1]:3"), 1));
+        assert!(crowd.enter(peer("192.0.2.1:4"), 1));
+        assert!(!crowd.enter(peer("[::ffff:192.0.2.1]:5"), 1));
+        assert!(crowd.enter(Peer::Unix, 1) && crowd.enter(Peer::Unix, 1));
+        crowd.leave(peer("[2001:db8::1]:1"));
+        assert!(crowd.enter(peer("[2001:db8::7]:6"), 1));
+    }
+}

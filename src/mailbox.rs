@@ -1,0 +1,136 @@
+//! The way into the loop from other threads: a queue, and a bell to wake the loop.
+//!
+//! The bell is an eventfd. It is rung only when the queue goes from empty to not
+//! empty, so a thousand calls may cost one wake-up; and as the queue and
+//! the flag stand under one lock, no call can fall between two wake-ups.
+//!
+//! Invariants:
+//! 1. `rung` is true exactly while the eventfd's counter is not 0, or about to be read.
+//! 2. Without a bell (the server has ended) the queue is empty and takes nothing.
+
+use crate::error::Error;
+use crate::kernel::{Fd, Kernel};
+use crate::net::Net;
+use crate::reaction::{Call, Reaction, attempt};
+use std::collections::VecDeque;
+use std::fmt;
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+/// Calls that may wait; more are refused.
+const CAPACITY: usize = 65_536;
+
+pub(crate) type Job<H> = Box<dyn FnOnce(&mut H, &mut Net) + Send>;
+
+/// Why [`Handle::call`](crate::Handle::call) did not take a call.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum CallError {
+    /// 65,536 calls wait already.
+    Full,
+    /// The server has ended.
+    Stopped,
+}
+
+impl fmt::Display for CallError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            CallError::Full => "too many calls wait for the server",
+            CallError::Stopped => "the server has stopped",
+        })
+    }
+}
+
+impl std::error::Error for CallError {}
+
+pub(crate) struct Mailbox<H>(Mutex<State<H>>);
+
+struct State<H> {
+    jobs: VecDeque<Job<H>>,
+    rung: bool,
+    bell: Option<Box<dyn Bell>>,
+}
+
+impl<H> Mailbox<H> {
+    /// Takes over the eventfd.
+    pub(crate) fn new<K: Kernel>(kernel: K, eventfd: Fd) -> Mailbox<H> {
+        let bell = Box::new(EventFd { kernel, fd: eventfd });
+        Mailbox(Mutex::new(State { jobs: VecDeque::new(), rung: false, bell: Some(bell) }))
+    }
+
+    /// A job that panicked did so outside of the lock, so the state is whole whatever happened.
+    fn lock(&self) -> MutexGuard<'_, State<H>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// From any thread: leaves a job, and wakes the loop if it is the first.
+    pub(crate) fn post(&self, job: Job<H>) -> Result<(), CallError> {
+        let mut state = self.lock();
+        let State { jobs, rung, bell: Some(bell) } = &mut *state else {
+            return Err(CallError::Stopped);
+        };
+        if jobs.len() >= CAPACITY {
+            return Err(CallError::Full);
+        }
+        jobs.push_back(job);
+        if !*rung {
+            *rung = true;
+            bell.ring();
+        }
+        Ok(())
+    }
+
+    /// From the loop, when the eventfd is readable: silences the bell, takes all jobs.
+    pub(crate) fn collect(&self) -> Result<VecDeque<Job<H>>, Error> {
+        let mut state = self.lock();
+        if let Some(bell) = &mut state.bell {
+            bell.silence()?;
+        }
+        state.rung = false;
+        Ok(std::mem::take(&mut state.jobs))
+    }
+
+    /// The server has ended: gives the eventfd back.
+    pub(crate) fn close(&self) {
+        let (bell, jobs) = {
+            let mut state = self.lock();
+            (state.bell.take(), std::mem::take(&mut state.jobs))
+        };
+        drop(jobs); // outside of the lock: what a job owns may do anything when dropped
+        if let Some(bell) = bell {
+            bell.close();
+        }
+    }
+}
+
+/// The eventfd together with its kernel, whose type a `Handle` must not know.
+trait Bell: Send {
+    fn ring(&mut self);
+    fn silence(&mut self) -> Result<(), Error>;
+    fn close(self: Box<Self>);
+}
+
+struct EventFd<K> {
+    kernel: K,
+    fd: Fd,
+}
+
+impl<K: Kernel> Bell for EventFd<K> {
+    fn ring(&mut self) {
+        // EAGAIN says that the counter is full: then the loop is awake anyway. Nothing
+        // else can fail here; if it did, the loop would learn it from its own read.
+        let _ = attempt(Call::WriteCounter, || self.kernel.write_counter(&self.fd));
+    }
+
+    fn silence(&mut self) -> Result<(), Error> {
+        match attempt(Call::ReadCounter, || self.kernel.read_counter(&self.fd)) {
+            Err((Reaction::FailRuntime, errno)) => {
+                Err(Error::new(Call::ReadCounter, "eventfd", errno))
+            }
+            _ => Ok(()),
+        }
+    }
+
+    fn close(self: Box<Self>) {
+        let EventFd { mut kernel, fd } = *self;
+        let _ = kernel.close(fd);
+    }
+}

@@ -1,0 +1,497 @@
+//! What a handler may do: [`Conn`], the connection at hand, and [`Net`], all of them.
+//!
+//! A callback only marks and appends. What it writes goes into one output buffer
+//! shared by all connections, as a list of segments; [`Net::flush`] sends each
+//! segment with one call, and only what the kernel did not take moves into the
+//! connection's own buffer. So a message allocates nothing, order per connection
+//! holds by construction, and a broadcast is many segments of one buffer.
+//!
+//! Invariants:
+//! 1. `out` and `segments` are empty between turns.
+//! 2. `waiting` is the sum of the footprints of all connections.
+//! 3. A connection whose state changed is in `marked`, once.
+
+use crate::buffer::Buffer;
+use crate::connection::{Connection, Phase};
+use crate::counters::Counters;
+use crate::deadlines::{Span, Tick};
+use crate::handler::CloseReason;
+use crate::kernel::{Address, Errno, Kernel, Peer};
+use crate::limits::{Limits, Timeouts};
+use crate::reaction::{Call, Reaction, reaction};
+use crate::slots::{Id, Slots};
+use std::collections::TryReserveError;
+use std::fmt;
+use std::time::Duration;
+
+/// Output is sent when so many segments wait, or so many bytes.
+const GROUP_SEGMENTS: usize = 32;
+const GROUP_BYTES: usize = 64 << 10;
+/// A shared buffer that grew beyond this is given back.
+const KEEP_BYTES: usize = 1 << 20;
+/// Room that reading leaves in the memory budget.
+const RESERVE: usize = 1 << 20;
+/// How often the kernel may be out of memory for one connection in a row.
+const MAX_TRIES: u8 = 12;
+
+/// Names a connection for as long as the server runs: an id is never used again.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct ConnId(pub(crate) Id);
+
+impl fmt::Display for ConnId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}.{}", self.0.slot, self.0.generation)
+    }
+}
+
+/// All connections of the server, as its handler may use them.
+#[derive(Debug)]
+pub struct Net {
+    pub(crate) connections: Slots<Connection>,
+    pub(crate) marked: Vec<u32>,
+    pub(crate) limits: Limits,
+    pub(crate) timeouts: Timeouts,
+    pub(crate) counters: Counters,
+    /// Where each listener listens.
+    pub(crate) locals: Vec<Address>,
+    /// Milliseconds of the monotonic clock, read once a turn; and when it was first read.
+    pub(crate) now_millis: u64,
+    pub(crate) start_millis: u64,
+    pub(crate) now: Tick,
+    /// Somebody asked the server to stop.
+    pub(crate) stop: bool,
+    /// The server is stopping.
+    pub(crate) draining: bool,
+    /// Memory was short: connections are held back that high water alone would not.
+    pub(crate) squeezed: bool,
+    out: Vec<u8>,
+    segments: Vec<Segment>,
+    waiting: usize,
+}
+
+/// The bytes of `out` from the end of the segment before up to `end` go to `slot`.
+#[derive(Clone, Copy, Debug)]
+struct Segment {
+    slot: u32,
+    end: usize,
+}
+
+/// The connection a callback is about.
+#[derive(Debug)]
+pub struct Conn<'a> {
+    pub(crate) net: &'a mut Net,
+    pub(crate) slot: u32,
+}
+
+impl Conn<'_> {
+    /// Its name, to be used later or by others.
+    pub fn id(&self) -> ConnId {
+        ConnId(self.net.connections.id(self.slot))
+    }
+
+    /// The other end.
+    pub fn peer(&self) -> Peer {
+        self.net.connections.get(self.slot).map_or(Peer::Unix, |connection| connection.peer)
+    }
+
+    /// The listener it came through: for a listener on all addresses, that address.
+    pub fn local(&self) -> Option<&Address> {
+        let connection = self.net.connections.get(self.slot)?;
+        self.net.locals.get(usize::from(connection.listener))
+    }
+
+    /// Sends `bytes`, in order, as fast as the peer takes them. Never blocks; what
+    /// the peer does not take at once waits in memory, see [`Conn::is_full`].
+    #[inline]
+    pub fn write(&mut self, bytes: &[u8]) {
+        self.net.stage(self.slot, bytes);
+    }
+
+    /// Bytes written that the kernel has not yet taken.
+    pub fn queued(&self) -> usize {
+        self.net.connections.get(self.slot).map_or(0, Connection::queued)
+    }
+
+    /// Whether output stands above the high water mark: time to stop consuming
+    /// input. `on_drain` says when it has fallen below the low one.
+    #[inline]
+    pub fn is_full(&self) -> bool {
+        let high_water = self.net.high_water();
+        let connection = self.net.connections.get(self.slot);
+        connection.is_some_and(|connection| connection.full || connection.queued() >= high_water)
+    }
+
+    /// Ends the connection when everything written has been sent: FIN, and what the
+    /// peer still sends is thrown away. No more input is offered.
+    pub fn close(&mut self) {
+        let Some(connection) = self.net.connections.get_mut(self.slot) else { return };
+        let why = if connection.eof { CloseReason::PeerClosed } else { CloseReason::Handler };
+        self.net.close_slot(self.slot, why);
+    }
+
+    /// Ends the connection now, with a reset; what was written may be lost.
+    pub fn abort(&mut self) {
+        self.net.change(self.slot, |connection| connection.abort(CloseReason::Handler));
+    }
+
+    /// Takes no more input until [`resume`](Conn::resume): nothing is offered, and
+    /// soon TCP lets the peer wait.
+    pub fn pause(&mut self) {
+        self.net.change(self.slot, |connection| connection.paused = true);
+    }
+
+    /// Ends a pause; what was not consumed is offered again.
+    pub fn resume(&mut self) {
+        let now = self.net.now;
+        self.net.change(self.slot, |connection| {
+            connection.reoffer |= connection.paused && !connection.input.is_empty();
+            connection.paused = false;
+            connection.rest_since = now;
+        });
+    }
+
+    /// Calls `on_timer` once after `delay`, or never; replaces the time set before.
+    pub fn set_timer(&mut self, delay: Option<Duration>) {
+        let at = delay.map(|delay| self.net.now.after(Span::at_least(delay)));
+        self.net.change(self.slot, |connection| connection.timer = at);
+    }
+
+    /// All connections, this one included.
+    pub fn net(&mut self) -> &mut Net {
+        self.net
+    }
+}
+
+impl Net {
+    /// Sends `bytes` to a connection; `false` if it is gone or going.
+    pub fn send(&mut self, id: ConnId, bytes: &[u8]) -> bool {
+        self.connections.find(id.0).is_some() && self.stage(id.0.slot, bytes)
+    }
+
+    /// A connection by its id, with all that can be done to it.
+    pub fn conn(&mut self, id: ConnId) -> Option<Conn<'_>> {
+        self.connections.find(id.0)?;
+        Some(Conn { net: self, slot: id.0.slot })
+    }
+
+    /// Ends a connection as [`Conn::close`] does; `false` if it is gone.
+    pub fn close(&mut self, id: ConnId) -> bool {
+        self.conn(id).map(|mut conn| conn.close()).is_some()
+    }
+
+    /// The ids of all connections in service.
+    pub fn ids(&self) -> impl Iterator<Item = ConnId> + '_ {
+        let in_service = self.connections.iter().filter(|(_, c)| c.phase == Phase::Open);
+        in_service.map(|(slot, _)| ConnId(self.connections.id(slot)))
+    }
+
+    /// Time since the server was built, read once a turn of the loop.
+    pub fn now(&self) -> Duration {
+        Duration::from_millis(self.now_millis - self.start_millis)
+    }
+
+    /// Stops the server as SIGTERM does: it finishes what it has received.
+    pub fn stop(&mut self) {
+        self.stop = true;
+    }
+
+    pub(crate) fn new(limits: Limits, now_nanos: u64) -> Result<Net, TryReserveError> {
+        let now_millis = now_nanos / 1_000_000;
+        let mut out = Vec::new();
+        out.try_reserve_exact(2 * GROUP_BYTES)?;
+        Ok(Net {
+            connections: Slots::with_capacity(limits.max_connections)?,
+            marked: Vec::new(),
+            timeouts: Timeouts::of(&limits),
+            limits,
+            counters: Counters::default(),
+            locals: Vec::new(),
+            now_millis,
+            start_millis: now_millis,
+            now: Tick::from_millis(now_millis),
+            stop: false,
+            draining: false,
+            squeezed: false,
+            out,
+            segments: Vec::new(),
+            waiting: 0,
+        })
+    }
+
+    pub(crate) fn set_now(&mut self, nanos: u64) {
+        self.now_millis = nanos / 1_000_000;
+        self.now = Tick::from_millis(self.now_millis);
+    }
+
+    /// Puts a connection on the list of those to be settled.
+    pub(crate) fn mark(&mut self, slot: u32) {
+        if let Some(connection) = self.connections.get_mut(slot)
+            && !connection.marked
+        {
+            connection.marked = true;
+            self.marked.push(slot);
+        }
+    }
+
+    /// Changes a connection: the one door, which keeps the budget and the marks right.
+    pub(crate) fn change<R>(
+        &mut self,
+        slot: u32,
+        change: impl FnOnce(&mut Connection) -> R,
+    ) -> Option<R> {
+        let connection = self.connections.get_mut(slot)?;
+        let before = connection.footprint();
+        let result = change(connection);
+        self.waiting = self.waiting + connection.footprint() - before;
+        self.mark(slot);
+        Some(result)
+    }
+
+    pub(crate) fn close_slot(&mut self, slot: u32, why: CloseReason) {
+        self.change(slot, |connection| connection.close(why));
+    }
+
+    /// Appends `bytes` to the shared output for `slot`; `false` if it takes none any more.
+    #[inline]
+    fn stage(&mut self, slot: u32, bytes: &[u8]) -> bool {
+        if self.waiting + self.out.len() + bytes.len() > self.limits.max_memory {
+            self.make_room(bytes.len());
+        }
+        let Some(connection) = self.connections.get_mut(slot) else { return false };
+        if connection.phase != Phase::Open || self.out.try_reserve(bytes.len()).is_err() {
+            return false;
+        }
+        connection.staged += bytes.len();
+        self.out.extend_from_slice(bytes);
+        let end = self.out.len();
+        match self.segments.last_mut() {
+            Some(last) if last.slot == slot => last.end = end,
+            _ => self.segments.push(Segment { slot, end }),
+        }
+        true
+    }
+
+    /// Whether enough is staged to be sent before the batch goes on.
+    #[inline]
+    pub(crate) fn is_group(&self) -> bool {
+        self.segments.len() >= GROUP_SEGMENTS || self.out.len() >= GROUP_BYTES
+    }
+
+    /// Lends out the unconsumed input of a connection, to be given back.
+    pub(crate) fn take_input(&mut self, slot: u32) -> Buffer {
+        let taken = self.change(slot, |connection| std::mem::take(&mut connection.input));
+        taken.unwrap_or_default()
+    }
+
+    /// Gives it back, unless the connection takes no input any more.
+    pub(crate) fn put_input(&mut self, slot: u32, input: Buffer) {
+        self.change(slot, |connection| {
+            if connection.takes_input() {
+                connection.input = input;
+            }
+        });
+    }
+
+    /// Sends what is staged: one `send` a segment.
+    pub(crate) fn flush<K: Kernel>(&mut self, kernel: &mut K) {
+        let mut out = std::mem::take(&mut self.out);
+        let mut segments = std::mem::take(&mut self.segments);
+        let mut unsent = out.as_slice();
+        let mut start = 0;
+        for segment in &segments {
+            let Some((bytes, rest)) = unsent.split_at_checked(segment.end - start) else { break };
+            (unsent, start) = (rest, segment.end);
+            self.transmit(kernel, segment.slot, bytes);
+        }
+        out.clear();
+        out.shrink_to(KEEP_BYTES);
+        segments.clear();
+        (self.out, self.segments) = (out, segments);
+    }
+
+    /// Sends a segment, or keeps what the kernel does not take.
+    #[inline]
+    fn transmit<K: Kernel>(&mut self, kernel: &mut K, slot: u32, bytes: &[u8]) {
+        let Some(connection) = self.connections.get_mut(slot) else { return };
+        connection.staged -= bytes.len();
+        let mut taken = 0;
+        if connection.output.is_empty() && !connection.later {
+            if matches!(connection.phase, Phase::Broken | Phase::Gone) {
+                return;
+            }
+            match kernel.send(&connection.fd, bytes) {
+                Ok(n) => {
+                    connection.sent += n as u64;
+                    connection.last = self.now;
+                    if n == bytes.len() {
+                        return;
+                    }
+                    taken = n;
+                }
+                Err(errno) => self.failed(slot, Call::Send, errno),
+            }
+        }
+        self.keep_output(slot, bytes.get(taken..).unwrap_or_default());
+    }
+
+    /// Sends from the connection's own output.
+    pub(crate) fn send_waiting<K: Kernel>(&mut self, kernel: &mut K, slot: u32) {
+        let now = self.now;
+        let Some(connection) = self.connections.get_mut(slot) else { return };
+        if connection.output.is_empty() || connection.later {
+            return;
+        }
+        match kernel.send(&connection.fd, connection.output.as_slice()) {
+            Ok(n) => {
+                self.change(slot, |connection| {
+                    connection.output.consume(n);
+                    connection.sent += n as u64;
+                    if n > 0 {
+                        connection.tries = 0;
+                        connection.last = now;
+                        connection.stalled_since = now;
+                    }
+                });
+            }
+            Err(errno) => self.failed(slot, Call::Send, errno),
+        }
+    }
+
+    /// Keeps output that the kernel did not take.
+    #[cold]
+    fn keep_output(&mut self, slot: u32, bytes: &[u8]) {
+        let (now, max_output) = (self.now, self.limits.max_output);
+        self.change(slot, |connection| {
+            if matches!(connection.phase, Phase::Broken | Phase::Gone) {
+                return;
+            }
+            if connection.output.is_empty() {
+                connection.stalled_since = now;
+            }
+            if connection.output.push(bytes).is_err() {
+                connection.abort(CloseReason::MemoryBudget);
+            } else if connection.output.len() > max_output {
+                connection.abort(CloseReason::OutputLimit);
+            }
+        });
+    }
+
+    /// Does to a connection what the table says of a failed call.
+    #[cold]
+    pub(crate) fn failed(&mut self, slot: u32, call: Call, errno: Errno) {
+        let now = self.now;
+        let reason = match errno {
+            Errno::ECONNRESET | Errno::EPIPE => CloseReason::PeerReset,
+            _ => CloseReason::Network { call, errno },
+        };
+        match reaction(call, errno) {
+            // An interrupted call is made again at the next event, which is there already.
+            Reaction::Wait | Reaction::Retry | Reaction::Ignore | Reaction::Degrade => {}
+            Reaction::Later => {
+                self.change(slot, |connection| {
+                    connection.tries += 1;
+                    connection.later = true;
+                    connection.retry_at = now.after(Span::millis(5 << connection.tries.min(8)));
+                    if connection.tries > MAX_TRIES {
+                        connection.abort(CloseReason::Server { call, errno });
+                    }
+                });
+            }
+            Reaction::DropConnection => {
+                self.change(slot, |connection| {
+                    let read_out = call == Call::Recv && !connection.reoffer;
+                    if read_out && connection.phase == Phase::Open {
+                        connection.gone(reason);
+                    } else {
+                        connection.broken(reason);
+                    }
+                });
+            }
+            Reaction::Pause | Reaction::FailStartup | Reaction::FailRuntime | Reaction::Bug => {
+                self.counters.bugs += 1;
+                log::error!("bug: {call} on a connection: {errno}");
+                self.change(slot, |c| c.abort(CloseReason::Server { call, errno }));
+            }
+        }
+    }
+
+    // ---- the memory budget ------------------------------------------------------
+    //
+    // One number bounds all waiting bytes. As memory gets short, the high water mark
+    // falls for everybody to an eighth of what is left: those that owe most are held
+    // back first, and something is always left for those that owe nothing. (Switches
+    // share packet memory that way: "dynamic thresholds", Choudhury and Hahne.)
+
+    /// From here on a connection is full.
+    #[inline]
+    pub(crate) fn high_water(&self) -> usize {
+        let left = self.limits.max_memory.saturating_sub(self.waiting + self.out.len());
+        self.limits.high_water.min(left / 8)
+    }
+
+    /// Whether there is too little memory to read from anybody.
+    #[inline]
+    pub(crate) fn is_tight(&self) -> bool {
+        let max = self.limits.max_memory;
+        self.waiting > max - RESERVE.min(max / 4)
+    }
+
+    /// Whether a connection owes so much that it must not be read.
+    pub(crate) fn is_over(&mut self, slot: u32) -> bool {
+        let (high_water, tight) = (self.high_water(), self.is_tight());
+        let Some(connection) = self.connections.get(slot) else { return false };
+        let queued = connection.queued();
+        let low_water = if connection.full { high_water / 2 } else { high_water };
+        let over = queued > 0 && queued >= low_water || tight && connection.full;
+        self.squeezed |= over && high_water < self.limits.high_water;
+        over
+    }
+
+    /// Holds a connection back until memory is free again.
+    #[cold]
+    pub(crate) fn hold_back(&mut self, slot: u32) {
+        self.squeezed = true;
+        self.change(slot, |connection| connection.full = true);
+    }
+
+    /// Ends those that hold the most until `more` bytes fit.
+    #[cold]
+    fn make_room(&mut self, more: usize) {
+        while self.waiting + self.out.len() + more > self.limits.max_memory {
+            let Some(slot) = self.largest(Connection::footprint) else { return };
+            self.change(slot, |connection| connection.abort(CloseReason::MemoryBudget));
+        }
+    }
+
+    /// Enforces the budget after a batch: what grew although nobody reads is cut.
+    pub(crate) fn keep_budget(&mut self) {
+        if self.waiting > self.limits.max_memory {
+            self.make_room(0);
+        }
+    }
+
+    /// Once in a while as long as memory is short: looks again at those held back,
+    /// and if it is the incomplete messages that fill the memory, ends the largest,
+    /// for waiting would not help.
+    pub(crate) fn relieve(&mut self) {
+        self.squeezed = false;
+        let held: Vec<u32> = self.slots_where(|connection| connection.full);
+        held.into_iter().for_each(|slot| self.mark(slot));
+        let inputs: usize = self.connections.iter().map(|(_, c)| c.input.footprint()).sum();
+        if self.is_tight() && inputs > self.waiting / 2 {
+            let largest = self.largest(|connection| connection.input.footprint());
+            largest.and_then(|slot| {
+                self.change(slot, |connection| connection.abort(CloseReason::MemoryBudget))
+            });
+        }
+    }
+
+    pub(crate) fn slots_where(&self, is: impl Fn(&Connection) -> bool) -> Vec<u32> {
+        self.connections.iter().filter(|(_, c)| is(c)).map(|(slot, _)| slot).collect()
+    }
+
+    fn largest(&self, size: impl Fn(&Connection) -> usize) -> Option<u32> {
+        let held = self.connections.iter().filter(|(_, connection)| size(connection) > 0);
+        held.max_by_key(|(_, connection)| size(connection)).map(|(slot, _)| slot)
+    }
+}

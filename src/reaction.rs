@@ -1,0 +1,289 @@
+//! What an errno means: one table, asked by the code at every call.
+//!
+//! The same errno asks for different answers at different calls, and sometimes
+//! at the same call in a different role: `epoll_ctl` out of memory ends the
+//! start-up, pauses the listener, or makes a connection wait, depending on what
+//! was added or changed. So the table is indexed by [`Call`], the call in its
+//! role, and each cell holds one [`Reaction`]. Counting and logging are the
+//! caller's. No reaction retries without bound.
+
+use crate::kernel::Errno;
+use std::fmt;
+
+/// A system call in the role it plays for the server.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[expect(missing_docs, reason = "each is the call it names, in the role it names")]
+pub enum Call {
+    SignalAction,
+    SignalMask,
+    DescriptorLimit,
+    Memory,
+    Socket,
+    SetOption,
+    SetTunable,
+    FileMode,
+    FileStatus,
+    BindTcp,
+    BindUnix,
+    ProbeUnix,
+    Unlink,
+    Listen,
+    LocalAddress,
+    EpollCreate,
+    EventFd,
+    SignalFd,
+    TimerFd,
+    EpollAddCore,
+    EpollAddConnection,
+    EpollModify,
+    EpollWait,
+    Accept,
+    Recv,
+    Send,
+    SetTimer,
+    ReadCounter,
+    WriteCounter,
+    ReadSignal,
+    Shutdown,
+    Close,
+}
+
+impl Call {
+    /// Every call, in the order in which a server meets them.
+    pub const ALL: [Call; 32] = [
+        Call::SignalAction,
+        Call::SignalMask,
+        Call::DescriptorLimit,
+        Call::Memory,
+        Call::Socket,
+        Call::SetOption,
+        Call::SetTunable,
+        Call::FileMode,
+        Call::FileStatus,
+        Call::BindTcp,
+        Call::BindUnix,
+        Call::ProbeUnix,
+        Call::Unlink,
+        Call::Listen,
+        Call::LocalAddress,
+        Call::EpollCreate,
+        Call::EventFd,
+        Call::SignalFd,
+        Call::TimerFd,
+        Call::EpollAddCore,
+        Call::EpollAddConnection,
+        Call::EpollModify,
+        Call::EpollWait,
+        Call::Accept,
+        Call::Recv,
+        Call::Send,
+        Call::SetTimer,
+        Call::ReadCounter,
+        Call::WriteCounter,
+        Call::ReadSignal,
+        Call::Shutdown,
+        Call::Close,
+    ];
+
+    /// The name of the system call, as in its manual page.
+    pub fn name(self) -> &'static str {
+        match self {
+            Call::SignalAction => "rt_sigaction",
+            Call::SignalMask => "rt_sigprocmask",
+            Call::DescriptorLimit => "prlimit",
+            Call::Memory => "mmap",
+            Call::Socket => "socket",
+            Call::SetOption | Call::SetTunable => "setsockopt",
+            Call::FileMode => "chmod",
+            Call::FileStatus => "lstat",
+            Call::BindTcp | Call::BindUnix => "bind",
+            Call::ProbeUnix => "connect",
+            Call::Unlink => "unlink",
+            Call::Listen => "listen",
+            Call::LocalAddress => "getsockname",
+            Call::EpollCreate => "epoll_create1",
+            Call::EventFd => "eventfd2",
+            Call::SignalFd => "signalfd4",
+            Call::TimerFd => "timerfd_create",
+            Call::EpollAddCore | Call::EpollAddConnection | Call::EpollModify => "epoll_ctl",
+            Call::EpollWait => "epoll_wait",
+            Call::Accept => "accept4",
+            Call::Recv => "recv",
+            Call::Send => "send",
+            Call::SetTimer => "timerfd_settime",
+            Call::ReadCounter | Call::ReadSignal => "read",
+            Call::WriteCounter => "write",
+            Call::Shutdown => "shutdown",
+            Call::Close => "close",
+        }
+    }
+}
+
+impl fmt::Display for Call {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.name())
+    }
+}
+
+/// What the server does about an errno.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Reaction {
+    /// Nothing now: wait for the next event.
+    Wait,
+    /// The same call again at once, a bounded number of times.
+    Retry,
+    /// Keep the bytes or the mask and try again by timer, a bounded number of times.
+    Later,
+    /// Stop asking this source for a while; resume by timer or when a connection closes.
+    Pause,
+    /// This connection ends; nobody else notices.
+    DropConnection,
+    /// The start fails with one line that names the call, the object and the errno.
+    FailStartup,
+    /// The server drains what it can and ends with an error.
+    FailRuntime,
+    /// Go on without it, and warn once.
+    Degrade,
+    /// It does not matter.
+    Ignore,
+    /// It cannot happen unless the server is wrong. Counted, then the connection ends
+    /// (for a core descriptor: the server).
+    Bug,
+}
+
+/// The reaction to `errno` from `call`. Total: an errno the table does not name
+/// pauses a listener, ends a connection, and fails a start.
+#[rustfmt::skip] // one row a line
+pub fn reaction(call: Call, errno: Errno) -> Reaction {
+    use Errno::*;
+    use Reaction::*;
+    match call {
+        // Start-up. Nothing is served yet, so failing loudly is the kindest answer.
+        Call::SignalMask | Call::Memory | Call::Socket | Call::SetOption | Call::BindTcp | Call::Listen
+        | Call::LocalAddress | Call::EpollCreate | Call::EventFd | Call::SignalFd | Call::TimerFd
+        | Call::EpollAddCore | Call::FileMode | Call::FileStatus | Call::Unlink => FailStartup,
+        Call::SignalAction | Call::DescriptorLimit | Call::SetTunable => Degrade,
+        Call::BindUnix => match errno {
+            EADDRINUSE => Retry, // once, if the file is a socket at which nobody listens
+            _ => FailStartup,
+        },
+        Call::ProbeUnix => match errno {
+            ECONNREFUSED => Ignore, // nobody listens: the only proof that the file is stale
+            _ => FailStartup,
+        },
+
+        // The loop.
+        Call::EpollAddConnection => match errno {
+            EEXIST | EBADF | EINVAL | ELOOP | EPERM => Bug,
+            _ => Pause, // ENOMEM ENOSPC
+        },
+        Call::EpollModify => match errno {
+            ENOMEM => Later, // by timer: no event may come to remind us
+            ENOENT => Retry, // as an ADD
+            _ => Bug,
+        },
+        Call::EpollWait => match errno {
+            EINTR => Retry, // SIGSTOP and SIGCONT suffice, no handler needed
+            _ => FailRuntime,
+        },
+        Call::SetTimer => FailRuntime,
+        Call::ReadCounter => match errno {
+            EAGAIN => Ignore,
+            EINTR => Retry,
+            _ => FailRuntime,
+        },
+        Call::WriteCounter => match errno {
+            EAGAIN => Ignore, // the counter is full: a wake-up is pending already
+            EINTR => Retry,
+            _ => FailRuntime,
+        },
+        Call::ReadSignal => match errno {
+            EAGAIN => Wait,
+            EINTR => Retry,
+            _ => FailRuntime,
+        },
+
+        // Connections.
+        Call::Accept => match errno {
+            EAGAIN => Wait,
+            EINTR | ECONNABORTED | EPERM | EPROTO // only this client is gone, the next may be well
+            | ENETDOWN | ENOPROTOOPT | EHOSTDOWN | ENONET | EHOSTUNREACH | EOPNOTSUPP | ENETUNREACH
+            | ETIMEDOUT | ENOSR | ESOCKTNOSUPPORT | EPROTONOSUPPORT => Retry,
+            EINVAL | EBADF | ENOTSOCK | EFAULT => FailRuntime, // no listener any more
+            _ => Pause, // EMFILE ENFILE ENOBUFS ENOMEM
+        },
+        Call::Recv => match errno {
+            EAGAIN => Wait,
+            EINTR => Retry,
+            ENOMEM | ENOBUFS => Later,
+            EBADF | EFAULT | EINVAL | ENOTSOCK | EISDIR | EIO => Bug,
+            _ => DropConnection, // ECONNRESET ETIMEDOUT ECONNREFUSED ENOTCONN EPIPE EHOSTUNREACH …
+        },
+        Call::Send => match errno {
+            EAGAIN => Wait,
+            EINTR => Retry,
+            ENOMEM | ENOBUFS => Later, // not EPOLLOUT, which may be ready already: that would spin
+            EBADF | EFAULT | EINVAL | ENOTSOCK | EMSGSIZE | EDESTADDRREQ | EISCONN | EOPNOTSUPP
+            | EALREADY => Bug,
+            _ => DropConnection, // EPIPE ECONNRESET ETIMEDOUT EHOSTUNREACH ENETUNREACH EPERM …
+        },
+        Call::Shutdown => match errno {
+            EBADF | EINVAL | ENOTSOCK => Bug,
+            _ => Ignore, // ENOTCONN: the peer's reset was first
+        },
+        Call::Close => match errno {
+            EBADF => Bug, // a double close: somebody else's descriptor may be next
+            _ => Ignore,  // EINTR EIO: the descriptor is gone all the same, never retry
+        },
+    }
+}
+
+/// Makes a call again while its errno says [`Reaction::Retry`], at most 16 times;
+/// then it counts as [`Reaction::Wait`].
+pub(crate) fn attempt<T>(
+    call: Call,
+    mut make: impl FnMut() -> crate::kernel::Result<T>,
+) -> Result<T, (Reaction, Errno)> {
+    for _ in 0..16 {
+        match make() {
+            Ok(result) => return Ok(result),
+            Err(errno) => match reaction(call, errno) {
+                Reaction::Retry => {}
+                reaction => return Err((reaction, errno)),
+            },
+        }
+    }
+    Err((Reaction::Wait, Errno::EINTR))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Start-up calls fail the start or go on without; nothing else may end there.
+    #[test]
+    fn every_cell_fits_its_role() {
+        let first_running = Call::ALL.iter().position(|&call| call == Call::EpollAddConnection);
+        for (index, &call) in Call::ALL.iter().enumerate() {
+            for errno in (1..134).map(Errno::from_raw) {
+                let reaction = reaction(call, errno);
+                let startup = Some(index) < first_running;
+                assert!(startup || reaction != Reaction::FailStartup, "{call:?} {errno:?}");
+                assert!(!startup || reaction != Reaction::DropConnection, "{call:?} {errno:?}");
+            }
+        }
+    }
+
+    /// The errnos whose wrong answer is a well-known outage.
+    #[test]
+    fn the_famous_cells() {
+        use Errno::*;
+        assert_eq!(reaction(Call::Accept, EMFILE), Reaction::Pause);
+        assert_eq!(reaction(Call::Accept, ECONNABORTED), Reaction::Retry);
+        assert_eq!(reaction(Call::Close, EINTR), Reaction::Ignore);
+        assert_eq!(reaction(Call::Send, EPIPE), Reaction::DropConnection);
+        assert_eq!(reaction(Call::Send, ENOBUFS), Reaction::Later);
+        assert_eq!(reaction(Call::WriteCounter, EAGAIN), Reaction::Ignore);
+        assert_eq!(reaction(Call::EpollWait, EINTR), Reaction::Retry);
+    }
+}

@@ -1,0 +1,262 @@
+//! The loop: wait, dispatch, settle. The one file to read if only one.
+//!
+//! One turn: `epoll_wait` tells what is ready. For each event the bytes are
+//! received, the handler is called, and what it wrote is gathered. Then come
+//! the core descriptors (signals, calls from other threads, the timer, new
+//! clients), then connections with work left from the turn before. At the end
+//! [`Reactor::settle`] does once what callbacks only marked: sends, tells epoll
+//! what changed, shuts down, frees.
+//!
+//! Invariants:
+//! 1. A slot is freed only in `settle`, when no event of the batch can name it,
+//!    and never before its staged output was flushed.
+//! 2. Work is bounded: one receive a connection and turn, so that one greedy
+//!    client starves nobody; what is left over goes to `work`, and the next
+//!    wait does not block.
+//! 3. A message costs one recv, one send and its share of an epoll_wait, and no
+//!    memory: everything else is in the `#[cold]` paths.
+
+use crate::connection::{Connection, Phase};
+use crate::core::Core;
+use crate::deadlines::{Alarm, Alarms, Deadlines, Span, Tick};
+use crate::error::Error;
+use crate::handler::ConnectionHandler;
+use crate::kernel::{self, Event, Fd, Kernel, Signal, SocketOption, Wait};
+use crate::listener::{Crowd, Listener};
+use crate::mailbox::Mailbox;
+use crate::net::{ConnId, Net};
+use crate::reaction::{Call, Reaction, reaction};
+use crate::slots::Id;
+use std::sync::Arc;
+
+mod accepting;
+mod input;
+mod stopping;
+
+/// Bytes received at once.
+pub(crate) const INPUT_BYTES: usize = 64 << 10;
+/// Events taken at once.
+pub(crate) const BATCH: usize = 1_024;
+/// Deadlines looked at in one turn.
+const LOOKS: usize = 1_024;
+/// What a stopping server still reads of one connection.
+const DRAIN_BYTES: u32 = 8 << 20;
+/// A stopping server leaves its listeners open so long for handshakes under way.
+const GRACE: Span = Span::millis(20);
+/// How often connections held back for want of memory are looked at again.
+const RELIEF: Span = Span::millis(100);
+
+pub(crate) struct Reactor<H: ConnectionHandler, K: Kernel> {
+    pub(crate) handler: H,
+    pub(crate) kernel: K,
+    pub(crate) net: Net,
+    /// The second column of the table of connections.
+    pub(crate) sessions: Vec<Option<H::Session>>,
+    pub(crate) core: Core,
+    pub(crate) mailbox: Arc<Mailbox<H>>,
+    pub(crate) listeners: Vec<Listener>,
+    pub(crate) crowd: Crowd,
+    pub(crate) deadlines: Deadlines,
+    pub(crate) alarms: Alarms,
+    /// When the timerfd goes off.
+    pub(crate) armed: Option<Tick>,
+    /// It went off, and stays readable until it is set again.
+    pub(crate) went_off: bool,
+    /// The one input buffer, and the one batch of events.
+    pub(crate) input: Vec<u8>,
+    pub(crate) events: Vec<Event>,
+    /// Core descriptors that are ready in this turn.
+    pub(crate) woken: Vec<u32>,
+    /// Connections that have something to do without an event.
+    pub(crate) work: Vec<u32>,
+    pub(crate) turn: u64,
+    pub(crate) end: End,
+}
+
+/// How the server comes to its end.
+#[derive(Debug, Default)]
+pub(crate) struct End {
+    pub(crate) signal: Option<Signal>,
+    /// A second signal: everything ends at once.
+    pub(crate) forced: bool,
+    /// What made it stop.
+    pub(crate) failure: Option<Error>,
+    /// Connections that had not finished at the drain deadline.
+    pub(crate) cut: u64,
+}
+
+impl<H: ConnectionHandler, K: Kernel> Reactor<H, K> {
+    /// One turn of the loop; whether there is to be another.
+    pub(crate) fn turn(&mut self) -> Result<bool, Error> {
+        let ready = self.wait()?;
+        for index in 0..ready {
+            let Some(&event) = self.events.get(index) else { break };
+            match Id::from_u64(event.data) {
+                Id { generation: 0, slot } => self.woken.push(slot),
+                id => self.serve(id, event.mask),
+            }
+            if self.net.is_group() {
+                self.net.flush(&mut self.kernel);
+            }
+        }
+        self.serve_core(ready);
+        if self.net.stop && !self.net.draining {
+            self.begin_drain();
+        }
+        let mut work = std::mem::take(&mut self.work);
+        work.drain(..).for_each(|slot| self.step(slot));
+        self.work = work;
+        self.settle();
+        self.set_timer();
+        Ok(!self.has_ended())
+    }
+
+    fn wait(&mut self) -> Result<usize, Error> {
+        let wait = if self.work.is_empty() { Wait::Forever } else { Wait::No };
+        let ready = match self.core.wait(&mut self.kernel, &mut self.events, wait) {
+            Ok(ready) => ready,
+            Err(errno) if reaction(Call::EpollWait, errno) == Reaction::Retry => 0,
+            Err(errno) => return Err(Error::new(Call::EpollWait, "epoll", errno)),
+        };
+        self.net.set_now(self.kernel.clock_gettime());
+        self.turn += 1;
+        Ok(ready)
+    }
+
+    // ---- the way of a byte ---------------------------------------------------------
+
+    /// An event of a connection. The common case, bytes and nothing else going on, is
+    /// all here; the rest is in `serve_busy`.
+    #[inline]
+    fn serve(&mut self, id: Id, mask: u32) {
+        let is_tight = self.net.is_tight();
+        let now = self.net.now;
+        let Some(connection) = self.net.connections.find(id) else { return }; // a stale event
+        if mask != kernel::IN || !connection.is_quiet() || is_tight {
+            return self.serve_busy(id.slot, mask);
+        }
+        match self.kernel.recv(&connection.fd, &mut self.input) {
+            Ok(n) if n > 0 => {
+                connection.received += n as u64;
+                connection.last = now;
+                self.offer_fresh(id.slot, n);
+            }
+            received => self.received(id.slot, received, false),
+        }
+    }
+
+    // ---- settle ----------------------------------------------------------------------
+
+    /// Does what was marked, until nothing is: what it does may mark more.
+    fn settle(&mut self) {
+        self.net.flush(&mut self.kernel);
+        self.net.keep_budget();
+        while let Some(slot) = self.net.marked.pop() {
+            self.reconcile(slot);
+            if self.net.is_group() || self.net.marked.is_empty() {
+                self.net.flush(&mut self.kernel);
+            }
+        }
+        if self.net.squeezed {
+            self.alarms.ring_by(Alarm::Memory, self.net.now.after(RELIEF));
+        }
+        self.settle_listeners();
+    }
+
+    /// Brings one connection's affairs in line with its state. It stays marked
+    /// meanwhile, so that what happens here does not put it on the list again.
+    fn reconcile(&mut self, slot: u32) {
+        let (now, draining, is_over) = (self.net.now, self.net.draining, self.net.is_over(slot));
+        let Some(connection) = self.net.connections.get_mut(slot) else { return };
+        if connection.phase == Phase::Open && connection.full != is_over {
+            connection.full = is_over;
+            connection.drained |= !is_over;
+            connection.rest_since = now;
+        }
+        if connection.phase == Phase::Closing && connection.queued() == 0 {
+            self.finish(slot);
+        }
+        self.register(slot);
+        let Some(connection) = self.net.connections.get_mut(slot) else { return };
+        if connection.phase == Phase::Gone {
+            return self.free(slot);
+        }
+        if let Some(at) = connection.deadline(&self.net.timeouts) {
+            self.deadlines.look_by(slot, at);
+        }
+        if connection.has_work(draining) {
+            self.work.push(slot);
+        }
+        connection.marked = false;
+    }
+
+    /// Everything is sent: FIN. If the peer's has come already, that is all.
+    fn finish(&mut self, slot: u32) {
+        let now = self.net.now;
+        let Some(connection) = self.net.connections.get_mut(slot) else { return };
+        if connection.eof {
+            return connection.gone(connection.why);
+        }
+        connection.phase = Phase::Lingering;
+        connection.last = now;
+        connection.stalled_since = now;
+        if let Err(errno) = self.kernel.shutdown(&connection.fd) {
+            self.net.failed(slot, Call::Shutdown, errno);
+        }
+    }
+
+    /// Tells epoll what to watch for, if that is not what it was told last.
+    fn register(&mut self, slot: u32) {
+        let data = self.net.connections.id(slot).to_u64();
+        let Some(connection) = self.net.connections.get_mut(slot) else { return };
+        let interest = connection.interest();
+        if interest == connection.registered || connection.phase == Phase::Gone {
+            return;
+        }
+        let (fd, mask) = (&connection.fd, u32::from(interest));
+        let told = match self.core.modify(&mut self.kernel, fd, mask, data) {
+            Err(errno) if reaction(Call::EpollModify, errno) == Reaction::Retry => {
+                self.core.add(&mut self.kernel, fd, mask, data)
+            }
+            told => told,
+        };
+        match told {
+            Ok(()) => connection.registered = interest,
+            Err(errno) => self.net.failed(slot, Call::EpollModify, errno),
+        }
+    }
+
+    /// Gives the descriptor and the slot back, and says so to the handler.
+    #[cold]
+    fn free(&mut self, slot: u32) {
+        let id = ConnId(self.net.connections.id(slot));
+        let Some(connection) = self.net.connections.remove(slot) else { return };
+        log::debug!("closed {id} {connection}: {}", connection.why);
+        self.net.counters.count_close(connection.why);
+        self.net.counters.received += connection.received;
+        self.net.counters.sent += connection.sent;
+        let Connection { fd, peer, why, reset, .. } = connection;
+        if reset {
+            // If it fails the peer may take a cut answer for a whole one; nothing to be done.
+            let _ = self.kernel.setsockopt(&fd, SocketOption::ResetOnClose);
+        }
+        self.close(fd);
+        if self.net.limits.max_per_address > 0 {
+            self.crowd.leave(peer);
+        }
+        self.resume_listeners();
+        let session = self.sessions.get_mut(slot as usize).and_then(Option::take);
+        if let Some(session) = session {
+            self.handler.on_close(&mut self.net, id, session, why);
+        }
+    }
+
+    fn close(&mut self, fd: Fd) {
+        if let Err(errno) = self.kernel.close(fd)
+            && reaction(Call::Close, errno) == Reaction::Bug
+        {
+            self.net.counters.bugs += 1;
+            log::error!("bug: close: {errno}");
+        }
+    }
+}

@@ -1,0 +1,166 @@
+//! New clients: how many a turn, who is turned away, and when nobody is let in.
+
+use super::Reactor;
+use crate::connection::Connection;
+use crate::core::LISTENERS;
+use crate::deadlines::Alarm;
+use crate::error::Error;
+use crate::handler::{CloseReason, ConnectionHandler};
+use crate::kernel::{self, Errno, Fd, Kernel, Peer};
+use crate::net::ConnId;
+use crate::reaction::{Call, Reaction, reaction};
+
+/// What a listener's queue holds, as far as accept4 told.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Queue {
+    /// Perhaps more clients.
+    Unknown,
+    /// Nobody, or nobody will ever be accepted.
+    Empty,
+}
+
+impl<H: ConnectionHandler, K: Kernel> Reactor<H, K> {
+    /// Lets in up to `quota` clients of one listener.
+    pub(super) fn accept(&mut self, index: usize, quota: u8) -> Queue {
+        for _ in 0..quota {
+            if self.is_full() {
+                return Queue::Unknown;
+            }
+            let Some(listener) = self.listeners.get_mut(index) else { return Queue::Empty };
+            let Some(fd) = &listener.fd else { return Queue::Empty };
+            match self.kernel.accept4(fd) {
+                Ok((fd, peer)) => {
+                    listener.accepted();
+                    self.net.counters.accepted += 1;
+                    self.admit(fd, peer, index);
+                }
+                Err(errno) => match reaction(Call::Accept, errno) {
+                    Reaction::Wait => return Queue::Empty,
+                    Reaction::Retry => self.net.counters.accept_failed += 1,
+                    Reaction::Pause => {
+                        self.pause_listener(index, Call::Accept, errno);
+                        return Queue::Unknown;
+                    }
+                    _ => {
+                        self.lose_listener(index, errno);
+                        return Queue::Empty;
+                    }
+                },
+            }
+        }
+        Queue::Unknown
+    }
+
+    pub(super) fn quota(&mut self, index: usize) -> u8 {
+        self.listeners.get_mut(index).map_or(0, |listener| listener.quota(self.turn))
+    }
+
+    /// Whether there is no slot for another client.
+    pub(super) fn is_full(&self) -> bool {
+        self.net.connections.len() >= self.net.limits.max_connections as usize
+    }
+
+    /// Makes a connection of an accepted descriptor.
+    fn admit(&mut self, fd: Fd, peer: Peer, listener: usize) {
+        let max = self.net.limits.max_per_address;
+        if max > 0 && !self.crowd.enter(peer, max) {
+            return self.turn_away(fd, peer, CloseReason::AddressLimit);
+        }
+        let connection = Connection::new(fd, peer, listener as u8, self.net.now);
+        let id = self.net.connections.insert(connection);
+        while self.sessions.len() <= id.slot as usize {
+            self.sessions.push(None);
+        }
+        let Some(connection) = self.net.connections.get(id.slot) else { return };
+        let (fd, data) = (&connection.fd, id.to_u64());
+        if let Err(errno) = self.core.add(&mut self.kernel, fd, kernel::IN, data) {
+            return self.admit_failed(id.slot, listener, errno);
+        }
+        log::debug!("opened {} {connection}", ConnId(id));
+        if let Some(session) = self.sessions.get_mut(id.slot as usize) {
+            *session = Some(H::Session::default());
+        }
+        self.call(id.slot, |handler, conn, session| handler.on_open(conn, session));
+        self.net.mark(id.slot); // its first deadline, and a full house, are settled
+    }
+
+    /// A client that never becomes a connection.
+    fn turn_away(&mut self, fd: Fd, peer: Peer, why: CloseReason) {
+        log::debug!("turned away {peer}: {why}");
+        self.net.counters.count_close(why);
+        self.close(fd);
+    }
+
+    /// epoll would not take the connection just accepted.
+    #[cold]
+    fn admit_failed(&mut self, slot: u32, listener: usize, errno: Errno) {
+        let call = Call::EpollAddConnection;
+        let why = CloseReason::Server { call, errno };
+        if reaction(call, errno) == Reaction::Pause {
+            self.pause_listener(listener, call, errno);
+            self.net.change(slot, |connection| connection.gone(why));
+        } else {
+            self.net.failed(slot, call, errno);
+        }
+    }
+
+    /// Clients wait in the queue until a connection closes or the time is up.
+    #[cold]
+    fn pause_listener(&mut self, index: usize, call: Call, errno: Errno) {
+        let now = self.net.now;
+        let Some(listener) = self.listeners.get_mut(index) else { return };
+        let (until, first) = listener.pause(now);
+        self.alarms.ring_by(Alarm::Accept, until);
+        if first {
+            self.net.counters.accept_paused += 1;
+            let error = Error::new(call, &listener.address, errno);
+            log::warn!("{error}; new clients wait until descriptors or memory are free");
+        }
+    }
+
+    /// The listener is no listener any more: stop, with an error.
+    #[cold]
+    fn lose_listener(&mut self, index: usize, errno: Errno) {
+        let Some(listener) = self.listeners.get_mut(index) else { return };
+        let error = Error::new(Call::Accept, &listener.address, errno);
+        listener.close(&mut self.kernel);
+        self.fail(error);
+    }
+
+    pub(super) fn resume_listeners(&mut self) {
+        self.listeners.iter_mut().for_each(|listener| listener.paused_until = None);
+    }
+
+    /// Resumes the listeners whose pause is over, and sees to the next.
+    pub(super) fn resume_paused(&mut self) {
+        for listener in &mut self.listeners {
+            match listener.paused_until {
+                Some(until) if self.net.now.before(until) => {
+                    self.alarms.ring_by(Alarm::Accept, until);
+                }
+                _ => listener.paused_until = None,
+            }
+        }
+    }
+
+    /// Tells epoll which listeners to watch, where that has changed.
+    pub(super) fn settle_listeners(&mut self) {
+        let is_full = self.is_full();
+        for index in 0..self.listeners.len() {
+            let Some(listener) = self.listeners.get_mut(index) else { return };
+            let Some(fd) = &listener.fd else { continue };
+            let mask = listener.interest(is_full);
+            if mask == listener.registered {
+                continue;
+            }
+            let data = u64::from(LISTENERS) + index as u64;
+            match self.core.modify(&mut self.kernel, fd, mask, data) {
+                Ok(()) => listener.registered = mask,
+                Err(errno) if reaction(Call::EpollModify, errno) == Reaction::Later => {
+                    self.pause_listener(index, Call::EpollModify, errno);
+                }
+                Err(errno) => self.lose_listener(index, errno),
+            }
+        }
+    }
+}

@@ -1,0 +1,220 @@
+//! The core descriptors: calls from other threads, signals, time; and the stop.
+//!
+//! A stop loses nothing that was received. New clients are refused, those in the
+//! queue are let in, and each connection is read until there is nothing, answered,
+//! and closed with FIN. What has not finished at the drain deadline is cut, with a
+//! reset, and counted.
+
+use super::accepting::Queue;
+use super::{BATCH, GRACE, LOOKS, Reactor};
+use crate::connection::Phase;
+use crate::core::{EVENTFD, LISTENERS, SIGNALFD, TIMERFD};
+use crate::deadlines::{Alarm, Tick};
+use crate::error::Error;
+use crate::handler::{CloseReason, ConnectionHandler};
+use crate::kernel::{Kernel, Signal};
+use crate::reaction::{Call, Reaction, attempt};
+
+impl<H: ConnectionHandler, K: Kernel> Reactor<H, K> {
+    /// Serves the core descriptors that were ready, after the connections: those who
+    /// are in come before those who want in, and bytes come before deadlines.
+    pub(super) fn serve_core(&mut self, ready: usize) {
+        let mut woken = std::mem::take(&mut self.woken);
+        for core in woken.drain(..) {
+            match core {
+                EVENTFD => self.run_jobs(),
+                SIGNALFD => self.take_signals(),
+                // After a long stop the batch is full: first all bytes, then the deadlines.
+                TIMERFD if ready == BATCH => {}
+                TIMERFD => self.look_at_deadlines(),
+                listener => {
+                    let index = (listener - LISTENERS) as usize;
+                    let quota = self.quota(index);
+                    self.accept(index, quota);
+                }
+            }
+        }
+        self.woken = woken;
+    }
+
+    fn run_jobs(&mut self) {
+        match self.mailbox.collect() {
+            Ok(jobs) => jobs.into_iter().for_each(|job| job(&mut self.handler, &mut self.net)),
+            Err(error) => self.fail(error),
+        }
+    }
+
+    /// The server cannot go on: it finishes what it can.
+    #[cold]
+    pub(super) fn fail(&mut self, error: Error) {
+        log::error!("{error}; stopping");
+        self.end.failure.get_or_insert(error);
+        self.net.stop = true;
+    }
+
+    // ---- signals ---------------------------------------------------------------------
+
+    /// Signals that arrive together count as one: the kernel merges them anyway.
+    fn take_signals(&mut self) {
+        let mut ending = None;
+        loop {
+            let Some(fd) = &self.core.signals else { return };
+            match attempt(Call::ReadSignal, || self.kernel.read_signal(fd)) {
+                Ok(Signal::SIGUSR1) => self.report(),
+                Ok(signal) => ending = Some(signal),
+                Err((Reaction::FailRuntime, errno)) => {
+                    self.fail(Error::new(Call::ReadSignal, "signalfd", errno));
+                    break;
+                }
+                Err(_) => break,
+            }
+        }
+        if ending.is_some() {
+            self.end.forced = self.end.signal.is_some();
+            self.end.signal = ending;
+            self.net.stop = true;
+        }
+    }
+
+    /// SIGUSR1: what the server is doing, a line a connection.
+    #[cold]
+    fn report(&self) {
+        for (slot, connection) in self.net.connections.iter() {
+            let idle = self.net.now.since(connection.last);
+            let id = crate::net::ConnId(self.net.connections.id(slot));
+            log::info!("{id} {connection} idle {}.{:03} s", idle / 1_000, idle % 1_000);
+        }
+        log::info!("{} open, {}", self.net.connections.len(), self.net.counters);
+    }
+
+    // ---- time ------------------------------------------------------------------------
+
+    fn look_at_deadlines(&mut self) {
+        (self.armed, self.went_off) = (None, true);
+        let now = self.net.now;
+        if self.net.connections.is_empty() {
+            self.deadlines.clear();
+        }
+        for _ in 0..LOOKS {
+            let Some(slot) = self.deadlines.pop_due(now) else { break };
+            self.look_at(slot, now);
+        }
+        while let Some(alarm) = self.alarms.pop_due(now) {
+            match alarm {
+                Alarm::Accept => self.resume_paused(),
+                Alarm::Memory => self.net.relieve(),
+                Alarm::CloseListeners => self.close_listeners(),
+                Alarm::Cut => self.cut(),
+            }
+        }
+    }
+
+    /// Somebody should look at `slot` now: which of its deadlines has come, if any?
+    fn look_at(&mut self, slot: u32, now: Tick) {
+        let Some(connection) = self.net.connections.get_mut(slot) else { return };
+        let come = |at: Option<Tick>| at.is_some_and(|at| !now.before(at));
+        if come(connection.timer) {
+            connection.timer = None;
+            self.call(slot, |handler, conn, session| handler.on_timer(conn, session));
+        }
+        let timeouts = &self.net.timeouts;
+        let Some(connection) = self.net.connections.get_mut(slot) else { return };
+        if connection.later && come(Some(connection.retry_at)) {
+            connection.later = false;
+        } else if come(connection.write_deadline(timeouts)) {
+            self.net.change(slot, |c| c.abort(CloseReason::WriteStalled));
+        } else if come(connection.message_deadline(timeouts)) {
+            self.net.close_slot(slot, CloseReason::MessageTooSlow);
+        } else if come(connection.deadline(timeouts)) {
+            self.net.change(slot, |connection| match connection.phase {
+                Phase::Open => connection.close(CloseReason::Idle),
+                Phase::Closing => connection.abort(CloseReason::Idle),
+                _ => connection.gone(connection.why),
+            });
+        }
+        self.net.mark(slot); // to be looked at again
+    }
+
+    /// Sets the timerfd if an earlier deadline has appeared, or it went off.
+    pub(super) fn set_timer(&mut self) {
+        let next = match (self.deadlines.next(), self.alarms.next()) {
+            (Some(a), Some(b)) => Some(a.earlier(b)),
+            (a, b) => a.or(b),
+        };
+        let late = match (next, self.armed) {
+            (Some(next), Some(armed)) => next.before(armed),
+            (next, None) => next.is_some() || self.went_off,
+            (None, Some(_)) => false, // it goes off once for nothing, which is cheaper than a call now
+        };
+        if !late {
+            return;
+        }
+        let nanos =
+            next.map(|at| (self.net.now_millis + u64::from(at.since(self.net.now))) * 1_000_000);
+        let Some(timer) = &self.core.timer else { return };
+        match self.kernel.timerfd_settime(timer, nanos) {
+            Ok(()) => (self.armed, self.went_off) = (next, false),
+            Err(errno) => self.fail(Error::new(Call::SetTimer, "timerfd", errno)),
+        }
+    }
+
+    // ---- the stop --------------------------------------------------------------------
+
+    pub(super) fn begin_drain(&mut self) {
+        self.net.draining = true;
+        let why = self.end.signal.map_or("asked to", Signal::as_str);
+        log::info!("stopping ({why}), {} connections open", self.net.connections.len());
+        self.handler.on_shutdown(&mut self.net);
+        for listener in &mut self.listeners {
+            listener.refuse_new(&mut self.kernel);
+        }
+        self.alarms.ring_by(Alarm::CloseListeners, self.net.now.after(GRACE));
+        if let Some(span) = self.net.timeouts.drain {
+            self.alarms.ring_by(Alarm::Cut, self.net.now.after(span));
+        }
+        for slot in self.net.slots_where(|_| true) {
+            self.net.change(slot, |connection| connection.read_at_end = 0);
+        }
+    }
+
+    /// Lets in whoever waits; closes a listener when nobody does.
+    fn close_listeners(&mut self) {
+        for index in 0..self.listeners.len() {
+            if self.accept(index, u8::MAX) == Queue::Empty
+                && let Some(listener) = self.listeners.get_mut(index)
+            {
+                listener.close(&mut self.kernel);
+            }
+        }
+        let is_full = self.is_full();
+        for listener in self.listeners.iter().filter(|listener| listener.fd.is_some()) {
+            let waits = is_full || listener.paused_until.is_some();
+            let again = if waits { self.net.now.after(GRACE) } else { self.net.now };
+            self.alarms.ring_by(Alarm::CloseListeners, again);
+        }
+    }
+
+    /// The drain deadline: what has not finished is cut. Who merely lingers has everything.
+    fn cut(&mut self) {
+        for listener in &mut self.listeners {
+            listener.close(&mut self.kernel);
+        }
+        for slot in self.net.slots_where(|_| true) {
+            let cut = self.net.change(slot, |connection| {
+                let unfinished = !matches!(connection.phase, Phase::Lingering | Phase::Gone);
+                match unfinished {
+                    true => connection.abort(CloseReason::DrainDeadline),
+                    false => connection.gone(connection.why),
+                }
+                unfinished
+            });
+            self.end.cut += u64::from(cut == Some(true));
+        }
+    }
+
+    /// Whether everything is done.
+    pub(super) fn has_ended(&self) -> bool {
+        let closed = self.listeners.iter().all(|listener| listener.fd.is_none());
+        self.end.forced || self.net.draining && closed && self.net.connections.is_empty()
+    }
+}

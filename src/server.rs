@@ -1,0 +1,379 @@
+//! Building a server, running it, and reaching it from other threads.
+
+use crate::address::{AddressError, ToAddresses};
+use crate::core::{Core, LISTENERS};
+use crate::counters::Counters;
+use crate::deadlines::{Alarms, Deadlines};
+use crate::error::Error;
+use crate::handler::ConnectionHandler;
+use crate::kernel::{self, Address, Errno, Event, Kernel, Linux, Signal};
+use crate::limits::Limits;
+use crate::listener::{Crowd, Listener};
+use crate::mailbox::{CallError, Mailbox};
+use crate::net::Net;
+use crate::reaction::Call;
+use crate::reactor::{BATCH, End, INPUT_BYTES, Reactor};
+use std::collections::TryReserveError;
+use std::fmt;
+use std::sync::Arc;
+use std::thread::JoinHandle;
+
+/// Descriptors that a process keeps beside its connections: standard streams,
+/// epoll, eventfd, timerfd, signalfd, and a few for whatever the handler opens.
+const SPARE_DESCRIPTORS: u64 = 16 + 7;
+/// Listeners a server can have: their number is one byte in each connection.
+const MAX_LISTENERS: usize = 255;
+
+/// A server whose listeners are open: clients can connect already, and wait
+/// until it [runs](Server::run).
+pub struct Server<H: ConnectionHandler, K: Kernel = Linux> {
+    reactor: Reactor<H, K>,
+    addresses: Vec<Address>,
+    warnings: Vec<String>,
+}
+
+/// What a server is to be, before it is one.
+#[derive(Debug)]
+pub struct Builder<H, K = Linux> {
+    handler: H,
+    kernel: K,
+    limits: Limits,
+    owns_process: bool,
+}
+
+impl<H: ConnectionHandler> Server<H> {
+    /// Begins to describe a server with this handler.
+    pub fn builder(handler: H) -> Builder<H> {
+        Builder { handler, kernel: Linux, limits: Limits::default(), owns_process: false }
+    }
+}
+
+impl<H: ConnectionHandler, K: Kernel> Builder<H, K> {
+    /// Sets what the server allows.
+    pub fn limits(mut self, limits: Limits) -> Self {
+        self.limits = limits;
+        self
+    }
+
+    /// Uses another kernel: [`Narrated`](crate::kernel::Narrated) to see every call,
+    /// or `Simulated` (feature `sim`) to test a handler under every fault.
+    pub fn kernel<K2: Kernel>(self, kernel: K2) -> Builder<H, K2> {
+        let Builder { handler, limits, owns_process, .. } = self;
+        Builder { handler, kernel, limits, owns_process }
+    }
+
+    /// Lets the server take what belongs to the process as a whole: the signals SIGINT,
+    /// SIGTERM, SIGUSR1, and SIGHUP unless it is ignored, which are blocked in this
+    /// thread, so do it before there are others; and as many descriptors as it is
+    /// allowed (RLIMIT_NOFILE).
+    pub fn own_process(mut self, owns: bool) -> Self {
+        self.owns_process = owns;
+        self
+    }
+
+    /// Opens the listeners. When this returns, clients can connect.
+    ///
+    /// # Errors
+    ///
+    /// The first call that failed, on what, and its errno; nothing stays open then.
+    /// An address that cannot be understood is reported as a failed `bind` with EINVAL.
+    pub fn bind(self, addresses: impl ToAddresses) -> Result<Server<H, K>, Error> {
+        let addresses = addresses.to_addresses().map_err(unusable_address)?;
+        if addresses.is_empty() || addresses.len() > MAX_LISTENERS {
+            let object = format!("{} addresses", addresses.len());
+            return Err(Error::new(Call::BindTcp, object, Errno::EINVAL));
+        }
+        let Builder { handler, mut kernel, mut limits, owns_process } = self;
+        let mut warnings = Vec::new();
+        let signals = if owns_process { block_signals(&mut kernel)? } else { Vec::new() };
+        fit_limits(&mut kernel, &mut limits, addresses.len(), owns_process, &mut warnings)?;
+        let mut reactor = Reactor::new(handler, kernel, limits, &signals)?;
+        let listening = reactor.listen(&addresses, &mut warnings);
+        let addresses = reactor.net.locals.clone();
+        let server = Server { reactor, addresses, warnings };
+        listening.map(|()| server)
+    }
+}
+
+fn unusable_address(error: AddressError) -> Error {
+    Error::new(Call::BindTcp, error, Errno::EINVAL)
+}
+
+/// Blocks the signals that stop the server or make it report; which they are.
+fn block_signals<K: Kernel>(kernel: &mut K) -> Result<Vec<Signal>, Error> {
+    let mut signals = vec![Signal::SIGINT, Signal::SIGTERM, Signal::SIGUSR1];
+    if !kernel.rt_sigaction(Signal::SIGHUP).unwrap_or(false) {
+        signals.push(Signal::SIGHUP); // not ignored, as it would be under nohup
+    }
+    let blocked = kernel.rt_sigprocmask(&signals);
+    blocked.map_err(|errno| Error::new(Call::SignalMask, "signals", errno))?;
+    Ok(signals)
+}
+
+/// Fits the limits to each other and to what the process may open.
+fn fit_limits<K: Kernel>(
+    kernel: &mut K,
+    limits: &mut Limits,
+    listeners: usize,
+    raise: bool,
+    warnings: &mut Vec<String>,
+) -> Result<(), Error> {
+    limits.high_water = limits.high_water.min(limits.max_output);
+    let Ok((mut soft, hard)) = kernel.prlimit(None) else { return Ok(()) };
+    let needed = u64::from(limits.max_connections) + listeners as u64 + SPARE_DESCRIPTORS;
+    if raise && soft < needed && soft < hard {
+        soft = kernel.prlimit(Some(needed.min(hard))).map_or(soft, |(soft, _)| soft);
+    }
+    let room = soft.saturating_sub(listeners as u64 + SPARE_DESCRIPTORS);
+    if room == 0 {
+        let object = format!("RLIMIT_NOFILE {soft}, too few for one connection");
+        return Err(Error::new(Call::DescriptorLimit, object, Errno::EMFILE));
+    }
+    if room < u64::from(limits.max_connections) {
+        let wanted = limits.max_connections;
+        limits.max_connections = room as u32;
+        warnings.push(format!(
+            "max-connections lowered from {wanted} to {room}: RLIMIT_NOFILE is {soft}"
+        ));
+    }
+    Ok(())
+}
+
+impl<H: ConnectionHandler, K: Kernel> Server<H, K> {
+    /// Where it listens, in the order of the addresses given to
+    /// [`bind`](Builder::bind), with the ports the kernel chose for port 0.
+    pub fn addresses(&self) -> &[Address] {
+        &self.addresses
+    }
+
+    /// What could not be had as asked for, and is not worth failing for.
+    pub fn warnings(&self) -> &[String] {
+        &self.warnings
+    }
+
+    /// The handler, before and after running.
+    pub fn handler(&self) -> &H {
+        &self.reactor.handler
+    }
+
+    /// A way to reach the server from other threads.
+    pub fn handle(&self) -> Handle<H> {
+        Handle(Arc::clone(&self.reactor.mailbox))
+    }
+
+    /// Serves on this thread until the server is stopped, by a [`Handle`], by its
+    /// handler, or by a signal.
+    ///
+    /// # Errors
+    ///
+    /// What made the server unable to go on; it finished what it could.
+    pub fn run(&mut self) -> Result<Summary, Error> {
+        while self.turn()? {}
+        self.finish()
+    }
+
+    /// One turn of the loop: waits, serves what is ready; whether to go on. For
+    /// tests under a simulated kernel, and for those who like to step.
+    ///
+    /// # Errors
+    ///
+    /// As [`run`](Server::run).
+    pub fn turn(&mut self) -> Result<bool, Error> {
+        self.reactor.turn()
+    }
+
+    /// What the server did, once [`turn`](Server::turn) has said that it is over.
+    ///
+    /// # Errors
+    ///
+    /// As [`run`](Server::run).
+    pub fn finish(&mut self) -> Result<Summary, Error> {
+        let End { signal, forced, failure, cut } = std::mem::take(&mut self.reactor.end);
+        let counters = self.reactor.net.counters.clone();
+        failure.map_or(Ok(Summary { stopped_by: signal, forced, cut, counters }), Err)
+    }
+}
+
+impl<H, K> Server<H, K>
+where
+    H: ConnectionHandler + Send + 'static,
+    H::Session: Send,
+    K: Kernel,
+{
+    /// Serves on a thread of its own, named `threadbare`.
+    ///
+    /// # Errors
+    ///
+    /// Whatever kept the thread from being created. clone(2)
+    pub fn spawn(mut self) -> std::io::Result<Running<H>> {
+        let handle = self.handle();
+        let addresses = self.addresses.clone();
+        let thread = std::thread::Builder::new().name("threadbare".into());
+        let thread = thread.spawn(move || self.run())?;
+        Ok(Running { handle, addresses, thread })
+    }
+}
+
+impl<H: ConnectionHandler, K: Kernel> fmt::Debug for Server<H, K> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Server").field("addresses", &self.addresses).finish_non_exhaustive()
+    }
+}
+
+impl<H: ConnectionHandler, K: Kernel> Reactor<H, K> {
+    /// A loop without listeners.
+    fn new(handler: H, mut kernel: K, limits: Limits, signals: &[Signal]) -> Result<Self, Error> {
+        let memory = |_: TryReserveError| {
+            let object = format!("tables for {} connections", limits.max_connections);
+            Error::new(Call::Memory, object, Errno::ENOMEM)
+        };
+        let net = Net::new(limits.clone(), kernel.clock_gettime()).map_err(memory)?;
+        let deadlines = Deadlines::with_capacity(limits.max_connections).map_err(memory)?;
+        let mut sessions = Vec::new();
+        sessions.try_reserve_exact(limits.max_connections as usize).map_err(memory)?;
+        let (core, eventfd) = Core::open(&mut kernel, signals)?;
+        let mailbox = Arc::new(Mailbox::new(kernel.clone(), eventfd));
+        Ok(Reactor {
+            handler,
+            net,
+            sessions,
+            mailbox,
+            core,
+            kernel,
+            listeners: Vec::new(),
+            crowd: Crowd::default(),
+            deadlines,
+            alarms: Alarms::default(),
+            armed: None,
+            went_off: false,
+            input: vec![0; INPUT_BYTES],
+            events: vec![Event::default(); BATCH],
+            woken: Vec::new(),
+            work: Vec::new(),
+            turn: 0,
+            end: End::default(),
+        })
+    }
+
+    /// Opens all listeners, then lets epoll watch them: none answers before all can.
+    fn listen(&mut self, addresses: &[Address], warnings: &mut Vec<String>) -> Result<(), Error> {
+        for address in addresses {
+            let limits = &self.net.limits;
+            let listener = Listener::open(&mut self.kernel, address, limits, warnings)?;
+            self.net.locals.push(listener.address.clone());
+            self.listeners.push(listener);
+        }
+        for (index, listener) in self.listeners.iter().enumerate() {
+            let Some(fd) = &listener.fd else { continue };
+            let data = u64::from(LISTENERS) + index as u64;
+            let added = self.core.add(&mut self.kernel, fd, kernel::IN, data);
+            let failed = |errno| Error::new(Call::EpollAddCore, &listener.address, errno);
+            added.map_err(failed)?;
+        }
+        Ok(())
+    }
+}
+
+/// Gives everything back, also when a handler panics.
+impl<H: ConnectionHandler, K: Kernel> Drop for Reactor<H, K> {
+    fn drop(&mut self) {
+        for listener in &mut self.listeners {
+            listener.close(&mut self.kernel);
+        }
+        self.mailbox.close();
+        for slot in self.net.slots_where(|_| true) {
+            if let Some(connection) = self.net.connections.remove(slot) {
+                let _ = self.kernel.close(connection.fd);
+            }
+        }
+        self.core.close(&mut self.kernel);
+    }
+}
+
+/// Reaches a running server from any thread; as many clones as wanted.
+pub struct Handle<H>(Arc<Mailbox<H>>);
+
+impl<H> Handle<H> {
+    /// Runs `job` on the server's thread, soon. It may do whatever a callback may do.
+    ///
+    /// # Errors
+    ///
+    /// [`CallError::Full`] if 65,536 calls wait already, [`CallError::Stopped`] if the
+    /// server has ended. A call that was taken may still go unmade if the server ends first.
+    pub fn call(
+        &self,
+        job: impl FnOnce(&mut H, &mut Net) + Send + 'static,
+    ) -> Result<(), CallError> {
+        self.0.post(Box::new(job))
+    }
+
+    /// Stops the server as SIGTERM does: it finishes what it has received. Stopping a
+    /// server that has ended is fine.
+    pub fn stop(&self) {
+        let _ = self.0.post(Box::new(|_, net| net.stop()));
+    }
+}
+
+impl<H> Clone for Handle<H> {
+    fn clone(&self) -> Self {
+        Handle(Arc::clone(&self.0))
+    }
+}
+
+impl<H> fmt::Debug for Handle<H> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Handle")
+    }
+}
+
+/// A server on a thread of its own.
+#[derive(Debug)]
+pub struct Running<H> {
+    handle: Handle<H>,
+    addresses: Vec<Address>,
+    thread: JoinHandle<Result<Summary, Error>>,
+}
+
+impl<H> Running<H> {
+    /// A way to reach it.
+    pub fn handle(&self) -> Handle<H> {
+        self.handle.clone()
+    }
+
+    /// Where it listens.
+    pub fn addresses(&self) -> &[Address] {
+        &self.addresses
+    }
+
+    /// Waits until it has stopped. Does not stop it: that is [`Handle::stop`].
+    ///
+    /// # Errors
+    ///
+    /// As [`Server::run`].
+    ///
+    /// # Panics
+    ///
+    /// If the handler panicked, with the same panic.
+    pub fn join(self) -> Result<Summary, Error> {
+        self.thread.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))
+    }
+}
+
+/// What a server did, and how it ended.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Summary {
+    /// The signal that stopped it, if one did.
+    pub stopped_by: Option<Signal>,
+    /// A second signal came: everything was ended at once.
+    pub forced: bool,
+    /// Connections that had not finished at the drain deadline.
+    pub cut: u64,
+    /// Everything it counted.
+    pub counters: Counters,
+}
+
+impl fmt::Display for Summary {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.counters.fmt(f)
+    }
+}

@@ -1,0 +1,136 @@
+//! A table whose keys cannot lie.
+//!
+//! An entry lives in a slot, a small index that is used again after it. Beside
+//! the slot stands a generation, raised whenever the slot is emptied, and an
+//! [`Id`] names both. An id of an entry that is gone therefore finds nothing,
+//! though somebody else may live in its slot by now: not a stale event of
+//! epoll, not an id that a handler kept.
+//!
+//! Invariants:
+//! 1. A generation is never 0; ids with generation 0 belong to the core descriptors.
+//! 2. A slot is in `free` exactly when it is empty.
+
+use std::collections::TryReserveError;
+
+/// A slot and its generation: what epoll carries as `data`, and a `ConnId` is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub(crate) struct Id {
+    pub(crate) generation: u32,
+    pub(crate) slot: u32,
+}
+
+impl Id {
+    pub(crate) fn to_u64(self) -> u64 {
+        u64::from(self.generation) << 32 | u64::from(self.slot)
+    }
+
+    pub(crate) fn from_u64(data: u64) -> Id {
+        Id { generation: (data >> 32) as u32, slot: data as u32 }
+    }
+}
+
+#[derive(Debug)]
+pub(crate) struct Slots<T> {
+    entries: Vec<Entry<T>>,
+    free: Vec<u32>,
+}
+
+#[derive(Debug)]
+struct Entry<T> {
+    generation: u32,
+    value: Option<T>,
+}
+
+impl<T> Slots<T> {
+    /// A table for up to `capacity` entries, whose memory is reserved but not touched.
+    pub(crate) fn with_capacity(capacity: u32) -> Result<Slots<T>, TryReserveError> {
+        let mut slots = Slots { entries: Vec::new(), free: Vec::new() };
+        slots.entries.try_reserve_exact(capacity as usize)?;
+        slots.free.try_reserve_exact(capacity as usize)?;
+        Ok(slots)
+    }
+
+    pub(crate) fn len(&self) -> usize {
+        self.entries.len() - self.free.len()
+    }
+
+    pub(crate) fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// The last slot emptied is filled first: its memory is still in the cache.
+    pub(crate) fn insert(&mut self, value: T) -> Id {
+        if let Some(slot) = self.free.pop()
+            && let Some(entry) = self.entries.get_mut(slot as usize)
+        {
+            entry.value = Some(value);
+            return Id { generation: entry.generation, slot };
+        }
+        self.entries.push(Entry { generation: 1, value: Some(value) });
+        Id { generation: 1, slot: self.entries.len() as u32 - 1 }
+    }
+
+    pub(crate) fn remove(&mut self, slot: u32) -> Option<T> {
+        let entry = self.entries.get_mut(slot as usize)?;
+        let value = entry.value.take()?;
+        entry.generation = entry.generation.checked_add(1).unwrap_or(1);
+        self.free.push(slot);
+        Some(value)
+    }
+
+    /// The entry that `id` was given for, if it is still there.
+    pub(crate) fn find(&mut self, id: Id) -> Option<&mut T> {
+        let entry = self.entries.get_mut(id.slot as usize)?;
+        if entry.generation == id.generation { entry.value.as_mut() } else { None }
+    }
+
+    /// Whoever lives in `slot` now.
+    pub(crate) fn get(&self, slot: u32) -> Option<&T> {
+        self.entries.get(slot as usize)?.value.as_ref()
+    }
+
+    /// Whoever lives in `slot` now.
+    pub(crate) fn get_mut(&mut self, slot: u32) -> Option<&mut T> {
+        self.entries.get_mut(slot as usize)?.value.as_mut()
+    }
+
+    /// The id of whoever lives in `slot`.
+    pub(crate) fn id(&self, slot: u32) -> Id {
+        let generation = self.entries.get(slot as usize).map_or(0, |entry| entry.generation);
+        Id { generation, slot }
+    }
+
+    /// All entries with their slots, in the order of the slots.
+    pub(crate) fn iter(&self) -> impl Iterator<Item = (u32, &T)> {
+        let numbered = self.entries.iter().enumerate();
+        numbered.filter_map(|(slot, entry)| Some((slot as u32, entry.value.as_ref()?)))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_old_id_never_finds_the_next_owner() {
+        let mut slots = Slots::with_capacity(2).unwrap();
+        let first = slots.insert('a');
+        assert_eq!(slots.remove(first.slot), Some('a'));
+        let second = slots.insert('b');
+        assert_eq!(first.slot, second.slot);
+        assert_eq!(slots.find(first), None);
+        assert_eq!(slots.find(second), Some(&mut 'b'));
+        assert_eq!(Id::from_u64(second.to_u64()), second);
+        assert_eq!((slots.len(), slots.remove(9)), (1, None));
+    }
+
+    /// Generation 0 is the core's, also after four thousand million owners.
+    #[test]
+    fn a_generation_is_never_zero() {
+        let mut slots = Slots::with_capacity(1).unwrap();
+        let id = slots.insert(());
+        slots.entries[id.slot as usize].generation = u32::MAX;
+        slots.remove(id.slot);
+        assert_eq!(slots.insert(()).generation, 1);
+    }
+}

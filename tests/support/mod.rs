@@ -1,0 +1,524 @@
+//! The instruments of the black-box tests: the real program as a child process,
+//! clients with real sockets, and what /proc tells of the server.
+//!
+//! Nothing here sleeps and hopes: a condition is waited for with [`until`], which
+//! gives up only after a time that no healthy machine needs.
+
+#![allow(dead_code, unreachable_pub)] // each test program uses its own part of it
+
+use std::fs;
+use std::io::{self, BufRead, BufReader, ErrorKind, Read, Write};
+use std::net::{Ipv4Addr, Shutdown, TcpListener, TcpStream};
+use std::os::fd::{AsRawFd, OwnedFd};
+use std::os::unix::net::UnixStream;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex};
+use std::thread::{self, JoinHandle};
+use std::time::{Duration, Instant};
+
+use nix::sys::resource::{Resource, getrlimit, setrlimit};
+use nix::sys::signal::kill;
+use nix::sys::socket::{
+    AddressFamily, SockFlag, SockType, SockaddrIn, bind, connect, setsockopt, socket, sockopt,
+};
+use nix::unistd::Pid;
+
+pub use nix::sys::signal::Signal;
+
+/// How long anything may take before the test that waits for it fails.
+pub const PATIENCE: Duration = Duration::from_secs(30);
+
+/// The answer of `greet` to a line, ended as the line ended.
+pub fn thanks(line: &str) -> String {
+    format!("Thank you for your message {line}")
+}
+
+/// Bytes in which no two places look alike for more than a few bytes, so that a
+/// lost, doubled or moved piece shows. The period is a prime.
+pub fn pattern(length: usize) -> Vec<u8> {
+    const PERIOD: usize = 1_048_573;
+    let mut state = 88_172_645_463_325_252_u64;
+    let period: Vec<u8> = (0..PERIOD.min(length))
+        .map(|_| {
+            state ^= state << 13;
+            state ^= state >> 7;
+            state ^= state << 17;
+            (state >> 32) as u8
+        })
+        .collect();
+    period.iter().copied().cycle().take(length).collect()
+}
+
+/// Asks until it gets something.
+pub fn eventually<T>(what: &str, mut look: impl FnMut() -> Option<T>) -> T {
+    let deadline = Instant::now() + PATIENCE;
+    loop {
+        if let Some(found) = look() {
+            return found;
+        }
+        assert!(Instant::now() < deadline, "waited {PATIENCE:?} in vain for: {what}");
+        thread::sleep(Duration::from_millis(5));
+    }
+}
+
+/// Waits until the condition holds.
+pub fn until(what: &str, mut holds: impl FnMut() -> bool) {
+    eventually(what, || holds().then_some(()));
+}
+
+/// Lets this process, and so the servers it starts, open as many files as it may.
+pub fn raise_descriptor_limit() -> u64 {
+    let (_, hard) = getrlimit(Resource::RLIMIT_NOFILE).unwrap();
+    setrlimit(Resource::RLIMIT_NOFILE, hard, hard).unwrap();
+    hard
+}
+
+/// A folder of its own for a test, removed at the end.
+pub struct Scratch(PathBuf);
+
+impl Scratch {
+    pub fn new() -> Scratch {
+        static COUNT: AtomicUsize = AtomicUsize::new(0);
+        let count = COUNT.fetch_add(1, Ordering::Relaxed);
+        let name = format!("threadbare-{}-{count}", std::process::id());
+        let path = std::env::temp_dir().join(name);
+        fs::create_dir(&path).unwrap();
+        Scratch(path)
+    }
+
+    /// A path in the folder.
+    pub fn path(&self, name: &str) -> PathBuf {
+        self.0.join(name)
+    }
+
+    /// The same as a listener's address.
+    pub fn unix(&self, name: &str) -> String {
+        format!("unix:{}", self.path(name).display())
+    }
+}
+
+impl Drop for Scratch {
+    fn drop(&mut self) {
+        let _ = fs::remove_dir_all(&self.0);
+    }
+}
+
+/// What a child has written so far, read by a thread of its own.
+struct Capture {
+    bytes: Arc<Mutex<Vec<u8>>>,
+    reader: Option<JoinHandle<()>>,
+}
+
+impl Capture {
+    fn of(mut pipe: impl Read + Send + 'static) -> Capture {
+        let bytes = Arc::new(Mutex::new(Vec::new()));
+        let sink = Arc::clone(&bytes);
+        let reader = thread::spawn(move || {
+            let mut buffer = [0; 4096];
+            while let Ok(count @ 1..) = pipe.read(&mut buffer) {
+                sink.lock().unwrap().extend_from_slice(&buffer[..count]);
+            }
+        });
+        Capture { bytes, reader: Some(reader) }
+    }
+
+    fn text(&self) -> String {
+        String::from_utf8_lossy(&self.bytes.lock().unwrap()).into_owned()
+    }
+
+    fn finish(&mut self) {
+        if let Some(reader) = self.reader.take() {
+            reader.join().unwrap();
+        }
+    }
+}
+
+/// A program that has come to its end.
+#[derive(Debug)]
+pub struct Finished {
+    /// The exit status; `None` if a signal killed it.
+    pub code: Option<i32>,
+    pub stdout: String,
+    pub stderr: String,
+}
+
+/// Runs the program to its end.
+pub fn run(args: &[&str]) -> Finished {
+    run_after("", args)
+}
+
+/// The same, after some lines of shell in the same process (`ulimit -n 20`).
+pub fn run_after(prelude: &str, args: &[&str]) -> Finished {
+    let mut server = Server::spawn(prelude, args);
+    let code = server.wait();
+    Finished { code, stdout: server.stdout(), stderr: server.logs() }
+}
+
+/// The program as a child process.
+pub struct Server {
+    child: Child,
+    pid: Pid,
+    stdout: Capture,
+    stderr: Capture,
+    /// The addresses of the ready lines, in their order.
+    pub addresses: Vec<String>,
+}
+
+impl Server {
+    /// Starts the program and waits until it is ready. Without `-l` in `args` it
+    /// listens on a free port of 127.0.0.1.
+    pub fn start(args: &[&str]) -> Server {
+        Server::start_after("", args)
+    }
+
+    /// The same, after some lines of shell in the same process (`umask 0`).
+    pub fn start_after(prelude: &str, args: &[&str]) -> Server {
+        let given = args.iter().filter(|arg| matches!(**arg, "-l" | "--listen")).count();
+        let local = ["-l", "127.0.0.1:0"];
+        let args = if given == 0 { [args, &local].concat() } else { args.to_vec() };
+        let mut server = Server::spawn(prelude, &args);
+        server.addresses = eventually("the ready lines", || {
+            let ready = server.ready_lines();
+            assert!(
+                ready.len() >= given.max(1) || server.child.try_wait().unwrap().is_none(),
+                "no start: {}",
+                server.stderr.text()
+            );
+            (ready.len() >= given.max(1)).then_some(ready)
+        });
+        server
+    }
+
+    /// Starts the program and waits for nothing.
+    pub fn spawn(prelude: &str, args: &[&str]) -> Server {
+        let mut child = Command::new("sh")
+            .arg("-c")
+            .arg(format!("{prelude}\nexec \"$0\" \"$@\""))
+            .arg(env!("CARGO_BIN_EXE_threadbare"))
+            .args(args)
+            .stdin(Stdio::null())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .spawn()
+            .unwrap();
+        Server {
+            pid: Pid::from_raw(i32::try_from(child.id()).unwrap()),
+            stdout: Capture::of(child.stdout.take().unwrap()),
+            stderr: Capture::of(child.stderr.take().unwrap()),
+            child,
+            addresses: Vec::new(),
+        }
+    }
+
+    fn ready_lines(&self) -> Vec<String> {
+        let text = self.stdout.text();
+        let whole = text.split_inclusive('\n').filter(|line| line.ends_with('\n'));
+        let named = whole.filter_map(|line| line.trim_end().strip_prefix("listening on "));
+        named.map(str::to_owned).collect()
+    }
+
+    /// Everything on stdout so far.
+    pub fn stdout(&self) -> String {
+        self.stdout.text()
+    }
+
+    /// Everything on stderr so far.
+    pub fn logs(&self) -> String {
+        self.stderr.text()
+    }
+
+    pub fn pid(&self) -> i32 {
+        self.pid.as_raw()
+    }
+
+    /// A client of the first listener.
+    pub fn client(&self) -> Client {
+        Client::to(&self.addresses[0])
+    }
+
+    pub fn clients(&self, count: usize) -> Vec<Client> {
+        (0..count).map(|_| self.client()).collect()
+    }
+
+    pub fn signal(&self, signal: Signal) {
+        kill(self.pid, signal).unwrap();
+    }
+
+    /// Stops the process in its tracks: from now on events pile up.
+    pub fn freeze(&self) {
+        self.signal(Signal::SIGSTOP);
+        until("the server to be stopped", || self.state() == "T");
+    }
+
+    /// Ends [`freeze`](Server::freeze).
+    pub fn thaw(&self) {
+        self.signal(Signal::SIGCONT);
+    }
+
+    /// Waits for the end: the exit status, `None` if a signal killed it.
+    pub fn wait(&mut self) -> Option<i32> {
+        let status = eventually("the server to end", || self.child.try_wait().unwrap());
+        self.stdout.finish();
+        self.stderr.finish();
+        status.code()
+    }
+
+    /// SIGTERM, and the exit status.
+    pub fn stop(&mut self) -> Option<i32> {
+        self.signal(Signal::SIGTERM);
+        self.wait()
+    }
+
+    /// Waits until its first listener is closed: the drain is under way.
+    pub fn until_refusing(&self) {
+        until("the listener to be closed", || Client::try_to(&self.addresses[0]).is_err());
+    }
+
+    fn proc(&self, name: &str) -> PathBuf {
+        Path::new("/proc").join(self.pid.to_string()).join(name)
+    }
+
+    /// The fields of /proc/PID/stat from the third, the state, on.
+    fn stat(&self) -> Vec<String> {
+        let stat = fs::read_to_string(self.proc("stat")).unwrap();
+        let (_, fields) = stat.rsplit_once(") ").unwrap();
+        fields.split(' ').map(str::to_owned).collect()
+    }
+
+    fn state(&self) -> String {
+        self.stat().swap_remove(0)
+    }
+
+    /// CPU time so far, in ticks of 10 ms.
+    pub fn cpu_ticks(&self) -> u64 {
+        self.stat()[11..13].iter().map(|field| field.parse::<u64>().unwrap()).sum()
+    }
+
+    /// How often its threads have gone to sleep so far.
+    pub fn switches(&self) -> u64 {
+        let tasks = fs::read_dir(self.proc("task")).unwrap();
+        let statuses = tasks.map(|task| task.unwrap().path().join("status"));
+        statuses.map(|status| status_field(&status, "voluntary_ctxt_switches")).sum()
+    }
+
+    /// Memory of its own, in bytes.
+    pub fn anonymous_bytes(&self) -> u64 {
+        status_field(&self.proc("status"), "RssAnon") * 1024
+    }
+
+    pub fn threads(&self) -> u64 {
+        status_field(&self.proc("status"), "Threads")
+    }
+
+    /// How many descriptors it has open.
+    pub fn descriptors(&self) -> usize {
+        fs::read_dir(self.proc("fd")).unwrap().count()
+    }
+
+    /// Sets the soft limit of open descriptors of the running server.
+    pub fn limit_descriptors(&self, soft: usize) {
+        let limit = format!("--nofile={soft}:");
+        let pid = self.pid.to_string();
+        let status = Command::new("prlimit").args(["--pid", &pid, &limit]).status().unwrap();
+        assert!(status.success());
+    }
+
+    /// Waits until nothing happens in the server any more.
+    pub fn settle(&self) {
+        until("the server to come to rest", || self.spends(Duration::from_millis(100)) == (0, 0));
+    }
+
+    /// The ticks and the sleeps that it spends in a span of time.
+    pub fn spends(&self, span: Duration) -> (u64, u64) {
+        let (ticks, switches) = (self.cpu_ticks(), self.switches());
+        thread::sleep(span);
+        (self.cpu_ticks() - ticks, self.switches() - switches)
+    }
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+        if !thread::panicking() {
+            let logs = self.logs();
+            assert!(!logs.contains("panicked"), "the server panicked: {logs}");
+        }
+    }
+}
+
+fn status_field(path: &Path, name: &str) -> u64 {
+    let status = fs::read_to_string(path).unwrap();
+    let line = status.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(':'));
+    line.unwrap().trim().trim_end_matches(" kB").parse().unwrap()
+}
+
+/// A client with blocking calls that give up after [`PATIENCE`].
+pub struct Client {
+    stream: BufReader<TcpStream>,
+}
+
+impl Client {
+    /// Connects to an address as the ready lines name it.
+    pub fn to(address: &str) -> Client {
+        Client::try_to(address).unwrap_or_else(|error| panic!("connect to {address}: {error}"))
+    }
+
+    pub fn try_to(address: &str) -> io::Result<Client> {
+        let stream = match address.strip_prefix("unix:") {
+            // A TcpStream in name only: its calls are those of any stream socket.
+            Some(path) => TcpStream::from(OwnedFd::from(UnixStream::connect(path)?)),
+            None => TcpStream::connect(address)?,
+        };
+        Ok(Client::over(stream))
+    }
+
+    /// Connects from another address of this machine, such as 127.0.0.2.
+    pub fn from(source: Ipv4Addr, address: &str) -> Client {
+        let kind = (AddressFamily::Inet, SockType::Stream, SockFlag::SOCK_CLOEXEC);
+        let fd = socket(kind.0, kind.1, kind.2, None).unwrap();
+        bind(fd.as_raw_fd(), &SockaddrIn::from(std::net::SocketAddrV4::new(source, 0))).unwrap();
+        let server: std::net::SocketAddrV4 = address.parse().unwrap();
+        connect(fd.as_raw_fd(), &SockaddrIn::from(server)).unwrap();
+        Client::over(TcpStream::from(fd))
+    }
+
+    fn over(stream: TcpStream) -> Client {
+        let _ = stream.set_nodelay(true); // a Unix socket has no such option
+        stream.set_read_timeout(Some(PATIENCE)).unwrap();
+        stream.set_write_timeout(Some(PATIENCE)).unwrap();
+        Client { stream: BufReader::new(stream) }
+    }
+
+    /// A second client value for the same socket, for another thread. To be taken
+    /// before anything is read.
+    pub fn twin(&self) -> Client {
+        Client { stream: BufReader::new(self.stream.get_ref().try_clone().unwrap()) }
+    }
+
+    /// The address the server knows it by.
+    pub fn name(&self) -> String {
+        self.stream.get_ref().local_addr().unwrap().to_string()
+    }
+
+    pub fn try_send(&mut self, bytes: impl AsRef<[u8]>) -> io::Result<()> {
+        self.stream.get_mut().write_all(bytes.as_ref())
+    }
+
+    pub fn send(&mut self, bytes: impl AsRef<[u8]>) {
+        self.try_send(bytes).unwrap();
+    }
+
+    /// Reads as many bytes as are expected, and they must be these.
+    pub fn expect(&mut self, bytes: impl AsRef<[u8]>) {
+        let mut got = vec![0; bytes.as_ref().len()];
+        self.stream.read_exact(&mut got).unwrap();
+        assert_same(&got, bytes.as_ref());
+    }
+
+    /// Reads a line, with its ending.
+    pub fn line(&mut self) -> String {
+        let mut line = String::new();
+        self.stream.read_line(&mut line).unwrap();
+        line
+    }
+
+    /// Sends to a `greet` server and reads its thanks.
+    pub fn ask(&mut self, line: &str) {
+        self.send(line);
+        self.expect(thanks(line));
+    }
+
+    /// Reads what comes at once, at most `most` bytes.
+    pub fn some(&mut self, most: usize) -> io::Result<Vec<u8>> {
+        let mut bytes = vec![0; most];
+        let count = self.stream.read(&mut bytes)?;
+        bytes.truncate(count);
+        Ok(bytes)
+    }
+
+    /// Reads to the server's FIN.
+    pub fn rest(&mut self) -> Vec<u8> {
+        let mut bytes = Vec::new();
+        if let Err(error) = self.stream.read_to_end(&mut bytes) {
+            panic!("{error} after {} bytes, instead of FIN: {}", bytes.len(), show(&bytes));
+        }
+        bytes
+    }
+
+    /// Reads to the server's FIN, and what comes before it must be this.
+    pub fn expect_rest(&mut self, bytes: impl AsRef<[u8]>) {
+        assert_same(&self.rest(), bytes.as_ref());
+    }
+
+    /// FIN, and not a byte before it.
+    pub fn expect_end(&mut self) {
+        self.expect_rest("");
+    }
+
+    /// Reads to the server's reset: the bytes before it.
+    pub fn until_reset(&mut self) -> Vec<u8> {
+        let mut bytes = Vec::new();
+        let end = self.stream.read_to_end(&mut bytes).map_err(|error| error.kind());
+        assert_eq!(end.err(), Some(ErrorKind::ConnectionReset), "after {} bytes", bytes.len());
+        bytes
+    }
+
+    /// Nothing comes for a while, no byte and no end.
+    pub fn expect_silence(&mut self, span: Duration) {
+        self.stream.get_ref().set_read_timeout(Some(span)).unwrap();
+        let got = self.some(100).map_err(|error| error.kind());
+        assert_eq!(got, Err(ErrorKind::WouldBlock));
+        self.stream.get_ref().set_read_timeout(Some(PATIENCE)).unwrap();
+    }
+
+    /// Sends pieces of `bytes`, again and again, until nobody takes any for 200 ms,
+    /// or `most` are sent: how many were.
+    pub fn stuff(&mut self, bytes: &[u8], most: usize) -> usize {
+        let brief = Some(Duration::from_millis(200));
+        self.stream.get_ref().set_write_timeout(brief).unwrap();
+        let mut sent = 0;
+        while sent < most {
+            let from = sent % bytes.len();
+            match self.stream.get_mut().write(&bytes[from..]) {
+                Ok(count) => sent += count,
+                Err(error) if error.kind() == ErrorKind::WouldBlock => break,
+                Err(error) => panic!("after {sent} bytes: {error}"),
+            }
+        }
+        self.stream.get_ref().set_write_timeout(Some(PATIENCE)).unwrap();
+        sent
+    }
+
+    /// FIN: this side has said everything, and goes on reading.
+    pub fn finish(&mut self) {
+        self.stream.get_ref().shutdown(Shutdown::Write).unwrap();
+    }
+
+    /// Closes with a reset.
+    pub fn reset(self) {
+        let now = nix::libc::linger { l_onoff: 1, l_linger: 0 };
+        setsockopt(self.stream.get_ref(), sockopt::Linger, &now).unwrap();
+    }
+}
+
+fn assert_same(got: &[u8], due: &[u8]) {
+    let common = got.iter().zip(due).take_while(|(got, due)| got == due).count();
+    let at = |bytes: &[u8]| format!("{} of {}", show(&bytes[common..]), bytes.len());
+    assert!(got == due, "from byte {common} on {} instead of {}", at(got), at(due));
+}
+
+/// Bytes for a failure's message: escaped, and not too many.
+pub fn show(bytes: &[u8]) -> String {
+    let start = bytes.get(..300).unwrap_or(bytes).escape_ascii();
+    format!("{} bytes \"{start}\"", bytes.len())
+}
+
+/// A port of 127.0.0.1 that the kernel gives to no client: below the ephemeral range.
+pub fn quiet_port() -> u16 {
+    let first = 20_000 + u16::try_from(std::process::id() % 1000).unwrap() * 10;
+    let mut ports = first..32_000;
+    ports.find(|port| TcpListener::bind(("127.0.0.1", *port)).is_ok()).unwrap()
+}
