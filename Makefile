@@ -34,7 +34,7 @@ run: ## serve on 127.0.0.1:1234, or as ARGS says: make run ARGS='-v echo'
 	@echo "In a second terminal:  cargo run -q --example client -- hello"
 	@echo "To stop the server:    Ctrl-C here"
 	@echo
-	@trap : INT; $(BIN) $(ARGS)
+	@exec $(BIN) $(ARGS)
 
 test: deps ## the quick tests, about a minute
 	@$(CARGO) test --locked --features sim --no-fail-fast 2>&1 | $(SUMMARY)

@@ -103,23 +103,22 @@ pub(crate) fn parse(words: impl IntoIterator<Item = OsString>) -> Result<Command
         let Some(arg) = parser.next().map_err(readable)? else {
             return draft.finish().map(Command::Serve);
         };
-        match arg {
+        let name = match arg {
             Short('h') | Long("help") => return Ok(Command::Help),
             Short('V') | Long("version") => return Ok(Command::Version),
-            Value(word) => draft.word(word)?,
-            Short(letter) => {
-                let name = format!("-{letter}");
-                draft.option(&name, &mut parser, whole.as_deref())?;
+            Short(letter) => format!("-{letter}"),
+            Long(name) => format!("--{name}"),
+            Value(word) => {
+                draft.word(word)?;
+                continue;
             }
-            Long(name) => {
-                let name = format!("--{name}");
-                draft.option(&name, &mut parser, whole.as_deref())?;
-            }
-        }
+        };
+        draft.option(&name, &mut parser, whole.as_deref())?;
     }
 }
 
 /// What has been said so far.
+#[derive(Default)]
 struct Draft {
     handler: Option<OsString>,
     listen: Vec<OsString>,
@@ -127,21 +126,7 @@ struct Draft {
     framing: Option<Framing>,
     max_line: Option<usize>,
     narrate: bool,
-    log_level: LevelFilter,
-}
-
-impl Default for Draft {
-    fn default() -> Draft {
-        Draft {
-            handler: None,
-            listen: Vec::new(),
-            limits: Limits::default(),
-            framing: None,
-            max_line: None,
-            narrate: false,
-            log_level: LevelFilter::Info,
-        }
-    }
+    log_level: Option<LevelFilter>,
 }
 
 /// Every option, as an error may suggest it.
@@ -197,8 +182,8 @@ impl Draft {
             "--max-memory" => limits.max_memory = take(name, words, bytes)?,
             "--unix-mode" => limits.unix_mode = take(name, words, mode)?,
             "--narrate" => self.narrate = true,
-            "-v" | "--verbose" => self.log_level = LevelFilter::Debug,
-            "-q" | "--quiet" => self.log_level = LevelFilter::Error,
+            "-v" | "--verbose" => self.log_level = Some(LevelFilter::Debug),
+            "-q" | "--quiet" => self.log_level = Some(LevelFilter::Error),
             unknown => return Err(unknown_option(unknown, whole)),
         }
         Ok(())
@@ -232,7 +217,8 @@ impl Draft {
         limits.max_input = max_line.saturating_add(128 << 10);
         let listen = if self.listen.is_empty() { vec![listen.into()] } else { self.listen };
         let listen = addresses(&listen)?;
-        Ok(Options { handler, listen, limits, narrate: self.narrate, log_level: self.log_level })
+        let log_level = self.log_level.unwrap_or(LevelFilter::Info);
+        Ok(Options { handler, listen, limits, narrate: self.narrate, log_level })
     }
 
     /// Echo knows no messages, so options about them are a mistake.
@@ -303,12 +289,13 @@ fn count_or_off(text: &str) -> Result<u32, &'static str> {
 }
 
 fn bytes(text: &str) -> Result<usize, &'static str> {
-    let (number, shift) = match text.strip_suffix(['K', 'k', 'M', 'm', 'G', 'g']) {
-        Some(number) if text.ends_with(['K', 'k']) => (number, 10),
-        Some(number) if text.ends_with(['M', 'm']) => (number, 20),
-        Some(number) => (number, 30),
-        None => (text, 0),
+    let shift = match text.chars().last() {
+        Some('K' | 'k') => 10,
+        Some('M' | 'm') => 20,
+        Some('G' | 'g') => 30,
+        _ => 0,
     };
+    let number = text.strip_suffix(['K', 'k', 'M', 'm', 'G', 'g']).unwrap_or(text);
     let bytes = digits(number).and_then(|number| number.checked_mul(1 << shift));
     let bytes = bytes.and_then(|bytes| usize::try_from(bytes).ok()).filter(|&bytes| bytes > 0);
     bytes.ok_or("a number of bytes such as 65536, 64K, 4M or 1G")
@@ -366,8 +353,10 @@ fn unknown_option(name: &str, whole: Option<&OsStr>) -> Usage {
 
 fn unknown_handler(word: &OsStr) -> Usage {
     let text = word.to_string_lossy();
-    let meant = if text.contains([':', '/']) || digits(&text).is_some() {
-        Some(format!("-l {}", escaped(word.as_bytes()))) // an address, by the look of it
+    let meant = if digits(&text).is_some() {
+        Some(format!("-l 127.0.0.1:{text}"))
+    } else if text.contains([':', '/']) {
+        Some(format!("-l {}", escaped(word.as_bytes())))
     } else {
         nearest(&text, &["greet", "once", "echo"]).map(str::to_string)
     };
@@ -560,6 +549,7 @@ mod tests {
                 "127.0.0.1:80",
                 r#"unknown handler "127.0.0.1:80", did you mean -l 127.0.0.1:80?; try -h"#,
             ),
+            ("8080", r#"unknown handler "8080", did you mean -l 127.0.0.1:8080?; try -h"#),
             ("echo more", r#"surplus word "more" behind the handler "echo"; try -h"#),
             (
                 "echo --framing line",

@@ -91,7 +91,7 @@ pub(crate) struct Connection {
     pub(crate) output: Buffer,
     /// Written into the shared output, not yet sent.
     pub(crate) staged: usize,
-    /// Read since it began to end, or since the drain began.
+    /// Read since the phase, or the drain, began.
     pub(crate) read_at_end: u32,
 
     pub(crate) received: u64,
@@ -247,6 +247,7 @@ impl Connection {
             self.phase = Phase::Closing;
             self.why = why;
             self.input.clear();
+            self.timer = None;
             self.read_at_end = 0;
         }
     }
@@ -265,6 +266,7 @@ impl Connection {
         self.output.clear();
         self.full = false;
         self.later = false;
+        self.timer = None;
     }
 
     /// Ends it now.

@@ -27,6 +27,7 @@ fn advice(call: Call, object: &str, errno: Errno) -> Option<&'static str> {
         (BindUnix, EROFS) => "the file system is read-only, try -l unix:/tmp/threadbare.sock",
         (ProbeUnix | FileStatus | FileMode | Unlink, EACCES | EPERM) => "the file belongs to somebody else, try another path",
         (EpollCreate, EMFILE) => "RLIMIT_NOFILE or fs.epoll.max_user_instances is too low, try ulimit -n 1024",
+        (DescriptorLimit, EMFILE) => "try ulimit -n 1024",
         (_, EMFILE) => "too few descriptors (RLIMIT_NOFILE), try ulimit -n 1024",
         (_, ENFILE) => "the machine has no descriptor left (fs.file-max)",
         (_, ENOMEM | ENOBUFS) => "the kernel has no memory left",

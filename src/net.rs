@@ -29,8 +29,10 @@ const GROUP_SEGMENTS: usize = 32;
 const GROUP_BYTES: usize = 64 << 10;
 /// A shared buffer that grew beyond this is given back.
 const KEEP_BYTES: usize = 1 << 20;
-/// Room that reading leaves in the memory budget.
+/// The last part of the memory budget is kept for those that owe nothing,
 const RESERVE: usize = 1 << 20;
+/// who are then read in small portions.
+pub(crate) const SMALL_READ: usize = 4 << 10;
 /// How often the kernel may be out of memory for one connection in a row.
 const MAX_TRIES: u8 = 12;
 
@@ -429,20 +431,35 @@ impl Net {
         self.limits.high_water.min(left / 8)
     }
 
-    /// Whether there is too little memory to read from anybody.
+    /// Whether so little memory is left that who is read must be chosen.
     #[inline]
     pub(crate) fn is_tight(&self) -> bool {
-        let max = self.limits.max_memory;
-        self.waiting > max - RESERVE.min(max / 4)
+        self.waiting > self.limits.max_memory - self.reserve()
+    }
+
+    /// How many bytes may be read from a connection that owes `queued`: as many as the
+    /// input buffer holds, or few, or none.
+    pub(crate) fn allowance(&self, queued: usize) -> usize {
+        let left = self.limits.max_memory.saturating_sub(self.waiting);
+        match queued {
+            _ if !self.is_tight() => usize::MAX,
+            0 if left > self.reserve() / 8 => SMALL_READ,
+            _ => 0,
+        }
+    }
+
+    fn reserve(&self) -> usize {
+        RESERVE.min(self.limits.max_memory / 4)
     }
 
     /// Whether a connection owes so much that it must not be read.
     pub(crate) fn is_over(&mut self, slot: u32) -> bool {
-        let (high_water, tight) = (self.high_water(), self.is_tight());
+        let high_water = self.high_water();
         let Some(connection) = self.connections.get(slot) else { return false };
         let queued = connection.queued();
         let low_water = if connection.full { high_water / 2 } else { high_water };
-        let over = queued > 0 && queued >= low_water || tight && connection.full;
+        let held = connection.full && self.allowance(queued) == 0;
+        let over = queued > 0 && queued >= low_water || held;
         self.squeezed |= over && high_water < self.limits.high_water;
         over
     }

@@ -198,6 +198,7 @@ impl<H: ConnectionHandler, K: Kernel> Reactor<H, K> {
             return connection.gone(connection.why);
         }
         connection.phase = Phase::Lingering;
+        connection.read_at_end = 0;
         connection.last = now;
         connection.stalled_since = now;
         if let Err(errno) = self.kernel.shutdown(&connection.fd) {

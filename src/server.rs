@@ -182,6 +182,11 @@ impl<H: ConnectionHandler, K: Kernel> Server<H, K> {
         self.reactor.turn()
     }
 
+    /// Whether the next turn waits for an event, for nothing is left to do.
+    pub fn is_idle(&self) -> bool {
+        self.reactor.work.is_empty()
+    }
+
     /// What the server did, once [`turn`](Server::turn) has said that it is over.
     ///
     /// # Errors

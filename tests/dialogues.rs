@@ -248,9 +248,7 @@ fn once() {
     others.iter_mut().for_each(Client::expect_end);
     drop(others);
     drop(client);
-    assert_eq!(server.wait(), Some(0));
-    let due = format!("listening on {}\nThe message was: hello\n", server.addresses[0]);
-    assert_eq!(server.stdout(), due);
+    assert_once(server, "hello");
 }
 
 #[test] // once: a client that leaves without a message is waited past; a rest at the end is a message

@@ -253,7 +253,7 @@ fn stop_under_load(after: usize) {
     let answers = AtomicUsize::new(0);
     let talk = || {
         // A client that cannot connect any more has found the door closed: the end.
-        while let Ok(mut client) = Client::try_to(&address) {
+        while let Ok(mut client) = Client::at_once_to(&address) {
             for round in 0..3 {
                 let line = format!("round {round}\n");
                 if client.try_send(&line).is_err() {
@@ -322,29 +322,31 @@ fn stop_and_restart_on_one_port() {
 
 // ---- full tables and full memory -------------------------------------------------
 
-#[test] // EMFILE while it runs: one log line, no spin, nobody lost; healed, all are served
+#[test] // EMFILE while it runs: a log line an episode, no spin, nobody lost; healed, all are served
 fn out_of_descriptors() {
     let server = Server::start(&[]);
     let mut first = server.client();
     first.ask("in\n");
-    for episode in 1..=2 {
+    let told = || server.logs().matches("EMFILE").count();
+    for episode in 1..=3 {
         let open = server.descriptors();
         server.limit_descriptors(open + 3);
         let mut clients = server.clients(8);
         clients.iter_mut().for_each(|client| client.send("let me in\n"));
         clients[..3].iter_mut().for_each(|client| client.expect(thanks("let me in\n")));
-        until("a word in the log", || server.logs().matches("EMFILE").count() == episode);
+        until("a word in the log", || told() > 0);
         let (ticks, _) = server.spends(2 * SECOND);
         assert!(ticks <= 4, "{ticks} ticks in 2 s");
         first.ask("undisturbed\n");
-        assert_eq!(server.logs().matches("EMFILE").count(), episode, "{}", server.logs());
-
-        drop(clients.remove(0)); // one leaves, one comes in
-        clients[2].expect(thanks("let me in\n"));
+        for _ in 0..2 {
+            drop(clients.remove(0)); // one leaves, one comes in, and it is full again
+            clients[2].expect(thanks("let me in\n"));
+        }
         server.limit_descriptors(1000);
         clients[3..].iter_mut().for_each(|client| client.expect(thanks("let me in\n")));
         drop(clients);
         until("every descriptor to be closed", || server.descriptors() == open);
+        assert!(told() <= episode, "episode {episode}: {}", server.logs());
     }
 }
 

@@ -27,6 +27,7 @@ use support::{
 };
 
 /// A start that failed: exit 2, one line on stderr, nothing on stdout.
+#[track_caller]
 fn assert_refused(args: &[&str], finished: &Finished, needles: &[&str]) {
     let Finished { code, stdout, stderr } = finished;
     assert_eq!(*code, Some(2), "{args:?}: {stderr}");
@@ -39,11 +40,13 @@ fn assert_refused(args: &[&str], finished: &Finished, needles: &[&str]) {
 }
 
 /// A start with these arguments fails, and its error says all of these.
+#[track_caller]
 fn refuses(args: &[&str], needles: &[&str]) {
     assert_refused(args, &run(args), needles);
 }
 
 /// A client is answered, in full.
+#[track_caller]
 fn serves(address: &str) {
     let mut client = eventually("a server", || Client::try_to(address).ok());
     client.ask("hello\n");
@@ -590,6 +593,7 @@ fn too_few_descriptors() {
 // ---- stdin, stdout, stderr -------------------------------------------------------
 
 /// Starts it with its streams in this state, and it serves, and ends, as always.
+#[track_caller]
 fn serves_after(prelude: &str, args: &[&str]) {
     let scratch = Scratch::new();
     let mut server = Server::spawn(prelude, &[&["-l", &scratch.unix("s")], args].concat());
@@ -695,7 +699,7 @@ fn narration() {
     let told = |start: &str, parts: &[&str]| {
         let fits = |line: &&str| {
             line.starts_with(start)
-                && line.contains(") = ")
+                && line.contains(" = ")
                 && parts.iter().all(|part| line.contains(part))
         };
         assert!(logs.lines().any(|line| fits(&line)), "no {start} with {parts:?} in {logs}");

@@ -9,7 +9,7 @@ use super::{DRAIN_BYTES, Reactor};
 use crate::connection::{LINGER_BYTES, Phase};
 use crate::handler::{CloseReason, ConnectionHandler};
 use crate::kernel::{self, Kernel};
-use crate::net::Conn;
+use crate::net::{Conn, SMALL_READ};
 use crate::reaction::{Call, Reaction, reaction};
 
 impl<H: ConnectionHandler, K: Kernel> Reactor<H, K> {
@@ -82,9 +82,10 @@ impl<H: ConnectionHandler, K: Kernel> Reactor<H, K> {
         let Some(connection) = self.net.connections.get(slot) else { return };
         let hangup = mask & (kernel::ERR | kernel::HUP) != 0;
         if mask & kernel::IN != 0 || hangup {
+            let allowance = self.net.allowance(connection.queued());
             match connection.phase {
-                Phase::Open if self.net.is_tight() && !hangup => self.net.hold_back(slot),
-                Phase::Open => self.read(slot, hangup),
+                Phase::Open if allowance == 0 && !hangup => self.net.hold_back(slot),
+                Phase::Open => self.read(slot, allowance.max(SMALL_READ), hangup),
                 Phase::Closing | Phase::Lingering => self.discard(slot, hangup),
                 Phase::Broken | Phase::Gone => {}
             }
@@ -96,9 +97,11 @@ impl<H: ConnectionHandler, K: Kernel> Reactor<H, K> {
 
     /// Reads an open connection. On a hang-up it reads too, though it be paused: the
     /// kernel would report the hang-up for ever, and bytes may stand before it.
-    fn read(&mut self, slot: u32, hangup: bool) {
+    fn read(&mut self, slot: u32, allowance: usize, hangup: bool) {
         let Some(connection) = self.net.connections.get_mut(slot) else { return };
-        let received = self.kernel.recv(&connection.fd, &mut self.input);
+        let length = self.input.len().min(allowance);
+        let Some(input) = self.input.get_mut(..length) else { return };
+        let received = self.kernel.recv(&connection.fd, input);
         self.received(slot, received, hangup);
     }
 
@@ -114,6 +117,7 @@ impl<H: ConnectionHandler, K: Kernel> Reactor<H, K> {
                         connection.reoffer |= !connection.input.is_empty();
                     }
                 });
+                self.step(slot); // most often the end can be told, and the connection freed, at once
             }
             Ok(n) => {
                 self.net.change(slot, |connection| {

@@ -163,7 +163,7 @@ impl<H: ConnectionHandler, K: Kernel> Reactor<H, K> {
     pub(super) fn begin_drain(&mut self) {
         self.net.draining = true;
         let why = self.end.signal.map_or("asked to", Signal::as_str);
-        log::info!("stopping ({why}), {} connections open", self.net.connections.len());
+        log::info!("stopping ({why}), {} open", self.net.connections.len());
         self.handler.on_shutdown(&mut self.net);
         for listener in &mut self.listeners {
             listener.refuse_new(&mut self.kernel);

@@ -52,6 +52,7 @@ pub fn pattern(length: usize) -> Vec<u8> {
 }
 
 /// Asks until it gets something.
+#[track_caller]
 pub fn eventually<T>(what: &str, mut look: impl FnMut() -> Option<T>) -> T {
     let deadline = Instant::now() + PATIENCE;
     loop {
@@ -64,6 +65,7 @@ pub fn eventually<T>(what: &str, mut look: impl FnMut() -> Option<T>) -> T {
 }
 
 /// Waits until the condition holds.
+#[track_caller]
 pub fn until(what: &str, mut holds: impl FnMut() -> bool) {
     eventually(what, || holds().then_some(()));
 }
@@ -234,10 +236,12 @@ impl Server {
     }
 
     /// A client of the first listener.
+    #[track_caller]
     pub fn client(&self) -> Client {
         Client::to(&self.addresses[0])
     }
 
+    #[track_caller]
     pub fn clients(&self, count: usize) -> Vec<Client> {
         (0..count).map(|_| self.client()).collect()
     }
@@ -258,6 +262,7 @@ impl Server {
     }
 
     /// Waits for the end: the exit status, `None` if a signal killed it.
+    #[track_caller]
     pub fn wait(&mut self) -> Option<i32> {
         let status = eventually("the server to end", || self.child.try_wait().unwrap());
         self.stdout.finish();
@@ -266,6 +271,7 @@ impl Server {
     }
 
     /// SIGTERM, and the exit status.
+    #[track_caller]
     pub fn stop(&mut self) -> Option<i32> {
         self.signal(Signal::SIGTERM);
         self.wait()
@@ -326,6 +332,7 @@ impl Server {
     }
 
     /// Waits until nothing happens in the server any more.
+    #[track_caller]
     pub fn settle(&self) {
         until("the server to come to rest", || self.spends(Duration::from_millis(100)) == (0, 0));
     }
@@ -375,6 +382,12 @@ impl Client {
         Ok(Client::over(stream))
     }
 
+    /// Connects within a time so short that a SYN that was dropped is not sent again.
+    pub fn at_once_to(address: &str) -> io::Result<Client> {
+        let address = address.parse().unwrap();
+        TcpStream::connect_timeout(&address, Duration::from_millis(200)).map(Client::over)
+    }
+
     /// Connects from another address of this machine, such as 127.0.0.2.
     pub fn from(source: Ipv4Addr, address: &str) -> Client {
         let kind = (AddressFamily::Inet, SockType::Stream, SockFlag::SOCK_CLOEXEC);
@@ -407,25 +420,29 @@ impl Client {
         self.stream.get_mut().write_all(bytes.as_ref())
     }
 
+    #[track_caller]
     pub fn send(&mut self, bytes: impl AsRef<[u8]>) {
-        self.try_send(bytes).unwrap();
+        in_time(self.try_send(bytes));
     }
 
     /// Reads as many bytes as are expected, and they must be these.
+    #[track_caller]
     pub fn expect(&mut self, bytes: impl AsRef<[u8]>) {
         let mut got = vec![0; bytes.as_ref().len()];
-        self.stream.read_exact(&mut got).unwrap();
+        in_time(self.stream.read_exact(&mut got));
         assert_same(&got, bytes.as_ref());
     }
 
     /// Reads a line, with its ending.
+    #[track_caller]
     pub fn line(&mut self) -> String {
         let mut line = String::new();
-        self.stream.read_line(&mut line).unwrap();
+        in_time(self.stream.read_line(&mut line));
         line
     }
 
     /// Sends to a `greet` server and reads its thanks.
+    #[track_caller]
     pub fn ask(&mut self, line: &str) {
         self.send(line);
         self.expect(thanks(line));
@@ -440,6 +457,7 @@ impl Client {
     }
 
     /// Reads to the server's FIN.
+    #[track_caller]
     pub fn rest(&mut self) -> Vec<u8> {
         let mut bytes = Vec::new();
         if let Err(error) = self.stream.read_to_end(&mut bytes) {
@@ -449,16 +467,19 @@ impl Client {
     }
 
     /// Reads to the server's FIN, and what comes before it must be this.
+    #[track_caller]
     pub fn expect_rest(&mut self, bytes: impl AsRef<[u8]>) {
         assert_same(&self.rest(), bytes.as_ref());
     }
 
     /// FIN, and not a byte before it.
+    #[track_caller]
     pub fn expect_end(&mut self) {
         self.expect_rest("");
     }
 
     /// Reads to the server's reset: the bytes before it.
+    #[track_caller]
     pub fn until_reset(&mut self) -> Vec<u8> {
         let mut bytes = Vec::new();
         let end = self.stream.read_to_end(&mut bytes).map_err(|error| error.kind());
@@ -467,6 +488,7 @@ impl Client {
     }
 
     /// Nothing comes for a while, no byte and no end.
+    #[track_caller]
     pub fn expect_silence(&mut self, span: Duration) {
         self.stream.get_ref().set_read_timeout(Some(span)).unwrap();
         let got = self.some(100).map_err(|error| error.kind());
@@ -476,6 +498,7 @@ impl Client {
 
     /// Sends pieces of `bytes`, again and again, until nobody takes any for 200 ms,
     /// or `most` are sent: how many were.
+    #[track_caller]
     pub fn stuff(&mut self, bytes: &[u8], most: usize) -> usize {
         let brief = Some(Duration::from_millis(200));
         self.stream.get_ref().set_write_timeout(brief).unwrap();
@@ -504,6 +527,16 @@ impl Client {
     }
 }
 
+#[track_caller]
+fn in_time<T>(result: io::Result<T>) -> T {
+    match result {
+        Ok(value) => value,
+        Err(error) if error.kind() == ErrorKind::WouldBlock => panic!("stuck for {PATIENCE:?}"),
+        Err(error) => panic!("{error}"),
+    }
+}
+
+#[track_caller]
 fn assert_same(got: &[u8], due: &[u8]) {
     let common = got.iter().zip(due).take_while(|(got, due)| got == due).count();
     let at = |bytes: &[u8]| format!("{} of {}", show(&bytes[common..]), bytes.len());

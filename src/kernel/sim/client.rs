@@ -1,6 +1,6 @@
 //! The other side: clients, as a test plays them.
 
-use super::stream::EndId;
+use super::stream::{EndId, Streams};
 use super::{Errno, Peer, Result, Simulated};
 
 /// A client of a server on a [`Simulated`] kernel. Dropped, it closes.
@@ -12,7 +12,8 @@ use super::{Errno, Peer, Result, Simulated};
 #[derive(Debug)]
 pub struct Client {
     kernel: Simulated,
-    end: EndId,
+    /// Its end of the connection, until it closes.
+    end: Option<EndId>,
     address: Peer,
     eof: bool,
     reset: bool,
@@ -21,7 +22,7 @@ pub struct Client {
 
 impl Client {
     pub(super) fn new(kernel: Simulated, end: EndId, address: Peer) -> Client {
-        Client { kernel, end, address, eof: false, reset: false, error: None }
+        Client { kernel, end: Some(end), address, eof: false, reset: false, error: None }
     }
 
     /// Its address, as accept4 tells it to the server.
@@ -32,12 +33,14 @@ impl Client {
     /// Whether the server's kernel has answered: the connection is in the accept queue or
     /// beyond. It is not while that queue is full, or SYNs are dropped.
     pub fn established(&self) -> bool {
-        self.kernel.world().streams.get(self.end).is_some_and(|end| end.established())
+        let world = self.kernel.world();
+        let end = self.end.and_then(|end| world.streams.get(end));
+        end.is_some_and(|end| end.established())
     }
 
     /// Sends; how many bytes found room. 0 if none did, or nobody takes them any more.
     pub fn send(&mut self, bytes: &[u8]) -> usize {
-        let result = self.kernel.client(|world| world.streams.send(self.end, bytes));
+        let result = self.with(|streams, end| streams.send(end, bytes));
         self.noted(result).unwrap_or_default()
     }
 
@@ -53,7 +56,7 @@ impl Client {
         while received.len() < most {
             let size = buffer.len().min(most - received.len());
             let place = buffer.get_mut(..size).unwrap_or_default();
-            let result = self.kernel.client(|world| world.streams.recv(self.end, place));
+            let result = self.with(|streams, end| streams.recv(end, place));
             match self.noted(result) {
                 Some(0) => {
                     self.eof |= !self.reset && self.error != Some(Errno::ECONNREFUSED);
@@ -68,24 +71,25 @@ impl Client {
 
     /// Ends its sending direction: the server reads to the end of what was sent.
     pub fn shutdown(&mut self) {
-        let _ = self.kernel.client(|world| world.streams.shutdown(self.end));
+        let _ = self.with(Streams::shutdown);
     }
 
     /// Closes. The connection is reset if something was not read, as Linux does.
     /// Nothing can be done with the client any more, and nothing learnt.
     pub fn close(&mut self) {
-        self.kernel.client(|world| world.streams.close(self.end, false));
+        if let Some(end) = self.end.take() {
+            self.kernel.client(|world| world.streams.close(end, false));
+        }
     }
 
     /// Closes with a reset, as SO_LINGER with 0 seconds makes Linux do. A Unix socket
     /// just closes.
     pub fn reset(&mut self) {
-        self.kernel.client(|world| {
-            if let Some(end) = world.streams.get_mut(self.end) {
-                end.options.reset_on_close = true;
-            }
-            world.streams.close(self.end, false);
+        let _ = self.with(|streams, end| {
+            streams.get_mut(end).ok_or(Errno::EBADF)?.options.reset_on_close = true;
+            Ok(())
         });
+        self.close();
     }
 
     /// Whether [`recv`](Client::recv) came to an orderly end.
@@ -102,6 +106,12 @@ impl Client {
     /// after close.
     pub fn error(&self) -> Option<Errno> {
         self.error
+    }
+
+    /// Does something with its end.
+    fn with<T>(&self, act: impl FnOnce(&mut Streams, EndId) -> Result<T>) -> Result<T> {
+        let end = self.end.ok_or(Errno::EBADF)?;
+        self.kernel.client(|world| act(&mut world.streams, end))
     }
 
     fn noted<T>(&mut self, result: Result<T>) -> Option<T> {

@@ -12,8 +12,6 @@ use super::{
     SocketOption, Wait,
 };
 
-/// The first descriptor: 0 to 2 are the terminal's.
-const FIRST: i32 = 3;
 /// The ports handed out for port 0 and to clients (ip_local_port_range).
 const EPHEMERAL: std::ops::RangeInclusive<u16> = 32768..=60999;
 /// Each eventfd counts up to one less than this (eventfd(2)).
@@ -65,15 +63,26 @@ struct Door {
     syns: VecDeque<EndId>,
 }
 
+impl Door {
+    fn is_full(&self) -> bool {
+        self.queue.len() > self.backlog
+    }
+}
+
 /// What a descriptor stands for. There is no dup and no fork here, so each of
 /// these belongs to exactly one descriptor, and goes with it.
 enum Entry {
+    /// One of the three that a process is born with.
+    Terminal,
     Socket(Socket),
     Stream(EndId),
     Epoll(Epoll),
     Counter(u64),
     Signals(BTreeSet<Signal>),
-    Timer { deadline: Option<u64>, expired: bool },
+    Timer {
+        deadline: Option<u64>,
+        expired: bool,
+    },
 }
 
 /// An epoll set, as the kernel has it: what is watched, and the list of those that
@@ -104,6 +113,7 @@ struct Inode {
 
 /// Everything there is.
 pub(super) struct World {
+    /// By number.
     table: Vec<Option<Entry>>,
     /// The epoll sets among the descriptors.
     epolls: Vec<i32>,
@@ -126,7 +136,7 @@ pub(super) struct World {
 impl World {
     pub(super) fn new(seed: u64) -> World {
         World {
-            table: Vec::new(),
+            table: vec![Some(Entry::Terminal), Some(Entry::Terminal), Some(Entry::Terminal)],
             epolls: Vec::new(),
             limit: (1024, 4096),
             streams: Streams::default(),
@@ -167,17 +177,17 @@ impl World {
     // ---- the table
 
     fn entry(&self, number: i32) -> Result<&Entry> {
-        let index = usize::try_from(number - FIRST).map_err(|_| Errno::EBADF)?;
-        self.table.get(index).and_then(Option::as_ref).ok_or(Errno::EBADF)
+        let entry = usize::try_from(number).ok().and_then(|index| self.table.get(index));
+        entry.and_then(Option::as_ref).ok_or(Errno::EBADF)
     }
 
-    fn entry_mut(&mut self, fd: &Fd) -> Result<&mut Entry> {
-        let index = usize::try_from(fd.number() - FIRST).map_err(|_| Errno::EBADF)?;
-        self.table.get_mut(index).and_then(Option::as_mut).ok_or(Errno::EBADF)
+    fn entry_mut(&mut self, number: i32) -> Result<&mut Entry> {
+        let entry = usize::try_from(number).ok().and_then(|index| self.table.get_mut(index));
+        entry.and_then(Option::as_mut).ok_or(Errno::EBADF)
     }
 
     fn socket_mut(&mut self, fd: &Fd) -> Result<&mut Socket> {
-        match self.entry_mut(fd)? {
+        match self.entry_mut(fd.number())? {
             Entry::Socket(socket) => Ok(socket),
             Entry::Stream(_) => Err(Errno::EINVAL),
             _ => Err(Errno::ENOTSOCK),
@@ -186,7 +196,7 @@ impl World {
 
     /// All open descriptors.
     fn open(&self) -> impl Iterator<Item = (i32, &Entry)> {
-        (FIRST..).zip(&self.table).filter_map(|(fd, entry)| Some((fd, entry.as_ref()?)))
+        (0..).zip(&self.table).filter_map(|(fd, entry)| Some((fd, entry.as_ref()?)))
     }
 
     /// The listening sockets.
@@ -198,28 +208,33 @@ impl World {
     }
 
     /// The number the next descriptor will have: the lowest that is free.
-    fn lowest_free(&self) -> Result<i32> {
+    fn lowest_free(&self) -> Result<usize> {
         let free = self.table.iter().position(Option::is_none).unwrap_or(self.table.len());
-        let number = FIRST.saturating_add(i32::try_from(free).unwrap_or(i32::MAX));
-        if number as u64 >= self.limit.0 { Err(Errno::EMFILE) } else { Ok(number) }
+        if free as u64 >= self.limit.0 {
+            return Err(Errno::EMFILE);
+        }
+        Ok(free)
     }
 
     fn install(&mut self, entry: Entry) -> Result<Fd> {
-        let number = self.lowest_free()?;
-        match self.table.get_mut((number - FIRST) as usize) {
-            Some(free) => *free = Some(entry),
+        let free = self.lowest_free()?;
+        let number = i32::try_from(free).map_err(|_| Errno::EMFILE)?;
+        match self.table.get_mut(free) {
+            Some(place) => *place = Some(entry),
             None => self.table.push(Some(entry)),
         }
         Fd::new(number).ok_or(Errno::EMFILE)
     }
 
     pub(super) fn descriptors(&self) -> usize {
-        self.open().count()
+        self.open().filter(|(_, entry)| !matches!(entry, Entry::Terminal)).count()
     }
 
     pub(super) fn close(&mut self, number: i32) -> Result<()> {
-        self.entry(number)?;
-        let entry = self.table.get_mut((number - FIRST) as usize).and_then(Option::take);
+        let entry = std::mem::replace(self.entry_mut(number)?, Entry::Terminal);
+        if let Some(place) = self.table.get_mut(number as usize) {
+            *place = None;
+        }
         self.epolls.retain(|&epoll| epoll != number);
         self.each_epoll(|epoll| {
             if epoll.watched.remove(&number).is_some_and(|watch| watch.listed) {
@@ -227,8 +242,8 @@ impl World {
             }
         });
         match entry {
-            Some(Entry::Stream(end)) => self.streams.close(end, false),
-            Some(Entry::Socket(Socket { door: Some(door), .. })) => {
+            Entry::Stream(end) => self.streams.close(end, false),
+            Entry::Socket(Socket { door: Some(door), .. }) => {
                 door.queue.into_iter().for_each(|end| self.streams.close(end, true));
                 door.syns.into_iter().for_each(|end| self.streams.refuse(end));
             }
@@ -286,7 +301,7 @@ impl World {
 
     pub(super) fn setsockopt(&mut self, fd: &Fd, option: SocketOption) -> Result<()> {
         use SocketOption as O;
-        let (family, bound, options) = match self.entry_mut(fd)? {
+        let (family, bound, options) = match self.entry_mut(fd.number())? {
             Entry::Socket(s) => (s.family, s.local.is_some(), &mut s.options),
             &mut Entry::Stream(end) => {
                 let end = self.streams.get_mut(end).ok_or(Errno::EBADF)?;
@@ -317,7 +332,7 @@ impl World {
     }
 
     pub(super) fn fchmod(&mut self, fd: &Fd, mode: u32) -> Result<()> {
-        match self.entry_mut(fd)? {
+        match self.entry_mut(fd.number())? {
             Entry::Socket(socket) => socket.mode = mode & 0o7777,
             Entry::Stream(_) => {}
             _ => return Err(Errno::EOPNOTSUPP),
@@ -342,7 +357,7 @@ impl World {
                 }
                 Address::Tcp(self.local_address(*wanted, socket.options.reuse_address)?)
             }
-            (Family::V4, _) => return Err(Errno::EAFNOSUPPORT),
+            (Family::V4, _) | (Family::V6, Address::Unix(_)) => return Err(Errno::EAFNOSUPPORT),
             _ => return Err(Errno::EINVAL),
         };
         if socket.local.is_some() {
@@ -448,24 +463,32 @@ impl World {
 
     /// The server connects: as a client, but with a descriptor.
     pub(super) fn connect(&mut self, fd: &Fd, address: &Address) -> Result<()> {
-        let socket = match self.entry(fd.number())? {
-            Entry::Socket(Socket { door: Some(_), family, .. }) => {
+        let (family, options, state) = match self.entry(fd.number())? {
+            Entry::Socket(Socket { family, options, door, .. }) => {
                 let unix = *family == Family::Unix;
-                return Err(if unix { Errno::EINVAL } else { Errno::EISCONN });
+                let state = if unix { Errno::EINVAL } else { Errno::EISCONN };
+                (*family, *options, door.as_ref().map(|_| state))
             }
-            Entry::Socket(socket) => socket.clone(),
-            &Entry::Stream(end) => {
-                let connecting = self.streams.connecting(end);
-                return Err(if connecting { Errno::EALREADY } else { Errno::EISCONN });
+            &Entry::Stream(id) => {
+                let end = self.streams.get(id).ok_or(Errno::EBADF)?;
+                let connecting = self.streams.connecting(id);
+                let state = if connecting { Errno::EALREADY } else { Errno::EISCONN };
+                (Family::of(&end.local), end.options, Some(state))
             }
             _ => return Err(Errno::ENOTSOCK),
         };
-        if socket.family != Family::of(address) {
-            let v4 = socket.family == Family::V4;
+        if family != Family::of(address) {
+            let v4 = family == Family::V4;
             return Err(if v4 { Errno::EAFNOSUPPORT } else { Errno::EINVAL });
         }
-        let id = self.begin(address, None, socket.options)?;
-        *self.entry_mut(fd)? = Entry::Stream(id);
+        if family == Family::Unix {
+            self.find_door(address)?; // the path is looked at first
+        }
+        if let Some(state) = state {
+            return Err(state);
+        }
+        let id = self.begin(address, None, options)?;
+        *self.entry_mut(fd.number())? = Entry::Stream(id);
         if let Some(end) = self.streams.get_mut(id) {
             end.fd = Some(fd.number());
         }
@@ -488,21 +511,26 @@ impl World {
         self.begin(address, name, Options::default())
     }
 
-    /// Who listens at an address.
+    /// Who listens at an address. Nobody is no error with TCP: it shows later.
     fn find_door(&self, address: &Address) -> Result<Option<i32>> {
-        let inode = match address {
-            Address::Tcp(_) => 0,
+        match address {
+            Address::Tcp(address) => {
+                let mut doors = self.doors();
+                let door =
+                    doors.find(|(_, s)| s.local.as_ref().is_some_and(|l| overlap(l, *address)));
+                Ok(door.map(|(fd, _)| fd))
+            }
             Address::Unix(path) => {
                 check_path(path)?;
-                self.files.get(path).ok_or(Errno::ENOENT)?.number
+                let inode = self.files.get(path).ok_or(Errno::ENOENT)?.number;
+                let door = self.doors().find(|(_, socket)| socket.inode == inode);
+                let (fd, socket) = door.ok_or(Errno::ECONNREFUSED)?;
+                if socket.door.as_ref().is_some_and(Door::is_full) {
+                    return Err(Errno::EAGAIN);
+                }
+                Ok(Some(fd))
             }
-        };
-        let door = self.doors().find(|(_, door)| match (address, &door.local) {
-            (Address::Tcp(address), Some(local)) => overlap(local, *address),
-            (Address::Unix(_), _) => door.inode == inode,
-            (_, None) => false,
-        });
-        Ok(door.map(|(fd, _)| fd))
+        }
     }
 
     fn begin(
@@ -528,16 +556,8 @@ impl World {
             }
             Address::Unix(_) => (Address::Unix(PathBuf::new()), Peer::Unix),
         };
-        let inherited = match door.and_then(|door| self.door(door)) {
-            Some((options, door)) => {
-                if matches!(address, Address::Unix(_)) && door.queue.len() > door.backlog {
-                    return Err(Errno::EAGAIN);
-                }
-                options
-            }
-            None if matches!(address, Address::Unix(_)) => return Err(Errno::ECONNREFUSED),
-            None => Options::default(),
-        };
+        let inherited = door.and_then(|door| self.door(door)).map(|(options, _)| options);
+        let inherited = inherited.unwrap_or_default();
         let other_name = match address {
             Address::Tcp(address) => Peer::Tcp(*address),
             Address::Unix(_) => Peer::Unix,
@@ -559,8 +579,7 @@ impl World {
     }
 
     fn door(&mut self, number: i32) -> Option<(Options, &mut Door)> {
-        let index = usize::try_from(number - FIRST).ok()?;
-        match self.table.get_mut(index)?.as_mut()? {
+        match self.entry_mut(number).ok()? {
             Entry::Socket(Socket { options, door: Some(door), .. }) => Some((*options, door)),
             _ => None,
         }
@@ -570,7 +589,7 @@ impl World {
     /// takes them and there is room: `backlog` and one more.
     fn admit(&mut self, number: i32) {
         while let Some((options, door)) = self.door(number) {
-            if options.drop_syn || door.queue.len() > door.backlog {
+            if options.drop_syn || door.is_full() {
                 return;
             }
             let Some(syn) = door.syns.pop_front() else {
@@ -660,7 +679,7 @@ impl World {
     }
 
     pub(super) fn timerfd_settime(&mut self, fd: &Fd, at: Option<u64>) -> Result<()> {
-        match self.entry_mut(fd)? {
+        match self.entry_mut(fd.number())? {
             Entry::Timer { deadline, expired } => (*deadline, *expired) = (at, false),
             _ => return Err(Errno::EINVAL),
         }
@@ -669,7 +688,7 @@ impl World {
     }
 
     pub(super) fn read_counter(&mut self, fd: &Fd) -> Result<u64> {
-        let read = match self.entry_mut(fd)? {
+        let read = match self.entry_mut(fd.number())? {
             Entry::Counter(count) => std::mem::take(count),
             Entry::Timer { expired, .. } => u64::from(std::mem::take(expired)),
             _ => return Err(Errno::EINVAL),
@@ -681,7 +700,7 @@ impl World {
     }
 
     pub(super) fn write_counter(&mut self, fd: &Fd) -> Result<()> {
-        match self.entry_mut(fd)? {
+        match self.entry_mut(fd.number())? {
             Entry::Counter(COUNTER_FULL) => return Err(Errno::EAGAIN),
             Entry::Counter(count) => *count += 1,
             _ => return Err(Errno::EINVAL),
@@ -703,7 +722,7 @@ impl World {
     /// Moves the clock, and expires the timers that this reaches.
     pub(super) fn move_clock(&mut self, now: u64) {
         self.now = now;
-        for (number, entry) in (FIRST..).zip(&mut self.table) {
+        for (number, entry) in (0..).zip(&mut self.table) {
             if let Some(Entry::Timer { deadline, expired }) = entry
                 && deadline.is_some_and(|deadline| deadline <= now)
             {
@@ -739,16 +758,14 @@ impl World {
             Ok(Entry::Counter(count)) => when(*count > 0, IN) | when(*count < COUNTER_FULL, OUT),
             Ok(Entry::Signals(set)) => when(!self.pending.is_disjoint(set), IN),
             Ok(Entry::Timer { expired, .. }) => when(*expired, IN),
-            Ok(Entry::Epoll(_)) | Err(_) => 0,
+            Ok(Entry::Epoll(_) | Entry::Terminal) | Err(_) => 0,
         }
     }
 
     fn epoll_mut(&mut self, number: i32) -> Result<&mut Epoll> {
-        let index = usize::try_from(number - FIRST).map_err(|_| Errno::EBADF)?;
-        match self.table.get_mut(index).and_then(Option::as_mut) {
-            Some(Entry::Epoll(epoll)) => Ok(epoll),
-            Some(_) => Err(Errno::EINVAL),
-            None => Err(Errno::EBADF),
+        match self.entry_mut(number)? {
+            Entry::Epoll(epoll) => Ok(epoll),
+            _ => Err(Errno::EINVAL),
         }
     }
 

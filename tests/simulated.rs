@@ -1,0 +1,516 @@
+//! The whole server under the simulated kernel: what is hard to bring about with
+//! real sockets, and exact where those are not. No test here can be slow or unlucky.
+#![cfg(feature = "sim")]
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
+
+use std::time::Duration;
+use threadbare::handlers::{Echo, Framing, Greet};
+use threadbare::kernel::sim::{At, Client, Method, Short, Simulated, Times};
+use threadbare::{
+    Address, CloseReason, Conn, ConnId, ConnectionHandler, Errno, Limits, Net, Server, Signal,
+    Summary,
+};
+
+/// A server in a simulated world.
+struct World<H: ConnectionHandler> {
+    sim: Simulated,
+    server: Server<H, Simulated>,
+    running: bool,
+}
+
+impl<H: ConnectionHandler> World<H> {
+    fn new(handler: H, limits: Limits) -> World<H> {
+        World::on(Simulated::new(1), handler, limits).unwrap()
+    }
+
+    fn on(sim: Simulated, handler: H, limits: Limits) -> Result<World<H>, threadbare::Error> {
+        let builder = Server::builder(handler).kernel(sim.clone()).limits(limits);
+        let server = builder.own_process(true).bind("127.0.0.1:80")?;
+        Ok(World { sim, server, running: true })
+    }
+
+    fn address(&self) -> Address {
+        self.server.addresses()[0].clone()
+    }
+
+    fn client(&self) -> Client {
+        self.sim.connect(&self.address()).unwrap()
+    }
+
+    /// One turn. What makes the loop fail ends the server, as it would end the program.
+    fn turn(&mut self) {
+        self.running = self.server.turn().unwrap_or(false);
+    }
+
+    /// Lets the server do all it can do without time passing. Bounded: it must come to rest.
+    fn rest(&mut self) {
+        for _ in 0..10_000 {
+            if !self.running || !self.sim.is_ready() && self.server.is_idle() {
+                return;
+            }
+            self.turn();
+        }
+        panic!("the server spins");
+    }
+
+    /// Lets time pass, as much as it takes until no timer is armed or `limit` is reached.
+    fn pass(&mut self, limit: Duration) {
+        let end = self.sim.now() + limit.as_nanos() as u64;
+        self.rest();
+        while self.running && self.sim.armed().is_some_and(|at| at <= end) {
+            self.turn();
+            self.rest();
+        }
+        self.sim.advance(Duration::from_nanos(end.saturating_sub(self.sim.now())));
+        self.rest();
+    }
+
+    /// Says something and returns the answer.
+    fn ask(&mut self, client: &mut Client, words: &[u8]) -> Vec<u8> {
+        assert_eq!(client.send(words), words.len());
+        self.rest();
+        client.recv()
+    }
+
+    /// Stops the server as SIGTERM does, however long that takes, and checks that it
+    /// leaves nothing behind.
+    fn stop(mut self) -> Summary {
+        assert!(self.sim.signal(Signal::SIGTERM));
+        self.end()
+    }
+
+    fn end(&mut self) -> Summary {
+        self.pass(Duration::from_secs(3_600));
+        assert!(!self.running, "it did not stop");
+        let summary = self.server.finish().unwrap();
+        let closed: u64 = summary.counters.closed.iter().sum();
+        assert_eq!(summary.counters.accepted, closed, "{summary}");
+        assert_eq!(summary.counters.bugs, 0, "{summary}");
+        summary
+    }
+}
+
+fn greet() -> Greet {
+    Greet::new(Framing::Line, 64 << 10)
+}
+
+fn closed(summary: &Summary, why: CloseReason) -> u64 {
+    summary.counters.closed_for(why)
+}
+
+/// One client, from connecting to the end: nine calls, and the descriptors as before.
+#[test]
+fn a_whole_dialogue() {
+    let mut world = World::new(greet(), Limits::default());
+    let before = world.sim.descriptors();
+    world.sim.take_trace();
+    let mut client = world.client();
+    world.rest();
+    assert_eq!(world.ask(&mut client, b"hello\r\n"), b"Thank you for your message hello\r\n");
+    client.close();
+    world.rest();
+    let calls: Vec<&str> = world.sim.trace().iter().map(|call| call.method.name()).collect();
+    let expected = [
+        "epoll_wait",
+        "accept4",
+        "epoll_ctl",
+        "timerfd_settime", // once: it is inherited by the next
+        "epoll_wait",
+        "recv",
+        "send", //
+        "epoll_wait",
+        "recv",
+        "close",
+    ];
+    assert_eq!(calls, expected);
+    assert_eq!(world.sim.descriptors(), before);
+    assert_eq!(closed(&world.stop(), CloseReason::PeerClosed), 1);
+}
+
+/// A peer that has sent its end still gets its answers: lines, the rest, then FIN.
+#[test]
+fn half_close_is_answered() {
+    let mut world = World::new(greet(), Limits::default());
+    let mut client = world.client();
+    client.send(b"one\ntwo");
+    client.shutdown();
+    world.rest();
+    assert_eq!(client.recv(), b"Thank you for your message one\nThank you for your message two\n");
+    assert!(client.saw_eof());
+    assert_eq!(closed(&world.stop(), CloseReason::PeerClosed), 1);
+}
+
+/// What was sent before a reset reaches the handler, and then its end.
+#[test]
+fn bytes_before_a_reset_are_read() {
+    #[derive(Default)]
+    struct Log(Vec<String>);
+    impl ConnectionHandler for Log {
+        type Session = ();
+        fn on_data(&mut self, _: &mut Conn<'_>, _: &mut (), input: &[u8]) -> usize {
+            self.0.push(String::from_utf8_lossy(input).into_owned());
+            input.len()
+        }
+        fn on_eof(&mut self, _: &mut Conn<'_>, _: &mut (), _: &[u8]) {
+            self.0.push("eof".into());
+        }
+        fn on_close(&mut self, _: &mut Net, _: ConnId, _: (), why: CloseReason) {
+            self.0.push(why.to_string());
+        }
+    }
+    let mut world = World::new(Log::default(), Limits::default());
+    let mut client = world.client();
+    world.rest();
+    client.send(b"last words");
+    client.reset();
+    world.rest();
+    assert_eq!(world.server.handler().0, ["last words", "peer reset"]);
+    world.stop();
+}
+
+/// The answer to the last line is lost to a reset, but lines that came behind it are not.
+#[test]
+fn bytes_behind_a_failed_send_are_read() {
+    let mut world = World::new(greet(), Limits::default());
+    let mut client = world.client();
+    world.rest();
+    world.sim.fail(At::Of(Method::Send, 0), Errno::ECONNRESET, Times::Once);
+    client.send(b"first\n");
+    world.rest();
+    assert_eq!(world.sim.count(Method::Send), 1);
+    assert!(world.sim.count(Method::Recv) >= 2, "it read on");
+    assert_eq!(closed(&world.stop(), CloseReason::PeerReset), 1);
+}
+
+/// The rest that a full handler left is offered again, without new bytes, until all is
+/// answered; and memory stays bounded however short the answers' way is.
+#[test]
+fn a_burst_of_empty_lines() {
+    for short in [Short::Full, Short::AtMost(1), Short::Random] {
+        let mut world = World::new(greet(), Limits { max_output: 1 << 20, ..Limits::default() });
+        world.sim.shorten(short);
+        let lines = if short == Short::AtMost(1) { 300 } else { 60_000 };
+        let mut client = world.client();
+        let (mut sent, mut answer) = (0, Vec::new());
+        for _ in 0..100_000 {
+            if sent < lines {
+                sent += client.send(&vec![b'\n'; lines - sent]);
+                if sent == lines {
+                    client.shutdown();
+                }
+            }
+            world.rest();
+            answer.extend(client.recv());
+            if client.saw_eof() {
+                break;
+            }
+        }
+        assert_eq!(answer, b"Thank you for your message \n".repeat(lines), "{short:?}");
+        world.stop();
+    }
+}
+
+/// A message a byte at a time does not extend its own deadline; a peer that takes
+/// nothing is cut off; a quiet one is let go with FIN.
+#[test]
+fn deadlines() {
+    let limits = Limits {
+        idle_timeout: Some(Duration::from_secs(60)),
+        message_timeout: Some(Duration::from_secs(5)),
+        write_timeout: Some(Duration::from_secs(20)),
+        ..Limits::default()
+    };
+    let mut world = World::new(greet(), limits);
+    let (mut slow, mut quiet, mut deaf) = (world.client(), world.client(), world.client());
+    for _ in 0..4 {
+        slow.send(b"x");
+        world.pass(Duration::from_secs(1));
+        assert!(!slow.saw_eof());
+    }
+    slow.send(b"x");
+    world.pass(Duration::from_secs(2));
+    assert_eq!((slow.recv(), slow.saw_eof()), (vec![], true));
+    let flood = vec![b'\n'; 60_000];
+    deaf.send(&flood);
+    world.pass(Duration::from_secs(21));
+    deaf.recv();
+    assert!(deaf.saw_reset(), "a cut answer must not look like a whole one");
+    world.pass(Duration::from_secs(40));
+    quiet.recv();
+    assert!(quiet.saw_eof());
+    let summary = world.stop();
+    for why in [CloseReason::MessageTooSlow, CloseReason::WriteStalled, CloseReason::Idle] {
+        assert_eq!(closed(&summary, why), 1, "{why}: {summary}");
+    }
+}
+
+/// Idle is idle: the timer costs nothing per message, and when all have gone it goes
+/// off once at most.
+#[test]
+fn idle_is_idle() {
+    let mut world = World::new(greet(), Limits::default());
+    for _ in 0..100 {
+        let mut client = world.client();
+        for _ in 0..10 {
+            assert!(!world.ask(&mut client, b"hello\n").is_empty());
+        }
+        client.close();
+    }
+    world.rest();
+    assert_eq!(world.sim.count(Method::TimerfdSettime), 1);
+    let waits = world.sim.count(Method::EpollWait);
+    world.pass(Duration::from_secs(36_000));
+    assert_eq!(world.sim.count(Method::EpollWait), waits + 1);
+    assert_eq!(world.sim.armed(), None);
+    world.stop();
+}
+
+/// A stop answers what was received and what waits in the queue, drops half messages,
+/// and ends everybody with FIN.
+#[test]
+fn a_stop_loses_nothing() {
+    let limits = Limits { max_connections: 2, ..Limits::default() };
+    let mut world = World::new(greet(), limits);
+    let mut clients: Vec<Client> = (0..6).map(|_| world.client()).collect();
+    world.rest();
+    for (number, client) in clients.iter_mut().enumerate() {
+        client.send(format!("{number}\nhalf").as_bytes());
+    }
+    assert!(world.sim.signal(Signal::SIGTERM));
+    for _ in 0..1_000 {
+        world.pass(Duration::from_millis(20));
+        for (number, client) in clients.iter_mut().enumerate() {
+            let answer = client.recv();
+            if !answer.is_empty() {
+                assert_eq!(answer, format!("Thank you for your message {number}\n").as_bytes());
+            }
+            if client.saw_eof() {
+                client.shutdown();
+            }
+        }
+    }
+    assert!(clients.iter().all(|client| client.saw_eof() && !client.saw_reset()));
+    let summary = world.end();
+    assert_eq!((closed(&summary, CloseReason::Shutdown), summary.cut), (6, 0));
+}
+
+/// Who does not finish in time is cut, with a reset, and counted; who merely lingers is not.
+#[test]
+fn the_drain_deadline() {
+    let mut world = World::new(greet(), Limits::default());
+    let (mut deaf, mut lingers) = (world.client(), world.client());
+    deaf.send(&vec![b'\n'; 60_000]);
+    lingers.send(b"hello\n");
+    world.rest();
+    let summary = {
+        assert!(world.sim.signal(Signal::SIGTERM));
+        world.end()
+    };
+    deaf.recv();
+    lingers.recv();
+    assert!(deaf.saw_reset() && lingers.saw_eof());
+    assert_eq!((summary.cut, closed(&summary, CloseReason::DrainDeadline)), (1, 1));
+}
+
+/// At the limit clients wait in the queue, and nothing happens until somebody leaves.
+#[test]
+fn a_full_house() {
+    let mut world = World::new(greet(), Limits { max_connections: 1, ..Limits::default() });
+    let mut first = world.client();
+    world.rest();
+    let mut second = world.client();
+    second.send(b"me too\n");
+    world.rest();
+    assert!(second.recv().is_empty());
+    first.close();
+    world.rest();
+    assert_eq!(second.recv(), b"Thank you for your message me too\n");
+    world.stop();
+}
+
+/// Out of descriptors: one pause, one line, no spinning, nobody lost.
+#[test]
+fn out_of_descriptors() {
+    let mut world = World::new(greet(), Limits::default());
+    world.sim.fail(At::Of(Method::Accept4, 0), Errno::EMFILE, Times::UntilHealed);
+    let mut client = world.client();
+    client.send(b"patience\n");
+    world.pass(Duration::from_secs(10));
+    let tries = world.sim.count(Method::Accept4);
+    assert!((5..20).contains(&tries), "{tries} tries in 10 s");
+    world.sim.heal();
+    world.pass(Duration::from_secs(2));
+    assert_eq!(client.recv(), b"Thank you for your message patience\n");
+    let summary = world.stop();
+    assert_eq!(summary.counters.accept_paused, 1);
+}
+
+/// A paused connection is offered nothing, and what waited comes after resume, first and
+/// whole; a stop waits for it.
+#[test]
+fn pause_and_resume() {
+    struct Slow;
+    impl ConnectionHandler for Slow {
+        type Session = ();
+        fn on_data(&mut self, conn: &mut Conn<'_>, _: &mut (), input: &[u8]) -> usize {
+            conn.write(&input[..1]);
+            conn.pause();
+            conn.set_timer(Some(Duration::from_secs(1)));
+            1
+        }
+        fn on_timer(&mut self, conn: &mut Conn<'_>, _: &mut ()) {
+            conn.write(b".");
+            conn.resume();
+        }
+    }
+    let mut world = World::new(Slow, Limits::default());
+    let mut client = world.client();
+    assert_eq!(world.ask(&mut client, b"abc"), b"a");
+    world.pass(Duration::from_millis(900));
+    assert_eq!(world.ask(&mut client, b"d"), b"");
+    world.pass(Duration::from_millis(200));
+    assert_eq!(client.recv(), b".b");
+    let summary = world.stop();
+    assert_eq!(client.recv(), b".c.d.");
+    assert!(client.saw_eof());
+    assert_eq!(closed(&summary, CloseReason::Shutdown), 1);
+}
+
+/// A paused connection whose peer is gone does not make the loop spin.
+#[test]
+fn a_paused_connection_whose_peer_is_gone() {
+    struct Never;
+    impl ConnectionHandler for Never {
+        type Session = ();
+        fn on_data(&mut self, conn: &mut Conn<'_>, _: &mut (), _: &[u8]) -> usize {
+            conn.pause();
+            0
+        }
+    }
+    let mut world = World::new(Never, Limits::default());
+    let mut client = world.client();
+    world.ask(&mut client, b"abc");
+    client.send(b"def");
+    client.reset();
+    world.rest();
+    assert_eq!(closed(&world.stop(), CloseReason::PeerReset), 1);
+}
+
+/// Echoes to many clients that do not read: all that waits stays below the budget,
+/// and a client that does read is served meanwhile.
+#[test]
+fn the_memory_budget() {
+    let limits = Limits { max_memory: 4 << 20, write_timeout: None, ..Limits::default() };
+    let mut world = World::new(Echo, limits);
+    let mut deaf: Vec<Client> = (0..64).map(|_| world.client()).collect();
+    let mut quiet = world.client();
+    for _ in 0..40 {
+        for client in &mut deaf {
+            client.send(&vec![b'x'; 60_000]);
+        }
+        world.rest();
+        assert_eq!(world.ask(&mut quiet, b"ping"), b"ping");
+    }
+    // Memory comes free again, and everybody gets all that was sent.
+    let (mut sent, mut received) = (0, 0);
+    for client in &mut deaf {
+        sent += client.send(b"end");
+    }
+    for _ in 0..400 {
+        world.pass(Duration::from_millis(200));
+        received = deaf.iter_mut().map(|client| client.recv().len()).sum::<usize>().max(received);
+    }
+    assert!(sent <= 64 * 3 && received < 1 << 30);
+    let summary = world.stop();
+    assert_eq!(closed(&summary, CloseReason::MemoryBudget), 0, "{summary}");
+}
+
+/// One dialogue with everything in it, for the sweep below.
+fn script(world: &mut World<Greet>) -> (Vec<u8>, Vec<u8>) {
+    let mut answers = (Vec::new(), Vec::new());
+    let Ok(mut first) = world.sim.connect(&world.address()) else { return answers };
+    first.send(b"one\ntw");
+    world.pass(Duration::from_millis(50));
+    let second = world.sim.connect(&world.address());
+    first.send(b"o\n");
+    world.pass(Duration::from_secs(3));
+    if let Ok(mut second) = second {
+        second.send(b"other\n");
+        second.shutdown();
+        world.pass(Duration::from_secs(3));
+        answers.1 = second.recv();
+        second.close();
+    }
+    world.pass(Duration::from_secs(3));
+    answers.0 = first.recv();
+    first.shutdown();
+    world.pass(Duration::from_secs(3));
+    answers.0.extend(first.recv());
+    answers
+}
+
+/// Each call of a dialogue fails in turn, with each of some errnos, once and in a burst:
+/// the server never panics, spins or leaks, never lies in its answers, and stops cleanly.
+#[test]
+fn every_call_fails_in_turn() {
+    let errnos = [
+        Errno::EINTR,
+        Errno::EAGAIN,
+        Errno::ENOMEM,
+        Errno::EMFILE,
+        Errno::ECONNRESET,
+        Errno::EPIPE,
+        Errno::ENOBUFS,
+        Errno::ETIMEDOUT,
+        Errno::ENOENT,
+        Errno::ECONNABORTED,
+    ];
+    let whole = b"Thank you for your message one\nThank you for your message two\n";
+    let calls = {
+        let mut world = World::new(greet(), Limits::default());
+        assert_eq!(script(&mut world).0, whole);
+        let sim = world.sim.clone();
+        world.stop();
+        sim.calls()
+    };
+    let mut cases = 0;
+    for index in 0..calls {
+        for errno in errnos {
+            for times in [Times::Once, Times::Burst(3)] {
+                let sim = Simulated::new(index);
+                sim.fail(At::Call(index), errno, times);
+                cases += 1;
+                let case = format!("call {index} {errno:?} {times:?}");
+                let _report = Report(&case);
+                let Ok(mut world) = World::on(sim.clone(), greet(), Limits::default()) else {
+                    assert_eq!(sim.descriptors(), 0, "{case}: a failed start leaks");
+                    continue;
+                };
+                let (first, second) = script(&mut world);
+                assert!(whole.starts_with(&first), "{case}: {:?}", String::from_utf8_lossy(&first));
+                assert!(b"Thank you for your message other\n".starts_with(&second[..]), "{case}");
+                sim.heal();
+                if world.running {
+                    sim.signal(Signal::SIGTERM);
+                    world.pass(Duration::from_secs(3_600));
+                    assert!(!world.running, "{case}: it did not stop");
+                }
+                drop(world);
+                assert_eq!(sim.descriptors(), 0, "{case}: a leak\n{:?}", sim.trace());
+            }
+        }
+    }
+    println!("{cases} cases");
+    assert!(cases > 800, "only {cases} cases");
+}
+
+/// Names the case if it panics, wherever that is.
+struct Report<'a>(&'a str);
+
+impl Drop for Report<'_> {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            eprintln!("the case: {}", self.0);
+        }
+    }
+}
