@@ -158,6 +158,11 @@ impl Connection {
         self.staged + self.output.len()
     }
 
+    /// Whether it owes as much as `mark`; who owes nothing never does.
+    pub(crate) fn owes(&self, mark: usize) -> bool {
+        self.queued() > 0 && self.queued() >= mark
+    }
+
     /// What it holds of the memory budget.
     pub(crate) fn footprint(&self) -> usize {
         self.input.footprint() + self.output.footprint()

@@ -171,8 +171,6 @@ impl Deadlines {
 pub(crate) enum Alarm {
     /// Listeners that were paused try again.
     Accept,
-    /// Connections held back for want of memory are looked at again.
-    Memory,
     /// A stopping server closes its listeners.
     CloseListeners,
     /// A stopping server cuts off what has not finished.
@@ -180,8 +178,7 @@ pub(crate) enum Alarm {
 }
 
 impl Alarm {
-    pub(crate) const ALL: [Alarm; 4] =
-        [Alarm::Accept, Alarm::Memory, Alarm::CloseListeners, Alarm::Cut];
+    pub(crate) const ALL: [Alarm; 3] = [Alarm::Accept, Alarm::CloseListeners, Alarm::Cut];
 }
 
 /// At most one time for each [`Alarm`].

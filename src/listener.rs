@@ -41,6 +41,8 @@ pub(crate) struct Listener {
     /// Accepting failed for want of something: not before then again.
     pub(crate) paused_until: Option<Tick>,
     pause_millis: u32,
+    /// When the log was last told, in milliseconds of the monotonic clock.
+    warned_at: Option<u64>,
     quota: u8,
     last_wake: u64,
 }
@@ -63,6 +65,7 @@ impl Listener {
             registered: kernel::IN,
             paused_until: None,
             pause_millis: 0,
+            warned_at: None,
             quota: 0,
             last_wake: 0,
         };
@@ -94,13 +97,13 @@ impl Listener {
         path: &Path,
         mode: u32,
     ) -> Result<(), Error> {
-        let address = Address::Unix(path.to_path_buf());
-        let failed = |call| move |errno| Error::new(call, path.display(), errno);
+        let address = &Address::Unix(path.to_path_buf());
+        let failed = |call| move |errno| Error::new(call, address, errno);
         kernel.fchmod(fd, mode).map_err(failed(Call::FileMode))?;
-        match kernel.bind(fd, &address) {
+        match kernel.bind(fd, address) {
             Err(errno) if reaction(Call::BindUnix, errno) == Reaction::Retry => {
-                remove_stale(kernel, &address, path, errno)?;
-                kernel.bind(fd, &address).map_err(failed(Call::BindUnix))?;
+                remove_stale(kernel, address, path, errno)?;
+                kernel.bind(fd, address).map_err(failed(Call::BindUnix))?;
             }
             bound => bound.map_err(failed(Call::BindUnix))?,
         }
@@ -127,17 +130,24 @@ impl Listener {
         self.quota
     }
 
-    /// Accepting failed: waits 10 ms, then twice as long each time. Whether this is
-    /// the first failure of the episode, which is worth a line in the log.
-    pub(crate) fn pause(&mut self, now: Tick) -> (Tick, bool) {
-        let first = self.pause_millis == 0;
+    /// Accepting failed: waits 10 ms, then twice as long each time until it works again.
+    pub(crate) fn pause(&mut self, now: Tick) -> Tick {
         self.pause_millis = (self.pause_millis * 2).clamp(PAUSE.0, PAUSE.1);
         let until = now.after(Span::millis(self.pause_millis));
         self.paused_until = Some(until);
-        (until, first)
+        until
     }
 
-    /// Accepting worked: the episode is over.
+    /// Whether to tell the log: at the limit clients come and go, and each coming may
+    /// begin a new pause, but one line a minute says it all.
+    pub(crate) fn is_news(&mut self, now_millis: u64) -> bool {
+        let news = self.warned_at.is_none_or(|told| now_millis - told >= 60_000);
+        if news {
+            self.warned_at = Some(now_millis);
+        }
+        news
+    }
+
     pub(crate) fn accepted(&mut self) {
         self.pause_millis = 0;
     }
@@ -212,7 +222,7 @@ fn remove_stale<K: Kernel>(
     path: &Path,
     in_use: Errno,
 ) -> Result<(), Error> {
-    let in_use = |_| Error::new(Call::BindUnix, path.display(), in_use);
+    let in_use = |_| Error::new(Call::BindUnix, address, in_use);
     let status = kernel.lstat(path).map_err(in_use)?;
     if !status.is_socket {
         return Err(in_use(Errno::EADDRINUSE));
@@ -222,7 +232,7 @@ fn remove_stale<K: Kernel>(
     let _ = kernel.close(probe);
     match answer {
         Err(errno) if reaction(Call::ProbeUnix, errno) == Reaction::Ignore => {
-            kernel.unlink(path).map_err(|e| Error::new(Call::Unlink, path.display(), e))
+            kernel.unlink(path).map_err(|e| Error::new(Call::Unlink, address, e))
         }
         _ => Err(in_use(Errno::EADDRINUSE)),
     }

@@ -29,10 +29,11 @@ const GROUP_SEGMENTS: usize = 32;
 const GROUP_BYTES: usize = 64 << 10;
 /// A shared buffer that grew beyond this is given back.
 const KEEP_BYTES: usize = 1 << 20;
-/// The last part of the memory budget is kept for those that owe nothing,
-const RESERVE: usize = 1 << 20;
-/// who are then read in small portions.
-pub(crate) const SMALL_READ: usize = 4 << 10;
+/// The last part of the memory budget, so much for each connection, is kept for those
+/// that owe nothing,
+const RESERVE_EACH: usize = 2 << 10;
+/// who are then read in portions so small that it lasts.
+pub(crate) const SMALL_READ: usize = 512;
 /// How often the kernel may be out of memory for one connection in a row.
 const MAX_TRIES: u8 = 12;
 
@@ -64,11 +65,13 @@ pub struct Net {
     pub(crate) stop: bool,
     /// The server is stopping.
     pub(crate) draining: bool,
-    /// Memory was short: connections are held back that high water alone would not.
-    pub(crate) squeezed: bool,
+    /// Memory was short, and connections are held back for it until no more waits than this.
+    relief: Option<usize>,
     out: Vec<u8>,
     segments: Vec<Segment>,
     waiting: usize,
+    /// More waiting bytes than this, and memory is tight.
+    tight_from: usize,
 }
 
 /// The bytes of `out` from the end of the segment before up to `end` go to `slot`.
@@ -120,7 +123,7 @@ impl Conn<'_> {
     pub fn is_full(&self) -> bool {
         let high_water = self.net.high_water();
         let connection = self.net.connections.get(self.slot);
-        connection.is_some_and(|connection| connection.full || connection.queued() >= high_water)
+        connection.is_some_and(|connection| connection.full || connection.owes(high_water))
     }
 
     /// Ends the connection when everything written has been sent: FIN, and what the
@@ -213,16 +216,19 @@ impl Net {
             now: Tick::from_millis(now_millis),
             stop: false,
             draining: false,
-            squeezed: false,
+            relief: None,
             out,
             segments: Vec::new(),
             waiting: 0,
+            tight_from: 0,
         })
     }
 
-    pub(crate) fn set_now(&mut self, nanos: u64) {
+    pub(crate) fn begin_turn(&mut self, nanos: u64) {
         self.now_millis = nanos / 1_000_000;
         self.now = Tick::from_millis(self.now_millis);
+        let roomy = self.reserve() + 8 * GROUP_BYTES; // where everybody's share is a whole group
+        self.tight_from = self.limits.max_memory.saturating_sub(roomy);
     }
 
     /// Puts a connection on the list of those to be settled.
@@ -420,55 +426,96 @@ impl Net {
     // ---- the memory budget ------------------------------------------------------
     //
     // One number bounds all waiting bytes. As memory gets short, the high water mark
-    // falls for everybody to an eighth of what is left: those that owe most are held
+    // falls for everybody to a share of what is left: those that owe most are held
     // back first, and something is always left for those that owe nothing. (Switches
-    // share packet memory that way: "dynamic thresholds", Choudhury and Hahne.)
+    // share packet memory that way: "dynamic thresholds", Choudhury and Hahne.) The
+    // last part is a reserve from which only those are read that owe nothing.
+
+    /// The memory that all connections hold.
+    pub(crate) fn waiting(&self) -> usize {
+        self.waiting
+    }
+
+    fn left(&self) -> usize {
+        self.limits.max_memory.saturating_sub(self.waiting + self.out.len())
+    }
+
+    fn reserve(&self) -> usize {
+        (GROUP_BYTES + self.connections.len() * RESERVE_EACH).min(self.limits.max_memory / 4)
+    }
+
+    /// What one connection may take of what is left.
+    fn share(&self) -> usize {
+        self.left().saturating_sub(self.reserve()) / 8
+    }
 
     /// From here on a connection is full.
     #[inline]
     pub(crate) fn high_water(&self) -> usize {
-        let left = self.limits.max_memory.saturating_sub(self.waiting + self.out.len());
-        self.limits.high_water.min(left / 8)
+        self.limits.high_water.min(self.share())
     }
 
-    /// Whether so little memory is left that who is read must be chosen.
+    /// Whether so little memory is left that reading needs an [`allowance`](Net::allowance).
     #[inline]
     pub(crate) fn is_tight(&self) -> bool {
-        self.waiting > self.limits.max_memory - self.reserve()
+        self.waiting > self.tight_from
     }
 
-    /// How many bytes may be read from a connection that owes `queued`: as many as the
-    /// input buffer holds, or few, or none.
-    pub(crate) fn allowance(&self, queued: usize) -> usize {
-        let left = self.limits.max_memory.saturating_sub(self.waiting);
-        match queued {
-            _ if !self.is_tight() => usize::MAX,
-            0 if left > self.reserve() / 8 => SMALL_READ,
-            _ => 0,
+    /// How many bytes may be read from a connection that holds an incomplete message
+    /// of `rest` bytes. (Whether it owes too much is another question.)
+    pub(crate) fn allowance(&self, rest: usize) -> usize {
+        match self.share() {
+            0 if rest < SMALL_READ && self.left() > SMALL_READ => SMALL_READ,
+            0 => 0,
+            share => share.max(SMALL_READ),
         }
     }
 
-    fn reserve(&self) -> usize {
-        RESERVE.min(self.limits.max_memory / 4)
-    }
-
-    /// Whether a connection owes so much that it must not be read.
+    /// Whether a connection owes so much, or memory is so short, that it must not be read.
     pub(crate) fn is_over(&mut self, slot: u32) -> bool {
         let high_water = self.high_water();
         let Some(connection) = self.connections.get(slot) else { return false };
-        let queued = connection.queued();
-        let low_water = if connection.full { high_water / 2 } else { high_water };
-        let held = connection.full && self.allowance(queued) == 0;
-        let over = queued > 0 && queued >= low_water || held;
-        self.squeezed |= over && high_water < self.limits.high_water;
+        // Once full, it is full until it has fallen to the low water mark, half of the high one.
+        let mark = if connection.full { high_water / 2 } else { high_water };
+        let held = connection.full && self.allowance(connection.input.len()) == 0;
+        let over = connection.owes(mark) || held;
+        if over && high_water < self.limits.high_water {
+            self.squeeze();
+        }
         over
     }
 
-    /// Holds a connection back until memory is free again.
+    /// Holds a connection back until memory is free again. If it is incomplete messages
+    /// that fill the memory, waiting would not help: then the largest is ended.
     #[cold]
     pub(crate) fn hold_back(&mut self, slot: u32) {
-        self.squeezed = true;
+        self.squeeze();
         self.change(slot, |connection| connection.full = true);
+        let inputs: usize = self.connections.iter().map(|(_, c)| c.input.footprint()).sum();
+        if inputs > self.waiting / 2
+            && let Some(largest) = self.largest(|connection| connection.input.footprint())
+        {
+            self.change(largest, |connection| connection.abort(CloseReason::MemoryBudget));
+        }
+    }
+
+    /// Somebody is held back whom high water alone would not: when twice as much memory
+    /// is free, all who are will be looked at again.
+    fn squeeze(&mut self) {
+        let freed = self.left().max(GROUP_BYTES);
+        let relief = self.waiting.saturating_sub(freed);
+        self.relief = Some(self.relief.map_or(relief, |earlier| earlier.max(relief)));
+    }
+
+    /// Marks those held back for want of memory, if enough has become free; whether it has.
+    pub(crate) fn relieve(&mut self) -> bool {
+        let due = self.relief.is_some_and(|relief| self.waiting <= relief);
+        if due {
+            self.relief = None;
+            let held = self.slots_where(|connection| connection.full);
+            held.into_iter().for_each(|slot| self.mark(slot));
+        }
+        due
     }
 
     /// Ends those that hold the most until `more` bytes fit.
@@ -484,22 +531,6 @@ impl Net {
     pub(crate) fn keep_budget(&mut self) {
         if self.waiting > self.limits.max_memory {
             self.make_room(0);
-        }
-    }
-
-    /// Once in a while as long as memory is short: looks again at those held back,
-    /// and if it is the incomplete messages that fill the memory, ends the largest,
-    /// for waiting would not help.
-    pub(crate) fn relieve(&mut self) {
-        self.squeezed = false;
-        let held: Vec<u32> = self.slots_where(|connection| connection.full);
-        held.into_iter().for_each(|slot| self.mark(slot));
-        let inputs: usize = self.connections.iter().map(|(_, c)| c.input.footprint()).sum();
-        if self.is_tight() && inputs > self.waiting / 2 {
-            let largest = self.largest(|connection| connection.input.footprint());
-            largest.and_then(|slot| {
-                self.change(slot, |connection| connection.abort(CloseReason::MemoryBudget))
-            });
         }
     }
 

@@ -18,7 +18,7 @@
 
 use crate::connection::{Connection, Phase};
 use crate::core::Core;
-use crate::deadlines::{Alarm, Alarms, Deadlines, Span, Tick};
+use crate::deadlines::{Alarms, Deadlines, Span, Tick};
 use crate::error::Error;
 use crate::handler::ConnectionHandler;
 use crate::kernel::{self, Event, Fd, Kernel, Signal, SocketOption, Wait};
@@ -43,8 +43,6 @@ const LOOKS: usize = 1_024;
 const DRAIN_BYTES: u32 = 8 << 20;
 /// A stopping server leaves its listeners open so long for handshakes under way.
 const GRACE: Span = Span::millis(20);
-/// How often connections held back for want of memory are looked at again.
-const RELIEF: Span = Span::millis(100);
 
 pub(crate) struct Reactor<H: ConnectionHandler, K: Kernel> {
     pub(crate) handler: H,
@@ -111,14 +109,19 @@ impl<H: ConnectionHandler, K: Kernel> Reactor<H, K> {
         Ok(!self.has_ended())
     }
 
+    /// Whether nothing is left to do without an event.
+    pub(crate) fn is_idle(&self) -> bool {
+        self.work.is_empty() && (self.net.draining || !self.net.stop)
+    }
+
     fn wait(&mut self) -> Result<usize, Error> {
-        let wait = if self.work.is_empty() { Wait::Forever } else { Wait::No };
+        let wait = if self.is_idle() { Wait::Forever } else { Wait::No };
         let ready = match self.core.wait(&mut self.kernel, &mut self.events, wait) {
             Ok(ready) => ready,
             Err(errno) if reaction(Call::EpollWait, errno) == Reaction::Retry => 0,
             Err(errno) => return Err(Error::new(Call::EpollWait, "epoll", errno)),
         };
-        self.net.set_now(self.kernel.clock_gettime());
+        self.net.begin_turn(self.kernel.clock_gettime());
         self.turn += 1;
         Ok(ready)
     }
@@ -151,16 +154,20 @@ impl<H: ConnectionHandler, K: Kernel> Reactor<H, K> {
     fn settle(&mut self) {
         self.net.flush(&mut self.kernel);
         self.net.keep_budget();
+        self.settle_marked();
+        if self.net.relieve() {
+            self.settle_marked();
+        }
+        self.settle_listeners();
+    }
+
+    fn settle_marked(&mut self) {
         while let Some(slot) = self.net.marked.pop() {
             self.reconcile(slot);
             if self.net.is_group() || self.net.marked.is_empty() {
                 self.net.flush(&mut self.kernel);
             }
         }
-        if self.net.squeezed {
-            self.alarms.ring_by(Alarm::Memory, self.net.now.after(RELIEF));
-        }
-        self.settle_listeners();
     }
 
     /// Brings one connection's affairs in line with its state. It stays marked

@@ -184,7 +184,7 @@ impl<H: ConnectionHandler, K: Kernel> Server<H, K> {
 
     /// Whether the next turn waits for an event, for nothing is left to do.
     pub fn is_idle(&self) -> bool {
-        self.reactor.work.is_empty()
+        self.reactor.is_idle()
     }
 
     /// What the server did, once [`turn`](Server::turn) has said that it is over.

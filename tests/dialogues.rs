@@ -265,6 +265,7 @@ fn once_waits_past_those_who_leave() {
     client.send("the rest");
     client.finish();
     client.expect_rest("Good talking to you\n");
+    drop(client);
     assert_once(server, "the rest");
 }
 
@@ -275,6 +276,7 @@ fn once_escapes() {
     client.send(b"caf\xc3\xa9 \x1b[31m\0\r\t\x7f \xff \xc2\x9b \xe2\x80\xae \xf0\x9f\x91\x8b\n");
     client.expect_rest("Good talking to you\n");
     let due = "café \\x1b[31m\\x00\\x0d\\x09\\x7f \\xff \\xc2\\x9b \\xe2\\x80\\xae 👋";
+    drop(client);
     assert_once(server, due);
 }
 
@@ -284,6 +286,7 @@ fn once_by_chunks() {
     let mut client = server.client();
     client.send("no line");
     client.expect_rest("Good talking to you\n");
+    drop(client);
     assert_once(server, "no line");
 }
 

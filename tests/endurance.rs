@@ -248,12 +248,12 @@ fn stop_and_continue() {
 /// Each request is answered in full, or the connection ends with FIN and no part of
 /// an answer; status 0.
 fn stop_under_load(after: usize) {
-    let mut server = Server::start(&[]);
-    let address = server.addresses[0].clone();
+    let scratch = Scratch::new();
+    let mut server = Server::start(&["-l", "127.0.0.1:0", "-l", &scratch.unix("s")]);
     let answers = AtomicUsize::new(0);
-    let talk = || {
+    let talk = |address: &str| {
         // A client that cannot connect any more has found the door closed: the end.
-        while let Ok(mut client) = Client::at_once_to(&address) {
+        while let Ok(mut client) = Client::at_once_to(address) {
             for round in 0..3 {
                 let line = format!("round {round}\n");
                 if client.try_send(&line).is_err() {
@@ -268,7 +268,9 @@ fn stop_under_load(after: usize) {
         }
     };
     thread::scope(|scope| {
-        (0..8).for_each(|_| drop(scope.spawn(talk)));
+        for address in server.addresses.iter().cycle().take(8) {
+            scope.spawn(|| talk(address));
+        }
         until("answers", || answers.load(Ordering::Relaxed) >= after);
         server.signal(Signal::SIGTERM);
     });

@@ -9,7 +9,7 @@ use std::fs::{self, File, OpenOptions};
 use std::io::Write;
 use std::net::TcpListener;
 use std::os::fd::AsRawFd;
-use std::os::unix::fs::{FileTypeExt, OpenOptionsExt, PermissionsExt};
+use std::os::unix::fs::{FileTypeExt, MetadataExt, OpenOptionsExt, PermissionsExt};
 use std::os::unix::net::{UnixDatagram, UnixListener};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -247,6 +247,22 @@ fn default_ports() {
 fn foreign_address() {
     let due = "error: bind 192.0.2.77:0: EADDRNOTAVAIL (Cannot assign requested address); ";
     refuses(&["-l", "192.0.2.77:0"], &[due]);
+}
+
+#[test] // a port that needs a privilege: the error line of the contract, word for word
+fn privileged_port() {
+    let first = fs::read_to_string("/proc/sys/net/ipv4/ip_unprivileged_port_start").unwrap();
+    if first.trim() != "1024" {
+        return; // on this machine the line would not be true
+    }
+    let prelude = match fs::metadata("/proc/self").unwrap().uid() == 0 {
+        true => r#"exec setpriv --bounding-set=-net_bind_service "$0" "$@""#,
+        false => "",
+    };
+    let args = ["-l", "127.0.0.1:80"];
+    let due = "error: bind 127.0.0.1:80: EACCES (Permission denied); \
+        ports below 1024 need a privilege, try -l 127.0.0.1:1234\n";
+    assert_refused(&args, &run_after(prelude, &args), &[due]);
 }
 
 #[test] // a start that fails half-way prints only its error and leaves nothing behind

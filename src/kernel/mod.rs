@@ -40,7 +40,7 @@ pub type Result<T> = std::result::Result<T, Errno>;
 /// The calls a server makes, in the order in which it meets them.
 ///
 /// A kernel is a handle: a clone is the same kernel, used from another thread
-/// (only to ring the bell of [`eventfd`](Kernel::eventfd)).
+/// (only to ring the bell of [`eventfd2`](Kernel::eventfd2)).
 pub trait Kernel: Clone + Send + 'static {
     // ---- before anything exists: signals and limits ----- docs/signals.md, docs/full.md
 

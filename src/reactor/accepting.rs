@@ -109,10 +109,9 @@ impl<H: ConnectionHandler, K: Kernel> Reactor<H, K> {
     fn pause_listener(&mut self, index: usize, call: Call, errno: Errno) {
         let now = self.net.now;
         let Some(listener) = self.listeners.get_mut(index) else { return };
-        let (until, first) = listener.pause(now);
-        self.alarms.ring_by(Alarm::Accept, until);
-        if first {
-            self.net.counters.accept_paused += 1;
+        self.alarms.ring_by(Alarm::Accept, listener.pause(now));
+        self.net.counters.accept_paused += 1;
+        if listener.is_news(self.net.now_millis) {
             let error = Error::new(call, &listener.address, errno);
             log::warn!("{error}; new clients wait until descriptors or memory are free");
         }

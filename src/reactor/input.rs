@@ -67,7 +67,7 @@ impl<H: ConnectionHandler, K: Kernel> Reactor<H, K> {
             return;
         }
         self.net.change(slot, |connection| {
-            let stopped = connection.paused || connection.full || connection.queued() >= high_water;
+            let stopped = connection.paused || connection.full || connection.owes(high_water);
             let at_end = connection.eof || connection.phase == Phase::Broken;
             connection.reoffer =
                 !connection.input.is_empty() && (stopped || at_end && consumed > 0);
@@ -82,8 +82,9 @@ impl<H: ConnectionHandler, K: Kernel> Reactor<H, K> {
         let Some(connection) = self.net.connections.get(slot) else { return };
         let hangup = mask & (kernel::ERR | kernel::HUP) != 0;
         if mask & kernel::IN != 0 || hangup {
-            let allowance = self.net.allowance(connection.queued());
+            let allowance = self.net.allowance(connection.input.len());
             match connection.phase {
+                Phase::Open if connection.reoffer && !hangup => {} // first what is here already
                 Phase::Open if allowance == 0 && !hangup => self.net.hold_back(slot),
                 Phase::Open => self.read(slot, allowance.max(SMALL_READ), hangup),
                 Phase::Closing | Phase::Lingering => self.discard(slot, hangup),

@@ -84,7 +84,8 @@ impl<H: ConnectionHandler, K: Kernel> Reactor<H, K> {
             let id = crate::net::ConnId(self.net.connections.id(slot));
             log::info!("{id} {connection} idle {}.{:03} s", idle / 1_000, idle % 1_000);
         }
-        log::info!("{} open, {}", self.net.connections.len(), self.net.counters);
+        let (open, waiting) = (self.net.connections.len(), self.net.waiting());
+        log::info!("{open} open, {waiting} bytes waiting, {}", self.net.counters);
     }
 
     // ---- time ------------------------------------------------------------------------
@@ -102,7 +103,6 @@ impl<H: ConnectionHandler, K: Kernel> Reactor<H, K> {
         while let Some(alarm) = self.alarms.pop_due(now) {
             match alarm {
                 Alarm::Accept => self.resume_paused(),
-                Alarm::Memory => self.net.relieve(),
                 Alarm::CloseListeners => self.close_listeners(),
                 Alarm::Cut => self.cut(),
             }

@@ -46,7 +46,7 @@ macro_rules! same_as_linux {
                 assert_eq!(sim.descriptors(), 0, "left open");
                 assert_eq!(sim.world().streams.len(), 0, "not forgotten");
                 script(&mut Linux, &mut real, seed);
-                for pause in [3, 30] {
+                for pause in [3, 30, 300] {
                     if simulated != real {
                         real.clear();
                         PAUSE.set(pause);
@@ -79,6 +79,26 @@ fn path_of(address: &Address) -> &Path {
     }
 }
 
+/// A loopback address that no other script uses, and any port. Thousands of connections
+/// leave TIME_WAIT behind: on 127.0.0.1 that would use up the ports of other tests.
+fn own_host() -> Address {
+    static NEXT: AtomicU32 = AtomicU32::new(0);
+    let [_, high, low, last] = NEXT.fetch_add(1, Ordering::Relaxed).to_be_bytes();
+    let process = 64 + (std::process::id() % 64) as u8;
+    Address::Tcp(([127, process + (high & 63), low, last.max(1)], 0).into())
+}
+
+/// A socket that is about to connect from the host where the server is.
+fn client<K: Kernel>(k: &mut K, server: &Address) -> Fd {
+    let fd = k.socket(server).unwrap();
+    if let Address::Tcp(address) = server {
+        k.bind(&fd, &Address::Tcp((address.ip(), 0).into())).unwrap();
+        // Or the Nagle algorithm holds bytes back.
+        k.setsockopt(&fd, SocketOption::NoDelay).unwrap();
+    }
+    fd
+}
+
 fn any_port() -> Address {
     Address::Tcp(([127, 0, 0, 1], 0).into())
 }
@@ -93,12 +113,10 @@ fn listener<K: Kernel>(k: &mut K, address: &Address, backlog: u32) -> (Fd, Addre
 
 /// The two ends of a connection: the accepted one and the one that connected.
 fn pair<K: Kernel>(k: &mut K, unix: bool) -> [Option<Fd>; 2] {
-    let address = if unix { fresh_path() } else { any_port() };
+    let address = if unix { fresh_path() } else { own_host() };
     let (door, address) = listener(k, &address, 4);
-    let one = k.socket(&address).unwrap();
-    // Or the Nagle algorithm holds bytes back. A Unix socket knows no such thing.
-    let _ = k.setsockopt(&door, SocketOption::NoDelay);
-    let _ = k.setsockopt(&one, SocketOption::NoDelay);
+    let one = client(k, &address);
+    let _ = k.setsockopt(&door, SocketOption::NoDelay); // not for a Unix socket
     let begun = k.connect(&one, &address);
     assert_eq!(begun, if unix { Ok(()) } else { Err(Errno::EINPROGRESS) });
     let other = k.accept4(&door).unwrap().0;
@@ -182,17 +200,16 @@ fn talk<K: Kernel>(k: &mut K, seen: &mut Seen, mut seed: u64, unix: bool) {
 
 /// Random things done by clients in the queue of a listener, which may close.
 fn queue<K: Kernel>(k: &mut K, seen: &mut Seen, mut seed: u64, unix: bool) {
-    let address = if unix { fresh_path() } else { any_port() };
+    let address = if unix { fresh_path() } else { own_host() };
     let backlog = if unix { random(&mut seed, 4) as u32 } else { 16 };
     let (door, address) = listener(k, &address, backlog);
     let (mut door, mut clients, mut accepted) = (Some(door), Vec::new(), Vec::new());
     for _ in 0..20 {
         match (random(&mut seed, 12), &door) {
             (0..4, Some(_)) if clients.len() < 6 => {
-                let client = k.socket(&address).unwrap();
-                let _ = k.setsockopt(&client, SocketOption::NoDelay);
-                see(seen, "connect", k.connect(&client, &address));
-                clients.push(Some(client));
+                let fd = client(k, &address);
+                see(seen, "connect", k.connect(&fd, &address));
+                clients.push(Some(fd));
             }
             (4..6, Some(listener)) => match k.accept4(listener) {
                 Ok((fd, _)) => accepted.push(fd),
@@ -441,21 +458,27 @@ same_as_linux! {
     fn addresses_in_use(k, seen) {
         for case in 0..24 {
             let [first_shares, first_listens, second_shares] = [1, 2, 4].map(|bit| case & bit != 0);
-            let ip = [[127, 0, 0, 1], [0, 0, 0, 0], [127, 0, 0, 2]][case / 8];
             let first = k.socket(&any_port()).unwrap();
             if first_shares {
                 k.setsockopt(&first, SocketOption::ReuseAddr).unwrap();
             }
-            k.bind(&first, &any_port()).unwrap();
+            // Not an ephemeral port: other tests have left TIME_WAIT on those.
+            let start = 10_000 + (std::process::id() % 100 * 100) as u16 + case as u16;
+            let mut ports = (start..start + 9000).step_by(24);
+            let port = ports.find(|port| {
+                let address = ([127, 0, 0, 1], *port).into();
+                k.bind(&first, &Address::Tcp(address)).is_ok()
+            });
+            let ip = [[127, 0, 0, 1], [0, 0, 0, 0], [127, 0, 0, 2]][case / 8];
+            let second_address = Address::Tcp((ip, port.unwrap()).into());
             if first_listens {
                 k.listen(&first, 1).unwrap();
             }
-            let Ok(Address::Tcp(address)) = k.getsockname(&first) else { return };
             let second = k.socket(&any_port()).unwrap();
             if second_shares {
                 k.setsockopt(&second, SocketOption::ReuseAddr).unwrap();
             }
-            let bound = k.bind(&second, &Address::Tcp((ip, address.port()).into()));
+            let bound = k.bind(&second, &second_address);
             see(seen, &format!("{case} bind"), bound);
             see(seen, "listen", bound.and_then(|()| k.listen(&second, 1)));
             see(seen, "again", k.bind(&first, &any_port()));
@@ -467,11 +490,11 @@ same_as_linux! {
             if old {
                 k.setsockopt(&door, SocketOption::ReuseAddr).unwrap();
             }
-            k.bind(&door, &any_port()).unwrap();
+            k.bind(&door, &own_host()).unwrap();
             k.listen(&door, 1).unwrap();
             let address = k.getsockname(&door).unwrap();
-            let client = k.socket(&address).unwrap();
-            assert_eq!(k.connect(&client, &address), Err(Errno::EINPROGRESS));
+            let one = client(k, &address);
+            assert_eq!(k.connect(&one, &address), Err(Errno::EINPROGRESS));
             let (accepted, _) = k.accept4(&door).unwrap();
             assert_eq!(k.getsockname(&accepted), Ok(address.clone()));
             k.close(door).unwrap();
@@ -480,7 +503,7 @@ same_as_linux! {
                 k.setsockopt(&door, SocketOption::ReuseAddr).unwrap();
             }
             see(seen, "rebind", k.bind(&door, &address));
-            end(k, [door, accepted, client]);
+            end(k, [door, accepted, one]);
         }
     }
 }
@@ -687,13 +710,20 @@ fn closing_a_descriptor_takes_it_out_of_the_set() {
     assert_eq!(k.epoll_ctl(&epoll, EpollOp::Modify, &second, event), Err(Errno::ENOENT));
     k.epoll_ctl(&epoll, EpollOp::Add, &second, event).unwrap();
     assert_eq!(k.epoll_wait(&epoll, &mut [event; 4], Wait::No), Ok(0));
+    k.write_counter(&second).unwrap();
+    assert_eq!(k.epoll_wait(&epoll, &mut [event; 4], Wait::No), Ok(1));
     end(&mut k, [epoll, second]);
 }
 
 #[test]
 fn a_queue_holds_one_more_than_its_backlog_and_the_next_wait() {
     let (sim, mut k, door, address) = world(1);
+    let epoll = k.epoll_create1().unwrap();
+    let event = Event { mask: IN, data: 0 };
+    k.epoll_ctl(&epoll, EpollOp::Add, &door, event).unwrap();
+    assert_eq!(k.epoll_wait(&epoll, &mut [event], Wait::No), Ok(0));
     let mut clients: Vec<Client> = (0..4).map(|_| sim.connect(&address).unwrap()).collect();
+    assert_eq!(k.epoll_wait(&epoll, &mut [event], Wait::No), Ok(1));
     let established =
         |clients: &[Client]| -> Vec<bool> { clients.iter().map(Client::established).collect() };
     assert_eq!(established(&clients), [true, true, false, false]);
@@ -706,7 +736,7 @@ fn a_queue_holds_one_more_than_its_backlog_and_the_next_wait() {
     // Closing resets who is in the queue, and refuses who is not.
     let late = sim.connect(&address).unwrap();
     clients.push(late);
-    k.close(door).unwrap();
+    end(&mut k, [door, epoll]);
     clients.iter_mut().for_each(|client| assert_eq!(client.recv(), b""));
     assert!(clients[0].saw_eof() && !clients[0].saw_reset());
     assert!(clients[1].saw_reset() && clients[2].saw_reset() && !clients[1].saw_eof());

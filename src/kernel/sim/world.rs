@@ -463,8 +463,12 @@ impl World {
 
     /// The server connects: as a client, but with a descriptor.
     pub(super) fn connect(&mut self, fd: &Fd, address: &Address) -> Result<()> {
+        let mut name = None;
         let (family, options, state) = match self.entry(fd.number())? {
-            Entry::Socket(Socket { family, options, door, .. }) => {
+            Entry::Socket(Socket { family, options, door, local, .. }) => {
+                if let Some(Address::Tcp(local)) = local {
+                    name = Some(*local);
+                }
                 let unix = *family == Family::Unix;
                 let state = if unix { Errno::EINVAL } else { Errno::EISCONN };
                 (*family, *options, door.as_ref().map(|_| state))
@@ -487,7 +491,7 @@ impl World {
         if let Some(state) = state {
             return Err(state);
         }
-        let id = self.begin(address, None, options)?;
+        let id = self.begin(address, name, options)?;
         *self.entry_mut(fd.number())? = Entry::Stream(id);
         if let Some(end) = self.streams.get_mut(id) {
             end.fd = Some(fd.number());
@@ -836,12 +840,14 @@ impl World {
         }
         loop {
             let count = self.collect(epoll.number(), events)?;
-            if count > 0 || wait == Wait::No {
-                return Ok(count);
-            }
             let Entry::Epoll(Epoll { watched, .. }) = self.entry(epoll.number())? else {
                 return Err(Errno::EINVAL);
             };
+            let mut ready = watched.iter().map(|(fd, watch)| watch.wants(self.poll(*fd)));
+            debug_assert!(count > 0 || ready.all(|ready| ready == 0), "a wake was forgotten");
+            if count > 0 || wait == Wait::No {
+                return Ok(count);
+            }
             let asked = |fd| watched.get(&fd).is_some_and(|watch| watch.event.mask & IN != 0);
             let next = self.next_deadline(asked).ok_or(Errno::EINTR)?;
             self.move_clock(next);
