@@ -9,6 +9,10 @@
 
 use std::collections::TryReserveError;
 
+/// The most that a buffer grows beyond what is needed now. A vector would double, and
+/// a few bytes for a client that does not read could take much of the memory budget.
+pub(crate) const GROWTH: usize = 4096;
+
 /// Smaller leftovers are not worth moving to a smaller allocation.
 const SMALL: usize = 4096;
 
@@ -56,7 +60,11 @@ impl Buffer {
             bytes.data.drain(..bytes.start); // moves no more bytes than were consumed
             bytes.start = 0;
         }
-        let reserved = bytes.data.try_reserve(more.len());
+        let growth = more.len().max(GROWTH.min(bytes.data.len() / 2));
+        let reserved = match bytes.data.capacity() - bytes.data.len() >= more.len() {
+            true => Ok(()),
+            false => bytes.data.try_reserve_exact(growth),
+        };
         if reserved.is_ok() {
             bytes.data.extend_from_slice(more);
         }

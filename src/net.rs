@@ -11,7 +11,7 @@
 //! 2. `waiting` is the sum of the footprints of all connections.
 //! 3. A connection whose state changed is in `marked`, once.
 
-use crate::buffer::Buffer;
+use crate::buffer::{Buffer, GROWTH};
 use crate::connection::{Connection, Phase};
 use crate::counters::Counters;
 use crate::deadlines::{Span, Tick};
@@ -465,7 +465,7 @@ impl Net {
     /// of `rest` bytes. (Whether it owes too much is another question.)
     pub(crate) fn allowance(&self, rest: usize) -> usize {
         match self.share() {
-            0 if rest < SMALL_READ && self.left() > SMALL_READ => SMALL_READ,
+            0 if rest < SMALL_READ && self.left() > 2 * GROWTH => SMALL_READ,
             0 => 0,
             share => share.max(SMALL_READ),
         }

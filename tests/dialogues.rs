@@ -9,7 +9,10 @@ use std::net::Ipv4Addr;
 use std::thread;
 use std::time::{Duration, Instant};
 
-use support::{Client, Scratch, Server, Signal, eventually, pattern, thanks, until};
+use support::{
+    Client, STUCK, STUCK_BYTES, Scratch, Server, Signal, eventually, pattern, stuck_clients,
+    thanks, until,
+};
 
 /// Waits until the server has taken what was sent before: two exchanges of another
 /// client stand behind it in the server's queue of events. (One would do if the
@@ -445,15 +448,20 @@ fn message_timeout_of_the_quiet() {
     client.ask("whole\n");
 }
 
-#[test] // write: a reader that never reads is reset, a slow one is not
+#[test] // write: a reader that never reads is reset, whatever it has been sent
 fn write_timeout() {
-    let server = Server::start(&["echo", "--write-timeout", "1"]);
+    let server = Server::start(&[&STUCK[..], &["--write-timeout", "0.5"]].concat());
     let baseline = server.descriptors();
-    let mut never = server.client();
-    let sent = never.stuff(&pattern(65_536), 64 << 20);
-    until("the connection to be closed", || server.descriptors() == baseline);
-    assert!(never.until_reset().len() < sent);
+    let mut clients = stuck_clients(&server, 2);
+    until("the connections to be closed", || server.descriptors() == baseline);
+    for client in &mut clients {
+        assert!(client.until_reset().len() < STUCK_BYTES);
+    }
+}
 
+#[test] // write: a slow reader is left alone
+fn write_timeout_of_the_slow() {
+    let server = Server::start(&["echo", "--write-timeout", "1"]);
     let mut slow = server.client();
     let mut writer = slow.twin();
     let bytes = pattern(8 << 20);

@@ -22,8 +22,8 @@ use nix::sys::socket::{
 use nix::sys::stat::Mode;
 use nix::unistd::mkfifo;
 use support::{
-    Client, Finished, Scratch, Server, Signal, eventually, raise_descriptor_limit, run, run_after,
-    show, thanks, until,
+    Client, Finished, STUCK, Scratch, Server, Signal, eventually, raise_descriptor_limit, run,
+    run_after, show, stuck_clients, thanks, until,
 };
 
 /// A start that failed: exit 2, one line on stderr, nothing on stdout.
@@ -484,26 +484,20 @@ fn drain_serves_the_queue_of_a_full_server() {
         client.send("queued\n");
     }
     server.signal(Signal::SIGTERM);
-    clients.remove(0).expect_end();
+    let mut first = clients.remove(0);
+    first.expect_end();
+    thread::sleep(Duration::from_millis(200)); // it takes its time to leave
+    drop(first);
     for mut client in clients {
         client.expect_rest(thanks("queued\n"));
     }
     assert_eq!(server.wait(), Some(0));
 }
 
-/// Echo clients that have sent much and read nothing.
-fn stuck_clients(server: &Server, count: usize) -> Vec<Client> {
-    let mut clients = server.clients(count);
-    for client in &mut clients {
-        client.stuff(&[b'x'; 65_536], 64 << 20);
-    }
-    clients
-}
-
 #[test] // what the drain deadline leaves is reset, counted, told, and status 1
 fn drain_deadline_cuts() {
     for (count, due) in [(1, "cut 1 connection at"), (2, "cut 2 connections at")] {
-        let mut server = Server::start(&["echo", "--drain-timeout", "0.3"]);
+        let mut server = Server::start(&[&STUCK[..], &["--drain-timeout", "0.3"]].concat());
         let mut clients = stuck_clients(&server, count);
         assert_eq!(server.stop(), Some(1));
         let due = format!("{due} the drain deadline (0.3 s)");
@@ -541,13 +535,11 @@ fn drain_without_deadline() {
 fn second_signal() {
     for (second, code) in [(Signal::SIGTERM, 143), (Signal::SIGINT, 130), (Signal::SIGHUP, 129)] {
         let scratch = Scratch::new();
-        let listeners = ["-l", "127.0.0.1:0", "-l", &scratch.unix("s")];
-        let mut server =
-            Server::start(&[&listeners[..], &["echo", "--drain-timeout", "0"]].concat());
+        let options = ["--drain-timeout", "0", "-l", "127.0.0.1:0", "-l", &scratch.unix("s")];
+        let mut server = Server::start(&[&STUCK[..], &options].concat());
         let _stuck = stuck_clients(&server, 1);
         let mut idle = server.client();
-        idle.send("x");
-        idle.expect("x");
+        idle.ask("hello\n");
         server.signal(Signal::SIGTERM);
         idle.expect_end(); // the drain has begun
         server.signal(second);

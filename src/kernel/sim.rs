@@ -140,7 +140,7 @@ impl Simulated {
     // ---- the process and its surroundings
 
     /// A signal arrives. Whether the process lives on: a signal that is neither blocked nor
-    /// ignored would end it.
+    /// ignored would end it, or stop it.
     pub fn signal(&self, signal: Signal) -> bool {
         self.client(|world| world.raise(signal))
     }
@@ -420,65 +420,26 @@ trait Traced {
     fn number(&self) -> i64;
 }
 
-impl Traced for () {
-    fn number(&self) -> i64 {
-        0
-    }
+macro_rules! traced {
+    ($($type:ty: |$result:pat_param| $number:expr,)*) => {
+        $(impl Traced for $type {
+            fn number(&self) -> i64 {
+                let $result = self;
+                $number
+            }
+        })*
+    };
 }
 
-impl Traced for bool {
-    fn number(&self) -> i64 {
-        i64::from(*self)
-    }
-}
-
-impl Traced for u64 {
-    fn number(&self) -> i64 {
-        i64::try_from(*self).unwrap_or(i64::MAX)
-    }
-}
-
-impl Traced for usize {
-    fn number(&self) -> i64 {
-        i64::try_from(*self).unwrap_or(i64::MAX)
-    }
-}
-
-impl Traced for Fd {
-    fn number(&self) -> i64 {
-        i64::from(Fd::number(self))
-    }
-}
-
-impl Traced for (Fd, Peer) {
-    fn number(&self) -> i64 {
-        i64::from(self.0.number())
-    }
-}
-
-impl Traced for Signal {
-    fn number(&self) -> i64 {
-        *self as i64
-    }
-}
-
-impl Traced for (u64, u64) {
-    fn number(&self) -> i64 {
-        self.0.number()
-    }
-}
-
-impl Traced for FileStatus {
-    fn number(&self) -> i64 {
-        i64::from(self.mode)
-    }
-}
-
-impl Traced for Address {
-    fn number(&self) -> i64 {
-        match self {
-            Address::Tcp(address) => i64::from(address.port()),
-            Address::Unix(_) => 0,
-        }
-    }
+traced! {
+    (): |()| 0,
+    bool: |result| i64::from(*result),
+    u64: |result| i64::try_from(*result).unwrap_or(i64::MAX),
+    usize: |result| i64::try_from(*result).unwrap_or(i64::MAX),
+    Fd: |fd| i64::from(Fd::number(fd)),
+    (Fd, Peer): |(fd, _)| i64::from(Fd::number(fd)),
+    Signal: |signal| *signal as i64,
+    (u64, u64): |(soft, _)| soft.number(),
+    FileStatus: |status| i64::from(status.mode),
+    Address: |_| 0,
 }

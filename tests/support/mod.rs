@@ -359,6 +359,23 @@ impl Drop for Server {
     }
 }
 
+/// Options for [`stuck_clients`].
+pub const STUCK: [&str; 2] = ["--high-water", "4M"];
+/// How many bytes each of them is owed.
+pub const STUCK_BYTES: usize = 50_000 * 28;
+
+/// Clients of `greet` with the options [`STUCK`] that have asked for much and read
+/// nothing. All they have said is read: only a server that means it resets them.
+#[track_caller]
+pub fn stuck_clients(server: &Server, count: usize) -> Vec<Client> {
+    let mut clients = server.clients(count);
+    for client in &mut clients {
+        client.send([b'\n'; 50_000]);
+    }
+    server.settle();
+    clients
+}
+
 fn status_field(path: &Path, name: &str) -> u64 {
     let status = fs::read_to_string(path).unwrap();
     let line = status.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(':'));

@@ -35,7 +35,7 @@ impl Client {
     pub fn established(&self) -> bool {
         let world = self.kernel.world();
         let end = self.end.and_then(|end| world.streams.get(end));
-        end.is_some_and(|end| end.established())
+        end.is_some_and(|end| end.established)
     }
 
     /// Sends; how many bytes found room. 0 if none did, or nobody takes them any more.

@@ -71,9 +71,9 @@ pub(super) struct End {
     inbox: VecDeque<u8>,
     outbox: VecDeque<u8>,
     /// The SYN has not been answered yet.
-    connecting: bool,
+    pub(super) connecting: bool,
     /// It has been answered.
-    established: bool,
+    pub(super) established: bool,
     send_shut: bool,
     recv_shut: bool,
     done: bool,
@@ -106,11 +106,6 @@ impl End {
             closed: false,
             error: None,
         }
-    }
-
-    /// Whether it has ever been connected.
-    pub(super) fn established(&self) -> bool {
-        self.established
     }
 
     /// A reset arrives. Whoever had the peer's FIN already, and owes his own, is told
@@ -335,10 +330,6 @@ impl Streams {
     #[cfg(test)]
     pub(super) fn len(&self) -> usize {
         self.pairs.len()
-    }
-
-    pub(super) fn connecting(&self, id: EndId) -> bool {
-        self.get(id).is_some_and(|end| end.connecting)
     }
 
     pub(super) fn poll(&self, id: EndId) -> u32 {

@@ -259,7 +259,7 @@ impl World {
         self.blocked.extend(signals.iter().filter(blockable));
     }
 
-    /// A signal arrives. Whether the process survives it.
+    /// A signal arrives. Whether the process lives on.
     pub(super) fn raise(&mut self, signal: Signal) -> bool {
         use Signal::{SIGCHLD, SIGCONT, SIGURG, SIGWINCH};
         if !self.blocked.contains(&signal) {
@@ -475,8 +475,7 @@ impl World {
             }
             &Entry::Stream(id) => {
                 let end = self.streams.get(id).ok_or(Errno::EBADF)?;
-                let connecting = self.streams.connecting(id);
-                let state = if connecting { Errno::EALREADY } else { Errno::EISCONN };
+                let state = if end.connecting { Errno::EALREADY } else { Errno::EISCONN };
                 (Family::of(&end.local), end.options, Some(state))
             }
             _ => return Err(Errno::ENOTSOCK),
@@ -519,10 +518,11 @@ impl World {
     fn find_door(&self, address: &Address) -> Result<Option<i32>> {
         match address {
             Address::Tcp(address) => {
-                let mut doors = self.doors();
-                let door =
-                    doors.find(|(_, s)| s.local.as_ref().is_some_and(|l| overlap(l, *address)));
-                Ok(door.map(|(fd, _)| fd))
+                let here = |socket: &Socket| match &socket.local {
+                    Some(local) => overlap(local, *address),
+                    None => false,
+                };
+                Ok(self.doors().find(|(_, socket)| here(socket)).map(|(fd, _)| fd))
             }
             Address::Unix(path) => {
                 check_path(path)?;
@@ -537,6 +537,7 @@ impl World {
         }
     }
 
+    /// Makes a connection, as far as the listener lets it come.
     fn begin(
         &mut self,
         address: &Address,
@@ -544,31 +545,24 @@ impl World {
         options: Options,
     ) -> Result<EndId> {
         let door = self.find_door(address)?;
-        let (local, name) = match address {
-            Address::Tcp(address) => {
+        let (local, name, other_name) = match address {
+            Address::Unix(_) => (Address::Unix(PathBuf::new()), Peer::Unix, Peer::Unix),
+            Address::Tcp(server) => {
+                let ip: IpAddr = match server {
+                    SocketAddr::V4(_) => Ipv4Addr::LOCALHOST.into(),
+                    SocketAddr::V6(_) => Ipv6Addr::LOCALHOST.into(),
+                };
                 let name = match name {
                     Some(name) => name,
-                    None => {
-                        let ip: IpAddr = match address {
-                            SocketAddr::V4(_) => Ipv4Addr::LOCALHOST.into(),
-                            SocketAddr::V6(_) => Ipv6Addr::LOCALHOST.into(),
-                        };
-                        SocketAddr::new(ip, self.ephemeral_port(ip)?)
-                    }
+                    None => SocketAddr::new(ip, self.ephemeral_port(ip)?),
                 };
-                (Address::Tcp(name), Peer::Tcp(name))
+                (Address::Tcp(name), Peer::Tcp(name), Peer::Tcp(*server))
             }
-            Address::Unix(_) => (Address::Unix(PathBuf::new()), Peer::Unix),
         };
         let inherited = door.and_then(|door| self.door(door)).map(|(options, _)| options);
-        let inherited = inherited.unwrap_or_default();
-        let other_name = match address {
-            Address::Tcp(address) => Peer::Tcp(*address),
-            Address::Unix(_) => Peer::Unix,
-        };
         let id = self.streams.begin(
             End::new(local, name, options, self.capacity),
-            End::new(address.clone(), other_name, inherited, self.capacity),
+            End::new(address.clone(), other_name, inherited.unwrap_or_default(), self.capacity),
         );
         match door {
             Some(number) => {
@@ -582,6 +576,7 @@ impl World {
         Ok(id)
     }
 
+    /// A listener's queues, and the options that its connections inherit.
     fn door(&mut self, number: i32) -> Option<(Options, &mut Door)> {
         match self.entry_mut(number).ok()? {
             Entry::Socket(Socket { options, door: Some(door), .. }) => Some((*options, door)),
