@@ -74,3 +74,8 @@ pub use mailbox::CallError;
 pub use net::{Conn, ConnId, Net};
 pub use reaction::Call;
 pub use server::{Builder, Handle, Running, Server, Summary};
+
+/// The README's programs compile.
+#[cfg(doctest)]
+#[doc = include_str!("../README.md")]
+struct Readme;

@@ -251,10 +251,10 @@ fn stop_under_load(after: usize) {
     let scratch = Scratch::new();
     let mut server = Server::start(&["-l", "127.0.0.1:0", "-l", &scratch.unix("s")]);
     let answers = AtomicUsize::new(0);
-    let talk = |address: &str| {
+    let talk = |address: &str, messages: usize| {
         // A client that cannot connect any more has found the door closed: the end.
         while let Ok(mut client) = Client::at_once_to(address) {
-            for round in 0..3 {
+            for round in 0..messages {
                 let line = format!("round {round}\n");
                 client.send(&line);
                 match client.line() {
@@ -265,9 +265,10 @@ fn stop_under_load(after: usize) {
             }
         }
     };
+    let talk = &talk;
     thread::scope(|scope| {
-        for address in server.addresses.iter().cycle().take(8) {
-            scope.spawn(|| talk(address));
+        for (number, address) in server.addresses.iter().cycle().take(16).enumerate() {
+            scope.spawn(move || talk(address, [1, 1, 1, 1, 3, 3][number % 6]));
         }
         until("answers", || answers.load(Ordering::Relaxed) >= after);
         server.signal(Signal::SIGTERM);

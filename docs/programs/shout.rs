@@ -1,0 +1,187 @@
+//! A server of one's own in one file: it sends each line back in capitals.
+//!
+//! ```text
+//! cargo run --example shout                     and, in another terminal:
+//! cargo run --example client -- hello
+//! cargo test --features sim --example shout     its tests, without a socket
+//! ```
+//!
+//! `docs/handler.md` tells how it came about.
+
+use log::LevelFilter;
+use simple_logger::SimpleLogger;
+use std::error::Error;
+use threadbare::framing::{Line, Lines};
+use threadbare::{Conn, ConnectionHandler, Server};
+
+/// The longest line in bytes, its ending not counted.
+const LONGEST: usize = 4096;
+
+/// One value serves all connections, so what they share is a field of it.
+#[derive(Default)]
+struct Shout {
+    /// Where an answer is put together; kept, so that a line allocates nothing.
+    loud: Vec<u8>,
+}
+
+impl Shout {
+    fn answer(&mut self, conn: &mut Conn<'_>, line: &[u8]) {
+        self.loud.clear();
+        self.loud.extend_from_slice(line);
+        self.loud.make_ascii_uppercase();
+        conn.write(&self.loud);
+    }
+}
+
+impl ConnectionHandler for Shout {
+    /// What it remembers of each connection: how far its input was searched already.
+    type Session = Lines;
+
+    fn on_data(&mut self, conn: &mut Conn<'_>, lines: &mut Lines, input: &[u8]) -> usize {
+        let mut rest = input;
+        while !conn.is_full() {
+            match lines.next(&mut rest, LONGEST) {
+                Line::Whole { raw, .. } => self.answer(conn, raw),
+                Line::Partial => break, // offered again with the next bytes
+                Line::TooLong => {
+                    conn.write(b"NOT SO LONG\n");
+                    conn.close();
+                    break;
+                }
+            }
+        }
+        input.len() - rest.len()
+    }
+
+    /// What has no line end when nothing more comes is a line too.
+    fn on_eof(&mut self, conn: &mut Conn<'_>, _: &mut Lines, rest: &[u8]) {
+        if !rest.is_empty() {
+            self.answer(conn, rest);
+            conn.write(b"\n");
+        }
+        conn.close();
+    }
+}
+
+fn main() -> Result<(), Box<dyn Error>> {
+    SimpleLogger::new().with_level(LevelFilter::Info).init()?;
+    let server = Server::builder(Shout::default());
+    let mut server = server.own_process(true).bind("127.0.0.1:1234")?;
+    for address in server.addresses() {
+        println!("listening on {address}");
+    }
+    server.run()?; // until Ctrl-C
+    Ok(())
+}
+
+#[cfg(all(test, feature = "sim"))]
+mod tests {
+    use super::*;
+    use std::time::Duration;
+    use threadbare::kernel::sim::{At, Client, Method, Short, Simulated, Times};
+    use threadbare::{CloseReason, Errno};
+
+    /// The server, and the kernel it takes for Linux.
+    struct World {
+        sim: Simulated,
+        server: Server<Shout, Simulated>,
+    }
+
+    impl World {
+        fn new() -> World {
+            let sim = Simulated::new(1);
+            let server = Server::builder(Shout::default()).kernel(sim.clone());
+            World { sim, server: server.bind("127.0.0.1:80").unwrap() }
+        }
+
+        fn client(&self) -> Client {
+            self.sim.connect(&self.server.addresses()[0]).unwrap()
+        }
+
+        /// Lets the server do what there is to do. It must come to rest.
+        fn rest(&mut self) {
+            for _ in 0..1_000 {
+                if !self.sim.is_ready() && self.server.is_idle() {
+                    return;
+                }
+                self.server.turn().unwrap();
+            }
+            panic!("the server spins");
+        }
+
+        fn ask(&mut self, client: &mut Client, words: &[u8]) -> Vec<u8> {
+            client.send(words);
+            self.rest();
+            client.recv()
+        }
+    }
+
+    #[test]
+    fn lines_come_back_in_capitals() {
+        let mut world = World::new();
+        let mut client = world.client();
+        assert_eq!(world.ask(&mut client, b"hello\r\nyou"), b"HELLO\r\n");
+        assert_eq!(world.ask(&mut client, b" there\n"), b"YOU THERE\n");
+        client.send(b"bye");
+        client.shutdown();
+        world.rest();
+        assert_eq!(client.recv(), b"BYE\n");
+        assert!(client.saw_eof());
+    }
+
+    /// However little a recv or a send moves, the bytes are the same.
+    #[test]
+    fn a_byte_at_a_time() {
+        let mut world = World::new();
+        world.sim.shorten(Short::AtMost(1));
+        let mut client = world.client();
+        assert_eq!(world.ask(&mut client, b"hello\nyou\n"), b"HELLO\nYOU\n");
+    }
+
+    #[test]
+    fn a_line_too_long_ends_the_connection() {
+        let mut world = World::new();
+        let mut client = world.client();
+        assert_eq!(world.ask(&mut client, &[b'x'; LONGEST + 1]), b"NOT SO LONG\n");
+        assert!(client.saw_eof());
+    }
+
+    /// Whatever fails for one client, the next is served, and nothing is left behind.
+    #[test]
+    fn a_failure_is_nobody_elses() {
+        for method in [Method::Accept4, Method::Recv, Method::Send] {
+            for errno in [Errno::EINTR, Errno::ENOMEM, Errno::ECONNRESET, Errno::ETIMEDOUT] {
+                let mut world = World::new();
+                let descriptors = world.sim.descriptors();
+                world.sim.fail(At::Of(method, 0), errno, Times::Once);
+                let (mut unlucky, mut other) = (world.client(), world.client());
+                world.ask(&mut unlucky, b"hello\n");
+                world.sim.advance(Duration::from_secs(1)); // no pause is longer
+                assert_eq!(world.ask(&mut other, b"hello\n"), b"HELLO\n", "{method:?} {errno:?}");
+                drop((unlucky, other));
+                world.rest();
+                assert_eq!(world.sim.descriptors(), descriptors, "{method:?} {errno:?}");
+            }
+        }
+    }
+
+    /// A client that floods and does not read is held back, not remembered.
+    #[test]
+    fn a_flood_waits_with_the_client() {
+        let mut world = World::new();
+        let mut client = world.client();
+        let mut taken = 0;
+        for _ in 0..1_000 {
+            taken += client.send(&b"hello\n".repeat(10_000));
+            world.rest();
+        }
+        assert!(taken < 2 << 20, "the server took {taken} bytes of one that does not read");
+        client.reset();
+        world.rest();
+        let handle = world.server.handle();
+        handle.stop();
+        while world.server.turn().unwrap() {}
+        let counters = world.server.finish().unwrap().counters;
+        assert_eq!(counters.closed_for(CloseReason::PeerReset), 1, "{counters}");
+    }
+}

@@ -1,0 +1,65 @@
+//! The README is true: what its console blocks show is what a user sees.
+#![cfg(feature = "cli")]
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
+
+mod support;
+
+use std::process::Command;
+use support::Server;
+
+/// The commands of the README with what it says they print.
+fn blocks() -> Vec<(String, String)> {
+    let readme = std::fs::read_to_string("README.md").unwrap();
+    let fenced = readme.split("```console\n").skip(1).map(|rest| rest.split("```").next().unwrap());
+    let commands =
+        fenced.map(|block| block.strip_prefix("$ ").expect("a command").split_once('\n'));
+    commands.map(|block| block.unwrap()).map(|(a, b)| (a.to_string(), b.to_string())).collect()
+}
+
+/// Runs a command to its end; what it prints.
+fn output(command: &mut Command) -> String {
+    String::from_utf8(command.output().unwrap().stdout).unwrap()
+}
+
+/// What `make run` prints: its own words, and those of the program it becomes.
+fn make_run(arguments: &[&str]) -> String {
+    let mut make = Command::new("make");
+    let words = output(make.args(["--no-print-directory", "run", "CARGO=true", "BIN=true"]));
+    let server = Server::start(arguments);
+    words + &server.stdout().replace(&server.addresses[0], "127.0.0.1:1234")
+}
+
+#[test] // each console block is run; a command that this test does not know fails it
+fn console_blocks() {
+    for (command, expected) in blocks() {
+        let seen = match command.as_str() {
+            "make run" => make_run(&[]),
+            "make run ARGS=--narrate" => {
+                let server = Server::start(&["--narrate"]);
+                assert!(server.logs().contains("# docs/"), "{}", server.logs());
+                String::new()
+            }
+            "threadbare -h" => output(Command::new(env!("CARGO_BIN_EXE_threadbare")).arg("-h")),
+            "cargo run -q --example client -- hello" => {
+                let server = Server::start(&[]);
+                let to = &server.addresses[0];
+                let client = ["run", "--locked", "-q", "--example", "client", "--", "--to", to];
+                output(Command::new(env!("CARGO")).args(client).arg("hello"))
+            }
+            other => panic!("the README shows a command that nobody tries: {other}"),
+        };
+        assert_eq!(seen, expected, "{command}");
+    }
+}
+
+#[test] // files that the README points to exist
+fn links() {
+    let readme = std::fs::read_to_string("README.md").unwrap();
+    let targets = readme.split("](").skip(1).map(|rest| rest.split(')').next().unwrap());
+    let mut last = "";
+    for target in targets {
+        assert!(std::path::Path::new(target).exists() || target == "slots.rs", "{target}");
+        last = target;
+    }
+    assert!(!last.is_empty());
+}
