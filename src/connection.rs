@@ -24,8 +24,8 @@
 //! [`deadline`]: Connection::deadline
 
 use crate::buffer::Buffer;
+use crate::close_reason::CloseReason;
 use crate::deadlines::{Span, Tick};
-use crate::handler::CloseReason;
 use crate::kernel::{self, Fd, Peer};
 use crate::limits::Timeouts;
 use std::fmt;

@@ -1,6 +1,6 @@
 //! What the server has done so far, in numbers.
 
-use crate::handler::CloseReason;
+use crate::close_reason::CloseReason;
 use std::fmt;
 
 /// Counts since the server was built.

@@ -44,7 +44,9 @@
 compile_error!("threadbare is built on epoll, eventfd, signalfd and timerfd: 64-bit Linux only");
 
 pub mod address;
+mod budget;
 mod buffer;
+mod close_reason;
 mod connection;
 mod core;
 mod counters;
@@ -65,9 +67,10 @@ mod server;
 mod slots;
 
 pub use address::{AddressError, ToAddresses};
+pub use close_reason::CloseReason;
 pub use counters::Counters;
 pub use error::Error;
-pub use handler::{CloseReason, ConnectionHandler};
+pub use handler::ConnectionHandler;
 pub use kernel::{Address, Errno, Peer, Signal};
 pub use limits::Limits;
 pub use mailbox::CallError;

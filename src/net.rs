@@ -8,14 +8,15 @@
 //!
 //! Invariants:
 //! 1. `out` and `segments` are empty between turns.
-//! 2. `waiting` is the sum of the footprints of all connections.
+//! 2. The budget counts the footprints of all connections, and `out`.
 //! 3. A connection whose state changed is in `marked`, once.
 
-use crate::buffer::{Buffer, GROWTH};
+use crate::budget::Budget;
+use crate::buffer::Buffer;
+use crate::close_reason::CloseReason;
 use crate::connection::{Connection, Phase};
 use crate::counters::Counters;
 use crate::deadlines::{Span, Tick};
-use crate::handler::CloseReason;
 use crate::kernel::{Address, Errno, Kernel, Peer};
 use crate::limits::{Limits, Timeouts};
 use crate::reaction::{Call, Reaction, reaction};
@@ -29,11 +30,6 @@ const GROUP_SEGMENTS: usize = 32;
 const GROUP_BYTES: usize = 64 << 10;
 /// A shared buffer that grew beyond this is given back.
 const KEEP_BYTES: usize = 1 << 20;
-/// The last part of the memory budget, so much for each connection, is kept for those
-/// that owe nothing,
-const RESERVE_EACH: usize = 2 << 10;
-/// who are then read in portions so small that it lasts.
-pub(crate) const SMALL_READ: usize = 512;
 /// How often the kernel may be out of memory for one connection in a row.
 const MAX_TRIES: u8 = 12;
 
@@ -65,13 +61,10 @@ pub struct Net {
     pub(crate) stop: bool,
     /// The server is stopping.
     pub(crate) draining: bool,
-    /// Memory was short, and connections are held back for it until no more waits than this.
-    relief: Option<usize>,
+    /// The memory that connections hold and that is staged.
+    pub(crate) budget: Budget,
     out: Vec<u8>,
     segments: Vec<Segment>,
-    waiting: usize,
-    /// More waiting bytes than this, and memory is tight.
-    tight_from: usize,
 }
 
 /// The bytes of `out` from the end of the segment before up to `end` go to `slot`.
@@ -208,6 +201,7 @@ impl Net {
             connections: Slots::with_capacity(limits.max_connections)?,
             marked: Vec::new(),
             timeouts: Timeouts::of(&limits),
+            budget: Budget::new(limits.max_memory),
             limits,
             counters: Counters::default(),
             locals: Vec::new(),
@@ -216,19 +210,15 @@ impl Net {
             now: Tick::from_millis(now_millis),
             stop: false,
             draining: false,
-            relief: None,
             out,
             segments: Vec::new(),
-            waiting: 0,
-            tight_from: 0,
         })
     }
 
     pub(crate) fn begin_turn(&mut self, nanos: u64) {
         self.now_millis = nanos / 1_000_000;
         self.now = Tick::from_millis(self.now_millis);
-        let roomy = self.reserve() + 8 * GROUP_BYTES; // where everybody's share is a whole group
-        self.tight_from = self.limits.max_memory.saturating_sub(roomy);
+        self.budget.plan_for(self.connections.len());
     }
 
     /// Puts a connection on the list of those to be settled.
@@ -250,7 +240,8 @@ impl Net {
         let connection = self.connections.get_mut(slot)?;
         let before = connection.footprint();
         let result = change(connection);
-        self.waiting = self.waiting + connection.footprint() - before;
+        self.budget.take(connection.footprint());
+        self.budget.give_back(before);
         self.mark(slot);
         Some(result)
     }
@@ -262,14 +253,15 @@ impl Net {
     /// Appends `bytes` to the shared output for `slot`; `false` if it takes none any more.
     #[inline]
     fn stage(&mut self, slot: u32, bytes: &[u8]) -> bool {
-        if self.waiting + self.out.len() + bytes.len() > self.limits.max_memory {
-            self.make_room(bytes.len());
+        if !self.budget.has_room_for(bytes.len()) && !self.make_room(bytes.len()) {
+            self.change(slot, |connection| connection.abort(CloseReason::MemoryBudget));
         }
         let Some(connection) = self.connections.get_mut(slot) else { return false };
         if connection.phase != Phase::Open || self.out.try_reserve(bytes.len()).is_err() {
             return false;
         }
         connection.staged += bytes.len();
+        self.budget.take(bytes.len());
         self.out.extend_from_slice(bytes);
         let end = self.out.len();
         match self.segments.last_mut() {
@@ -311,6 +303,7 @@ impl Net {
             (unsent, start) = (rest, segment.end);
             self.transmit(kernel, segment.slot, bytes);
         }
+        self.budget.give_back(out.len());
         out.clear();
         out.shrink_to(KEEP_BYTES);
         segments.clear();
@@ -424,51 +417,11 @@ impl Net {
     }
 
     // ---- the memory budget ------------------------------------------------------
-    //
-    // One number bounds all waiting bytes. As memory gets short, the high water mark
-    // falls for everybody to a share of what is left: those that owe most are held
-    // back first, and something is always left for those that owe nothing. (Switches
-    // share packet memory that way: "dynamic thresholds", Choudhury and Hahne.) The
-    // last part is a reserve from which only those are read that owe nothing.
-
-    /// The memory that all connections hold.
-    pub(crate) fn waiting(&self) -> usize {
-        self.waiting
-    }
-
-    fn left(&self) -> usize {
-        self.limits.max_memory.saturating_sub(self.waiting + self.out.len())
-    }
-
-    fn reserve(&self) -> usize {
-        (GROUP_BYTES + self.connections.len() * RESERVE_EACH).min(self.limits.max_memory / 4)
-    }
-
-    /// What one connection may take of what is left.
-    fn share(&self) -> usize {
-        self.left().saturating_sub(self.reserve()) / 8
-    }
 
     /// From here on a connection is full.
     #[inline]
     pub(crate) fn high_water(&self) -> usize {
-        self.limits.high_water.min(self.share())
-    }
-
-    /// Whether so little memory is left that reading needs an [`allowance`](Net::allowance).
-    #[inline]
-    pub(crate) fn is_tight(&self) -> bool {
-        self.waiting > self.tight_from
-    }
-
-    /// How many bytes may be read from a connection that holds an incomplete message
-    /// of `rest` bytes. (Whether it owes too much is another question.)
-    pub(crate) fn allowance(&self, rest: usize) -> usize {
-        match self.share() {
-            0 if rest < SMALL_READ && self.left() > 2 * GROWTH => SMALL_READ,
-            0 => 0,
-            share => share.max(SMALL_READ),
-        }
+        self.limits.high_water.min(self.budget.share())
     }
 
     /// Whether a connection owes so much, or memory is so short, that it must not be read.
@@ -477,10 +430,10 @@ impl Net {
         let Some(connection) = self.connections.get(slot) else { return false };
         // Once full, it is full until it has fallen to the low water mark, half of the high one.
         let mark = if connection.full { high_water / 2 } else { high_water };
-        let held = connection.full && self.allowance(connection.input.len()) == 0;
+        let held = connection.full && self.budget.allowance(connection.input.len()) == 0;
         let over = connection.owes(mark) || held;
         if over && high_water < self.limits.high_water {
-            self.squeeze();
+            self.budget.squeeze();
         }
         over
     }
@@ -489,49 +442,39 @@ impl Net {
     /// that fill the memory, waiting would not help: then the largest is ended.
     #[cold]
     pub(crate) fn hold_back(&mut self, slot: u32) {
-        self.squeeze();
+        self.budget.squeeze();
         self.change(slot, |connection| connection.full = true);
         let inputs: usize = self.connections.iter().map(|(_, c)| c.input.footprint()).sum();
-        if inputs > self.waiting / 2
+        if inputs > self.budget.used() / 2
             && let Some(largest) = self.largest(|connection| connection.input.footprint())
         {
             self.change(largest, |connection| connection.abort(CloseReason::MemoryBudget));
         }
     }
 
-    /// Somebody is held back whom high water alone would not: when twice as much memory
-    /// is free, all who are will be looked at again.
-    fn squeeze(&mut self) {
-        let freed = self.left().max(GROUP_BYTES);
-        let relief = self.waiting.saturating_sub(freed);
-        self.relief = Some(self.relief.map_or(relief, |earlier| earlier.max(relief)));
-    }
-
     /// Marks those held back for want of memory, if enough has become free; whether it has.
     pub(crate) fn relieve(&mut self) -> bool {
-        let due = self.relief.is_some_and(|relief| self.waiting <= relief);
+        let due = self.budget.take_relief();
         if due {
-            self.relief = None;
             let held = self.slots_where(|connection| connection.full);
             held.into_iter().for_each(|slot| self.mark(slot));
         }
         due
     }
 
-    /// Ends those that hold the most until `more` bytes fit.
+    /// Ends those that hold the most until `more` bytes fit; whether they do.
     #[cold]
-    fn make_room(&mut self, more: usize) {
-        while self.waiting + self.out.len() + more > self.limits.max_memory {
-            let Some(slot) = self.largest(Connection::footprint) else { return };
+    fn make_room(&mut self, more: usize) -> bool {
+        while !self.budget.has_room_for(more) {
+            let Some(slot) = self.largest(Connection::footprint) else { return false };
             self.change(slot, |connection| connection.abort(CloseReason::MemoryBudget));
         }
+        true
     }
 
     /// Enforces the budget after a batch: what grew although nobody reads is cut.
     pub(crate) fn keep_budget(&mut self) {
-        if self.waiting > self.limits.max_memory {
-            self.make_room(0);
-        }
+        self.make_room(0);
     }
 
     pub(crate) fn slots_where(&self, is: impl Fn(&Connection) -> bool) -> Vec<u32> {

@@ -132,7 +132,7 @@ impl<H: ConnectionHandler, K: Kernel> Reactor<H, K> {
     /// all here; the rest is in `serve_busy`.
     #[inline]
     fn serve(&mut self, id: Id, mask: u32) {
-        let is_tight = self.net.is_tight();
+        let is_tight = self.net.budget.is_tight();
         let now = self.net.now;
         let Some(connection) = self.net.connections.find(id) else { return }; // a stale event
         if mask != kernel::IN || !connection.is_quiet() || is_tight {

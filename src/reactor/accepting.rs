@@ -1,11 +1,12 @@
 //! New clients: how many a turn, who is turned away, and when nobody is let in.
 
 use super::Reactor;
+use crate::close_reason::CloseReason;
 use crate::connection::Connection;
 use crate::core::LISTENERS;
 use crate::deadlines::Alarm;
 use crate::error::Error;
-use crate::handler::{CloseReason, ConnectionHandler};
+use crate::handler::ConnectionHandler;
 use crate::kernel::{self, Errno, Fd, Kernel, Peer};
 use crate::net::ConnId;
 use crate::reaction::{Call, Reaction, reaction};

@@ -6,10 +6,12 @@
 //! is over; the peer's end is told only after a call that consumed nothing more.
 
 use super::{DRAIN_BYTES, Reactor};
+use crate::budget::SMALL_READ;
+use crate::close_reason::CloseReason;
 use crate::connection::{LINGER_BYTES, Phase};
-use crate::handler::{CloseReason, ConnectionHandler};
+use crate::handler::ConnectionHandler;
 use crate::kernel::{self, Kernel};
-use crate::net::{Conn, SMALL_READ};
+use crate::net::Conn;
 use crate::reaction::{Call, Reaction, reaction};
 
 impl<H: ConnectionHandler, K: Kernel> Reactor<H, K> {
@@ -82,7 +84,7 @@ impl<H: ConnectionHandler, K: Kernel> Reactor<H, K> {
         let Some(connection) = self.net.connections.get(slot) else { return };
         let hangup = mask & (kernel::ERR | kernel::HUP) != 0;
         if mask & kernel::IN != 0 || hangup {
-            let allowance = self.net.allowance(connection.input.len());
+            let allowance = self.net.budget.allowance(connection.input.len());
             match connection.phase {
                 Phase::Open if connection.reoffer && !hangup => {} // first what is here already
                 Phase::Open if allowance == 0 && !hangup => self.net.hold_back(slot),

@@ -7,11 +7,12 @@
 
 use super::accepting::Queue;
 use super::{BATCH, GRACE, LOOKS, Reactor};
+use crate::close_reason::CloseReason;
 use crate::connection::Phase;
 use crate::core::{EVENTFD, LISTENERS, SIGNALFD, TIMERFD};
 use crate::deadlines::{Alarm, Tick};
 use crate::error::Error;
-use crate::handler::{CloseReason, ConnectionHandler};
+use crate::handler::ConnectionHandler;
 use crate::kernel::{Kernel, Signal};
 use crate::reaction::{Call, Reaction, attempt};
 
@@ -84,7 +85,7 @@ impl<H: ConnectionHandler, K: Kernel> Reactor<H, K> {
             let id = crate::net::ConnId(self.net.connections.id(slot));
             log::info!("{id} {connection} idle {}.{:03} s", idle / 1_000, idle % 1_000);
         }
-        let (open, waiting) = (self.net.connections.len(), self.net.waiting());
+        let (open, waiting) = (self.net.connections.len(), self.net.budget.used());
         log::info!("{open} open, {waiting} bytes waiting, {}", self.net.counters);
     }
 

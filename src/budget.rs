@@ -1,0 +1,147 @@
+//! The one number that bounds all waiting bytes, and how it is shared.
+//!
+//! As memory gets short, the high water mark falls for everybody to a share of
+//! what is left: those that owe most are held back first, and something is always
+//! left for those that owe nothing. (Switches share packet memory that way:
+//! "dynamic thresholds", Choudhury and Hahne, 1998.) The last part is a reserve, so
+//! much for each connection, from which only small reads are made.
+//!
+//! ```text
+//!   0                                                tight_from            max
+//!   ├──────────────── plenty ────────────────────────────┼── short ──┬─reserve─┤
+//!     whole reads, the configured high water mark          shares      small reads
+//! ```
+//!
+//! What is held back by a full connection's own high water mark is freed by that
+//! connection's own progress. What was held back only because memory was short is
+//! looked at again when twice as much is free as then: see [`Budget::squeeze`].
+
+use crate::buffer::GROWTH;
+
+/// What everybody can have while there is plenty.
+const WHOLE_SHARE: usize = 64 << 10;
+/// The reserve for each connection,
+const RESERVE_EACH: usize = 2 << 10;
+/// and what is read at once from it, so that it lasts.
+pub(crate) const SMALL_READ: usize = 512;
+
+#[derive(Debug)]
+pub(crate) struct Budget {
+    max: usize,
+    /// The memory in use: what connections hold, and what is staged.
+    used: usize,
+    reserve: usize,
+    tight_from: usize,
+    /// Somebody is held back for want of memory until no more than this is used.
+    relief: Option<usize>,
+}
+
+impl Budget {
+    pub(crate) fn new(max: usize) -> Budget {
+        Budget { max, used: 0, reserve: 0, tight_from: 0, relief: None }
+    }
+
+    /// Sets the reserve aside; once a turn.
+    pub(crate) fn plan_for(&mut self, connections: usize) {
+        self.reserve = (WHOLE_SHARE + connections * RESERVE_EACH).min(self.max / 4);
+        self.tight_from = self.max.saturating_sub(self.reserve + 8 * WHOLE_SHARE);
+    }
+
+    pub(crate) fn used(&self) -> usize {
+        self.used
+    }
+
+    #[inline]
+    pub(crate) fn has_room_for(&self, more: usize) -> bool {
+        self.used + more <= self.max
+    }
+
+    #[inline]
+    pub(crate) fn take(&mut self, bytes: usize) {
+        self.used += bytes;
+    }
+
+    #[inline]
+    pub(crate) fn give_back(&mut self, bytes: usize) {
+        self.used -= bytes;
+    }
+
+    fn left(&self) -> usize {
+        self.max.saturating_sub(self.used)
+    }
+
+    /// What one connection may take of what is left above the reserve.
+    #[inline]
+    pub(crate) fn share(&self) -> usize {
+        self.left().saturating_sub(self.reserve) / 8
+    }
+
+    /// Whether so little is left that reading needs an [`allowance`](Budget::allowance).
+    #[inline]
+    pub(crate) fn is_tight(&self) -> bool {
+        self.used > self.tight_from
+    }
+
+    /// How many bytes may be read from a connection that holds an incomplete message
+    /// of `rest` bytes. (Whether it owes too much is another question.)
+    pub(crate) fn allowance(&self, rest: usize) -> usize {
+        match self.share() {
+            0 if rest < SMALL_READ && self.left() > 2 * GROWTH => SMALL_READ,
+            0 => 0,
+            share => share.max(SMALL_READ),
+        }
+    }
+
+    /// Somebody is held back whom his own high water mark would not hold.
+    pub(crate) fn squeeze(&mut self) {
+        let freed = self.left().max(WHOLE_SHARE);
+        self.relief = self.relief.max(Some(self.used.saturating_sub(freed)));
+    }
+
+    /// Whether enough has become free to look again at those held back.
+    pub(crate) fn take_relief(&mut self) -> bool {
+        let due = self.relief.is_some_and(|relief| self.used <= relief);
+        if due {
+            self.relief = None;
+        }
+        due
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Many that take all they may, in turn, for ever: the reserve stays, and from it
+    /// everybody still gets small reads.
+    #[test]
+    fn the_greedy_never_get_the_last_part() {
+        for connections in [10, 1_000, 10_000] {
+            let mut budget = Budget::new(256 << 20);
+            budget.plan_for(connections);
+            for _ in 0..100 {
+                for _ in 0..connections {
+                    let taken = budget.share();
+                    budget.take(taken);
+                }
+            }
+            assert!(budget.left() >= budget.reserve);
+            for _ in 0..connections {
+                assert!(budget.allowance(0) >= SMALL_READ);
+                budget.take(2 * SMALL_READ);
+            }
+        }
+    }
+
+    #[test]
+    fn relief_comes_when_twice_as_much_is_free() {
+        let mut budget = Budget::new(1 << 20);
+        budget.take(900 << 10);
+        budget.squeeze();
+        assert!(!budget.take_relief());
+        budget.give_back(100 << 10);
+        assert!(!budget.take_relief());
+        budget.give_back(24 << 10);
+        assert!(budget.take_relief() && !budget.take_relief());
+    }
+}
