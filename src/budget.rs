@@ -66,7 +66,8 @@ impl Budget {
         self.used -= bytes;
     }
 
-    fn left(&self) -> usize {
+    #[inline]
+    pub(crate) fn left(&self) -> usize {
         self.max.saturating_sub(self.used)
     }
 

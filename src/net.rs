@@ -7,7 +7,7 @@
 //! holds by construction, and a broadcast is many segments of one buffer.
 //!
 //! Invariants:
-//! 1. `out` and `segments` are empty between turns.
+//! 1. `out` and `segments` are empty between turns, and no segment is open.
 //! 2. The budget counts the footprints of all connections, and `out`.
 //! 3. A connection whose state changed is in `marked`, once.
 
@@ -65,6 +65,27 @@ pub struct Net {
     pub(crate) budget: Budget,
     out: Vec<u8>,
     segments: Vec<Segment>,
+    open: OpenSegment,
+}
+
+/// The segment at the end of `out` that is still being written. Where it must end and
+/// where its connection becomes full are computed once, so that a write compares and
+/// copies, and does nothing else.
+#[derive(Debug)]
+struct OpenSegment {
+    slot: u32,
+    start: usize,
+    /// `out` may grow to here: its capacity, the budget.
+    limit: usize,
+    /// From here on the connection is full.
+    full_at: usize,
+}
+
+impl Default for OpenSegment {
+    /// Nobody's.
+    fn default() -> OpenSegment {
+        OpenSegment { slot: u32::MAX, start: usize::MAX, limit: 0, full_at: 0 }
+    }
 }
 
 /// The bytes of `out` from the end of the segment before up to `end` go to `slot`.
@@ -107,13 +128,18 @@ impl Conn<'_> {
 
     /// Bytes written that the kernel has not yet taken.
     pub fn queued(&self) -> usize {
-        self.net.connections.get(self.slot).map_or(0, Connection::queued)
+        let open = &self.net.open;
+        let open = if open.slot == self.slot { self.net.out.len() - open.start } else { 0 };
+        self.net.connections.get(self.slot).map_or(0, Connection::queued) + open
     }
 
     /// Whether output stands above the high water mark: time to stop consuming
     /// input. `on_drain` says when it has fallen below the low one.
     #[inline]
     pub fn is_full(&self) -> bool {
+        if self.net.open.slot == self.slot {
+            return self.net.out.len() >= self.net.open.full_at;
+        }
         let high_water = self.net.high_water();
         let connection = self.net.connections.get(self.slot);
         connection.is_some_and(|connection| connection.full || connection.owes(high_water))
@@ -212,6 +238,7 @@ impl Net {
             draining: false,
             out,
             segments: Vec::new(),
+            open: OpenSegment::default(),
         })
     }
 
@@ -237,6 +264,7 @@ impl Net {
         slot: u32,
         change: impl FnOnce(&mut Connection) -> R,
     ) -> Option<R> {
+        self.close_segment(); // it may close for writing, and `queued` must be right
         let connection = self.connections.get_mut(slot)?;
         let before = connection.footprint();
         let result = change(connection);
@@ -253,28 +281,54 @@ impl Net {
     /// Appends `bytes` to the shared output for `slot`; `false` if it takes none any more.
     #[inline]
     fn stage(&mut self, slot: u32, bytes: &[u8]) -> bool {
-        if !self.budget.has_room_for(bytes.len()) && !self.make_room(bytes.len()) {
-            self.change(slot, |connection| connection.abort(CloseReason::MemoryBudget));
-        }
-        let Some(connection) = self.connections.get_mut(slot) else { return false };
-        if connection.phase != Phase::Open || self.out.try_reserve(bytes.len()).is_err() {
+        let fits = self.open.slot == slot && self.out.len() + bytes.len() <= self.open.limit;
+        if !fits && !self.open_segment(slot, bytes.len()) {
             return false;
         }
-        connection.staged += bytes.len();
-        self.budget.take(bytes.len());
         self.out.extend_from_slice(bytes);
-        let end = self.out.len();
-        match self.segments.last_mut() {
-            Some(last) if last.slot == slot => last.end = end,
-            _ => self.segments.push(Segment { slot, end }),
-        }
         true
+    }
+
+    /// Begins a segment for `slot` with room for `more` bytes at least; `false` if the
+    /// connection takes none.
+    fn open_segment(&mut self, slot: u32, more: usize) -> bool {
+        self.close_segment();
+        if !self.budget.has_room_for(more) && !self.make_room(more) {
+            self.change(slot, |connection| connection.abort(CloseReason::MemoryBudget));
+        }
+        let high_water = self.high_water();
+        let Some(connection) = self.connections.get_mut(slot) else { return false };
+        if connection.phase != Phase::Open || self.out.try_reserve(more).is_err() {
+            return false;
+        }
+        let start = self.out.len();
+        let to_high_water = high_water.saturating_sub(connection.queued()).max(1);
+        self.open = OpenSegment {
+            slot,
+            start,
+            limit: self.out.capacity().min(start + self.budget.left()),
+            full_at: if connection.full { 0 } else { start + to_high_water },
+        };
+        true
+    }
+
+    /// Ends the open segment, and accounts for it.
+    fn close_segment(&mut self) {
+        let OpenSegment { slot, start, .. } = std::mem::take(&mut self.open);
+        let end = self.out.len();
+        if end > start
+            && let Some(connection) = self.connections.get_mut(slot)
+        {
+            connection.staged += end - start;
+            self.budget.take(end - start);
+            self.segments.push(Segment { slot, end });
+        }
     }
 
     /// Whether enough is staged to be sent before the batch goes on.
     #[inline]
     pub(crate) fn is_group(&self) -> bool {
-        self.segments.len() >= GROUP_SEGMENTS || self.out.len() >= GROUP_BYTES
+        self.segments.len() + 1 >= GROUP_SEGMENTS || self.out.len() >= GROUP_BYTES
     }
 
     /// Lends out the unconsumed input of a connection, to be given back.
@@ -294,6 +348,7 @@ impl Net {
 
     /// Sends what is staged: one `send` a segment.
     pub(crate) fn flush<K: Kernel>(&mut self, kernel: &mut K) {
+        self.close_segment();
         let mut out = std::mem::take(&mut self.out);
         let mut segments = std::mem::take(&mut self.segments);
         let mut unsent = out.as_slice();

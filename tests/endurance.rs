@@ -10,8 +10,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use support::{
-    Client, Scratch, Server, Signal, eventually, pattern, quiet_port, raise_descriptor_limit,
-    thanks, until,
+    Client, Scratch, Server, Signal, pattern, quiet_port, raise_descriptor_limit, thanks, until,
 };
 
 const SECOND: Duration = Duration::from_secs(1);
@@ -390,8 +389,9 @@ fn memory_holds(handler: &str, count: usize, limit: u64) {
     assert!(most > limit / 4, "{most} bytes: the clients did not even come near {limit}");
     drop((quiet, hogs));
     until("every descriptor to be closed", || server.descriptors() == baseline);
-    let left = || server.anonymous_bytes().saturating_sub(before);
-    eventually("the memory to come back", || (left() < limit / 8 + slack).then_some(()));
+    server.settle();
+    let left = server.anonymous_bytes().saturating_sub(before);
+    assert!(left < limit / 8 + slack, "of {most} bytes {left} stay when all have left");
 }
 
 #[test] // --max-memory holds against an echo to those who do not read

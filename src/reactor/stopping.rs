@@ -86,7 +86,12 @@ impl<H: ConnectionHandler, K: Kernel> Reactor<H, K> {
             log::info!("{id} {connection} idle {}.{:03} s", idle / 1_000, idle % 1_000);
         }
         let (open, waiting) = (self.net.connections.len(), self.net.budget.used());
-        log::info!("{open} open, {waiting} bytes waiting, {}", self.net.counters);
+        let mut counters = self.net.counters.clone();
+        for (_, connection) in self.net.connections.iter() {
+            counters.received += connection.received;
+            counters.sent += connection.sent;
+        }
+        log::info!("{open} open, {waiting} bytes waiting, {counters}");
     }
 
     // ---- time ------------------------------------------------------------------------
