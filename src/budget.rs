@@ -16,14 +16,15 @@
 //! connection's own progress. What was held back only because memory was short is
 //! looked at again when twice as much is free as then: see [`Budget::squeeze`].
 
-use crate::buffer::GROWTH;
-
 /// What everybody can have while there is plenty.
 const WHOLE_SHARE: usize = 64 << 10;
 /// The reserve for each connection,
 const RESERVE_EACH: usize = 2 << 10;
 /// and what is read at once from it, so that it lasts.
 pub(crate) const SMALL_READ: usize = 512;
+
+/// Less than this is not worth returning to the kernel.
+const FLOOD: usize = 4 << 20;
 
 #[derive(Debug)]
 pub(crate) struct Budget {
@@ -34,11 +35,13 @@ pub(crate) struct Budget {
     tight_from: usize,
     /// Somebody is held back for want of memory until no more than this is used.
     relief: Option<usize>,
+    /// The most that was in use since memory was last returned to the kernel.
+    peak: usize,
 }
 
 impl Budget {
     pub(crate) fn new(max: usize) -> Budget {
-        Budget { max, used: 0, reserve: 0, tight_from: 0, relief: None }
+        Budget { max, used: 0, reserve: 0, tight_from: 0, relief: None, peak: 0 }
     }
 
     /// Sets the reserve aside; once a turn.
@@ -77,6 +80,11 @@ impl Budget {
         self.left().saturating_sub(self.reserve) / 8
     }
 
+    /// By how much a buffer may grow beyond what is needed now.
+    pub(crate) fn spare(&self) -> usize {
+        self.share() / 4
+    }
+
     /// Whether so little is left that reading needs an [`allowance`](Budget::allowance).
     #[inline]
     pub(crate) fn is_tight(&self) -> bool {
@@ -87,7 +95,7 @@ impl Budget {
     /// of `rest` bytes. (Whether it owes too much is another question.)
     pub(crate) fn allowance(&self, rest: usize) -> usize {
         match self.share() {
-            0 if rest < SMALL_READ && self.left() > 2 * GROWTH => SMALL_READ,
+            0 if rest < SMALL_READ && self.left() > 16 * SMALL_READ => SMALL_READ,
             0 => 0,
             share => share.max(SMALL_READ),
         }
@@ -97,6 +105,16 @@ impl Budget {
     pub(crate) fn squeeze(&mut self) {
         let freed = self.left().max(WHOLE_SHARE);
         self.relief = self.relief.max(Some(self.used.saturating_sub(freed)));
+    }
+
+    /// Whether a flood has run off: then memory should be returned to the kernel.
+    pub(crate) fn take_ebb(&mut self) -> bool {
+        self.peak = self.peak.max(self.used);
+        let ebb = self.peak > FLOOD && self.used < self.peak / 8;
+        if ebb {
+            self.peak = self.used;
+        }
+        ebb
     }
 
     /// Whether enough has become free to look again at those held back.

@@ -9,10 +9,6 @@
 
 use std::collections::TryReserveError;
 
-/// The most that a buffer grows beyond what is needed now. A vector would double, and
-/// a few bytes for a client that does not read could take much of the memory budget.
-pub(crate) const GROWTH: usize = 4096;
-
 /// Smaller leftovers are not worth moving to a smaller allocation.
 const SMALL: usize = 4096;
 
@@ -50,8 +46,10 @@ impl Buffer {
         }
     }
 
-    /// Appends `more`; on failure nothing has changed.
-    pub(crate) fn push(&mut self, more: &[u8]) -> Result<(), TryReserveError> {
+    /// Appends `more`; on failure nothing has changed. If it must grow, it grows to twice
+    /// its length, as vectors do, but by no more than `spare` beyond what is needed:
+    /// where memory is short, a few bytes must not take much of it.
+    pub(crate) fn push(&mut self, more: &[u8], spare: usize) -> Result<(), TryReserveError> {
         if more.is_empty() {
             return Ok(());
         }
@@ -60,7 +58,7 @@ impl Buffer {
             bytes.data.drain(..bytes.start); // moves no more bytes than were consumed
             bytes.start = 0;
         }
-        let growth = more.len().max(GROWTH.min(bytes.data.len() / 2));
+        let growth = more.len().max(bytes.data.len()).min(more.len() + spare);
         let reserved = match bytes.data.capacity() - bytes.data.len() >= more.len() {
             true => Ok(()),
             false => bytes.data.try_reserve_exact(growth),
@@ -101,10 +99,10 @@ mod tests {
     fn empty_owns_nothing() {
         assert_eq!(size_of::<Buffer>(), size_of::<usize>());
         let mut buffer = Buffer::default();
-        buffer.push(b"abc").unwrap();
+        buffer.push(b"abc", 0).unwrap();
         buffer.consume(3);
         assert_eq!((buffer.is_empty(), buffer.footprint()), (true, 0));
-        buffer.push(b"").unwrap();
+        buffer.push(b"", 0).unwrap();
         assert!(buffer.is_empty());
     }
 
@@ -118,7 +116,7 @@ mod tests {
             let n = (random >> 33) as usize % 9_000;
             if random & (1 << 20) == 0 {
                 let more: Vec<u8> = (0..n).map(|i| (i as u64 ^ step) as u8).collect();
-                buffer.push(&more).unwrap();
+                buffer.push(&more, n).unwrap();
                 model.extend(more);
             } else {
                 buffer.consume(n);
@@ -134,7 +132,7 @@ mod tests {
     #[test]
     fn a_short_rest_is_short() {
         let mut buffer = Buffer::default();
-        buffer.push(&[7; 65_536]).unwrap();
+        buffer.push(&[7; 65_536], 0).unwrap();
         buffer.consume(65_530);
         assert_eq!(buffer.as_slice(), [7; 6]);
         assert!(buffer.footprint() < 128);

@@ -417,6 +417,7 @@ impl Net {
     #[cold]
     fn keep_output(&mut self, slot: u32, bytes: &[u8]) {
         let (now, max_output) = (self.now, self.limits.max_output);
+        let spare = self.budget.spare();
         self.change(slot, |connection| {
             if matches!(connection.phase, Phase::Broken | Phase::Gone) {
                 return;
@@ -424,7 +425,7 @@ impl Net {
             if connection.output.is_empty() {
                 connection.stalled_since = now;
             }
-            if connection.output.push(bytes).is_err() {
+            if connection.output.push(bytes, spare).is_err() {
                 connection.abort(CloseReason::MemoryBudget);
             } else if connection.output.len() > max_output {
                 connection.abort(CloseReason::OutputLimit);

@@ -158,6 +158,9 @@ impl<H: ConnectionHandler, K: Kernel> Reactor<H, K> {
         if self.net.relieve() {
             self.settle_marked();
         }
+        if self.net.budget.take_ebb() {
+            kernel::return_memory();
+        }
         self.settle_listeners();
     }
 

@@ -506,6 +506,19 @@ fn drain_deadline_cuts() {
     }
 }
 
+#[test] // clients still queued at the drain deadline are cut, too, and not passed over
+fn drain_deadline_cuts_the_queue() {
+    let mut server = Server::start(&["--max-connections", "1", "--drain-timeout", "0.3"]);
+    let mut lingering = server.client();
+    lingering.ask("hello\n");
+    let mut queued = server.clients(3);
+    queued.iter_mut().for_each(|client| client.send("let me in\n"));
+    assert_eq!(server.stop(), Some(1), "{}", server.logs());
+    assert!(server.logs().contains("cut 3 connections at"), "{}", server.logs());
+    queued.iter_mut().for_each(|client| assert!(client.until_reset().is_empty()));
+    lingering.expect_end();
+}
+
 #[test] // a peer that has everything and only keeps its side open is not cut
 fn lingering_is_not_cut() {
     let mut server = Server::start(&["--drain-timeout", "0.3"]);

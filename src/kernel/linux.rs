@@ -444,6 +444,16 @@ fn decode(bytes: &[u8]) -> Option<Address> {
     }
 }
 
+/// Gives memory that was freed back to the kernel. The C library keeps freed memory
+/// between blocks still in use, which after a flood could be most of it. malloc_trim(3)
+pub(crate) fn return_memory() {
+    #[cfg(target_env = "gnu")]
+    // SAFETY: it takes no pointer, and is safe from any thread.
+    unsafe {
+        libc::malloc_trim(0);
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -30,6 +30,7 @@ mod narrated;
 pub mod sim;
 
 pub use linux::Linux;
+pub(crate) use linux::return_memory;
 pub use narrated::Narrated;
 #[cfg(feature = "sim")]
 pub use sim::Simulated;

@@ -31,10 +31,11 @@ impl<H: ConnectionHandler, K: Kernel> Reactor<H, K> {
     #[cold]
     fn keep_rest(&mut self, slot: u32, n: usize, consumed: usize) {
         let rest = self.input.get(..n).and_then(|input| input.get(consumed..));
-        let now = self.net.now;
+        let (now, spare) = (self.net.now, self.net.budget.spare());
         self.net.change(slot, |connection| {
             connection.rest_since = now;
-            if connection.takes_input() && connection.input.push(rest.unwrap_or_default()).is_err()
+            if connection.takes_input()
+                && connection.input.push(rest.unwrap_or_default(), spare).is_err()
             {
                 connection.abort(CloseReason::MemoryBudget);
             }
@@ -148,12 +149,12 @@ impl<H: ConnectionHandler, K: Kernel> Reactor<H, K> {
             return self.offer_fresh(slot, n);
         }
         let fresh = self.input.get(..n).unwrap_or_default();
-        let now = self.net.now;
+        let (now, spare) = (self.net.now, self.net.budget.spare());
         self.net.change(slot, |connection| {
             if connection.input.is_empty() {
                 connection.rest_since = now;
             }
-            if connection.input.push(fresh).is_err() {
+            if connection.input.push(fresh, spare).is_err() {
                 connection.abort(CloseReason::MemoryBudget);
             }
             connection.reoffer |= !can_offer;
