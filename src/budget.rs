@@ -19,7 +19,7 @@
 /// What everybody can have while there is plenty.
 const WHOLE_SHARE: usize = 64 << 10;
 /// The reserve for each connection,
-const RESERVE_EACH: usize = 2 << 10;
+pub(crate) const RESERVE_EACH: usize = 2 << 10;
 /// and what is read at once from it, so that it lasts.
 pub(crate) const SMALL_READ: usize = 512;
 

@@ -22,20 +22,13 @@ pub(crate) struct Core {
 }
 
 impl Core {
-    /// Opens them all; also the eventfd, which will belong to the mailbox. A start
-    /// that fails half-way closes what it opened.
-    pub(crate) fn open<K: Kernel>(kernel: &mut K, signals: &[Signal]) -> Result<(Core, Fd), Error> {
-        let mut core = Core::default();
-        match core.fill(kernel, signals) {
-            Ok(eventfd) => Ok((core, eventfd)),
-            Err(error) => {
-                core.close(kernel);
-                Err(error)
-            }
-        }
-    }
-
-    fn fill<K: Kernel>(&mut self, kernel: &mut K, signals: &[Signal]) -> Result<Fd, Error> {
+    /// Opens them all; also the eventfd, which will belong to the mailbox. If one fails,
+    /// the others stay until [`close`](Core::close).
+    pub(crate) fn open<K: Kernel>(
+        &mut self,
+        kernel: &mut K,
+        signals: &[Signal],
+    ) -> Result<Fd, Error> {
         let failed = |call, object| move |errno| Error::new(call, object, errno);
         let core = Call::EpollAddCore;
         let epoll = kernel.epoll_create1().map_err(failed(Call::EpollCreate, "epoll"))?;

@@ -6,7 +6,8 @@
 //!
 //! Invariants:
 //! 1. `rung` is true exactly while the eventfd's counter is not 0, or about to be read.
-//! 2. Without a bell (the server has ended) the queue is empty and takes nothing.
+//! 2. Without a bell (the server has ended, or not begun) the queue is empty and takes
+//!    nothing.
 
 use crate::error::Error;
 use crate::kernel::{Fd, Kernel};
@@ -45,15 +46,16 @@ pub(crate) struct Mailbox<H>(Mutex<State<H>>);
 
 struct State<H> {
     jobs: VecDeque<Job<H>>,
+    /// The server is to stop. Not a job, so that it cannot be refused.
+    stop: bool,
     rung: bool,
     bell: Option<Box<dyn Bell>>,
 }
 
 impl<H> Mailbox<H> {
-    /// Takes over the eventfd.
-    pub(crate) fn new<K: Kernel>(kernel: K, eventfd: Fd) -> Mailbox<H> {
-        let bell = Box::new(EventFd { kernel, fd: eventfd });
-        Mailbox(Mutex::new(State { jobs: VecDeque::new(), rung: false, bell: Some(bell) }))
+    /// Takes over the eventfd: from now on calls are taken.
+    pub(crate) fn open<K: Kernel>(&self, kernel: K, eventfd: Fd) {
+        self.lock().bell = Some(Box::new(EventFd { kernel, fd: eventfd }));
     }
 
     /// A job that panicked did so outside of the lock, so the state is whole whatever happened.
@@ -64,28 +66,33 @@ impl<H> Mailbox<H> {
     /// From any thread: leaves a job, and wakes the loop if it is the first.
     pub(crate) fn post(&self, job: Job<H>) -> Result<(), CallError> {
         let mut state = self.lock();
-        let State { jobs, rung, bell: Some(bell) } = &mut *state else {
+        if state.bell.is_none() {
             return Err(CallError::Stopped);
-        };
-        if jobs.len() >= CAPACITY {
+        }
+        if state.jobs.len() >= CAPACITY {
             return Err(CallError::Full);
         }
-        jobs.push_back(job);
-        if !*rung {
-            *rung = true;
-            bell.ring();
-        }
+        state.jobs.push_back(job);
+        state.wake();
         Ok(())
     }
 
-    /// From the loop, when the eventfd is readable: silences the bell, takes all jobs.
-    pub(crate) fn collect(&self) -> Result<VecDeque<Job<H>>, Error> {
+    /// From any thread: the server is to stop.
+    pub(crate) fn stop(&self) {
+        let mut state = self.lock();
+        state.stop = true;
+        state.wake();
+    }
+
+    /// From the loop, when the eventfd is readable: silences the bell, takes all jobs;
+    /// and whether to stop.
+    pub(crate) fn collect(&self) -> Result<(VecDeque<Job<H>>, bool), Error> {
         let mut state = self.lock();
         if let Some(bell) = &mut state.bell {
             bell.silence()?;
         }
         state.rung = false;
-        Ok(std::mem::take(&mut state.jobs))
+        Ok((std::mem::take(&mut state.jobs), state.stop))
     }
 
     /// The server has ended: gives the eventfd back.
@@ -97,6 +104,23 @@ impl<H> Mailbox<H> {
         drop(jobs); // outside of the lock: what a job owns may do anything when dropped
         if let Some(bell) = bell {
             bell.close();
+        }
+    }
+}
+
+impl<H> Default for Mailbox<H> {
+    fn default() -> Mailbox<H> {
+        Mailbox(Mutex::new(State { jobs: VecDeque::new(), stop: false, rung: false, bell: None }))
+    }
+}
+
+impl<H> State<H> {
+    fn wake(&mut self) {
+        if let Some(bell) = &mut self.bell
+            && !self.rung
+        {
+            self.rung = true;
+            bell.ring();
         }
     }
 }

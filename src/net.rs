@@ -11,7 +11,7 @@
 //! 2. The budget counts the footprints of all connections, and `out`.
 //! 3. A connection whose state changed is in `marked`, once.
 
-use crate::budget::Budget;
+use crate::budget::{Budget, RESERVE_EACH};
 use crate::buffer::Buffer;
 use crate::close_reason::CloseReason;
 use crate::connection::{Connection, Phase};
@@ -88,10 +88,11 @@ impl Default for OpenSegment {
     }
 }
 
-/// The bytes of `out` from the end of the segment before up to `end` go to `slot`.
+/// These bytes of `out` go to `slot`.
 #[derive(Clone, Copy, Debug)]
 struct Segment {
     slot: u32,
+    start: usize,
     end: usize,
 }
 
@@ -188,8 +189,13 @@ impl Conn<'_> {
 
 impl Net {
     /// Sends `bytes` to a connection; `false` if it is gone or going.
+    ///
+    /// To send the same bytes to many, send them to one after the other: they are
+    /// kept in memory once.
     pub fn send(&mut self, id: ConnId, bytes: &[u8]) -> bool {
-        self.connections.find(id.0).is_some() && self.stage(id.0.slot, bytes)
+        let slot = id.0.slot;
+        self.connections.find(id.0).is_some()
+            && (self.stage_again(slot, bytes) || self.stage(slot, bytes))
     }
 
     /// A connection by its id, with all that can be done to it.
@@ -321,8 +327,21 @@ impl Net {
         {
             connection.staged += end - start;
             self.budget.take(end - start);
-            self.segments.push(Segment { slot, end });
+            self.segments.push(Segment { slot, start, end });
         }
+    }
+
+    /// If these are the bytes that were staged last, they need not be staged again.
+    fn stage_again(&mut self, slot: u32, bytes: &[u8]) -> bool {
+        self.close_segment();
+        let Some(&Segment { start, end, .. }) = self.segments.last() else { return false };
+        let Some(connection) = self.connections.get_mut(slot) else { return false };
+        let same = self.out.get(start..end) == Some(bytes) && connection.phase == Phase::Open;
+        if same {
+            connection.staged += bytes.len();
+            self.segments.push(Segment { slot, start, end });
+        }
+        same
     }
 
     /// Whether enough is staged to be sent before the batch goes on.
@@ -351,12 +370,10 @@ impl Net {
         self.close_segment();
         let mut out = std::mem::take(&mut self.out);
         let mut segments = std::mem::take(&mut self.segments);
-        let mut unsent = out.as_slice();
-        let mut start = 0;
         for segment in &segments {
-            let Some((bytes, rest)) = unsent.split_at_checked(segment.end - start) else { break };
-            (unsent, start) = (rest, segment.end);
-            self.transmit(kernel, segment.slot, bytes);
+            if let Some(bytes) = out.get(segment.start..segment.end) {
+                self.transmit(kernel, segment.slot, bytes);
+            }
         }
         self.budget.give_back(out.len());
         out.clear();
@@ -538,7 +555,8 @@ impl Net {
     }
 
     fn largest(&self, size: impl Fn(&Connection) -> usize) -> Option<u32> {
-        let held = self.connections.iter().filter(|(_, connection)| size(connection) > 0);
+        // Who holds next to nothing is not to blame.
+        let held = self.connections.iter().filter(|(_, c)| size(c) > RESERVE_EACH);
         held.max_by_key(|(_, connection)| size(connection)).map(|(slot, _)| slot)
     }
 }

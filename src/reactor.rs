@@ -63,8 +63,8 @@ pub(crate) struct Reactor<H: ConnectionHandler, K: Kernel> {
     /// The one input buffer, and the one batch of events.
     pub(crate) input: Vec<u8>,
     pub(crate) events: Vec<Event>,
-    /// Core descriptors that are ready in this turn.
-    pub(crate) woken: Vec<u32>,
+    /// Core descriptors that are ready in this turn, and for what.
+    pub(crate) woken: Vec<(u32, u32)>,
     /// Connections that have something to do without an event.
     pub(crate) work: Vec<u32>,
     pub(crate) turn: u64,
@@ -90,7 +90,7 @@ impl<H: ConnectionHandler, K: Kernel> Reactor<H, K> {
         for index in 0..ready {
             let Some(&event) = self.events.get(index) else { break };
             match Id::from_u64(event.data) {
-                Id { generation: 0, slot } => self.woken.push(slot),
+                Id { generation: 0, slot } => self.woken.push((slot, event.mask)),
                 id => self.serve(id, event.mask),
             }
             if self.net.is_group() {
@@ -105,8 +105,11 @@ impl<H: ConnectionHandler, K: Kernel> Reactor<H, K> {
         work.drain(..).for_each(|slot| self.step(slot));
         self.work = work;
         self.settle();
-        self.set_timer();
-        Ok(!self.has_ended())
+        let goes_on = !self.has_ended();
+        if goes_on {
+            self.set_timer();
+        }
+        Ok(goes_on)
     }
 
     /// Whether nothing is left to do without an event.
@@ -255,9 +258,9 @@ impl<H: ConnectionHandler, K: Kernel> Reactor<H, K> {
         if self.net.limits.max_per_address > 0 {
             self.crowd.leave(peer);
         }
-        self.resume_listeners();
         let session = self.sessions.get_mut(slot as usize).and_then(Option::take);
         if let Some(session) = session {
+            self.resume_listeners(); // there is room again
             self.handler.on_close(&mut self.net, id, session, why);
         }
     }

@@ -1,12 +1,13 @@
 //! Building a server, running it, and reaching it from other threads.
 
 use crate::address::{AddressError, ToAddresses};
+use crate::connection::Phase;
 use crate::core::{Core, LISTENERS};
 use crate::counters::Counters;
 use crate::deadlines::{Alarms, Deadlines};
 use crate::error::Error;
 use crate::handler::ConnectionHandler;
-use crate::kernel::{self, Address, Errno, Event, Kernel, Linux, Signal};
+use crate::kernel::{self, Address, Errno, Event, Kernel, Linux, Signal, SocketOption};
 use crate::limits::Limits;
 use crate::listener::{Crowd, Listener};
 use crate::mailbox::{CallError, Mailbox};
@@ -85,13 +86,15 @@ impl<H: ConnectionHandler, K: Kernel> Builder<H, K> {
         }
         let Builder { handler, mut kernel, mut limits, owns_process } = self;
         let mut warnings = Vec::new();
-        let signals = if owns_process { block_signals(&mut kernel)? } else { Vec::new() };
+        let mut signals = Vec::new();
+        if owns_process {
+            kernel::map_large_buffers();
+            signals = block_signals(&mut kernel, &mut warnings)?;
+        }
         fit_limits(&mut kernel, &mut limits, addresses.len(), owns_process, &mut warnings)?;
-        let mut reactor = Reactor::new(handler, kernel, limits, &signals)?;
-        let listening = reactor.listen(&addresses, &mut warnings);
-        let addresses = reactor.net.locals.clone();
-        let server = Server { reactor, addresses, warnings };
-        listening.map(|()| server)
+        let mut reactor = Reactor::new(handler, kernel, limits)?;
+        reactor.open(&addresses, &signals, &mut warnings)?;
+        Ok(Server { addresses: reactor.net.locals.clone(), reactor, warnings })
     }
 }
 
@@ -100,10 +103,18 @@ fn unusable_address(error: AddressError) -> Error {
 }
 
 /// Blocks the signals that stop the server or make it report; which they are.
-fn block_signals<K: Kernel>(kernel: &mut K) -> Result<Vec<Signal>, Error> {
+fn block_signals<K: Kernel>(
+    kernel: &mut K,
+    warnings: &mut Vec<String>,
+) -> Result<Vec<Signal>, Error> {
     let mut signals = vec![Signal::SIGINT, Signal::SIGTERM, Signal::SIGUSR1];
-    if !kernel.rt_sigaction(Signal::SIGHUP).unwrap_or(false) {
-        signals.push(Signal::SIGHUP); // not ignored, as it would be under nohup
+    match kernel.rt_sigaction(Signal::SIGHUP) {
+        Ok(true) => {} // ignored, as under nohup
+        Ok(false) => signals.push(Signal::SIGHUP),
+        Err(errno) => warnings.push(format!(
+            "{}; SIGHUP is left as it is",
+            Error::new(Call::SignalAction, "SIGHUP", errno)
+        )),
     }
     let blocked = kernel.rt_sigprocmask(&signals);
     blocked.map_err(|errno| Error::new(Call::SignalMask, "signals", errno))?;
@@ -119,10 +130,20 @@ fn fit_limits<K: Kernel>(
     warnings: &mut Vec<String>,
 ) -> Result<(), Error> {
     limits.high_water = limits.high_water.min(limits.max_output);
-    let Ok((mut soft, hard)) = kernel.prlimit(None) else { return Ok(()) };
+    let failed = |errno| Error::new(Call::DescriptorLimit, "RLIMIT_NOFILE", errno);
+    let (mut soft, hard) = match kernel.prlimit(None) {
+        Ok(limit) => limit,
+        Err(errno) => {
+            warnings.push(format!("{}; it may be too low", failed(errno)));
+            return Ok(());
+        }
+    };
     let needed = u64::from(limits.max_connections) + listeners as u64 + SPARE_DESCRIPTORS;
     if raise && soft < needed && soft < hard {
-        soft = kernel.prlimit(Some(needed.min(hard))).map_or(soft, |(soft, _)| soft);
+        match kernel.prlimit(Some(needed.min(hard))) {
+            Ok((raised, _)) => soft = raised,
+            Err(errno) => warnings.push(format!("{}; it stays as it is", failed(errno))),
+        }
     }
     let room = soft.saturating_sub(listeners as u64 + SPARE_DESCRIPTORS);
     if room == 0 {
@@ -226,8 +247,8 @@ impl<H: ConnectionHandler, K: Kernel> fmt::Debug for Server<H, K> {
 }
 
 impl<H: ConnectionHandler, K: Kernel> Reactor<H, K> {
-    /// A loop without listeners.
-    fn new(handler: H, mut kernel: K, limits: Limits, signals: &[Signal]) -> Result<Self, Error> {
+    /// A loop that owns no descriptor yet.
+    fn new(handler: H, mut kernel: K, limits: Limits) -> Result<Self, Error> {
         let memory = |_: TryReserveError| {
             let object = format!("tables for {} connections", limits.max_connections);
             Error::new(Call::Memory, object, Errno::ENOMEM)
@@ -236,14 +257,12 @@ impl<H: ConnectionHandler, K: Kernel> Reactor<H, K> {
         let deadlines = Deadlines::with_capacity(limits.max_connections).map_err(memory)?;
         let mut sessions = Vec::new();
         sessions.try_reserve_exact(limits.max_connections as usize).map_err(memory)?;
-        let (core, eventfd) = Core::open(&mut kernel, signals)?;
-        let mailbox = Arc::new(Mailbox::new(kernel.clone(), eventfd));
         Ok(Reactor {
             handler,
             net,
             sessions,
-            mailbox,
-            core,
+            mailbox: Arc::default(),
+            core: Core::default(),
             kernel,
             listeners: Vec::new(),
             crowd: Crowd::default(),
@@ -260,14 +279,22 @@ impl<H: ConnectionHandler, K: Kernel> Reactor<H, K> {
         })
     }
 
-    /// Opens all listeners, then lets epoll watch them: none answers before all can.
-    fn listen(&mut self, addresses: &[Address], warnings: &mut Vec<String>) -> Result<(), Error> {
+    /// Opens all listeners, then what the loop needs, and lets epoll watch them all. If
+    /// one fails, dropping the loop closes the others.
+    fn open(
+        &mut self,
+        addresses: &[Address],
+        signals: &[Signal],
+        warnings: &mut Vec<String>,
+    ) -> Result<(), Error> {
         for address in addresses {
             let limits = &self.net.limits;
             let listener = Listener::open(&mut self.kernel, address, limits, warnings)?;
             self.net.locals.push(listener.address.clone());
             self.listeners.push(listener);
         }
+        let eventfd = self.core.open(&mut self.kernel, signals)?;
+        self.mailbox.open(self.kernel.clone(), eventfd);
         for (index, listener) in self.listeners.iter().enumerate() {
             let Some(fd) = &listener.fd else { continue };
             let data = u64::from(LISTENERS) + index as u64;
@@ -288,6 +315,10 @@ impl<H: ConnectionHandler, K: Kernel> Drop for Reactor<H, K> {
         self.mailbox.close();
         for slot in self.net.slots_where(|_| true) {
             if let Some(connection) = self.net.connections.remove(slot) {
+                if connection.phase != Phase::Lingering {
+                    // An answer that was cut off must not look like a whole one.
+                    let _ = self.kernel.setsockopt(&connection.fd, SocketOption::ResetOnClose);
+                }
                 let _ = self.kernel.close(connection.fd);
             }
         }
@@ -315,7 +346,7 @@ impl<H> Handle<H> {
     /// Stops the server as SIGTERM does: it finishes what it has received. Stopping a
     /// server that has ended is fine.
     pub fn stop(&self) {
-        let _ = self.0.post(Box::new(|_, net| net.stop()));
+        self.0.stop();
     }
 }
 

@@ -425,6 +425,73 @@ fn the_memory_budget() {
     assert_eq!(closed(&summary, CloseReason::MemoryBudget), 0, "{summary}");
 }
 
+/// A broadcast stands in memory once, however many it goes to, and cuts nobody who reads.
+#[test]
+fn a_broadcast_far_beyond_the_budget() {
+    struct Shout;
+    impl ConnectionHandler for Shout {
+        type Session = ();
+        fn on_data(&mut self, conn: &mut Conn<'_>, _: &mut (), input: &[u8]) -> usize {
+            let all: Vec<ConnId> = conn.net().ids().collect();
+            let bytes = vec![b'!'; 64 << 10];
+            all.into_iter().for_each(|id| assert!(conn.net().send(id, &bytes)));
+            input.len()
+        }
+    }
+    let mut world = World::new(Shout, Limits { max_memory: 1 << 20, ..Limits::default() });
+    let mut clients: Vec<Client> = (0..100).map(|_| world.client()).collect();
+    world.rest();
+    clients[0].send(b"now");
+    world.rest();
+    for client in &mut clients {
+        assert_eq!(client.recv().len(), 64 << 10);
+    }
+    assert_eq!(closed(&world.stop(), CloseReason::Shutdown), 100);
+}
+
+/// A second signal ends everything at once; what was cut off is reset, told, and counted.
+#[test]
+fn a_second_signal_resets() {
+    let mut world = World::new(greet(), Limits::default());
+    let mut deaf = world.client();
+    deaf.send(&vec![b'\n'; 60_000]);
+    world.rest();
+    world.sim.signal(Signal::SIGTERM);
+    world.rest();
+    world.sim.signal(Signal::SIGINT);
+    let summary = world.end();
+    deaf.recv();
+    assert!(summary.forced && deaf.saw_reset());
+    assert_eq!(closed(&summary, CloseReason::DrainDeadline), 1);
+}
+
+/// `Handle::stop` is never refused, though the mailbox is full.
+#[test]
+fn stop_with_a_full_mailbox() {
+    let mut world = World::new(greet(), Limits::default());
+    let handle = world.server.handle();
+    while handle.call(|_, _| {}).is_ok() {}
+    handle.stop();
+    world.end();
+}
+
+/// When epoll takes no more, the client just accepted is closed, and the others wait
+/// for a while instead of meeting the same end.
+#[test]
+fn out_of_epoll_watches() {
+    let mut world = World::new(greet(), Limits::default());
+    let next = world.sim.count(Method::EpollCtl);
+    world.sim.fail(At::Of(Method::EpollCtl, next), Errno::ENOSPC, Times::Once);
+    let mut clients: Vec<Client> = (0..20).map(|_| world.client()).collect();
+    world.rest();
+    assert_eq!(world.sim.count(Method::Accept4), 1);
+    clients.iter_mut().for_each(|client| drop(client.send(b"hello\n")));
+    world.pass(Duration::from_secs(1));
+    let served = clients.iter_mut().filter_map(|c| (!c.recv().is_empty()).then_some(())).count();
+    assert_eq!(served, 19);
+    world.stop();
+}
+
 /// One dialogue with everything in it, for the sweep below.
 fn script(world: &mut World<Greet>) -> (Vec<u8>, Vec<u8>) {
     let mut answers = (Vec::new(), Vec::new());

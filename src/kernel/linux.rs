@@ -444,8 +444,19 @@ fn decode(bytes: &[u8]) -> Option<Address> {
     }
 }
 
-/// Gives memory that was freed back to the kernel. The C library keeps freed memory
-/// between blocks still in use, which after a flood could be most of it. malloc_trim(3)
+/// Lets every large buffer be a mapping of its own, which grows without being copied.
+/// Left to itself the C library stops doing so after the first one is freed, and a
+/// flood of slow readers leaves holes that nothing fits. mallopt(3)
+pub(crate) fn map_large_buffers() {
+    #[cfg(target_env = "gnu")]
+    // SAFETY: it takes no pointer; at worst it refuses.
+    unsafe {
+        libc::mallopt(libc::M_MMAP_THRESHOLD, 64 << 10);
+    }
+}
+
+/// Gives memory that was freed back to the kernel: the C library keeps it between
+/// blocks still in use. malloc_trim(3)
 pub(crate) fn return_memory() {
     #[cfg(target_env = "gnu")]
     // SAFETY: it takes no pointer, and is safe from any thread.

@@ -30,7 +30,7 @@ mod narrated;
 pub mod sim;
 
 pub use linux::Linux;
-pub(crate) use linux::return_memory;
+pub(crate) use linux::{map_large_buffers, return_memory};
 pub use narrated::Narrated;
 #[cfg(feature = "sim")]
 pub use sim::Simulated;
@@ -92,14 +92,14 @@ pub trait Kernel: Clone + Send + 'static {
     /// A set of descriptors to wait for. epoll_create1(2)
     fn epoll_create1(&mut self) -> Result<Fd>;
 
-    /// A counter that any thread can raise to wake the loop. eventfd2(2)
-    fn eventfd2(&mut self) -> Result<Fd>;
-
     /// A descriptor from which blocked signals are read. signalfd4(2)
     fn signalfd4(&mut self, signals: &[Signal]) -> Result<Fd>;
 
     /// A timer that is a descriptor, on the monotonic clock. timerfd_create(2)
     fn timerfd_create(&mut self) -> Result<Fd>;
+
+    /// A counter that any thread can raise to wake the loop. eventfd2(2)
+    fn eventfd2(&mut self) -> Result<Fd>;
 
     /// Adds `fd` to the set, or changes what is asked of it. epoll_ctl(2)
     fn epoll_ctl(&mut self, epoll: &Fd, op: EpollOp, fd: &Fd, event: Event) -> Result<()>;
@@ -128,7 +128,9 @@ pub trait Kernel: Clone + Send + 'static {
     /// `None` disarms it. timerfd_settime(2)
     fn timerfd_settime(&mut self, fd: &Fd, deadline: Option<u64>) -> Result<()>;
 
-    /// Reads and resets the counter of an eventfd, or the expirations of a timerfd. read(2)
+    /// Reads and resets the counter of an eventfd. read(2)
+    ///
+    /// A timerfd has one too, of its expirations; setting it anew resets that as well.
     fn read_counter(&mut self, fd: &Fd) -> Result<u64>;
 
     /// Raises the counter of an eventfd by one. write(2)

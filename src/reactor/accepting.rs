@@ -7,7 +7,7 @@ use crate::core::LISTENERS;
 use crate::deadlines::Alarm;
 use crate::error::Error;
 use crate::handler::ConnectionHandler;
-use crate::kernel::{self, Errno, Fd, Kernel, Peer};
+use crate::kernel::{self, Errno, Fd, Kernel, Peer, SocketOption};
 use crate::net::ConnId;
 use crate::reaction::{Call, Reaction, reaction};
 
@@ -52,8 +52,39 @@ impl<H: ConnectionHandler, K: Kernel> Reactor<H, K> {
         Queue::Unknown
     }
 
-    pub(super) fn quota(&mut self, index: usize) -> u8 {
-        self.listeners.get_mut(index).map_or(0, |listener| listener.quota(self.turn))
+    /// An event of a listener.
+    pub(super) fn serve_listener(&mut self, index: usize, mask: u32) {
+        if mask & (kernel::ERR | kernel::HUP) != 0 {
+            // A dead listener says so for ever. accept4 says why, though nobody is let in now.
+            self.turn_away_queue(index);
+            return;
+        }
+        let quota = self.listeners.get_mut(index).map_or(0, |l| l.quota(self.turn));
+        self.accept(index, quota);
+    }
+
+    /// Resets whoever waits in the queue of a listener; how many they were.
+    #[cold]
+    pub(super) fn turn_away_queue(&mut self, index: usize) -> u64 {
+        let most = u64::from(self.net.limits.backlog) + 1;
+        for turned_away in 0..most {
+            let Some(listener) = self.listeners.get_mut(index) else { return turned_away };
+            let Some(fd) = &listener.fd else { return turned_away };
+            match self.kernel.accept4(fd) {
+                Ok((fd, peer)) => {
+                    self.net.counters.accepted += 1;
+                    let _ = self.kernel.setsockopt(&fd, SocketOption::ResetOnClose);
+                    self.turn_away(fd, peer, CloseReason::DrainDeadline);
+                }
+                Err(errno) => {
+                    if reaction(Call::Accept, errno) == Reaction::FailRuntime {
+                        self.lose_listener(index, errno);
+                    }
+                    return turned_away;
+                }
+            }
+        }
+        most
     }
 
     /// Whether there is no slot for another client.
@@ -127,8 +158,17 @@ impl<H: ConnectionHandler, K: Kernel> Reactor<H, K> {
         self.fail(error);
     }
 
+    /// A connection has closed: there is room again.
     pub(super) fn resume_listeners(&mut self) {
         self.listeners.iter_mut().for_each(|listener| listener.paused_until = None);
+        if self.net.draining && self.is_nearly_full() {
+            self.alarms.ring_by(Alarm::CloseListeners, self.net.now);
+        }
+    }
+
+    /// Whether it was full until a moment ago.
+    fn is_nearly_full(&self) -> bool {
+        self.net.connections.len() + 1 >= self.net.limits.max_connections as usize
     }
 
     /// Resumes the listeners whose pause is over, and sees to the next.

@@ -21,18 +21,14 @@ impl<H: ConnectionHandler, K: Kernel> Reactor<H, K> {
     /// are in come before those who want in, and bytes come before deadlines.
     pub(super) fn serve_core(&mut self, ready: usize) {
         let mut woken = std::mem::take(&mut self.woken);
-        for core in woken.drain(..) {
+        for (core, mask) in woken.drain(..) {
             match core {
                 EVENTFD => self.run_jobs(),
                 SIGNALFD => self.take_signals(),
                 // After a long stop the batch is full: first all bytes, then the deadlines.
                 TIMERFD if ready == BATCH => {}
                 TIMERFD => self.look_at_deadlines(),
-                listener => {
-                    let index = (listener - LISTENERS) as usize;
-                    let quota = self.quota(index);
-                    self.accept(index, quota);
-                }
+                listener => self.serve_listener((listener - LISTENERS) as usize, mask),
             }
         }
         self.woken = woken;
@@ -40,7 +36,10 @@ impl<H: ConnectionHandler, K: Kernel> Reactor<H, K> {
 
     fn run_jobs(&mut self) {
         match self.mailbox.collect() {
-            Ok(jobs) => jobs.into_iter().for_each(|job| job(&mut self.handler, &mut self.net)),
+            Ok((jobs, stop)) => {
+                jobs.into_iter().for_each(|job| job(&mut self.handler, &mut self.net));
+                self.net.stop |= stop;
+            }
             Err(error) => self.fail(error),
         }
     }
@@ -74,6 +73,9 @@ impl<H: ConnectionHandler, K: Kernel> Reactor<H, K> {
             self.end.forced = self.end.signal.is_some();
             self.end.signal = ending;
             self.net.stop = true;
+            if self.end.forced {
+                self.cut();
+            }
         }
     }
 
@@ -192,18 +194,23 @@ impl<H: ConnectionHandler, K: Kernel> Reactor<H, K> {
                 listener.close(&mut self.kernel);
             }
         }
-        let is_full = self.is_full();
+        if self.is_full() {
+            return; // until somebody leaves
+        }
         for listener in self.listeners.iter().filter(|listener| listener.fd.is_some()) {
-            let waits = is_full || listener.paused_until.is_some();
-            let again = if waits { self.net.now.after(GRACE) } else { self.net.now };
+            let again = listener.paused_until.unwrap_or(self.net.now);
             self.alarms.ring_by(Alarm::CloseListeners, again);
         }
     }
 
-    /// The drain deadline: what has not finished is cut. Who merely lingers has everything.
+    /// The drain deadline: what has not finished is cut, and who still waits in a queue.
+    /// Who merely lingers has everything.
     fn cut(&mut self) {
-        for listener in &mut self.listeners {
-            listener.close(&mut self.kernel);
+        for index in 0..self.listeners.len() {
+            self.end.cut += self.turn_away_queue(index);
+            if let Some(listener) = self.listeners.get_mut(index) {
+                listener.close(&mut self.kernel);
+            }
         }
         for slot in self.net.slots_where(|_| true) {
             let cut = self.net.change(slot, |connection| {
