@@ -485,7 +485,7 @@ fn out_of_epoll_watches() {
     let mut clients: Vec<Client> = (0..20).map(|_| world.client()).collect();
     world.rest();
     assert_eq!(world.sim.count(Method::Accept4), 1);
-    clients.iter_mut().for_each(|client| drop(client.send(b"hello\n")));
+    clients.iter_mut().for_each(|client| assert_eq!(client.send(b"hello\n"), 6));
     world.pass(Duration::from_secs(1));
     let served = clients.iter_mut().filter_map(|c| (!c.recv().is_empty()).then_some(())).count();
     assert_eq!(served, 19);
