@@ -1,6 +1,7 @@
 //! Conversations with `greet`, `once` and `echo`: what is said, cut up in every
 //! way, at every pace, up to every limit, and what must come back.
 
+#![cfg(feature = "cli")]
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing, clippy::panic)]
 
 mod support;

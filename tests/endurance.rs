@@ -1,6 +1,7 @@
 //! Crowds, hostile clients, full tables and repeated stops. The heaviest cuts are
 //! `#[ignore]`d: `cargo test -- --include-ignored` runs them as well.
 
+#![cfg(feature = "cli")]
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing, clippy::panic)]
 
 mod support;

@@ -1,6 +1,7 @@
 //! The program from outside: its options, addresses, errors, exit statuses,
 //! signals and output, against the contract of the command line.
 
+#![cfg(feature = "cli")]
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing, clippy::panic)]
 
 mod support;

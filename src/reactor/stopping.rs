@@ -10,7 +10,7 @@ use super::{BATCH, GRACE, LOOKS, Reactor};
 use crate::close_reason::CloseReason;
 use crate::connection::Phase;
 use crate::core::{EVENTFD, LISTENERS, SIGNALFD, TIMERFD};
-use crate::deadlines::{Alarm, Tick};
+use crate::deadlines::{Alarm, Span, Tick};
 use crate::error::Error;
 use crate::handler::ConnectionHandler;
 use crate::kernel::{Kernel, Signal};
@@ -198,7 +198,8 @@ impl<H: ConnectionHandler, K: Kernel> Reactor<H, K> {
             return; // until somebody leaves
         }
         for listener in self.listeners.iter().filter(|listener| listener.fd.is_some()) {
-            let again = listener.paused_until.unwrap_or(self.net.now);
+            // Not at once: that would be within this turn, and a turn is bounded.
+            let again = listener.paused_until.unwrap_or(self.net.now.after(Span::millis(1)));
             self.alarms.ring_by(Alarm::CloseListeners, again);
         }
     }
