@@ -310,3 +310,14 @@ impl fmt::Display for Connection {
         Ok(())
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// What an idle connection costs, beside its session and 12 bytes for its deadline.
+    #[test]
+    fn a_connection_is_small() {
+        assert!(size_of::<Option<Connection>>() <= 128);
+    }
+}
