@@ -29,7 +29,7 @@ const FLOOD: usize = 4 << 20;
 #[derive(Debug)]
 pub(crate) struct Budget {
     max: usize,
-    /// The memory in use: what connections hold, and what is staged.
+    /// The memory in use: what connections hold.
     used: usize,
     reserve: usize,
     tight_from: usize,
@@ -41,10 +41,12 @@ pub(crate) struct Budget {
 
 impl Budget {
     pub(crate) fn new(max: usize) -> Budget {
-        Budget { max, used: 0, reserve: 0, tight_from: 0, relief: None, peak: 0 }
+        let mut budget = Budget { max, used: 0, reserve: 0, tight_from: 0, relief: None, peak: 0 };
+        budget.plan_for(0);
+        budget
     }
 
-    /// Sets the reserve aside; once a turn.
+    /// Sets the reserve aside; whenever their number has changed.
     pub(crate) fn plan_for(&mut self, connections: usize) {
         self.reserve = (WHOLE_SHARE + connections * RESERVE_EACH).min(self.max / 4);
         self.tight_from = self.max.saturating_sub(self.reserve + 8 * WHOLE_SHARE);

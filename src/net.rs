@@ -8,7 +8,7 @@
 //!
 //! Invariants:
 //! 1. `out` and `segments` are empty between turns, and no segment is open.
-//! 2. The budget counts the footprints of all connections, and `out`.
+//! 2. The budget counts the footprints of all connections.
 //! 3. A connection whose state changed is in `marked`, once.
 
 use crate::budget::{Budget, RESERVE_EACH};
@@ -61,7 +61,7 @@ pub struct Net {
     pub(crate) stop: bool,
     /// The server is stopping.
     pub(crate) draining: bool,
-    /// The memory that connections hold and that is staged.
+    /// The memory that connections hold; `out` is bounded by what is left of it.
     pub(crate) budget: Budget,
     out: Vec<u8>,
     segments: Vec<Segment>,
@@ -251,7 +251,6 @@ impl Net {
     pub(crate) fn begin_turn(&mut self, nanos: u64) {
         self.now_millis = nanos / 1_000_000;
         self.now = Tick::from_millis(self.now_millis);
-        self.budget.plan_for(self.connections.len());
     }
 
     /// Puts a connection on the list of those to be settled.
@@ -299,7 +298,8 @@ impl Net {
     /// connection takes none.
     fn open_segment(&mut self, slot: u32, more: usize) -> bool {
         self.close_segment();
-        if !self.budget.has_room_for(more) && !self.make_room(more) {
+        let staged = self.out.len() + more;
+        if staged > self.budget.left() && !self.make_room(staged) {
             self.change(slot, |connection| connection.abort(CloseReason::MemoryBudget));
         }
         let high_water = self.high_water();
@@ -312,7 +312,7 @@ impl Net {
         self.open = OpenSegment {
             slot,
             start,
-            limit: self.out.capacity().min(start + self.budget.left()),
+            limit: self.out.capacity().min(self.budget.left()),
             full_at: if connection.full { 0 } else { start + to_high_water },
         };
         true
@@ -326,7 +326,6 @@ impl Net {
             && let Some(connection) = self.connections.get_mut(slot)
         {
             connection.staged += end - start;
-            self.budget.take(end - start);
             self.segments.push(Segment { slot, start, end });
         }
     }
@@ -375,7 +374,6 @@ impl Net {
                 self.transmit(kernel, segment.slot, bytes);
             }
         }
-        self.budget.give_back(out.len());
         out.clear();
         out.shrink_to(KEEP_BYTES);
         segments.clear();

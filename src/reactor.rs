@@ -97,6 +97,10 @@ impl<H: ConnectionHandler, K: Kernel> Reactor<H, K> {
                 self.net.flush(&mut self.kernel);
             }
         }
+        self.net.flush(&mut self.kernel);
+        if self.is_settled() {
+            return Ok(true); // messages and nothing else: the common turn ends here
+        }
         self.serve_core(ready);
         if self.net.stop && !self.net.draining {
             self.begin_drain();
@@ -110,6 +114,12 @@ impl<H: ConnectionHandler, K: Kernel> Reactor<H, K> {
             self.set_timer();
         }
         Ok(goes_on)
+    }
+
+    /// Whether nothing has happened in this turn that asks for more than answers.
+    fn is_settled(&self) -> bool {
+        let nothing_marked = self.net.marked.is_empty() && self.woken.is_empty();
+        nothing_marked && self.work.is_empty() && !self.net.stop
     }
 
     /// Whether nothing is left to do without an event.
@@ -161,6 +171,7 @@ impl<H: ConnectionHandler, K: Kernel> Reactor<H, K> {
         if self.net.relieve() {
             self.settle_marked();
         }
+        self.net.budget.plan_for(self.net.connections.len());
         if self.net.budget.take_ebb() {
             kernel::return_memory();
         }
