@@ -19,7 +19,7 @@ SUMMARY := awk '{ print; fflush() } \
 	/^test result:/ { passed += $$4; failed += $$6; ignored += $$8 } \
 	END { printf "\n%d tests passed, %d failed, %d left to `make check`\n", passed, failed, ignored }'
 
-.PHONY: build run test check lint fmt doc msrv deps clean help
+.PHONY: build run test check torture lint fmt doc msrv deps clean help
 
 build: ## build the program, and say what next
 	@$(CARGO) build --locked --release
@@ -44,6 +44,9 @@ check: deps ## everything: format, lints, documentation, every test, oldest Rust
 	@$(MAKE) --no-print-directory lint doc msrv
 	@$(CARGO) test --locked --no-default-features --quiet
 	@$(CARGO) test --locked --features sim --no-fail-fast -- --include-ignored 2>&1 | $(SUMMARY)
+
+torture: ## rude clients against a server that answers lines: make torture ADDR=host:port
+	@$(CARGO) run --locked --quiet --release --example torture -- $(or $(ADDR),127.0.0.1:1234)
 
 lint: ## clippy, for every set of features, no warning allowed
 	@for features in $(FEATURES); do \
@@ -83,4 +86,4 @@ clean: ## remove what was built
 	@$(CARGO) clean
 
 help: ## this page
-	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-6s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-7s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)

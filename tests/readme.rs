@@ -21,6 +21,13 @@ fn output(command: &mut Command) -> String {
     String::from_utf8(command.output().unwrap().stdout).unwrap()
 }
 
+/// A program of docs/programs.
+fn example(name: &str) -> Command {
+    let mut cargo = Command::new(env!("CARGO"));
+    cargo.args(["run", "--locked", "-q", "--example", name, "--"]);
+    cargo
+}
+
 /// What `make run` prints: its own words, and those of the program it becomes.
 fn make_run(arguments: &[&str]) -> String {
     let mut make = Command::new("make");
@@ -42,13 +49,20 @@ fn console_blocks() {
             "threadbare -h" => output(Command::new(env!("CARGO_BIN_EXE_threadbare")).arg("-h")),
             "cargo run -q --example client -- hello" => {
                 let server = Server::start(&[]);
-                let to = &server.addresses[0];
-                let client = ["run", "--locked", "-q", "--example", "client", "--", "--to", to];
-                output(Command::new(env!("CARGO")).args(client).arg("hello"))
+                output(example("client").args(["--to", &server.addresses[0], "hello"]))
             }
             other => panic!("the README shows a command that nobody tries: {other}"),
         };
         assert_eq!(seen, expected, "{command}");
+    }
+}
+
+#[test] // the rude clients of `make torture` are survived, by lines and by an echo
+fn torture() {
+    for handler in ["greet", "echo"] {
+        let server = Server::start(&[handler]);
+        let table = output(example("torture").arg(&server.addresses[0]));
+        assert!(table.ends_with("survived 20 of 20\n"), "{handler}:\n{table}");
     }
 }
 
