@@ -208,6 +208,28 @@ impl<H: ConnectionHandler, K: Kernel> Server<H, K> {
         self.reactor.is_idle()
     }
 
+    /// The state of each connection, by descriptor. For the tests that count which calls
+    /// failed in which state.
+    #[cfg(feature = "sim")]
+    #[doc(hidden)]
+    pub fn states(&self) -> impl Iterator<Item = (i32, &'static str)> {
+        self.reactor.net.connections.iter().map(|(_, connection)| {
+            let state = match connection.phase {
+                Phase::Open if connection.later => "later",
+                Phase::Open if connection.paused => "paused",
+                Phase::Open if connection.full => "full",
+                Phase::Open if connection.eof => "half-closed",
+                Phase::Open => "open",
+                Phase::Closing if connection.later => "closing, later",
+                Phase::Closing => "closing",
+                Phase::Lingering => "lingering",
+                Phase::Broken => "broken",
+                Phase::Gone => "gone",
+            };
+            (connection.fd.number(), state)
+        })
+    }
+
     /// What the server did, once [`turn`](Server::turn) has said that it is over.
     ///
     /// # Errors

@@ -3,92 +3,15 @@
 #![cfg(feature = "sim")]
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
 
+mod simulation;
+
+use simulation::{Report, World};
 use std::time::Duration;
 use threadbare::handlers::{Echo, Framing, Greet};
 use threadbare::kernel::sim::{At, Client, Method, Short, Simulated, Times};
 use threadbare::{
-    Address, CloseReason, Conn, ConnId, ConnectionHandler, Errno, Limits, Net, Server, Signal,
-    Summary,
+    CloseReason, Conn, ConnId, ConnectionHandler, Errno, Limits, Net, Signal, Summary,
 };
-
-/// A server in a simulated world.
-struct World<H: ConnectionHandler> {
-    sim: Simulated,
-    server: Server<H, Simulated>,
-    running: bool,
-}
-
-impl<H: ConnectionHandler> World<H> {
-    fn new(handler: H, limits: Limits) -> World<H> {
-        World::on(Simulated::new(1), handler, limits).unwrap()
-    }
-
-    fn on(sim: Simulated, handler: H, limits: Limits) -> Result<World<H>, threadbare::Error> {
-        let builder = Server::builder(handler).kernel(sim.clone()).limits(limits);
-        let server = builder.own_process(true).bind("127.0.0.1:80")?;
-        Ok(World { sim, server, running: true })
-    }
-
-    fn address(&self) -> Address {
-        self.server.addresses()[0].clone()
-    }
-
-    fn client(&self) -> Client {
-        self.sim.connect(&self.address()).unwrap()
-    }
-
-    /// One turn. What makes the loop fail ends the server, as it would end the program.
-    fn turn(&mut self) {
-        self.running = self.server.turn().unwrap_or(false);
-    }
-
-    /// Lets the server do all it can do without time passing. Bounded: it must come to rest.
-    fn rest(&mut self) {
-        for _ in 0..10_000 {
-            if !self.running || !self.sim.is_ready() && self.server.is_idle() {
-                return;
-            }
-            self.turn();
-        }
-        panic!("the server spins");
-    }
-
-    /// Lets time pass, as much as it takes until no timer is armed or `limit` is reached.
-    fn pass(&mut self, limit: Duration) {
-        let end = self.sim.now() + limit.as_nanos() as u64;
-        self.rest();
-        while self.running && self.sim.armed().is_some_and(|at| at <= end) {
-            self.turn();
-            self.rest();
-        }
-        self.sim.advance(Duration::from_nanos(end.saturating_sub(self.sim.now())));
-        self.rest();
-    }
-
-    /// Says something and returns the answer.
-    fn ask(&mut self, client: &mut Client, words: &[u8]) -> Vec<u8> {
-        assert_eq!(client.send(words), words.len());
-        self.rest();
-        client.recv()
-    }
-
-    /// Stops the server as SIGTERM does, however long that takes, and checks that it
-    /// leaves nothing behind.
-    fn stop(mut self) -> Summary {
-        assert!(self.sim.signal(Signal::SIGTERM));
-        self.end()
-    }
-
-    fn end(&mut self) -> Summary {
-        self.pass(Duration::from_secs(3_600));
-        assert!(!self.running, "it did not stop");
-        let summary = self.server.finish().unwrap();
-        let closed: u64 = summary.counters.closed.iter().sum();
-        assert_eq!(summary.counters.accepted, closed, "{summary}");
-        assert_eq!(summary.counters.bugs, 0, "{summary}");
-        summary
-    }
-}
 
 fn greet() -> Greet {
     Greet::new(Framing::Line, 64 << 10)
@@ -569,15 +492,4 @@ fn every_call_fails_in_turn() {
     }
     println!("{cases} cases");
     assert!(cases > 800, "only {cases} cases");
-}
-
-/// Names the case if it panics, wherever that is.
-struct Report<'a>(&'a str);
-
-impl Drop for Report<'_> {
-    fn drop(&mut self) {
-        if std::thread::panicking() {
-            eprintln!("the case: {}", self.0);
-        }
-    }
 }

@@ -247,9 +247,9 @@ fn small_window(victim: &Victim) -> Verdict {
         setsockopt(&client, sockopt::RcvBuf, &1)?; // the kernel's least
         client.write_all(&b"slowly, please\n".repeat(100))?;
         client.shutdown(Shutdown::Write)?;
-        let mut lines = 0;
-        for byte in client.bytes() {
-            lines += usize::from(byte? == b'\n');
+        let (mut lines, mut byte) = (0, [0]);
+        while client.read(&mut byte)? > 0 {
+            lines += usize::from(byte == *b"\n");
         }
         Ok(lines)
     };
