@@ -181,9 +181,7 @@ impl<H: ConnectionHandler, K: Kernel> Reactor<H, K> {
     fn settle_marked(&mut self) {
         while let Some(slot) = self.net.marked.pop() {
             self.reconcile(slot);
-            if self.net.is_group() || self.net.marked.is_empty() {
-                self.net.flush(&mut self.kernel);
-            }
+            self.net.flush(&mut self.kernel); // what the next one owes must be known
         }
     }
 
