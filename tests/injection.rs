@@ -1,0 +1,733 @@
+//! The program under strace, which lets its calls fail: each call it makes, at each
+//! place, with each errno of the catalogue, once and three times in a row.
+//!
+//! A fault-free run of each scenario tells which calls there are. Then each injection
+//! is a run of its own, with real clients. What must come of it follows from
+//! [`reaction`] and from the lines that strace marked as INJECTED:
+//!
+//! - a start that fails: exit 2, and one line that names the call and its errno;
+//! - a loop that cannot go on: exit 3, and a line that says why;
+//! - otherwise the exit status of the fault-free run. Who was not hit is answered in
+//!   full and gets FIN, who was hit gets the beginning of its answer at least;
+//! - never a panic, never a turn of the loop for nothing, never a wait for nothing, and
+//!   `bug:` in the log only where the table says so.
+
+#![cfg(feature = "cli")]
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing, clippy::panic)]
+
+mod support;
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fs;
+use std::io::{self, ErrorKind, Read, Write};
+use std::net::{Shutdown, TcpStream};
+use std::os::fd::OwnedFd;
+use std::os::unix::net::{UnixListener, UnixStream};
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::path::PathBuf;
+use std::process::Command;
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use support::{Scratch, Server, Signal, thanks};
+use threadbare::kernel::Errno::{self, *};
+use threadbare::reaction::{Call, Reaction, reaction};
+
+/// Every call that the program makes, under each name it has on some machine, and what
+/// it may fail with: the manual pages, and what has been seen beyond them.
+#[rustfmt::skip] // one row a call
+const CATALOGUE: [(&str, &[Errno]); 28] = [
+    ("rt_sigaction", &[EFAULT, EINVAL]),
+    ("rt_sigprocmask", &[EFAULT, EINVAL]),
+    ("prlimit64", &[EFAULT, EINVAL, EPERM, ESRCH]),
+    ("mmap mremap", &[ENOMEM]),
+    ("socket", &[EACCES, EAFNOSUPPORT, EINVAL, EMFILE, ENFILE, ENOBUFS, ENOMEM, EPROTONOSUPPORT, EPERM]),
+    ("setsockopt", &[EBADF, EFAULT, EINVAL, ENOPROTOOPT, ENOTSOCK, ENOMEM, ENOBUFS, EPERM]),
+    ("fchmod chmod fchmodat", &[EACCES, EIO, ELOOP, ENOENT, ENOMEM, ENOTDIR, EPERM, EROFS]),
+    ("bind", &[EACCES, EADDRINUSE, EADDRNOTAVAIL, EBADF, EINVAL, ENOTSOCK, EFAULT, ENOMEM, ELOOP, ENAMETOOLONG, ENOENT, ENOTDIR, EROFS]),
+    ("lstat newfstatat", &[EACCES, ELOOP, ENOENT, ENOMEM, ENOTDIR, EOVERFLOW]),
+    ("connect", &[EACCES, EPERM, EAGAIN, ECONNREFUSED, EINTR, EPROTOTYPE, ENOENT]),
+    ("unlink unlinkat", &[EACCES, EBUSY, EIO, EISDIR, ENOENT, ENOMEM, EPERM, EROFS]),
+    ("listen", &[EADDRINUSE, EBADF, ENOTSOCK, EOPNOTSUPP]),
+    ("getsockname", &[EBADF, EFAULT, EINVAL, ENOBUFS, ENOTSOCK]),
+    ("epoll_create1", &[EINVAL, EMFILE, ENFILE, ENOMEM]),
+    ("signalfd4", &[EBADF, EINVAL, EMFILE, ENFILE, ENODEV, ENOMEM]),
+    ("timerfd_create", &[EINVAL, EMFILE, ENFILE, ENODEV, ENOMEM, EPERM]),
+    ("eventfd2", &[EINVAL, EMFILE, ENFILE, ENODEV, ENOMEM]),
+    ("epoll_ctl", &[ENOMEM, ENOSPC, EEXIST, EBADF, EINVAL, ELOOP, EPERM, ENOENT]),
+    ("epoll_wait epoll_pwait", &[EINTR, EBADF, EINVAL, EFAULT]),
+    ("accept4", &[EAGAIN, EINTR, ECONNABORTED, EPERM, EPROTO, ENETDOWN, ENOPROTOOPT, EHOSTDOWN, ENONET, EHOSTUNREACH, EOPNOTSUPP, ENETUNREACH, ETIMEDOUT, ENOSR, ESOCKTNOSUPPORT, EPROTONOSUPPORT, EMFILE, ENFILE, ENOBUFS, ENOMEM, EINVAL, EBADF, ENOTSOCK, EFAULT]),
+    ("recvfrom", &[EAGAIN, EINTR, ECONNRESET, ETIMEDOUT, ECONNREFUSED, ENOTCONN, EPIPE, EHOSTUNREACH, ENETUNREACH, ENETDOWN, ECONNABORTED, ENOMEM, ENOBUFS, EBADF, EFAULT, EINVAL, ENOTSOCK, EISDIR, EIO]),
+    ("sendto", &[EAGAIN, EINTR, EPIPE, ECONNRESET, ETIMEDOUT, EHOSTUNREACH, ENETUNREACH, ENETDOWN, ENOTCONN, EACCES, EPERM, ENOBUFS, ENOMEM, EBADF, EFAULT, EINVAL, ENOTSOCK, EMSGSIZE, EDESTADDRREQ, EISCONN, EOPNOTSUPP, EALREADY]),
+    ("timerfd_settime", &[EBADF, EFAULT, EINVAL, ECANCELED]),
+    ("read", &[EAGAIN, EINTR, EBADF, EFAULT, EINVAL, EIO, EISDIR]),
+    ("shutdown", &[ENOTCONN, EBADF, EINVAL, ENOTSOCK]),
+    ("close", &[EINTR, EIO, ENOSPC, EDQUOT, EBADF]),
+    ("poll ppoll", &[EINTR, EINVAL, EFAULT, ENOMEM]),
+    ("write", &[EPIPE, ENOSPC, EIO, EAGAIN, EINTR, EBADF, EFAULT, EINVAL, EFBIG, EDQUOT, EPERM]),
+];
+
+/// Bugs found and not yet mended: the call, its errno if not all, and what the failure says.
+/// Their runs are made all the same; such a failure is reported, and does not count.
+const KNOWN: [(&str, Option<Errno>, &str); 4] = [
+    // A stopping server whose timer cannot be set waits for an event that never comes.
+    ("timerfd_settime", None, "the program does not end"),
+    ("timerfd_settime", None, "nobody can connect"),
+    ("timerfd_settime", None, "waits in vain"),
+    // A mask that cannot be changed goes on firing until the time to try again.
+    ("epoll_ctl", Some(ENOMEM), "it spins"),
+];
+
+/// A run that has not come so far by now hangs.
+const PATIENCE: Duration = Duration::from_secs(5);
+/// So that no run takes long; a scenario may ask for less.
+const DRAIN: [&str; 2] = ["--drain-timeout", "1"];
+/// So many turns of the loop are a spin: no scenario takes a fifth of them without faults.
+const SPIN: usize = 500;
+
+// ---- scenarios -------------------------------------------------------------------
+
+struct Scenario {
+    name: &'static str,
+    args: &'static [&'static str],
+    /// On a Unix socket whose file a server left behind that was killed.
+    unix: bool,
+    /// Its exit status without faults.
+    code: i32,
+    play: fn(&mut Stage),
+}
+
+const SCENARIOS: [Scenario; 7] = [
+    Scenario { name: "dialogue", args: &[], unix: false, code: 0, play: dialogue },
+    Scenario {
+        name: "unix",
+        args: &["-v", "--unix-mode", "666"],
+        unix: true,
+        code: 0,
+        play: dialogue,
+    },
+    Scenario { name: "half_close", args: &[], unix: false, code: 0, play: half_close },
+    Scenario { name: "slow_reader", args: &[], unix: false, code: 0, play: slow_reader },
+    Scenario {
+        name: "full_house",
+        args: &["--max-connections", "1"],
+        unix: false,
+        code: 0,
+        play: full_house,
+    },
+    Scenario { name: "cut", args: &["--drain-timeout", "0.1"], unix: false, code: 1, play: cut },
+    Scenario { name: "once", args: &["once"], unix: false, code: 0, play: once },
+];
+
+/// Two clients, turn by turn; one leaves, one stays until the stop.
+fn dialogue(stage: &mut Stage) {
+    let first = stage.connect();
+    stage.ask(first, "one\n");
+    let second = stage.connect();
+    stage.ask(second, "two\n");
+    stage.ask(first, "three\n");
+    stage.finish(second);
+    stage.hear_end(second);
+}
+
+/// A client says all it has to say at once, FIN included.
+fn half_close(stage: &mut Stage) {
+    let stays = stage.connect();
+    stage.ask(stays, "here\n");
+    let brief = stage.connect();
+    stage.say(brief, "one\ntwo\nthree", &["one\n", "two\n", "three\n"].map(thanks).concat());
+    stage.finish(brief);
+    stage.hear_end(brief);
+}
+
+/// A client that is owed more than the kernel takes; another is served meanwhile.
+fn slow_reader(stage: &mut Stage) {
+    let slow = stuck(stage);
+    let quick = stage.connect();
+    stage.ask(quick, "quick\n");
+    stage.hear(slow);
+    stage.finish(slow);
+    stage.hear_end(slow);
+}
+
+/// A client that asks for much and does not read.
+fn stuck(stage: &mut Stage) -> usize {
+    const LINES: usize = 20_000;
+    let client = stage.connect();
+    stage.say(client, &"\n".repeat(LINES), &thanks("\n").repeat(LINES));
+    if let Some(stream) = &stage.talks[client].stream {
+        let _ = stream.peek(&mut [0]); // the first answers are sent
+    }
+    client
+}
+
+/// It never reads, and is cut at the drain deadline.
+fn cut(stage: &mut Stage) {
+    let client = stuck(stage);
+    stage.talks[client].is_deaf = true;
+}
+
+/// One at a time: the second client waits until the first has left.
+fn full_house(stage: &mut Stage) {
+    let first = stage.connect();
+    stage.ask(first, "one\n");
+    let second = stage.connect();
+    stage.say(second, "two\n", &thanks("two\n"));
+    stage.finish(first);
+    stage.hear_end(first);
+    stage.hear(second);
+}
+
+/// The server stops by itself after one message.
+fn once(stage: &mut Stage) {
+    let client = stage.connect();
+    stage.say(client, "hello\n", "Good talking to you\n");
+    stage.hear_end(client);
+}
+
+/// What the clients of a run see and do. None of them gives up because of an error.
+struct Stage<'a> {
+    server: &'a Server,
+    address: String,
+    injection: Option<&'a Injection>,
+    log: &'a Log,
+    talks: Vec<Talk>,
+}
+
+#[derive(Default)]
+struct Talk {
+    /// Until the end of what it hears.
+    stream: Option<TcpStream>,
+    due: Vec<u8>,
+    got: Vec<u8>,
+    /// It hears nothing more until the server has ended.
+    is_deaf: bool,
+    /// What ended it, if that was no FIN.
+    error: Option<ErrorKind>,
+}
+
+impl Stage<'_> {
+    fn connect(&mut self) -> usize {
+        let stream = match self.address.strip_prefix("unix:") {
+            // The file is there before and after the server.
+            Some(path) => await_or_fail("nobody can connect", || match UnixStream::connect(path) {
+                Ok(stream) => Some(Ok(TcpStream::from(OwnedFd::from(stream)))),
+                Err(error) => has_ended(self.server).then_some(Err(error)),
+            }),
+            // A server that hangs may drop the SYN.
+            None => TcpStream::connect_timeout(&self.address.parse().unwrap(), PATIENCE),
+        };
+        let error = stream.as_ref().err().map(io::Error::kind);
+        self.talks.push(Talk { stream: stream.ok(), error, ..Talk::default() });
+        self.talks.len() - 1
+    }
+
+    /// Says something to which `answer` is due.
+    fn say(&mut self, client: usize, text: &str, answer: &str) {
+        let talk = &mut self.talks[client];
+        talk.due.extend_from_slice(answer.as_bytes());
+        if let Some(stream) = &mut talk.stream {
+            let _ = stream.write_all(text.as_bytes()); // reading tells what became of it
+        }
+    }
+
+    /// Hears what is due, or the end.
+    fn hear(&mut self, client: usize) {
+        let talk = &mut self.talks[client];
+        while talk.got.len() < talk.due.len() && talk.hear(PATIENCE) {}
+        let stuck = talk.stream.is_some() && talk.got.len() < talk.due.len();
+        assert!(!stuck, "client {client} waits in vain for its answer");
+    }
+
+    fn ask(&mut self, client: usize, line: &str) {
+        self.say(client, line, &thanks(line));
+        self.hear(client);
+    }
+
+    fn finish(&mut self, client: usize) {
+        if let Some(stream) = &self.talks[client].stream {
+            let _ = stream.shutdown(Shutdown::Write);
+        }
+    }
+
+    /// Hears the end, unless the close that makes it was made to fail.
+    fn hear_end(&mut self, client: usize) {
+        let close_fails = self.injection.is_some_and(|injection| injection.call == "close");
+        let deadline = Instant::now() + PATIENCE;
+        let talk = &mut self.talks[client];
+        while talk.stream.is_some() && !(close_fails && self.log.has_struck()) {
+            assert!(Instant::now() < deadline, "client {client} waits in vain for its end");
+            talk.hear(Duration::from_millis(5));
+        }
+    }
+}
+
+impl Talk {
+    /// Hears something within a time; whether it did.
+    fn hear(&mut self, patience: Duration) -> bool {
+        let Some(stream) = &mut self.stream else { return false };
+        let mut buffer = [0; 65_536];
+        stream.set_read_timeout(Some(patience)).unwrap();
+        match stream.read(&mut buffer) {
+            Ok(count @ 1..) => {
+                self.got.extend_from_slice(&buffer[..count]);
+                return true;
+            }
+            Err(error) if error.kind() == ErrorKind::WouldBlock => return false,
+            Ok(_) => {}
+            Err(error) => self.error = Some(error.kind()),
+        }
+        self.stream = None;
+        false
+    }
+
+    fn is_whole(&self) -> bool {
+        self.got == self.due && self.error.is_none()
+    }
+}
+
+// ---- injections --------------------------------------------------------------------
+
+/// The `index`-th call of this name, counted from 1 as strace does, fails `times` times.
+struct Injection {
+    scenario: &'static Scenario,
+    call: &'static str,
+    index: usize,
+    errno: Errno,
+    times: usize,
+    /// Before the loop begins.
+    at_start: bool,
+}
+
+impl Injection {
+    /// As strace's option -e takes it.
+    fn rule(&self) -> String {
+        let Injection { call, index, errno, times, .. } = self;
+        format!("inject={call}:error={errno:?}:when={index}..{}", index + times - 1)
+    }
+
+    /// The command that does it again; the clients are those of the scenario.
+    fn replay(&self) -> String {
+        let args = [&DRAIN[..], self.scenario.args].concat().join(" ");
+        let address = if self.scenario.unix { "unix:/tmp/stale" } else { "127.0.0.1:0" };
+        let program = env!("CARGO_BIN_EXE_threadbare");
+        let (name, rule) = (self.scenario.name, self.rule());
+        format!("{name}: strace -f -e {rule} -o /dev/null {program} {args} -l {address}")
+    }
+
+    fn is_known(&self, wrong: &str) -> bool {
+        KNOWN.iter().any(|&(call, errno, says)| {
+            call == self.call && errno.is_none_or(|it| it == self.errno) && wrong.contains(says)
+        })
+    }
+}
+
+/// All injections into a scenario, from the calls of a fault-free run.
+fn injections(scenario: &'static Scenario, calls: &[Traced]) -> Vec<Injection> {
+    let mut counts = BTreeMap::new();
+    let (mut in_main, mut at_start) = (false, true);
+    let mut all = Vec::new();
+    for traced in calls {
+        in_main |= traced.text.starts_with("rt_sigaction(SIGHUP, NULL");
+        at_start &= !traced.name.starts_with("epoll_") || traced.name.starts_with("epoll_c");
+        let index = counts.entry(&traced.name).or_insert(0);
+        *index += 1;
+        // Whether the ready line went out is not to be known on a port of the kernel's choice.
+        let is_ready_line =
+            ["write(1, \"list", "poll([{fd=1"].iter().any(|t| traced.text.starts_with(t));
+        // Most start alike.
+        let is_new = !at_start || ["dialogue", "unix"].contains(&scenario.name);
+        if !in_main || !is_new || is_ready_line && !scenario.unix {
+            continue;
+        }
+        let mut names =
+            CATALOGUE.iter().flat_map(|row| row.0.split(' ').map(move |call| (call, row.1)));
+        let (call, errnos) = names.find(|(call, _)| traced.name == *call).unwrap();
+        for (&errno, times) in errnos.iter().flat_map(|errno| [(errno, 1), (errno, 3)]) {
+            all.push(Injection { scenario, call, index: *index, errno, times, at_start });
+        }
+    }
+    all
+}
+
+/// strace's record of a run.
+struct Log(PathBuf);
+
+/// A line of it.
+struct Traced {
+    name: String,
+    /// From the name on.
+    text: String,
+}
+
+impl Log {
+    fn text(&self) -> String {
+        fs::read_to_string(&self.0).unwrap_or_default()
+    }
+
+    fn has_struck(&self) -> bool {
+        self.text().contains("(INJECTED)")
+    }
+
+    fn calls(&self) -> Vec<Traced> {
+        let text = self.text();
+        let calls = text.lines().filter_map(|line| {
+            let text = line.split_once(' ')?.1.trim_start();
+            Some(Traced { name: text.split_once('(')?.0.to_owned(), text: text.to_owned() })
+        });
+        calls.collect()
+    }
+}
+
+impl Traced {
+    fn is_injected(&self) -> bool {
+        self.text.ends_with("(INJECTED)")
+    }
+
+    fn result(&self) -> Option<i32> {
+        self.text.rsplit_once(" = ")?.1.split(' ').next()?.parse().ok()
+    }
+
+    /// The descriptor that it was about.
+    fn fd(&self) -> Option<i32> {
+        let mut arguments = self.text.split_once('(')?.1.split([',', ')']);
+        let place = if self.name == "epoll_ctl" { 2 } else { 0 };
+        arguments.nth(place)?.trim().parse().ok()
+    }
+
+    /// The call in its role, or none if nobody minds its failure.
+    fn role(&self, at_start: bool, of_client: bool) -> Option<Call> {
+        let has = |word| self.text.contains(word);
+        Some(match self.name.as_str() {
+            "rt_sigaction" => Call::SignalAction,
+            "rt_sigprocmask" => Call::SignalMask,
+            "prlimit64" => Call::DescriptorLimit,
+            "socket" => Call::Socket,
+            "setsockopt" if has("SO_REUSEADDR") || has("IPV6_V6ONLY") => Call::SetOption,
+            "setsockopt" if has("SO_ATTACH_FILTER") || has("SO_LINGER") => return None,
+            "setsockopt" => Call::SetTunable,
+            "fchmod" | "chmod" | "fchmodat" => Call::FileMode,
+            "bind" if has("AF_UNIX") => Call::BindUnix,
+            "bind" => Call::BindTcp,
+            "lstat" | "newfstatat" if at_start => Call::FileStatus,
+            "connect" => Call::ProbeUnix,
+            "unlink" | "unlinkat" if at_start => Call::Unlink,
+            "listen" => Call::Listen,
+            "getsockname" => Call::LocalAddress,
+            "epoll_create1" => Call::EpollCreate,
+            "signalfd4" => Call::SignalFd,
+            "timerfd_create" => Call::TimerFd,
+            "eventfd2" => Call::EventFd,
+            "epoll_ctl" if has("EPOLL_CTL_MOD") => Call::EpollModify,
+            "epoll_ctl" if of_client => Call::EpollAddConnection,
+            "epoll_ctl" => Call::EpollAddCore,
+            "epoll_wait" | "epoll_pwait" => Call::EpollWait,
+            "accept4" => Call::Accept,
+            "recvfrom" => Call::Recv,
+            "sendto" => Call::Send,
+            "timerfd_settime" => Call::SetTimer,
+            "read" => Call::ReadSignal,
+            "shutdown" => Call::Shutdown,
+            "close" => Call::Close,
+            _ => return None, // the log's calls, the file at the end, memory
+        })
+    }
+}
+
+// ---- what must come of it ------------------------------------------------------------
+
+/// What the injected failures allow to happen.
+#[derive(Default, Debug)]
+struct Allowed {
+    /// Exit 2: what the error line names.
+    start_fails: Option<Call>,
+    /// Exit 3.
+    run_fails: Option<Call>,
+    /// Clients that need not be answered in full.
+    hit: BTreeSet<usize>,
+    bug: bool,
+    /// Or it may be none.
+    perhaps: bool,
+}
+
+impl Allowed {
+    fn by(injection: &Injection, calls: &[Traced]) -> Allowed {
+        let mut allowed = Allowed::default();
+        let mut clients = BTreeMap::new(); // by descriptor; numbered as they were accepted
+        let mut accepted = 0;
+        let mut binds = 0;
+        for traced in calls {
+            binds += usize::from(traced.name == "bind");
+            if let ("accept4", Some(fd @ 0..)) = (traced.name.as_str(), traced.result()) {
+                clients.insert(fd, accepted);
+                accepted += 1;
+            }
+            if !traced.is_injected() {
+                continue;
+            }
+            let client = traced.fd().and_then(|fd| clients.get(&fd)).copied();
+            let Some(call) = traced.role(injection.at_start, client.is_some()) else { continue };
+            // The file is stale: so it is what really happens.
+            let is_true = match (call, injection.errno) {
+                (Call::BindUnix, EADDRINUSE) => binds == 1,
+                (Call::ProbeUnix, ECONNREFUSED) => true,
+                _ => false,
+            };
+            if !is_true {
+                allowed.because_of(call, injection.errno, client);
+            }
+        }
+        allowed
+    }
+
+    fn because_of(&mut self, call: Call, errno: Errno, client: Option<usize>) {
+        match (reaction(call, errno), client) {
+            (Reaction::FailStartup, _) | (Reaction::Retry, _) if call == Call::BindUnix => {
+                self.start_fails = Some(call);
+            }
+            (Reaction::FailStartup, _) => self.start_fails = Some(call),
+            (Reaction::FailRuntime, _) => self.run_fails = Some(call),
+            (Reaction::Bug, Some(client)) => {
+                self.hit.insert(client);
+                self.bug = true;
+            }
+            // epoll has it, and most often says EEXIST when it is added again.
+            (Reaction::Retry, Some(client)) if call == Call::EpollModify => {
+                self.hit.insert(client);
+                self.perhaps = true;
+            }
+            (Reaction::DropConnection | Reaction::Pause, Some(client)) => {
+                self.hit.insert(client);
+            }
+            // A listener that cannot be watched.
+            (Reaction::Bug | Reaction::Retry, None) if call == Call::EpollModify => {
+                self.run_fails = Some(Call::Accept);
+            }
+            _ => {}
+        }
+    }
+}
+
+/// Plays a scenario, with a failure or without: the trace, or what is wrong.
+fn run(scenario: &'static Scenario, injection: Option<&Injection>) -> Result<Vec<Traced>, String> {
+    let scratch = Scratch::new();
+    let log = Log(scratch.path("strace"));
+    let mut args = [&DRAIN[..], scenario.args].concat();
+    let unix = scenario.unix.then(|| scratch.unix("socket"));
+    if scenario.unix {
+        drop(UnixListener::bind(scratch.path("socket")).unwrap()); // leaves its file
+    }
+    args.extend(["-l", unix.as_deref().unwrap_or("127.0.0.1:0")]);
+    let strace = strace(injection, &log);
+    let mut server = Server::spawn(&format!("umask 022; exec {strace} \"$0\" \"$@\""), &args);
+    let played = catch_unwind(AssertUnwindSafe(|| {
+        play(&mut server, scenario, unix.as_deref(), injection, &log)
+    }));
+    let calls = log.calls();
+    let told = || format!("\nstderr: {}", server.logs());
+    let outcome = played.map_err(|panic| {
+        let text = panic.downcast_ref::<String>().cloned();
+        text.or(panic.downcast_ref::<&str>().map(|&text| text.to_owned())).unwrap_or_default()
+    });
+    let judged = outcome.and_then(|outcome| judge(scenario, injection, &calls, &outcome));
+    judged.map_err(|wrong| wrong + &told())?;
+    Ok(calls)
+}
+
+/// The command that runs what follows it under strace. With -D it is the program that is
+/// our child, and strace its grandchild.
+fn strace(injection: Option<&Injection>, log: &Log) -> String {
+    let log = log.0.display();
+    let all = || CATALOGUE.map(|row| format!("?{}", row.0.replace(' ', ",?"))).join(",");
+    let traced =
+        injection.map_or_else(all, |it| format!("{},accept4,?epoll_wait,epoll_pwait", it.call));
+    let rule = injection.map_or(String::new(), |it| format!("-e {}", it.rule()));
+    format!("strace -D -qq -f --seccomp-bpf -e trace={traced} {rule} -o {log}")
+}
+
+/// What a run came to.
+struct Outcome {
+    code: Option<i32>,
+    stdout: String,
+    stderr: String,
+    talks: Vec<Talk>,
+}
+
+fn play(
+    server: &mut Server,
+    scenario: &Scenario,
+    unix: Option<&str>,
+    injection: Option<&Injection>,
+    log: &Log,
+) -> Outcome {
+    let mut talks = Vec::new();
+    let address = match unix {
+        // It is tried until it works: the ready line is one of the lines that may be lost.
+        Some(unix) => Some(unix.to_owned()),
+        None => {
+            await_or_fail("the program does not start", || match ready_line(&server.stdout()) {
+                None => has_ended(server).then_some(None),
+                line => Some(line),
+            })
+        }
+    };
+    if let Some(address) = address {
+        let mut stage = Stage { server, address, injection, log, talks };
+        (scenario.play)(&mut stage);
+        talks = stage.talks;
+        server.signal(Signal::SIGTERM);
+    }
+    await_or_fail("the program does not end", || {
+        for talk in talks.iter_mut().filter(|talk| !talk.is_deaf) {
+            while talk.hear(Duration::from_millis(1)) {}
+        }
+        has_ended(server).then_some(())
+    });
+    let code = server.wait();
+    for talk in &mut talks {
+        while talk.hear(PATIENCE) {}
+    }
+    Outcome { code, stdout: server.stdout(), stderr: server.logs(), talks }
+}
+
+fn ready_line(stdout: &str) -> Option<String> {
+    let (line, _) = stdout.split_once('\n')?;
+    line.strip_prefix("listening on ").map(str::to_owned)
+}
+
+/// Whether it has come to its end, and waits to be asked about it.
+fn has_ended(server: &Server) -> bool {
+    let stat = fs::read_to_string(format!("/proc/{}/stat", server.pid())).unwrap();
+    stat.rsplit_once(") ").unwrap().1.starts_with('Z')
+}
+
+fn await_or_fail<T>(what: &str, mut look: impl FnMut() -> Option<T>) -> T {
+    let deadline = Instant::now() + PATIENCE;
+    loop {
+        if let Some(found) = look() {
+            return found;
+        }
+        assert!(Instant::now() < deadline, "{what}");
+        thread::sleep(Duration::from_millis(2));
+    }
+}
+
+/// What is wrong with the outcome of a run, if anything is.
+fn judge(
+    scenario: &Scenario,
+    injection: Option<&Injection>,
+    calls: &[Traced],
+    outcome: &Outcome,
+) -> Result<(), String> {
+    let mut allowed = injection.map(|it| Allowed::by(it, calls)).unwrap_or_default();
+    let Outcome { code, stdout, stderr, talks } = outcome;
+    // Memory that cannot be mapped may be had elsewhere.
+    let is_table = |it: &Injection| it.at_start && it.call == "mmap" && *code == Some(2);
+    if injection.is_some_and(is_table) {
+        allowed.start_fails = Some(Call::Memory);
+    }
+    let named = |call: Call| {
+        let errno = injection.map_or(EINVAL, |it| it.errno);
+        let says = |call: &str, errno: &str| {
+            let mut errors = stderr.lines().filter(|line| line.starts_with("error: "));
+            errors.any(|line| line.contains(call) && line.contains(errno))
+        };
+        // What keeps it from looking at the file leaves it with what bind said.
+        let probes = matches!(call, Call::ProbeUnix | Call::FileStatus);
+        says(call.name(), &format!("{errno:?}")) || probes && says("bind", "EADDRINUSE")
+    };
+    let check = |holds: bool, what: &str| match holds {
+        true => Ok(()),
+        false => Err(format!("{what}; exit {code:?}; {allowed:?}")),
+    };
+    check(!stderr.contains("panicked"), "it panicked")?;
+    let turns = calls.iter().filter(|traced| traced.name.starts_with("epoll_w")).count();
+    // What strace did not let it close goes on firing.
+    let fails_to_close = injection.is_some_and(|it| it.call == "close");
+    check(turns < SPIN || fails_to_close, &format!("it spins: {turns} turns"))?;
+    if let Some(call) = allowed.start_fails {
+        check(*code == Some(2), "the start must fail")?;
+        check(stderr.lines().count() == 1 && named(call), "one line names call and errno")?;
+        return check(stdout.is_empty(), "a start that fails is silent");
+    }
+    for (number, talk) in talks.iter().enumerate() {
+        let Talk { due, got, error, .. } = talk;
+        let sizes = format!("client {number}: {} of {} bytes, {error:?}", got.len(), due.len());
+        check(due.starts_with(got), &format!("{sizes}, not its own"))?;
+        let may_lack = allowed.run_fails.is_some() || allowed.hit.contains(&number);
+        check(may_lack || talk.is_whole() || scenario.code == 1, &sizes)?;
+    }
+    let bug = stderr.lines().any(|line| line.starts_with("error: bug: "));
+    check(bug == allowed.bug || allowed.perhaps, "the log says bug, or should")?;
+    if let Some(call) = allowed.run_fails {
+        check(*code == Some(3), "it must fail")?;
+        return check(named(call), "a line names call and errno");
+    }
+    let fits =
+        *code == Some(scenario.code) || !allowed.hit.is_empty() && matches!(code, Some(0 | 1));
+    check(fits, "the exit status")
+}
+
+// ---- all of them ----------------------------------------------------------------------
+
+#[test] // a hundred injections, evenly from all
+fn a_sample_of_injections() {
+    inject(|all| all.len() / 100, 90);
+}
+
+#[test] // each call, each place, each errno, once and in a burst
+#[ignore = "minutes: `make check` runs it"]
+fn every_injection() {
+    inject(|_| 1, 1_200);
+}
+
+/// Makes every `stride`-th injection; at least `due` of them must have struck.
+fn inject(stride: impl Fn(&[Injection]) -> usize, due: usize) {
+    if !can_trace() {
+        assert!(std::env::var("CI").as_deref() != Ok("true"), "strace does not work here");
+        eprintln!("SKIPPED: injection needs strace, which is missing or may not trace");
+        return;
+    }
+    let started = Instant::now();
+    let all: Vec<Injection> = SCENARIOS
+        .iter()
+        .flat_map(|scenario| injections(scenario, &run(scenario, None).unwrap()))
+        .collect();
+    let chosen: Vec<&Injection> = all.iter().step_by(stride(&all)).collect();
+    let (next, struck) = (AtomicUsize::new(0), AtomicUsize::new(0));
+    let failures = Mutex::new(Vec::new());
+    let work = || {
+        while let Some(&injection) = chosen.get(next.fetch_add(1, Relaxed)) {
+            match run(injection.scenario, Some(injection)) {
+                Ok(calls) => {
+                    struck.fetch_add(calls.iter().any(Traced::is_injected).into(), Relaxed);
+                }
+                Err(wrong) => failures.lock().unwrap().push((injection, wrong)),
+            }
+        }
+    };
+    thread::scope(|scope| {
+        for _ in 0..thread::available_parallelism().map_or(2, |cores| cores.get() * 2) {
+            scope.spawn(work);
+        }
+    });
+    let failures = failures.into_inner().unwrap();
+    let struck = struck.into_inner() + failures.len();
+    println!("injected {struck} failures of {} in {:?}", all.len(), started.elapsed());
+    let (known, new): (Vec<_>, Vec<_>) =
+        failures.iter().partition(|(injection, wrong)| injection.is_known(wrong));
+    println!("{} of them met a bug that is known", known.len());
+    for (injection, wrong) in &new {
+        println!("{}\n{wrong}", injection.replay());
+    }
+    assert!(new.is_empty(), "{} injections went wrong", new.len());
+    assert!(struck >= due, "only {struck} injections");
+}
+
+/// Whether strace is here and may do its work.
+fn can_trace() -> bool {
+    let strace = Command::new("strace").args(["-qq", "-o", "/dev/null", "true"]).status();
+    strace.is_ok_and(|status| status.success())
+}

@@ -1,0 +1,711 @@
+//! What Linux really does: each fact that the server, the simulated kernel or the
+//! docs rely on is one small test on real sockets. If one fails on your kernel, the
+//! comment above it says what no longer holds.
+
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing, clippy::panic)]
+
+mod support;
+
+use std::fs::{self, File};
+use std::io::{ErrorKind, Read, Write};
+use std::mem::ManuallyDrop;
+use std::net::{Ipv4Addr, Shutdown, SocketAddr, TcpListener, TcpStream};
+use std::os::fd::{AsRawFd, BorrowedFd};
+use std::os::unix::net::{UnixListener, UnixStream};
+use std::path::Path;
+use std::process::Command;
+use std::thread;
+use std::time::Duration;
+
+use nix::sys::resource::{Resource, setrlimit};
+use nix::sys::signal::raise;
+use nix::sys::socket::{GetSockOpt, SetSockOpt, getsockopt, setsockopt, sockopt};
+use nix::sys::stat::{Mode, umask};
+use support::{PATIENCE, Scratch, Signal, until};
+use threadbare::kernel::{
+    Address, ERR, EpollOp, Errno, Event, Fd, HUP, IN, Kernel, Linux, OUT, SocketOption, Wait,
+};
+
+const RDHUP: u32 = nix::libc::EPOLLRDHUP as u32;
+const EDGE: u32 = nix::libc::EPOLLET as u32;
+const ONESHOT: u32 = nix::libc::EPOLLONESHOT as u32;
+const EXCLUSIVE: u32 = nix::libc::EPOLLEXCLUSIVE as u32;
+
+// ---- instruments -----------------------------------------------------------------
+
+/// The descriptor of a std socket, lent to the kernel's calls.
+fn fd(socket: &impl AsRawFd) -> ManuallyDrop<Fd> {
+    ManuallyDrop::new(Fd::new(socket.as_raw_fd()).unwrap())
+}
+
+/// A descriptor that is closed at the end.
+struct Own(Option<Fd>);
+
+impl Own {
+    fn fd(&self) -> &Fd {
+        self.0.as_ref().unwrap()
+    }
+}
+
+impl Drop for Own {
+    fn drop(&mut self) {
+        Linux.close(self.0.take().unwrap()).unwrap();
+    }
+}
+
+fn own(made: Result<Fd, Errno>) -> Own {
+    Own(Some(made.unwrap()))
+}
+
+/// An epoll set.
+struct Set(Own);
+
+impl Set {
+    fn new() -> Set {
+        Set(own(Linux.epoll_create1()))
+    }
+
+    /// A set that watches one descriptor.
+    fn of(fd: &Fd, mask: u32) -> Set {
+        let set = Set::new();
+        set.add(fd, mask).unwrap();
+        set
+    }
+
+    fn add(&self, fd: &Fd, mask: u32) -> Result<(), Errno> {
+        Linux.epoll_ctl(self.0.fd(), EpollOp::Add, fd, Event { mask, data: 7 })
+    }
+
+    fn modify(&self, fd: &Fd, mask: u32) -> Result<(), Errno> {
+        Linux.epoll_ctl(self.0.fd(), EpollOp::Modify, fd, Event { mask, data: 7 })
+    }
+
+    /// What the one descriptor that it watches is ready for now.
+    fn look(&self) -> u32 {
+        let mut events = [Event::default()];
+        let count = Linux.epoll_wait(self.0.fd(), &mut events, Wait::No).unwrap();
+        if count == 1 { events[0].mask } else { 0 }
+    }
+
+    /// Waits until it is ready for just this.
+    #[track_caller]
+    fn until(&self, mask: u32) {
+        until("the event", || self.look() == mask);
+    }
+
+    /// It is ready for this, and says so each time it is asked.
+    #[track_caller]
+    fn fires_for_ever(&self, mask: u32) {
+        self.until(mask);
+        assert!((0..1_000).all(|_| self.look() == mask));
+    }
+}
+
+/// A listener of its own address, without options.
+fn listen(port: u16, options: &[SocketOption]) -> Result<Own, Errno> {
+    let socket = bind(port, options)?;
+    Linux.listen(socket.fd(), 16)?;
+    Ok(socket)
+}
+
+fn bind(port: u16, options: &[SocketOption]) -> Result<Own, Errno> {
+    let address = Address::Tcp(local(port));
+    let socket = own(Linux.socket(&address));
+    options.iter().try_for_each(|&option| Linux.setsockopt(socket.fd(), option))?;
+    Linux.bind(socket.fd(), &address)?;
+    Ok(socket)
+}
+
+/// An address that no other test program binds ports of.
+fn local(port: u16) -> SocketAddr {
+    (Ipv4Addr::new(127, 0, 7, 7), port).into()
+}
+
+fn address_of(listener: &Own) -> SocketAddr {
+    match Linux.getsockname(listener.fd()).unwrap() {
+        Address::Tcp(address) => address,
+        Address::Unix(_) => unreachable!(),
+    }
+}
+
+/// Two ends of a connection: the server's, which does not block, and the client's.
+fn pair() -> (TcpStream, TcpStream) {
+    pair_of(&TcpListener::bind(local(0)).unwrap())
+}
+
+fn pair_of(listener: &TcpListener) -> (TcpStream, TcpStream) {
+    let client = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
+    client.set_read_timeout(Some(PATIENCE)).unwrap();
+    let server = listener.accept().unwrap().0;
+    server.set_nonblocking(true).unwrap();
+    (server, client)
+}
+
+fn recv(socket: &impl AsRawFd) -> Result<Vec<u8>, Errno> {
+    let mut buffer = [0; 4096];
+    Linux.recv(&fd(socket), &mut buffer).map(|count| buffer[..count].to_vec())
+}
+
+fn reset(client: TcpStream) {
+    Linux.setsockopt(&fd(&client), SocketOption::ResetOnClose).unwrap();
+}
+
+/// The server sends until the kernel takes no more: how much.
+fn fill(server: &TcpStream) -> usize {
+    let piece = [b'x'; 65_536];
+    let mut sent = 0;
+    while let Ok(count) = Linux.send(&fd(server), &piece) {
+        sent += count;
+    }
+    sent
+}
+
+/// All that a client hears, and how it ends.
+fn hear(mut client: TcpStream) -> (usize, Result<usize, ErrorKind>) {
+    let mut heard = Vec::new();
+    let end = client.read_to_end(&mut heard).map_err(|error| error.kind());
+    (heard.len(), end)
+}
+
+/// The flags of a descriptor, as open(2) names them.
+fn flags(fd: &Fd) -> i32 {
+    let info = fs::read_to_string(format!("/proc/self/fdinfo/{}", fd.number())).unwrap();
+    let octal = info.lines().find_map(|line| line.strip_prefix("flags:")).unwrap();
+    i32::from_str_radix(octal.trim(), 8).unwrap()
+}
+
+/// Runs a test in a process of its own: it changes what belongs to the process.
+fn alone(name: &str, test: impl FnOnce()) {
+    const IN_CHILD: &str = "THREADBARE_FACT";
+    if std::env::var(IN_CHILD).is_ok() {
+        return test();
+    }
+    let mut child = Command::new(std::env::current_exe().unwrap());
+    let output = child.args([name, "--exact", "--nocapture"]).env(IN_CHILD, "1").output().unwrap();
+    let told = String::from_utf8_lossy(&output.stdout);
+    assert!(output.status.success() && told.contains("1 passed"), "{output:?}");
+}
+
+// ---- a door ----------------------------------------------------------------------
+
+/// Sets an option of a listener: does the accepted socket have it?
+#[track_caller]
+fn is_inherited<O, T>(option: O, value: T)
+where
+    O: GetSockOpt<Val = T> + SetSockOpt<Val = T> + Copy,
+    T: PartialEq + std::fmt::Debug,
+{
+    let listener = TcpListener::bind(local(0)).unwrap();
+    setsockopt(&listener, option, &value).unwrap();
+    let (server, client) = pair_of(&listener);
+    let set = getsockopt(&listener, option).unwrap();
+    assert_ne!(getsockopt(&client, option).unwrap(), set, "the default is another");
+    assert_eq!(getsockopt(&server, option).unwrap(), set);
+}
+
+#[test] // accepted sockets have the listener's options
+fn options_are_inherited() {
+    is_inherited(sockopt::TcpNoDelay, true);
+    is_inherited(sockopt::KeepAlive, true);
+    is_inherited(sockopt::TcpKeepIdle, 77);
+    is_inherited(sockopt::TcpUserTimeout, 7_777);
+    is_inherited(sockopt::ReuseAddr, true);
+    is_inherited(sockopt::Linger, nix::libc::linger { l_onoff: 1, l_linger: 7 });
+    is_inherited(sockopt::RcvBuf, 30_000);
+    is_inherited(sockopt::SndBuf, 30_000);
+}
+
+#[test] // TCP_NOTSENT_LOWAT of the listener bounds what the kernel takes for a client that does not read
+fn notsent_lowat_is_inherited() {
+    let listener = TcpListener::bind(local(0)).unwrap();
+    let (roomy, _client) = pair_of(&listener);
+    Linux.setsockopt(&fd(&listener), SocketOption::NotSentLowat(131_072)).unwrap();
+    let (tight, _client) = pair_of(&listener);
+    let (roomy, tight) = (fill(&roomy), fill(&tight));
+    assert!(tight < 800_000 && tight * 2 < roomy, "{tight} {roomy}");
+}
+
+#[test] // accept(2) gives a socket that blocks, whatever the listener does
+fn nonblocking_is_not_inherited() {
+    let listener = TcpListener::bind(local(0)).unwrap();
+    let _client = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
+    let server = listener.accept().unwrap().0;
+    listener.set_nonblocking(true).unwrap();
+    assert_eq!(flags(&fd(&server)) & nix::libc::O_NONBLOCK, 0);
+}
+
+#[test] // accept4 with its flags gives a socket that neither blocks nor survives exec
+fn accept4_sets_both_flags() {
+    let listener = listen(0, &[]).unwrap();
+    let _client = TcpStream::connect(address_of(&listener)).unwrap();
+    let server = own(Linux.accept4(listener.fd()).map(|(fd, _)| fd));
+    let both = nix::libc::O_NONBLOCK | nix::libc::O_CLOEXEC;
+    assert_eq!(flags(server.fd()) & both, both);
+}
+
+#[test] // a backlog of 3 is a queue of 4; the next SYN is dropped, not refused
+fn backlog_is_one_more() {
+    let listener = bind(0, &[]).unwrap();
+    Linux.listen(listener.fd(), 3).unwrap();
+    let address = address_of(&listener);
+    let _queued: Vec<_> = (0..4).map(|_| TcpStream::connect(address).unwrap()).collect();
+    let fifth = TcpStream::connect_timeout(&address, Duration::from_millis(100));
+    assert_eq!(fifth.unwrap_err().kind(), ErrorKind::TimedOut);
+}
+
+#[test] // a client that reset while it was queued is accepted, with its address, and the read fails
+fn reset_in_the_queue_is_accepted() {
+    let listener = TcpListener::bind(local(0)).unwrap();
+    let client = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
+    let name = client.local_addr().unwrap();
+    reset(client);
+    let (server, peer) = listener.accept().unwrap();
+    assert_eq!(peer, name);
+    assert_eq!(server.peer_addr().unwrap_err().raw_os_error(), Some(Errno::ENOTCONN as i32));
+    assert_eq!(recv(&server), Err(Errno::ECONNRESET));
+}
+
+#[test] // closing a listener resets whoever waits in its queue
+fn closing_a_listener_resets_its_queue() {
+    let listener = TcpListener::bind(local(0)).unwrap();
+    let client = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
+    drop(listener);
+    assert_eq!(hear(client), (0, Err(ErrorKind::ConnectionReset)));
+}
+
+#[test] // with no descriptor left accept4 says EMFILE though nobody waits, with one left EAGAIN
+fn emfile_comes_before_eagain() {
+    alone("emfile_comes_before_eagain", || {
+        let listener = listen(0, &[]).unwrap();
+        let spare = File::open("/dev/null").unwrap();
+        let next = spare.as_raw_fd() as u64 + 1;
+        setrlimit(Resource::RLIMIT_NOFILE, next, next).unwrap();
+        assert_eq!(Linux.accept4(listener.fd()), Err(Errno::EMFILE));
+        drop(spare);
+        assert_eq!(Linux.accept4(listener.fd()), Err(Errno::EAGAIN));
+    });
+}
+
+#[test] // a listener that was shut down hangs up for ever, and accept4 says EINVAL
+fn a_dead_listener_hangs_up() {
+    let listener = listen(0, &[]).unwrap();
+    let set = Set::of(listener.fd(), 0);
+    nix::sys::socket::shutdown(listener.fd().number(), nix::sys::socket::Shutdown::Both).unwrap();
+    set.fires_for_ever(HUP);
+    assert_eq!(Linux.accept4(listener.fd()), Err(Errno::EINVAL));
+}
+
+/// Binds a port in TIME_WAIT, after a listener with and without SO_REUSEADDR.
+fn rebinds(old: &[SocketOption], new: &[SocketOption]) -> bool {
+    let listener = listen(0, old).unwrap();
+    let address = address_of(&listener);
+    let mut client = TcpStream::connect(address).unwrap();
+    // Who closes first gets TIME_WAIT: the server.
+    drop(own(Linux.accept4(listener.fd()).map(|(fd, _)| fd)));
+    assert_eq!(client.read(&mut [0]).unwrap(), 0);
+    drop((client, listener));
+    match listen(address.port(), new) {
+        Ok(_) => true,
+        Err(Errno::EADDRINUSE) => false,
+        Err(errno) => panic!("{errno}"),
+    }
+}
+
+#[test] // SO_REUSEADDR rebinds a port in TIME_WAIT only if the old socket had it too
+fn reuseaddr_is_needed_before_and_after() {
+    let with = [SocketOption::ReuseAddr];
+    assert!(rebinds(&with, &with));
+    assert!(!rebinds(&[], &with));
+    assert!(!rebinds(&with, &[]));
+    assert!(!rebinds(&[], &[]));
+}
+
+#[test] // two sockets with SO_REUSEADDR can bind one port; the second listen fails
+fn second_listen_fails() {
+    let options = [SocketOption::ReuseAddr];
+    let first = bind(0, &options).unwrap();
+    let second = bind(address_of(&first).port(), &options).unwrap();
+    Linux.listen(first.fd(), 1).unwrap();
+    assert_eq!(Linux.listen(second.fd(), 1), Err(Errno::EADDRINUSE));
+    // And once one listens, binding fails already.
+    let third = bind(address_of(&first).port(), &options);
+    assert_eq!(third.map(drop), Err(Errno::EADDRINUSE));
+}
+
+#[test] // with the SYN filter nobody new gets in, nobody is refused, and the queue is served
+fn dropped_syns_leave_the_queue_alone() {
+    let listener = TcpListener::bind(local(0)).unwrap();
+    let address = listener.local_addr().unwrap();
+    let mut queued = TcpStream::connect(address).unwrap();
+    Linux.setsockopt(&fd(&listener), SocketOption::DropSyn).unwrap();
+    let late = TcpStream::connect_timeout(&address, Duration::from_millis(100));
+    assert_eq!(late.unwrap_err().kind(), ErrorKind::TimedOut);
+    queued.write_all(b"question").unwrap();
+    let mut server = listener.accept().unwrap().0;
+    assert_eq!(recv(&server).unwrap(), b"question");
+    server.write_all(b"answer").unwrap();
+    drop((server, listener));
+    assert_eq!(hear(queued), (6, Ok(6)));
+    assert_eq!(TcpStream::connect(address).unwrap_err().kind(), ErrorKind::ConnectionRefused);
+}
+
+// ---- Unix sockets ------------------------------------------------------------------
+
+#[test] // the mode set before bind is the file's, less the umask
+fn mode_before_bind_is_masked() {
+    alone("mode_before_bind_is_masked", || {
+        let scratch = Scratch::new();
+        let path = scratch.path("socket");
+        let address = Address::Unix(path.clone());
+        umask(Mode::from_bits_truncate(0o027));
+        let socket = own(Linux.socket(&address));
+        Linux.fchmod(socket.fd(), 0o666).unwrap();
+        Linux.bind(socket.fd(), &address).unwrap();
+        assert_eq!(Linux.lstat(&path).unwrap().mode, 0o640);
+        Linux.chmod(&path, 0o666).unwrap();
+        assert_eq!(Linux.lstat(&path).unwrap().mode, 0o666);
+    });
+}
+
+fn try_unix(path: &Path) -> Result<(), Errno> {
+    let address = Address::Unix(path.to_owned());
+    let socket = own(Linux.socket(&address));
+    Linux.connect(socket.fd(), &address)
+}
+
+#[test] // a file without a listener: bind says EADDRINUSE, connect ECONNREFUSED
+fn a_stale_socket_file() {
+    let scratch = Scratch::new();
+    let path = scratch.path("socket");
+    drop(UnixListener::bind(&path).unwrap());
+    let address = Address::Unix(path.clone());
+    let socket = own(Linux.socket(&address));
+    assert_eq!(Linux.bind(socket.fd(), &address), Err(Errno::EADDRINUSE));
+    assert_eq!(try_unix(&path), Err(Errno::ECONNREFUSED));
+    fs::remove_file(&path).unwrap();
+    assert_eq!(try_unix(&path), Err(Errno::ENOENT));
+}
+
+#[test] // a full queue of a Unix listener: EAGAIN for a client that does not block, again one more than said
+fn a_full_unix_queue() {
+    let scratch = Scratch::new();
+    let path = scratch.path("socket");
+    let listener = UnixListener::bind(&path).unwrap();
+    Linux.listen(&fd(&listener), 1).unwrap();
+    let _queued: Vec<_> = (0..2).map(|_| UnixStream::connect(&path).unwrap()).collect();
+    assert_eq!(try_unix(&path), Err(Errno::EAGAIN));
+}
+
+#[test] // a peer that closes a Unix socket hangs up at once, also with its bytes unread
+fn unix_close_is_a_hang_up() {
+    let (server, mut client) = UnixStream::pair().unwrap();
+    let set = Set::of(&fd(&server), IN | RDHUP);
+    client.write_all(b"last").unwrap();
+    drop(client);
+    set.fires_for_ever(IN | HUP | RDHUP);
+    assert_eq!((recv(&server), recv(&server)), (Ok(b"last".to_vec()), Ok(vec![])));
+}
+
+// ---- the loop ----------------------------------------------------------------------
+
+#[test] // level-triggered: an event comes until everything is read
+fn level_triggered_fires_until_read() {
+    let (server, mut client) = pair();
+    let set = Set::of(&fd(&server), IN);
+    client.write_all(b"hello").unwrap();
+    set.fires_for_ever(IN);
+    recv(&server).unwrap();
+    assert_eq!((set.look(), recv(&server)), (0, Err(Errno::EAGAIN)));
+}
+
+#[test] // data and then a reset: IN, ERR and HUP together; the data, ECONNRESET once, then 0
+fn reset_behind_data() {
+    let (server, mut client) = pair();
+    let set = Set::of(&fd(&server), IN | RDHUP);
+    client.write_all(b"data").unwrap();
+    reset(client);
+    set.fires_for_ever(IN | ERR | HUP | RDHUP);
+    assert_eq!(recv(&server), Ok(b"data".to_vec()));
+    assert_eq!(recv(&server), Err(Errno::ECONNRESET));
+    assert_eq!(recv(&server), Ok(vec![]));
+}
+
+#[test] // SO_ERROR takes the error away: then an abort looks like a normal end
+fn so_error_eats_the_error() {
+    let (server, mut client) = pair();
+    let set = Set::of(&fd(&server), IN);
+    client.write_all(b"data").unwrap();
+    reset(client);
+    set.until(IN | ERR | HUP);
+    assert_eq!(getsockopt(&server, sockopt::SocketError).unwrap(), Errno::ECONNRESET as i32);
+    assert_eq!((recv(&server), recv(&server)), (Ok(b"data".to_vec()), Ok(vec![])));
+}
+
+#[test] // interest 0 silences bytes, but neither a hang-up nor an error
+fn hang_up_comes_unasked() {
+    let (server, mut client) = pair();
+    let set = Set::of(&fd(&server), IN);
+    client.write_all(b"hello").unwrap();
+    set.until(IN);
+    set.modify(&fd(&server), 0).unwrap();
+    assert_eq!(set.look(), 0);
+    reset(client);
+    set.fires_for_ever(ERR | HUP);
+}
+
+#[test] // once both sides have sent FIN, HUP fires at interest 0; with one it does not
+fn both_ends_are_a_hang_up() {
+    let (server, client) = pair();
+    let set = Set::of(&fd(&server), IN);
+    client.shutdown(Shutdown::Write).unwrap();
+    set.until(IN);
+    set.modify(&fd(&server), 0).unwrap();
+    assert_eq!(set.look(), 0);
+    Linux.shutdown(&fd(&server)).unwrap();
+    set.fires_for_ever(HUP);
+}
+
+#[test] // RDHUP of a half-closed peer fires for ever, though all is read; IN reports the end too
+fn rdhup_spins() {
+    let (server, client) = pair();
+    let set = Set::of(&fd(&server), RDHUP);
+    client.shutdown(Shutdown::Write).unwrap();
+    set.until(RDHUP);
+    assert_eq!(recv(&server), Ok(vec![]));
+    set.fires_for_ever(RDHUP);
+    set.modify(&fd(&server), IN).unwrap();
+    set.fires_for_ever(IN);
+}
+
+/// Four bytes and FIN, then one short read: the events before and after it.
+fn short_read(mask: u32) -> (u32, u32) {
+    let (server, mut client) = pair();
+    client.write_all(b"data").unwrap();
+    client.shutdown(Shutdown::Write).unwrap();
+    let end = Set::of(&fd(&server), RDHUP); // tells when both have come
+    end.until(RDHUP);
+    let set = Set::of(&fd(&server), mask);
+    let before = set.look();
+    assert_eq!(recv(&server).unwrap(), b"data");
+    (before, set.look())
+}
+
+#[test] // edge-triggered: a short read may leave the end unseen, unless RDHUP is asked for
+fn a_short_read_hides_the_end() {
+    assert_eq!(short_read(IN | EDGE), (IN, 0));
+    assert_eq!(short_read(IN | EDGE | RDHUP), (IN | RDHUP, 0));
+    assert_eq!(short_read(IN), (IN, IN)); // level-triggered it does not
+}
+
+#[test] // a descriptor that was dup'ed fires after its close, and can no longer be changed
+fn a_dup_outlives_the_close() {
+    alone("a_dup_outlives_the_close", || {
+        let (server, mut client) = pair();
+        let set = Set::of(&fd(&server), IN);
+        let closed = fd(&server);
+        let dup = server.try_clone().unwrap();
+        drop(server);
+        client.write_all(b"ghost").unwrap();
+        set.until(IN);
+        assert_eq!(set.modify(&closed, 0), Err(Errno::EBADF));
+        drop(dup);
+        assert_eq!(set.look(), 0);
+    });
+}
+
+#[test] // closing the only descriptor takes it out of the set
+fn close_leaves_the_set() {
+    let (server, mut client) = pair();
+    let set = Set::of(&fd(&server), IN);
+    client.write_all(b"hello").unwrap();
+    set.until(IN);
+    drop(server);
+    assert_eq!(set.look(), 0);
+}
+
+#[test] // a new descriptor gets the lowest free number
+fn the_lowest_number_is_used_again() {
+    alone("the_lowest_number_is_used_again", || {
+        let files: Vec<_> = (0..3).map(|_| File::open("/dev/null").unwrap()).collect();
+        let numbers: Vec<_> = files.iter().map(AsRawFd::as_raw_fd).collect();
+        drop(files);
+        let again: Vec<_> = (0..3).map(|_| File::open("/dev/null").unwrap()).collect();
+        assert_eq!(again.iter().map(AsRawFd::as_raw_fd).collect::<Vec<_>>(), numbers);
+    });
+}
+
+#[test] // epoll refuses what is always ready: files
+fn epoll_refuses_files() {
+    let file = File::open(std::env::current_exe().unwrap()).unwrap();
+    assert_eq!(Set::new().add(&fd(&file), IN), Err(Errno::EPERM));
+}
+
+#[test] // a second ADD is EEXIST, a MOD without ADD is ENOENT
+fn add_once_then_modify() {
+    let (server, _client) = pair();
+    let set = Set::new();
+    assert_eq!(set.modify(&fd(&server), IN), Err(Errno::ENOENT));
+    assert_eq!(
+        (set.add(&fd(&server), IN), set.add(&fd(&server), IN)),
+        (Ok(()), Err(Errno::EEXIST))
+    );
+}
+
+#[test] // EPOLLEXCLUSIVE goes with ADD only, and neither with ONESHOT nor with RDHUP
+fn exclusive_has_rules() {
+    let listener = listen(0, &[]).unwrap();
+    let set = Set::new();
+    for mask in [ONESHOT, RDHUP] {
+        assert_eq!(set.add(listener.fd(), IN | EXCLUSIVE | mask), Err(Errno::EINVAL));
+    }
+    set.add(listener.fd(), IN | EXCLUSIVE).unwrap();
+    assert_eq!(set.modify(listener.fd(), IN), Err(Errno::EINVAL));
+    let other = listen(0, &[]).unwrap();
+    set.add(other.fd(), IN).unwrap();
+    assert_eq!(set.modify(other.fd(), IN | EXCLUSIVE), Err(Errno::EINVAL));
+}
+
+#[test] // SIGSTOP and SIGCONT end epoll_wait with EINTR, without any handler
+fn stop_and_continue_interrupt() {
+    alone("stop_and_continue_interrupt", || {
+        let waits = thread::spawn(|| {
+            let set = Set::new();
+            Linux.epoll_wait(set.0.fd(), &mut [Event::default()], Wait::Forever)
+        });
+        let script = "kill -STOP $PPID; until grep -q '^State:.T' /proc/$PPID/status; do :; done; \
+            kill -CONT $PPID";
+        until("an interrupted wait", || {
+            Command::new("sh").args(["-c", script]).status().unwrap();
+            waits.is_finished()
+        });
+        assert_eq!(waits.join().unwrap(), Err(Errno::EINTR));
+    });
+}
+
+// ---- sending and parting -------------------------------------------------------------
+
+#[test] // a peer that has sent its FIN still hears the answer
+fn half_closed_is_not_closed() {
+    let (mut server, mut client) = pair();
+    client.write_all(b"question").unwrap();
+    client.shutdown(Shutdown::Write).unwrap();
+    let set = Set::of(&fd(&server), RDHUP);
+    set.until(RDHUP);
+    server.write_all(b"answer").unwrap();
+    drop(set);
+    assert_eq!(recv(&server).unwrap(), b"question");
+    drop(server);
+    assert_eq!(hear(client), (6, Ok(6)));
+}
+
+#[test] // to a peer that has reset: the first send says ECONNRESET, the next EPIPE
+fn first_econnreset_then_epipe() {
+    let (server, client) = pair();
+    let set = Set::of(&fd(&server), OUT);
+    reset(client);
+    set.until(OUT | ERR | HUP);
+    assert_eq!(Linux.send(&fd(&server), b"x"), Err(Errno::ECONNRESET));
+    assert_eq!(Linux.send(&fd(&server), b"x"), Err(Errno::EPIPE));
+}
+
+#[test] // close with unread input is a reset: an answer under way is lost
+fn close_with_unread_input_loses_the_answer() {
+    let (server, mut client) = pair();
+    client.write_all(b"unread").unwrap();
+    Set::of(&fd(&server), IN).until(IN);
+    let sent = fill(&server);
+    drop(server);
+    let (heard, end) = hear(client);
+    assert_eq!(end, Err(ErrorKind::ConnectionReset));
+    assert!(heard < sent, "{heard} of {sent}");
+}
+
+#[test] // FIN, reading to the end, and then close: everything arrives
+fn shutdown_and_drain_lose_nothing() {
+    let (server, mut client) = pair();
+    client.write_all(b"unread").unwrap();
+    let sent = fill(&server);
+    Linux.shutdown(&fd(&server)).unwrap();
+    let hears = thread::spawn(move || hear(client));
+    until("the client's end", || recv(&server) == Ok(vec![]));
+    drop(server);
+    assert_eq!(hears.join().unwrap(), (sent, Ok(sent)));
+}
+
+#[test] // close with linger 0 is a reset, although nothing is unread
+fn linger_zero_is_a_reset() {
+    let (server, client) = pair();
+    reset(server);
+    assert_eq!(hear(client), (0, Err(ErrorKind::ConnectionReset)));
+}
+
+#[test] // shutdown after the peer's reset: ENOTCONN
+fn shutdown_after_a_reset() {
+    let (server, client) = pair();
+    let set = Set::of(&fd(&server), 0);
+    reset(client);
+    set.until(ERR | HUP);
+    assert_eq!(Linux.shutdown(&fd(&server)), Err(Errno::ENOTCONN));
+}
+
+// ---- counters, signals, time -----------------------------------------------------------
+
+#[test] // an eventfd adds up what is written; one read takes it all
+fn eventfd_adds_up() {
+    let counter = own(Linux.eventfd2());
+    assert_eq!(Linux.read_counter(counter.fd()), Err(Errno::EAGAIN));
+    (0..3).for_each(|_| Linux.write_counter(counter.fd()).unwrap());
+    assert_eq!(Linux.read_counter(counter.fd()), Ok(3));
+    assert_eq!(Linux.read_counter(counter.fd()), Err(Errno::EAGAIN));
+}
+
+#[test] // at 2^64 - 2 an eventfd is full: EAGAIN, and it is readable all the same
+#[allow(unsafe_code)]
+fn eventfd_overflows() {
+    let counter = own(Linux.eventfd2());
+    // SAFETY: the descriptor is open as long as `counter` lives.
+    let borrowed = unsafe { BorrowedFd::borrow_raw(counter.fd().number()) };
+    nix::unistd::write(borrowed, &(u64::MAX - 1).to_ne_bytes()).unwrap();
+    assert_eq!(Linux.write_counter(counter.fd()), Err(Errno::EAGAIN));
+    assert_eq!(Set::of(counter.fd(), IN).look(), IN);
+    assert_eq!(Linux.read_counter(counter.fd()), Ok(u64::MAX - 1));
+}
+
+#[test] // signals of one kind merge while they wait: 5 × TERM and 1 × INT are two records, the lower first
+fn signalfd_merges() {
+    let signals = [Signal::SIGTERM, Signal::SIGINT];
+    Linux.rt_sigprocmask(&signals).unwrap(); // of this thread
+    let source = own(Linux.signalfd4(&signals));
+    (0..5).for_each(|_| raise(Signal::SIGTERM).unwrap());
+    raise(Signal::SIGINT).unwrap();
+    assert_eq!(Linux.read_signal(source.fd()), Ok(Signal::SIGINT));
+    assert_eq!(Linux.read_signal(source.fd()), Ok(Signal::SIGTERM));
+    assert_eq!(Linux.read_signal(source.fd()), Err(Errno::EAGAIN));
+}
+
+#[test] // a timer that went off stays readable until it is read or set; one in the past goes off at once
+fn setting_a_timer_resets_it() {
+    let timer = own(Linux.timerfd_create());
+    let set = Set::of(timer.fd(), IN);
+    for disarm in [None, Some(u64::MAX / 2)] {
+        Linux.timerfd_settime(timer.fd(), Some(1)).unwrap();
+        set.fires_for_ever(IN);
+        Linux.timerfd_settime(timer.fd(), disarm).unwrap();
+        assert_eq!((set.look(), Linux.read_counter(timer.fd())), (0, Err(Errno::EAGAIN)));
+    }
+    Linux.timerfd_settime(timer.fd(), Some(1)).unwrap();
+    assert_eq!(Linux.read_counter(timer.fd()), Ok(1));
+    assert_eq!(set.look(), 0);
+}
+
+#[test] // a timer is never early
+fn timers_are_not_early() {
+    let timer = own(Linux.timerfd_create());
+    let set = Set::of(timer.fd(), IN);
+    for millis in 1..5 {
+        let deadline = Linux.clock_gettime() + millis * 1_000_000;
+        Linux.timerfd_settime(timer.fd(), Some(deadline)).unwrap();
+        Linux.epoll_wait(set.0.fd(), &mut [Event::default()], Wait::Forever).unwrap();
+        assert!(Linux.clock_gettime() >= deadline);
+    }
+}

@@ -1,0 +1,150 @@
+//! What faults struck: which call, with which errno, and in which state the connection was.
+
+use super::World;
+use std::collections::{BTreeMap, BTreeSet};
+use threadbare::kernel::sim::{Method, Simulated, Times};
+use threadbare::reaction::{Call, Reaction, reaction};
+use threadbare::{ConnectionHandler, Errno, Server};
+
+/// The state of a connection (or what else it was), the call, the errno.
+pub type Triple = (&'static str, Method, i32);
+
+#[derive(Default)]
+pub struct Journal {
+    states: Vec<(i32, &'static str)>,
+    /// Every call that was made.
+    pub calls: Vec<Method>,
+    /// Whose descriptor it is: the clients are numbered as they are accepted.
+    owners: BTreeMap<i32, usize>,
+    pub accepted: usize,
+    pub triples: BTreeSet<Triple>,
+    /// The clients whose own connection was struck, and by what.
+    pub touched: BTreeMap<usize, BTreeSet<(Method, i32)>>,
+    /// The calls that were struck on descriptors that are no connection's.
+    pub common: BTreeSet<(Method, i32)>,
+}
+
+impl Journal {
+    pub fn before<H: ConnectionHandler>(&mut self, server: &Server<H, Simulated>) {
+        self.states.clear();
+        self.states.extend(server.states());
+    }
+
+    /// Reads the trace of what was called since the last time.
+    pub fn after(&mut self, sim: &Simulated) {
+        for call in sim.take_trace() {
+            self.calls.push(call.method);
+            if call.injected
+                && let Err(errno) = call.result
+            {
+                let strike = (call.method, errno as i32);
+                let owner = self.owners.get(&call.fd);
+                match owner {
+                    Some(&client) => drop(self.touched.entry(client).or_default().insert(strike)),
+                    None => drop(self.common.insert(strike)),
+                }
+                let known = self.states.iter().find(|(fd, _)| *fd == call.fd);
+                let state = match (owner, known) {
+                    (Some(_), Some((_, state))) => state,
+                    (Some(_), None) => "new",
+                    (None, _) => "no connection",
+                };
+                self.triples.insert((state, call.method, errno as i32));
+            }
+            match (call.method, call.result) {
+                (Method::Accept4, Ok(fd)) => {
+                    self.owners.insert(fd as i32, self.accepted);
+                    self.accepted += 1;
+                }
+                (Method::Close, _) => drop(self.owners.remove(&call.fd)),
+                _ => {}
+            }
+        }
+    }
+
+    /// Everything that was struck.
+    pub fn strikes(&self) -> impl Iterator<Item = (Method, Errno)> + '_ {
+        let all = self.touched.values().flatten().chain(&self.common);
+        all.map(|&(method, errno)| (method, Errno::from_raw(errno)))
+    }
+
+    /// Whether anything was struck, in any of its roles, whose reaction is this.
+    pub fn has(&self, wanted: Reaction) -> bool {
+        self.strikes().any(|(method, errno)| asks_for(method, errno, wanted))
+    }
+}
+
+impl<H: ConnectionHandler> World<H> {
+    /// Notes what happened outside of turns.
+    pub fn note(&mut self) -> &mut Journal {
+        let journal = self.journal.get_or_insert_default();
+        journal.after(&self.sim);
+        journal
+    }
+}
+
+/// Whether this is the reaction to that errno, in any role that the method plays.
+pub fn asks_for(method: Method, errno: Errno, wanted: Reaction) -> bool {
+    roles(method).iter().any(|&call| reaction(call, errno) == wanted)
+}
+
+/// The roles that a method of the kernel plays in a running server.
+pub fn roles(method: Method) -> &'static [Call] {
+    match method {
+        Method::EpollCtl => &[Call::EpollAddConnection, Call::EpollModify],
+        Method::EpollWait => &[Call::EpollWait],
+        Method::Accept4 => &[Call::Accept],
+        Method::Recv => &[Call::Recv],
+        Method::Send => &[Call::Send],
+        Method::TimerfdSettime => &[Call::SetTimer],
+        Method::ReadCounter => &[Call::ReadCounter],
+        Method::WriteCounter => &[Call::WriteCounter],
+        Method::ReadSignal => &[Call::ReadSignal],
+        Method::Shutdown => &[Call::Shutdown],
+        Method::Close => &[Call::Close],
+        _ => &[],
+    }
+}
+
+/// What each call may say, the most important first: the table of faults.md, and last
+/// an errno that no table knows.
+#[rustfmt::skip] // one row a call
+pub fn errnos(method: Method) -> &'static [Errno] {
+    use Errno::*;
+    match method {
+        Method::RtSigaction | Method::RtSigprocmask => &[EINVAL, EFAULT, EXDEV],
+        Method::Prlimit => &[EPERM, EINVAL, EFAULT, EXDEV],
+        Method::Socket => &[EMFILE, EACCES, EAFNOSUPPORT, EINVAL, ENFILE, ENOBUFS, ENOMEM, EPROTONOSUPPORT, EPERM, EXDEV],
+        Method::Setsockopt => &[ENOMEM, EBADF, EFAULT, EINVAL, ENOPROTOOPT, ENOTSOCK, ENOBUFS, EPERM, EXDEV],
+        Method::Fchmod | Method::Chmod => &[EPERM, ENOENT, EINVAL, EIO, EROFS, EXDEV],
+        Method::Bind => &[EADDRINUSE, EACCES, EADDRNOTAVAIL, EBADF, EINVAL, ENOTSOCK, EFAULT, ENOMEM, ELOOP, ENAMETOOLONG, ENOENT, ENOTDIR, EROFS, EXDEV],
+        Method::Lstat => &[ENOENT, EACCES, ELOOP, ENOMEM, ENOTDIR, EXDEV],
+        Method::Connect => &[ECONNREFUSED, EAGAIN, EACCES, ENOENT, EPROTOTYPE, EXDEV],
+        Method::Unlink => &[EACCES, EBUSY, EIO, ENOENT, EPERM, EROFS, EXDEV],
+        Method::Listen => &[EADDRINUSE, EBADF, ENOTSOCK, EOPNOTSUPP, EXDEV],
+        Method::Getsockname => &[ENOBUFS, EBADF, EFAULT, EINVAL, ENOTSOCK, EXDEV],
+        Method::EpollCreate1 => &[EMFILE, EINVAL, ENFILE, ENOMEM, EXDEV],
+        Method::Eventfd2 | Method::Signalfd4 | Method::TimerfdCreate => &[EMFILE, EINVAL, ENFILE, ENODEV, ENOMEM, EPERM, EXDEV],
+        Method::EpollCtl => &[ENOMEM, ENOSPC, ENOENT, EEXIST, EBADF, EINVAL, ELOOP, EPERM, EXDEV],
+        Method::EpollWait => &[EINTR, EBADF, EINVAL, EFAULT, EXDEV],
+        Method::Accept4 => &[EMFILE, EAGAIN, EINTR, ECONNABORTED, EPERM, EPROTO, ENETDOWN, ENOPROTOOPT, EHOSTDOWN, ENONET, EHOSTUNREACH, EOPNOTSUPP, ENETUNREACH, ETIMEDOUT, ENOSR, ESOCKTNOSUPPORT, EPROTONOSUPPORT, ENFILE, ENOBUFS, ENOMEM, EINVAL, EBADF, ENOTSOCK, EFAULT, EXDEV],
+        Method::Recv => &[ECONNRESET, EAGAIN, EINTR, ENOMEM, ENOBUFS, ETIMEDOUT, ECONNREFUSED, ENOTCONN, EPIPE, EHOSTUNREACH, ENETUNREACH, ENETDOWN, ECONNABORTED, EBADF, EFAULT, EINVAL, ENOTSOCK, EISDIR, EIO, EXDEV],
+        Method::Send => &[EPIPE, EAGAIN, EINTR, ENOBUFS, ENOMEM, ECONNRESET, ETIMEDOUT, EHOSTUNREACH, ENETUNREACH, ENETDOWN, ENOTCONN, EACCES, EPERM, EBADF, EFAULT, EINVAL, ENOTSOCK, EMSGSIZE, EDESTADDRREQ, EISCONN, EOPNOTSUPP, EALREADY, EXDEV],
+        Method::TimerfdSettime => &[EINVAL, EBADF, EFAULT, ECANCELED, EXDEV],
+        Method::ReadCounter | Method::WriteCounter | Method::ReadSignal => &[EAGAIN, EINTR, EIO, EBADF, EINVAL, EXDEV],
+        Method::Shutdown => &[ENOTCONN, EBADF, EINVAL, ENOTSOCK, EXDEV],
+        Method::Close => &[EINTR, EIO, ENOSPC, EDQUOT, EBADF, EXDEV],
+    }
+}
+
+/// What no kernel does: whoever believes it spins, and rightly so. A descriptor that is
+/// ready does not say EAGAIN or EINTR for ever, and an ADD (which follows) never ENOENT.
+pub fn is_a_lie(method: Method, errno: Errno, times: Times) -> bool {
+    let patient = [Reaction::Wait, Reaction::Retry, Reaction::Ignore];
+    let is_patient = |&call| patient.contains(&reaction(call, errno));
+    match method {
+        Method::Close | Method::Shutdown => false,
+        Method::EpollCtl => times != Times::Once && errno == Errno::ENOENT,
+        _ => times == Times::UntilHealed && roles(method).iter().any(is_patient),
+    }
+}

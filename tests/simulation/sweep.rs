@@ -1,0 +1,132 @@
+//! Many cases, on all cores: what they found, in figures and failures.
+
+use super::journal::Triple;
+use super::stage::{Outcome, Verdict};
+use std::collections::{BTreeMap, BTreeSet};
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Instant;
+use threadbare::Errno;
+use threadbare::kernel::sim::Method;
+
+/// Failures that are known and not yet mended: the call, the errnos (none: all), and how
+/// the verdict begins. They are counted and printed, but do not fail the sweep.
+const KNOWN: &[(Method, &[Errno], &str)] = &[
+    // The stop that a dead timerfd leads to has no timer itself.
+    (Method::TimerfdSettime, &[], "it did not stop"),
+    (Method::TimerfdSettime, &[], "neither FIN nor reset"),
+    (Method::TimerfdSettime, &[], "panic: the server spins"),
+    // A signalfd or eventfd that cannot be read is still watched.
+    (Method::ReadSignal, &[], "panic: the server spins"),
+    (Method::ReadCounter, &[], "panic: the server spins"),
+    // A bell that could not be rung counts as rung.
+    (Method::WriteCounter, &[], "it did not stop"),
+    // An interest that could not be changed is still reported.
+    (Method::EpollCtl, &[Errno::ENOMEM], "panic: the server spins"),
+    // What send did not take is cut off with FIN.
+    (Method::Send, &[Errno::EACCES, Errno::EPERM, Errno::EXDEV], "a cut answer"),
+    (Method::Recv, &[Errno::EXDEV], "a cut answer"),
+];
+
+fn is_known(struck: &[(Method, Errno)], why: &str) -> bool {
+    KNOWN.iter().any(|(method, errnos, begins)| {
+        let fits =
+            |(m, e): &(Method, Errno)| m == method && (errnos.is_empty() || errnos.contains(e));
+        struck.iter().any(fits) && why.starts_with(begins)
+    })
+}
+
+/// What a sweep found.
+pub struct Sweep {
+    begun: Instant,
+    cases: AtomicUsize,
+    turns: AtomicUsize,
+    known: AtomicUsize,
+    triples: Mutex<BTreeSet<Triple>>,
+    failures: Mutex<Vec<String>>,
+}
+
+impl Sweep {
+    /// Runs `work` for each number below `count`, on all cores.
+    pub fn run(count: usize, work: impl Fn(&Sweep, usize) + Sync) -> Sweep {
+        let sweep = Sweep {
+            begun: Instant::now(),
+            cases: AtomicUsize::new(0),
+            turns: AtomicUsize::new(0),
+            known: AtomicUsize::new(0),
+            triples: Mutex::default(),
+            failures: Mutex::default(),
+        };
+        let next = AtomicUsize::new(0);
+        let worker = || {
+            while let number = next.fetch_add(1, Ordering::Relaxed)
+                && number < count
+            {
+                work(&sweep, number);
+            }
+        };
+        std::thread::scope(|scope| {
+            for _ in 0..std::thread::available_parallelism().map_or(2, usize::from) {
+                scope.spawn(worker);
+            }
+        });
+        sweep
+    }
+
+    /// Writes down one case, in which these calls failed; what came of it, if it is well.
+    pub fn record(
+        &self,
+        replay: &str,
+        struck: &[(Method, Errno)],
+        played: Verdict<Outcome>,
+    ) -> Option<Outcome> {
+        self.cases.fetch_add(1, Ordering::Relaxed);
+        match played {
+            Ok(outcome) => {
+                self.turns.fetch_add(outcome.turns as usize, Ordering::Relaxed);
+                self.triples.lock().unwrap().extend(&outcome.journal.triples);
+                return Some(outcome);
+            }
+            Err(why) if is_known(struck, &why) => {
+                self.known.fetch_add(1, Ordering::Relaxed);
+            }
+            Err(why) => self.failures.lock().unwrap().push(format!("{replay}: {why}")),
+        }
+        None
+    }
+
+    /// Prints the figures, and fails if there were failures, or fewer cases or triples
+    /// than there should be.
+    pub fn conclude(self, cases: usize, triples: usize) {
+        let failures = self.failures.into_inner().unwrap();
+        let hit = self.triples.into_inner().unwrap();
+        let (played, turns) = (self.cases.into_inner(), self.turns.into_inner());
+        let (known, seconds) = (self.known.into_inner(), self.begun.elapsed().as_secs_f32());
+        println!("{played} cases, {turns} turns, {} triples, {seconds:.1} s", hit.len());
+        println!("{known} known failures");
+        let mut states = BTreeMap::<_, usize>::new();
+        hit.iter().for_each(|(state, ..)| *states.entry(state).or_default() += 1);
+        println!("triples by state: {states:?}");
+        let mut alike = BTreeMap::<_, Vec<&String>>::new();
+        for failure in &failures {
+            let (case, why) = failure.split_once(": ").unwrap_or_default();
+            let errno = case.split(':').nth(2).unwrap_or_default();
+            alike.entry((why.get(..20), errno)).or_default().push(failure);
+        }
+        for failures in alike.values() {
+            println!("{} like {}", failures.len(), failures[0]);
+        }
+        assert!(failures.is_empty(), "{} cases failed", failures.len());
+        assert!(played >= cases && hit.len() >= triples, "{played} cases, {} triples", hit.len());
+    }
+}
+
+/// A panic is a verdict too.
+pub fn attempt(case: impl FnOnce() -> Verdict<Outcome>) -> Verdict<Outcome> {
+    catch_unwind(AssertUnwindSafe(case)).unwrap_or_else(|panic| {
+        let told = panic.downcast_ref::<String>().map(String::as_str);
+        let told = told.or_else(|| panic.downcast_ref::<&str>().copied());
+        Err(format!("panic: {}", told.unwrap_or("?")))
+    })
+}
