@@ -31,7 +31,7 @@ build: ## build the program, and say what next
 run: ## serve on 127.0.0.1:1234, or as ARGS says: make run ARGS='-v echo'
 	@$(CARGO) build --locked --quiet --release
 	@$(CARGO) build --locked --quiet --example client
-	@echo "In a second terminal:  cargo run -q --example client -- hello"
+	@[ -n "$(ARGS)" ] || echo "In a second terminal:  cargo run -q --example client -- hello"
 	@echo "To stop the server:    Ctrl-C here"
 	@echo
 	@exec $(BIN) $(ARGS)

@@ -254,6 +254,8 @@ impl Connection {
             self.input.clear();
             self.timer = None;
             self.read_at_end = 0;
+        } else if self.phase == Phase::Broken {
+            self.gone(self.why);
         }
     }
 
@@ -263,6 +265,7 @@ impl Connection {
             Phase::Open => {
                 self.phase = Phase::Broken;
                 self.why = why;
+                self.read_at_end = 0;
             }
             Phase::Closing => self.gone(why), // the last answer is lost
             Phase::Lingering => self.gone(self.why), // it had everything
@@ -295,7 +298,11 @@ impl Connection {
 impl fmt::Display for Connection {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Connection { fd, peer, phase, received, sent, .. } = self;
-        write!(f, "{peer} fd {fd:?} {phase:?} received {received} sent {sent}")?;
+        write!(f, "{peer} fd {fd:?}")?;
+        if *phase != Phase::Gone {
+            write!(f, " {phase:?}")?;
+        }
+        write!(f, " received {received} sent {sent}")?;
         if !self.input.is_empty() {
             write!(f, " rest {}", self.input.len())?;
         }

@@ -45,6 +45,8 @@ pub(crate) struct Listener {
     warned_at: Option<u64>,
     quota: u8,
     last_wake: u64,
+    /// Clients in a row that were lost between connecting and accept4.
+    failures: u8,
 }
 
 impl Listener {
@@ -68,6 +70,7 @@ impl Listener {
             warned_at: None,
             quota: 0,
             last_wake: 0,
+            failures: 0,
         };
         let opened = match address {
             Address::Tcp(_) => set_options(kernel, &fd, address, limits, warnings)
@@ -149,7 +152,14 @@ impl Listener {
     }
 
     pub(crate) fn accepted(&mut self) {
-        self.pause_millis = 0;
+        (self.pause_millis, self.failures) = (0, 0);
+    }
+
+    /// One more client was lost in accept4. Whether there were so many in a row that
+    /// it is not the clients.
+    pub(crate) fn failed_again(&mut self) -> bool {
+        self.failures = self.failures.saturating_add(1);
+        self.failures >= 16
     }
 
     /// Lets nobody begin to connect any more; who has begun can still be accepted.

@@ -119,15 +119,15 @@ impl<H> State<H> {
         if let Some(bell) = &mut self.bell
             && !self.rung
         {
-            self.rung = true;
-            bell.ring();
+            self.rung = bell.ring();
         }
     }
 }
 
 /// The eventfd together with its kernel, whose type a `Handle` must not know.
 trait Bell: Send {
-    fn ring(&mut self);
+    /// Whether the loop will wake.
+    fn ring(&mut self) -> bool;
     fn silence(&mut self) -> Result<(), Error>;
     fn close(self: Box<Self>);
 }
@@ -138,10 +138,13 @@ struct EventFd<K> {
 }
 
 impl<K: Kernel> Bell for EventFd<K> {
-    fn ring(&mut self) {
-        // EAGAIN says that the counter is full: then the loop is awake anyway. Nothing
-        // else can fail here; if it did, the loop would learn it from its own read.
-        let _ = attempt(Call::WriteCounter, || self.kernel.write_counter(&self.fd));
+    fn ring(&mut self) -> bool {
+        match attempt(Call::WriteCounter, || self.kernel.write_counter(&self.fd)) {
+            Ok(()) => true,
+            // The counter is full: a wake-up is pending already. Any other failure is
+            // tried again by the next call.
+            Err((reaction, _)) => reaction == Reaction::Ignore,
+        }
     }
 
     fn silence(&mut self) -> Result<(), Error> {

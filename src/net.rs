@@ -141,9 +141,7 @@ impl Conn<'_> {
         if self.net.open.slot == self.slot {
             return self.net.out.len() >= self.net.open.full_at;
         }
-        let high_water = self.net.high_water();
-        let connection = self.net.connections.get(self.slot);
-        connection.is_some_and(|connection| connection.full || connection.owes(high_water))
+        self.net.connections.get(self.slot).is_some_and(|connection| connection.full)
     }
 
     /// Ends the connection when everything written has been sent: FIN, and what the
@@ -169,7 +167,7 @@ impl Conn<'_> {
     pub fn resume(&mut self) {
         let now = self.net.now;
         self.net.change(self.slot, |connection| {
-            connection.reoffer |= connection.paused && !connection.input.is_empty();
+            connection.reoffer |= connection.paused;
             connection.paused = false;
             connection.rest_since = now;
         });
@@ -320,33 +318,58 @@ impl Net {
 
     /// Ends the open segment, and accounts for it.
     fn close_segment(&mut self) {
-        let OpenSegment { slot, start, .. } = std::mem::take(&mut self.open);
+        let OpenSegment { slot, start, full_at, .. } = std::mem::take(&mut self.open);
         let end = self.out.len();
         if end > start
             && let Some(connection) = self.connections.get_mut(slot)
         {
             connection.staged += end - start;
             self.segments.push(Segment { slot, start, end });
+            if end >= full_at {
+                self.became_full(slot);
+            }
         }
+    }
+
+    /// The handler may have been told so, and waits for `on_drain`, even if the kernel
+    /// then takes everything at once.
+    #[cold]
+    fn became_full(&mut self, slot: u32) {
+        if let Some(connection) = self.connections.get_mut(slot) {
+            connection.full = true;
+        }
+        self.mark(slot);
     }
 
     /// If these are the bytes that were staged last, they need not be staged again.
     fn stage_again(&mut self, slot: u32, bytes: &[u8]) -> bool {
         self.close_segment();
         let Some(&Segment { start, end, .. }) = self.segments.last() else { return false };
+        let high_water = self.high_water();
         let Some(connection) = self.connections.get_mut(slot) else { return false };
-        let same = self.out.get(start..end) == Some(bytes) && connection.phase == Phase::Open;
-        if same {
-            connection.staged += bytes.len();
-            self.segments.push(Segment { slot, start, end });
+        if self.out.get(start..end) != Some(bytes) || connection.phase != Phase::Open {
+            return false;
         }
-        same
+        connection.staged += bytes.len();
+        self.segments.push(Segment { slot, start, end });
+        if connection.owes(high_water) {
+            self.became_full(slot);
+        }
+        true
     }
 
     /// Whether enough is staged to be sent before the batch goes on.
     #[inline]
-    pub(crate) fn is_group(&self) -> bool {
+    fn is_group(&self) -> bool {
         self.segments.len() + 1 >= GROUP_SEGMENTS || self.out.len() >= GROUP_BYTES
+    }
+
+    /// Sends what is staged if it is enough for a group.
+    #[inline]
+    pub(crate) fn flush_group<K: Kernel>(&mut self, kernel: &mut K) {
+        if self.is_group() {
+            self.flush(kernel);
+        }
     }
 
     /// Lends out the unconsumed input of a connection, to be given back.
@@ -471,6 +494,7 @@ impl Net {
             }
             Reaction::DropConnection => {
                 self.change(slot, |connection| {
+                    connection.reset = true; // a cut answer must not look like a whole one
                     let read_out = call == Call::Recv && !connection.reoffer;
                     if read_out && connection.phase == Phase::Open {
                         connection.gone(reason);
@@ -537,6 +561,9 @@ impl Net {
     #[cold]
     fn make_room(&mut self, more: usize) -> bool {
         while !self.budget.has_room_for(more) {
+            if more > self.limits.max_memory {
+                return false; // nobody's end would help
+            }
             let Some(slot) = self.largest(Connection::footprint) else { return false };
             self.change(slot, |connection| connection.abort(CloseReason::MemoryBudget));
         }

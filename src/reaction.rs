@@ -194,8 +194,7 @@ pub fn reaction(call: Call, errno: Errno) -> Reaction {
         },
         Call::WriteCounter => match errno {
             EAGAIN => Ignore, // the counter is full: a wake-up is pending already
-            EINTR => Retry,
-            _ => FailRuntime,
+            _ => Retry,       // nothing else can wake the loop
         },
         Call::ReadSignal => match errno {
             EAGAIN => Wait,

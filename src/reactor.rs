@@ -18,7 +18,7 @@
 
 use crate::connection::{Connection, Phase};
 use crate::core::Core;
-use crate::deadlines::{Alarms, Deadlines, Span, Tick};
+use crate::deadlines::{Alarm, Alarms, Deadlines, Span, Tick};
 use crate::error::Error;
 use crate::handler::ConnectionHandler;
 use crate::kernel::{self, Event, Fd, Kernel, Signal, SocketOption, Wait};
@@ -60,6 +60,8 @@ pub(crate) struct Reactor<H: ConnectionHandler, K: Kernel> {
     pub(crate) armed: Option<Tick>,
     /// It went off, and stays readable until it is set again.
     pub(crate) went_off: bool,
+    /// Successive full batches for which deadlines have been put off.
+    pub(crate) put_off: usize,
     /// The one input buffer, and the one batch of events.
     pub(crate) input: Vec<u8>,
     pub(crate) events: Vec<Event>,
@@ -81,6 +83,8 @@ pub(crate) struct End {
     pub(crate) failure: Option<Error>,
     /// Connections that had not finished at the drain deadline.
     pub(crate) cut: u64,
+    /// Draining: listeners stay open until then, for handshakes under way.
+    pub(crate) grace: Tick,
 }
 
 impl<H: ConnectionHandler, K: Kernel> Reactor<H, K> {
@@ -93,9 +97,7 @@ impl<H: ConnectionHandler, K: Kernel> Reactor<H, K> {
                 Id { generation: 0, slot } => self.woken.push((slot, event.mask)),
                 id => self.serve(id, event.mask),
             }
-            if self.net.is_group() {
-                self.net.flush(&mut self.kernel);
-            }
+            self.net.flush_group(&mut self.kernel);
         }
         self.net.flush(&mut self.kernel);
         if self.is_settled() {
@@ -106,12 +108,15 @@ impl<H: ConnectionHandler, K: Kernel> Reactor<H, K> {
             self.begin_drain();
         }
         let mut work = std::mem::take(&mut self.work);
-        work.drain(..).for_each(|slot| self.step(slot));
+        for slot in work.drain(..) {
+            self.step(slot);
+            self.net.flush_group(&mut self.kernel);
+        }
         self.work = work;
         self.settle();
         let goes_on = !self.has_ended();
         if goes_on {
-            self.set_timer();
+            self.set_timer()?;
         }
         Ok(goes_on)
     }
@@ -195,6 +200,7 @@ impl<H: ConnectionHandler, K: Kernel> Reactor<H, K> {
             connection.drained |= !is_over;
             connection.rest_since = now;
         }
+        connection.reoffer &= !connection.input.is_empty();
         if connection.phase == Phase::Closing && connection.queued() == 0 {
             self.finish(slot);
         }
@@ -266,6 +272,9 @@ impl<H: ConnectionHandler, K: Kernel> Reactor<H, K> {
         self.close(fd);
         if self.net.limits.max_per_address > 0 {
             self.crowd.leave(peer);
+        }
+        if self.net.draining {
+            self.alarms.ring_by(Alarm::CloseListeners, self.net.now.after(Span::millis(1)));
         }
         let session = self.sessions.get_mut(slot as usize).and_then(Option::take);
         if let Some(session) = session {

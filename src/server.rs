@@ -236,7 +236,8 @@ impl<H: ConnectionHandler, K: Kernel> Server<H, K> {
     ///
     /// As [`run`](Server::run).
     pub fn finish(&mut self) -> Result<Summary, Error> {
-        let End { signal, forced, failure, cut } = std::mem::take(&mut self.reactor.end);
+        self.reactor.mailbox.close();
+        let End { signal, forced, failure, cut, .. } = std::mem::take(&mut self.reactor.end);
         let counters = self.reactor.net.counters.clone();
         failure.map_or(Ok(Summary { stopped_by: signal, forced, cut, counters }), Err)
     }
@@ -292,6 +293,7 @@ impl<H: ConnectionHandler, K: Kernel> Reactor<H, K> {
             alarms: Alarms::default(),
             armed: None,
             went_off: false,
+            put_off: 0,
             input: vec![0; INPUT_BYTES],
             events: vec![Event::default(); BATCH],
             woken: Vec::new(),

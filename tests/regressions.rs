@@ -27,7 +27,7 @@ fn full_by_what_was_only_staged() {
         }
         fn on_close(&mut self, net: &mut Net, _: ConnId, _: (), _: CloseReason) {
             let others: Vec<ConnId> = net.ids().collect();
-            others.into_iter().for_each(|id| drop(net.send(id, &[b'.'; 2_000])));
+            others.into_iter().for_each(|id| assert!(net.send(id, &[b'.'; 2_000])));
         }
     }
     let sim = Simulated::new(1);

@@ -29,15 +29,23 @@ impl<H: ConnectionHandler, K: Kernel> Reactor<H, K> {
             }
             let Some(listener) = self.listeners.get_mut(index) else { return Queue::Empty };
             let Some(fd) = &listener.fd else { return Queue::Empty };
+            if listener.paused_until.is_some() {
+                return Queue::Unknown;
+            }
             match self.kernel.accept4(fd) {
                 Ok((fd, peer)) => {
-                    listener.accepted();
                     self.net.counters.accepted += 1;
                     self.admit(fd, peer, index);
+                    self.net.flush_group(&mut self.kernel);
                 }
                 Err(errno) => match reaction(Call::Accept, errno) {
                     Reaction::Wait => return Queue::Empty,
-                    Reaction::Retry => self.net.counters.accept_failed += 1,
+                    Reaction::Retry => {
+                        self.net.counters.accept_failed += 1;
+                        if listener.failed_again() {
+                            self.pause_listener(index, Call::Accept, errno);
+                        }
+                    }
                     Reaction::Pause => {
                         self.pause_listener(index, Call::Accept, errno);
                         return Queue::Unknown;
@@ -109,6 +117,9 @@ impl<H: ConnectionHandler, K: Kernel> Reactor<H, K> {
             return self.admit_failed(id.slot, listener, errno);
         }
         log::debug!("opened {} {connection}", ConnId(id));
+        if let Some(listener) = self.listeners.get_mut(listener) {
+            listener.accepted();
+        }
         if let Some(session) = self.sessions.get_mut(id.slot as usize) {
             *session = Some(H::Session::default());
         }
@@ -161,14 +172,6 @@ impl<H: ConnectionHandler, K: Kernel> Reactor<H, K> {
     /// A connection has closed: there is room again.
     pub(super) fn resume_listeners(&mut self) {
         self.listeners.iter_mut().for_each(|listener| listener.paused_until = None);
-        if self.net.draining && self.is_nearly_full() {
-            self.alarms.ring_by(Alarm::CloseListeners, self.net.now);
-        }
-    }
-
-    /// Whether it was full until a moment ago.
-    fn is_nearly_full(&self) -> bool {
-        self.net.connections.len() + 1 >= self.net.limits.max_connections as usize
     }
 
     /// Resumes the listeners whose pause is over, and sees to the next.

@@ -62,7 +62,7 @@ impl<H: ConnectionHandler, K: Kernel> Reactor<H, K> {
 
     /// The handler contract: when is the rest offered again, and when is it too much?
     fn after_offer(&mut self, slot: u32, offered: usize, consumed: usize) {
-        let (high_water, max_input) = (self.net.high_water(), self.net.limits.max_input);
+        let max_input = self.net.limits.max_input;
         if consumed > offered {
             self.net.counters.bugs += 1;
             log::error!("bug: the handler consumed {consumed} bytes of {offered}");
@@ -70,7 +70,7 @@ impl<H: ConnectionHandler, K: Kernel> Reactor<H, K> {
             return;
         }
         self.net.change(slot, |connection| {
-            let stopped = connection.paused || connection.full || connection.owes(high_water);
+            let stopped = connection.paused || connection.full || connection.reoffer;
             let at_end = connection.eof || connection.phase == Phase::Broken;
             connection.reoffer =
                 !connection.input.is_empty() && (stopped || at_end && consumed > 0);
@@ -87,7 +87,8 @@ impl<H: ConnectionHandler, K: Kernel> Reactor<H, K> {
         if mask & kernel::IN != 0 || hangup {
             let allowance = self.net.budget.allowance(connection.input.len());
             match connection.phase {
-                Phase::Open if connection.reoffer && !hangup => {} // first what is here already
+                // First what is here already.
+                Phase::Open if connection.reoffer && connection.can_offer() && !hangup => {}
                 Phase::Open if allowance == 0 && !hangup => self.net.hold_back(slot),
                 Phase::Open => self.read(slot, allowance.max(SMALL_READ), hangup),
                 Phase::Closing | Phase::Lingering => self.discard(slot, hangup),
@@ -205,6 +206,8 @@ impl<H: ConnectionHandler, K: Kernel> Reactor<H, K> {
             self.tell_eof(slot);
         } else if connection.eof || connection.read_at_end >= DRAIN_BYTES {
             self.net.close_slot(slot, CloseReason::Shutdown);
+        } else if self.net.budget.allowance(connection.input.len()) == 0 {
+            self.net.hold_back(slot);
         } else {
             self.read_last(slot);
         }
@@ -214,7 +217,10 @@ impl<H: ConnectionHandler, K: Kernel> Reactor<H, K> {
     /// A stopping server answers what it has received, and no more.
     fn read_last(&mut self, slot: u32) {
         let Some(connection) = self.net.connections.get_mut(slot) else { return };
-        match self.kernel.recv(&connection.fd, &mut self.input) {
+        let allowance = self.net.budget.allowance(connection.input.len());
+        let length = self.input.len().min(allowance);
+        let Some(input) = self.input.get_mut(..length) else { return };
+        match self.kernel.recv(&connection.fd, input) {
             Err(errno) if reaction(Call::Recv, errno) == Reaction::Wait => {
                 self.net.close_slot(slot, CloseReason::Shutdown);
             }
@@ -227,10 +233,12 @@ impl<H: ConnectionHandler, K: Kernel> Reactor<H, K> {
         let Some(connection) = self.net.connections.get_mut(slot) else { return };
         let why = connection.why;
         if connection.can_offer()
+            && connection.read_at_end < DRAIN_BYTES
             && let Ok(n) = self.kernel.recv(&connection.fd, &mut self.input)
             && n > 0
         {
             connection.received += n as u64;
+            connection.read_at_end = connection.read_at_end.saturating_add(n as u32);
             return self.take_in(slot, n);
         }
         self.net.change(slot, |connection| connection.gone(why));

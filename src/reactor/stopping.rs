@@ -25,8 +25,11 @@ impl<H: ConnectionHandler, K: Kernel> Reactor<H, K> {
             match core {
                 EVENTFD => self.run_jobs(),
                 SIGNALFD => self.take_signals(),
-                // After a long stop the batch is full: first all bytes, then the deadlines.
-                TIMERFD if ready == BATCH => {}
+                // After a long stop the batch is full: first everybody's bytes, then the
+                // deadlines. One round of everybody, for with a crowd it is always full.
+                TIMERFD if ready == BATCH && self.put_off <= self.net.connections.len() / BATCH => {
+                    self.put_off += 1;
+                }
                 TIMERFD => self.look_at_deadlines(),
                 listener => self.serve_listener((listener - LISTENERS) as usize, mask),
             }
@@ -37,10 +40,16 @@ impl<H: ConnectionHandler, K: Kernel> Reactor<H, K> {
     fn run_jobs(&mut self) {
         match self.mailbox.collect() {
             Ok((jobs, stop)) => {
-                jobs.into_iter().for_each(|job| job(&mut self.handler, &mut self.net));
+                for job in jobs {
+                    job(&mut self.handler, &mut self.net);
+                    self.net.flush_group(&mut self.kernel);
+                }
                 self.net.stop |= stop;
             }
-            Err(error) => self.fail(error),
+            Err(error) => {
+                self.mailbox.close(); // or it would be ready for ever
+                self.fail(error);
+            }
         }
     }
 
@@ -63,6 +72,9 @@ impl<H: ConnectionHandler, K: Kernel> Reactor<H, K> {
                 Ok(Signal::SIGUSR1) => self.report(),
                 Ok(signal) => ending = Some(signal),
                 Err((Reaction::FailRuntime, errno)) => {
+                    if let Some(fd) = self.core.signals.take() {
+                        self.close(fd); // or it would be ready for ever
+                    }
                     self.fail(Error::new(Call::ReadSignal, "signalfd", errno));
                     break;
                 }
@@ -93,13 +105,13 @@ impl<H: ConnectionHandler, K: Kernel> Reactor<H, K> {
             counters.received += connection.received;
             counters.sent += connection.sent;
         }
-        log::info!("{open} open, {waiting} bytes waiting, {counters}");
+        log::info!("{open} open, holding {waiting} bytes of memory, {counters}");
     }
 
     // ---- time ------------------------------------------------------------------------
 
     fn look_at_deadlines(&mut self) {
-        (self.armed, self.went_off) = (None, true);
+        (self.armed, self.went_off, self.put_off) = (None, true, 0);
         let now = self.net.now;
         if self.net.connections.is_empty() {
             self.deadlines.clear();
@@ -107,6 +119,7 @@ impl<H: ConnectionHandler, K: Kernel> Reactor<H, K> {
         for _ in 0..LOOKS {
             let Some(slot) = self.deadlines.pop_due(now) else { break };
             self.look_at(slot, now);
+            self.net.flush_group(&mut self.kernel);
         }
         while let Some(alarm) = self.alarms.pop_due(now) {
             match alarm {
@@ -144,7 +157,7 @@ impl<H: ConnectionHandler, K: Kernel> Reactor<H, K> {
     }
 
     /// Sets the timerfd if an earlier deadline has appeared, or it went off.
-    pub(super) fn set_timer(&mut self) {
+    pub(super) fn set_timer(&mut self) -> Result<(), Error> {
         let next = match (self.deadlines.next(), self.alarms.next()) {
             (Some(a), Some(b)) => Some(a.earlier(b)),
             (a, b) => a.or(b),
@@ -155,15 +168,16 @@ impl<H: ConnectionHandler, K: Kernel> Reactor<H, K> {
             (None, Some(_)) => false, // it goes off once for nothing, which is cheaper than a call now
         };
         if !late {
-            return;
+            return Ok(());
         }
         let nanos =
             next.map(|at| (self.net.now_millis + u64::from(at.since(self.net.now))) * 1_000_000);
-        let Some(timer) = &self.core.timer else { return };
-        match self.kernel.timerfd_settime(timer, nanos) {
-            Ok(()) => (self.armed, self.went_off) = (next, false),
-            Err(errno) => self.fail(Error::new(Call::SetTimer, "timerfd", errno)),
-        }
+        let Some(timer) = &self.core.timer else { return Ok(()) };
+        let set = self.kernel.timerfd_settime(timer, nanos);
+        // Without time there is not even a drain deadline: it ends here.
+        set.map_err(|errno| Error::new(Call::SetTimer, "timerfd", errno))?;
+        (self.armed, self.went_off) = (next, false);
+        Ok(())
     }
 
     // ---- the stop --------------------------------------------------------------------
@@ -176,7 +190,8 @@ impl<H: ConnectionHandler, K: Kernel> Reactor<H, K> {
         for listener in &mut self.listeners {
             listener.refuse_new(&mut self.kernel);
         }
-        self.alarms.ring_by(Alarm::CloseListeners, self.net.now.after(GRACE));
+        self.end.grace = self.net.now.after(GRACE);
+        self.alarms.ring_by(Alarm::CloseListeners, self.end.grace);
         if let Some(span) = self.net.timeouts.drain {
             self.alarms.ring_by(Alarm::Cut, self.net.now.after(span));
         }
@@ -187,6 +202,9 @@ impl<H: ConnectionHandler, K: Kernel> Reactor<H, K> {
 
     /// Lets in whoever waits; closes a listener when nobody does.
     fn close_listeners(&mut self) {
+        if self.net.now.before(self.end.grace) {
+            return self.alarms.ring_by(Alarm::CloseListeners, self.end.grace);
+        }
         for index in 0..self.listeners.len() {
             if self.accept(index, u8::MAX) == Queue::Empty
                 && let Some(listener) = self.listeners.get_mut(index)
