@@ -2,13 +2,34 @@
 #![cfg(feature = "sim")]
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
 
-use threadbare::kernel::sim::Simulated;
-use threadbare::{CloseReason, Conn, ConnId, ConnectionHandler, Limits, Net, Server};
+mod simulation;
 
-fn rest<H: ConnectionHandler>(sim: &Simulated, server: &mut Server<H, Simulated>) {
-    while sim.is_ready() || !server.is_idle() {
-        assert!(server.turn().unwrap());
+use simulation::World;
+use std::time::Duration;
+use threadbare::Signal;
+use threadbare::handlers::Echo;
+use threadbare::kernel::sim::{At, Client, Method, Simulated, Times};
+use threadbare::{CallError, CloseReason, Conn, ConnId, ConnectionHandler, Errno, Limits, Net};
+
+/// A handler of which only the answer to bytes matters.
+struct Data<F>(F);
+
+impl<F: FnMut(&mut Conn<'_>, &[u8]) -> usize> ConnectionHandler for Data<F> {
+    type Session = ();
+    fn on_data(&mut self, conn: &mut Conn<'_>, _: &mut (), input: &[u8]) -> usize {
+        (self.0)(conn, input)
     }
+}
+
+/// A world with room for thousands.
+fn crowded<H: ConnectionHandler>(handler: H, limits: Limits) -> World<H> {
+    let sim = Simulated::new(1);
+    sim.set_limits(8_192, 8_192);
+    World::on(sim, handler, limits).unwrap()
+}
+
+fn crowd<H: ConnectionHandler>(world: &World<H>, count: usize) -> Vec<Client> {
+    (0..count).map(|_| world.client()).collect()
 }
 
 /// A connection that was judged full by bytes still staged, which the kernel then took
@@ -19,31 +40,227 @@ fn full_by_what_was_only_staged() {
     impl ConnectionHandler for Farewell {
         type Session = ();
         fn on_data(&mut self, conn: &mut Conn<'_>, _: &mut (), input: &[u8]) -> usize {
-            if input.ends_with(b"\n") {
-                conn.write(input);
-                return input.len();
-            }
-            0
+            let whole = input.ends_with(b"\n");
+            conn.write(if whole { input } else { b"" });
+            if whole { input.len() } else { 0 }
         }
         fn on_close(&mut self, net: &mut Net, _: ConnId, _: (), _: CloseReason) {
             let others: Vec<ConnId> = net.ids().collect();
             others.into_iter().for_each(|id| assert!(net.send(id, &[b'.'; 2_000])));
         }
     }
-    let sim = Simulated::new(1);
-    let limits = Limits { high_water: 1_000, ..Limits::default() };
-    let builder = Server::builder(Farewell).kernel(sim.clone()).limits(limits);
-    let mut server = builder.bind("127.0.0.1:80").unwrap();
-    let address = server.addresses()[0].clone();
-    let mut stays = sim.connect(&address).unwrap();
-    let mut leaves = sim.connect(&address).unwrap();
-    let _idle = sim.connect(&address).unwrap();
-    rest(&sim, &mut server);
+    let mut world = World::new(Farewell, Limits { high_water: 1_000, ..Limits::default() });
+    let (mut stays, mut leaves, _idle) = (world.client(), world.client(), world.client());
+    world.rest();
     stays.send(b"half a line");
     leaves.close();
-    rest(&sim, &mut server);
+    world.rest();
     assert_eq!(stays.recv().len(), 2_000);
-    stays.send(b"\n");
-    rest(&sim, &mut server);
-    assert_eq!(stays.recv(), b"half a line\n");
+    assert_eq!(world.ask(&mut stays, b"\n"), b"half a line\n");
+}
+
+/// A handler that wrote until `is_full` waited for ever for `on_drain`, if the kernel took
+/// everything at once.
+#[test]
+fn on_drain_after_everything_was_taken_at_once() {
+    struct Stream(usize);
+    impl Stream {
+        fn pump(&mut self, conn: &mut Conn<'_>) {
+            while self.0 > 0 && !conn.is_full() {
+                conn.write(&[b'x'; 1_024]);
+                self.0 -= 1;
+            }
+        }
+    }
+    impl ConnectionHandler for Stream {
+        type Session = ();
+        fn on_data(&mut self, conn: &mut Conn<'_>, _: &mut (), input: &[u8]) -> usize {
+            self.pump(conn);
+            input.len()
+        }
+        fn on_drain(&mut self, conn: &mut Conn<'_>, _: &mut ()) {
+            self.pump(conn);
+        }
+    }
+    let limits = Limits { high_water: 32 << 10, ..Limits::default() };
+    let mut world = World::new(Stream(1_024), limits);
+    let mut client = world.client();
+    let mut received = world.ask(&mut client, b"go").len();
+    for _ in 0..200 {
+        world.rest();
+        received += client.recv().len();
+    }
+    assert_eq!(received, 1 << 20);
+}
+
+/// With so many busy clients that every batch was full, no deadline ever came.
+#[test]
+fn deadlines_beside_a_busy_crowd() {
+    let handler = Data(|conn: &mut Conn<'_>, input: &[u8]| match input {
+        b"half" => 0,
+        _ => {
+            conn.write(input);
+            input.len()
+        }
+    });
+    let limits = Limits { message_timeout: Some(Duration::from_secs(1)), ..Limits::default() };
+    let mut world = crowded(handler, limits);
+    let mut busy = crowd(&world, 1_100);
+    let mut slow = world.client();
+    slow.send(b"half");
+    for _ in 0..300 {
+        for client in &mut busy {
+            client.recv();
+            client.send(b"ping");
+        }
+        world.sim.advance(Duration::from_millis(10));
+        world.turn();
+    }
+    slow.recv();
+    assert!(slow.saw_eof());
+}
+
+/// At a stop everybody's last answers were staged before any was sent, and clients who
+/// read were cut for want of memory.
+#[test]
+fn a_stop_with_more_to_answer_than_the_budget() {
+    let mut world = crowded(Echo, Limits { max_memory: 16 << 20, ..Limits::default() });
+    let mut clients = crowd(&world, 2_000);
+    world.rest();
+    world.sim.signal(Signal::SIGTERM);
+    world.turn();
+    clients.iter_mut().for_each(|client| assert_eq!(client.send(&[b'x'; 30_000]), 30_000));
+    let mut received = 0;
+    while world.running {
+        world.rest();
+        for client in &mut clients {
+            received += client.recv().len();
+            if client.saw_eof() {
+                client.close();
+            }
+        }
+        world.sim.advance(Duration::from_millis(5));
+    }
+    assert_eq!(received, 2_000 * 30_000);
+    let summary = world.server.finish().unwrap();
+    assert_eq!(summary.counters.closed_for(CloseReason::MemoryBudget), 0);
+}
+
+/// When epoll refused a connection, the whole quota of that turn met the same end.
+#[test]
+fn one_refused_by_epoll_not_a_quota() {
+    let mut world = crowded(Echo, Limits::default());
+    let _clients = crowd(&world, 300);
+    (0..7).for_each(|_| world.turn());
+    let accepted = world.sim.count(Method::Accept4);
+    let next = At::Of(Method::EpollCtl, world.sim.count(Method::EpollCtl));
+    world.sim.fail(next, Errno::ENOSPC, Times::Once);
+    world.turn();
+    assert_eq!(world.sim.count(Method::Accept4), accepted + 1);
+}
+
+/// A stop hung when the last slot was freed by a connection that never was one.
+#[test]
+fn a_stop_after_a_failed_admission() {
+    let limits = Limits { max_connections: 1, drain_timeout: None, ..Limits::default() };
+    let mut world = World::new(Echo, limits);
+    let mut first = world.client();
+    world.rest();
+    let _second = world.client();
+    world.sim.signal(Signal::SIGTERM);
+    world.pass(Duration::from_millis(100));
+    let next = At::Of(Method::EpollCtl, world.sim.count(Method::EpollCtl) + 1);
+    world.sim.fail(next, Errno::ENOSPC, Times::Once);
+    first.close();
+    world.pass(Duration::from_secs(3_600));
+    assert!(!world.running);
+}
+
+/// After `close` input was still offered, if the connection had broken before.
+#[test]
+fn close_in_a_broken_connection() {
+    let mut after_close = 0;
+    let mut closed = false;
+    let handler = Data(|conn: &mut Conn<'_>, input: &[u8]| {
+        after_close += usize::from(closed);
+        conn.write(b"ok\n");
+        if input.starts_with(b"QUIT") {
+            conn.close();
+            closed = true;
+        }
+        input.iter().position(|&byte| byte == b'\n').map_or(0, |end| end + 1)
+    });
+    let mut world = World::new(handler, Limits::default());
+    let mut client = world.client();
+    world.rest();
+    world.sim.fail(At::Of(Method::Send, 0), Errno::EPIPE, Times::Once);
+    for line in [&b"hello\n"[..], b"QUIT\n", b"more\n"] {
+        client.send(line);
+        world.turn();
+    }
+    world.rest();
+    drop(world);
+    assert_eq!(after_close, 0);
+}
+
+/// One write larger than the whole budget ended everybody who held anything.
+#[test]
+fn a_write_larger_than_the_budget() {
+    let handler = Data(|conn: &mut Conn<'_>, input: &[u8]| {
+        if input != b"huge" {
+            return 0;
+        }
+        conn.write(&vec![b'x'; 5 << 20]);
+        input.len()
+    });
+    let mut world = World::new(handler, Limits { max_memory: 4 << 20, ..Limits::default() });
+    let mut others = crowd(&world, 10);
+    others.iter_mut().for_each(|client| assert_eq!(client.send(&[b'x'; 4_000]), 4_000));
+    let mut huge = world.client();
+    world.rest();
+    world.ask(&mut huge, b"huge");
+    others.iter_mut().for_each(|client| drop(client.recv()));
+    assert!(!others.iter().any(Client::saw_reset));
+    assert!(huge.saw_reset());
+}
+
+/// `pause` and `resume` in one callback lost the rest.
+#[test]
+fn pause_and_resume_in_one_callback() {
+    let mut calls = 0;
+    let handler = Data(|conn: &mut Conn<'_>, _: &[u8]| {
+        calls += 1;
+        conn.pause();
+        conn.resume();
+        1
+    });
+    let mut world = World::new(handler, Limits::default());
+    let mut client = world.client();
+    world.ask(&mut client, b"abc");
+    drop(world);
+    assert_eq!(calls, 3);
+}
+
+/// Out of time, of signals, of wake-ups: the server ends instead of hanging or spinning.
+#[test]
+fn a_core_descriptor_that_fails() {
+    for method in [Method::TimerfdSettime, Method::ReadSignal, Method::ReadCounter] {
+        let mut world = World::new(Echo, Limits::default());
+        world.sim.fail(At::Of(method, 0), Errno::EIO, Times::UntilHealed);
+        let _client = world.client();
+        world.server.handle().call(|_, _| {}).unwrap();
+        world.sim.signal(Signal::SIGTERM);
+        world.pass(Duration::from_secs(60));
+        assert!(!world.running, "{method:?}");
+    }
+}
+
+/// Calls were taken although nobody would ever make them.
+#[test]
+fn a_call_after_the_end() {
+    let mut world = World::new(Echo, Limits::default());
+    let handle = world.server.handle();
+    handle.stop();
+    world.end();
+    assert_eq!(handle.call(|_, _| {}), Err(CallError::Stopped));
 }
