@@ -30,47 +30,40 @@ impl Core {
         signals: &[Signal],
     ) -> Result<Fd, Error> {
         let failed = |call, object| move |errno| Error::new(call, object, errno);
-        let core = Call::EpollAddCore;
         let epoll = kernel.epoll_create1().map_err(failed(Call::EpollCreate, "epoll"))?;
         self.epoll = Some(epoll);
         if !signals.is_empty() {
-            let fd = kernel.signalfd4(signals).map_err(failed(Call::SignalFd, "signals"))?;
-            let fd = &*self.signals.insert(fd);
-            watch(kernel, &self.epoll, EpollOp::Add, fd, kernel::IN, SIGNALFD.into())
-                .map_err(failed(core, "signalfd"))?;
+            let signals = kernel.signalfd4(signals).map_err(failed(Call::SignalFd, "signals"))?;
+            self.signals = Some(signals);
         }
         let timer = kernel.timerfd_create().map_err(failed(Call::TimerFd, "timer"))?;
-        let timer = &*self.timer.insert(timer);
-        watch(kernel, &self.epoll, EpollOp::Add, timer, kernel::IN, TIMERFD.into())
-            .map_err(failed(core, "timerfd"))?;
+        self.timer = Some(timer);
+        let own = [(&self.signals, SIGNALFD, "signalfd"), (&self.timer, TIMERFD, "timerfd")];
+        for (fd, slot, object) in own {
+            let Some(fd) = fd else { continue };
+            self.watch(kernel, EpollOp::Add, fd, kernel::IN, slot.into())
+                .map_err(failed(Call::EpollAddCore, object))?;
+        }
         let eventfd = kernel.eventfd2().map_err(failed(Call::EventFd, "wake-ups"))?;
-        if let Err(errno) = self.add(kernel, &eventfd, kernel::IN, EVENTFD.into()) {
+        let watched = self.watch(kernel, EpollOp::Add, &eventfd, kernel::IN, EVENTFD.into());
+        if let Err(errno) = watched {
             let _ = kernel.close(eventfd);
-            return Err(Error::new(core, "eventfd", errno));
+            return Err(Error::new(Call::EpollAddCore, "eventfd", errno));
         }
         Ok(eventfd)
     }
 
-    /// Begins to watch `fd`.
-    pub(crate) fn add<K: Kernel>(
+    /// Begins to watch `fd`, or changes what it is watched for.
+    pub(crate) fn watch<K: Kernel>(
         &self,
         kernel: &mut K,
+        op: EpollOp,
         fd: &Fd,
         mask: u32,
         data: u64,
     ) -> kernel::Result<()> {
-        watch(kernel, &self.epoll, EpollOp::Add, fd, mask, data)
-    }
-
-    /// Changes what `fd` is watched for.
-    pub(crate) fn modify<K: Kernel>(
-        &self,
-        kernel: &mut K,
-        fd: &Fd,
-        mask: u32,
-        data: u64,
-    ) -> kernel::Result<()> {
-        watch(kernel, &self.epoll, EpollOp::Modify, fd, mask, data)
+        let Some(epoll) = &self.epoll else { return Err(Errno::EBADF) };
+        kernel.epoll_ctl(epoll, op, fd, Event { mask, data })
     }
 
     /// Waits for events.
@@ -92,16 +85,4 @@ impl Core {
             }
         }
     }
-}
-
-fn watch<K: Kernel>(
-    kernel: &mut K,
-    epoll: &Option<Fd>,
-    op: EpollOp,
-    fd: &Fd,
-    mask: u32,
-    data: u64,
-) -> kernel::Result<()> {
-    let Some(epoll) = epoll else { return Err(Errno::EBADF) };
-    kernel.epoll_ctl(epoll, op, fd, Event { mask, data })
 }

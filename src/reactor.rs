@@ -21,7 +21,7 @@ use crate::core::Core;
 use crate::deadlines::{Alarm, Alarms, Deadlines, Span, Tick};
 use crate::error::Error;
 use crate::handler::ConnectionHandler;
-use crate::kernel::{self, Event, Fd, Kernel, Signal, SocketOption, Wait};
+use crate::kernel::{self, EpollOp, Event, Fd, Kernel, Signal, SocketOption, Wait};
 use crate::listener::{Crowd, Listener};
 use crate::mailbox::Mailbox;
 use crate::net::{ConnId, Net};
@@ -243,9 +243,9 @@ impl<H: ConnectionHandler, K: Kernel> Reactor<H, K> {
             return;
         }
         let (fd, mask) = (&connection.fd, u32::from(interest));
-        let told = match self.core.modify(&mut self.kernel, fd, mask, data) {
+        let told = match self.core.watch(&mut self.kernel, EpollOp::Modify, fd, mask, data) {
             Err(errno) if reaction(Call::EpollModify, errno) == Reaction::Retry => {
-                self.core.add(&mut self.kernel, fd, mask, data)
+                self.core.watch(&mut self.kernel, EpollOp::Add, fd, mask, data)
             }
             told => told,
         };

@@ -7,7 +7,7 @@ use crate::counters::Counters;
 use crate::deadlines::{Alarms, Deadlines};
 use crate::error::Error;
 use crate::handler::ConnectionHandler;
-use crate::kernel::{self, Address, Errno, Event, Kernel, Linux, Signal, SocketOption};
+use crate::kernel::{self, Address, EpollOp, Errno, Event, Kernel, Linux, Signal, SocketOption};
 use crate::limits::Limits;
 use crate::listener::{Crowd, Listener};
 use crate::mailbox::{CallError, Mailbox};
@@ -322,7 +322,7 @@ impl<H: ConnectionHandler, K: Kernel> Reactor<H, K> {
         for (index, listener) in self.listeners.iter().enumerate() {
             let Some(fd) = &listener.fd else { continue };
             let data = u64::from(LISTENERS) + index as u64;
-            let added = self.core.add(&mut self.kernel, fd, kernel::IN, data);
+            let added = self.core.watch(&mut self.kernel, EpollOp::Add, fd, kernel::IN, data);
             let failed = |errno| Error::new(Call::EpollAddCore, &listener.address, errno);
             added.map_err(failed)?;
         }

@@ -7,7 +7,7 @@ use crate::core::LISTENERS;
 use crate::deadlines::Alarm;
 use crate::error::Error;
 use crate::handler::ConnectionHandler;
-use crate::kernel::{self, Errno, Fd, Kernel, Peer, SocketOption};
+use crate::kernel::{self, EpollOp, Errno, Fd, Kernel, Peer, SocketOption};
 use crate::net::ConnId;
 use crate::reaction::{Call, Reaction, reaction};
 
@@ -113,7 +113,7 @@ impl<H: ConnectionHandler, K: Kernel> Reactor<H, K> {
         }
         let Some(connection) = self.net.connections.get(id.slot) else { return };
         let (fd, data) = (&connection.fd, id.to_u64());
-        if let Err(errno) = self.core.add(&mut self.kernel, fd, kernel::IN, data) {
+        if let Err(errno) = self.core.watch(&mut self.kernel, EpollOp::Add, fd, kernel::IN, data) {
             return self.admit_failed(id.slot, listener, errno);
         }
         log::debug!("opened {} {connection}", ConnId(id));
@@ -197,7 +197,7 @@ impl<H: ConnectionHandler, K: Kernel> Reactor<H, K> {
                 continue;
             }
             let data = u64::from(LISTENERS) + index as u64;
-            match self.core.modify(&mut self.kernel, fd, mask, data) {
+            match self.core.watch(&mut self.kernel, EpollOp::Modify, fd, mask, data) {
                 Ok(()) => listener.registered = mask,
                 Err(errno) if reaction(Call::EpollModify, errno) == Reaction::Later => {
                     self.pause_listener(index, Call::EpollModify, errno);
