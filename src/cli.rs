@@ -49,7 +49,7 @@ Options:
   -v, -q                 log more; log errors only
   -h, -V                 print this page; print the version
 BYTES takes K, M, G. S is seconds, 0.5 too, and 0 = off. Port 0: any free one.
-SIGINT or SIGTERM: stop when clients have finished; twice: now. SIGUSR1: report.
+SIGINT, SIGTERM, SIGHUP: finish, then stop; twice: now. SIGUSR1: report.
 
 Examples:
   threadbare                    and in another terminal: nc 127.0.0.1 1234

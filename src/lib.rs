@@ -37,8 +37,8 @@
 //!
 //! The files of the source, lowest floor first; each knows only those before it:
 //! [`kernel`] (every system call, as a trait), [`reaction`] (what an errno
-//! means), buffer, slots, deadlines, connection, listener, [`handler`], net,
-//! reactor, server, and on top [`framing`] and [`handlers`].
+//! means), buffer, budget, slots, deadlines, connection, listener, [`handler`],
+//! net, core, reactor, mailbox, server, and on top [`framing`] and [`handlers`].
 
 #[cfg(not(all(target_os = "linux", target_pointer_width = "64")))]
 compile_error!("threadbare is built on epoll, eventfd, signalfd and timerfd: 64-bit Linux only");

@@ -494,7 +494,8 @@ impl Net {
             }
             Reaction::DropConnection => {
                 self.change(slot, |connection| {
-                    connection.reset = true; // a cut answer must not look like a whole one
+                    // If it lives, a cut answer must not look like a whole one.
+                    connection.reset |= reason != CloseReason::PeerReset;
                     let read_out = call == Call::Recv && !connection.reoffer;
                     if read_out && connection.phase == Phase::Open {
                         connection.gone(reason);

@@ -500,7 +500,7 @@ impl Allowed {
             }
             // A listener that cannot be watched.
             (Reaction::Bug | Reaction::Retry, None) if call == Call::EpollModify => {
-                self.run_fails = Some(Call::Accept);
+                self.run_fails = Some(call);
             }
             _ => {}
         }

@@ -51,7 +51,7 @@ impl<H: ConnectionHandler, K: Kernel> Reactor<H, K> {
                         return Queue::Unknown;
                     }
                     _ => {
-                        self.lose_listener(index, errno);
+                        self.lose_listener(index, Call::Accept, errno);
                         return Queue::Empty;
                     }
                 },
@@ -86,7 +86,7 @@ impl<H: ConnectionHandler, K: Kernel> Reactor<H, K> {
                 }
                 Err(errno) => {
                     if reaction(Call::Accept, errno) == Reaction::FailRuntime {
-                        self.lose_listener(index, errno);
+                        self.lose_listener(index, Call::Accept, errno);
                     }
                     return turned_away;
                 }
@@ -162,9 +162,9 @@ impl<H: ConnectionHandler, K: Kernel> Reactor<H, K> {
 
     /// The listener is no listener any more: stop, with an error.
     #[cold]
-    fn lose_listener(&mut self, index: usize, errno: Errno) {
+    fn lose_listener(&mut self, index: usize, call: Call, errno: Errno) {
         let Some(listener) = self.listeners.get_mut(index) else { return };
-        let error = Error::new(Call::Accept, &listener.address, errno);
+        let error = Error::new(call, &listener.address, errno);
         listener.close(&mut self.kernel);
         self.fail(error);
     }
@@ -202,7 +202,7 @@ impl<H: ConnectionHandler, K: Kernel> Reactor<H, K> {
                 Err(errno) if reaction(Call::EpollModify, errno) == Reaction::Later => {
                     self.pause_listener(index, Call::EpollModify, errno);
                 }
-                Err(errno) => self.lose_listener(index, errno),
+                Err(errno) => self.lose_listener(index, Call::EpollModify, errno),
             }
         }
     }
