@@ -22,7 +22,7 @@ use std::fs;
 use std::io::{self, ErrorKind, Read, Write};
 use std::net::{Shutdown, TcpStream};
 use std::os::fd::OwnedFd;
-use std::os::unix::net::{UnixListener, UnixStream};
+use std::os::unix::net::UnixStream;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::PathBuf;
 use std::process::Command;
@@ -514,7 +514,7 @@ fn run(scenario: &'static Scenario, injection: Option<&Injection>) -> Result<Vec
     let mut args = [&DRAIN[..], scenario.args].concat();
     let unix = scenario.unix.then(|| scratch.unix("socket"));
     if scenario.unix {
-        drop(UnixListener::bind(scratch.path("socket")).unwrap()); // leaves its file
+        scratch.stale_socket("socket");
     }
     args.extend(["-l", unix.as_deref().unwrap_or("127.0.0.1:0")]);
     let strace = strace(injection, &log);

@@ -377,7 +377,7 @@ fn try_unix(path: &Path) -> Result<(), Errno> {
 fn a_stale_socket_file() {
     let scratch = Scratch::new();
     let path = scratch.path("socket");
-    drop(UnixListener::bind(&path).unwrap());
+    scratch.stale_socket("socket");
     let address = Address::Unix(path.clone());
     let socket = own(Linux.socket(&address));
     assert_eq!(Linux.bind(socket.fd(), &address), Err(Errno::EADDRINUSE));

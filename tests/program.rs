@@ -323,7 +323,7 @@ fn unix_mode_from_the_first_moment() {
 #[test] // a socket file that nobody listens on any more is replaced, and removed at the end
 fn stale_socket_file() {
     let scratch = Scratch::new();
-    drop(UnixListener::bind(scratch.path("s")).unwrap());
+    scratch.stale_socket("s");
     let mut server = Server::start(&["-l", &scratch.unix("s")]);
     serves(&server.addresses[0]);
     assert_eq!(server.stop(), Some(0));
@@ -376,7 +376,7 @@ fn other_files_stay() {
     let at = |name: &str| scratch.path(name);
     fs::write(at("file"), "precious").unwrap();
     fs::create_dir(at("folder")).unwrap();
-    drop(UnixListener::bind(at("target")).unwrap());
+    scratch.stale_socket("target");
     std::os::unix::fs::symlink(at("target"), at("link")).unwrap();
     let _datagrams = UnixDatagram::bind(at("datagram")).unwrap();
     for name in ["file", "folder", "link", "datagram"] {

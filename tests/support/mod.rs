@@ -21,7 +21,8 @@ use std::time::{Duration, Instant};
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use nix::sys::signal::kill;
 use nix::sys::socket::{
-    AddressFamily, SockFlag, SockType, SockaddrIn, bind, connect, setsockopt, socket, sockopt,
+    AddressFamily, SockFlag, SockType, SockaddrIn, UnixAddr, bind, connect, setsockopt, socket,
+    sockopt,
 };
 use nix::unistd::Pid;
 
@@ -93,6 +94,15 @@ impl Scratch {
     /// A path in the folder.
     pub fn path(&self, name: &str) -> PathBuf {
         self.0.join(name)
+    }
+
+    /// Leaves the file of a Unix socket on which nobody listens. Nobody ever did: what a
+    /// listener of ours leaves is alive for as long as a child that another thread starts
+    /// has not yet come to its exec.
+    pub fn stale_socket(&self, name: &str) {
+        let socket =
+            socket(AddressFamily::Unix, SockType::Stream, SockFlag::SOCK_CLOEXEC, None).unwrap();
+        bind(socket.as_raw_fd(), &UnixAddr::new(&self.path(name)).unwrap()).unwrap();
     }
 
     /// The same as a listener's address.
