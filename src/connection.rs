@@ -17,7 +17,7 @@
 //! Invariants:
 //! 1. `input` is empty unless the phase is Open or Broken.
 //! 2. `output` is empty unless the phase is Open or Closing.
-//! 3. `registered` is what epoll was told, nothing else.
+//! 3. `registered` is what epoll was told (or that it does not watch it), nothing else.
 //!
 //! [`interest`]: Connection::interest
 //! [`has_work`]: Connection::has_work

@@ -4,13 +4,16 @@
 
 use crate::error::Error;
 use crate::kernel::{self, EpollOp, Errno, Event, Fd, Kernel, Signal, Wait};
-use crate::reaction::Call;
+use crate::reaction::{Call, Reaction, reaction};
 
 pub(crate) const EVENTFD: u32 = 0;
 pub(crate) const SIGNALFD: u32 = 1;
 pub(crate) const TIMERFD: u32 = 2;
 /// The first listener; the others follow.
 pub(crate) const LISTENERS: u32 = 3;
+
+/// Stands for the mask of what epoll does not watch.
+pub(crate) const UNWATCHED: u8 = 1 << 7;
 
 #[derive(Debug, Default)]
 pub(crate) struct Core {
@@ -64,6 +67,44 @@ impl Core {
     ) -> kernel::Result<()> {
         let Some(epoll) = &self.epoll else { return Err(Errno::EBADF) };
         kernel.epoll_ctl(epoll, op, fd, Event { mask, data })
+    }
+
+    /// Changes what `fd` is watched for, if that is not what epoll was `told` last. Where
+    /// it cannot be changed now, epoll forgets the descriptor until it can: it would go on
+    /// reporting, for ever, what nobody asks for any more.
+    pub(crate) fn rewatch<K: Kernel>(
+        &self,
+        kernel: &mut K,
+        fd: &Fd,
+        told: &mut u8,
+        interest: u8,
+        data: u64,
+    ) -> Result<(), (Call, Errno)> {
+        if *told == interest {
+            return Ok(());
+        }
+        let mut change = |op, call, told: &mut u8| {
+            let changed = self.watch(kernel, op, fd, interest.into(), data);
+            changed.map(|()| *told = interest).map_err(|errno| (call, errno))
+        };
+        let mut changed = Err((Call::EpollModify, Errno::ENOENT));
+        if *told != UNWATCHED {
+            changed = change(EpollOp::Modify, Call::EpollModify, told);
+        }
+        if changed.is_err_and(|(call, errno)| reaction(call, errno) == Reaction::Retry) {
+            *told = UNWATCHED;
+            changed = change(EpollOp::Add, Call::EpollAddConnection, told);
+        }
+        let Err((call, errno)) = changed else { return Ok(()) };
+        if *told != UNWATCHED && reaction(call, errno) == Reaction::Later {
+            if let Err(errno) = self.watch(kernel, EpollOp::Remove, fd, 0, data)
+                && reaction(Call::EpollRemove, errno) != Reaction::Ignore
+            {
+                return Err((Call::EpollRemove, errno));
+            }
+            *told = UNWATCHED;
+        }
+        Err((call, errno))
     }
 
     /// Waits for events.

@@ -37,7 +37,7 @@ pub(crate) struct Listener {
     /// Which file a Unix socket's file was when we made it.
     file: Option<(u64, u64)>,
     /// What epoll was told to watch for.
-    pub(crate) registered: u32,
+    pub(crate) registered: u8,
     /// Accepting failed for want of something: not before then again.
     pub(crate) paused_until: Option<Tick>,
     pause_millis: u32,
@@ -64,7 +64,7 @@ impl Listener {
             fd: None,
             address: address.clone(),
             file: None,
-            registered: kernel::IN,
+            registered: kernel::IN as u8,
             paused_until: None,
             pause_millis: 0,
             warned_at: None,
@@ -119,8 +119,8 @@ impl Listener {
     }
 
     /// What epoll should watch for.
-    pub(crate) fn interest(&self, is_full: bool) -> u32 {
-        if is_full || self.paused_until.is_some() { 0 } else { kernel::IN }
+    pub(crate) fn interest(&self, is_full: bool) -> u8 {
+        if is_full || self.paused_until.is_some() { 0 } else { kernel::IN as u8 }
     }
 
     /// How many clients to let in in this turn: one, and twice as many in each

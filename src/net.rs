@@ -482,7 +482,7 @@ impl Net {
         match reaction(call, errno) {
             // An interrupted call is made again at the next event, which is there already.
             Reaction::Wait | Reaction::Retry | Reaction::Ignore | Reaction::Degrade => {}
-            Reaction::Later => {
+            Reaction::Later | Reaction::Pause => {
                 self.change(slot, |connection| {
                     connection.tries += 1;
                     connection.later = true;
@@ -504,7 +504,7 @@ impl Net {
                     }
                 });
             }
-            Reaction::Pause | Reaction::FailStartup | Reaction::FailRuntime | Reaction::Bug => {
+            Reaction::FailStartup | Reaction::FailRuntime | Reaction::Bug => {
                 self.counters.bugs += 1;
                 log::error!("bug: {call} on a connection: {errno}");
                 self.change(slot, |c| c.abort(CloseReason::Server { call, errno }));

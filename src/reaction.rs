@@ -36,6 +36,7 @@ pub enum Call {
     EpollAddCore,
     EpollAddConnection,
     EpollModify,
+    EpollRemove,
     EpollWait,
     Accept,
     Recv,
@@ -50,7 +51,7 @@ pub enum Call {
 
 impl Call {
     /// Every call, in the order in which a server meets them.
-    pub const ALL: [Call; 32] = [
+    pub const ALL: [Call; 33] = [
         Call::SignalAction,
         Call::SignalMask,
         Call::DescriptorLimit,
@@ -73,6 +74,7 @@ impl Call {
         Call::EpollAddCore,
         Call::EpollAddConnection,
         Call::EpollModify,
+        Call::EpollRemove,
         Call::EpollWait,
         Call::Accept,
         Call::Recv,
@@ -105,7 +107,10 @@ impl Call {
             Call::EventFd => "eventfd2",
             Call::SignalFd => "signalfd4",
             Call::TimerFd => "timerfd_create",
-            Call::EpollAddCore | Call::EpollAddConnection | Call::EpollModify => "epoll_ctl",
+            Call::EpollAddCore
+            | Call::EpollAddConnection
+            | Call::EpollModify
+            | Call::EpollRemove => "epoll_ctl",
             Call::EpollWait => "epoll_wait",
             Call::Accept => "accept4",
             Call::Recv => "recv",
@@ -181,6 +186,10 @@ pub fn reaction(call: Call, errno: Errno) -> Reaction {
             ENOMEM => Later, // by timer: no event may come to remind us
             ENOENT => Retry, // as an ADD
             _ => Bug,
+        },
+        Call::EpollRemove => match errno {
+            ENOENT | EBADF => Ignore, // it is gone: that was the aim
+            _ => DropConnection,      // or it would be reported for ever
         },
         Call::EpollWait => match errno {
             EINTR => Retry, // SIGSTOP and SIGCONT suffice, no handler needed

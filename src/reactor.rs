@@ -17,11 +17,11 @@
 //!    memory: everything else is in the `#[cold]` paths.
 
 use crate::connection::{Connection, Phase};
-use crate::core::Core;
+use crate::core::{Core, UNWATCHED};
 use crate::deadlines::{Alarm, Alarms, Deadlines, Span, Tick};
 use crate::error::Error;
 use crate::handler::ConnectionHandler;
-use crate::kernel::{self, EpollOp, Event, Fd, Kernel, Signal, SocketOption, Wait};
+use crate::kernel::{self, Event, Fd, Kernel, Signal, SocketOption, Wait};
 use crate::listener::{Crowd, Listener};
 use crate::mailbox::Mailbox;
 use crate::net::{ConnId, Net};
@@ -239,19 +239,13 @@ impl<H: ConnectionHandler, K: Kernel> Reactor<H, K> {
         let data = self.net.connections.id(slot).to_u64();
         let Some(connection) = self.net.connections.get_mut(slot) else { return };
         let interest = connection.interest();
-        if interest == connection.registered || connection.phase == Phase::Gone {
+        let is_unwatched = connection.registered == UNWATCHED && connection.later;
+        if is_unwatched || connection.phase == Phase::Gone {
             return;
         }
-        let (fd, mask) = (&connection.fd, u32::from(interest));
-        let told = match self.core.watch(&mut self.kernel, EpollOp::Modify, fd, mask, data) {
-            Err(errno) if reaction(Call::EpollModify, errno) == Reaction::Retry => {
-                self.core.watch(&mut self.kernel, EpollOp::Add, fd, mask, data)
-            }
-            told => told,
-        };
-        match told {
-            Ok(()) => connection.registered = interest,
-            Err(errno) => self.net.failed(slot, Call::EpollModify, errno),
+        let (fd, told) = (&connection.fd, &mut connection.registered);
+        if let Err((call, errno)) = self.core.rewatch(&mut self.kernel, fd, told, interest, data) {
+            self.net.failed(slot, call, errno);
         }
     }
 

@@ -269,17 +269,26 @@ impl<H: ConnectionHandler, K: Kernel> fmt::Debug for Server<H, K> {
     }
 }
 
+/// An empty vector with room for `length` elements.
+fn room_for<T>(length: usize) -> Result<Vec<T>, TryReserveError> {
+    let mut vector = Vec::new();
+    vector.try_reserve_exact(length).map(|()| vector)
+}
+
 impl<H: ConnectionHandler, K: Kernel> Reactor<H, K> {
     /// A loop that owns no descriptor yet.
     fn new(handler: H, mut kernel: K, limits: Limits) -> Result<Self, Error> {
         let memory = |_: TryReserveError| {
-            let object = format!("tables for {} connections", limits.max_connections);
+            let object = format!("buffers and tables for {} connections", limits.max_connections);
             Error::new(Call::Memory, object, Errno::ENOMEM)
         };
         let net = Net::new(limits.clone(), kernel.clock_gettime()).map_err(memory)?;
         let deadlines = Deadlines::with_capacity(limits.max_connections).map_err(memory)?;
-        let mut sessions = Vec::new();
-        sessions.try_reserve_exact(limits.max_connections as usize).map_err(memory)?;
+        let sessions = room_for(limits.max_connections as usize).map_err(memory)?;
+        let mut input = room_for(INPUT_BYTES).map_err(memory)?;
+        input.resize(INPUT_BYTES, 0);
+        let mut events = room_for(BATCH).map_err(memory)?;
+        events.resize(BATCH, Event::default());
         Ok(Reactor {
             handler,
             net,
@@ -294,8 +303,8 @@ impl<H: ConnectionHandler, K: Kernel> Reactor<H, K> {
             armed: None,
             went_off: false,
             put_off: 0,
-            input: vec![0; INPUT_BYTES],
-            events: vec![Event::default(); BATCH],
+            input,
+            events,
             woken: Vec::new(),
             work: Vec::new(),
             turn: 0,

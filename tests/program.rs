@@ -612,6 +612,25 @@ fn too_few_descriptors() {
     }
 }
 
+#[test] // too little memory to start: an error that says so, from where main begins to where it fits
+fn too_little_memory() {
+    let args = ["-l", "192.0.2.1:1"]; // whose bind fails, when there is memory enough
+    let mut refused = 0;
+    for kib in (2_000..50_000).step_by(100) {
+        let finished = run_after(&format!("ulimit -v {kib}"), &args);
+        if finished.stderr.contains("EADDRNOTAVAIL") {
+            assert!(refused >= 5, "{refused}");
+            return;
+        }
+        // Below that it is the loader and the language that cannot start.
+        if refused > 0 || finished.stderr.contains("error: mmap") {
+            assert_refused(&args, &finished, &["error: mmap buffers and tables for", "ENOMEM"]);
+            refused += 1;
+        }
+    }
+    panic!("it never starts");
+}
+
 // ---- stdin, stdout, stderr -------------------------------------------------------
 
 /// Starts it with its streams in this state, and it serves, and ends, as always.

@@ -290,10 +290,9 @@ impl Case {
 /// important of all single ones, every `pairs`th second one.
 fn sweep_scenario(sweep: &Sweep, whole: &Case, stride: usize, pairs: usize) {
     let play = |faults: &[(u64, Method, Errno)], times: usize| {
-        let struck: Vec<_> = faults.iter().map(|&(_, method, errno)| (method, errno)).collect();
         let faults = faults.iter().map(|&(index, _, errno)| (index, errno)).collect();
         let case = Case { faults, times, ..whole.clone() };
-        let outcome = sweep.record(&format!("CASE='{case}'"), &struck, attempt(|| case.play()));
+        let outcome = sweep.record(&format!("CASE='{case}'"), attempt(|| case.play()));
         outcome.map_or_else(Vec::new, |outcome| outcome.journal.calls)
     };
     let mut number = 0;

@@ -16,7 +16,7 @@ use simulation::sweep::{Sweep, attempt};
 use std::time::Duration;
 use threadbare::kernel::sim::{At, Method, Simulated};
 use threadbare::reaction::Reaction;
-use threadbare::{Errno, Limits, Signal};
+use threadbare::{Limits, Signal};
 
 /// splitmix64
 struct Dice(u64);
@@ -45,14 +45,13 @@ struct Play {
     sim: Simulated,
     /// Faults that end the server are drawn too.
     deadly: bool,
-    struck: Vec<(Method, Errno)>,
 }
 
 impl Play {
     fn new(seed: u64) -> Play {
         let mut dice = Dice(seed);
         let deadly = dice.one_in(6);
-        Play { dice, sim: Simulated::new(seed), deadly, struck: Vec::new() }
+        Play { dice, sim: Simulated::new(seed), deadly }
     }
 
     fn limits(&mut self, patient: bool) -> Limits {
@@ -81,7 +80,6 @@ impl Play {
         }
         let at = At::Of(method, self.sim.count(method) + self.dice.below(4) as u64);
         self.sim.fail(at, errno, times);
-        self.struck.push((method, errno));
     }
 
     fn play(&mut self) -> Verdict<Outcome> {
@@ -165,7 +163,7 @@ fn play_seeds(count: usize, triples: usize) {
     let sweep = Sweep::run(count, |sweep, seed| {
         let mut play = Play::new(seed as u64);
         let played = attempt(|| play.play());
-        sweep.record(&format!("SEED={seed}"), &play.struck, played);
+        sweep.record(&format!("SEED={seed}"), played);
     });
     sweep.conclude(count, triples);
 }

@@ -202,6 +202,7 @@ impl Kernel for Linux {
         let op = match op {
             EpollOp::Add => libc::EPOLL_CTL_ADD,
             EpollOp::Modify => libc::EPOLL_CTL_MOD,
+            EpollOp::Remove => libc::EPOLL_CTL_DEL,
         };
         let event = (&raw mut event).cast();
         // SAFETY: `event` points to an `Event`, which has the layout of `epoll_event`.

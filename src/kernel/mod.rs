@@ -101,7 +101,7 @@ pub trait Kernel: Clone + Send + 'static {
     /// A counter that any thread can raise to wake the loop. eventfd2(2)
     fn eventfd2(&mut self) -> Result<Fd>;
 
-    /// Adds `fd` to the set, or changes what is asked of it. epoll_ctl(2)
+    /// Adds `fd` to the set, changes what is asked of it, or removes it. epoll_ctl(2)
     fn epoll_ctl(&mut self, epoll: &Fd, op: EpollOp, fd: &Fd, event: Event) -> Result<()>;
 
     /// Waits until a descriptor of the set is ready, and fills `events` from the
@@ -269,6 +269,8 @@ pub enum EpollOp {
     Add,
     /// EPOLL_CTL_MOD
     Modify,
+    /// EPOLL_CTL_DEL: not watched any more; the event is not looked at.
+    Remove,
 }
 
 /// How long epoll_wait waits. Deadlines are on the timerfd, so there are only two ways.

@@ -229,6 +229,7 @@ impl<K: Kernel> Kernel for Narrated<K> {
         let op = match op {
             EpollOp::Add => "EPOLL_CTL_ADD",
             EpollOp::Modify => "EPOLL_CTL_MOD",
+            EpollOp::Remove => "EPOLL_CTL_DEL",
         };
         let event = epoll_event(&event);
         let call = format!("epoll_ctl({epoll:?}, {op}, {fd:?}, {event})");

@@ -284,7 +284,8 @@ impl Simulated {
         let result = act(&mut world, fault);
         world.deliver();
         let told = result.as_ref().map(Traced::number).map_err(|errno| *errno);
-        world.faults.trace.push(Call { method, fd, result: told, injected: fault.is_some() });
+        let injected = fault.is_some() && told.err() == fault;
+        world.faults.trace.push(Call { method, fd, result: told, injected });
         result
     }
 }
@@ -363,7 +364,13 @@ impl Kernel for Simulated {
     }
 
     fn epoll_ctl(&mut self, epoll: &Fd, op: EpollOp, fd: &Fd, event: Event) -> Result<()> {
-        self.call(Method::EpollCtl, Some(fd), |world| world.epoll_ctl(epoll, op, fd, event))
+        // To forget a descriptor takes no memory.
+        let cannot =
+            |errno| op == EpollOp::Remove && matches!(errno, Errno::ENOMEM | Errno::ENOSPC);
+        self.traced(Method::EpollCtl, fd.number(), |world, fault| match fault {
+            Some(errno) if !cannot(errno) => Err(errno),
+            _ => world.epoll_ctl(epoll, op, fd, event),
+        })
     }
 
     fn epoll_wait(&mut self, epoll: &Fd, events: &mut [Event], wait: Wait) -> Result<usize> {

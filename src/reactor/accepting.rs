@@ -3,7 +3,7 @@
 use super::Reactor;
 use crate::close_reason::CloseReason;
 use crate::connection::Connection;
-use crate::core::LISTENERS;
+use crate::core::{LISTENERS, UNWATCHED};
 use crate::deadlines::Alarm;
 use crate::error::Error;
 use crate::handler::ConnectionHandler;
@@ -192,17 +192,18 @@ impl<H: ConnectionHandler, K: Kernel> Reactor<H, K> {
         for index in 0..self.listeners.len() {
             let Some(listener) = self.listeners.get_mut(index) else { return };
             let Some(fd) = &listener.fd else { continue };
-            let mask = listener.interest(is_full);
-            if mask == listener.registered {
+            let interest = listener.interest(is_full);
+            if listener.registered == UNWATCHED && interest == 0 {
                 continue;
             }
-            let data = u64::from(LISTENERS) + index as u64;
-            match self.core.watch(&mut self.kernel, EpollOp::Modify, fd, mask, data) {
-                Ok(()) => listener.registered = mask,
-                Err(errno) if reaction(Call::EpollModify, errno) == Reaction::Later => {
-                    self.pause_listener(index, Call::EpollModify, errno);
-                }
-                Err(errno) => self.lose_listener(index, Call::EpollModify, errno),
+            let (data, told) = (u64::from(LISTENERS) + index as u64, &mut listener.registered);
+            let Err((call, errno)) = self.core.rewatch(&mut self.kernel, fd, told, interest, data)
+            else {
+                continue;
+            };
+            match reaction(call, errno) {
+                Reaction::Later | Reaction::Pause => self.pause_listener(index, call, errno),
+                _ => self.lose_listener(index, call, errno),
             }
         }
     }

@@ -491,7 +491,9 @@ impl Stage {
         let fatal = self.is_fatal();
         if let Some(error) = failed.as_ref().or(finished.as_ref().err()) {
             let journal = self.world.note();
-            let known = journal.strikes().any(|(_, errno)| errno == error.errno);
+            let added_again = |errno| errno == Errno::ENOENT && error.errno == Errno::EEXIST;
+            let known =
+                journal.strikes().any(|(_, errno)| errno == error.errno || added_again(errno));
             ensure!(known && fatal, "it ended with {error}");
             return Ok(());
         }

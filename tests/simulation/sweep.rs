@@ -7,30 +7,12 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Instant;
-use threadbare::Errno;
-use threadbare::kernel::sim::Method;
-
-/// Failures that are known and not yet mended: the call, the errnos (none: all), and how
-/// the verdict begins. They are counted and printed, but do not fail the sweep.
-const KNOWN: &[(Method, &[Errno], &str)] = &[
-    // An interest that could not be changed is still reported. Linux needs no memory for it.
-    (Method::EpollCtl, &[Errno::ENOMEM], "panic: the server spins"),
-];
-
-fn is_known(struck: &[(Method, Errno)], why: &str) -> bool {
-    KNOWN.iter().any(|(method, errnos, begins)| {
-        let fits =
-            |(m, e): &(Method, Errno)| m == method && (errnos.is_empty() || errnos.contains(e));
-        struck.iter().any(fits) && why.starts_with(begins)
-    })
-}
 
 /// What a sweep found.
 pub struct Sweep {
     begun: Instant,
     cases: AtomicUsize,
     turns: AtomicUsize,
-    known: AtomicUsize,
     triples: Mutex<BTreeSet<Triple>>,
     failures: Mutex<Vec<String>>,
 }
@@ -42,7 +24,6 @@ impl Sweep {
             begun: Instant::now(),
             cases: AtomicUsize::new(0),
             turns: AtomicUsize::new(0),
-            known: AtomicUsize::new(0),
             triples: Mutex::default(),
             failures: Mutex::default(),
         };
@@ -62,22 +43,14 @@ impl Sweep {
         sweep
     }
 
-    /// Writes down one case, in which these calls failed; what came of it, if it is well.
-    pub fn record(
-        &self,
-        replay: &str,
-        struck: &[(Method, Errno)],
-        played: Verdict<Outcome>,
-    ) -> Option<Outcome> {
+    /// Writes down one case; what came of it, if it is well.
+    pub fn record(&self, replay: &str, played: Verdict<Outcome>) -> Option<Outcome> {
         self.cases.fetch_add(1, Ordering::Relaxed);
         match played {
             Ok(outcome) => {
                 self.turns.fetch_add(outcome.turns as usize, Ordering::Relaxed);
                 self.triples.lock().unwrap().extend(&outcome.journal.triples);
                 return Some(outcome);
-            }
-            Err(why) if is_known(struck, &why) => {
-                self.known.fetch_add(1, Ordering::Relaxed);
             }
             Err(why) => self.failures.lock().unwrap().push(format!("{replay}: {why}")),
         }
@@ -90,9 +63,8 @@ impl Sweep {
         let failures = self.failures.into_inner().unwrap();
         let hit = self.triples.into_inner().unwrap();
         let (played, turns) = (self.cases.into_inner(), self.turns.into_inner());
-        let (known, seconds) = (self.known.into_inner(), self.begun.elapsed().as_secs_f32());
+        let seconds = self.begun.elapsed().as_secs_f32();
         println!("{played} cases, {turns} turns, {} triples, {seconds:.1} s", hit.len());
-        println!("{known} known failures");
         let mut states = BTreeMap::<_, usize>::new();
         hit.iter().for_each(|(state, ..)| *states.entry(state).or_default() += 1);
         println!("triples by state: {states:?}");

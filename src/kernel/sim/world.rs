@@ -817,7 +817,8 @@ impl World {
                 watched.insert(fd.number(), Watch { event, listed: false });
             }
             (EpollOp::Modify, Some(watch)) => watch.event = event,
-            (EpollOp::Modify, None) => return Err(Errno::ENOENT),
+            (EpollOp::Remove, Some(_)) => drop(watched.remove(&fd.number())),
+            (EpollOp::Modify | EpollOp::Remove, None) => return Err(Errno::ENOENT),
         }
         self.streams.woken.push(fd.number());
         Ok(())
