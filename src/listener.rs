@@ -12,7 +12,7 @@
 
 use crate::deadlines::{Span, Tick};
 use crate::error::Error;
-use crate::kernel::{self, Address, Errno, Fd, Kernel, Peer, SocketOption};
+use crate::kernel::{self, Address, Errno, Fd, FileKind, Kernel, Peer, SocketOption};
 use crate::limits::Limits;
 use crate::reaction::{Call, Reaction, reaction};
 use std::collections::BTreeMap;
@@ -234,7 +234,7 @@ fn remove_stale<K: Kernel>(
 ) -> Result<(), Error> {
     let in_use = |_| Error::new(Call::BindUnix, address, in_use);
     let status = kernel.lstat(path).map_err(in_use)?;
-    if !status.is_socket {
+    if status.kind != FileKind::Socket {
         return Err(in_use(Errno::EADDRINUSE));
     }
     let probe = kernel.socket(address).map_err(|e| Error::new(Call::Socket, address, e))?;

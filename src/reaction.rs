@@ -41,6 +41,13 @@ pub enum Call {
     Accept,
     Recv,
     Send,
+    Connect,
+    ConnectResult,
+    OpenDirectory,
+    OpenFile,
+    ReadStatus,
+    ReadFile,
+    SendFile,
     SetTimer,
     ReadCounter,
     WriteCounter,
@@ -51,7 +58,7 @@ pub enum Call {
 
 impl Call {
     /// Every call, in the order in which a server meets them.
-    pub const ALL: [Call; 33] = [
+    pub const ALL: [Call; 40] = [
         Call::SignalAction,
         Call::SignalMask,
         Call::DescriptorLimit,
@@ -67,6 +74,7 @@ impl Call {
         Call::Unlink,
         Call::Listen,
         Call::LocalAddress,
+        Call::OpenDirectory,
         Call::EpollCreate,
         Call::EventFd,
         Call::SignalFd,
@@ -79,6 +87,12 @@ impl Call {
         Call::Accept,
         Call::Recv,
         Call::Send,
+        Call::Connect,
+        Call::ConnectResult,
+        Call::OpenFile,
+        Call::ReadStatus,
+        Call::ReadFile,
+        Call::SendFile,
         Call::SetTimer,
         Call::ReadCounter,
         Call::WriteCounter,
@@ -99,7 +113,12 @@ impl Call {
             Call::FileMode => "chmod",
             Call::FileStatus => "lstat",
             Call::BindTcp | Call::BindUnix => "bind",
-            Call::ProbeUnix => "connect",
+            Call::ProbeUnix | Call::Connect => "connect",
+            Call::ConnectResult => "getsockopt",
+            Call::OpenDirectory | Call::OpenFile => "openat2",
+            Call::ReadStatus => "fstat",
+            Call::ReadFile => "pread64",
+            Call::SendFile => "sendfile",
             Call::Unlink => "unlink",
             Call::Listen => "listen",
             Call::LocalAddress => "getsockname",
@@ -166,7 +185,7 @@ pub fn reaction(call: Call, errno: Errno) -> Reaction {
         // Start-up. Nothing is served yet, so failing loudly is the kindest answer.
         Call::SignalMask | Call::Memory | Call::Socket | Call::SetOption | Call::BindTcp | Call::Listen
         | Call::LocalAddress | Call::EpollCreate | Call::EventFd | Call::SignalFd | Call::TimerFd
-        | Call::EpollAddCore | Call::FileMode | Call::FileStatus | Call::Unlink => FailStartup,
+        | Call::EpollAddCore | Call::OpenDirectory | Call::FileMode | Call::FileStatus | Call::Unlink => FailStartup,
         Call::SignalAction | Call::DescriptorLimit | Call::SetTunable => Degrade,
         Call::BindUnix => match errno {
             EADDRINUSE => Retry, // once, if the file is a socket at which nobody listens
@@ -234,6 +253,36 @@ pub fn reaction(call: Call, errno: Errno) -> Reaction {
             EBADF | EFAULT | EINVAL | ENOTSOCK | EMSGSIZE | EDESTADDRREQ | EISCONN | EOPNOTSUPP
             | EALREADY => Bug,
             _ => DropConnection, // EPIPE ECONNRESET ETIMEDOUT EHOSTUNREACH ENETUNREACH EPERM …
+        },
+        // Outwards: whoever asked for the connection is told why there is none.
+        Call::Connect => match errno {
+            EINPROGRESS => Wait,
+            EINTR => Wait, // it goes on all the same
+            EBADF | EFAULT | ENOTSOCK | EALREADY | EISCONN => Bug,
+            _ => DropConnection, // ECONNREFUSED ENETUNREACH EADDRNOTAVAIL ENOENT EAGAIN EACCES …
+        },
+        Call::ConnectResult => match errno {
+            EBADF | EFAULT | EINVAL | ENOPROTOOPT | ENOTSOCK => Bug,
+            _ => DropConnection, // what became of it: ECONNREFUSED ETIMEDOUT EHOSTUNREACH …
+        },
+
+        // Files. The handler answers its client according to the errno.
+        Call::OpenFile => match errno {
+            EINTR | EAGAIN => Retry, // EAGAIN: something was renamed meanwhile
+            _ => Ignore,             // the client is told: ENOENT EACCES EXDEV ELOOP EMFILE …
+        },
+        Call::ReadStatus => Ignore,
+        Call::ReadFile => match errno {
+            EINTR => Retry,
+            _ => DropConnection, // EIO EISDIR: the rest of the answer is not to be had
+        },
+        Call::SendFile => match errno {
+            EAGAIN => Wait,
+            EINTR => Retry,
+            ENOMEM | ENOBUFS => Later,
+            EINVAL | ENOSYS | EOVERFLOW => Degrade, // not with this file: read and send
+            EBADF | EFAULT | ENOTSOCK => Bug,
+            _ => DropConnection, // as send, and what the file says: EIO ESPIPE
         },
         Call::Shutdown => match errno {
             EBADF | EINVAL | ENOTSOCK => Bug,

@@ -21,7 +21,7 @@ use crate::core::{Core, UNWATCHED};
 use crate::deadlines::{Alarm, Alarms, Deadlines, Span, Tick};
 use crate::error::Error;
 use crate::handler::ConnectionHandler;
-use crate::kernel::{self, Event, Fd, Kernel, Signal, SocketOption, Wait};
+use crate::kernel::{self, Clock, Event, Fd, Kernel, Signal, SocketOption, Wait};
 use crate::listener::{Crowd, Listener};
 use crate::mailbox::Mailbox;
 use crate::net::{ConnId, Net};
@@ -139,7 +139,7 @@ impl<H: ConnectionHandler, K: Kernel> Reactor<H, K> {
             Err(errno) if reaction(Call::EpollWait, errno) == Reaction::Retry => 0,
             Err(errno) => return Err(Error::new(Call::EpollWait, "epoll", errno)),
         };
-        self.net.begin_turn(self.kernel.clock_gettime());
+        self.net.begin_turn(self.kernel.clock_gettime(Clock::Monotonic));
         self.turn += 1;
         Ok(ready)
     }

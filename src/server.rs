@@ -7,7 +7,9 @@ use crate::counters::Counters;
 use crate::deadlines::{Alarms, Deadlines};
 use crate::error::Error;
 use crate::handler::ConnectionHandler;
-use crate::kernel::{self, Address, EpollOp, Errno, Event, Kernel, Linux, Signal, SocketOption};
+use crate::kernel::{
+    self, Address, Clock, EpollOp, Errno, Event, Kernel, Linux, Signal, SocketOption,
+};
 use crate::limits::Limits;
 use crate::listener::{Crowd, Listener};
 use crate::mailbox::{CallError, Mailbox};
@@ -282,7 +284,8 @@ impl<H: ConnectionHandler, K: Kernel> Reactor<H, K> {
             let object = format!("buffers and tables for {} connections", limits.max_connections);
             Error::new(Call::Memory, object, Errno::ENOMEM)
         };
-        let net = Net::new(limits.clone(), kernel.clock_gettime()).map_err(memory)?;
+        let net =
+            Net::new(limits.clone(), kernel.clock_gettime(Clock::Monotonic)).map_err(memory)?;
         let deadlines = Deadlines::with_capacity(limits.max_connections).map_err(memory)?;
         let sessions = room_for(limits.max_connections as usize).map_err(memory)?;
         let mut input = room_for(INPUT_BYTES).map_err(memory)?;

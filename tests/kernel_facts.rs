@@ -23,7 +23,7 @@ use nix::sys::socket::{GetSockOpt, SetSockOpt, getsockopt, setsockopt, sockopt};
 use nix::sys::stat::{Mode, umask};
 use support::{PATIENCE, Scratch, Signal, until};
 use threadbare::kernel::{
-    Address, ERR, EpollOp, Errno, Event, Fd, HUP, IN, Kernel, Linux, OUT, SocketOption, Wait,
+    Address, Clock, ERR, EpollOp, Errno, Event, Fd, HUP, IN, Kernel, Linux, OUT, SocketOption, Wait,
 };
 
 const RDHUP: u32 = nix::libc::EPOLLRDHUP as u32;
@@ -703,9 +703,9 @@ fn timers_are_not_early() {
     let timer = own(Linux.timerfd_create());
     let set = Set::of(timer.fd(), IN);
     for millis in 1..5 {
-        let deadline = Linux.clock_gettime() + millis * 1_000_000;
+        let deadline = Linux.clock_gettime(Clock::Monotonic) + millis * 1_000_000;
         Linux.timerfd_settime(timer.fd(), Some(deadline)).unwrap();
         Linux.epoll_wait(set.0.fd(), &mut [Event::default()], Wait::Forever).unwrap();
-        assert!(Linux.clock_gettime() >= deadline);
+        assert!(Linux.clock_gettime(Clock::Monotonic) >= deadline);
     }
 }

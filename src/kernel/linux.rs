@@ -29,8 +29,8 @@ use std::{mem, ptr};
 use nix::sys::signal::{SigSet, SigmaskHow, sigprocmask};
 
 use super::{
-    Address, EpollOp, Errno, Event, Fd, FileStatus, Kernel, Peer, Result, Signal, SocketOption,
-    Wait,
+    Address, Clock, EpollOp, Errno, Event, Fd, FileKind, FileStatus, Kernel, Peer, Result, Signal,
+    SocketOption, Wait,
 };
 
 /// The kernel this process runs on.
@@ -134,11 +134,7 @@ impl Kernel for Linux {
             Errno::result(libc::lstat(path.as_ptr(), &mut status))?;
             status
         };
-        Ok(FileStatus {
-            is_socket: status.st_mode & libc::S_IFMT == libc::S_IFSOCK,
-            mode: status.st_mode & 0o7777,
-            identity: (status.st_dev, status.st_ino),
-        })
+        Ok(file_status(&status))
     }
 
     fn chmod(&mut self, path: &Path, mode: u32) -> Result<()> {
@@ -224,11 +220,15 @@ impl Kernel for Linux {
     }
 
     #[inline]
-    fn clock_gettime(&mut self) -> u64 {
+    fn clock_gettime(&mut self, clock: Clock) -> u64 {
+        let clock = match clock {
+            Clock::Monotonic => libc::CLOCK_MONOTONIC,
+            Clock::Realtime => libc::CLOCK_REALTIME,
+        };
         let mut now = libc::timespec { tv_sec: 0, tv_nsec: 0 };
         // It cannot fail: the clock exists and the pointer is valid.
         // SAFETY: `now` is valid for writing.
-        unsafe { libc::clock_gettime(libc::CLOCK_MONOTONIC, &mut now) };
+        unsafe { libc::clock_gettime(clock, &mut now) };
         now.tv_sec as u64 * SECOND + now.tv_nsec as u64
     }
 
@@ -262,6 +262,66 @@ impl Kernel for Linux {
         let (pointer, length) = (bytes.as_ptr().cast(), bytes.len());
         // SAFETY: the pointer and the length are those of `bytes`.
         let sent = unsafe { libc::send(fd.number(), pointer, length, libc::MSG_NOSIGNAL) };
+        Ok(Errno::result(sent)? as usize)
+    }
+
+    // ---- a connection outwards
+
+    fn getsockopt_error(&mut self, fd: &Fd) -> Result<Option<Errno>> {
+        let (mut error, mut length) = (0, size_of::<i32>() as u32);
+        let value = (&raw mut error).cast();
+        // SAFETY: `value` is valid for writing the `length` bytes that `error` has.
+        done(unsafe {
+            libc::getsockopt(fd.number(), libc::SOL_SOCKET, libc::SO_ERROR, value, &mut length)
+        })?;
+        Ok(if error == 0 { None } else { Some(Errno::from_raw(error)) })
+    }
+
+    // ---- files
+
+    fn openat2(&mut self, dir: Option<&Fd>, path: &Path) -> Result<Fd> {
+        let path = c_string(path)?;
+        // SAFETY: `open_how` consists of integers, so zeroes are a valid value.
+        let mut how = unsafe { mem::zeroed::<libc::open_how>() };
+        let flags = match dir {
+            None => libc::O_PATH | libc::O_DIRECTORY,
+            // Whoever opens a pipe for reading waits for a writer, unless he does not block.
+            Some(_) => libc::O_RDONLY | libc::O_NONBLOCK | libc::O_NOCTTY,
+        };
+        how.flags = (flags | libc::O_CLOEXEC) as u64;
+        how.resolve = dir.map_or(0, |_| libc::RESOLVE_BENEATH | libc::RESOLVE_NO_MAGICLINKS);
+        let dir = dir.map_or(libc::AT_FDCWD, Fd::number);
+        // SAFETY: `path` ends in NUL; `how` is valid for reading the bytes that it has.
+        let opened = unsafe {
+            libc::syscall(libc::SYS_openat2, dir, path.as_ptr(), &raw const how, size_of_val(&how))
+        };
+        own(opened as i32)
+    }
+
+    fn fstat(&mut self, fd: &Fd) -> Result<FileStatus> {
+        // Not the libc function: that one makes a newfstatat of it, here and there.
+        // SAFETY: `stat` consists of integers, so zeroes are a valid value; it is the
+        // kernel's own `struct stat` on 64-bit machines.
+        let status = unsafe {
+            let mut status = mem::zeroed::<libc::stat>();
+            Errno::result(libc::syscall(libc::SYS_fstat, fd.number(), &raw mut status))?;
+            status
+        };
+        Ok(file_status(&status))
+    }
+
+    fn pread64(&mut self, fd: &Fd, buffer: &mut [u8], offset: u64) -> Result<usize> {
+        let offset = i64::try_from(offset).map_err(|_| Errno::EINVAL)?;
+        let (pointer, length) = (buffer.as_mut_ptr().cast(), buffer.len());
+        // SAFETY: the pointer and the length are those of `buffer`.
+        let read = unsafe { libc::pread64(fd.number(), pointer, length, offset) };
+        Ok(Errno::result(read)? as usize)
+    }
+
+    fn sendfile(&mut self, fd: &Fd, file: &Fd, offset: u64, count: usize) -> Result<usize> {
+        let mut offset = i64::try_from(offset).map_err(|_| Errno::EINVAL)?;
+        // SAFETY: `offset` is valid for reading and writing.
+        let sent = unsafe { libc::sendfile64(fd.number(), file.number(), &mut offset, count) };
         Ok(Errno::result(sent)? as usize)
     }
 
@@ -330,6 +390,22 @@ fn own(number: i32) -> Result<Fd> {
 /// The result of a call that only succeeds or fails.
 fn done(result: i32) -> Result<()> {
     Errno::result(result).map(drop)
+}
+
+/// What we want to know of a `struct stat`.
+fn file_status(status: &libc::stat) -> FileStatus {
+    FileStatus {
+        kind: match status.st_mode & libc::S_IFMT {
+            libc::S_IFREG => FileKind::Regular,
+            libc::S_IFDIR => FileKind::Directory,
+            libc::S_IFSOCK => FileKind::Socket,
+            _ => FileKind::Other,
+        },
+        size: status.st_size as u64,
+        modified: status.st_mtime * SECOND as i64 + status.st_mtime_nsec,
+        mode: status.st_mode & 0o7777,
+        identity: (status.st_dev, status.st_ino),
+    }
 }
 
 // ---- calls made from more than one place

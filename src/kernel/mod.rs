@@ -75,7 +75,8 @@ pub trait Kernel: Clone + Send + 'static {
     /// Sets the mode of the file at `path`. chmod(2)
     fn chmod(&mut self, path: &Path, mode: u32) -> Result<()>;
 
-    /// Begins to connect: used to learn whether anybody listens at a Unix socket. connect(2)
+    /// Begins to connect. With TCP it goes on after EINPROGRESS, and epoll tells when it
+    /// is over; a Unix socket is connected at once, or not at all. connect(2)
     fn connect(&mut self, fd: &Fd, address: &Address) -> Result<()>;
 
     /// Removes the file at `path`. unlink(2)
@@ -108,8 +109,8 @@ pub trait Kernel: Clone + Send + 'static {
     /// front; the number of events filled. epoll_wait(2)
     fn epoll_wait(&mut self, epoll: &Fd, events: &mut [Event], wait: Wait) -> Result<usize>;
 
-    /// Nanoseconds on the monotonic clock; no system call, the vDSO answers. clock_gettime(2)
-    fn clock_gettime(&mut self) -> u64;
+    /// Nanoseconds on a clock; no system call, the vDSO answers. clock_gettime(2)
+    fn clock_gettime(&mut self, clock: Clock) -> u64;
 
     // ---- one connection -- docs/accepting.md, docs/receiving.md, docs/sending.md
 
@@ -121,6 +122,29 @@ pub trait Kernel: Clone + Send + 'static {
 
     /// Hands bytes to the kernel; how many it took. Never SIGPIPE. send(2)
     fn send(&mut self, fd: &Fd, bytes: &[u8]) -> Result<usize>;
+
+    // ---- a connection outwards -------------------------------------- docs/connecting.md
+
+    /// What became of a [`connect`](Kernel::connect) that was in progress: SO_ERROR, which
+    /// is reset by being read, and so is not for connections that stand. getsockopt(2)
+    fn getsockopt_error(&mut self, fd: &Fd) -> Result<Option<Errno>>;
+
+    // ---- files ------------------------------------------------------- docs/files.md
+
+    /// Without `dir` opens the directory `path`; with it, the file `path` for reading.
+    /// Nothing in that path leads out of `dir`, no `..` and no symbolic link, and opening
+    /// waits for nobody, be it a pipe. openat2(2)
+    fn openat2(&mut self, dir: Option<&Fd>, path: &Path) -> Result<Fd>;
+
+    /// What an open file is. fstat(2)
+    fn fstat(&mut self, fd: &Fd) -> Result<FileStatus>;
+
+    /// Bytes of a file from `offset` on; 0 behind its end. pread64(2)
+    fn pread64(&mut self, fd: &Fd, buffer: &mut [u8], offset: u64) -> Result<usize>;
+
+    /// Hands bytes of a file to the kernel without reading them: up to `count` from
+    /// `offset` on; how many it took, 0 behind the end of the file. sendfile(2)
+    fn sendfile(&mut self, fd: &Fd, file: &Fd, offset: u64, count: usize) -> Result<usize>;
 
     // ---- time, and what wakes the loop ---- docs/time.md, docs/waking.md, docs/signals.md
 
@@ -251,15 +275,41 @@ pub enum SocketOption {
     ResetOnClose,
 }
 
-/// What lstat tells of a file.
+/// What lstat and fstat tell of a file.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct FileStatus {
-    /// Whether it is a socket.
-    pub is_socket: bool,
+    /// What kind of file.
+    pub kind: FileKind,
+    /// Its length in bytes.
+    pub size: u64,
+    /// When its content last changed, in nanoseconds since 1970.
+    pub modified: i64,
     /// Its permission bits.
     pub mode: u32,
     /// The device and the inode: which file this is, whatever its name.
     pub identity: (u64, u64),
+}
+
+/// The kinds of files that make a difference. inode(7)
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum FileKind {
+    /// A file with content.
+    Regular,
+    /// A directory.
+    Directory,
+    /// The name of a Unix socket.
+    Socket,
+    /// A link, a pipe, a device.
+    Other,
+}
+
+/// Which time [`Kernel::clock_gettime`] tells.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Clock {
+    /// CLOCK_MONOTONIC: never set, never back. For deadlines.
+    Monotonic,
+    /// CLOCK_REALTIME: since 1970, as far as the machine knows. For people.
+    Realtime,
 }
 
 /// What is done to the epoll set.

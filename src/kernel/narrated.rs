@@ -13,7 +13,8 @@
 //!
 //! - memory inside the wrapped kernel is shown as [`POINTER`], always the same;
 //! - of what is read from a signalfd, only the signal's number is shown;
-//! - of a file that is no socket, only the permissions are shown;
+//! - of a file that is no socket, no regular file and no directory, only the permissions
+//!   are shown;
 //! - the interface of a link-local address is shown as its number;
 //! - a path that fits into no system call (too long, with a NUL in it) fails before
 //!   the call is made, and is told all the same;
@@ -30,8 +31,8 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use super::{
-    Address, ERR, EpollOp, Errno, Event, Fd, FileStatus, HUP, IN, Kernel, OUT, Peer, Result,
-    Signal, SocketOption, Wait,
+    Address, Clock, ERR, EpollOp, Errno, Event, Fd, FileKind, FileStatus, HUP, IN, Kernel, OUT,
+    Peer, Result, Signal, SocketOption, Wait,
 };
 
 /// A kernel that tells what it is asked, one line a call, as strace would.
@@ -251,8 +252,8 @@ impl<K: Kernel> Kernel for Narrated<K> {
         self.tell("loop", &call, result, |count| *count)
     }
 
-    fn clock_gettime(&mut self) -> u64 {
-        self.kernel.clock_gettime()
+    fn clock_gettime(&mut self, clock: Clock) -> u64 {
+        self.kernel.clock_gettime(clock)
     }
 
     // ---- one connection
@@ -284,6 +285,65 @@ impl<K: Kernel> Kernel for Narrated<K> {
         let (sent, length) = (payload(bytes), bytes.len());
         let call = format!("sendto({fd:?}, {sent}, {length}, MSG_NOSIGNAL, NULL, 0)");
         self.tell("sending", &call, result, |count| *count)
+    }
+
+    // ---- a connection outwards
+
+    fn getsockopt_error(&mut self, fd: &Fd) -> Result<Option<Errno>> {
+        let result = self.kernel.getsockopt_error(fd);
+        let error = match result {
+            Ok(None) => "[0], [4]".to_string(),
+            Ok(Some(errno)) => format!("[{errno:?}], [4]"),
+            Err(_) => format!("{POINTER}, [4]"),
+        };
+        let call = format!("getsockopt({fd:?}, SOL_SOCKET, SO_ERROR, {error})");
+        self.tell("connecting", &call, result, |_| 0)
+    }
+
+    // ---- files
+
+    fn openat2(&mut self, dir: Option<&Fd>, path: &Path) -> Result<Fd> {
+        let result = self.kernel.openat2(dir, path);
+        let path = quoted_path(path);
+        let call = match dir {
+            None => {
+                let how = "{flags=O_RDONLY|O_CLOEXEC|O_PATH|O_DIRECTORY, resolve=0}";
+                format!("openat2(AT_FDCWD, {path}, {how}, 24)")
+            }
+            Some(dir) => {
+                let flags = "O_RDONLY|O_NOCTTY|O_NONBLOCK|O_CLOEXEC";
+                let resolve = "RESOLVE_NO_MAGICLINKS|RESOLVE_BENEATH";
+                format!("openat2({dir:?}, {path}, {{flags={flags}, resolve={resolve}}}, 24)")
+            }
+        };
+        self.tell("files", &call, result, Fd::number)
+    }
+
+    fn fstat(&mut self, fd: &Fd) -> Result<FileStatus> {
+        let result = self.kernel.fstat(fd);
+        let call = format!("fstat({fd:?}, {})", file_status(result.ok()));
+        self.tell("files", &call, result, |_| 0)
+    }
+
+    fn pread64(&mut self, fd: &Fd, buffer: &mut [u8], offset: u64) -> Result<usize> {
+        let result = self.kernel.pread64(fd, buffer, offset);
+        let length = buffer.len();
+        let read = match result {
+            Ok(count) => payload(buffer.get(..count).unwrap_or(buffer)),
+            Err(_) => format!("{:p}", buffer.as_ptr()),
+        };
+        let call = format!("pread64({fd:?}, {read}, {length}, {offset})");
+        self.tell("files", &call, result, |count| *count)
+    }
+
+    fn sendfile(&mut self, fd: &Fd, file: &Fd, offset: u64, count: usize) -> Result<usize> {
+        let result = self.kernel.sendfile(fd, file, offset, count);
+        let place = match result {
+            Ok(sent) => format!("[{offset}] => [{}]", offset + sent as u64),
+            Err(_) => format!("[{offset}]"),
+        };
+        let call = format!("sendfile({fd:?}, {file:?}, {place}, {count})");
+        self.tell("files", &call, result, |count| *count)
     }
 
     // ---- counters, signals, time
@@ -445,12 +505,15 @@ fn socket_option(option: SocketOption) -> String {
     }
 }
 
-/// The status of a file. The kernel trait does not tell the kind and size of what is no socket.
+/// The status of a file.
 fn file_status(status: Option<FileStatus>) -> String {
-    match status.map(|status| (status.is_socket, octal(status.mode))) {
-        Some((true, mode)) => format!("{{st_mode=S_IFSOCK|{mode}, st_size=0, ...}}"),
-        Some((false, mode)) => format!("{{st_mode={mode}, ...}}"),
-        None => POINTER.to_string(),
+    let Some(FileStatus { kind, mode, size, .. }) = status else { return POINTER.to_string() };
+    let mode = octal(mode);
+    match kind {
+        FileKind::Regular => format!("{{st_mode=S_IFREG|{mode}, st_size={size}, ...}}"),
+        FileKind::Directory => format!("{{st_mode=S_IFDIR|{mode}, st_size={size}, ...}}"),
+        FileKind::Socket => format!("{{st_mode=S_IFSOCK|{mode}, st_size={size}, ...}}"),
+        FileKind::Other => format!("{{st_mode={mode}, ...}}"),
     }
 }
 
@@ -687,6 +750,57 @@ mod tests {
         }
         assert_eq!(lines.lock().unwrap().len(), expected.len());
         for fd in [listener, epoll, timer, bell, connection] {
+            kernel.close(fd)?;
+        }
+        Ok(())
+    }
+
+    #[test]
+    fn a_connection_outwards_and_a_file_are_told_line_by_line() -> Result<()> {
+        let (mut kernel, lines) = narrated();
+        let folder = std::env::temp_dir().join(format!("threadbare-told-{}", std::process::id()));
+        std::fs::create_dir(&folder).unwrap();
+        std::fs::write(folder.join("f"), "hello\n").unwrap();
+        let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        let port = listener.local_addr().unwrap().port();
+        let address = Address::Tcp(listener.local_addr().unwrap());
+        let socket = kernel.socket(&address)?;
+        assert_eq!(kernel.connect(&socket, &address), Err(Errno::EINPROGRESS));
+        let _accepted = listener.accept().unwrap();
+        assert_eq!(kernel.getsockopt_error(&socket)?, None);
+        let root = kernel.openat2(None, &folder)?;
+        let file = kernel.openat2(Some(&root), Path::new("f"))?;
+        let status = kernel.fstat(&file)?;
+        assert_eq!((status.kind, status.size), (FileKind::Regular, 6));
+        assert_eq!(kernel.pread64(&file, &mut [0; 8], 2)?, 4);
+        assert_eq!(kernel.sendfile(&socket, &file, 1, 100)?, 5);
+        assert_eq!(kernel.openat2(Some(&root), Path::new("../f")), Err(Errno::EXDEV));
+        std::fs::remove_dir_all(&folder).unwrap();
+
+        let (s, r, f, mode) = (&socket, &root, &file, octal(status.mode));
+        let flags = "flags=O_RDONLY|O_NOCTTY|O_NONBLOCK|O_CLOEXEC";
+        let how = format!("{{{flags}, resolve=RESOLVE_NO_MAGICLINKS|RESOLVE_BENEATH}}, 24");
+        let expected = [
+            "socket(AF_INET, SOCK_STREAM|SOCK_CLOEXEC|SOCK_NONBLOCK, IPPROTO_IP) ".to_string(),
+            format!("connect({s:?}, {{sa_family=AF_INET, sin_port=htons({port}), "),
+            format!("getsockopt({s:?}, SOL_SOCKET, SO_ERROR, [0], [4]) = 0  # docs/connecting.md"),
+            format!("openat2(AT_FDCWD, {}, ", quoted_path(&folder)),
+            format!("openat2({r:?}, \"f\", {how}) = {f:?}  # docs/files.md"),
+            format!(
+                "fstat({f:?}, {{st_mode=S_IFREG|{mode}, st_size=6, ...}}) = 0  # docs/files.md"
+            ),
+            format!("pread64({f:?}, \"llo\\n\", 8, 2) "),
+            format!("sendfile({s:?}, {f:?}, [1] => [6], 100) "),
+            format!(
+                "openat2({r:?}, \"../f\", {how}) = -1 EXDEV (Invalid cross-device link)  # docs"
+            ),
+        ];
+        let told = lines.lock().unwrap().clone();
+        for (line, begins) in told.iter().zip(&expected) {
+            assert!(line.starts_with(begins), "{line}\n{begins}");
+        }
+        assert_eq!(told.len(), expected.len());
+        for fd in [socket, root, file] {
             kernel.close(fd)?;
         }
         Ok(())

@@ -70,8 +70,8 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use super::{
-    Address, ERR, EpollOp, Errno, Event, Fd, FileStatus, HUP, IN, Kernel, OUT, Peer, Result,
-    Signal, SocketOption, Wait,
+    Address, Clock, ERR, EpollOp, Errno, Event, Fd, FileKind, FileStatus, HUP, IN, Kernel, OUT,
+    Peer, Result, Signal, SocketOption, Wait,
 };
 
 mod client;
@@ -81,7 +81,7 @@ mod stream;
 mod tests;
 mod world;
 
-pub use client::Client;
+pub use client::{Client, Remote};
 pub use faults::{At, Call, Method, Short, Times};
 
 use stream::Capacity;
@@ -165,8 +165,26 @@ impl Simulated {
         let mut world = self.world();
         if world.lstat(path).is_err() {
             let mode = 0o666 & !world.umask;
-            world.create(path, mode, false);
+            world.create(path, mode, FileKind::Regular);
         }
+    }
+
+    /// Puts bytes into a regular file, which is made if it was not there.
+    pub fn write_file(&self, path: &Path, content: &[u8]) {
+        self.create_file(path);
+        let mut world = self.world();
+        let modified = world.now as i64;
+        if let Ok(file) = world.named(path) {
+            (file.content, file.modified) = (content.to_vec(), modified);
+        }
+    }
+
+    // ---- other hosts
+
+    /// Another host listens at `address`, to which the server can connect.
+    pub fn listen(&self, address: &Address) -> Result<Remote> {
+        let number = self.client(|world| world.listen_remote(address))?;
+        Ok(Remote::new(self.clone(), number))
     }
 
     /// What stands at `path`, if anything does.
@@ -377,7 +395,8 @@ impl Kernel for Simulated {
         self.call(Method::EpollWait, Some(epoll), |world| world.epoll_wait(epoll, events, wait))
     }
 
-    fn clock_gettime(&mut self) -> u64 {
+    /// The clock for people began in 1970, when the world began.
+    fn clock_gettime(&mut self, _: Clock) -> u64 {
         self.now()
     }
 
@@ -391,6 +410,26 @@ impl Kernel for Simulated {
 
     fn send(&mut self, fd: &Fd, bytes: &[u8]) -> Result<usize> {
         self.call(Method::Send, Some(fd), |world| world.send(fd, bytes))
+    }
+
+    fn getsockopt_error(&mut self, fd: &Fd) -> Result<Option<Errno>> {
+        self.call(Method::GetsockoptError, Some(fd), |world| world.getsockopt_error(fd))
+    }
+
+    fn openat2(&mut self, dir: Option<&Fd>, path: &Path) -> Result<Fd> {
+        self.call(Method::Openat2, dir, |world| world.openat2(dir, path))
+    }
+
+    fn fstat(&mut self, fd: &Fd) -> Result<FileStatus> {
+        self.call(Method::Fstat, Some(fd), |world| world.fstat(fd))
+    }
+
+    fn pread64(&mut self, fd: &Fd, buffer: &mut [u8], offset: u64) -> Result<usize> {
+        self.call(Method::Pread64, Some(fd), |world| world.pread64(fd, buffer, offset))
+    }
+
+    fn sendfile(&mut self, fd: &Fd, file: &Fd, offset: u64, count: usize) -> Result<usize> {
+        self.call(Method::Sendfile, Some(fd), |world| world.sendfile(fd, file, offset, count))
     }
 
     fn timerfd_settime(&mut self, fd: &Fd, deadline: Option<u64>) -> Result<()> {
@@ -446,6 +485,7 @@ traced! {
     Fd: |fd| i64::from(Fd::number(fd)),
     (Fd, Peer): |(fd, _)| i64::from(Fd::number(fd)),
     Signal: |signal| *signal as i64,
+    Option<Errno>: |error| error.map_or(0, |error| error as i64),
     (u64, u64): |(soft, _)| soft.number(),
     FileStatus: |status| i64::from(status.mode),
     Address: |_| 0,

@@ -127,6 +127,37 @@ impl Client {
     }
 }
 
+/// A server on another host, as a test plays it. Dropped, it listens no more.
+#[derive(Debug)]
+pub struct Remote {
+    kernel: Simulated,
+    number: i32,
+}
+
+impl Remote {
+    pub(super) fn new(kernel: Simulated, number: i32) -> Remote {
+        Remote { kernel, number }
+    }
+
+    /// Accepts the first connection in its queue: the other end of it, which behaves as a
+    /// client's does.
+    pub fn accept(&mut self) -> Option<Client> {
+        let (end, address) = self.kernel.client(|world| world.accept_remote(self.number))?;
+        Some(Client::new(self.kernel.clone(), end, address))
+    }
+
+    /// Answers nobody who begins to connect, or does again: a host that is down.
+    pub fn mute(&mut self, mute: bool) {
+        self.kernel.client(|world| world.mute_remote(self.number, mute));
+    }
+}
+
+impl Drop for Remote {
+    fn drop(&mut self) {
+        self.kernel.client(|world| world.close_remote(self.number));
+    }
+}
+
 impl Drop for Client {
     fn drop(&mut self) {
         self.close();

@@ -49,6 +49,11 @@ methods! {
     Accept4 "accept4",
     Recv "recv",
     Send "send",
+    GetsockoptError "getsockopt_error",
+    Openat2 "openat2",
+    Fstat "fstat",
+    Pread64 "pread64",
+    Sendfile "sendfile",
     TimerfdSettime "timerfd_settime",
     ReadCounter "read_counter",
     ReadSignal "read_signal",
@@ -121,7 +126,8 @@ pub(super) struct Faults {
     plan: Vec<Fault>,
     pub(super) trace: Vec<Call>,
     calls: u64,
-    counts: [u64; Method::ALL.len()],
+    /// By method; as long as it had to be.
+    counts: Vec<u64>,
 }
 
 impl Faults {
@@ -154,6 +160,7 @@ impl Faults {
     pub(super) fn strike(&mut self, method: Method) -> Option<Errno> {
         let (call, nth) = (self.calls, self.count(method));
         self.calls += 1;
+        self.counts.resize(Method::ALL.len(), 0);
         if let Some(count) = self.counts.get_mut(method as usize) {
             *count += 1;
         }

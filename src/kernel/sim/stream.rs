@@ -347,6 +347,11 @@ impl Streams {
         self.operate(id, |end, peer| end.send(peer, bytes))?
     }
 
+    /// SO_ERROR: tells the error, and resets it.
+    pub(super) fn take_error(&mut self, id: EndId) -> Result<Option<Errno>> {
+        self.operate(id, |end, _| end.error.take())
+    }
+
     pub(super) fn shutdown(&mut self, id: EndId) -> Result<()> {
         self.operate(id, End::shutdown)?
     }

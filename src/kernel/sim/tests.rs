@@ -526,7 +526,7 @@ same_as_linux! {
         see(seen, "bind", k.bind(&first, &address));
         see(seen, "bind again", (k.bind(&first, &address), k.bind(&first, &fresh_path())));
         let status = k.lstat(path).unwrap();
-        see(seen, "status", (status.is_socket, status.mode));
+        see(seen, "status", (status.kind, status.mode));
         see(seen, "name", k.getsockname(&first).unwrap() == address);
         let probe = k.socket(&address).unwrap();
         see(seen, "bound only", k.connect(&probe, &address));
@@ -629,7 +629,7 @@ same_as_linux! {
         see(seen, "read", (poll(k, &counter, IN | OUT), k.read_counter(&counter), k.read_counter(&counter)));
         see(seen, "unset", (k.read_counter(&timer), poll(k, &timer, IN)));
         // A deadline that has passed, even 0, expires at once; setting again takes that back.
-        for deadline in [Some(0), Some(1), Some(k.clock_gettime()), None, Some(u64::MAX / 4)] {
+        for deadline in [Some(0), Some(1), Some(k.clock_gettime(Clock::Monotonic)), None, Some(u64::MAX / 4)] {
             see(seen, "set", k.timerfd_settime(&timer, deadline));
             if deadline.is_some_and(|deadline| deadline > 1) {
                 settle();
@@ -643,11 +643,11 @@ same_as_linux! {
         let epoll = k.epoll_create1().unwrap();
         let mut events = [Event::default(); 4];
         k.epoll_ctl(&epoll, EpollOp::Add, &timer, Event { mask: IN, data: 7 }).unwrap();
-        let deadline = k.clock_gettime() + 20_000_000;
+        let deadline = k.clock_gettime(Clock::Monotonic) + 20_000_000;
         k.timerfd_settime(&timer, Some(deadline)).unwrap();
         see(seen, "not yet", k.epoll_wait(&epoll, &mut events, Wait::No));
         see(seen, "wait", (k.epoll_wait(&epoll, &mut events, Wait::Forever), events[0]));
-        see(seen, "late", k.clock_gettime() >= deadline);
+        see(seen, "late", k.clock_gettime(Clock::Monotonic) >= deadline);
         see(seen, "still", k.epoll_wait(&epoll, &mut events, Wait::No));
         see(seen, "read", (k.read_counter(&timer), k.epoll_wait(&epoll, &mut events, Wait::No)));
         end(k, [counter, timer, epoll]);
@@ -853,7 +853,7 @@ fn clients_have_addresses_and_come_to_an_end() {
     let unix = fresh_path();
     assert_eq!(sim.connect(&unix).unwrap_err(), Errno::ENOENT);
     sim.create_file(path_of(&unix));
-    assert!(!sim.file(path_of(&unix)).unwrap().is_socket);
+    assert_eq!(sim.file(path_of(&unix)).unwrap().kind, FileKind::Regular);
     assert_eq!(sim.connect(&unix).unwrap_err(), Errno::ECONNREFUSED);
     k.unlink(path_of(&unix)).unwrap();
     assert_eq!(sim.file(path_of(&unix)), None);
@@ -886,7 +886,10 @@ fn a_wait_without_events_jumps_to_the_next_timer_or_is_interrupted() {
     assert_eq!(k.epoll_wait(&epoll, &mut events, Wait::No), Ok(0));
     assert_eq!(sim.now(), start);
     assert_eq!(k.epoll_wait(&epoll, &mut events, Wait::Forever), Ok(1));
-    assert_eq!((sim.now(), k.clock_gettime(), sim.armed()), (start + 90, start + 90, None));
+    assert_eq!(
+        (sim.now(), k.clock_gettime(Clock::Monotonic), sim.armed()),
+        (start + 90, start + 90, None)
+    );
     assert_eq!(timers.each_ref().map(|fd| k.read_counter(fd)), [Ok(1), Ok(1)]);
     assert_eq!(k.epoll_wait(&epoll, &mut events, Wait::Forever), Err(Errno::EINTR));
     k.timerfd_settime(&timers[1], Some(start + 100)).unwrap();
@@ -960,7 +963,7 @@ fn faults_strike_where_they_were_planned() {
     let next = sim.count(Method::WriteCounter);
     assert_eq!(next, 4);
     sim.fail(At::Of(Method::WriteCounter, next + 1), Errno::EINTR, Times::Once);
-    k.clock_gettime();
+    k.clock_gettime(Clock::Monotonic);
     assert_eq!([write(&mut k), write(&mut k), write(&mut k)], [None, Some(Errno::EINTR), None]);
     // Until healed; and two at once.
     sim.fail(At::Call(sim.calls()), Errno::EAGAIN, Times::UntilHealed);
@@ -987,7 +990,7 @@ fn faults_strike_where_they_were_planned() {
             Call { method: Method::WriteCounter, fd: 3, result: Err(Errno::EIO), injected: true },
         ]
     );
-    assert_eq!(Method::ALL.len(), 28);
+    assert_eq!(Method::ALL.len(), 33);
     assert!(Method::ALL.is_sorted());
     let called: u64 = Method::ALL.iter().map(|method| sim.count(*method)).sum();
     assert_eq!(called, sim.calls());

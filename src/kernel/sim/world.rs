@@ -3,13 +3,13 @@
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
-use std::path::{Path, PathBuf};
+use std::path::{Component, Path, PathBuf};
 
 use super::faults::{Faults, Short};
 use super::stream::{Capacity, End, EndId, Options, Streams};
 use super::{
-    Address, ERR, EpollOp, Errno, Event, Fd, FileStatus, HUP, IN, OUT, Peer, Result, Signal,
-    SocketOption, Wait,
+    Address, ERR, EpollOp, Errno, Event, Fd, FileKind, FileStatus, HUP, IN, OUT, Peer, Result,
+    Signal, SocketOption, Wait,
 };
 
 /// The ports handed out for port 0 and to clients (ip_local_port_range).
@@ -76,6 +76,9 @@ enum Entry {
     Terminal,
     Socket(Socket),
     Stream(EndId),
+    /// An open file: its inode.
+    File(u64),
+    Directory(PathBuf),
     Epoll(Epoll),
     Counter(u64),
     Signals(BTreeSet<Signal>),
@@ -105,10 +108,12 @@ impl Watch {
     }
 }
 
-struct Inode {
-    number: u64,
+/// A file. It outlives its name while somebody has it open, and here for ever.
+pub(super) struct Inode {
     mode: u32,
-    is_socket: bool,
+    kind: FileKind,
+    pub(super) content: Vec<u8>,
+    pub(super) modified: i64,
 }
 
 /// Everything there is.
@@ -120,8 +125,11 @@ pub(super) struct World {
     pub(super) limit: (u64, u64),
     pub(super) streams: Streams,
     pub(super) capacity: Capacity,
-    files: BTreeMap<PathBuf, Inode>,
-    inodes: u64,
+    /// The inode of each name; inodes are counted from 1.
+    files: BTreeMap<PathBuf, u64>,
+    inodes: Vec<Inode>,
+    /// The listening sockets of other hosts.
+    remotes: Vec<Option<Socket>>,
     pub(super) umask: u32,
     next_port: u16,
     blocked: BTreeSet<Signal>,
@@ -142,7 +150,8 @@ impl World {
             streams: Streams::default(),
             capacity: Capacity { outbox: 128 * 1024, inbox: 64 * 1024 },
             files: BTreeMap::new(),
-            inodes: 0,
+            inodes: Vec::new(),
+            remotes: Vec::new(),
             umask: 0o022,
             next_port: *EPHEMERAL.start(),
             blocked: BTreeSet::new(),
@@ -199,12 +208,14 @@ impl World {
         (0..).zip(&self.table).filter_map(|(fd, entry)| Some((fd, entry.as_ref()?)))
     }
 
-    /// The listening sockets.
+    /// The listening sockets; those of other hosts have negative numbers.
     fn doors(&self) -> impl Iterator<Item = (i32, &Socket)> {
-        self.open().filter_map(|(fd, entry)| match entry {
+        let ours = self.open().filter_map(|(fd, entry)| match entry {
             Entry::Socket(socket) if socket.door.is_some() => Some((fd, socket)),
             _ => None,
-        })
+        });
+        let theirs = (0..).map(|index: i32| -2 - index).zip(&self.remotes);
+        ours.chain(theirs.filter_map(|(number, remote)| Some((number, remote.as_ref()?))))
     }
 
     /// The number the next descriptor will have: the lowest that is free.
@@ -243,13 +254,16 @@ impl World {
         });
         match entry {
             Entry::Stream(end) => self.streams.close(end, false),
-            Entry::Socket(Socket { door: Some(door), .. }) => {
-                door.queue.into_iter().for_each(|end| self.streams.close(end, true));
-                door.syns.into_iter().for_each(|end| self.streams.refuse(end));
-            }
+            Entry::Socket(Socket { door: Some(door), .. }) => self.shut(door),
             _ => {}
         }
         Ok(())
+    }
+
+    /// Nobody listens at this door any more.
+    fn shut(&mut self, door: Door) {
+        door.queue.into_iter().for_each(|end| self.streams.close(end, true));
+        door.syns.into_iter().for_each(|end| self.streams.refuse(end));
     }
 
     // ---- signals and limits
@@ -364,7 +378,7 @@ impl World {
             return Err(Errno::EINVAL);
         }
         let inode = match &address {
-            Address::Unix(path) => self.create(path, socket.mode & !self.umask, true),
+            Address::Unix(path) => self.create(path, socket.mode & !self.umask, FileKind::Socket),
             Address::Tcp(_) => 0,
         };
         let socket = self.socket_mut(fd)?;
@@ -526,7 +540,7 @@ impl World {
             }
             Address::Unix(path) => {
                 check_path(path)?;
-                let inode = self.files.get(path).ok_or(Errno::ENOENT)?.number;
+                let inode = *self.files.get(path).ok_or(Errno::ENOENT)?;
                 let door = self.doors().find(|(_, socket)| socket.inode == inode);
                 let (fd, socket) = door.ok_or(Errno::ECONNREFUSED)?;
                 if socket.door.as_ref().is_some_and(Door::is_full) {
@@ -578,9 +592,61 @@ impl World {
 
     /// A listener's queues, and the options that its connections inherit.
     fn door(&mut self, number: i32) -> Option<(Options, &mut Door)> {
-        match self.entry_mut(number).ok()? {
-            Entry::Socket(Socket { options, door: Some(door), .. }) => Some((*options, door)),
-            _ => None,
+        let Socket { options, door, .. } = match number {
+            ..-1 => self.remotes.get_mut((-2 - number) as usize)?.as_mut()?,
+            _ => match self.entry_mut(number).ok()? {
+                Entry::Socket(socket) => socket,
+                _ => return None,
+            },
+        };
+        Some((*options, door.as_mut()?))
+    }
+
+    // ---- other hosts
+
+    /// Another host listens: its number.
+    pub(super) fn listen_remote(&mut self, address: &Address) -> Result<i32> {
+        if self.find_door(address).is_ok_and(|door| door.is_some()) {
+            return Err(Errno::EADDRINUSE);
+        }
+        let inode = match address {
+            Address::Unix(path) => self.create(path, 0o777, FileKind::Socket),
+            Address::Tcp(_) => 0,
+        };
+        self.remotes.push(Some(Socket {
+            family: Family::of(address),
+            local: Some(address.clone()),
+            options: Options::default(),
+            mode: 0o777,
+            inode,
+            door: Some(Door { backlog: MOST_BACKLOG, ..Door::default() }),
+        }));
+        Ok(-1 - self.remotes.len() as i32)
+    }
+
+    /// The first connection in its queue: its end, and who is at the other.
+    pub(super) fn accept_remote(&mut self, number: i32) -> Option<(EndId, Peer)> {
+        let (_, door) = self.door(number)?;
+        let id = door.queue.pop_front()?;
+        self.admit(number);
+        Some((id, self.streams.get(id ^ 1).map_or(Peer::Unix, |other| other.name)))
+    }
+
+    /// Whether it answers those who begin to connect.
+    pub(super) fn mute_remote(&mut self, number: i32, mute: bool) {
+        if let Some(Some(socket)) = self.remotes.get_mut((-2 - number) as usize) {
+            socket.options.drop_syn = mute;
+        }
+        self.admit(number);
+    }
+
+    pub(super) fn close_remote(&mut self, number: i32) {
+        let remote = self.remotes.get_mut((-2 - number) as usize).and_then(Option::take);
+        if let Some(Socket { local, door: Some(door), .. }) = remote {
+            self.shut(door);
+            if let Some(Address::Unix(path)) = local {
+                self.files.remove(&path);
+            }
         }
     }
 
@@ -641,26 +707,115 @@ impl World {
     // ---- files
 
     /// A file where none was; its inode.
-    pub(super) fn create(&mut self, path: &Path, mode: u32, is_socket: bool) -> u64 {
-        self.inodes += 1;
-        let inode = Inode { number: self.inodes, mode, is_socket };
-        self.files.insert(path.to_owned(), inode);
-        self.inodes
+    pub(super) fn create(&mut self, path: &Path, mode: u32, kind: FileKind) -> u64 {
+        self.inodes.push(Inode { mode, kind, content: Vec::new(), modified: 0 });
+        let number = self.inodes.len() as u64;
+        self.files.insert(path.to_owned(), number);
+        number
     }
 
-    pub(super) fn lstat(&self, path: &Path) -> Result<FileStatus> {
-        let inode = self.files.get(path).ok_or(Errno::ENOENT)?;
-        let identity = (1, inode.number);
-        Ok(FileStatus { is_socket: inode.is_socket, mode: inode.mode, identity })
+    fn inode(&mut self, number: u64) -> Result<&mut Inode> {
+        self.inodes.get_mut(number.wrapping_sub(1) as usize).ok_or(Errno::EBADF)
+    }
+
+    /// The file with this name.
+    pub(super) fn named(&mut self, path: &Path) -> Result<&mut Inode> {
+        let number = *self.files.get(path).ok_or(Errno::ENOENT)?;
+        self.inode(number)
+    }
+
+    fn status(&mut self, number: u64) -> Result<FileStatus> {
+        let Inode { mode, kind, modified, ref content } = *self.inode(number)?;
+        Ok(FileStatus { kind, size: content.len() as u64, modified, mode, identity: (1, number) })
+    }
+
+    pub(super) fn lstat(&mut self, path: &Path) -> Result<FileStatus> {
+        let number = *self.files.get(path).ok_or(Errno::ENOENT)?;
+        self.status(number)
     }
 
     pub(super) fn chmod(&mut self, path: &Path, mode: u32) -> Result<()> {
-        self.files.get_mut(path).ok_or(Errno::ENOENT)?.mode = mode & 0o7777;
+        self.named(path)?.mode = mode & 0o7777;
         Ok(())
+    }
+
+    pub(super) fn openat2(&mut self, dir: Option<&Fd>, path: &Path) -> Result<Fd> {
+        let Some(dir) = dir else {
+            let is_file = self.files.contains_key(path);
+            let directory = Entry::Directory(path.to_owned());
+            return if is_file { Err(Errno::ENOTDIR) } else { self.install(directory) };
+        };
+        let Entry::Directory(root) = self.entry(dir.number())? else { return Err(Errno::ENOTDIR) };
+        let path = beneath(root, path)?;
+        self.lowest_free()?;
+        if path.ancestors().skip(1).any(|above| self.files.contains_key(above)) {
+            return Err(Errno::ENOTDIR);
+        }
+        match self.files.get(&path).copied() {
+            Some(number) if self.inode(number)?.kind == FileKind::Socket => Err(Errno::ENXIO),
+            Some(number) => self.install(Entry::File(number)),
+            None if self.files.keys().any(|file| file.starts_with(&path)) => {
+                self.install(Entry::Directory(path))
+            }
+            None => Err(Errno::ENOENT),
+        }
+    }
+
+    pub(super) fn fstat(&mut self, fd: &Fd) -> Result<FileStatus> {
+        let kind = match self.entry(fd.number())? {
+            &Entry::File(number) => return self.status(number),
+            Entry::Directory(_) => FileKind::Directory,
+            Entry::Socket(_) | Entry::Stream(_) => FileKind::Socket,
+            _ => FileKind::Other,
+        };
+        Ok(FileStatus { kind, size: 0, modified: 0, mode: 0o777, identity: (1, 0) })
+    }
+
+    /// The bytes of an open file from `offset` on.
+    fn content(&mut self, fd: &Fd, offset: u64, directory: Errno) -> Result<&[u8]> {
+        match *self.entry(fd.number())? {
+            Entry::File(number) => {
+                Ok(self.inode(number)?.content.get(offset as usize..).unwrap_or_default())
+            }
+            Entry::Directory(_) => Err(directory),
+            _ => Err(Errno::ESPIPE),
+        }
+    }
+
+    pub(super) fn pread64(&mut self, fd: &Fd, buffer: &mut [u8], offset: u64) -> Result<usize> {
+        let content = self.content(fd, offset, Errno::EISDIR)?;
+        let length = content.len().min(buffer.len());
+        for (place, byte) in buffer.iter_mut().zip(content) {
+            *place = *byte;
+        }
+        Ok(length)
+    }
+
+    pub(super) fn sendfile(
+        &mut self,
+        fd: &Fd,
+        file: &Fd,
+        offset: u64,
+        count: usize,
+    ) -> Result<usize> {
+        let content = self.content(file, offset, Errno::EINVAL)?;
+        let bytes = content.get(..count.min(content.len())).unwrap_or_default().to_vec();
+        if bytes.is_empty() {
+            return self.stream(fd, Errno::EPIPE, Errno::ENOTCONN).map(|_| 0);
+        }
+        self.send(fd, &bytes)
     }
 
     pub(super) fn unlink(&mut self, path: &Path) -> Result<()> {
         self.files.remove(path).map(drop).ok_or(Errno::ENOENT)
+    }
+
+    pub(super) fn getsockopt_error(&mut self, fd: &Fd) -> Result<Option<Errno>> {
+        match *self.entry(fd.number())? {
+            Entry::Stream(end) => self.streams.take_error(end),
+            Entry::Socket(_) => Ok(None),
+            _ => Err(Errno::ENOTSOCK),
+        }
     }
 
     // ---- counters, signals, time
@@ -757,7 +912,8 @@ impl World {
             Ok(Entry::Counter(count)) => when(*count > 0, IN) | when(*count < COUNTER_FULL, OUT),
             Ok(Entry::Signals(set)) => when(!self.pending.is_disjoint(set), IN),
             Ok(Entry::Timer { expired, .. }) => when(*expired, IN),
-            Ok(Entry::Epoll(_) | Entry::Terminal) | Err(_) => 0,
+            Ok(Entry::Epoll(_) | Entry::Terminal | Entry::File(_) | Entry::Directory(_))
+            | Err(_) => 0,
         }
     }
 
@@ -808,7 +964,11 @@ impl World {
         event: Event,
     ) -> Result<()> {
         self.entry(epoll.number())?;
-        let nested = matches!(self.entry(fd.number())?, Entry::Epoll(_));
+        let nested = match self.entry(fd.number())? {
+            Entry::File(_) => return Err(Errno::EPERM),
+            Entry::Directory(_) => return Err(Errno::EBADF), // opened with O_PATH
+            entry => matches!(entry, Entry::Epoll(_)),
+        };
         let watched = &mut self.epoll_mut(epoll.number())?.watched;
         match (op, watched.get_mut(&fd.number())) {
             _ if nested => return Err(Errno::EINVAL),
@@ -895,6 +1055,29 @@ impl World {
         });
         sets.sum()
     }
+}
+
+/// Where a path leads that must not lead out of `root`.
+fn beneath(root: &Path, path: &Path) -> Result<PathBuf> {
+    let mut found = root.to_owned();
+    let mut depth = 0;
+    for component in path.components() {
+        match component {
+            Component::Normal(name) => {
+                found.push(name);
+                depth += 1;
+            }
+            Component::CurDir => {}
+            Component::ParentDir if depth > 0 => {
+                found.pop();
+                depth -= 1;
+            }
+            Component::ParentDir | Component::RootDir | Component::Prefix(_) => {
+                return Err(Errno::EXDEV);
+            }
+        }
+    }
+    if path.as_os_str().is_empty() { Err(Errno::ENOENT) } else { Ok(found) }
 }
 
 /// What the kernel takes for the path of a Unix socket.
