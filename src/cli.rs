@@ -425,6 +425,7 @@ mod tests {
         let options = options("")?;
         let seconds = |seconds| Some(Duration::from_secs(seconds));
         let due = Limits {
+            max_outbound: 0,
             max_connections: 10_000,
             max_per_address: 0,
             backlog: 4096,

@@ -1,7 +1,9 @@
 //! One socket: its state, what waits on either side of it, and what follows from that.
 //!
 //! ```text
-//!            close(), idle, limits            output sent          EOF, time
+//!   Connecting ── refused, too slow ──▶ Gone
+//!    │ connected
+//!    ▼       close(), idle, limits            output sent          EOF, time
 //!   Open ────────────────────────▶ Closing ───────────▶ Lingering ──────────▶ Gone
 //!    │  ╲                             │    (shutdown)                           ▲
 //!    │   ╲ send or recv failed        │ EOF seen before: nothing to linger for  │
@@ -16,7 +18,7 @@
 //!
 //! Invariants:
 //! 1. `input` is empty unless the phase is Open or Broken.
-//! 2. `output` is empty unless the phase is Open or Closing.
+//! 2. `output` is empty, and `file` false, unless the phase is Open or Closing.
 //! 3. `registered` is what epoll was told (or that it does not watch it), nothing else.
 //!
 //! [`interest`]: Connection::interest
@@ -37,8 +39,15 @@ const LINGER_QUIET: Span = Span::millis(2_001);
 /// and this long in all.
 const LINGER_TOTAL: Span = Span::millis(5_001);
 
+/// Stands for the mask of what epoll does not watch.
+pub(crate) const UNWATCHED: u8 = 1 << 7;
+/// Stands for the listener of a connection that we began ourselves.
+pub(crate) const OUTBOUND: u8 = u8::MAX;
+
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Phase {
+    /// Begun by us, not yet established.
+    Connecting,
     /// In service; the peer may have sent its end already.
     Open,
     /// The last output is being sent, then FIN.
@@ -52,6 +61,17 @@ pub(crate) enum Phase {
     Gone,
 }
 
+/// How far the handler has ended its own direction while it goes on reading.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Finish {
+    /// Not at all.
+    No,
+    /// FIN follows the last byte of output.
+    Wanted,
+    /// FIN is sent.
+    Sent,
+}
+
 #[derive(Debug)]
 pub(crate) struct Connection {
     pub(crate) fd: Fd,
@@ -59,7 +79,7 @@ pub(crate) struct Connection {
     /// Valid from the moment the phase is no longer Open.
     pub(crate) why: CloseReason,
     pub(crate) peer: Peer,
-    /// Which listener it came from.
+    /// Which listener it came from, or [`OUTBOUND`].
     pub(crate) listener: u8,
     /// What epoll was told to watch for.
     pub(crate) registered: u8,
@@ -84,6 +104,13 @@ pub(crate) struct Connection {
     pub(crate) marked: bool,
     /// Its close is to be a reset.
     pub(crate) reset: bool,
+    /// A stop does not end it by itself.
+    pub(crate) held: bool,
+    pub(crate) finish: Finish,
+    /// A part of a file follows the output.
+    pub(crate) file: bool,
+    /// The handler wants to be called at `timer`; Connecting: it is too slow then.
+    pub(crate) timed: bool,
 
     /// Received, not consumed.
     pub(crate) input: Buffer,
@@ -104,8 +131,8 @@ pub(crate) struct Connection {
     pub(crate) stalled_since: Tick,
     /// While `later`: when to try again.
     pub(crate) retry_at: Tick,
-    /// When the handler wants to be called.
-    pub(crate) timer: Option<Tick>,
+    /// Meant only while `timed`.
+    pub(crate) timer: Tick,
 }
 
 impl Connection {
@@ -127,6 +154,10 @@ impl Connection {
             drained: false,
             marked: false,
             reset: false,
+            held: false,
+            finish: Finish::No,
+            file: false,
+            timed: false,
             input: Buffer::default(),
             output: Buffer::default(),
             staged: 0,
@@ -137,7 +168,18 @@ impl Connection {
             rest_since: now,
             stalled_since: now,
             retry_at: now,
-            timer: None,
+            timer: now,
+        }
+    }
+
+    /// A connection that we begin ourselves, and that is too slow at `deadline`.
+    pub(crate) fn outbound(fd: Fd, peer: Peer, now: Tick, deadline: Tick) -> Connection {
+        Connection {
+            phase: Phase::Connecting,
+            registered: UNWATCHED,
+            timed: true,
+            timer: deadline,
+            ..Connection::new(fd, peer, OUTBOUND, now)
         }
     }
 
@@ -156,6 +198,21 @@ impl Connection {
     /// Bytes written and not yet taken by the kernel.
     pub(crate) fn queued(&self) -> usize {
         self.staged + self.output.len()
+    }
+
+    /// Whether the kernel has taken everything.
+    pub(crate) fn is_flushed(&self) -> bool {
+        self.queued() == 0 && !self.file
+    }
+
+    /// Whether anything waits for the kernel to take it.
+    pub(crate) fn is_sending(&self) -> bool {
+        !self.output.is_empty() || self.file
+    }
+
+    /// Whether the handler may write.
+    pub(crate) fn takes_output(&self) -> bool {
+        self.phase == Phase::Open && self.finish == Finish::No && !self.file
     }
 
     /// Whether it owes as much as `mark`; who owes nothing never does.
@@ -188,11 +245,12 @@ impl Connection {
             return 0;
         }
         let read = match self.phase {
+            Phase::Connecting => return kernel::OUT as u8,
             Phase::Open => !self.eof && !self.paused && !self.full,
             Phase::Closing | Phase::Lingering => !self.eof && self.read_at_end < LINGER_BYTES,
             Phase::Broken | Phase::Gone => false,
         };
-        let write = !self.output.is_empty();
+        let write = self.is_sending();
         (if read { kernel::IN as u8 } else { 0 }) | (if write { kernel::OUT as u8 } else { 0 })
     }
 
@@ -201,7 +259,8 @@ impl Connection {
         match self.phase {
             Phase::Open => {
                 self.drained
-                    || self.can_offer() && (self.reoffer || self.eof && !self.eof_told || draining)
+                    || self.can_offer()
+                        && (self.reoffer || self.eof && !self.eof_told || draining && !self.held)
             }
             Phase::Broken => true,
             _ => false,
@@ -215,23 +274,26 @@ impl Connection {
             (Some(a), Some(b)) => Some(a.earlier(b)),
             (a, b) => a.or(b),
         };
+        let retry = Some(self.retry_at).filter(|_| self.later);
         match self.phase {
+            Phase::Connecting => earliest(self.timer(), retry),
             Phase::Open => {
                 let waits =
                     earliest(self.message_deadline(timeouts), self.write_deadline(timeouts));
-                let retry = Some(self.retry_at).filter(|_| self.later);
-                earliest(earliest(idle, waits), earliest(self.timer, retry))
+                earliest(earliest(idle, waits), earliest(self.timer(), retry))
             }
-            Phase::Closing => {
-                let retry = Some(self.retry_at).filter(|_| self.later);
-                earliest(earliest(idle, retry), self.write_deadline(timeouts))
-            }
+            Phase::Closing => earliest(earliest(idle, retry), self.write_deadline(timeouts)),
             Phase::Lingering => {
                 let quiet = self.last.after(LINGER_QUIET);
                 Some(quiet.earlier(self.stalled_since.after(LINGER_TOTAL)))
             }
             Phase::Broken | Phase::Gone => None,
         }
+    }
+
+    /// When the handler wants to be called.
+    pub(crate) fn timer(&self) -> Option<Tick> {
+        Some(self.timer).filter(|_| self.timed)
     }
 
     /// Runs while the rest of a message is awaited; not while we do not read.
@@ -242,8 +304,7 @@ impl Connection {
 
     /// Runs while output waits.
     pub(crate) fn write_deadline(&self, timeouts: &Timeouts) -> Option<Tick> {
-        let waiting = !self.output.is_empty();
-        timeouts.write.filter(|_| waiting).map(|span| self.stalled_since.after(span))
+        timeouts.write.filter(|_| self.is_sending()).map(|span| self.stalled_since.after(span))
     }
 
     /// Ends it with FIN: what is written is still sent.
@@ -252,10 +313,12 @@ impl Connection {
             self.phase = Phase::Closing;
             self.why = why;
             self.input.clear();
-            self.timer = None;
+            self.timed = false;
             self.read_at_end = 0;
         } else if self.phase == Phase::Broken {
             self.gone(self.why);
+        } else if self.phase == Phase::Connecting {
+            self.gone(why);
         }
     }
 
@@ -267,14 +330,15 @@ impl Connection {
                 self.why = why;
                 self.read_at_end = 0;
             }
-            Phase::Closing => self.gone(why), // the last answer is lost
-            Phase::Lingering => self.gone(self.why), // it had everything
+            Phase::Connecting | Phase::Closing => self.gone(why), // the last answer is lost
+            Phase::Lingering => self.gone(self.why),              // it had everything
             Phase::Broken | Phase::Gone => {}
         }
         self.output.clear();
+        self.file = false;
         self.full = false;
         self.later = false;
-        self.timer = None;
+        self.timed = false;
     }
 
     /// Ends it now.
@@ -285,6 +349,7 @@ impl Connection {
         }
         self.input.clear();
         self.output.clear();
+        self.file = false;
     }
 
     /// Ends it now, with a reset.

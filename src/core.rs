@@ -2,6 +2,7 @@
 //!
 //! epoll knows them by slots of generation 0, which no connection ever has.
 
+use crate::connection::UNWATCHED;
 use crate::error::Error;
 use crate::kernel::{self, EpollOp, Errno, Event, Fd, Kernel, Signal, Wait};
 use crate::reaction::{Call, Reaction, reaction};
@@ -11,9 +12,6 @@ pub(crate) const SIGNALFD: u32 = 1;
 pub(crate) const TIMERFD: u32 = 2;
 /// The first listener; the others follow.
 pub(crate) const LISTENERS: u32 = 3;
-
-/// Stands for the mask of what epoll does not watch.
-pub(crate) const UNWATCHED: u8 = 1 << 7;
 
 #[derive(Debug, Default)]
 pub(crate) struct Core {

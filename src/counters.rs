@@ -8,7 +8,10 @@ use std::fmt;
 pub struct Counters {
     /// Connections taken from the listeners.
     pub accepted: u64,
-    /// Connections that ended, by [`CloseReason::kind`]. When none is open, the sum is `accepted`.
+    /// Connections that the handler began.
+    pub connected: u64,
+    /// Connections that ended, by [`CloseReason::kind`]. When none is open, the sum is that of
+    /// `accepted` and `connected`.
     pub closed: [u64; CloseReason::KINDS.len()],
     /// Bytes received by connections that have ended.
     pub received: u64,
@@ -39,7 +42,11 @@ impl Counters {
 impl fmt::Display for Counters {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let closed: u64 = self.closed.iter().sum();
-        write!(f, "{} accepted, {closed} closed", self.accepted)?;
+        write!(f, "{} accepted, ", self.accepted)?;
+        if self.connected > 0 {
+            write!(f, "{} connected, ", self.connected)?;
+        }
+        write!(f, "{closed} closed")?;
         let mut before = " (";
         for (kind, count) in CloseReason::KINDS.iter().zip(self.closed) {
             if count > 0 {

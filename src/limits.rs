@@ -14,6 +14,8 @@ use std::time::Duration;
 pub struct Limits {
     /// Connections at once (10,000). At the limit new clients wait in the listener's queue.
     pub max_connections: u32,
+    /// Connections at once that the handler begins itself, beside those (0).
+    pub max_outbound: u32,
     /// Connections at once from one address, an IPv6 /64 counting as one; 0 is no limit (0).
     /// Those above are closed at once. Unix sockets are exempt.
     pub max_per_address: u32,
@@ -40,10 +42,18 @@ pub struct Limits {
     pub unix_mode: u32,
 }
 
+impl Limits {
+    /// How many connections there can be in all.
+    pub(crate) fn slots(&self) -> u32 {
+        self.max_connections.saturating_add(self.max_outbound)
+    }
+}
+
 impl Default for Limits {
     fn default() -> Limits {
         Limits {
             max_connections: 10_000,
+            max_outbound: 0,
             max_per_address: 0,
             backlog: 4_096,
             idle_timeout: Some(Duration::from_secs(300)),

@@ -14,16 +14,19 @@
 use crate::budget::{Budget, RESERVE_EACH};
 use crate::buffer::Buffer;
 use crate::close_reason::CloseReason;
-use crate::connection::{Connection, Phase};
+use crate::connection::{Connection, Finish, Phase};
 use crate::counters::Counters;
 use crate::deadlines::{Span, Tick};
-use crate::kernel::{Address, Errno, Kernel, Peer};
+use crate::kernel::{Address, Errno, Fd, Kernel, Peer};
 use crate::limits::{Limits, Timeouts};
 use crate::reaction::{Call, Reaction, reaction};
 use crate::slots::{Id, Slots};
-use std::collections::TryReserveError;
+use std::collections::{BTreeMap, TryReserveError};
 use std::fmt;
 use std::time::Duration;
+
+mod files;
+mod outbound;
 
 /// Output is sent when so many segments wait, or so many bytes.
 const GROUP_SEGMENTS: usize = 32;
@@ -61,6 +64,12 @@ pub struct Net {
     pub(crate) stop: bool,
     /// The server is stopping.
     pub(crate) draining: bool,
+    /// How many of the connections we began ourselves.
+    pub(crate) outbound: u32,
+    /// The files that are being sent, by slot.
+    files: BTreeMap<u32, files::FilePart>,
+    /// Files to be closed.
+    pub(crate) discarded: Vec<Fd>,
     /// The memory that connections hold; `out` is bounded by what is left of it.
     pub(crate) budget: Budget,
     out: Vec<u8>,
@@ -152,6 +161,23 @@ impl Conn<'_> {
         self.net.close_slot(self.slot, why);
     }
 
+    /// Ends our direction only: FIN when everything written has been sent, and what the
+    /// peer sends is still offered. Nothing more can be written. When the peer has ended
+    /// too, the connection closes by itself.
+    pub fn finish(&mut self) {
+        self.net.change(self.slot, |connection| {
+            if connection.phase == Phase::Open && connection.finish == Finish::No {
+                connection.finish = Finish::Wanted;
+            }
+        });
+    }
+
+    /// While held, a connection is not ended by a stop of the server: it is read and
+    /// served until the handler closes it, or the drain deadline cuts it off.
+    pub fn hold(&mut self, hold: bool) {
+        self.net.change(self.slot, |connection| connection.held = hold);
+    }
+
     /// Ends the connection now, with a reset; what was written may be lost.
     pub fn abort(&mut self) {
         self.net.change(self.slot, |connection| connection.abort(CloseReason::Handler));
@@ -176,7 +202,10 @@ impl Conn<'_> {
     /// Calls `on_timer` once after `delay`, or never; replaces the time set before.
     pub fn set_timer(&mut self, delay: Option<Duration>) {
         let at = delay.map(|delay| self.net.now.after(Span::at_least(delay)));
-        self.net.change(self.slot, |connection| connection.timer = at);
+        self.net.change(self.slot, |connection| {
+            connection.timed = at.is_some();
+            connection.timer = at.unwrap_or(connection.timer);
+        });
     }
 
     /// All connections, this one included.
@@ -228,7 +257,7 @@ impl Net {
         let mut out = Vec::new();
         out.try_reserve_exact(2 * GROUP_BYTES)?;
         Ok(Net {
-            connections: Slots::with_capacity(limits.max_connections)?,
+            connections: Slots::with_capacity(limits.slots())?,
             marked: Vec::new(),
             timeouts: Timeouts::of(&limits),
             budget: Budget::new(limits.max_memory),
@@ -240,6 +269,9 @@ impl Net {
             now: Tick::from_millis(now_millis),
             stop: false,
             draining: false,
+            outbound: 0,
+            files: BTreeMap::new(),
+            discarded: Vec::new(),
             out,
             segments: Vec::new(),
             open: OpenSegment::default(),
@@ -302,7 +334,11 @@ impl Net {
         }
         let high_water = self.high_water();
         let Some(connection) = self.connections.get_mut(slot) else { return false };
-        if connection.phase != Phase::Open || self.out.try_reserve(more).is_err() {
+        if connection.phase == Phase::Open && connection.file {
+            self.wrote_behind_a_file(slot);
+            return false;
+        }
+        if !connection.takes_output() || self.out.try_reserve(more).is_err() {
             return false;
         }
         let start = self.out.len();
@@ -314,6 +350,14 @@ impl Net {
             full_at: if connection.full { 0 } else { start + to_high_water },
         };
         true
+    }
+
+    /// There is no place for the bytes, and an answer without them is no answer.
+    #[cold]
+    fn wrote_behind_a_file(&mut self, slot: u32) {
+        self.counters.bugs += 1;
+        log::error!("bug: the handler wrote while a file was being sent");
+        self.change(slot, |connection| connection.abort(CloseReason::Handler));
     }
 
     /// Ends the open segment, and accounts for it.
@@ -347,7 +391,7 @@ impl Net {
         let Some(&Segment { start, end, .. }) = self.segments.last() else { return false };
         let high_water = self.high_water();
         let Some(connection) = self.connections.get_mut(slot) else { return false };
-        if self.out.get(start..end) != Some(bytes) || connection.phase != Phase::Open {
+        if self.out.get(start..end) != Some(bytes) || !connection.takes_output() {
             return false;
         }
         connection.staged += bytes.len();
@@ -430,24 +474,31 @@ impl Net {
 
     /// Sends from the connection's own output.
     pub(crate) fn send_waiting<K: Kernel>(&mut self, kernel: &mut K, slot: u32) {
-        let now = self.now;
         let Some(connection) = self.connections.get_mut(slot) else { return };
-        if connection.output.is_empty() || connection.later {
+        if connection.later {
             return;
+        }
+        if connection.output.is_empty() {
+            return self.send_file(kernel, slot);
         }
         match kernel.send(&connection.fd, connection.output.as_slice()) {
             Ok(n) => {
-                self.change(slot, |connection| {
-                    connection.output.consume(n);
-                    connection.sent += n as u64;
-                    if n > 0 {
-                        connection.tries = 0;
-                        connection.last = now;
-                        connection.stalled_since = now;
-                    }
-                });
+                self.change(slot, |connection| connection.output.consume(n));
+                self.moved(slot, n);
             }
             Err(errno) => self.failed(slot, Call::Send, errno),
+        }
+    }
+
+    /// The kernel took `n` bytes that had waited.
+    fn moved(&mut self, slot: u32, n: usize) {
+        let now = self.now;
+        let Some(connection) = self.connections.get_mut(slot) else { return };
+        connection.sent += n as u64;
+        if n > 0 {
+            connection.tries = 0;
+            connection.last = now;
+            connection.stalled_since = now;
         }
     }
 
@@ -460,7 +511,7 @@ impl Net {
             if matches!(connection.phase, Phase::Broken | Phase::Gone) {
                 return;
             }
-            if connection.output.is_empty() {
+            if !connection.is_sending() {
                 connection.stalled_since = now;
             }
             if connection.output.push(bytes, spare).is_err() {
@@ -527,7 +578,7 @@ impl Net {
         // Once full, it is full until it has fallen to the low water mark, half of the high one.
         let mark = if connection.full { high_water / 2 } else { high_water };
         let held = connection.full && self.budget.allowance(connection.input.len()) == 0;
-        let over = connection.owes(mark) || held;
+        let over = connection.owes(mark) || held || connection.file;
         if over && high_water < self.limits.high_water {
             self.budget.squeeze();
         }

@@ -16,8 +16,9 @@
 //! 3. A message costs one recv, one send and its share of an epoll_wait, and no
 //!    memory: everything else is in the `#[cold]` paths.
 
-use crate::connection::{Connection, Phase};
-use crate::core::{Core, UNWATCHED};
+use crate::close_reason::CloseReason;
+use crate::connection::{Connection, Finish, OUTBOUND, Phase, UNWATCHED};
+use crate::core::Core;
 use crate::deadlines::{Alarm, Alarms, Deadlines, Span, Tick};
 use crate::error::Error;
 use crate::handler::ConnectionHandler;
@@ -181,6 +182,14 @@ impl<H: ConnectionHandler, K: Kernel> Reactor<H, K> {
             kernel::return_memory();
         }
         self.settle_listeners();
+        self.close_discarded();
+    }
+
+    /// Closes the files that nobody sends any more.
+    pub(crate) fn close_discarded(&mut self) {
+        while let Some(file) = self.net.discarded.pop() {
+            self.close(file);
+        }
     }
 
     fn settle_marked(&mut self) {
@@ -193,6 +202,7 @@ impl<H: ConnectionHandler, K: Kernel> Reactor<H, K> {
     /// Brings one connection's affairs in line with its state. It stays marked
     /// meanwhile, so that what happens here does not put it on the list again.
     fn reconcile(&mut self, slot: u32) {
+        self.begin_file(slot);
         let (now, draining, is_over) = (self.net.now, self.net.draining, self.net.is_over(slot));
         let Some(connection) = self.net.connections.get_mut(slot) else { return };
         if connection.phase == Phase::Open && connection.full != is_over {
@@ -201,9 +211,7 @@ impl<H: ConnectionHandler, K: Kernel> Reactor<H, K> {
             connection.rest_since = now;
         }
         connection.reoffer &= !connection.input.is_empty();
-        if connection.phase == Phase::Closing && connection.queued() == 0 {
-            self.finish(slot);
-        }
+        self.finish(slot);
         self.register(slot);
         let Some(connection) = self.net.connections.get_mut(slot) else { return };
         if connection.phase == Phase::Gone {
@@ -218,18 +226,39 @@ impl<H: ConnectionHandler, K: Kernel> Reactor<H, K> {
         connection.marked = false;
     }
 
-    /// Everything is sent: FIN. If the peer's has come already, that is all.
+    /// Sends from a file for which no event has been asked yet.
+    fn begin_file(&mut self, slot: u32) {
+        let Some(connection) = self.net.connections.get(slot) else { return };
+        if connection.file && connection.registered & kernel::OUT as u8 == 0 {
+            self.net.send_file(&mut self.kernel, slot);
+        }
+    }
+
+    /// If everything is sent that the handler has ended: FIN. If the peer's has come
+    /// already, that is all.
     fn finish(&mut self, slot: u32) {
         let now = self.net.now;
         let Some(connection) = self.net.connections.get_mut(slot) else { return };
-        if connection.eof {
+        let is_closing = connection.phase == Phase::Closing;
+        let is_finishing = connection.phase == Phase::Open && connection.finish != Finish::No;
+        if !(is_closing || is_finishing) || !connection.is_flushed() {
+            return;
+        }
+        if connection.eof && is_closing {
             return connection.gone(connection.why);
         }
-        connection.phase = Phase::Lingering;
-        connection.read_at_end = 0;
-        connection.last = now;
-        connection.stalled_since = now;
-        if let Err(errno) = self.kernel.shutdown(&connection.fd) {
+        if connection.eof_told && is_finishing {
+            return connection.gone(CloseReason::PeerClosed);
+        }
+        let has_fin = connection.finish == Finish::Sent;
+        connection.finish = Finish::Sent;
+        if is_closing {
+            connection.phase = Phase::Lingering;
+            connection.read_at_end = 0;
+            connection.last = now;
+            connection.stalled_since = now;
+        }
+        if !has_fin && let Err(errno) = self.kernel.shutdown(&connection.fd) {
             self.net.failed(slot, Call::Shutdown, errno);
         }
     }
@@ -258,19 +287,24 @@ impl<H: ConnectionHandler, K: Kernel> Reactor<H, K> {
         self.net.counters.count_close(connection.why);
         self.net.counters.received += connection.received;
         self.net.counters.sent += connection.sent;
-        let Connection { fd, peer, why, reset, .. } = connection;
+        self.net.discard_file(slot);
+        let Connection { fd, peer, listener, why, reset, .. } = connection;
+        let is_outbound = listener == OUTBOUND;
         if reset {
             // If it fails the peer may take a cut answer for a whole one; nothing to be done.
             let _ = self.kernel.setsockopt(&fd, SocketOption::ResetOnClose);
         }
         self.close(fd);
-        if self.net.limits.max_per_address > 0 {
+        if is_outbound {
+            self.net.outbound -= 1;
+        } else if self.net.limits.max_per_address > 0 {
             self.crowd.leave(peer);
         }
         if self.net.draining {
             self.alarms.ring_by(Alarm::CloseListeners, self.net.now.after(Span::millis(1)));
         }
         let session = self.sessions.get_mut(slot as usize).and_then(Option::take);
+        let session = session.or_else(|| is_outbound.then(H::Session::default));
         if let Some(session) = session {
             self.resume_listeners(); // there is room again
             self.handler.on_close(&mut self.net, id, session, why);

@@ -140,14 +140,15 @@ fn fit_limits<K: Kernel>(
             return Ok(());
         }
     };
-    let needed = u64::from(limits.max_connections) + listeners as u64 + SPARE_DESCRIPTORS;
+    let others = u64::from(limits.max_outbound) + listeners as u64 + SPARE_DESCRIPTORS;
+    let needed = u64::from(limits.max_connections) + others;
     if raise && soft < needed && soft < hard {
         match kernel.prlimit(Some(needed.min(hard))) {
             Ok((raised, _)) => soft = raised,
             Err(errno) => warnings.push(format!("{}; it stays as it is", failed(errno))),
         }
     }
-    let room = soft.saturating_sub(listeners as u64 + SPARE_DESCRIPTORS);
+    let room = soft.saturating_sub(others);
     if room == 0 {
         let object = format!("RLIMIT_NOFILE {soft}, too few for one connection");
         return Err(Error::new(Call::DescriptorLimit, object, Errno::EMFILE));
@@ -217,6 +218,8 @@ impl<H: ConnectionHandler, K: Kernel> Server<H, K> {
     pub fn states(&self) -> impl Iterator<Item = (i32, &'static str)> {
         self.reactor.net.connections.iter().map(|(_, connection)| {
             let state = match connection.phase {
+                Phase::Connecting => "connecting",
+                Phase::Open if connection.file => "sending a file",
                 Phase::Open if connection.later => "later",
                 Phase::Open if connection.paused => "paused",
                 Phase::Open if connection.full => "full",
@@ -286,8 +289,8 @@ impl<H: ConnectionHandler, K: Kernel> Reactor<H, K> {
         };
         let net =
             Net::new(limits.clone(), kernel.clock_gettime(Clock::Monotonic)).map_err(memory)?;
-        let deadlines = Deadlines::with_capacity(limits.max_connections).map_err(memory)?;
-        let sessions = room_for(limits.max_connections as usize).map_err(memory)?;
+        let deadlines = Deadlines::with_capacity(limits.slots()).map_err(memory)?;
+        let sessions = room_for(limits.slots() as usize).map_err(memory)?;
         let mut input = room_for(INPUT_BYTES).map_err(memory)?;
         input.resize(INPUT_BYTES, 0);
         let mut events = room_for(BATCH).map_err(memory)?;
@@ -356,8 +359,10 @@ impl<H: ConnectionHandler, K: Kernel> Drop for Reactor<H, K> {
                     let _ = self.kernel.setsockopt(&connection.fd, SocketOption::ResetOnClose);
                 }
                 let _ = self.kernel.close(connection.fd);
+                self.net.discard_file(slot);
             }
         }
+        self.close_discarded();
         self.core.close(&mut self.kernel);
     }
 }

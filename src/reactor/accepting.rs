@@ -2,8 +2,8 @@
 
 use super::Reactor;
 use crate::close_reason::CloseReason;
-use crate::connection::Connection;
-use crate::core::{LISTENERS, UNWATCHED};
+use crate::connection::{Connection, Phase, UNWATCHED};
+use crate::core::LISTENERS;
 use crate::deadlines::Alarm;
 use crate::error::Error;
 use crate::handler::ConnectionHandler;
@@ -97,7 +97,8 @@ impl<H: ConnectionHandler, K: Kernel> Reactor<H, K> {
 
     /// Whether there is no slot for another client.
     pub(super) fn is_full(&self) -> bool {
-        self.net.connections.len() >= self.net.limits.max_connections as usize
+        let accepted = self.net.connections.len() - self.net.outbound as usize;
+        accepted >= self.net.limits.max_connections as usize
     }
 
     /// Makes a connection of an accepted descriptor.
@@ -108,9 +109,6 @@ impl<H: ConnectionHandler, K: Kernel> Reactor<H, K> {
         }
         let connection = Connection::new(fd, peer, listener as u8, self.net.now);
         let id = self.net.connections.insert(connection);
-        while self.sessions.len() <= id.slot as usize {
-            self.sessions.push(None);
-        }
         let Some(connection) = self.net.connections.get(id.slot) else { return };
         let (fd, data) = (&connection.fd, id.to_u64());
         if let Err(errno) = self.core.watch(&mut self.kernel, EpollOp::Add, fd, kernel::IN, data) {
@@ -120,11 +118,44 @@ impl<H: ConnectionHandler, K: Kernel> Reactor<H, K> {
         if let Some(listener) = self.listeners.get_mut(listener) {
             listener.accepted();
         }
-        if let Some(session) = self.sessions.get_mut(id.slot as usize) {
+        self.open_session(id.slot);
+        self.net.mark(id.slot); // its first deadline, and a full house, are settled
+    }
+
+    /// A connection stands: the handler gets to know it.
+    pub(super) fn open_session(&mut self, slot: u32) {
+        while self.sessions.len() <= slot as usize {
+            self.sessions.push(None);
+        }
+        if let Some(session) = self.sessions.get_mut(slot as usize) {
             *session = Some(H::Session::default());
         }
-        self.call(id.slot, |handler, conn, session| handler.on_open(conn, session));
-        self.net.mark(id.slot); // its first deadline, and a full house, are settled
+        self.call(slot, |handler, conn, session| handler.on_open(conn, session));
+    }
+
+    /// An event of a connection that we begin: it stands, or it came to nothing.
+    #[cold]
+    pub(super) fn connected(&mut self, slot: u32) {
+        let now = self.net.now;
+        let Some(connection) = self.net.connections.get(slot) else { return };
+        let call = Call::ConnectResult;
+        let errno = match self.kernel.getsockopt_error(&connection.fd) {
+            Ok(None) => {
+                self.net.change(slot, |connection| {
+                    (connection.phase, connection.timed) = (Phase::Open, false);
+                    connection.last = now;
+                });
+                log::debug!("opened {}", ConnId(self.net.connections.id(slot)));
+                return self.open_session(slot);
+            }
+            Ok(Some(errno)) => errno,
+            Err(errno) if reaction(call, errno) == Reaction::Bug => {
+                return self.net.failed(slot, call, errno);
+            }
+            Err(errno) => errno,
+        };
+        let why = CloseReason::Network { call: Call::Connect, errno };
+        self.net.change(slot, |connection| connection.gone(why));
     }
 
     /// A client that never becomes a connection.

@@ -83,6 +83,9 @@ impl<H: ConnectionHandler, K: Kernel> Reactor<H, K> {
     #[cold]
     pub(super) fn serve_busy(&mut self, slot: u32, mask: u32) {
         let Some(connection) = self.net.connections.get(slot) else { return };
+        if connection.phase == Phase::Connecting {
+            return self.connected(slot);
+        }
         let hangup = mask & (kernel::ERR | kernel::HUP) != 0;
         if mask & kernel::IN != 0 || hangup {
             let allowance = self.net.budget.allowance(connection.input.len());
@@ -92,7 +95,7 @@ impl<H: ConnectionHandler, K: Kernel> Reactor<H, K> {
                 Phase::Open if allowance == 0 && !hangup => self.net.hold_back(slot),
                 Phase::Open => self.read(slot, allowance.max(SMALL_READ), hangup),
                 Phase::Closing | Phase::Lingering => self.discard(slot, hangup),
-                Phase::Broken | Phase::Gone => {}
+                Phase::Connecting | Phase::Broken | Phase::Gone => {}
             }
         }
         if mask & kernel::OUT != 0 {

@@ -13,8 +13,11 @@ use crate::core::{EVENTFD, LISTENERS, SIGNALFD, TIMERFD};
 use crate::deadlines::{Alarm, Span, Tick};
 use crate::error::Error;
 use crate::handler::ConnectionHandler;
-use crate::kernel::{Kernel, Signal};
+use crate::kernel::{Errno, Kernel, Signal};
 use crate::reaction::{Call, Reaction, attempt};
+
+/// Why a connection that we began ends that is not established in time.
+const TOO_SLOW: CloseReason = CloseReason::Network { call: Call::Connect, errno: Errno::ETIMEDOUT };
 
 impl<H: ConnectionHandler, K: Kernel> Reactor<H, K> {
     /// Serves the core descriptors that were ready, after the connections: those who
@@ -134,8 +137,8 @@ impl<H: ConnectionHandler, K: Kernel> Reactor<H, K> {
     fn look_at(&mut self, slot: u32, now: Tick) {
         let Some(connection) = self.net.connections.get_mut(slot) else { return };
         let come = |at: Option<Tick>| at.is_some_and(|at| !now.before(at));
-        if come(connection.timer) {
-            connection.timer = None;
+        if connection.phase == Phase::Open && come(connection.timer()) {
+            connection.timed = false;
             self.call(slot, |handler, conn, session| handler.on_timer(conn, session));
         }
         let timeouts = &self.net.timeouts;
@@ -148,6 +151,7 @@ impl<H: ConnectionHandler, K: Kernel> Reactor<H, K> {
             self.net.close_slot(slot, CloseReason::MessageTooSlow);
         } else if come(connection.deadline(timeouts)) {
             self.net.change(slot, |connection| match connection.phase {
+                Phase::Connecting => connection.gone(TOO_SLOW),
                 Phase::Open => connection.close(CloseReason::Idle),
                 Phase::Closing => connection.abort(CloseReason::Idle),
                 _ => connection.gone(connection.why),

@@ -1,0 +1,110 @@
+//! Output that is a part of a file: it goes from the page cache to the socket, and
+//! user memory never sees it.
+//!
+//! The file comes behind the bytes that wait, and nothing comes behind the file until
+//! all of it is sent: meanwhile the connection counts as full. Its descriptor belongs to
+//! `Net` from the moment it is handed over, and is closed in any case.
+
+use super::{Conn, Net};
+use crate::close_reason::CloseReason;
+use crate::kernel::{Errno, Fd, Kernel};
+use crate::reaction::{Call, Reaction, reaction};
+
+/// What is sent at once: the disk may be slow, and everybody waits for it.
+const CHUNK: u64 = 1 << 20;
+/// What is read at once from a file that sendfile does not take.
+const READ_CHUNK: u64 = 64 << 10;
+
+/// What is left to send of a file.
+#[derive(Debug)]
+pub(crate) struct FilePart {
+    fd: Fd,
+    offset: u64,
+    left: u64,
+}
+
+impl Conn<'_> {
+    /// Sends `length` bytes of an open file, from `offset` on, behind what was written.
+    /// sendfile(2)
+    ///
+    /// From now on the connection [is full](Conn::is_full), until the kernel has taken
+    /// them all: then `on_drain` says so. To write meanwhile is a bug of the handler,
+    /// which ends the connection. The file is closed when it is sent, or cannot be; if it
+    /// turns out to be shorter than that, the connection is reset.
+    pub fn write_file(&mut self, file: Fd, offset: u64, length: u64) {
+        let Conn { net, slot } = self;
+        net.close_segment();
+        let takes = net.connections.get(*slot).is_some_and(|c| c.takes_output());
+        if !takes || length == 0 {
+            return net.discarded.push(file);
+        }
+        net.files.insert(*slot, FilePart { fd: file, offset, left: length });
+        net.change(*slot, |connection| (connection.file, connection.full) = (true, true));
+    }
+}
+
+impl Net {
+    /// Sends from the file of a connection that has nothing else to send.
+    pub(crate) fn send_file<K: Kernel>(&mut self, kernel: &mut K, slot: u32) {
+        let Some(connection) = self.connections.get(slot) else { return };
+        if !connection.file || connection.queued() > 0 || connection.later {
+            return;
+        }
+        let Some(FilePart { fd, offset, left }) = self.files.get(&slot) else { return };
+        let count = CHUNK.min(*left) as usize;
+        match kernel.sendfile(&connection.fd, fd, *offset, count) {
+            Ok(0) => self.file_failed(slot, Call::SendFile, Errno::ENODATA), // it has shrunk
+            Ok(n) => {
+                self.moved(slot, n);
+                self.advance_file(slot, n);
+            }
+            Err(errno) if reaction(Call::SendFile, errno) == Reaction::Degrade => {
+                self.read_file(kernel, slot);
+            }
+            Err(errno) => self.failed(slot, Call::SendFile, errno),
+        }
+    }
+
+    /// Some file systems do not let their files be sent: then they are read.
+    #[cold]
+    fn read_file<K: Kernel>(&mut self, kernel: &mut K, slot: u32) {
+        let Some(FilePart { fd, offset, left }) = self.files.get(&slot) else { return };
+        let most = READ_CHUNK.min(*left).min(self.limits.max_output as u64).max(1);
+        let mut bytes = std::mem::take(&mut self.out);
+        bytes.resize(most as usize, 0);
+        match kernel.pread64(fd, &mut bytes, *offset) {
+            Ok(0) => self.file_failed(slot, Call::ReadFile, Errno::ENODATA),
+            Ok(n) => {
+                self.keep_output(slot, bytes.get(..n).unwrap_or_default());
+                self.advance_file(slot, n);
+            }
+            Err(errno) if reaction(Call::ReadFile, errno) == Reaction::Retry => {}
+            Err(errno) => self.file_failed(slot, Call::ReadFile, errno),
+        }
+        bytes.clear();
+        self.out = bytes;
+    }
+
+    /// `n` bytes of the file are done with.
+    fn advance_file(&mut self, slot: u32, n: usize) {
+        let Some(part) = self.files.get_mut(&slot) else { return };
+        part.offset += n as u64;
+        part.left = part.left.saturating_sub(n as u64);
+        if part.left == 0 {
+            self.discard_file(slot);
+            self.change(slot, |connection| connection.file = false);
+        }
+    }
+
+    /// The rest of the file is not to be had: the answer cannot become whole.
+    fn file_failed(&mut self, slot: u32, call: Call, errno: Errno) {
+        self.change(slot, |connection| connection.abort(CloseReason::Server { call, errno }));
+    }
+
+    /// Lets go of the file of a connection, if it has one.
+    pub(crate) fn discard_file(&mut self, slot: u32) {
+        if let Some(part) = self.files.remove(&slot) {
+            self.discarded.push(part.fd);
+        }
+    }
+}
