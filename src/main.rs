@@ -42,27 +42,27 @@ fn main() -> ExitCode {
     ExitCode::from(status)
 }
 
-/// Chooses the handler; a kernel and the rest follow.
+/// Chooses the kernel. What is not narrated has no trace of the narrator in its type.
 fn serve(options: &Options) -> u8 {
     log::set_max_level(options.log_level);
-    match options.handler {
-        Handler::Greet { framing, max_line } => {
-            on_kernel(options, Greet::new(framing, max_line), |_| true)
-        }
-        Handler::Once { framing, max_line } => {
-            on_kernel(options, Once::new(framing, max_line, print_message), Once::done)
-        }
-        Handler::Echo => on_kernel(options, Echo, |_| true),
+    if options.narrate {
+        let tell = |line: &str| output::stderr_line(format_args!("{line}"));
+        serve_on(options, Narrated::new(Linux, tell))
+    } else {
+        serve_on(options, Linux)
     }
 }
 
-/// Chooses the kernel. What is not narrated has no trace of the narrator in its type.
-fn on_kernel<H: ConnectionHandler>(options: &Options, handler: H, done: fn(&H) -> bool) -> u8 {
-    if options.narrate {
-        let kernel = Narrated::new(Linux, |line| output::stderr_line(format_args!("{line}")));
-        run(options, handler, kernel, done)
-    } else {
-        run(options, handler, Linux, done)
+/// Chooses the handler.
+fn serve_on<K: Kernel>(options: &Options, kernel: K) -> u8 {
+    match options.handler {
+        Handler::Greet { framing, max_line } => {
+            run(options, Greet::new(framing, max_line), kernel, |_| true)
+        }
+        Handler::Once { framing, max_line } => {
+            run(options, Once::new(framing, max_line, print_message), kernel, Once::done)
+        }
+        Handler::Echo => run(options, Echo, kernel, |_| true),
     }
 }
 
