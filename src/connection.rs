@@ -102,6 +102,9 @@ pub(crate) struct Connection {
     pub(crate) drained: bool,
     /// It is in the list of those to be settled.
     pub(crate) marked: bool,
+    /// Nothing is going on but the next message: [`Connection::is_quiet`], as of the last
+    /// time it was settled, and not marked since.
+    pub(crate) quiet: bool,
     /// Its close is to be a reset.
     pub(crate) reset: bool,
     /// A stop does not end it by itself.
@@ -153,6 +156,7 @@ impl Connection {
             reoffer: false,
             drained: false,
             marked: false,
+            quiet: false,
             reset: false,
             held: false,
             finish: Finish::No,
@@ -191,7 +195,6 @@ impl Connection {
             && self.input.is_empty()
             && self.output.is_empty()
             && !self.paused
-            && !self.marked
             && self.tries == 0
     }
 

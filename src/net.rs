@@ -75,26 +75,26 @@ pub struct Net {
     out: Vec<u8>,
     segments: Vec<Segment>,
     open: OpenSegment,
+    /// `out` may grow to here without looking further: its capacity, the budget.
+    limit: usize,
+    /// From here on a connection is full: what is configured, or its share of the budget.
+    high_water: usize,
 }
 
-/// The segment at the end of `out` that is still being written. Where it must end and
-/// where its connection becomes full are computed once, so that a write compares and
-/// copies, and does nothing else.
+/// The segment at the end of `out` that is still being written. Where its connection
+/// becomes full is computed once, so that a write compares and copies, and does nothing
+/// else.
 #[derive(Debug)]
 struct OpenSegment {
     slot: u32,
     start: usize,
-    /// `out` may grow to here: its capacity, the budget.
-    limit: usize,
     /// From here on the connection is full.
     full_at: usize,
 }
 
-impl Default for OpenSegment {
+impl OpenSegment {
     /// Nobody's.
-    fn default() -> OpenSegment {
-        OpenSegment { slot: u32::MAX, start: usize::MAX, limit: 0, full_at: 0 }
-    }
+    const NONE: OpenSegment = OpenSegment { slot: u32::MAX, start: usize::MAX, full_at: 0 };
 }
 
 /// These bytes of `out` go to `slot`.
@@ -256,7 +256,7 @@ impl Net {
         let now_millis = now_nanos / 1_000_000;
         let mut out = Vec::new();
         out.try_reserve_exact(2 * GROUP_BYTES)?;
-        Ok(Net {
+        let mut net = Net {
             connections: Slots::with_capacity(limits.slots())?,
             marked: Vec::new(),
             timeouts: Timeouts::of(&limits),
@@ -274,8 +274,19 @@ impl Net {
             discarded: Vec::new(),
             out,
             segments: Vec::new(),
-            open: OpenSegment::default(),
-        })
+            open: OpenSegment::NONE,
+            limit: 0,
+            high_water: 0,
+        };
+        net.measure();
+        Ok(net)
+    }
+
+    /// Computes what is looked at often and changes seldom: whenever the budget, or the
+    /// capacity of `out`, may have changed.
+    fn measure(&mut self) {
+        self.limit = self.out.capacity().min(self.budget.left());
+        self.high_water = self.limits.high_water.min(self.budget.share());
     }
 
     pub(crate) fn begin_turn(&mut self, nanos: u64) {
@@ -288,7 +299,7 @@ impl Net {
         if let Some(connection) = self.connections.get_mut(slot)
             && !connection.marked
         {
-            connection.marked = true;
+            (connection.marked, connection.quiet) = (true, false);
             self.marked.push(slot);
         }
     }
@@ -305,6 +316,7 @@ impl Net {
         let result = change(connection);
         self.budget.take(connection.footprint());
         self.budget.give_back(before);
+        self.measure();
         self.mark(slot);
         Some(result)
     }
@@ -316,12 +328,20 @@ impl Net {
     /// Appends `bytes` to the shared output for `slot`; `false` if it takes none any more.
     #[inline]
     fn stage(&mut self, slot: u32, bytes: &[u8]) -> bool {
-        let fits = self.open.slot == slot && self.out.len() + bytes.len() <= self.open.limit;
+        let fits = self.open.slot == slot && self.out.len() + bytes.len() <= self.limit;
         if !fits && !self.open_segment(slot, bytes.len()) {
             return false;
         }
         self.out.extend_from_slice(bytes);
         true
+    }
+
+    /// Begins a segment for a connection that is quiet, and so owes nothing.
+    #[inline]
+    pub(crate) fn open_fresh(&mut self, slot: u32) {
+        self.close_segment();
+        let start = self.out.len();
+        self.open = OpenSegment { slot, start, full_at: start + self.high_water.max(1) };
     }
 
     /// Begins a segment for `slot` with room for `more` bytes at least; `false` if the
@@ -332,7 +352,7 @@ impl Net {
         if staged > self.budget.left() && !self.make_room(staged) {
             self.change(slot, |connection| connection.abort(CloseReason::MemoryBudget));
         }
-        let high_water = self.high_water();
+        let high_water = self.high_water;
         let Some(connection) = self.connections.get_mut(slot) else { return false };
         if connection.phase == Phase::Open && connection.file {
             self.wrote_behind_a_file(slot);
@@ -343,12 +363,9 @@ impl Net {
         }
         let start = self.out.len();
         let to_high_water = high_water.saturating_sub(connection.queued()).max(1);
-        self.open = OpenSegment {
-            slot,
-            start,
-            limit: self.out.capacity().min(self.budget.left()),
-            full_at: if connection.full { 0 } else { start + to_high_water },
-        };
+        let full_at = if connection.full { 0 } else { start + to_high_water };
+        self.open = OpenSegment { slot, start, full_at };
+        self.measure();
         true
     }
 
@@ -361,12 +378,15 @@ impl Net {
     }
 
     /// Ends the open segment, and accounts for it.
+    #[inline]
     fn close_segment(&mut self) {
-        let OpenSegment { slot, start, full_at, .. } = std::mem::take(&mut self.open);
+        let OpenSegment { slot, start, full_at } = self.open;
+        self.open.slot = OpenSegment::NONE.slot;
         let end = self.out.len();
-        if end > start
-            && let Some(connection) = self.connections.get_mut(slot)
-        {
+        if slot == OpenSegment::NONE.slot || end == start {
+            return;
+        }
+        if let Some(connection) = self.connections.get_mut(slot) {
             connection.staged += end - start;
             self.segments.push(Segment { slot, start, end });
             if end >= full_at {
@@ -389,7 +409,7 @@ impl Net {
     fn stage_again(&mut self, slot: u32, bytes: &[u8]) -> bool {
         self.close_segment();
         let Some(&Segment { start, end, .. }) = self.segments.last() else { return false };
-        let high_water = self.high_water();
+        let high_water = self.high_water;
         let Some(connection) = self.connections.get_mut(slot) else { return false };
         if self.out.get(start..end) != Some(bytes) || !connection.takes_output() {
             return false;
@@ -445,6 +465,7 @@ impl Net {
         out.shrink_to(KEEP_BYTES);
         segments.clear();
         (self.out, self.segments) = (out, segments);
+        self.measure();
     }
 
     /// Sends a segment, or keeps what the kernel does not take.
@@ -565,15 +586,9 @@ impl Net {
 
     // ---- the memory budget ------------------------------------------------------
 
-    /// From here on a connection is full.
-    #[inline]
-    pub(crate) fn high_water(&self) -> usize {
-        self.limits.high_water.min(self.budget.share())
-    }
-
     /// Whether a connection owes so much, or memory is so short, that it must not be read.
     pub(crate) fn is_over(&mut self, slot: u32) -> bool {
-        let high_water = self.high_water();
+        let high_water = self.high_water;
         let Some(connection) = self.connections.get(slot) else { return false };
         // Once full, it is full until it has fallen to the low water mark, half of the high one.
         let mark = if connection.full { high_water / 2 } else { high_water };

@@ -154,13 +154,14 @@ impl<H: ConnectionHandler, K: Kernel> Reactor<H, K> {
         let is_tight = self.net.budget.is_tight();
         let now = self.net.now;
         let Some(connection) = self.net.connections.find(id) else { return }; // a stale event
-        if mask != kernel::IN || !connection.is_quiet() || is_tight {
+        if mask != kernel::IN || !connection.quiet || connection.staged > 0 || is_tight {
             return self.serve_busy(id.slot, mask);
         }
         match self.kernel.recv(&connection.fd, &mut self.input) {
             Ok(n) if n > 0 => {
                 connection.received += n as u64;
                 connection.last = now;
+                self.net.open_fresh(id.slot);
                 self.offer_fresh(id.slot, n);
             }
             received => self.received(id.slot, received, false),
@@ -224,6 +225,7 @@ impl<H: ConnectionHandler, K: Kernel> Reactor<H, K> {
             self.work.push(slot);
         }
         connection.marked = false;
+        connection.quiet = connection.is_quiet();
     }
 
     /// Sends from a file for which no event has been asked yet.
