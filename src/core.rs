@@ -90,11 +90,11 @@ impl Core {
             changed = change(EpollOp::Modify, Call::EpollModify, told);
         }
         if changed.is_err_and(|(call, errno)| reaction(call, errno) == Reaction::Retry) {
-            *told = UNWATCHED;
             changed = change(EpollOp::Add, Call::EpollAddConnection, told);
         }
         let Err((call, errno)) = changed else { return Ok(()) };
-        if *told != UNWATCHED && reaction(call, errno) == Reaction::Later {
+        let lasts = matches!(reaction(call, errno), Reaction::Later | Reaction::Pause);
+        if *told != UNWATCHED && lasts {
             if let Err(errno) = self.watch(kernel, EpollOp::Remove, fd, 0, data)
                 && reaction(Call::EpollRemove, errno) != Reaction::Ignore
             {

@@ -264,3 +264,17 @@ fn a_call_after_the_end() {
     world.end();
     assert_eq!(handle.call(|_, _| {}), Err(CallError::Stopped));
 }
+
+/// When a descriptor could be neither changed nor added, it was taken to be unwatched,
+/// which was epoll's word only; and was then reported for ever.
+#[test]
+fn a_listener_that_epoll_denies_to_know() {
+    let limits = Limits { max_connections: 1, ..Limits::default() };
+    let mut world = World::new(Echo, limits);
+    let changes = world.sim.count(Method::EpollCtl) + 1;
+    world.sim.fail(At::Of(Method::EpollCtl, changes), Errno::ENOENT, Times::Once);
+    world.sim.fail(At::Of(Method::EpollCtl, changes + 1), Errno::ENOMEM, Times::Once);
+    let [mut served, _waiting] = [world.client(), world.client()];
+    assert_eq!(world.ask(&mut served, b"hello"), b"hello");
+    world.stop();
+}

@@ -382,9 +382,10 @@ impl Kernel for Simulated {
     }
 
     fn epoll_ctl(&mut self, epoll: &Fd, op: EpollOp, fd: &Fd, event: Event) -> Result<()> {
-        // To forget a descriptor takes no memory.
+        // To forget a descriptor takes no memory, and one that is watched is known.
+        use Errno::{EBADF, ENOENT, ENOMEM, ENOSPC};
         let cannot =
-            |errno| op == EpollOp::Remove && matches!(errno, Errno::ENOMEM | Errno::ENOSPC);
+            |errno| op == EpollOp::Remove && matches!(errno, ENOMEM | ENOSPC | ENOENT | EBADF);
         self.traced(Method::EpollCtl, fd.number(), |world, fault| match fault {
             Some(errno) if !cannot(errno) => Err(errno),
             _ => world.epoll_ctl(epoll, op, fd, event),
