@@ -388,6 +388,12 @@ fn memory_holds(handler: &str, count: usize, limit: u64) {
     let slack = 4 << 20;
     assert!(most < limit + slack, "{most} bytes, limit {limit}");
     assert!(most > limit / 4, "{most} bytes: the clients did not even come near {limit}");
+    let parked = server.parked_bytes();
+    let each = parked / count as u64;
+    println!(
+        "{handler}: {count} clients that do not read: {most} bytes in the server, {each} each in the kernel"
+    );
+    assert!((1..300_000).contains(&each), "the kernel parks {each} bytes for each");
     drop((quiet, hogs));
     until("every descriptor to be closed", || server.descriptors() == baseline);
     server.settle();

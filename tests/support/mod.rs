@@ -324,6 +324,17 @@ impl Server {
         status_field(&self.proc("status"), "RssAnon") * 1024
     }
 
+    /// Bytes that the kernel holds for its TCP connections: received and not yet read, written
+    /// and not yet acknowledged, with what it needs to manage them. ss(8), skmem
+    pub fn parked_bytes(&self) -> u64 {
+        let port = self.addresses[0].rsplit_once(':').unwrap().1;
+        let filter = ["-Htmn", "state", "established", "sport", "=", &format!(":{port}")];
+        let told = Command::new("ss").args(filter).output().expect("ss is there: make deps");
+        let told = String::from_utf8(told.stdout).unwrap();
+        let fields = told.split([',', '(']).filter_map(|field| field.strip_prefix(['r', 'w']));
+        fields.filter_map(|number| number.parse::<u64>().ok()).sum()
+    }
+
     pub fn threads(&self) -> u64 {
         status_field(&self.proc("status"), "Threads")
     }
