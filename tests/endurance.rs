@@ -385,20 +385,21 @@ fn memory_holds(handler: &str, count: usize, limit: u64) {
     server.settle();
     look(&server);
     let most = most.into_inner() as u64;
-    let slack = 4 << 20;
+    let slack = (4 << 20) + limit / 8; // tables, and what the allocator loses between blocks
     assert!(most < limit + slack, "{most} bytes, limit {limit}");
     assert!(most > limit / 4, "{most} bytes: the clients did not even come near {limit}");
     let parked = server.parked_bytes();
     let each = parked / count as u64;
     println!(
-        "{handler}: {count} clients that do not read: {most} bytes in the server, {each} each in the kernel"
+        "{handler}: {count} clients that do not read: {most} bytes here, {each} each in the kernel"
     );
-    assert!((1..300_000).contains(&each), "the kernel parks {each} bytes for each");
+    // Where nothing bounds it (TCP_NOTSENT_LOWAT does), it is megabytes.
+    assert!((1..1 << 20).contains(&each), "the kernel parks {each} bytes for each");
     drop((quiet, hogs));
     until("every descriptor to be closed", || server.descriptors() == baseline);
     server.settle();
     let left = server.anonymous_bytes().saturating_sub(before);
-    assert!(left < limit / 8 + slack, "of {most} bytes {left} stay when all have left");
+    assert!(left < slack, "of {most} bytes {left} stay when all have left");
 }
 
 #[test] // --max-memory holds against an echo to those who do not read
