@@ -1,7 +1,10 @@
 //! A server in a simulated world, for the tests that need one.
 #![allow(dead_code, unreachable_pub)] // each test program uses its own part of it
 
+pub mod dice;
 pub mod journal;
+pub mod parts;
+pub mod play;
 pub mod stage;
 pub mod sweep;
 

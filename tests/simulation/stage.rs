@@ -3,85 +3,12 @@
 
 use super::World;
 use super::journal::{Journal, errnos};
-use std::collections::BTreeSet;
+use super::parts::{Chorus, Ending, Part, Watched};
 use std::path::Path;
 use std::time::Duration;
 use threadbare::kernel::sim::{Client, Method, Short, Simulated, Times};
 use threadbare::reaction::Reaction;
-use threadbare::{
-    CloseReason, Conn, ConnId, ConnectionHandler, Errno, Error, Limits, Net, Peer, Signal,
-};
-
-/// A line that begins with `*` is answered so often.
-const ECHOES: usize = 8;
-
-/// Answers each line with itself, in a way that its first byte chooses.
-#[derive(Default)]
-pub struct Chorus {
-    pub opened: u64,
-    pub closed: Vec<CloseReason>,
-    /// Calls from a handle that were made.
-    pub jobs: u64,
-    /// All lines that came.
-    heard: BTreeSet<Vec<u8>>,
-}
-
-impl ConnectionHandler for Chorus {
-    /// A line that is answered later.
-    type Session = Vec<u8>;
-
-    fn on_open(&mut self, _: &mut Conn<'_>, _: &mut Vec<u8>) {
-        self.opened += 1;
-    }
-
-    fn on_data(&mut self, conn: &mut Conn<'_>, later: &mut Vec<u8>, input: &[u8]) -> usize {
-        let mut consumed = 0;
-        for line in input.split_inclusive(|&byte| byte == b'\n') {
-            if conn.is_full() || !line.ends_with(b"\n") || !later.is_empty() {
-                break;
-            }
-            consumed += line.len();
-            self.heard.insert(line.to_vec());
-            match line[0] {
-                b'*' => (0..ECHOES).for_each(|_| conn.write(line)),
-                b'!' => broadcast(conn.net(), line),
-                b'z' => {
-                    later.extend(line);
-                    conn.pause();
-                    conn.set_timer(Some(Duration::from_secs(1)));
-                }
-                b'x' => {
-                    conn.write(line);
-                    conn.close();
-                    break;
-                }
-                b'a' => {
-                    conn.abort();
-                    break;
-                }
-                _ => conn.write(line),
-            }
-        }
-        consumed
-    }
-
-    fn on_timer(&mut self, conn: &mut Conn<'_>, later: &mut Vec<u8>) {
-        conn.write(&std::mem::take(later));
-        conn.resume();
-    }
-
-    fn on_eof(&mut self, conn: &mut Conn<'_>, _: &mut Vec<u8>, rest: &[u8]) {
-        if !rest.is_empty() {
-            conn.write(rest);
-            conn.write(b"\n");
-        }
-        conn.close();
-    }
-
-    fn on_close(&mut self, _: &mut Net, _: ConnId, _: Vec<u8>, why: CloseReason) {
-        self.closed.push(why);
-    }
-}
+use threadbare::{ConnId, Errno, Error, Limits, Net, Peer, Signal};
 
 pub fn broadcast(net: &mut Net, line: &[u8]) {
     let all: Vec<ConnId> = net.ids().collect();
@@ -93,6 +20,7 @@ pub fn broadcast(net: &mut Net, line: &[u8]) {
 /// A client and the accounts it keeps.
 pub struct Talker {
     client: Option<Client>,
+    peer: Option<Peer>,
     /// Said, and not yet taken by its kernel.
     unsent: Vec<u8>,
     sent: Vec<u8>,
@@ -106,7 +34,14 @@ pub struct Talker {
     pub left: bool,
     eof: bool,
     reset: bool,
+    /// When it had last received all there was.
+    caught_up: u64,
+    /// It once left something unread for longer than a server lingers.
+    dawdled: bool,
 }
+
+/// As long as a server that is done waits for a client that neither talks nor hears.
+const PATIENCE: Duration = Duration::from_secs(2);
 
 impl Talker {
     /// Sends what waits; how much its kernel took.
@@ -123,34 +58,17 @@ impl Talker {
     }
 
     /// Receives; how much.
-    fn hear(&mut self, most: usize) -> usize {
+    fn hear(&mut self, most: usize, now: u64) -> usize {
         let Some(client) = &mut self.client else { return 0 };
         let heard = client.recv_at_most(most);
+        self.dawdled |= u128::from(now - self.caught_up) > PATIENCE.as_nanos();
+        if heard.len() < most {
+            self.caught_up = now;
+        }
         self.eof = client.saw_eof();
         self.reset = client.saw_reset() || client.error() == Some(Errno::ECONNREFUSED);
         self.received.extend(&heard);
         heard.len()
-    }
-
-    /// The answers it is owed, in order: those to its lines, then that to the rest.
-    fn due(&self) -> (Vec<&[u8]>, Option<Vec<u8>>) {
-        let mut due = Vec::new();
-        for line in self.sent.split_inclusive(|&byte| byte == b'\n') {
-            match line[0] {
-                _ if !line.ends_with(b"\n") => {
-                    let rest = self.ended.then(|| [line, b"\n"].concat());
-                    return (due, rest);
-                }
-                b'*' => due.extend([line; ECHOES]),
-                b'a' => break,
-                b'x' => {
-                    due.push(line);
-                    break;
-                }
-                _ => due.push(line),
-            }
-        }
-        (due, None)
     }
 
     fn is_established(&self) -> bool {
@@ -159,21 +77,14 @@ impl Talker {
 
     /// What it has cannot be taken for a whole answer. (A Unix socket knows no reset.)
     fn has_no_whole_answer(&self) -> bool {
-        let unix = self.client.as_ref().is_none_or(|client| client.address() == Peer::Unix);
+        let unix = self.peer.is_none_or(|peer| peer == Peer::Unix);
         self.reset || self.received.is_empty() || unix
-    }
-
-    /// Which line of its own ended it, if one did: `x` or `a`.
-    fn last_word(&self) -> Option<u8> {
-        let mut lines = self.sent.split_inclusive(|&byte| byte == b'\n');
-        let last = lines.find(|line| line.ends_with(b"\n") && matches!(line[0], b'a' | b'x'));
-        last.map(|line| line[0])
     }
 }
 
 /// A server, its clients, and what they did.
-pub struct Stage {
-    pub world: World<Chorus>,
+pub struct Stage<P: Part = Chorus> {
+    pub world: World<Watched<P>>,
     pub talkers: Vec<Talker>,
     lines: usize,
     /// Lines that a call from a handle sent to all.
@@ -203,10 +114,16 @@ macro_rules! ensure {
 pub const UNIX: &str = "unix:/run/stage";
 
 impl Stage {
-    /// Starts the server. With little room on the way, so that few bytes fill it.
     pub fn open(sim: &Simulated, address: &str, limits: Limits) -> Result<Stage, Error> {
+        Stage::with(Chorus, sim, address, limits)
+    }
+}
+
+impl<P: Part> Stage<P> {
+    /// Starts the server. With little room on the way, so that few bytes fill it.
+    pub fn with(part: P, sim: &Simulated, address: &str, limits: Limits) -> Result<Self, Error> {
         sim.set_buffers(48, 48);
-        let mut world = World::at(address, sim.clone(), Chorus::default(), limits)?;
+        let mut world = World::at(address, sim.clone(), Watched::new(part), limits)?;
         world.note();
         Ok(Stage {
             baseline: (sim.descriptors(), sim.watched()),
@@ -226,6 +143,7 @@ impl Stage {
         let client = self.world.sim.connect(&self.world.address()).ok();
         let left = client.is_none();
         self.talkers.push(Talker {
+            peer: client.as_ref().map(Client::address),
             client,
             unsent: Vec::new(),
             sent: Vec::new(),
@@ -236,6 +154,8 @@ impl Stage {
             left,
             eof: false,
             reset: false,
+            caught_up: self.world.sim.now(),
+            dawdled: false,
         });
         self.talkers.len() - 1
     }
@@ -270,7 +190,7 @@ impl Stage {
     }
 
     pub fn hear(&mut self, who: usize, most: usize) {
-        self.talkers[who].hear(most);
+        self.talkers[who].hear(most, self.world.sim.now());
     }
 
     /// A client goes, with a reset or not, whatever it is owed.
@@ -302,9 +222,11 @@ impl Stage {
         self.lines += 1;
         let line = format!("!house {}\n", self.lines).into_bytes();
         self.announced.push(line.clone());
-        let call = self.world.server.handle().call(move |chorus: &mut Chorus, net| {
-            chorus.jobs += 1;
-            broadcast(net, &line);
+        let call = self.world.server.handle().call(move |watched: &mut Watched<P>, net| {
+            watched.jobs += 1;
+            if P::IN_LINES {
+                broadcast(net, &line);
+            }
         });
         self.jobs += u64::from(call.is_ok());
         self.world.note();
@@ -323,8 +245,9 @@ impl Stage {
         self.pass(millis);
         let mut heard = 1;
         while heard > 0 {
+            let now = self.world.sim.now();
             let all = self.talkers.iter_mut().filter(|talker| !talker.deaf);
-            heard = all.map(|talker| talker.hear(usize::MAX)).sum();
+            heard = all.map(|talker| talker.hear(usize::MAX, now)).sum();
             self.pass(0);
         }
     }
@@ -352,7 +275,7 @@ impl Stage {
         }
         self.talkers.iter_mut().for_each(|talker| talker.client = None);
         self.pass(10_000);
-        let stops = self.signals > 0 || self.world.note().has(Reaction::FailRuntime);
+        let stops = self.is_stopping() || self.world.note().has(Reaction::FailRuntime);
         if self.world.running && !stops {
             let now = (sim.descriptors(), sim.watched());
             let lost = self.is_fatal();
@@ -380,6 +303,11 @@ impl Stage {
         Ok(Outcome { journal, turns })
     }
 
+    /// Whether somebody wanted the server to stop.
+    fn is_stopping(&self) -> bool {
+        self.signals > 0 || self.world.server.handler().part.has_stopped()
+    }
+
     /// Whether the server had to stop by itself, or may have: a core descriptor failed.
     fn is_fatal(&mut self) -> bool {
         let journal = self.world.note();
@@ -400,11 +328,11 @@ impl Stage {
         }
         let accepting = |(method, _)| matches!(method, Method::Accept4 | Method::Setsockopt);
         // Whom the end of a stop finds in the queue is reset.
-        let turned_away = self.signals > 0 && self.world.note().strikes().any(accepting);
+        let turned_away = self.is_stopping() && self.world.note().strikes().any(accepting);
         for (who, talker) in self.talkers.iter().enumerate() {
-            let complete = self.judge_bytes(who)?;
+            let (complete, ending) = self.judge_bytes(who)?;
             let touched = touched.get(&who);
-            let never_in = self.signals > 0 && !talker.is_established();
+            let never_in = self.is_stopping() && !talker.is_established();
             if talker.left || never_in {
                 continue;
             }
@@ -422,11 +350,12 @@ impl Stage {
                 continue;
             }
             match touched {
-                None if talker.last_word() == Some(b'a') => {
+                None if ending == Some(Ending::Abort) => {
                     ensure!(talker.has_no_whole_answer(), "no reset: {}", story());
                 }
                 // Who talks on after the end, and does not hear it, is reset after a while.
-                None if complete && talker.last_word() == Some(b'x') => {}
+                None if ending == Some(Ending::Close)
+                    && (complete || talker.dawdled && talker.reset) => {}
                 None if turned_away && talker.reset => {}
                 None => {
                     ensure!(complete && talker.eof && !talker.reset, "untouched, but {}", story())
@@ -441,20 +370,21 @@ impl Stage {
         Ok(())
     }
 
-    /// Whether a client has all it is owed; what it has is right in any case.
-    fn judge_bytes(&self, who: usize) -> Verdict<bool> {
+    /// Whether a client has all it is owed, and how the handler ended it; what it has is
+    /// right in any case.
+    fn judge_bytes(&self, who: usize) -> Verdict<(bool, Option<Ending>)> {
         let talker = &self.talkers[who];
-        let (lines, rest) = talker.due();
-        let mut due = lines.into_iter().chain(rest.as_deref()).peekable();
+        let part = &self.world.server.handler().part;
+        let due = part.due(talker.peer, &talker.sent, talker.ended);
+        let received = part.essence(&talker.received);
+        let mut answers = due.answers.iter().peekable();
         let mut others = self.broadcasts(who);
-        for line in talker.received.split_inclusive(|&byte| byte == b'\n') {
+        for line in received.split_inclusive(|&byte| byte == b'\n') {
             let whole = line.ends_with(b"\n");
             let fits =
                 |wanted: &[u8]| if whole { wanted == line } else { wanted.starts_with(line) };
-            if due.peek().is_some_and(|wanted| fits(wanted)) {
-                if whole {
-                    due.next();
-                }
+            if answers.peek().is_some_and(|wanted| fits(wanted)) {
+                answers.next_if(|wanted| *wanted == line);
                 continue;
             }
             // The broadcasts of each come in order, though not all need to.
@@ -466,11 +396,12 @@ impl Stage {
                 found,
                 "client {who} received {:?} instead of {:?}",
                 String::from_utf8_lossy(line),
-                due.peek().map(|wanted| String::from_utf8_lossy(wanted)),
+                answers.peek().map(|wanted| String::from_utf8_lossy(wanted)),
             );
         }
         // A stop drops what is no whole line.
-        Ok(due.next().is_none() || self.signals > 0 && due.next().is_none() && rest.is_some())
+        let dropped = usize::from(self.is_stopping() && due.to_rest);
+        Ok((answers.count() <= dropped, due.ending))
     }
 
     /// What others said to all, by speaker.

@@ -1,0 +1,143 @@
+//! A random play on the stage: clients, faults, signals and clock jumps as the dice fall.
+
+use super::dice::Dice;
+use super::journal::{asks_for, errnos, is_a_lie};
+use super::parts::{Chorus, Chunks, OneGuest, Part, greet};
+use super::stage::{Outcome, SHORTS, Stage, TIMES, UNIX, Verdict, judge_start, leave_stale_file};
+use std::time::Duration;
+use threadbare::handlers::{Echo, Framing};
+use threadbare::kernel::sim::{At, Method, Simulated};
+use threadbare::reaction::Reaction;
+use threadbare::{Limits, Signal};
+
+/// All that the dice decide.
+pub struct Play<'a> {
+    dice: Dice<'a>,
+    sim: Simulated,
+    /// Faults that end the server are drawn too.
+    deadly: bool,
+}
+
+impl<'a> Play<'a> {
+    pub fn new(mut dice: Dice<'a>) -> Play<'a> {
+        let deadly = dice.one_in(6);
+        let sim = Simulated::new(dice.below(256) as u64);
+        Play { dice, sim, deadly }
+    }
+
+    fn limits(&mut self, patient: bool) -> Limits {
+        let timeout = |seconds| Some(Duration::from_secs(seconds)).filter(|_| !patient);
+        Limits {
+            max_connections: 1 + self.dice.below(5) as u32,
+            max_per_address: if patient { 0 } else { self.dice.below(4) as u32 },
+            high_water: 64,
+            max_output: if patient { 1 << 20 } else { 256 },
+            idle_timeout: timeout(10),
+            message_timeout: timeout(4),
+            write_timeout: timeout(6),
+            drain_timeout: Some(Duration::from_secs(60)),
+            ..Limits::default()
+        }
+    }
+
+    /// One of the next calls of some method is to fail.
+    fn fail(&mut self, methods: &[Method]) {
+        let method = self.dice.pick(methods);
+        let errno = self.dice.pick(errnos(method));
+        let times = self.dice.pick(&TIMES).1;
+        let deadly = asks_for(method, errno, Reaction::FailRuntime);
+        if is_a_lie(method, errno, times) || deadly && !self.deadly {
+            return;
+        }
+        let at = At::Of(method, self.sim.count(method) + self.dice.below(4) as u64);
+        self.sim.fail(at, errno, times);
+    }
+
+    pub fn play(&mut self) -> Verdict<Outcome> {
+        let unix = self.dice.one_in(5);
+        let address = if unix { UNIX } else { "127.0.0.1:80" };
+        match self.dice.below(8) {
+            0..=2 => self.play_part(Chorus, address),
+            3 => self.play_part(Echo, address),
+            4 => self.play_part(greet(), address),
+            5 => self.play_part(Chunks::new(), address),
+            // Here a client is known by its address, which one of a Unix socket lacks.
+            _ if unix => self.play_part(Chorus, address),
+            6 => self.play_part(OneGuest::new(Framing::Line), address),
+            _ => self.play_part(OneGuest::new(Framing::Chunk), address),
+        }
+    }
+
+    fn play_part<P: Part>(&mut self, part: P, address: &str) -> Verdict<Outcome> {
+        let patient = self.dice.one_in(2);
+        if address == UNIX {
+            leave_stale_file(&self.sim);
+            self.sim.take_trace();
+        }
+        self.sim.shorten(self.dice.pick(&SHORTS).1);
+        if self.dice.one_in(10) {
+            self.fail(Method::ALL);
+        }
+        let limits = self.limits(patient);
+        let mut stage = match Stage::with(part, &self.sim, address, limits) {
+            Ok(stage) => stage,
+            Err(error) => return judge_start(&self.sim, &error),
+        };
+        stage.patient = patient;
+        for _ in 0..10 + self.dice.below(50) {
+            if self.dice.is_spent() {
+                break;
+            }
+            self.step(&mut stage);
+        }
+        stage.talkers.iter_mut().for_each(|talker| talker.deaf &= self.dice.one_in(2));
+        stage.finale()
+    }
+
+    /// Somebody does something.
+    fn step<P: Part>(&mut self, stage: &mut Stage<P>) {
+        const RUNNING: [Method; 10] = [
+            Method::EpollCtl,
+            Method::EpollWait,
+            Method::Accept4,
+            Method::Recv,
+            Method::Send,
+            Method::TimerfdSettime,
+            Method::ReadCounter,
+            Method::Shutdown,
+            Method::Setsockopt,
+            Method::Close,
+        ];
+        const KINDS: [&str; 12] =
+            [">", ">", ">>", ">>", ">*", "*", "!", "!>", "z", "z>", "x>", "a"];
+        let crowd = stage.talkers.len();
+        if crowd == 0 || crowd < 8 && self.dice.one_in(8) {
+            stage.join();
+            return;
+        }
+        let who = self.dice.below(crowd);
+        match self.dice.below(40) {
+            0..=11 => {
+                stage.say(who, self.dice.pick(&KINDS));
+            }
+            12 => stage.hesitate(who),
+            13 => stage.mumble(who, &"m".repeat(self.dice.below(30))),
+            14 => stage.end(who),
+            15 => stage.leave(who, true),
+            16 => stage.leave(who, false),
+            17..=18 => stage.talkers[who].deaf ^= true,
+            19..=20 => stage.hear(who, 1 + self.dice.below(60)),
+            21..=24 => stage.listen(self.dice.below(100) as u64),
+            25..=27 => stage.pass(self.dice.below(2_000) as u64),
+            28 => self.sim.advance(Duration::from_millis(self.dice.below(8_000) as u64)),
+            29 => stage.announce(),
+            30 => self.sim.heal(),
+            31 if self.dice.one_in(12) => {
+                stage.patient = false; // who talks on after a stop gets no answer
+                stage.signal(Signal::SIGTERM);
+            }
+            31 => drop(self.sim.signal(Signal::SIGUSR1)),
+            _ => self.fail(&RUNNING),
+        }
+    }
+}
