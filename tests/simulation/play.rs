@@ -127,7 +127,7 @@ impl<'a> Play<'a> {
             16 => stage.leave(who, false),
             17..=18 => stage.talkers[who].deaf ^= true,
             19..=20 => stage.hear(who, 1 + self.dice.below(60)),
-            21..=24 => stage.listen(self.dice.below(100) as u64),
+            21..=24 => drop(stage.listen(self.dice.below(100) as u64)),
             25..=27 => stage.pass(self.dice.below(2_000) as u64),
             28 => self.sim.advance(Duration::from_millis(self.dice.below(8_000) as u64)),
             29 => stage.announce(),

@@ -240,16 +240,18 @@ impl<P: Part> Stage<P> {
         }
     }
 
-    /// Milliseconds pass, and who is not deaf hears all.
-    pub fn listen(&mut self, millis: u64) {
+    /// Milliseconds pass, and who is not deaf hears all; how much that was.
+    pub fn listen(&mut self, millis: u64) -> usize {
         self.pass(millis);
-        let mut heard = 1;
+        let (mut heard, mut sum) = (1, 0);
         while heard > 0 {
             let now = self.world.sim.now();
             let all = self.talkers.iter_mut().filter(|talker| !talker.deaf);
             heard = all.map(|talker| talker.hear(usize::MAX, now)).sum();
+            sum += heard;
             self.pass(0);
         }
+        sum
     }
 
     // ---- the end -------------------------------------------------------------------
@@ -258,9 +260,7 @@ impl<P: Part> Stage<P> {
     pub fn finale(mut self) -> Verdict<Outcome> {
         let sim = self.world.sim.clone();
         sim.heal();
-        for _ in 0..6 {
-            self.listen(1_000);
-        }
+        self.settle(6)?;
         for who in 0..self.talkers.len() {
             match self.talkers[who].deaf {
                 true => self.leave(who, true), // others may wait for its place
@@ -268,7 +268,7 @@ impl<P: Part> Stage<P> {
             }
         }
         for _ in 0..self.talkers.len() {
-            self.listen(2_000); // each may have waited for the place of the one before
+            self.settle(2)?; // each may have waited for the place of the one before
         }
         if self.world.failure.is_none() {
             self.judge_clients()?;
@@ -301,6 +301,17 @@ impl<P: Part> Stage<P> {
             journal.strikes().any(|(method, _)| matches!(method, Method::Lstat | Method::Unlink));
         ensure!(file.is_none() || kept, "the file of the Unix socket is still there");
         Ok(Outcome { journal, turns })
+    }
+
+    /// Listens for some seconds, and then until two have passed in silence.
+    fn settle(&mut self, seconds: u32) -> Verdict<()> {
+        let (mut passed, mut quiet) = (0, 0);
+        while passed < seconds || quiet < 2 {
+            quiet = if self.listen(1_000) == 0 { quiet + 1 } else { 0 };
+            passed += 1;
+            ensure!(passed < 600, "no end of answers");
+        }
+        Ok(())
     }
 
     /// Whether somebody wanted the server to stop.
