@@ -6,6 +6,7 @@ SHELL := bash
 
 CARGO := cargo
 BIN := $(or $(CARGO_TARGET_DIR),target)/release/threadbare
+FUZZ := $(or $(CARGO_TARGET_DIR),target)/fuzz
 MSRV := $(shell sed -n 's/^rust-version = "\(.*\)"/\1/p' Cargo.toml)
 
 # What the tests need beyond Rust, make and gcc, as program=package.
@@ -14,12 +15,23 @@ TOOLS := strace=strace ss=iproute2 nc=netcat-openbsd
 # The sets of features that somebody may build: the program, the bare library, everything.
 FEATURES := --features=default --no-default-features --all-features
 
+# What `make fuzz` takes.
+TARGET := $(notdir $(wildcard tests/fuzz/corpus/*))
+SECONDS := 60
+
+# What cargo-fuzz gives to rustc, as far as stable Rust takes it: no address sanitizer, for
+# which there is no unsafe code to watch either. The last one keeps comparisons calls, which
+# libFuzzer overhears.
+COVERAGE := -Cpasses=sancov-module $(addprefix -Cllvm-args=-, \
+	sanitizer-coverage-level=4 sanitizer-coverage-inline-8bit-counters \
+	sanitizer-coverage-pc-table sanitizer-coverage-trace-compares max-loads-per-memcmp=0)
+
 # Sums up what `cargo test` says, at its end.
 SUMMARY := awk '{ print; fflush() } \
 	/^test result:/ { passed += $$4; failed += $$6; ignored += $$8 } \
 	END { printf "\n%d tests passed, %d failed, %d left to `make check`\n", passed, failed, ignored }'
 
-.PHONY: build run test check torture lint fmt doc msrv deps clean help
+.PHONY: build run test check torture fuzz lint fmt doc msrv deps clean help
 
 build: ## build the program, and say what next
 	@$(CARGO) build --locked --release
@@ -41,6 +53,7 @@ test: deps ## the quick tests, about a minute
 
 check: deps ## everything: format, lints, documentation, every test, oldest Rust
 	@$(CARGO) fmt --check
+	@$(CARGO) fmt --check --manifest-path tests/fuzz/Cargo.toml
 	@$(MAKE) --no-print-directory lint doc msrv
 	@$(CARGO) test --locked --no-default-features --quiet
 	@$(CARGO) test --locked --features sim --no-fail-fast -- --include-ignored 2>&1 | $(SUMMARY)
@@ -48,13 +61,37 @@ check: deps ## everything: format, lints, documentation, every test, oldest Rust
 torture: ## rude clients against a server that answers lines: make torture ADDR=host:port
 	@$(CARGO) run --locked --quiet --release --example torture -- $(or $(ADDR),127.0.0.1:1234)
 
+fuzz: TOOLS := c++=g++
+fuzz: deps ## feed mutants to parsers and server: make fuzz [TARGET=name] [SECONDS=60]
+	@host=$$(rustc -vV | sed -n 's/^host: //p'); \
+	RUSTFLAGS="$(COVERAGE)" $(CARGO) build --locked --quiet --release --target $$host \
+		--manifest-path tests/fuzz/Cargo.toml --target-dir $(FUZZ); \
+	for target in $(TARGET); do \
+		scratch=$(FUZZ)/$$target; \
+		mkdir -p $$scratch/corpus; \
+		echo "$$target: $(SECONDS) s; see $$scratch/log"; \
+		TARGET=$$target RUST_BACKTRACE=0 $(FUZZ)/$$host/release/threadbare-fuzz \
+			-max_total_time=$(SECONDS) -max_len=512 -timeout=10 \
+			-exact_artifact_path=$$scratch/failed \
+			$$scratch/corpus tests/fuzz/corpus/$$target >$$scratch/log 2>&1 || { \
+			sed -n '/panicked\|ERROR/,$$p' $$scratch/log; \
+			echo "to replay: INPUT=$$scratch/failed $(CARGO) test" \
+				"--features sim --test fuzz_corpus -- --exact $$target"; \
+			exit 1; \
+		}; \
+		sed -n 's/^\(#[0-9]*\).*DONE/\1 inputs,/p' $$scratch/log; \
+	done
+
 lint: ## clippy, for every set of features, no warning allowed
 	@for features in $(FEATURES); do \
 		$(CARGO) clippy --locked --quiet --all-targets $$features -- -D warnings; \
 	done
+	@$(CARGO) clippy --locked --quiet --no-default-features \
+		--manifest-path tests/fuzz/Cargo.toml --target-dir $(FUZZ) -- -D warnings
 
 fmt: ## format the code
 	@$(CARGO) fmt
+	@$(CARGO) fmt --manifest-path tests/fuzz/Cargo.toml
 
 doc: ## the library's documentation, no warning allowed
 	@RUSTDOCFLAGS="-D warnings" $(CARGO) doc --locked --quiet --no-deps --all-features

@@ -281,9 +281,11 @@ impl Part for Chunks {
     }
 }
 
+type Print = Box<dyn FnMut(&[u8])>;
+
 /// `once`, and to whom it said something.
 pub struct OneGuest {
-    once: Once<Box<dyn FnMut(&[u8])>>,
+    once: Once<Print>,
     framing: Framing,
     printed: Rc<RefCell<Vec<Vec<u8>>>>,
     answered: Vec<Peer>,
@@ -293,8 +295,7 @@ impl OneGuest {
     pub fn new(framing: Framing) -> OneGuest {
         let printed = Rc::<RefCell<Vec<_>>>::default();
         let print = Rc::clone(&printed);
-        let print: Box<dyn FnMut(&[u8])> =
-            Box::new(move |text| print.borrow_mut().push(text.into()));
+        let print: Print = Box::new(move |text| print.borrow_mut().push(text.into()));
         OneGuest { once: Once::new(framing, MAX_LINE, print), framing, printed, answered: vec![] }
     }
 
@@ -311,7 +312,7 @@ impl OneGuest {
 }
 
 impl ConnectionHandler for OneGuest {
-    type Session = <Once<fn(&[u8])> as ConnectionHandler>::Session;
+    type Session = <Once<Print> as ConnectionHandler>::Session;
 
     fn on_data(&mut self, conn: &mut Conn<'_>, lines: &mut Self::Session, input: &[u8]) -> usize {
         self.watch(conn, |this, conn| this.once.on_data(conn, lines, input))
@@ -336,6 +337,9 @@ impl Part for OneGuest {
             Framing::Line => thanks(first, ended && !first.is_empty()),
             Framing::Chunk => (!first.is_empty()).then(|| Ok(Vec::new())),
         };
+        if let (Some(Ok(_)), Some(message)) = (&told, printed.first()) {
+            assert!(sent.starts_with(message), "printed {printed:?}");
+        }
         let answers = told.map(|told| told.map_or_else(|complaint| complaint, |_| ANSWER.to_vec()));
         let ending = answers.is_some().then_some(Ending::Close);
         let to_rest = self.framing == Framing::Line && !first.ends_with(b"\n");

@@ -1,0 +1,95 @@
+//! Words are options, which can be written down again as words, or one harmless line.
+
+use super::addresses::needs_resolver;
+use super::escape::assert_harmless;
+use cli::{Command, Handler, Options};
+use log::LevelFilter;
+use std::ffi::{OsStr, OsString};
+use std::os::unix::ffi::{OsStrExt, OsStringExt};
+use std::time::Duration;
+use threadbare::Address;
+use threadbare::handlers::Framing;
+
+/// The program's own; its unit tests come with it.
+#[path = "../../../src/cli.rs"]
+#[allow(dead_code)]
+mod cli;
+
+/// A line of input is a word.
+pub fn target(bytes: &[u8]) {
+    let words: Vec<&[u8]> = bytes.split(|&byte| byte == b'\n').collect();
+    if may_need_resolver(&words) {
+        return;
+    }
+    match cli::parse(words.iter().map(|word| OsStr::from_bytes(word).to_owned())) {
+        Ok(Command::Help | Command::Version) => {}
+        Ok(Command::Serve(options)) => assert_reads_back(&options),
+        Err(usage) => {
+            let text = usage.to_string();
+            assert_harmless(&text);
+            assert!(text.ends_with("; try -h"), "{text}");
+        }
+    }
+}
+
+/// Whether any value that `-l` may have would be looked up: the word behind it, or what
+/// stands behind an `l` or a `=` in its own word.
+fn may_need_resolver(words: &[&[u8]]) -> bool {
+    let alone = words.windows(2).filter(|pair| matches!(pair[0], [b'-', ..])).map(|pair| pair[1]);
+    let joined = words.iter().filter(|word| word.starts_with(b"-")).flat_map(|word| {
+        let ends = (0..word.len()).filter(|&at| matches!(word[at], b'l' | b'='));
+        ends.map(|at| &word[at + 1..])
+    });
+    alone.chain(joined).any(needs_resolver)
+}
+
+/// Said in full, the options are the same ones.
+fn assert_reads_back(options: &Options) {
+    let again = cli::parse(in_words(options));
+    let (options, again) = (format!("Ok(Serve({options:?}))"), format!("{again:?}"));
+    assert_eq!(options, again);
+}
+
+fn in_words(options: &Options) -> Vec<OsString> {
+    let mut words = Vec::new();
+    let mut say = |name: &str, value: String| words.push(format!("--{name}={value}").into());
+    let limits = &options.limits;
+    say("max-connections", limits.max_connections.to_string());
+    say("max-per-ip", limits.max_per_address.to_string());
+    say("backlog", limits.backlog.to_string());
+    say("idle-timeout", seconds(limits.idle_timeout));
+    say("message-timeout", seconds(limits.message_timeout));
+    say("write-timeout", seconds(limits.write_timeout));
+    say("drain-timeout", seconds(limits.drain_timeout));
+    say("high-water", limits.high_water.to_string());
+    say("max-output", limits.max_output.to_string());
+    say("max-memory", limits.max_memory.to_string());
+    say("unix-mode", format!("{:o}", limits.unix_mode));
+    let name = match options.handler {
+        Handler::Echo => "echo",
+        Handler::Greet { framing, max_line } | Handler::Once { framing, max_line } => {
+            say("framing", (if framing == Framing::Line { "line" } else { "chunk" }).into());
+            say("max-line", max_line.to_string());
+            if matches!(options.handler, Handler::Greet { .. }) { "greet" } else { "once" }
+        }
+    };
+    for address in &options.listen {
+        let value = match address {
+            Address::Tcp(address) => address.to_string().into(),
+            Address::Unix(path) => [b"unix:", path.as_os_str().as_bytes()].concat(),
+        };
+        words.push(OsString::from_vec([b"--listen=", &value[..]].concat()));
+    }
+    words.extend(options.narrate.then(|| "--narrate".into()));
+    match options.log_level {
+        LevelFilter::Debug => words.push("-v".into()),
+        LevelFilter::Error => words.push("-q".into()),
+        _ => {}
+    }
+    words.push(name.into());
+    words
+}
+
+fn seconds(timeout: Option<Duration>) -> String {
+    timeout.unwrap_or_default().as_secs_f64().to_string()
+}
