@@ -121,7 +121,10 @@ impl<'a> Play<'a> {
                 stage.say(who, self.dice.pick(&KINDS));
             }
             12 => stage.hesitate(who),
-            13 => stage.mumble(who, &"m".repeat(self.dice.below(30))),
+            13 => {
+                let words = "m".repeat(self.dice.below(30));
+                stage.mumble(who, &(words + self.dice.pick(&["", "\r"])));
+            }
             14 => stage.end(who),
             15 => stage.leave(who, true),
             16 => stage.leave(who, false),
