@@ -11,7 +11,7 @@
 use log::LevelFilter;
 use simple_logger::SimpleLogger;
 use std::error::Error;
-use threadbare::framing::{Line, Lines};
+use threadbare::framing::{Frame, Lines};
 use threadbare::{Conn, ConnectionHandler, Server};
 
 /// The longest line in bytes, its ending not counted.
@@ -41,9 +41,9 @@ impl ConnectionHandler for Shout {
         let mut rest = input;
         while !conn.is_full() {
             match lines.next(&mut rest, LONGEST) {
-                Line::Whole { raw, .. } => self.answer(conn, raw),
-                Line::Partial => break, // offered again with the next bytes
-                Line::TooLong => {
+                Frame::Whole { raw, .. } => self.answer(conn, raw),
+                Frame::Partial => break, // offered again with the next bytes
+                Frame::TooLong => {
                     conn.write(b"NOT SO LONG\n");
                     conn.close();
                     break;
