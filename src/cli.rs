@@ -28,12 +28,13 @@ Handlers:
   greet   answers each line with \"Thank you for your message <line>\" (default)
   once    prints the first message of any client, answers it, and exits
   echo    sends the bytes back as they come
+  chat    passes each line to everyone else as NAME: line
 
 Options:
   -l, --listen ADDR      HOST:PORT, [V6]:PORT or unix:PATH; may be repeated
                          (127.0.0.1:1234; once: 127.0.0.1:9999)
   --framing line|chunk   greet, once: a message is a line, or what one recv gave
-  --max-line BYTES       greet, once: the longest line (64K)
+  --max-line BYTES       greet, once, chat: the longest line (64K)
   --max-connections N    clients served at once; more wait in the queue (10000)
   --max-per-ip N         clients served at once per address (0 = off)
   --backlog N            clients that may wait in the queue (4096)
@@ -81,6 +82,7 @@ pub(crate) enum Handler {
     Greet { framing: Framing, max_line: usize },
     Once { framing: Framing, max_line: usize },
     Echo,
+    Chat { max_line: usize },
 }
 
 /// Words that make no sense: one line, without its `error: `.
@@ -128,6 +130,9 @@ struct Draft {
     narrate: bool,
     log_level: Option<LevelFilter>,
 }
+
+/// Every handler, as an error may suggest it.
+const HANDLERS: [&str; 4] = ["greet", "once", "echo", "chat"];
 
 /// Every option, as an error may suggest it.
 const OPTIONS: [&str; 24] = [
@@ -209,9 +214,11 @@ impl Draft {
         let (handler, listen) = match word.to_str() {
             Some("greet") => (Handler::Greet { framing, max_line }, "127.0.0.1:1234"),
             Some("once") => (Handler::Once { framing, max_line }, "127.0.0.1:9999"),
-            Some("echo") => (self.echo()?, "127.0.0.1:1234"),
+            Some("echo") => (Handler::Echo, "127.0.0.1:1234"),
+            Some("chat") => (Handler::Chat { max_line }, "127.0.0.1:1234"),
             _ => return Err(unknown_handler(&word)),
         };
+        self.refuse_unused(&handler)?;
         let mut limits = self.limits;
         limits.high_water = limits.high_water.min(limits.max_output);
         limits.max_input = max_line.saturating_add(128 << 10);
@@ -221,14 +228,19 @@ impl Draft {
         Ok(Options { handler, listen, limits, narrate: self.narrate, log_level })
     }
 
-    /// Echo knows no messages, so options about them are a mistake.
-    fn echo(&self) -> Result<Handler, Usage> {
-        let unused = match (self.framing, self.max_line) {
-            (Some(_), _) => "--framing",
-            (_, Some(_)) => "--max-line",
-            (None, None) => return Ok(Handler::Echo),
+    /// An option that the handler does not use is a mistake.
+    fn refuse_unused(&self, handler: &Handler) -> Result<(), Usage> {
+        let (name, takes_lines) = match handler {
+            Handler::Greet { .. } | Handler::Once { .. } => return Ok(()),
+            Handler::Chat { .. } => ("chat", true),
+            Handler::Echo => ("echo", false),
         };
-        Err(Usage(format!("{unused} is for greet and once, echo does not use it")))
+        let unused = match (self.framing, self.max_line) {
+            (Some(_), _) => "--framing is for greet and once",
+            (_, Some(_)) if !takes_lines => "--max-line is for greet, once and chat",
+            _ => return Ok(()),
+        };
+        Err(Usage(format!("{unused}, {name} does not use it")))
     }
 }
 
@@ -358,12 +370,12 @@ fn unknown_handler(word: &OsStr) -> Usage {
     } else if text.contains([':', '/']) {
         Some(format!("-l {}", escaped(word.as_bytes())))
     } else {
-        nearest(&text, &["greet", "once", "echo"]).map(str::to_string)
+        nearest(&text, &HANDLERS).map(str::to_string)
     };
     let word = quoted(word);
     match meant {
         Some(meant) => Usage(format!("unknown handler {word}, did you mean {meant}?")),
-        None => Usage(format!("unknown handler {word}, there are greet, once and echo")),
+        None => Usage(format!("unknown handler {word}, there are greet, once, echo and chat")),
     }
 }
 
@@ -545,7 +557,8 @@ mod tests {
             ),
             ("--framing word", r#"--framing takes line or chunk, not "word"; try -h"#),
             ("ehco", r#"unknown handler "ehco", did you mean echo?; try -h"#),
-            ("chat", r#"unknown handler "chat", there are greet, once and echo; try -h"#),
+            ("caht", r#"unknown handler "caht", did you mean chat?; try -h"#),
+            ("serve", r#"unknown handler "serve", there are greet, once, echo and chat; try -h"#),
             (
                 "127.0.0.1:80",
                 r#"unknown handler "127.0.0.1:80", did you mean -l 127.0.0.1:80?; try -h"#,
@@ -556,9 +569,19 @@ mod tests {
                 "echo --framing line",
                 "--framing is for greet and once, echo does not use it; try -h",
             ),
-            ("--max-line 5 echo", "--max-line is for greet and once, echo does not use it; try -h"),
+            (
+                "--max-line 5 echo",
+                "--max-line is for greet, once and chat, echo does not use it; try -h",
+            ),
+            (
+                "chat --framing line",
+                "--framing is for greet and once, chat does not use it; try -h",
+            ),
             ("-l 127.0.0.1", r#"-l "127.0.0.1" names no port, write 127.0.0.1:1234; try -h"#),
-            ("\u{1b}[2J", r#"unknown handler "\x1b[2J", there are greet, once and echo; try -h"#),
+            (
+                "\u{1b}[2J",
+                r#"unknown handler "\x1b[2J", there are greet, once, echo and chat; try -h"#,
+            ),
         ] {
             assert_eq!(complaint(line), due, "{line}");
         }

@@ -4,13 +4,17 @@
 //! moves the cursor and can retitle the window, CR overwrites the line, the C1
 //! byte 0x9b is a second ESC [, and bidirectional controls show `evil.exe` as
 //! `exe.live`. So client bytes, words of the command line and paths reach a
-//! terminal, a log or another client through [`escaped`] only:
+//! terminal, a log or another client in one of two ways only.
+//!
+//! [`escaped`] is for those who want to know what it was:
 //!
 //! - printable UTF-8 stands for itself, but a backslash is doubled;
 //! - every byte of anything else becomes `\xHH`, two lower-case hex digits.
 //!
 //! So a backslash always begins an escape, and the bytes can be read back
 //! without a doubt; `printf %b` does it.
+//!
+//! [`printable`] is for those who want to read on: what is not printable is left out.
 
 use std::fmt::{self, Write};
 
@@ -50,8 +54,36 @@ fn hex(f: &mut fmt::Formatter<'_>, bytes: &[u8]) -> fmt::Result {
     bytes.iter().try_for_each(|byte| write!(f, "\\x{byte:02x}"))
 }
 
+/// Displays what is printable of `bytes`, and leaves the rest out. Where the bytes are
+/// no UTF-8 stands U+FFFD, so that a reader knows that something is missing.
+///
+/// ```
+/// use threadbare::escape::printable;
+/// assert_eq!(printable(b"\x1b[31mred\tcr\xfcnch\\\r").to_string(), "[31mredcr\u{fffd}nch\\");
+/// ```
+pub fn printable(bytes: &[u8]) -> Printable<'_> {
+    Printable(bytes)
+}
+
+/// What [`printable`] gives: to be displayed.
+#[derive(Clone, Copy, Debug)]
+pub struct Printable<'a>(&'a [u8]);
+
+impl fmt::Display for Printable<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for chunk in self.0.utf8_chunks() {
+            let mut pieces = chunk.valid().split(|c| !is_printable(c));
+            pieces.try_for_each(|piece| f.write_str(piece))?;
+            if !chunk.invalid().is_empty() {
+                f.write_char(char::REPLACEMENT_CHARACTER)?;
+            }
+        }
+        Ok(())
+    }
+}
+
 /// Whether a reader sees `c`, and a terminal merely shows it.
-fn is_printable(c: char) -> bool {
+pub(crate) fn is_printable(c: char) -> bool {
     !matches!(c,
         '\0'..='\u{1f}' | '\u{7f}'..='\u{9f}' // C0, DEL, C1: terminals obey them
         | '\u{61c}' | '\u{200e}' | '\u{200f}' // these and the next two turn the direction
@@ -59,6 +91,7 @@ fn is_printable(c: char) -> bool {
         | '\u{2066}'..='\u{206f}'
         | '\u{2028}' | '\u{2029}' // they end a line
         | '\u{ad}' | '\u{180e}' | '\u{200b}'..='\u{200d}' // from here on: invisible
+        | '\u{115f}' | '\u{1160}' | '\u{3164}' | '\u{ffa0}' // these count as letters
         | '\u{2060}'..='\u{2065}'
         | '\u{feff}' | '\u{fff9}'..='\u{fffb}'
         | '\u{1bca0}'..='\u{1bca3}' | '\u{1d173}'..='\u{1d17a}'
@@ -95,6 +128,22 @@ mod tests {
         for (bytes, shown) in table {
             assert_eq!(escaped(bytes).to_string(), *shown, "{bytes:?}");
         }
+    }
+
+    /// No byte of any value, alone or beside others, gets through unless it is printable.
+    #[test]
+    fn nothing_but_printable_characters_is_left() {
+        for first in 0..=255 {
+            for second in 0..=255 {
+                let text = printable(&[b'a', first, second, b'z']).to_string();
+                assert!(text.starts_with('a') && text.ends_with('z'), "{text:?}");
+                assert!(text.chars().all(is_printable), "{text:?}");
+            }
+        }
+        let all: String = ('\0'..=char::MAX).collect();
+        let left = printable(all.as_bytes()).to_string();
+        assert_eq!(left, all.chars().filter(|&c| is_printable(c)).collect::<String>());
+        assert!(!left.contains(char::is_control) && left.chars().count() > 1_000_000);
     }
 
     /// What is shown names exactly one sequence of bytes: reading it back gives it.

@@ -38,7 +38,7 @@
 //! The files of the source, lowest floor first; each knows only those before it:
 //! [`kernel`] (every system call, as a trait), [`reaction`] (what an errno
 //! means), buffer, budget, slots, deadlines, connection, listener, [`handler`],
-//! net, core, reactor, mailbox, server, and on top [`framing`] and [`handlers`].
+//! net, core, reactor, mailbox, server, and on top pool, [`framing`] and [`handlers`].
 
 #[cfg(not(all(target_os = "linux", target_pointer_width = "64")))]
 compile_error!("threadbare is built on epoll, eventfd, signalfd and timerfd: 64-bit Linux only");
@@ -61,6 +61,7 @@ mod limits;
 mod listener;
 mod mailbox;
 mod net;
+mod pool;
 pub mod reaction;
 mod reactor;
 mod server;
@@ -75,6 +76,7 @@ pub use kernel::{Address, Errno, Peer, Signal};
 pub use limits::Limits;
 pub use mailbox::CallError;
 pub use net::{Conn, ConnId, Net};
+pub use pool::WorkerPool;
 pub use reaction::Call;
 pub use server::{Builder, Handle, Running, Server, Summary};
 

@@ -19,7 +19,7 @@ use cli::{Command, Handler, Options};
 use std::process::ExitCode;
 use std::time::Duration;
 use threadbare::escape::escaped;
-use threadbare::handlers::{Echo, Greet, Once};
+use threadbare::handlers::{Chat, Echo, Greet, Once};
 use threadbare::kernel::{Kernel, Linux, Narrated};
 use threadbare::{ConnectionHandler, Server, Summary};
 
@@ -63,6 +63,7 @@ fn serve_on<K: Kernel>(options: &Options, kernel: K) -> u8 {
             run(options, Once::new(framing, max_line, print_message), kernel, Once::done)
         }
         Handler::Echo => run(options, Echo, kernel, |_| true),
+        Handler::Chat { max_line } => run(options, Chat::new(max_line), kernel, |_| true),
     }
 }
 

@@ -9,7 +9,7 @@ use std::net::TcpStream;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::mpsc;
 use std::time::Duration;
-use threadbare::handlers::{Echo, Framing, Greet};
+use threadbare::handlers::{Chat, Echo, Framing, Greet};
 use threadbare::{
     Address, CallError, CloseReason, Conn, ConnId, ConnectionHandler, Limits, Net, Running, Server,
 };
@@ -62,6 +62,15 @@ fn ask(client: &mut TcpStream, line: &[u8], answer: &mut [u8]) {
     client.read_exact(answer).unwrap();
 }
 
+/// Reads until these bytes have come.
+fn read_to(client: &mut TcpStream, end: &[u8]) {
+    let (mut seen, mut byte) = (Vec::new(), [0]);
+    while !seen.ends_with(end) {
+        client.read_exact(&mut byte).unwrap();
+        seen.extend(byte);
+    }
+}
+
 fn spawn<H: ConnectionHandler<Session: Send> + Send + 'static>(handler: H) -> Running<H> {
     Server::builder(handler).bind("127.0.0.1:0").unwrap().spawn().unwrap()
 }
@@ -89,6 +98,32 @@ fn a_message_allocates_nothing() {
     rounds(if cfg!(debug_assertions) { 2_000 } else { 15_625 });
     assert_eq!(ALLOCATIONS.load(Ordering::Relaxed) - before, 0);
     assert_eq!(&answer, b"Thank you for your message hello.\n");
+    server.handle().stop();
+    server.join().unwrap();
+}
+
+/// Lines from one member of a chat to 63 others, and not one allocation either.
+#[test]
+fn a_broadcast_allocates_nothing() {
+    let _turn = take_turn();
+    let server = spawn(Chat::new(1 << 16));
+    let mut members: Vec<TcpStream> = (0..64).map(|_| connect(&server)).collect();
+    members.iter_mut().for_each(|member| read_to(member, b"/quit\n")); // all are welcome
+    let [talker, others @ ..] = &mut members[..] else { panic!() };
+    talker.write_all(b"begin\n").unwrap();
+    others.iter_mut().for_each(|other| read_to(other, b": begin\n"));
+    let mut heard = [0; 15];
+    let mut rounds = |count: usize| {
+        for _ in 0..count {
+            talker.write_all(b"hello.\n").unwrap();
+            others.iter_mut().for_each(|other| other.read_exact(&mut heard).unwrap());
+        }
+    };
+    rounds(100);
+    let before = ALLOCATIONS.load(Ordering::Relaxed);
+    rounds(500);
+    assert_eq!(ALLOCATIONS.load(Ordering::Relaxed) - before, 0);
+    assert_eq!(&heard, b"guest1: hello.\n");
     server.handle().stop();
     server.join().unwrap();
 }

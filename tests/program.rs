@@ -74,7 +74,7 @@ fn help_is_one_screen() {
     let options = "--listen --framing --max-connections --max-per-ip --max-line --backlog \
         --idle-timeout --message-timeout --write-timeout --drain-timeout --high-water \
         --max-output --max-memory --unix-mode --narrate -l -v -q -h -V";
-    let words = "greet once echo unix: 127.0.0.1:1234 127.0.0.1:9999 10000 64K 4096 300 30 60 10 \
+    let words = "greet once echo chat unix: 127.0.0.1:1234 127.0.0.1:9999 10000 64K 4096 300 30 60 10 \
         256K 4M 256M 0600";
     for word in options.split_whitespace().chain(words.split_whitespace()) {
         assert!(stdout.contains(word), "no {word} in {stdout}");
@@ -162,6 +162,7 @@ fn unused_options_are_errors() {
         refuses(&args, &["--framing", "echo", "try -h"]);
     }
     refuses(&["echo", "--max-line", "5"], &["--max-line", "echo", "try -h"]);
+    refuses(&["chat", "--framing", "line"], &["--framing", "chat", "try -h"]);
 }
 
 #[test] // options may stand anywhere, the last one wins, and = joins a value

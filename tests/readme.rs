@@ -1,4 +1,5 @@
-//! The README is true: what its console blocks show is what a user sees.
+//! The README is true: what its console blocks show is what a user sees. And so are the
+//! docs: the code in them is that of the programs.
 #![cfg(feature = "cli")]
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
 
@@ -66,14 +67,49 @@ fn torture() {
     }
 }
 
-#[test] // files that the README points to exist
+#[test] // files that the README and the docs point to exist
 fn links() {
-    let readme = std::fs::read_to_string("README.md").unwrap();
-    let targets = readme.split("](").skip(1).map(|rest| rest.split(')').next().unwrap());
-    let mut last = "";
-    for target in targets {
-        assert!(std::path::Path::new(target).exists(), "{target}");
-        last = target;
+    let mut pages = files("docs", ".md");
+    pages.push(("README.md".into(), std::fs::read_to_string("README.md").unwrap()));
+    let mut links = 0;
+    for (page, text) in pages {
+        let folder = std::path::Path::new(&page).parent().unwrap();
+        let targets = text.split("](").skip(1).map(|rest| rest.split([')', '#']).next().unwrap());
+        for target in targets.filter(|target| !target.is_empty()) {
+            assert!(folder.join(target).exists(), "{page} points to {target}");
+            links += 1;
+        }
     }
-    assert!(!last.is_empty());
+    println!("{links} links");
+    assert!(links > 100, "only {links} links");
+}
+
+/// All files below a folder whose names end so, with what is in them.
+fn files(folder: &str, end: &str) -> Vec<(String, String)> {
+    let mut found = Vec::new();
+    for entry in std::fs::read_dir(folder).unwrap() {
+        let path = entry.unwrap().path().to_str().unwrap().to_string();
+        if std::path::Path::new(&path).is_dir() {
+            found.extend(files(&path, end));
+        } else if path.ends_with(end) {
+            found.push((path.clone(), std::fs::read_to_string(&path).unwrap()));
+        }
+    }
+    found
+}
+
+#[test] // code shown in docs/ stands so in a program, which is tested
+fn code_blocks() {
+    let sources: Vec<_> =
+        files("docs/programs", ".rs").into_iter().chain(files("src", ".rs")).collect();
+    let mut blocks = 0;
+    for (page, text) in files("docs", ".md") {
+        for block in text.split("```rust\n").skip(1).map(|rest| rest.split("```").next().unwrap()) {
+            let stands = sources.iter().any(|(_, source)| source.contains(block));
+            assert!(stands, "{page} shows code that stands nowhere:\n{block}");
+            blocks += 1;
+        }
+    }
+    println!("{blocks} blocks");
+    assert!(blocks >= 10, "only {blocks} blocks");
 }

@@ -11,17 +11,30 @@
 use log::LevelFilter;
 use simple_logger::SimpleLogger;
 use std::error::Error;
-use threadbare::framing::{Line, Lines};
+use std::mem::take;
+use std::time::Duration;
+use threadbare::framing::{Frame, Lines};
 use threadbare::{Conn, ConnectionHandler, Server};
 
 /// The longest line in bytes, its ending not counted.
 const LONGEST: usize = 4096;
+/// Who says nothing for so long is let go, or soon after.
+const SILENCE: Duration = Duration::from_secs(60);
 
 /// One value serves all connections, so what they share is a field of it.
 #[derive(Default)]
 struct Shout {
     /// Where an answer is put together; kept, so that a line allocates nothing.
     loud: Vec<u8>,
+}
+
+/// What is remembered of each connection.
+#[derive(Default)]
+struct Session {
+    /// How far its input is searched already.
+    lines: Lines,
+    /// Whether it has said something since the timer was set.
+    heard: bool,
 }
 
 impl Shout {
@@ -34,32 +47,45 @@ impl Shout {
 }
 
 impl ConnectionHandler for Shout {
-    /// What it remembers of each connection: how far its input was searched already.
-    type Session = Lines;
+    type Session = Session;
 
-    fn on_data(&mut self, conn: &mut Conn<'_>, lines: &mut Lines, input: &[u8]) -> usize {
+    fn on_data(&mut self, conn: &mut Conn<'_>, session: &mut Session, input: &[u8]) -> usize {
         let mut rest = input;
         while !conn.is_full() {
-            match lines.next(&mut rest, LONGEST) {
-                Line::Whole { raw, .. } => self.answer(conn, raw),
-                Line::Partial => break, // offered again with the next bytes
-                Line::TooLong => {
+            match session.lines.next(&mut rest, LONGEST) {
+                Frame::Whole { raw, .. } => self.answer(conn, raw),
+                Frame::Partial => break, // offered again with the next bytes
+                Frame::TooLong => {
                     conn.write(b"NOT SO LONG\n");
                     conn.close();
                     break;
                 }
             }
         }
+        session.heard = true;
         input.len() - rest.len()
     }
 
     /// What has no line end when nothing more comes is a line too.
-    fn on_eof(&mut self, conn: &mut Conn<'_>, _: &mut Lines, rest: &[u8]) {
+    fn on_eof(&mut self, conn: &mut Conn<'_>, _: &mut Session, rest: &[u8]) {
         if !rest.is_empty() {
             self.answer(conn, rest);
             conn.write(b"\n");
         }
         conn.close();
+    }
+
+    fn on_open(&mut self, conn: &mut Conn<'_>, _: &mut Session) {
+        conn.set_timer(Some(SILENCE));
+    }
+
+    fn on_timer(&mut self, conn: &mut Conn<'_>, session: &mut Session) {
+        if take(&mut session.heard) {
+            conn.set_timer(Some(SILENCE));
+        } else {
+            conn.write(b"NOT A WORD?\n");
+            conn.close();
+        }
     }
 }
 
@@ -78,9 +104,21 @@ fn main() -> Result<(), Box<dyn Error>> {
 #[cfg(feature = "sim")]
 mod tests {
     use super::*;
-    use std::time::Duration;
     use threadbare::kernel::sim::{At, Client, Method, Short, Simulated, Times};
     use threadbare::{CloseReason, Errno};
+
+    #[test]
+    fn a_line_comes_back_in_capitals() {
+        let sim = Simulated::new(1);
+        let server = Server::builder(Shout::default()).kernel(sim.clone());
+        let mut server = server.bind("127.0.0.1:80").unwrap();
+        let mut client = sim.connect(&server.addresses()[0]).unwrap();
+        client.send(b"hello\n");
+        while sim.is_ready() || !server.is_idle() {
+            server.turn().unwrap();
+        }
+        assert_eq!(client.recv(), b"HELLO\n");
+    }
 
     /// The server, and the kernel it takes for Linux.
     struct World {
@@ -144,6 +182,23 @@ mod tests {
         let mut world = World::new();
         let mut client = world.client();
         assert_eq!(world.ask(&mut client, &[b'x'; LONGEST + 1]), b"NOT SO LONG\n");
+        assert!(client.saw_eof());
+    }
+
+    /// Who has spoken within a minute gets another one. The time is the test's: nobody waits.
+    #[test]
+    fn who_says_nothing_is_let_go() {
+        let mut world = World::new();
+        let mut client = world.client();
+        world.rest();
+        world.sim.advance(Duration::from_secs(50));
+        assert_eq!(world.ask(&mut client, b"hello\n"), b"HELLO\n");
+        world.sim.advance(Duration::from_secs(50));
+        world.rest();
+        assert_eq!(client.recv(), b"");
+        world.sim.advance(Duration::from_secs(70));
+        world.rest();
+        assert_eq!(client.recv(), b"NOT A WORD?\n");
         assert!(client.saw_eof());
     }
 

@@ -1,7 +1,7 @@
 //! Thanks for each message.
 
 use super::{Framing, too_long};
-use crate::framing::{Line, Lines};
+use crate::framing::{Frame, Lines};
 use crate::handler::ConnectionHandler;
 use crate::net::Conn;
 
@@ -25,12 +25,12 @@ impl Greet {
         let mut rest = input;
         while !conn.is_full() {
             match lines.next(&mut rest, self.max_line) {
-                Line::Whole { raw, .. } => {
+                Frame::Whole { raw, .. } => {
                     conn.write(THANKS);
                     conn.write(raw);
                 }
-                Line::Partial => break,
-                Line::TooLong => {
+                Frame::Partial => break,
+                Frame::TooLong => {
                     conn.write(too_long(self.max_line).as_bytes());
                     conn.close();
                     break;

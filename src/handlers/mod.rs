@@ -1,9 +1,11 @@
 //! The ready-made handlers. Each is also the example of how to write one.
 
+mod chat;
 mod echo;
 mod greet;
 mod once;
 
+pub use chat::Chat;
 pub use echo::Echo;
 pub use greet::Greet;
 pub use once::Once;

@@ -1,7 +1,7 @@
 //! Takes one message, and that is all.
 
 use super::{Framing, too_long};
-use crate::framing::{Line, Lines};
+use crate::framing::{Frame, Lines};
 use crate::handler::ConnectionHandler;
 use crate::net::Conn;
 
@@ -47,9 +47,9 @@ impl<P: FnMut(&[u8])> ConnectionHandler for Once<P> {
         match self.framing {
             Framing::Chunk => self.take(conn, input),
             Framing::Line => match lines.next(&mut rest, self.max_line) {
-                Line::Whole { text, .. } => self.take(conn, text),
-                Line::Partial => return 0,
-                Line::TooLong => {
+                Frame::Whole { body, .. } => self.take(conn, body),
+                Frame::Partial => return 0,
+                Frame::TooLong => {
                     conn.write(too_long(self.max_line).as_bytes());
                     conn.close();
                 }

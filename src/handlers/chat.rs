@@ -1,0 +1,364 @@
+//! A room in which each hears what the others say.
+//!
+//! ```text
+//!  a member sends      the others get                the member gets
+//!  hello               guest1: hello
+//!  /name anna          * guest1 is now anna          * you are anna
+//!  /who                                              * 3 here: anna bob guest2
+//!  /quit               * anna left                   its end
+//! ```
+//!
+//! A name holds no space, colon or asterisk, and no line a control character, so
+//! nobody speaks as somebody else, as the server, or to the terminals of others.
+//!
+//! What a callback has to tell is put together once, and sent to one after the
+//! other: [`Net::send`] keeps it once for all. Three rules keep thousands apart:
+//!
+//! - **Whoever talks waits for those behind, but not for long.** A member whose
+//!   output is full holds talkers back, so that none of them can talk another out
+//!   of the room. If that takes a tick, the member is not waited for until it has
+//!   caught up; at `max_output` the server ends it.
+//! - **Nobody talks for long**: after 16 KiB it is the others' turn.
+//! - **Comings and goings are told at once while that is cheap**, and otherwise
+//!   together, once a tick: a crowd that comes back costs n ticks, not n² lines.
+//!
+//! Invariants:
+//! 1. A member is in `members` under the name in its session, or has left and has
+//!    no name.
+//! 2. `said` is empty between callbacks.
+//! 3. Whoever is in `waiting` is paused; if it is not let go on before, its timer does it.
+//! 4. While there is news to tell, `teller` has a timer set.
+
+use super::too_long;
+use crate::close_reason::CloseReason;
+use crate::escape::{is_printable, printable};
+use crate::framing::{Frame, Lines};
+use crate::handler::ConnectionHandler;
+use crate::net::{Conn, ConnId, Net};
+use std::collections::{BTreeMap, BTreeSet};
+use std::fmt::{self, Write};
+use std::mem::take;
+use std::time::Duration;
+
+/// How long those behind are waited for, and news may be kept.
+const TICK: Duration = Duration::from_millis(200);
+/// So many bytes of a talker are told in one turn.
+const AT_ONCE: usize = 16 << 10;
+/// So many sends of news are cheap, in a tick.
+const CHEAP: usize = 1_000;
+/// So many comings and goings are told by name when they are told together.
+const NAMED: usize = 10;
+/// So many names are in the answer to /who.
+const LISTED: usize = 100;
+/// Characters of a name.
+const LONGEST_NAME: usize = 20;
+
+const COMMANDS: &[u8] = b"error: there are /name NEW, /who and /quit\n";
+const BAD_NAME: &[u8] = b"error: a name is 1 to 20 letters, digits, - or _\n";
+const TAKEN: &[u8] = b"error: that name is taken\n";
+const GOODBYE: &str = "* the server stops\n";
+
+/// Passes each line to everyone else as `NAME: line`.
+#[derive(Debug)]
+pub struct Chat {
+    max_line: usize,
+    members: BTreeMap<Box<str>, ConnId>,
+    guests: u64,
+    /// What the others are to be told at the end of the callback.
+    said: String,
+    news: News,
+    /// Members whose output is full, and for whom talkers wait; and the talkers.
+    behind: BTreeSet<ConnId>,
+    waiting: Vec<ConnId>,
+    /// Members whose output is full, and who are not waited for any more.
+    late: BTreeSet<ConnId>,
+}
+
+/// Who came and went.
+#[derive(Debug, Default)]
+struct News {
+    text: String,
+    /// How many comings and goings wait to be told.
+    count: usize,
+    /// Sends of news in this tick.
+    sends: usize,
+    /// The member whose timer ends the tick.
+    teller: Option<ConnId>,
+}
+
+/// The session: who talks.
+#[derive(Debug, Default)]
+pub struct Member {
+    lines: Lines,
+    name: Box<str>,
+}
+
+impl Chat {
+    /// `max_line` bounds a line in bytes, its ending not counted.
+    pub fn new(max_line: usize) -> Chat {
+        Chat {
+            max_line,
+            members: BTreeMap::new(),
+            guests: 0,
+            said: String::new(),
+            news: News::default(),
+            behind: BTreeSet::new(),
+            waiting: Vec::new(),
+            late: BTreeSet::new(),
+        }
+    }
+
+    // ---- what members say ------------------------------------------------------------
+
+    /// Takes a line; whether the member stays.
+    fn hear(&mut self, conn: &mut Conn<'_>, member: &mut Member, line: &[u8]) -> bool {
+        match line.first() {
+            None => {}
+            Some(b'/') => return self.obey(conn, member, &String::from_utf8_lossy(line)),
+            Some(_) => put(&mut self.said, format_args!("{}: {}", member.name, printable(line))),
+        }
+        true
+    }
+
+    fn obey(&mut self, conn: &mut Conn<'_>, member: &mut Member, line: &str) -> bool {
+        let mut words = line.split_whitespace();
+        match (words.next(), words.next(), words.next()) {
+            (Some("/name"), Some(name), None) => self.rename(conn, member, name),
+            (Some("/who"), None, None) => self.list(conn),
+            (Some("/quit"), None, None) => return false,
+            _ => conn.write(COMMANDS),
+        }
+        true
+    }
+
+    fn rename(&mut self, conn: &mut Conn<'_>, member: &mut Member, name: &str) {
+        if !is_name(name) {
+            return conn.write(BAD_NAME);
+        }
+        if self.members.contains_key(name) {
+            return conn.write(TAKEN);
+        }
+        self.members.remove(&member.name);
+        self.members.insert(name.into(), conn.id());
+        put(&mut self.said, format_args!("* {} is now {name}", member.name));
+        member.name = name.into();
+        conn.write(format!("* you are {name}\n").as_bytes());
+    }
+
+    fn list(&self, conn: &mut Conn<'_>) {
+        let names: Vec<&str> = self.members.keys().take(LISTED).map(|name| &**name).collect();
+        let (here, names) = (self.members.len(), names.join(" "));
+        let more = match here.saturating_sub(LISTED) {
+            0 => String::new(),
+            more => format!(" and {more} more"),
+        };
+        conn.write(format!("* {here} here: {names}{more}\n").as_bytes());
+    }
+
+    /// At the end of a talker's callback: tells the others.
+    fn tell_others(&mut self, conn: &mut Conn<'_>) {
+        let said = take(&mut self.said);
+        if !said.is_empty() {
+            self.tell_news(conn.net(), None); // that was before
+            let id = conn.id();
+            self.tell(conn.net(), &said, Some(id));
+            if !self.behind.is_empty() {
+                self.waiting.push(id);
+                conn.pause();
+                conn.set_timer(Some(TICK));
+            } else if said.len() >= AT_ONCE {
+                conn.pause(); // and at once:
+                conn.resume(); // so the rest is offered in the next turn
+            }
+        }
+        self.said = emptied(said);
+    }
+
+    /// Tells everybody but one, and notes who does not keep up.
+    fn tell(&mut self, net: &mut Net, text: &str, except: Option<ConnId>) {
+        for &id in self.members.values().filter(|&&id| Some(id) != except) {
+            net.send(id, text.as_bytes());
+            let is_full = net.conn(id).is_some_and(|conn| conn.is_full());
+            if is_full && !self.late.contains(&id) {
+                self.behind.insert(id);
+            }
+        }
+    }
+
+    fn caught_up(&mut self, net: &mut Net, id: ConnId) {
+        self.late.remove(&id);
+        if self.behind.remove(&id) && self.behind.is_empty() {
+            self.go_on(net);
+        }
+    }
+
+    fn go_on(&mut self, net: &mut Net) {
+        for id in self.waiting.drain(..) {
+            if let Some(mut conn) = net.conn(id) {
+                conn.resume();
+            }
+        }
+    }
+
+    // ---- who comes and goes ----------------------------------------------------------
+
+    fn join(&mut self, conn: &mut Conn<'_>, member: &mut Member) {
+        while member.name.is_empty() || self.members.contains_key(&member.name) {
+            self.guests += 1;
+            member.name = format!("guest{}", self.guests).into();
+        }
+        self.members.insert(member.name.clone(), conn.id());
+        let (name, here) = (&member.name, self.members.len());
+        let welcome = format!("* you are {name}, one of {here}: /name NEW, /who, /quit\n");
+        conn.write(welcome.as_bytes());
+        let id = conn.id();
+        self.announce(conn.net(), id, format_args!("* {name} joined"));
+    }
+
+    fn leave(&mut self, net: &mut Net, id: ConnId, member: &mut Member, why: &str) {
+        let name = take(&mut member.name);
+        if name.is_empty() {
+            return; // it has left already
+        }
+        self.members.remove(&name);
+        self.waiting.retain(|&other| other != id);
+        self.caught_up(net, id);
+        if self.news.teller == Some(id) {
+            self.news.teller = None;
+        }
+        self.announce(net, id, format_args!("* {name} left{why}"));
+    }
+
+    fn announce(&mut self, net: &mut Net, whom: ConnId, news: fmt::Arguments<'_>) {
+        self.news.count += 1;
+        if self.news.count <= NAMED {
+            put(&mut self.news.text, news);
+        }
+        if self.news.sends < CHEAP {
+            self.tell_news(net, Some(whom));
+        }
+        self.begin_tick(net);
+    }
+
+    fn tell_news(&mut self, net: &mut Net, except: Option<ConnId>) {
+        let count = take(&mut self.news.count);
+        if count == 0 {
+            return;
+        }
+        let (mut text, here) = (take(&mut self.news.text), self.members.len());
+        if count > NAMED {
+            text.clear();
+            put(&mut text, format_args!("* {count} came or left, {here} are here"));
+        }
+        self.news.sends += here;
+        self.tell(net, &text, except);
+        self.news.text = emptied(text);
+    }
+
+    /// Whoever comes first among the members lends its timer.
+    fn begin_tick(&mut self, net: &mut Net) {
+        if self.news.teller.is_none()
+            && let Some(&id) = self.members.values().next()
+            && let Some(mut conn) = net.conn(id)
+        {
+            conn.set_timer(Some(TICK));
+            self.news.teller = Some(id);
+        }
+    }
+
+    fn end_tick(&mut self, net: &mut Net) {
+        self.news.teller = None;
+        self.news.sends = 0;
+        if self.news.count > 0 {
+            self.tell_news(net, None);
+            self.begin_tick(net);
+        }
+    }
+}
+
+impl ConnectionHandler for Chat {
+    type Session = Member;
+
+    fn on_open(&mut self, conn: &mut Conn<'_>, member: &mut Member) {
+        self.join(conn, member);
+    }
+
+    fn on_data(&mut self, conn: &mut Conn<'_>, member: &mut Member, input: &[u8]) -> usize {
+        let (mut rest, mut stays) = (input, true);
+        while stays && !conn.is_full() && self.said.len() < AT_ONCE {
+            match member.lines.next(&mut rest, self.max_line) {
+                Frame::Whole { body, .. } => stays = self.hear(conn, member, body),
+                Frame::Partial => break,
+                Frame::TooLong => {
+                    conn.write(too_long(self.max_line).as_bytes());
+                    stays = false;
+                }
+            }
+        }
+        self.tell_others(conn);
+        if !stays {
+            let id = conn.id();
+            self.leave(conn.net(), id, member, "");
+            conn.close();
+        }
+        input.len() - rest.len()
+    }
+
+    /// A line without an end is a line too, if nothing more comes.
+    fn on_eof(&mut self, conn: &mut Conn<'_>, member: &mut Member, rest: &[u8]) {
+        if rest.len() > self.max_line {
+            conn.write(too_long(self.max_line).as_bytes());
+        } else {
+            self.hear(conn, member, rest);
+            self.tell_others(conn);
+        }
+        conn.close();
+    }
+
+    fn on_drain(&mut self, conn: &mut Conn<'_>, _: &mut Member) {
+        let id = conn.id();
+        self.caught_up(conn.net(), id);
+    }
+
+    fn on_timer(&mut self, conn: &mut Conn<'_>, _: &mut Member) {
+        let id = conn.id();
+        if self.news.teller == Some(id) {
+            self.end_tick(conn.net());
+        }
+        if self.waiting.contains(&id) {
+            self.late.append(&mut self.behind);
+            self.go_on(conn.net());
+        }
+    }
+
+    fn on_close(&mut self, net: &mut Net, id: ConnId, mut member: Member, why: CloseReason) {
+        let why = match why {
+            CloseReason::PeerClosed | CloseReason::Handler => String::new(),
+            other => format!(" ({other})"),
+        };
+        self.leave(net, id, &mut member, &why);
+    }
+
+    fn on_shutdown(&mut self, net: &mut Net) {
+        self.tell(net, GOODBYE, None);
+    }
+}
+
+/// Letters and digits of any script, but what a reader sees.
+fn is_name(name: &str) -> bool {
+    let fits = |c: char| matches!(c, '-' | '_') || c.is_alphanumeric() && is_printable(c);
+    let is_ours = name == "error"; // so begin the server's own lines
+    name.chars().all(fits) && (1..=LONGEST_NAME).contains(&name.chars().count()) && !is_ours
+}
+
+/// Appends a line. (A String never fails.)
+fn put(text: &mut String, line: fmt::Arguments<'_>) {
+    let _ = writeln!(text, "{line}");
+}
+
+/// The same string with nothing in it, its memory kept unless it is much.
+fn emptied(mut text: String) -> String {
+    text.clear();
+    text.shrink_to(2 * AT_ONCE);
+    text
+}
