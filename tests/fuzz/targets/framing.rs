@@ -2,16 +2,16 @@
 //! each is found, or found too long, as soon as it can be.
 
 use crate::simulation::dice::Dice;
-use threadbare::framing::{Line, Lines};
+use threadbare::framing::{Frame, Lines};
 
 pub fn target(bytes: &[u8]) {
     let mut dice = Dice::Bytes(bytes);
     let max = dice.below(32);
     let mut lines = Lines::default();
     let next = |input: &mut &[u8]| match lines.next(input, max) {
-        Line::Whole { text, raw } => Found::Message(text.to_vec(), raw.to_vec()),
-        Line::Partial => Found::Partial,
-        Line::TooLong => Found::TooLong,
+        Frame::Whole { body, raw } => Found::Message(body.to_vec(), raw.to_vec()),
+        Frame::Partial => Found::Partial,
+        Frame::TooLong => Found::TooLong,
     };
     assert_same(dice, next, |stream| naive_line(stream, max));
 }
