@@ -67,6 +67,10 @@ fn in_words(options: &Options) -> Vec<OsString> {
     say("unix-mode", format!("{:o}", limits.unix_mode));
     let name = match options.handler {
         Handler::Echo => "echo",
+        Handler::Chat { max_line } => {
+            say("max-line", max_line.to_string());
+            "chat"
+        }
         Handler::Greet { framing, max_line } | Handler::Once { framing, max_line } => {
             say("framing", (if framing == Framing::Line { "line" } else { "chunk" }).into());
             say("max-line", max_line.to_string());
