@@ -71,25 +71,25 @@ fn mutated(dice: &mut Dice<'_>, corpus: &[Vec<u8>]) -> Vec<u8> {
 
 #[test]
 fn addresses() {
-    replay("addresses", 1, 20_000);
+    replay("addresses", 50, 20_000);
 }
 
 #[test]
 fn command_line() {
-    replay("command_line", 1, 5_000);
+    replay("command_line", 90, 20_000);
 }
 
 #[test]
 fn escape() {
-    replay("escape", 1, 20_000);
+    replay("escape", 20, 20_000);
 }
 
 #[test]
 fn framing() {
-    replay("framing", 1, 20_000);
+    replay("framing", 20, 20_000);
 }
 
 #[test]
 fn simulated() {
-    replay("simulated", 1, 2_000);
+    replay("simulated", 100, 2_000);
 }

@@ -1,13 +1,15 @@
 //! libFuzzer around the target that the environment variable TARGET names: `make fuzz`.
 //!
 //! What it finds worth keeping stays in a scratch corpus below `target/fuzz`. The committed
-//! one is the least of it that covers as much:
+//! one is the least of it that covers nearly as much, made by
 //!
 //! ```sh
 //! make fuzz TARGET=simulated SECONDS=600
-//! mkdir new && TARGET=simulated target/fuzz/*/release/threadbare-fuzz \
-//!     -set_cover_merge=1 new target/fuzz/simulated/corpus tests/fuzz/corpus/simulated
+//! mkdir new && TARGET=simulated target/fuzz/*/release/threadbare-fuzz -set_cover_merge=1 \
+//!     new target/fuzz/simulated/corpus tests/fuzz/corpus/simulated
 //! ```
+//!
+//! of which the first files (`ls -tr`) cover the most: 20 to 100 of them were kept.
 #![no_main]
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
 
