@@ -66,6 +66,14 @@ impl CloseReason {
         "server",
     ];
 
+    /// What it means for a connection that `call` failed with `errno`.
+    pub(crate) fn of(call: Call, errno: Errno) -> CloseReason {
+        match errno {
+            Errno::ECONNRESET | Errno::EPIPE => CloseReason::PeerReset,
+            _ => CloseReason::Network { call, errno },
+        }
+    }
+
     /// Which kind of reason this is: an index into [`CloseReason::KINDS`].
     pub fn kind(self) -> usize {
         match self {

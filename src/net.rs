@@ -547,10 +547,7 @@ impl Net {
     #[cold]
     pub(crate) fn failed(&mut self, slot: u32, call: Call, errno: Errno) {
         let now = self.now;
-        let reason = match errno {
-            Errno::ECONNRESET | Errno::EPIPE => CloseReason::PeerReset,
-            _ => CloseReason::Network { call, errno },
-        };
+        let reason = CloseReason::of(call, errno);
         match reaction(call, errno) {
             // An interrupted call is made again at the next event, which is there already.
             Reaction::Wait | Reaction::Retry | Reaction::Ignore | Reaction::Degrade => {}

@@ -9,7 +9,9 @@ use std::time::Duration;
 use threadbare::Signal;
 use threadbare::handlers::Echo;
 use threadbare::kernel::sim::{At, Client, Method, Simulated, Times};
-use threadbare::{CallError, CloseReason, Conn, ConnId, ConnectionHandler, Errno, Limits, Net};
+use threadbare::{
+    Call, CallError, CloseReason, Conn, ConnId, ConnectionHandler, Errno, Limits, Net,
+};
 
 /// A handler of which only the answer to bytes matters.
 struct Data<F>(F);
@@ -253,6 +255,22 @@ fn a_core_descriptor_that_fails() {
         world.pass(Duration::from_secs(60));
         assert!(!world.running, "{method:?}");
     }
+}
+
+/// Whatever broke a connection that was full, the peer was said to have reset it.
+#[test]
+fn why_a_full_connection_broke() {
+    let mut world = World::new(Echo, Limits { high_water: 1_000, ..Limits::default() });
+    let mut client = world.client();
+    while client.send(&[b'x'; 1 << 16]) > 0 {
+        world.rest();
+    }
+    client.reset();
+    let second = At::Of(Method::Recv, world.sim.count(Method::Recv) + 1);
+    world.sim.fail(second, Errno::ETIMEDOUT, Times::UntilHealed);
+    world.rest();
+    let reason = CloseReason::Network { call: Call::Recv, errno: Errno::ETIMEDOUT };
+    assert_eq!(world.stop().counters.closed_for(reason), 1);
 }
 
 /// Calls were taken although nobody would ever make them.

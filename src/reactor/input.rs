@@ -234,15 +234,23 @@ impl<H: ConnectionHandler, K: Kernel> Reactor<H, K> {
     /// Nothing can be sent any more, but what the peer sent before is still worth having.
     fn read_out(&mut self, slot: u32) {
         let Some(connection) = self.net.connections.get_mut(slot) else { return };
-        let why = connection.why;
-        if connection.can_offer()
-            && connection.read_at_end < DRAIN_BYTES
-            && let Ok(n) = self.kernel.recv(&connection.fd, &mut self.input)
-            && n > 0
-        {
-            connection.received += n as u64;
-            connection.read_at_end = connection.read_at_end.saturating_add(n as u32);
-            return self.take_in(slot, n);
+        let mut why = connection.why;
+        if connection.can_offer() && connection.read_at_end < DRAIN_BYTES {
+            match self.kernel.recv(&connection.fd, &mut self.input) {
+                Ok(n @ 1..) => {
+                    connection.received += n as u64;
+                    connection.read_at_end = connection.read_at_end.saturating_add(n as u32);
+                    return self.take_in(slot, n);
+                }
+                // A hang-up was taken for a reset. Only now does the kernel say what it was.
+                Err(errno)
+                    if why == CloseReason::PeerReset
+                        && reaction(Call::Recv, errno) == Reaction::DropConnection =>
+                {
+                    why = CloseReason::of(Call::Recv, errno);
+                }
+                _ => {}
+            }
         }
         self.net.change(slot, |connection| connection.gone(why));
     }
