@@ -56,11 +56,14 @@ impl<H: ConnectionHandler, K: Kernel> Reactor<H, K> {
         }
     }
 
-    /// The server cannot go on: it finishes what it can.
+    /// The server cannot go on: it finishes what it can. The first error is told by
+    /// whoever gets it from `run`, so only others are told here.
     #[cold]
     pub(super) fn fail(&mut self, error: Error) {
-        log::error!("{error}; stopping");
-        self.end.failure.get_or_insert(error);
+        match self.end.failure {
+            Some(_) => log::error!("{error}"),
+            None => self.end.failure = Some(error),
+        }
         self.net.stop = true;
     }
 
@@ -188,7 +191,10 @@ impl<H: ConnectionHandler, K: Kernel> Reactor<H, K> {
 
     pub(super) fn begin_drain(&mut self) {
         self.net.draining = true;
-        let why = self.end.signal.map_or("asked to", Signal::as_str);
+        let why = match &self.end.failure {
+            Some(error) => error.to_string(),
+            None => self.end.signal.map_or("asked to", Signal::as_str).to_owned(),
+        };
         log::info!("stopping ({why}), {} open", self.net.connections.len());
         self.handler.on_shutdown(&mut self.net);
         for listener in &mut self.listeners {
