@@ -10,7 +10,7 @@ FUZZ := $(or $(CARGO_TARGET_DIR),target)/fuzz
 MSRV := $(shell sed -n 's/^rust-version = "\(.*\)"/\1/p' Cargo.toml)
 
 # What the tests need beyond Rust, make and gcc, as program=package.
-TOOLS := strace=strace ss=iproute2 nc=netcat-openbsd
+TOOLS := strace=strace ss=iproute2 nft=nftables nc=netcat-openbsd
 
 # The sets of features that somebody may build: the program, the bare library, everything.
 FEATURES := --features=default --no-default-features --all-features
@@ -106,7 +106,7 @@ msrv: ## build with the oldest Rust it promises to work with
 	fi
 
 deps: ## install what the tests need, where that is allowed
-	@missing=; for tool in $(TOOLS); do \
+	@missing=; PATH="$$PATH:/usr/sbin:/sbin"; for tool in $(TOOLS); do \
 		command -v $${tool%=*} >/dev/null || missing="$$missing $${tool#*=}"; \
 	done; \
 	[ -n "$$missing" ] || exit 0; \

@@ -203,7 +203,7 @@ impl Stage<'_> {
             // The file is there before and after the server.
             Some(path) => await_or_fail("nobody can connect", || match UnixStream::connect(path) {
                 Ok(stream) => Some(Ok(TcpStream::from(OwnedFd::from(stream)))),
-                Err(error) => has_ended(self.server).then_some(Err(error)),
+                Err(error) => self.server.has_ended().then_some(Err(error)),
             }),
             // A server that hangs may drop the SYN.
             None => TcpStream::connect_timeout(&self.address.parse().unwrap(), PATIENCE),
@@ -556,7 +556,7 @@ fn play(
         Some(unix) => Some(unix.to_owned()),
         None => {
             await_or_fail("the program does not start", || match ready_line(&server.stdout()) {
-                None => has_ended(server).then_some(None),
+                None => server.has_ended().then_some(None),
                 line => Some(line),
             })
         }
@@ -571,7 +571,7 @@ fn play(
         for talk in talks.iter_mut().filter(|talk| !talk.is_deaf) {
             while talk.hear(Duration::from_millis(1)) {}
         }
-        has_ended(server).then_some(())
+        server.has_ended().then_some(())
     });
     let code = server.wait();
     for talk in &mut talks {
@@ -583,12 +583,6 @@ fn play(
 fn ready_line(stdout: &str) -> Option<String> {
     let (line, _) = stdout.split_once('\n')?;
     line.strip_prefix("listening on ").map(str::to_owned)
-}
-
-/// Whether it has come to its end, and waits to be asked about it.
-fn has_ended(server: &Server) -> bool {
-    let stat = fs::read_to_string(format!("/proc/{}/stat", server.pid())).unwrap();
-    stat.rsplit_once(") ").unwrap().1.starts_with('Z')
 }
 
 fn await_or_fail<T>(what: &str, mut look: impl FnMut() -> Option<T>) -> T {

@@ -280,6 +280,11 @@ impl Server {
         status.code()
     }
 
+    /// Whether it has come to its end, and waits to be asked about it.
+    pub fn has_ended(&self) -> bool {
+        self.state() == "Z"
+    }
+
     /// SIGTERM, and the exit status.
     #[track_caller]
     pub fn stop(&mut self) -> Option<i32> {
@@ -342,6 +347,18 @@ impl Server {
     /// How many descriptors it has open.
     pub fn descriptors(&self) -> usize {
         fs::read_dir(self.proc("fd")).unwrap().count()
+    }
+
+    /// How many connections it does not read because they do not read: those that epoll
+    /// watches for EPOLLOUT, 0x4, and for what it always does, 0x18.
+    pub fn held_back(&self) -> usize {
+        let infos = fs::read_dir(self.proc("fdinfo")).unwrap();
+        let infos = infos.filter_map(|info| fs::read_to_string(info.ok()?.path()).ok());
+        let watches_output = |line: &&str| {
+            let mut words = line.split_whitespace();
+            words.next() == Some("tfd:") && words.nth(2) == Some("1c")
+        };
+        infos.map(|info| info.lines().filter(watches_output).count()).sum()
     }
 
     /// Sets the soft limit of open descriptors of the running server.
@@ -497,6 +514,15 @@ impl Client {
         let count = self.stream.read(&mut bytes)?;
         bytes.truncate(count);
         Ok(bytes)
+    }
+
+    /// The same, but from the socket itself, so that the rest stays in the kernel.
+    #[track_caller]
+    pub fn sip(&mut self, most: usize) -> Vec<u8> {
+        let mut bytes = vec![0; most];
+        let count = in_time(self.stream.get_mut().read(&mut bytes));
+        bytes.truncate(count);
+        bytes
     }
 
     /// Reads to the server's FIN.
