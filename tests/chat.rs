@@ -430,6 +430,37 @@ mod simulated {
         world.stop();
     }
 
+    /// Half of the room does not read, and fills the memory: it is they who are cut, and the
+    /// others hear everything.
+    #[test]
+    fn the_deaf_do_not_exhaust_the_others() {
+        let write_timeout = Some(Duration::from_secs(5));
+        let mut world = room(Limits { max_memory: 8 << 20, write_timeout, ..Limits::default() });
+        let mut all = members(&mut world, 100);
+        let (readers, deaf) = all.split_at_mut(50);
+        let all_said = [&[b'x'; 199][..], b"\n"].concat().repeat(20_000);
+        let due = 20_000 * ("guest1: ".len() + 200);
+        let (mut sent, mut heard, begin) = (0, vec![0; 50], world.sim.now());
+        while heard[1..].iter().any(|&heard| heard < due) {
+            sent += readers[0].send(&all_said[sent..]);
+            world.pass(Duration::from_millis(10));
+            for (reader, heard) in readers.iter_mut().zip(&mut heard) {
+                let lines = text(reader);
+                let talk = lines.split_inclusive('\n').filter(|line| !line.starts_with("* "));
+                *heard += talk.map(str::len).sum::<usize>();
+                assert!(!reader.saw_eof() && !reader.saw_reset());
+            }
+            assert!(world.sim.now() - begin < 10_000_000_000, "the deaf hold up the others");
+        }
+        assert_eq!(heard[1..], [due; 49]);
+        deaf.iter_mut().for_each(|deaf| drop(deaf.recv()));
+        assert!(deaf.iter().all(Client::saw_reset));
+        let summary = world.stop();
+        let cut = [CloseReason::MemoryBudget, CloseReason::WriteStalled];
+        let cut: u64 = cut.map(|why| summary.counters.closed_for(why)).iter().sum();
+        assert_eq!(cut, 50, "{summary}");
+    }
+
     /// Everything a member may send, at random, in random pieces: what the others hear are
     /// whole lines of printable text, each in a member's name or the server's.
     #[test]

@@ -306,7 +306,9 @@ struct Program(Child);
 impl Program {
     fn start(name: &str) -> (Program, String) {
         let mut cargo = Command::new(env!("CARGO"));
-        cargo.args(["run", "--locked", "-q", "--example", name, "--", "127.0.0.1:0"]);
+        let features = if cfg!(feature = "sim") { "sim" } else { "" }; // as it is built already
+        cargo.args(["run", "--locked", "-q", "--features", features, "--example", name]);
+        cargo.args(["--", "127.0.0.1:0"]);
         let mut child = cargo.stdout(Stdio::piped()).spawn().unwrap();
         let mut line = String::new();
         BufReader::new(child.stdout.take().unwrap()).read_line(&mut line).unwrap();

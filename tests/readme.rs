@@ -25,7 +25,8 @@ fn output(command: &mut Command) -> String {
 /// A program of docs/programs.
 fn example(name: &str) -> Command {
     let mut cargo = Command::new(env!("CARGO"));
-    cargo.args(["run", "--locked", "-q", "--example", name, "--"]);
+    let features = if cfg!(feature = "sim") { "sim" } else { "" }; // as it is built already
+    cargo.args(["run", "--locked", "-q", "--features", features, "--example", name, "--"]);
     cargo
 }
 

@@ -18,7 +18,7 @@
 //!   output is full holds talkers back, so that none of them can talk another out
 //!   of the room. If that takes a tick, the member is not waited for until it has
 //!   caught up; at `max_output` the server ends it.
-//! - **Nobody talks for long**: after 16 KiB it is the others' turn.
+//! - **Nobody talks for long**: after 16 KiB, or 8 MiB in all, it is the others' turn.
 //! - **Comings and goings are told at once while that is cheap**, and otherwise
 //!   together, once a tick: a crowd that comes back costs n ticks, not n² lines.
 //!
@@ -42,8 +42,9 @@ use std::time::Duration;
 
 /// How long those behind are waited for, and news may be kept.
 const TICK: Duration = Duration::from_millis(200);
-/// So many bytes of a talker are told in one turn.
+/// So many bytes of a talker are told in one turn; and so many to all members together.
 const AT_ONCE: usize = 16 << 10;
+const AT_ONCE_IN_ALL: usize = 8 << 20;
 /// So many sends of news are cheap, in a tick.
 const CHEAP: usize = 1_000;
 /// So many comings and goings are told by name when they are told together.
@@ -157,7 +158,7 @@ impl Chat {
 
     /// At the end of a talker's callback: tells the others.
     fn tell_others(&mut self, conn: &mut Conn<'_>) {
-        let said = take(&mut self.said);
+        let (is_enough, said) = (self.is_enough(), take(&mut self.said));
         if !said.is_empty() {
             self.tell_news(conn.net(), None); // that was before
             let id = conn.id();
@@ -166,12 +167,17 @@ impl Chat {
                 self.waiting.push(id);
                 conn.pause();
                 conn.set_timer(Some(TICK));
-            } else if said.len() >= AT_ONCE {
+            } else if is_enough {
                 conn.pause(); // and at once:
                 conn.resume(); // so the rest is offered in the next turn
             }
         }
         self.said = emptied(said);
+    }
+
+    /// Whether so much is said that it is the others' turn.
+    fn is_enough(&self) -> bool {
+        self.said.len() >= AT_ONCE.min(AT_ONCE_IN_ALL / self.members.len().max(1)).max(1)
     }
 
     /// Tells everybody but one, and notes who does not keep up.
@@ -285,7 +291,7 @@ impl ConnectionHandler for Chat {
 
     fn on_data(&mut self, conn: &mut Conn<'_>, member: &mut Member, input: &[u8]) -> usize {
         let (mut rest, mut stays) = (input, true);
-        while stays && !conn.is_full() && self.said.len() < AT_ONCE {
+        while stays && !conn.is_full() && !self.is_enough() {
             match member.lines.next(&mut rest, self.max_line) {
                 Frame::Whole { body, .. } => stays = self.hear(conn, member, body),
                 Frame::Partial => break,
