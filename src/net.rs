@@ -33,6 +33,8 @@ const GROUP_SEGMENTS: usize = 32;
 const GROUP_BYTES: usize = 64 << 10;
 /// A shared buffer that grew beyond this is given back.
 const KEEP_BYTES: usize = 1 << 20;
+/// Whoever takes no byte for so many milliseconds is the first to go when memory is short.
+const STALLED: u32 = 1_000;
 /// How often the kernel may be out of memory for one connection in a row.
 const MAX_TRIES: u8 = 12;
 
@@ -589,25 +591,40 @@ impl Net {
         let Some(connection) = self.connections.get(slot) else { return false };
         // Once full, it is full until it has fallen to the low water mark, half of the high one.
         let mark = if connection.full { high_water / 2 } else { high_water };
-        let held = connection.full && self.budget.allowance(connection.input.len()) == 0;
-        let over = connection.owes(mark) || held || connection.file;
+        let owes = connection.owes(mark) || connection.file;
+        let (full, rest) = (connection.full, connection.input.len());
+        if full && !owes && self.budget.allowance(rest) == 0 {
+            self.make_way();
+        }
+        let over = owes || full && self.budget.allowance(rest) == 0;
         if over && high_water < self.limits.high_water {
             self.budget.squeeze();
         }
         over
     }
 
-    /// Holds a connection back until memory is free again. If it is incomplete messages
-    /// that fill the memory, waiting would not help: then the largest is ended.
+    /// Holds a connection back until memory is free again.
     #[cold]
     pub(crate) fn hold_back(&mut self, slot: u32) {
         self.budget.squeeze();
         self.change(slot, |connection| connection.full = true);
+        self.make_way();
+    }
+
+    /// Somebody who owes nothing is held back for want of memory. If it is incomplete
+    /// messages that fill it, or output that has eaten up the reserve too (which only
+    /// grows so far if nobody asks for it: a broadcast), waiting might help nobody:
+    /// then the largest message is ended, or the worst debtor.
+    #[cold]
+    fn make_way(&mut self) {
         let inputs: usize = self.connections.iter().map(|(_, c)| c.input.footprint()).sum();
-        if inputs > self.budget.used() / 2
-            && let Some(largest) = self.largest(|connection| connection.input.footprint())
-        {
-            self.change(largest, |connection| connection.abort(CloseReason::MemoryBudget));
+        let in_the_way = match inputs > self.budget.used() / 2 {
+            true => self.largest(|connection| connection.input.footprint()),
+            false if self.budget.share() == 0 => self.worst(),
+            false => None,
+        };
+        if let Some(slot) = in_the_way {
+            self.change(slot, |connection| connection.abort(CloseReason::MemoryBudget));
         }
     }
 
@@ -621,14 +638,14 @@ impl Net {
         due
     }
 
-    /// Ends those that hold the most until `more` bytes fit; whether they do.
+    /// Ends the worst debtors until `more` bytes fit; whether they do.
     #[cold]
     fn make_room(&mut self, more: usize) -> bool {
         while !self.budget.has_room_for(more) {
             if more > self.limits.max_memory {
                 return false; // nobody's end would help
             }
-            let Some(slot) = self.largest(Connection::footprint) else { return false };
+            let Some(slot) = self.worst() else { return false };
             self.change(slot, |connection| connection.abort(CloseReason::MemoryBudget));
         }
         true
@@ -641,6 +658,15 @@ impl Net {
 
     pub(crate) fn slots_where(&self, is: impl Fn(&Connection) -> bool) -> Vec<u32> {
         self.connections.iter().filter(|(_, c)| is(c)).map(|(slot, _)| slot).collect()
+    }
+
+    /// Who holds the most; of those who have taken nothing for a while, if there are any.
+    fn worst(&self) -> Option<u32> {
+        let is_stalled = |c: &Connection| {
+            c.output.len() > RESERVE_EACH && self.now.since(c.stalled_since) >= STALLED
+        };
+        let stalled = self.largest(|c| if is_stalled(c) { c.footprint() } else { 0 });
+        stalled.or_else(|| self.largest(Connection::footprint))
     }
 
     fn largest(&self, size: impl Fn(&Connection) -> usize) -> Option<u32> {

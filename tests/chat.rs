@@ -434,8 +434,13 @@ mod simulated {
     /// others hear everything.
     #[test]
     fn the_deaf_do_not_exhaust_the_others() {
-        let write_timeout = Some(Duration::from_secs(5));
-        let mut world = room(Limits { max_memory: 8 << 20, write_timeout, ..Limits::default() });
+        for max_memory in [8 << 20, 16 << 20] {
+            deaf_half(max_memory);
+        }
+    }
+
+    fn deaf_half(max_memory: usize) {
+        let mut world = room(Limits { max_memory, ..Limits::default() });
         let mut all = members(&mut world, 100);
         let (readers, deaf) = all.split_at_mut(50);
         let all_said = [&[b'x'; 199][..], b"\n"].concat().repeat(20_000);
@@ -454,11 +459,10 @@ mod simulated {
         }
         assert_eq!(heard[1..], [due; 49]);
         deaf.iter_mut().for_each(|deaf| drop(deaf.recv()));
-        assert!(deaf.iter().all(Client::saw_reset));
+        let cut = deaf.iter().filter(|deaf| deaf.saw_reset()).count() as u64;
         let summary = world.stop();
-        let cut = [CloseReason::MemoryBudget, CloseReason::WriteStalled];
-        let cut: u64 = cut.map(|why| summary.counters.closed_for(why)).iter().sum();
-        assert_eq!(cut, 50, "{summary}");
+        assert_eq!(summary.counters.closed_for(CloseReason::MemoryBudget), cut, "{summary}");
+        assert!(cut > 0, "{summary}");
     }
 
     /// Everything a member may send, at random, in random pieces: what the others hear are

@@ -13,7 +13,7 @@
 //! let address = Address::Tcp(([127, 0, 0, 1], 80).into());
 //! let listener = kernel.socket(&address)?;
 //! kernel.bind(&listener, &address)?;
-//! kernel.listen(&listener, 16)?;
+//! Kernel::listen(&mut kernel, &listener, 16)?;
 //!
 //! let mut client = sim.connect(&address)?;
 //! client.send(b"hello");
