@@ -91,5 +91,5 @@ fn framing() {
 
 #[test]
 fn simulated() {
-    replay("simulated", 100, 2_000);
+    replay("simulated", 100, 4_000);
 }
