@@ -86,7 +86,7 @@ fn escape() {
 
 #[test]
 fn framing() {
-    replay("framing", 20, 20_000);
+    replay("framing", 50, 20_000);
 }
 
 #[test]
