@@ -86,10 +86,10 @@ fn escape() {
 
 #[test]
 fn framing() {
-    replay("framing", 20, 20_000);
+    replay("framing", 50, 20_000);
 }
 
 #[test]
 fn simulated() {
-    replay("simulated", 100, 2_000);
+    replay("simulated", 100, 4_000);
 }

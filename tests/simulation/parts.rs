@@ -196,7 +196,7 @@ const THANKS: &[u8] = b"Thank you for your message ";
 const ANSWER: &[u8] = b"Good talking to you\n";
 
 /// The longest line that [`greet`] and [`once`] take.
-const MAX_LINE: usize = 24;
+pub const MAX_LINE: usize = 24;
 
 const TOO_LONG: &[u8] = b"error: line longer than 24 bytes\n";
 

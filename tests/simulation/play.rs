@@ -2,7 +2,7 @@
 
 use super::dice::Dice;
 use super::journal::{asks_for, errnos, is_a_lie};
-use super::parts::{Chorus, Chunks, OneGuest, Part, greet};
+use super::parts::{Chorus, Chunks, MAX_LINE, OneGuest, Part, greet};
 use super::stage::{Outcome, SHORTS, Stage, TIMES, UNIX, Verdict, judge_start, leave_stale_file};
 use std::time::Duration;
 use threadbare::handlers::{Echo, Framing};
@@ -122,7 +122,7 @@ impl<'a> Play<'a> {
             }
             12 => stage.hesitate(who),
             13 => {
-                let words = "m".repeat(self.dice.below(30));
+                let words = "m".repeat(self.dice.pick(&[1, 8, MAX_LINE, MAX_LINE + 1, 60]));
                 stage.mumble(who, &(words + self.dice.pick(&["", "\r"])));
             }
             14 => stage.end(who),
