@@ -21,7 +21,7 @@ use threadbare::{Address, Limits};
 pub(crate) const VERSION: &str = concat!("threadbare ", env!("CARGO_PKG_VERSION"), "\n");
 
 pub(crate) const HELP: &str = "\
-Usage: threadbare [OPTIONS] [HANDLER]
+Usage: threadbare [OPTIONS] [HANDLER [ARG]]
 Serves many clients at once, on one thread.
 
 Handlers:
@@ -29,6 +29,7 @@ Handlers:
   once    prints the first message of any client, answers it, and exits
   echo    sends the bytes back as they come
   chat    passes each line to everyone else as NAME: line
+  proxy ADDR  hands each client on to the server at ADDR (written as for -l)
 
 Options:
   -l, --listen ADDR      HOST:PORT, [V6]:PORT or unix:PATH; may be repeated
@@ -45,6 +46,7 @@ Options:
   --high-water BYTES     a client with so much unsent is not read for now (256K)
   --max-output BYTES     a client with so much unsent is cut off (4M)
   --max-memory BYTES     all that may wait, of all clients together (256M)
+  --connect-timeout S    proxy: the server may take so long to answer (10)
   --unix-mode MODE       permissions of unix:PATH (0600)
   --narrate              show every system call, and client data, on stderr
   -v, -q                 log more; log errors only
@@ -77,12 +79,13 @@ pub(crate) struct Options {
 }
 
 /// Who answers.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Handler {
     Greet { framing: Framing, max_line: usize },
     Once { framing: Framing, max_line: usize },
     Echo,
     Chat { max_line: usize },
+    Proxy { upstreams: Vec<Address>, connect_timeout: Duration },
 }
 
 /// Words that make no sense: one line, without its `error: `.
@@ -123,19 +126,22 @@ pub(crate) fn parse(words: impl IntoIterator<Item = OsString>) -> Result<Command
 #[derive(Default)]
 struct Draft {
     handler: Option<OsString>,
+    /// The word behind the handler, for one that takes a word.
+    arg: Option<OsString>,
     listen: Vec<OsString>,
     limits: Limits,
     framing: Option<Framing>,
     max_line: Option<usize>,
+    connect_timeout: Option<Option<Duration>>,
     narrate: bool,
     log_level: Option<LevelFilter>,
 }
 
 /// Every handler, as an error may suggest it.
-const HANDLERS: [&str; 4] = ["greet", "once", "echo", "chat"];
+const HANDLERS: [&str; 5] = ["greet", "once", "echo", "chat", "proxy"];
 
 /// Every option, as an error may suggest it.
-const OPTIONS: [&str; 24] = [
+const OPTIONS: [&str; 25] = [
     "-l",
     "--listen",
     "--framing",
@@ -147,6 +153,7 @@ const OPTIONS: [&str; 24] = [
     "--message-timeout",
     "--write-timeout",
     "--drain-timeout",
+    "--connect-timeout",
     "--high-water",
     "--max-output",
     "--max-memory",
@@ -181,6 +188,7 @@ impl Draft {
             "--idle-timeout" => limits.idle_timeout = take(name, words, seconds)?,
             "--message-timeout" => limits.message_timeout = take(name, words, seconds)?,
             "--write-timeout" => limits.write_timeout = take(name, words, seconds)?,
+            "--connect-timeout" => self.connect_timeout = Some(take(name, words, seconds)?),
             "--drain-timeout" => limits.drain_timeout = take(name, words, seconds)?,
             "--high-water" => limits.high_water = take(name, words, bytes)?,
             "--max-output" => limits.max_output = take(name, words, bytes)?,
@@ -194,10 +202,11 @@ impl Draft {
         Ok(())
     }
 
-    /// A word that is no option: the handler, and nothing behind it.
+    /// A word that is no option: the handler, and what a handler may have behind it.
     fn word(&mut self, word: OsString) -> Result<(), Usage> {
         match &self.handler {
             None => self.handler = Some(word),
+            Some(handler) if handler == "proxy" && self.arg.is_none() => self.arg = Some(word),
             Some(handler) => {
                 let (word, handler) = (quoted(&word), quoted(handler));
                 return Err(Usage(format!("surplus word {word} behind the handler {handler}")));
@@ -216,6 +225,7 @@ impl Draft {
             Some("once") => (Handler::Once { framing, max_line }, "127.0.0.1:9999"),
             Some("echo") => (Handler::Echo, "127.0.0.1:1234"),
             Some("chat") => (Handler::Chat { max_line }, "127.0.0.1:1234"),
+            Some("proxy") => (self.proxy()?, "127.0.0.1:1234"),
             _ => return Err(unknown_handler(&word)),
         };
         self.refuse_unused(&handler)?;
@@ -224,23 +234,48 @@ impl Draft {
         limits.max_input = max_line.saturating_add(128 << 10);
         let listen = if self.listen.is_empty() { vec![listen.into()] } else { self.listen };
         let listen = addresses(&listen)?;
+        if let Handler::Proxy { upstreams, .. } = &handler {
+            limits.max_outbound = limits.max_connections;
+            if let Some(own) = upstreams.iter().find(|upstream| listen.contains(upstream)) {
+                let own = escaped(own.to_string().as_bytes()).to_string();
+                return Err(Usage(format!("proxy listens on {own}, and cannot hand on to itself")));
+            }
+        }
         let log_level = self.log_level.unwrap_or(LevelFilter::Info);
         Ok(Options { handler, listen, limits, narrate: self.narrate, log_level })
     }
 
     /// An option that the handler does not use is a mistake.
     fn refuse_unused(&self, handler: &Handler) -> Result<(), Usage> {
-        let (name, takes_lines) = match handler {
-            Handler::Greet { .. } | Handler::Once { .. } => return Ok(()),
-            Handler::Chat { .. } => ("chat", true),
-            Handler::Echo => ("echo", false),
+        let (name, takes_lines, connects) = match handler {
+            Handler::Greet { .. } => ("greet", true, false),
+            Handler::Once { .. } => ("once", true, false),
+            Handler::Chat { .. } => ("chat", true, false),
+            Handler::Echo => ("echo", false, false),
+            Handler::Proxy { .. } => ("proxy", false, true),
         };
-        let unused = match (self.framing, self.max_line) {
-            (Some(_), _) => "--framing is for greet and once",
-            (_, Some(_)) if !takes_lines => "--max-line is for greet, once and chat",
+        let takes_chunks = matches!(handler, Handler::Greet { .. } | Handler::Once { .. });
+        let unused = match (self.framing, self.max_line, self.connect_timeout) {
+            (Some(_), ..) if !takes_chunks => "--framing is for greet and once",
+            (_, Some(_), _) if !takes_lines => "--max-line is for greet, once and chat",
+            (.., Some(_)) if !connects => "--connect-timeout is for proxy",
             _ => return Ok(()),
         };
         Err(Usage(format!("{unused}, {name} does not use it")))
+    }
+
+    /// The handler that takes a word more.
+    fn proxy(&self) -> Result<Handler, Usage> {
+        let Some(word) = &self.arg else {
+            return Err(Usage("proxy needs an address, as in proxy 127.0.0.1:8080".into()));
+        };
+        let upstreams = word.to_addresses().map_err(|error| Usage(format!("proxy {error}")))?;
+        let no_port = |address: &Address| matches!(address, Address::Tcp(tcp) if tcp.port() == 0);
+        if upstreams.iter().any(no_port) {
+            return Err(Usage(format!("proxy {} names no port to connect to", quoted(word))));
+        }
+        let seconds = self.connect_timeout.unwrap_or(Some(Duration::from_secs(10)));
+        Ok(Handler::Proxy { upstreams, connect_timeout: seconds.unwrap_or(Duration::MAX) })
     }
 }
 
@@ -375,7 +410,9 @@ fn unknown_handler(word: &OsStr) -> Usage {
     let word = quoted(word);
     match meant {
         Some(meant) => Usage(format!("unknown handler {word}, did you mean {meant}?")),
-        None => Usage(format!("unknown handler {word}, there are greet, once, echo and chat")),
+        None => {
+            Usage(format!("unknown handler {word}, there are greet, once, echo, chat and proxy"))
+        }
     }
 }
 
@@ -473,6 +510,18 @@ mod tests {
     }
 
     #[test]
+    fn proxy_takes_an_address_and_a_connection_for_each_client() -> Result<(), String> {
+        let options = options("--max-connections 7 proxy [::1]:80 --connect-timeout 0.5")?;
+        assert_eq!((options.limits.max_connections, options.limits.max_outbound), (7, 7));
+        let Handler::Proxy { upstreams, connect_timeout } = options.handler else {
+            return Err(format!("{:?}", options.handler));
+        };
+        assert_eq!(upstreams, [Address::Tcp(([0, 0, 0, 0, 0, 0, 0, 1], 80).into())]);
+        assert_eq!(connect_timeout, Duration::from_millis(500));
+        Ok(())
+    }
+
+    #[test]
     fn listeners_add_up_and_one_named_twice_is_one() -> Result<(), String> {
         let words = "-l unix:b -l 127.0.0.1:1 --listen=unix:a -l unix:b -l 127.0.0.1:1";
         assert_eq!(listen(words)?, ["unix:b", "127.0.0.1:1", "unix:a"]);
@@ -558,7 +607,10 @@ mod tests {
             ("--framing word", r#"--framing takes line or chunk, not "word"; try -h"#),
             ("ehco", r#"unknown handler "ehco", did you mean echo?; try -h"#),
             ("caht", r#"unknown handler "caht", did you mean chat?; try -h"#),
-            ("serve", r#"unknown handler "serve", there are greet, once, echo and chat; try -h"#),
+            (
+                "serve",
+                r#"unknown handler "serve", there are greet, once, echo, chat and proxy; try -h"#,
+            ),
             (
                 "127.0.0.1:80",
                 r#"unknown handler "127.0.0.1:80", did you mean -l 127.0.0.1:80?; try -h"#,
@@ -577,10 +629,32 @@ mod tests {
                 "chat --framing line",
                 "--framing is for greet and once, chat does not use it; try -h",
             ),
+            ("proxy", "proxy needs an address, as in proxy 127.0.0.1:8080; try -h"),
+            ("proxy 127.0.0.1:0", r#"proxy "127.0.0.1:0" names no port to connect to; try -h"#),
+            (
+                "proxy 8080",
+                r#"proxy "8080" names no host, write 127.0.0.1:8080 (or 0.0.0.0:8080 for every interface); try -h"#,
+            ),
+            (
+                "proxy 127.0.0.1:1 127.0.0.1:2",
+                r#"surplus word "127.0.0.1:2" behind the handler "proxy"; try -h"#,
+            ),
+            (
+                "proxy 127.0.0.1:1234",
+                "proxy listens on 127.0.0.1:1234, and cannot hand on to itself; try -h",
+            ),
+            (
+                "proxy 127.0.0.1:1 --framing line",
+                "--framing is for greet and once, proxy does not use it; try -h",
+            ),
+            (
+                "echo --connect-timeout 1",
+                "--connect-timeout is for proxy, echo does not use it; try -h",
+            ),
             ("-l 127.0.0.1", r#"-l "127.0.0.1" names no port, write 127.0.0.1:1234; try -h"#),
             (
                 "\u{1b}[2J",
-                r#"unknown handler "\x1b[2J", there are greet, once, echo and chat; try -h"#,
+                r#"unknown handler "\x1b[2J", there are greet, once, echo, chat and proxy; try -h"#,
             ),
         ] {
             assert_eq!(complaint(line), due, "{line}");

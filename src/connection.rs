@@ -96,6 +96,10 @@ pub(crate) struct Connection {
     pub(crate) paused: bool,
     /// Output was above high water and has not yet fallen below low water.
     pub(crate) full: bool,
+    /// Memory is so short that it must not be read.
+    pub(crate) starved: bool,
+    /// It is read though it be full: its input is not answered on itself.
+    pub(crate) duplex: bool,
     /// The rest is to be offered again without new bytes.
     pub(crate) reoffer: bool,
     /// Output has fallen below low water and the handler is to be told.
@@ -153,6 +157,8 @@ impl Connection {
             eof_told: false,
             paused: false,
             full: false,
+            starved: false,
+            duplex: false,
             reoffer: false,
             drained: false,
             marked: false,
@@ -233,10 +239,15 @@ impl Connection {
         matches!(self.phase, Phase::Open | Phase::Broken)
     }
 
+    /// Whether its output, or want of memory, holds up its input.
+    pub(crate) fn is_held_up(&self) -> bool {
+        if self.duplex { self.starved } else { self.full }
+    }
+
     /// Whether the handler may be offered input now.
     pub(crate) fn can_offer(&self) -> bool {
         match self.phase {
-            Phase::Open => !self.paused && !self.full && !self.later,
+            Phase::Open => !self.paused && !self.is_held_up() && !self.later,
             Phase::Broken => !self.paused,
             _ => false,
         }
@@ -249,7 +260,7 @@ impl Connection {
         }
         let read = match self.phase {
             Phase::Connecting => return kernel::OUT as u8,
-            Phase::Open => !self.eof && !self.paused && !self.full,
+            Phase::Open => !self.eof && !self.paused && !self.is_held_up(),
             Phase::Closing | Phase::Lingering => !self.eof && self.read_at_end < LINGER_BYTES,
             Phase::Broken | Phase::Gone => false,
         };

@@ -95,14 +95,26 @@ impl Core {
         let Err((call, errno)) = changed else { return Ok(()) };
         let lasts = matches!(reaction(call, errno), Reaction::Later | Reaction::Pause);
         if *told != UNWATCHED && lasts {
-            if let Err(errno) = self.watch(kernel, EpollOp::Remove, fd, 0, data)
-                && reaction(Call::EpollRemove, errno) != Reaction::Ignore
-            {
-                return Err((Call::EpollRemove, errno));
-            }
-            *told = UNWATCHED;
+            self.unwatch(kernel, fd, told, data)?;
         }
         Err((call, errno))
+    }
+
+    /// Lets epoll forget `fd`, which it reports although nobody asks.
+    pub(crate) fn unwatch<K: Kernel>(
+        &self,
+        kernel: &mut K,
+        fd: &Fd,
+        told: &mut u8,
+        data: u64,
+    ) -> Result<(), (Call, Errno)> {
+        if let Err(errno) = self.watch(kernel, EpollOp::Remove, fd, 0, data)
+            && reaction(Call::EpollRemove, errno) != Reaction::Ignore
+        {
+            return Err((Call::EpollRemove, errno));
+        }
+        *told = UNWATCHED;
+        Ok(())
     }
 
     /// Waits for events.

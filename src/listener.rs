@@ -190,6 +190,22 @@ impl Listener {
     }
 }
 
+/// The options of a TCP connection that it can also do without.
+pub(crate) fn tunables(limits: &Limits) -> impl Iterator<Item = SocketOption> + use<> {
+    // The kernel's own guard against a peer that acknowledges nothing: twice the
+    // write timeout, so that ours, which knows the reason, comes first.
+    let unacknowledged = limits.write_timeout.map(|timeout| {
+        SocketOption::UserTimeout(timeout.saturating_mul(2).as_millis().clamp(1, 1 << 30) as u32)
+    });
+    let tunables = [
+        SocketOption::NoDelay,
+        SocketOption::KeepAlive,
+        SocketOption::KeepIdle(KEEPALIVE_IDLE),
+        SocketOption::NotSentLowat(NOTSENT_LOWAT),
+    ];
+    tunables.into_iter().chain(unacknowledged)
+}
+
 /// Sets the options of a TCP listener, most of them for the connections that inherit them.
 fn set_options<K: Kernel>(
     kernel: &mut K,
@@ -204,18 +220,7 @@ fn set_options<K: Kernel>(
         let set = kernel.setsockopt(fd, option);
         set.map_err(|errno| Error::new(Call::SetOption, address, errno))?;
     }
-    // The kernel's own guard against a peer that acknowledges nothing: twice the
-    // write timeout, so that ours, which knows the reason, comes first.
-    let unacknowledged = limits.write_timeout.map(|timeout| {
-        SocketOption::UserTimeout(timeout.saturating_mul(2).as_millis().clamp(1, 1 << 30) as u32)
-    });
-    let tunables = [
-        SocketOption::NoDelay,
-        SocketOption::KeepAlive,
-        SocketOption::KeepIdle(KEEPALIVE_IDLE),
-        SocketOption::NotSentLowat(NOTSENT_LOWAT),
-    ];
-    for option in tunables.into_iter().chain(unacknowledged) {
+    for option in tunables(limits) {
         if let Err(errno) = kernel.setsockopt(fd, option) {
             let error = Error::new(Call::SetTunable, format!("{address} {option:?}"), errno);
             warnings.push(format!("{error}; going on without"));

@@ -19,7 +19,7 @@ use cli::{Command, Handler, Options};
 use std::process::ExitCode;
 use std::time::Duration;
 use threadbare::escape::escaped;
-use threadbare::handlers::{Chat, Echo, Greet, Once};
+use threadbare::handlers::{Chat, Echo, Greet, Once, Proxy};
 use threadbare::kernel::{Kernel, Linux, Narrated};
 use threadbare::{ConnectionHandler, Server, Summary};
 
@@ -55,15 +55,19 @@ fn serve(options: &Options) -> u8 {
 
 /// Chooses the handler.
 fn serve_on<K: Kernel>(options: &Options, kernel: K) -> u8 {
-    match options.handler {
-        Handler::Greet { framing, max_line } => {
+    match &options.handler {
+        &Handler::Greet { framing, max_line } => {
             run(options, Greet::new(framing, max_line), kernel, |_| true)
         }
-        Handler::Once { framing, max_line } => {
+        &Handler::Once { framing, max_line } => {
             run(options, Once::new(framing, max_line, print_message), kernel, Once::done)
         }
         Handler::Echo => run(options, Echo, kernel, |_| true),
-        Handler::Chat { max_line } => run(options, Chat::new(max_line), kernel, |_| true),
+        &Handler::Chat { max_line } => run(options, Chat::new(max_line), kernel, |_| true),
+        Handler::Proxy { upstreams, connect_timeout } => {
+            let proxy = Proxy::new(kernel.clone(), upstreams.clone(), *connect_timeout);
+            run(options, proxy, kernel, |_| true)
+        }
     }
 }
 

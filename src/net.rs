@@ -174,6 +174,13 @@ impl Conn<'_> {
         });
     }
 
+    /// Offers input though output stands above the high water mark, for a handler that does
+    /// not answer it here but elsewhere, as a proxy does. It has to [`pause`](Conn::pause)
+    /// this connection when that one is full.
+    pub fn duplex(&mut self, duplex: bool) {
+        self.net.change(self.slot, |connection| connection.duplex = duplex);
+    }
+
     /// While held, a connection is not ended by a stop of the server: it is read and
     /// served until the handler closes it, or the drain deadline cuts it off.
     pub fn hold(&mut self, hold: bool) {
@@ -607,7 +614,7 @@ impl Net {
     #[cold]
     pub(crate) fn hold_back(&mut self, slot: u32) {
         self.budget.squeeze();
-        self.change(slot, |connection| connection.full = true);
+        self.change(slot, |connection| (connection.full, connection.starved) = (true, true));
         self.make_way();
     }
 

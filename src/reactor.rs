@@ -212,6 +212,7 @@ impl<H: ConnectionHandler, K: Kernel> Reactor<H, K> {
             connection.rest_since = now;
         }
         connection.reoffer &= !connection.input.is_empty();
+        connection.starved &= self.net.budget.allowance(connection.input.len()) == 0;
         self.finish(slot);
         self.register(slot);
         let Some(connection) = self.net.connections.get_mut(slot) else { return };
@@ -270,8 +271,8 @@ impl<H: ConnectionHandler, K: Kernel> Reactor<H, K> {
         let data = self.net.connections.id(slot).to_u64();
         let Some(connection) = self.net.connections.get_mut(slot) else { return };
         let interest = connection.interest();
-        let is_unwatched = connection.registered == UNWATCHED && connection.later;
-        if is_unwatched || connection.phase == Phase::Gone {
+        let unwatched = connection.registered == UNWATCHED && (connection.later || interest == 0);
+        if unwatched || connection.phase == Phase::Gone {
             return;
         }
         let (fd, told) = (&connection.fd, &mut connection.registered);

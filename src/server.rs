@@ -140,24 +140,28 @@ fn fit_limits<K: Kernel>(
             return Ok(());
         }
     };
-    let others = u64::from(limits.max_outbound) + listeners as u64 + SPARE_DESCRIPTORS;
-    let needed = u64::from(limits.max_connections) + others;
+    let others = listeners as u64 + SPARE_DESCRIPTORS;
+    let (wanted, outbound) = (u64::from(limits.max_connections), u64::from(limits.max_outbound));
+    let needed = wanted + outbound + others;
     if raise && soft < needed && soft < hard {
         match kernel.prlimit(Some(needed.min(hard))) {
             Ok((raised, _)) => soft = raised,
             Err(errno) => warnings.push(format!("{}; it stays as it is", failed(errno))),
         }
     }
+    // Both kinds get less, in the same proportion.
     let room = soft.saturating_sub(others);
-    if room == 0 {
+    let connections =
+        if soft < needed { room * wanted / (wanted + outbound).max(1) } else { wanted };
+    if connections == 0 {
         let object = format!("RLIMIT_NOFILE {soft}, too few for one connection");
         return Err(Error::new(Call::DescriptorLimit, object, Errno::EMFILE));
     }
-    if room < u64::from(limits.max_connections) {
-        let wanted = limits.max_connections;
-        limits.max_connections = room as u32;
+    if connections < wanted {
+        limits.max_connections = connections as u32;
+        limits.max_outbound = outbound.min(room - connections) as u32;
         warnings.push(format!(
-            "max-connections lowered from {wanted} to {room}: RLIMIT_NOFILE is {soft}"
+            "max-connections lowered from {wanted} to {connections}: RLIMIT_NOFILE is {soft}"
         ));
     }
     Ok(())

@@ -386,6 +386,69 @@ fn a_stale_socket_file() {
     assert_eq!(try_unix(&path), Err(Errno::ENOENT));
 }
 
+/// Begins to connect.
+fn begin(address: SocketAddr) -> (Own, Result<(), Errno>) {
+    let address = Address::Tcp(address);
+    let socket = own(Linux.socket(&address));
+    let begun = Linux.connect(socket.fd(), &address);
+    (socket, begun)
+}
+
+#[test] // a connect that does not block: EINPROGRESS, then OUT, and no error is left
+fn a_connection_outwards() {
+    let listener = listen(0, &[]).unwrap();
+    let (socket, begun) = begin(address_of(&listener));
+    assert_eq!(begun, Err(Errno::EINPROGRESS));
+    Set::of(socket.fd(), OUT).until(OUT);
+    assert_eq!(Linux.getsockopt_error(socket.fd()), Ok(None));
+    assert_eq!(Linux.send(socket.fd(), b"hello"), Ok(5));
+}
+
+#[test] // refused: OUT, ERR and HUP, and SO_ERROR tells why, once; the hang-up stays
+fn a_refused_connection() {
+    let nobody = address_of(&bind(0, &[]).unwrap());
+    let (socket, begun) = begin(nobody);
+    assert_eq!(begun, Err(Errno::EINPROGRESS));
+    let set = Set::of(socket.fd(), OUT);
+    set.fires_for_ever(OUT | ERR | HUP);
+    assert_eq!(Linux.getsockopt_error(socket.fd()), Ok(Some(Errno::ECONNREFUSED)));
+    assert_eq!(Linux.getsockopt_error(socket.fd()), Ok(None));
+    set.fires_for_ever(OUT | HUP);
+}
+
+#[test] // nobody answers: nothing is reported, and nothing is lost by giving up
+fn a_connection_that_is_not_answered() {
+    let listener = listen(0, &[]).unwrap();
+    Linux.setsockopt(listener.fd(), SocketOption::DropSyn).unwrap();
+    let (socket, begun) = begin(address_of(&listener));
+    assert_eq!(begun, Err(Errno::EINPROGRESS));
+    let set = Set::of(socket.fd(), OUT);
+    thread::sleep(Duration::from_millis(50));
+    assert_eq!((set.look(), Linux.getsockopt_error(socket.fd())), (0, Ok(None)));
+    assert_eq!(Linux.send(socket.fd(), b"too early"), Err(Errno::EAGAIN));
+}
+
+#[test] // established and reset before anybody looked: SO_ERROR says so, and eats it
+fn a_connection_that_is_reset_at_once() {
+    let listener = TcpListener::bind(local(0)).unwrap();
+    let (socket, _) = begin(listener.local_addr().unwrap());
+    reset(listener.accept().unwrap().0);
+    Set::of(socket.fd(), OUT).until(OUT | ERR | HUP);
+    assert_eq!(Linux.getsockopt_error(socket.fd()), Ok(Some(Errno::ECONNRESET)));
+    assert_eq!(Linux.recv(socket.fd(), &mut [0]), Ok(0));
+}
+
+#[test] // a Unix socket is connected at once
+fn a_unix_connection_outwards() {
+    let scratch = Scratch::new();
+    let path = scratch.path("socket");
+    let _listener = UnixListener::bind(&path).unwrap();
+    let address = Address::Unix(path);
+    let socket = own(Linux.socket(&address));
+    assert_eq!(Linux.connect(socket.fd(), &address), Ok(()));
+    assert_eq!(Set::of(socket.fd(), IN | OUT).look(), OUT);
+}
+
 #[test] // a full queue of a Unix listener: EAGAIN for a client that does not block, again one more than said
 fn a_full_unix_queue() {
     let scratch = Scratch::new();
@@ -463,6 +526,17 @@ fn both_ends_are_a_hang_up() {
     assert_eq!(set.look(), 0);
     Linux.shutdown(&fd(&server)).unwrap();
     set.fires_for_ever(HUP);
+}
+
+#[test] // and it does so although bytes in front of the peer's FIN are unread
+fn both_ends_are_a_hang_up_before_the_last_byte() {
+    let (server, mut client) = pair();
+    Linux.shutdown(&fd(&server)).unwrap();
+    client.write_all(b"last").unwrap();
+    client.shutdown(Shutdown::Write).unwrap();
+    let set = Set::of(&fd(&server), IN);
+    set.fires_for_ever(IN | HUP);
+    assert_eq!((recv(&server), recv(&server)), (Ok(b"last".to_vec()), Ok(vec![])));
 }
 
 #[test] // RDHUP of a half-closed peer fires for ever, though all is read; IN reports the end too

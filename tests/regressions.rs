@@ -7,10 +7,10 @@ mod simulation;
 use simulation::World;
 use std::time::Duration;
 use threadbare::Signal;
-use threadbare::handlers::Echo;
+use threadbare::handlers::{Echo, Proxy};
 use threadbare::kernel::sim::{At, Client, Method, Simulated, Times};
 use threadbare::{
-    Call, CallError, CloseReason, Conn, ConnId, ConnectionHandler, Errno, Limits, Net,
+    Address, Call, CallError, CloseReason, Conn, ConnId, ConnectionHandler, Errno, Limits, Net,
 };
 
 /// A handler of which only the answer to bytes matters.
@@ -295,4 +295,114 @@ fn a_listener_that_epoll_denies_to_know() {
     let [mut served, _waiting] = [world.client(), world.client()];
     assert_eq!(world.ask(&mut served, b"hello"), b"hello");
     world.stop();
+}
+
+/// A proxy in front of `back`, and who listens there.
+fn proxy(
+    front: &str,
+    back: &Address,
+) -> (World<Proxy<Simulated>>, threadbare::kernel::sim::Remote) {
+    let sim = Simulated::new(1);
+    let remote = sim.listen(back).unwrap();
+    let handler = Proxy::new(sim.clone(), vec![back.clone()], Duration::from_secs(3));
+    let limits = Limits { max_outbound: 10, high_water: 32 << 10, ..Limits::default() };
+    (World::at(front, sim, handler, limits).unwrap(), remote)
+}
+
+/// Reads slowly to the end.
+fn sip(world: &mut World<Proxy<Simulated>>, client: &mut Client) -> usize {
+    let mut heard = 0;
+    for _ in 0..1_000 {
+        heard += client.recv_at_most(8 << 10).len();
+        world.rest();
+    }
+    assert!(client.saw_eof() && !client.saw_reset());
+    heard
+}
+
+/// Once both sides have sent FIN, epoll reports a hang-up, though bytes wait in front of
+/// the peer's: a connection that was paused then was read once more, and dropped.
+#[test]
+fn paused_while_both_have_ended() {
+    let back = Address::Tcp(([127, 0, 0, 1], 90).into());
+    let (mut world, mut remote) = proxy("127.0.0.1:80", &back);
+    let mut client = world.client();
+    client.shutdown();
+    world.rest();
+    let mut server = remote.accept().unwrap();
+    let mut sent = 0;
+    while sent < 256 << 10 {
+        match server.send(&[7; 64 << 10]) {
+            0 => break,
+            count => sent += count,
+        }
+        world.rest();
+    }
+    server.shutdown();
+    world.rest();
+    assert_eq!(sip(&mut world, &mut client), sent);
+}
+
+/// The peer's close hangs a Unix socket up, and what it had said before was lost if the
+/// connection was paused.
+#[test]
+fn paused_while_the_peer_of_a_unix_socket_goes() {
+    let back = Address::Unix("/run/back".into());
+    let (mut world, mut remote) = proxy("unix:/run/front", &back);
+    let mut client = world.client();
+    world.rest();
+    let mut server = remote.accept().unwrap();
+    let mut sent = 0;
+    while let count @ 1.. = server.send(&[7; 64 << 10]) {
+        sent += count;
+        world.rest();
+    }
+    server.close();
+    world.rest();
+    assert_eq!(sip(&mut world, &mut client), sent);
+}
+
+/// A Unix socket whose connect was interrupted is not connected, and never will be.
+#[test]
+fn an_interrupted_connect_to_a_unix_socket() {
+    let back = Address::Unix("/run/back".into());
+    let (mut world, _remote) = proxy("127.0.0.1:80", &back);
+    world.sim.fail(At::Of(Method::Connect, 0), Errno::EINTR, Times::Once);
+    let mut client = world.client();
+    world.ask(&mut client, b"hello");
+    assert!(client.saw_reset());
+    world.stop();
+}
+
+/// Who is owed much was not read, and where two connections wait for each other that is a
+/// deadlock: a proxy reads the one to write to the other.
+#[test]
+fn a_proxy_reads_from_whom_it_owes() {
+    let back = Address::Tcp(([127, 0, 0, 1], 90).into());
+    let (mut world, mut remote) = proxy("127.0.0.1:80", &back);
+    let mut client = world.client();
+    world.rest();
+    let mut server = remote.accept().unwrap();
+    while server.send(&[7; 64 << 10]) > 0 {
+        world.rest();
+    }
+    world.ask(&mut client, b"still talking");
+    assert_eq!(server.recv(), b"still talking");
+}
+
+/// With too few descriptors for the connections that a handler may begin, there was no
+/// start at all.
+#[test]
+fn descriptors_are_shared_with_connections_outwards() {
+    for (limit, expected) in [(64, Some(20)), (26, Some(1)), (25, None)] {
+        let sim = Simulated::new(1);
+        sim.set_limits(limit, limit);
+        let limits = Limits { max_outbound: 10_000, ..Limits::default() };
+        let world = World::on(sim, Echo, limits);
+        let warned = world.ok().map(|world| world.server.warnings().join(""));
+        let due = expected.map(|expected| {
+            format!("max-connections lowered from 10000 to {expected}: RLIMIT_NOFILE is {limit}")
+        });
+        assert_eq!(warned, due);
+    }
 }

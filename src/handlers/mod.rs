@@ -4,11 +4,13 @@ mod chat;
 mod echo;
 mod greet;
 mod once;
+mod proxy;
 
 pub use chat::Chat;
 pub use echo::Echo;
 pub use greet::Greet;
 pub use once::Once;
+pub use proxy::Proxy;
 
 /// What a message is, for [`Greet`] and [`Once`].
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]

@@ -8,7 +8,8 @@ use super::{ConnId, Net};
 use crate::connection::Connection;
 use crate::deadlines::Span;
 use crate::error::Error;
-use crate::kernel::{Address, Errno, Kernel, Peer, SocketOption};
+use crate::kernel::{Address, Errno, Kernel, Peer};
+use crate::listener::tunables;
 use crate::reaction::{Call, Reaction, reaction};
 use std::time::Duration;
 
@@ -41,15 +42,17 @@ impl Net {
         let fd =
             kernel.socket(address).map_err(|errno| Error::new(Call::Socket, address, errno))?;
         if let Address::Tcp(_) = address {
-            // Without it, it is only a little slower.
-            let _ = kernel.setsockopt(&fd, SocketOption::NoDelay);
+            for option in tunables(&self.limits) {
+                let _ = kernel.setsockopt(&fd, option); // it is the worse for it, but it works
+            }
         }
-        match kernel.connect(&fd, address) {
-            Err(errno) if reaction(Call::Connect, errno) != Reaction::Wait => {
+        if let Err(errno) = kernel.connect(&fd, address) {
+            // Only TCP takes time: a Unix socket is connected now, or never.
+            let goes_on = reaction(Call::Connect, errno) == Reaction::Wait;
+            if !goes_on || matches!(address, Address::Unix(_)) {
                 let _ = kernel.close(fd);
                 return Err(Error::new(Call::Connect, address, errno));
             }
-            _ => {}
         }
         let peer = match address {
             Address::Tcp(address) => Peer::Tcp(*address),

@@ -70,7 +70,7 @@ impl<H: ConnectionHandler, K: Kernel> Reactor<H, K> {
             return;
         }
         self.net.change(slot, |connection| {
-            let stopped = connection.paused || connection.full || connection.reoffer;
+            let stopped = connection.paused || connection.is_held_up() || connection.reoffer;
             let at_end = connection.eof || connection.phase == Phase::Broken;
             connection.reoffer =
                 !connection.input.is_empty() && (stopped || at_end && consumed > 0);
@@ -81,10 +81,18 @@ impl<H: ConnectionHandler, K: Kernel> Reactor<H, K> {
     }
 
     #[cold]
-    pub(super) fn serve_busy(&mut self, slot: u32, mask: u32) {
+    pub(super) fn serve_busy(&mut self, slot: u32, mut mask: u32) {
         let Some(connection) = self.net.connections.get(slot) else { return };
         if connection.phase == Phase::Connecting {
             return self.connected(slot);
+        }
+        let both_ended = mask & (kernel::ERR | kernel::HUP) == kernel::HUP;
+        if both_ended && connection.phase == Phase::Open && !connection.eof_told {
+            // In order: what the peer sent before its end is read when it is wanted.
+            mask = connection.interest().into();
+            if mask == 0 {
+                return self.unwatch(slot);
+            }
         }
         let hangup = mask & (kernel::ERR | kernel::HUP) != 0;
         if mask & kernel::IN != 0 || hangup {
@@ -100,6 +108,16 @@ impl<H: ConnectionHandler, K: Kernel> Reactor<H, K> {
         }
         if mask & kernel::OUT != 0 {
             self.net.send_waiting(&mut self.kernel, slot);
+        }
+    }
+
+    /// Nothing is wanted of a connection that epoll reports for ever.
+    fn unwatch(&mut self, slot: u32) {
+        let data = self.net.connections.id(slot).to_u64();
+        let Some(connection) = self.net.connections.get_mut(slot) else { return };
+        let (fd, told) = (&connection.fd, &mut connection.registered);
+        if let Err((call, errno)) = self.core.unwatch(&mut self.kernel, fd, told, data) {
+            self.net.failed(slot, call, errno);
         }
     }
 

@@ -8,7 +8,7 @@
 use super::accepting::Queue;
 use super::{BATCH, GRACE, LOOKS, Reactor};
 use crate::close_reason::CloseReason;
-use crate::connection::Phase;
+use crate::connection::{OUTBOUND, Phase};
 use crate::core::{EVENTFD, LISTENERS, SIGNALFD, TIMERFD};
 use crate::deadlines::{Alarm, Span, Tick};
 use crate::error::Error;
@@ -241,17 +241,20 @@ impl<H: ConnectionHandler, K: Kernel> Reactor<H, K> {
                 listener.close(&mut self.kernel);
             }
         }
+        let (mut accepted, mut begun) = (0, 0);
         for slot in self.net.slots_where(|_| true) {
-            let cut = self.net.change(slot, |connection| {
-                let unfinished = !matches!(connection.phase, Phase::Lingering | Phase::Gone);
-                match unfinished {
-                    true => connection.abort(CloseReason::DrainDeadline),
-                    false => connection.gone(connection.why),
+            self.net.change(slot, |connection| {
+                if matches!(connection.phase, Phase::Lingering | Phase::Gone) {
+                    return connection.gone(connection.why);
                 }
-                unfinished
+                let count =
+                    if connection.listener == OUTBOUND { &mut begun } else { &mut accepted };
+                *count += 1;
+                connection.abort(CloseReason::DrainDeadline);
             });
-            self.end.cut += u64::from(cut == Some(true));
         }
+        // A client and the connection begun for it are one.
+        self.end.cut += accepted.max(begun);
     }
 
     /// Whether everything is done.

@@ -17,6 +17,8 @@ pub struct Journal {
     /// Whose descriptor it is: the clients are numbered as they are accepted.
     owners: BTreeMap<i32, usize>,
     pub accepted: usize,
+    /// Whose connection was begun or ended last: a connection outwards is begun for them.
+    near: Option<usize>,
     pub triples: BTreeSet<Triple>,
     /// The clients whose own connection was struck, and by what.
     pub touched: BTreeMap<usize, BTreeSet<(Method, i32)>>,
@@ -38,7 +40,10 @@ impl Journal {
                 && let Err(errno) = call.result
             {
                 let strike = (call.method, errno as i32);
-                let owner = self.owners.get(&call.fd);
+                let owner = match call.method {
+                    Method::Socket => self.near.as_ref(),
+                    _ => self.owners.get(&call.fd),
+                };
                 match owner {
                     Some(&client) => drop(self.touched.entry(client).or_default().insert(strike)),
                     None => drop(self.common.insert(strike)),
@@ -54,9 +59,13 @@ impl Journal {
             match (call.method, call.result) {
                 (Method::Accept4, Ok(fd)) => {
                     self.owners.insert(fd as i32, self.accepted);
+                    self.near = Some(self.accepted);
                     self.accepted += 1;
                 }
-                (Method::Close, _) => drop(self.owners.remove(&call.fd)),
+                (Method::Socket, Ok(fd)) => {
+                    self.owners.extend(self.near.map(|client| (fd as i32, client)));
+                }
+                (Method::Close, _) => self.near = self.owners.remove(&call.fd).or(self.near),
                 _ => {}
             }
         }
@@ -96,6 +105,8 @@ pub fn roles(method: Method) -> &'static [Call] {
         Method::Accept4 => &[Call::Accept],
         Method::Recv => &[Call::Recv],
         Method::Send => &[Call::Send],
+        Method::Connect => &[Call::Connect],
+        Method::GetsockoptError => &[Call::ConnectResult],
         Method::TimerfdSettime => &[Call::SetTimer],
         Method::ReadCounter => &[Call::ReadCounter],
         Method::WriteCounter => &[Call::WriteCounter],

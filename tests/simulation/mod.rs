@@ -109,7 +109,8 @@ impl<H: ConnectionHandler> World<H> {
         assert!(!self.running, "it did not stop");
         let summary = self.server.finish().unwrap();
         let closed: u64 = summary.counters.closed.iter().sum();
-        assert_eq!(summary.counters.accepted, closed, "{summary}");
+        let begun = summary.counters.accepted + summary.counters.connected;
+        assert_eq!(begun, closed, "{summary}");
         assert_eq!(summary.counters.bugs, 0, "{summary}");
         summary
     }

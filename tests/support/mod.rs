@@ -465,6 +465,12 @@ impl Client {
         Client { stream: BufReader::new(stream) }
     }
 
+    /// Its socket, as long as nothing was read too early.
+    pub fn into_stream(self) -> TcpStream {
+        assert!(self.stream.buffer().is_empty());
+        self.stream.into_inner()
+    }
+
     /// A second client value for the same socket, for another thread. To be taken
     /// before anything is read.
     pub fn twin(&self) -> Client {

@@ -457,6 +457,53 @@ same_as_linux! {
 }
 
 same_as_linux! {
+    /// Connections outwards: what epoll says of them, whatever the other end does, and what
+    /// SO_ERROR does to it.
+    fn random_connect(k, seen, seed in 0..500) {
+        let mut seed = seed;
+        let (door, address) = listener(k, &own_host(), 4);
+        k.setsockopt(&door, SocketOption::NoDelay).unwrap();
+        let one = client(k, &address);
+        if random(&mut seed, 3) == 0 {
+            k.close(door).unwrap();
+            see(seen, "connect to nobody", k.connect(&one, &address));
+            settle();
+            refused(k, seen, &mut seed, &one);
+            return k.close(one).unwrap();
+        }
+        see(seen, "connect", k.connect(&one, &address));
+        settle();
+        let mut other = Some(k.accept4(&door).unwrap().0);
+        for _ in 0..5 {
+            if let Some(fd) = other.take() {
+                other = act(k, seen, &mut seed, "server", fd);
+            }
+            settle();
+            look(k, seen, "client", Some(&one), IN | OUT);
+            if random(&mut seed, 2) == 0 {
+                see(seen, "so_error", k.getsockopt_error(&one));
+            }
+            if random(&mut seed, 2) == 0 {
+                see(seen, "recv", k.recv(&one, &mut [0; 300]));
+            }
+        }
+        end(k, [door, one].into_iter().chain(other));
+    }
+}
+
+/// What can still be done with a connection that was refused, in some order.
+fn refused<K: Kernel>(k: &mut K, seen: &mut Seen, seed: &mut u64, fd: &Fd) {
+    for _ in 0..4 {
+        look(k, seen, "refused", Some(fd), IN | OUT);
+        match random(seed, 3) {
+            0 => see(seen, "so_error", k.getsockopt_error(fd)),
+            1 => see(seen, "recv", k.recv(fd, &mut [0; 9])),
+            _ => see(seen, "send", k.send(fd, b"x")),
+        }
+    }
+}
+
+same_as_linux! {
     /// All the ways of two TCP sockets to want one address.
     fn addresses_in_use(k, seen) {
         for case in 0..24 {

@@ -33,14 +33,15 @@ pub fn target(bytes: &[u8]) {
 }
 
 /// Whether any value that `-l` may have would be looked up: the word behind it, or what
-/// stands behind an `l` or a `=` in its own word.
+/// stands behind an `l` or a `=` in its own word; or any word, if one is `proxy`.
 fn may_need_resolver(words: &[&[u8]]) -> bool {
     let alone = words.windows(2).filter(|pair| matches!(pair[0], [b'-', ..])).map(|pair| pair[1]);
     let joined = words.iter().filter(|word| word.starts_with(b"-")).flat_map(|word| {
         let ends = (0..word.len()).filter(|&at| matches!(word[at], b'l' | b'='));
         ends.map(|at| &word[at + 1..])
     });
-    alone.chain(joined).any(needs_resolver)
+    let upstreams = words.iter().copied().filter(|_| words.contains(&&b"proxy"[..]));
+    alone.chain(joined).chain(upstreams).any(needs_resolver)
 }
 
 /// Said in full, the options are the same ones.
@@ -65,24 +66,26 @@ fn in_words(options: &Options) -> Vec<OsString> {
     say("max-output", limits.max_output.to_string());
     say("max-memory", limits.max_memory.to_string());
     say("unix-mode", format!("{:o}", limits.unix_mode));
-    let name = match options.handler {
+    let mut upstream = None;
+    let name = match &options.handler {
         Handler::Echo => "echo",
+        Handler::Proxy { upstreams, connect_timeout } => {
+            say("connect-timeout", seconds(Some(*connect_timeout).filter(|&t| t != Duration::MAX)));
+            upstream = upstreams.first().map(word_of);
+            "proxy"
+        }
         Handler::Chat { max_line } => {
             say("max-line", max_line.to_string());
             "chat"
         }
         Handler::Greet { framing, max_line } | Handler::Once { framing, max_line } => {
-            say("framing", (if framing == Framing::Line { "line" } else { "chunk" }).into());
+            say("framing", (if *framing == Framing::Line { "line" } else { "chunk" }).into());
             say("max-line", max_line.to_string());
             if matches!(options.handler, Handler::Greet { .. }) { "greet" } else { "once" }
         }
     };
     for address in &options.listen {
-        let value = match address {
-            Address::Tcp(address) => address.to_string().into(),
-            Address::Unix(path) => [b"unix:", path.as_os_str().as_bytes()].concat(),
-        };
-        words.push(OsString::from_vec([b"--listen=", &value[..]].concat()));
+        words.push(OsString::from_vec([b"--listen=", word_of(address).as_bytes()].concat()));
     }
     words.extend(options.narrate.then(|| "--narrate".into()));
     match options.log_level {
@@ -91,7 +94,15 @@ fn in_words(options: &Options) -> Vec<OsString> {
         _ => {}
     }
     words.push(name.into());
+    words.extend(upstream);
     words
+}
+
+fn word_of(address: &Address) -> OsString {
+    match address {
+        Address::Tcp(address) => address.to_string().into(),
+        Address::Unix(path) => OsString::from_vec([b"unix:", path.as_os_str().as_bytes()].concat()),
+    }
 }
 
 fn seconds(timeout: Option<Duration>) -> String {
