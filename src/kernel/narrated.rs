@@ -171,9 +171,11 @@ impl<K: Kernel> Kernel for Narrated<K> {
 
     fn connect(&mut self, fd: &Fd, address: &Address) -> Result<()> {
         let result = self.kernel.connect(fd, address);
+        // A Unix socket is most often connected only to learn whether anybody is there.
+        let chapter = if let Address::Tcp(_) = address { "connecting" } else { "door" };
         let (address, length) = sockaddr(address);
         let call = format!("connect({fd:?}, {address}, {length})");
-        self.tell("door", &call, result, |_| 0)
+        self.tell(chapter, &call, result, |_| 0)
     }
 
     fn unlink(&mut self, path: &Path) -> Result<()> {
