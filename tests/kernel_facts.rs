@@ -23,7 +23,8 @@ use nix::sys::socket::{GetSockOpt, SetSockOpt, getsockopt, setsockopt, sockopt};
 use nix::sys::stat::{Mode, umask};
 use support::{PATIENCE, Scratch, Signal, until};
 use threadbare::kernel::{
-    Address, Clock, ERR, EpollOp, Errno, Event, Fd, HUP, IN, Kernel, Linux, OUT, SocketOption, Wait,
+    Address, Clock, ERR, EpollOp, Errno, Event, Fd, FileKind, HUP, IN, Kernel, Linux, OUT,
+    SocketOption, Wait,
 };
 
 const RDHUP: u32 = nix::libc::EPOLLRDHUP as u32;
@@ -612,6 +613,61 @@ fn the_lowest_number_is_used_again() {
 fn epoll_refuses_files() {
     let file = File::open(std::env::current_exe().unwrap()).unwrap();
     assert_eq!(Set::new().add(&fd(&file), IN), Err(Errno::EPERM));
+}
+
+#[test] // no path leads out of a directory: not by "..", not from the root, not by a link
+fn a_path_stays_beneath() {
+    let scratch = Scratch::new();
+    fs::create_dir(scratch.path("public")).unwrap();
+    fs::write(scratch.path("public/file"), "yes").unwrap();
+    fs::write(scratch.path("secret"), "no").unwrap();
+    let link = |to: &str, name: &str| std::os::unix::fs::symlink(to, scratch.path(name)).unwrap();
+    link("../secret", "public/out");
+    link("file", "public/in");
+    link(scratch.path("public/file").to_str().unwrap(), "public/absolute");
+    let public = own(Linux.openat2(None, &scratch.path("public")));
+    let open = |path: &str| Linux.openat2(Some(public.fd()), Path::new(path));
+    for inside in ["file", "in", "./file", "../public/file"] {
+        match open(inside) {
+            Ok(fd) => Linux.close(fd).unwrap(),
+            Err(errno) => assert_eq!((inside, errno), ("../public/file", Errno::EXDEV)),
+        }
+    }
+    let absolute = scratch.path("secret");
+    for outside in ["../secret", "out", "absolute", absolute.to_str().unwrap()] {
+        assert_eq!(open(outside), Err(Errno::EXDEV), "{outside}");
+    }
+}
+
+#[test] // a named pipe is opened at once for reading without waiting, and says what it is
+fn a_pipe_does_not_stall() {
+    let scratch = Scratch::new();
+    let made = Command::new("mkfifo").arg(scratch.path("pipe")).status().unwrap();
+    assert!(made.success());
+    let folder = own(Linux.openat2(None, &scratch.path(".")));
+    let pipe = own(Linux.openat2(Some(folder.fd()), Path::new("pipe")));
+    assert_eq!(Linux.fstat(pipe.fd()).unwrap().kind, FileKind::Other);
+}
+
+#[test] // sendfile stops when the socket is full, and says 0 where the file has ended
+fn sendfile_takes_what_fits() {
+    let scratch = Scratch::new();
+    fs::write(scratch.path("file"), vec![b'x'; 16 << 20]).unwrap();
+    let folder = own(Linux.openat2(None, &scratch.path(".")));
+    let file = own(Linux.openat2(Some(folder.fd()), Path::new("file")));
+    let (server, mut client) = pair();
+    let mut sent = 0;
+    let full = loop {
+        match Linux.sendfile(&fd(&server), file.fd(), sent, 16 << 20) {
+            Ok(n) => sent += n as u64,
+            Err(errno) => break errno,
+        }
+    };
+    assert_eq!((full, (1..16 << 20).contains(&sent)), (Errno::EAGAIN, true));
+    client.read_exact(&mut vec![0; sent as usize]).unwrap();
+    fs::write(scratch.path("file"), "short").unwrap();
+    assert_eq!(Linux.sendfile(&fd(&server), file.fd(), sent, 100), Ok(0));
+    assert_eq!(Linux.sendfile(&fd(&server), file.fd(), 2, 100), Ok(3));
 }
 
 #[test] // a second ADD is EEXIST, a MOD without ADD is ENOENT
