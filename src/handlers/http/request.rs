@@ -245,7 +245,7 @@ fn path_of(target: &str) -> Result<&str, Status> {
 #[cold]
 fn refusal(error: httparse::Error, input: &[u8]) -> Status {
     let line = input.trim_ascii_start().split(|&byte| byte == b'\n').next().unwrap_or_default();
-    let version = line.rsplit(|&byte| byte == b' ').next().unwrap_or_default();
+    let version = line.split(|&byte| byte == b' ').nth(2).unwrap_or_default();
     let names_another = match version.strip_prefix(b"HTTP/") {
         Some([digit, ..]) => digit.is_ascii_digit(),
         _ => false,
