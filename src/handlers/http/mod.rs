@@ -21,6 +21,7 @@
 //! full, and the requests behind wait.
 
 use crate::error::Error;
+use crate::escape::escaped;
 use crate::handler::ConnectionHandler;
 use crate::kernel::{Clock, Fd, Kernel};
 use crate::net::Conn;
@@ -31,6 +32,7 @@ use files::{Files, Found};
 use log::AccessLog;
 use request::{Request, Then};
 use std::fmt;
+use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 use std::time::Duration;
 use wishes::{Due, Version};
@@ -126,7 +128,8 @@ impl<K: Kernel> Http<K> {
     /// The directory cannot be opened.
     pub fn serve(mut self, directory: &Path) -> Result<Http<K>, Error> {
         let opened = self.kernel.openat2(None, directory);
-        let failed = |errno| Error::new(Call::OpenDirectory, directory.display(), errno);
+        let shown = escaped(directory.as_os_str().as_bytes());
+        let failed = |errno| Error::new(Call::OpenDirectory, shown, errno);
         self.close_directory();
         self.files = Some(Files::new(opened.map_err(failed)?));
         Ok(self)
