@@ -222,8 +222,11 @@ fn plain_number(digits: &[u8]) -> Result<u64, Status> {
     number.filter(|&number| number <= MAX_BODY).ok_or(Status::CONTENT_TOO_LARGE)
 }
 
+/// Names, addresses, ports, and what RFC 3986 allows besides.
 fn may_name_a_host(byte: u8) -> bool {
-    byte.is_ascii_graphic() && !b"/\\?#@\"<>^`{|},".contains(&byte)
+    byte.is_ascii_alphanumeric()
+        || matches!(byte, b'.' | b':' | b'-' | b'_' | b'[' | b']' | b'~' | b'%')
+        || matches!(byte, b'!' | b'$' | b'&' | b'\'' | b'(' | b')' | b'*' | b'+' | b';' | b'=')
 }
 
 /// The path and query of a target, which may also name the host, as for a proxy.
