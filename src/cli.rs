@@ -69,7 +69,7 @@ Examples:
 pub(crate) enum Command {
     Help,
     Version,
-    Serve(Options),
+    Serve(Box<Options>),
 }
 
 /// How to serve.
@@ -111,7 +111,7 @@ pub(crate) fn parse(words: impl IntoIterator<Item = OsString>) -> Result<Command
         // For the error: lexopt takes words apart, and the user knows them whole.
         let whole = parser.try_raw_args().and_then(|words| words.peek().map(OsStr::to_os_string));
         let Some(arg) = parser.next().map_err(readable)? else {
-            return draft.finish().map(Command::Serve);
+            return draft.finish().map(Box::new).map(Command::Serve);
         };
         let name = match arg {
             Short('h') | Long("help") => return Ok(Command::Help),
@@ -483,7 +483,7 @@ mod tests {
 
     fn options(line: &str) -> Result<Options, String> {
         match parsed(line)? {
-            Command::Serve(options) => Ok(options),
+            Command::Serve(options) => Ok(*options),
             other => Err(format!("{other:?}")),
         }
     }
