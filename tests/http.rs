@@ -159,7 +159,7 @@ fn what_is_no_file() {
     }
     let socket = std::os::unix::net::UnixListener::bind(www.path("www/socket")).unwrap();
     fs::write(www.path("www/shut"), "secret\n").unwrap();
-    fs::set_permissions(www.path("www/shut"), std::os::unix::fs::PermissionsExt::from_mode(0))
+    fs::set_permissions(www.path("www/shut"), std::os::unix::fs::PermissionsExt::from_mode(0o000))
         .unwrap();
     let server = serve(&www, &[]);
     let is_root = fs::read(www.path("www/shut")).is_ok();
