@@ -12,6 +12,7 @@ use log::LevelFilter;
 use std::ffi::{OsStr, OsString};
 use std::fmt;
 use std::os::unix::ffi::OsStrExt;
+use std::path::PathBuf;
 use std::time::Duration;
 use threadbare::address::ToAddresses;
 use threadbare::escape::escaped;
@@ -29,6 +30,7 @@ Handlers:
   once    prints the first message of any client, answers it, and exits
   echo    sends the bytes back as they come
   chat    passes each line to everyone else as NAME: line
+  http [DIR]  serves the files beneath DIR; without it, a plain \"hello\"
   proxy ADDR  hands each client on to the server at ADDR (written as for -l)
 
 Options:
@@ -36,6 +38,7 @@ Options:
                          (127.0.0.1:1234; once: 127.0.0.1:9999)
   --framing line|chunk   greet, once: a message is a line, or what one recv gave
   --max-line BYTES       greet, once, chat: the longest line (64K)
+  --access-log           http: a line for each answer on stderr (common format)
   --max-connections N    clients served at once; more wait in the queue (10000)
   --max-per-ip N         clients served at once per address (0 = off)
   --backlog N            clients that may wait in the queue (4096)
@@ -57,6 +60,7 @@ SIGINT, SIGTERM, SIGHUP: finish, then stop; twice: now. SIGUSR1: report.
 Examples:
   threadbare                    and in another terminal: nc 127.0.0.1 1234
   threadbare -l localhost:7777 -l unix:/tmp/echo.sock --idle-timeout 60 echo
+  threadbare -l 127.0.0.1:8080 --access-log http public
   threadbare --narrate once
 ";
 
@@ -65,7 +69,7 @@ Examples:
 pub(crate) enum Command {
     Help,
     Version,
-    Serve(Options),
+    Serve(Box<Options>),
 }
 
 /// How to serve.
@@ -86,6 +90,7 @@ pub(crate) enum Handler {
     Echo,
     Chat { max_line: usize },
     Proxy { upstreams: Vec<Address>, connect_timeout: Duration },
+    Http { directory: Option<PathBuf>, access_log: bool, deadline: Option<Duration> },
 }
 
 /// Words that make no sense: one line, without its `error: `.
@@ -106,7 +111,7 @@ pub(crate) fn parse(words: impl IntoIterator<Item = OsString>) -> Result<Command
         // For the error: lexopt takes words apart, and the user knows them whole.
         let whole = parser.try_raw_args().and_then(|words| words.peek().map(OsStr::to_os_string));
         let Some(arg) = parser.next().map_err(readable)? else {
-            return draft.finish().map(Command::Serve);
+            return draft.finish().map(Box::new).map(Command::Serve);
         };
         let name = match arg {
             Short('h') | Long("help") => return Ok(Command::Help),
@@ -133,19 +138,21 @@ struct Draft {
     framing: Option<Framing>,
     max_line: Option<usize>,
     connect_timeout: Option<Option<Duration>>,
+    access_log: bool,
     narrate: bool,
     log_level: Option<LevelFilter>,
 }
 
 /// Every handler, as an error may suggest it.
-const HANDLERS: [&str; 5] = ["greet", "once", "echo", "chat", "proxy"];
+const HANDLERS: [&str; 6] = ["greet", "once", "echo", "chat", "http", "proxy"];
 
 /// Every option, as an error may suggest it.
-const OPTIONS: [&str; 25] = [
+const OPTIONS: [&str; 26] = [
     "-l",
     "--listen",
     "--framing",
     "--max-line",
+    "--access-log",
     "--max-connections",
     "--max-per-ip",
     "--backlog",
@@ -182,6 +189,7 @@ impl Draft {
             "-l" | "--listen" => self.listen.push(value(name, words)?),
             "--framing" => self.framing = Some(take(name, words, framing)?),
             "--max-line" => self.max_line = Some(take(name, words, bytes)?),
+            "--access-log" => self.access_log = true,
             "--max-connections" => limits.max_connections = take(name, words, count)?,
             "--max-per-ip" => limits.max_per_address = take(name, words, count_or_off)?,
             "--backlog" => limits.backlog = take(name, words, count)?,
@@ -204,9 +212,10 @@ impl Draft {
 
     /// A word that is no option: the handler, and what a handler may have behind it.
     fn word(&mut self, word: OsString) -> Result<(), Usage> {
+        let takes_a_word = |handler: &OsString| handler == "proxy" || handler == "http";
         match &self.handler {
             None => self.handler = Some(word),
-            Some(handler) if handler == "proxy" && self.arg.is_none() => self.arg = Some(word),
+            Some(handler) if takes_a_word(handler) && self.arg.is_none() => self.arg = Some(word),
             Some(handler) => {
                 let (word, handler) = (quoted(&word), quoted(handler));
                 return Err(Usage(format!("surplus word {word} behind the handler {handler}")));
@@ -225,11 +234,15 @@ impl Draft {
             Some("once") => (Handler::Once { framing, max_line }, "127.0.0.1:9999"),
             Some("echo") => (Handler::Echo, "127.0.0.1:1234"),
             Some("chat") => (Handler::Chat { max_line }, "127.0.0.1:1234"),
+            Some("http") => (self.http(), "127.0.0.1:1234"),
             Some("proxy") => (self.proxy()?, "127.0.0.1:1234"),
             _ => return Err(unknown_handler(&word)),
         };
         self.refuse_unused(&handler)?;
         let mut limits = self.limits;
+        if let Handler::Http { .. } = handler {
+            limits.message_timeout = None; // it has a deadline of its own, and says so
+        }
         limits.high_water = limits.high_water.min(limits.max_output);
         limits.max_input = max_line.saturating_add(128 << 10);
         let listen = if self.listen.is_empty() { vec![listen.into()] } else { self.listen };
@@ -245,26 +258,40 @@ impl Draft {
         Ok(Options { handler, listen, limits, narrate: self.narrate, log_level })
     }
 
+    fn http(&self) -> Handler {
+        Handler::Http {
+            directory: self.arg.as_ref().map(PathBuf::from),
+            access_log: self.access_log,
+            deadline: self.limits.message_timeout,
+        }
+    }
+
     /// An option that the handler does not use is a mistake.
     fn refuse_unused(&self, handler: &Handler) -> Result<(), Usage> {
-        let (name, takes_lines, connects) = match handler {
-            Handler::Greet { .. } => ("greet", true, false),
-            Handler::Once { .. } => ("once", true, false),
-            Handler::Chat { .. } => ("chat", true, false),
-            Handler::Echo => ("echo", false, false),
-            Handler::Proxy { .. } => ("proxy", false, true),
+        let (name, takes_lines) = match handler {
+            Handler::Greet { .. } => ("greet", true),
+            Handler::Once { .. } => ("once", true),
+            Handler::Chat { .. } => ("chat", true),
+            Handler::Echo => ("echo", false),
+            Handler::Http { .. } => ("http", false),
+            Handler::Proxy { .. } => ("proxy", false),
         };
         let takes_chunks = matches!(handler, Handler::Greet { .. } | Handler::Once { .. });
-        let unused = match (self.framing, self.max_line, self.connect_timeout) {
-            (Some(_), ..) if !takes_chunks => "--framing is for greet and once",
-            (_, Some(_), _) if !takes_lines => "--max-line is for greet, once and chat",
-            (.., Some(_)) if !connects => "--connect-timeout is for proxy",
+        let unused = match self {
+            Draft { framing: Some(_), .. } if !takes_chunks => "--framing is for greet and once",
+            Draft { max_line: Some(_), .. } if !takes_lines => {
+                "--max-line is for greet, once and chat"
+            }
+            Draft { access_log: true, .. } if name != "http" => "--access-log is for http",
+            Draft { connect_timeout: Some(_), .. } if name != "proxy" => {
+                "--connect-timeout is for proxy"
+            }
             _ => return Ok(()),
         };
         Err(Usage(format!("{unused}, {name} does not use it")))
     }
 
-    /// The handler that takes a word more.
+    /// The handler that needs a word more.
     fn proxy(&self) -> Result<Handler, Usage> {
         let Some(word) = &self.arg else {
             return Err(Usage("proxy needs an address, as in proxy 127.0.0.1:8080".into()));
@@ -410,9 +437,9 @@ fn unknown_handler(word: &OsStr) -> Usage {
     let word = quoted(word);
     match meant {
         Some(meant) => Usage(format!("unknown handler {word}, did you mean {meant}?")),
-        None => {
-            Usage(format!("unknown handler {word}, there are greet, once, echo, chat and proxy"))
-        }
+        None => Usage(format!(
+            "unknown handler {word}, there are greet, once, echo, chat, http and proxy"
+        )),
     }
 }
 
@@ -456,7 +483,7 @@ mod tests {
 
     fn options(line: &str) -> Result<Options, String> {
         match parsed(line)? {
-            Command::Serve(options) => Ok(options),
+            Command::Serve(options) => Ok(*options),
             other => Err(format!("{other:?}")),
         }
     }
@@ -495,6 +522,16 @@ mod tests {
         assert_eq!(listen("")?, ["127.0.0.1:1234"]);
         assert_eq!(listen("once")?, ["127.0.0.1:9999"]);
         assert_eq!(listen("echo")?, ["127.0.0.1:1234"]);
+        Ok(())
+    }
+
+    #[test]
+    fn http_has_a_directory_and_a_deadline_of_its_own() -> Result<(), String> {
+        let options = options("http --access-log public --message-timeout 5")?;
+        let directory = Some(PathBuf::from("public"));
+        let deadline = Some(Duration::from_secs(5));
+        assert_eq!(options.handler, Handler::Http { directory, access_log: true, deadline });
+        assert_eq!(options.limits.message_timeout, None);
         Ok(())
     }
 
@@ -600,6 +637,12 @@ mod tests {
             ("-vx", r#"unknown option "-x"; try -h"#),
             ("--narrate=yes", r#"--narrate takes no value, not "yes"; try -h"#),
             ("--backlog", "--backlog needs a value; try -h"),
+            ("--access-log", "--access-log is for http, greet does not use it; try -h"),
+            ("http a b", r#"surplus word "b" behind the handler "http"; try -h"#),
+            (
+                "--max-line 5 http",
+                "--max-line is for greet, once and chat, http does not use it; try -h",
+            ),
             (
                 "--backlog many",
                 r#"--backlog takes a number from 1 to 2147483647, not "many"; try -h"#,
@@ -609,7 +652,7 @@ mod tests {
             ("caht", r#"unknown handler "caht", did you mean chat?; try -h"#),
             (
                 "serve",
-                r#"unknown handler "serve", there are greet, once, echo, chat and proxy; try -h"#,
+                r#"unknown handler "serve", there are greet, once, echo, chat, http and proxy; try -h"#,
             ),
             (
                 "127.0.0.1:80",
@@ -654,7 +697,7 @@ mod tests {
             ("-l 127.0.0.1", r#"-l "127.0.0.1" names no port, write 127.0.0.1:1234; try -h"#),
             (
                 "\u{1b}[2J",
-                r#"unknown handler "\x1b[2J", there are greet, once, echo, chat and proxy; try -h"#,
+                r#"unknown handler "\x1b[2J", there are greet, once, echo, chat, http and proxy; try -h"#,
             ),
         ] {
             assert_eq!(complaint(line), due, "{line}");

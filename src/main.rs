@@ -19,9 +19,9 @@ use cli::{Command, Handler, Options};
 use std::process::ExitCode;
 use std::time::Duration;
 use threadbare::escape::escaped;
-use threadbare::handlers::{Chat, Echo, Greet, Once, Proxy};
+use threadbare::handlers::{Chat, Echo, Greet, Http, Once, Proxy};
 use threadbare::kernel::{Kernel, Linux, Narrated};
-use threadbare::{ConnectionHandler, Server, Summary};
+use threadbare::{ConnectionHandler, Error, Server, Summary};
 
 const DONE: u8 = 0;
 const UNDONE: u8 = 1;
@@ -64,11 +64,31 @@ fn serve_on<K: Kernel>(options: &Options, kernel: K) -> u8 {
         }
         Handler::Echo => run(options, Echo, kernel, |_| true),
         &Handler::Chat { max_line } => run(options, Chat::new(max_line), kernel, |_| true),
+        Handler::Http { directory, access_log, deadline } => {
+            let mut http = Http::new(kernel.clone()).deadline(*deadline);
+            if *access_log {
+                http = http.access_log(|line| output::stderr_line(format_args!("{line}")));
+            }
+            let http = match directory {
+                Some(directory) => http.serve(directory),
+                None => Ok(http),
+            };
+            match http {
+                Ok(http) => run(options, http, kernel, |_| true),
+                Err(error) => not_started(&error),
+            }
+        }
         Handler::Proxy { upstreams, connect_timeout } => {
             let proxy = Proxy::new(kernel.clone(), upstreams.clone(), *connect_timeout);
             run(options, proxy, kernel, |_| true)
         }
     }
+}
+
+/// The one line of a start that failed.
+fn not_started(error: &Error) -> u8 {
+    log::error!("{error}{}", hint::hint(error));
+    NOT_STARTED
 }
 
 /// Starts, says so, serves until stopped. A start that fails prints only its error.
@@ -80,10 +100,7 @@ where
     let builder = Server::builder(handler).kernel(kernel).limits(options.limits.clone());
     let mut server = match builder.own_process(true).bind(&options.listen) {
         Ok(server) => server,
-        Err(error) => {
-            log::error!("{error}{}", hint::hint(&error));
-            return NOT_STARTED;
-        }
+        Err(error) => return not_started(&error),
     };
     for warning in server.warnings() {
         log::warn!("{warning}");

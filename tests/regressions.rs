@@ -5,10 +5,12 @@
 mod simulation;
 
 use simulation::World;
+use std::path::Path;
 use std::time::Duration;
 use threadbare::Signal;
 use threadbare::handlers::{Echo, Proxy};
 use threadbare::kernel::sim::{At, Client, Method, Simulated, Times};
+use threadbare::kernel::{Fd, Kernel};
 use threadbare::{
     Address, Call, CallError, CloseReason, Conn, ConnId, ConnectionHandler, Errno, Limits, Net,
 };
@@ -405,4 +407,62 @@ fn descriptors_are_shared_with_connections_outwards() {
         });
         assert_eq!(warned, due);
     }
+}
+
+/// The file `/srv/file`, opened as a handler does it.
+fn open_file(sim: &Simulated) -> Fd {
+    let mut kernel = sim.clone();
+    let directory = kernel.openat2(None, Path::new("/srv")).unwrap();
+    let file = kernel.openat2(Some(&directory), Path::new("file")).unwrap();
+    kernel.close(directory).unwrap();
+    file
+}
+
+/// A world in which `file` is answered with 20,000 bytes of a file, anything else with
+/// itself.
+fn world_with_a_file() -> World<impl ConnectionHandler> {
+    let sim = Simulated::new(1);
+    sim.set_buffers(2_000, 1_000);
+    sim.write_file(Path::new("/srv/file"), &[b'f'; 20_000]);
+    let kernel = sim.clone();
+    let handler = Data(move |conn: &mut Conn<'_>, input: &[u8]| {
+        match input {
+            b"file" => conn.write_file(open_file(&kernel), 0, 20_000),
+            b"nothing" => conn.write_file(open_file(&kernel), 0, 0),
+            _ => conn.write(input),
+        }
+        input.len()
+    });
+    World::on(sim, handler, Limits::default()).unwrap()
+}
+
+/// The time that a client may refuse to read was counted from its last output, however
+/// long ago, if it did not take the first byte of a file at once.
+#[test]
+fn a_file_for_a_client_that_was_quiet_for_long() {
+    let mut world = world_with_a_file();
+    let mut client = world.client();
+    assert_eq!(world.ask(&mut client, b"hello"), b"hello");
+    world.pass(Duration::from_secs(200));
+    world.sim.fail(At::Of(Method::Sendfile, 0), Errno::ENOBUFS, Times::Burst(3));
+    client.send(b"file");
+    world.pass(Duration::from_secs(5));
+    let mut received = Vec::new();
+    for _ in 0..100 {
+        received.extend(client.recv());
+        world.rest();
+    }
+    assert_eq!((received.len(), client.saw_reset()), (20_000, false));
+}
+
+/// A file of which nothing was to be sent stayed open until something else happened.
+#[test]
+fn a_file_of_which_nothing_is_sent() {
+    let mut world = world_with_a_file();
+    let mut client = world.client();
+    world.rest();
+    let before = world.sim.descriptors();
+    client.send(b"nothing");
+    world.rest();
+    assert_eq!(world.sim.descriptors(), before);
 }

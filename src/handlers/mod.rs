@@ -3,12 +3,16 @@
 mod chat;
 mod echo;
 mod greet;
+#[cfg(feature = "http")]
+mod http;
 mod once;
 mod proxy;
 
 pub use chat::Chat;
 pub use echo::Echo;
 pub use greet::Greet;
+#[cfg(feature = "http")]
+pub use http::Http;
 pub use once::Once;
 pub use proxy::Proxy;
 

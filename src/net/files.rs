@@ -7,6 +7,7 @@
 
 use super::{Conn, Net};
 use crate::close_reason::CloseReason;
+use crate::connection::{Connection, Phase};
 use crate::kernel::{Errno, Fd, Kernel};
 use crate::reaction::{Call, Reaction, reaction};
 
@@ -34,12 +35,23 @@ impl Conn<'_> {
     pub fn write_file(&mut self, file: Fd, offset: u64, length: u64) {
         let Conn { net, slot } = self;
         net.close_segment();
+        let is_busy = |c: &Connection| c.phase == Phase::Open && c.file;
+        if net.connections.get(*slot).is_some_and(is_busy) {
+            net.wrote_behind_a_file(*slot);
+        }
         let takes = net.connections.get(*slot).is_some_and(|c| c.takes_output());
         if !takes || length == 0 {
-            return net.discarded.push(file);
+            net.discarded.push(file);
+            return net.mark(*slot); // so that this turn closes it
         }
+        let now = net.now;
         net.files.insert(*slot, FilePart { fd: file, offset, left: length });
-        net.change(*slot, |connection| (connection.file, connection.full) = (true, true));
+        net.change(*slot, |connection| {
+            if !connection.is_sending() {
+                connection.stalled_since = now;
+            }
+            (connection.file, connection.full) = (true, true);
+        });
     }
 }
 
@@ -68,6 +80,7 @@ impl Net {
     /// Some file systems do not let their files be sent: then they are read.
     #[cold]
     fn read_file<K: Kernel>(&mut self, kernel: &mut K, slot: u32) {
+        self.flush(kernel); // the buffer may hold what others are to get
         let Some(FilePart { fd, offset, left }) = self.files.get(&slot) else { return };
         let most = READ_CHUNK.min(*left).min(self.limits.max_output as u64).max(1);
         let mut bytes = std::mem::take(&mut self.out);

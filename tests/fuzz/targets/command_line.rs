@@ -66,13 +66,19 @@ fn in_words(options: &Options) -> Vec<OsString> {
     say("max-output", limits.max_output.to_string());
     say("max-memory", limits.max_memory.to_string());
     say("unix-mode", format!("{:o}", limits.unix_mode));
-    let mut upstream = None;
+    let (mut argument, mut logs) = (None, false);
     let name = match &options.handler {
         Handler::Echo => "echo",
         Handler::Proxy { upstreams, connect_timeout } => {
             say("connect-timeout", seconds(Some(*connect_timeout).filter(|&t| t != Duration::MAX)));
-            upstream = upstreams.first().map(word_of);
+            argument = upstreams.first().map(word_of);
             "proxy"
+        }
+        Handler::Http { directory, access_log, deadline } => {
+            say("message-timeout", seconds(*deadline));
+            argument = directory.clone().map(OsString::from);
+            logs = *access_log;
+            "http"
         }
         Handler::Chat { max_line } => {
             say("max-line", max_line.to_string());
@@ -93,8 +99,10 @@ fn in_words(options: &Options) -> Vec<OsString> {
         LevelFilter::Error => words.push("-q".into()),
         _ => {}
     }
+    words.extend(logs.then(|| "--access-log".into()));
+    words.push("--".into()); // behind it a dash is only a dash
     words.push(name.into());
-    words.extend(upstream);
+    words.extend(argument);
     words
 }
 

@@ -1,0 +1,128 @@
+//! Answers: the status, the date, and the head put together in front of a body.
+//!
+//! What does not change is put together once. The date changes once a second, and with it
+//! the plain answer, which is therefore one copy of bytes that stand ready.
+
+use super::request::Then;
+use httpdate::HttpDate;
+use std::fmt::{self, Display};
+use std::io::Write;
+use std::time::{Duration, UNIX_EPOCH};
+
+/// What the plain answer says.
+const HELLO: &str = "hello\n";
+const TEXT: &str = "text/plain; charset=utf-8";
+
+/// The number and the phrase of an answer. RFC 9110, 15
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Status(pub(super) &'static str);
+
+impl Status {
+    pub(super) const OK: Status = Status("200 OK");
+    pub(super) const PARTIAL_CONTENT: Status = Status("206 Partial Content");
+    pub(super) const MOVED_PERMANENTLY: Status = Status("301 Moved Permanently");
+    pub(super) const NOT_MODIFIED: Status = Status("304 Not Modified");
+    pub(super) const BAD_REQUEST: Status = Status("400 Bad Request");
+    pub(super) const FORBIDDEN: Status = Status("403 Forbidden");
+    pub(super) const NOT_FOUND: Status = Status("404 Not Found");
+    pub(super) const METHOD_NOT_ALLOWED: Status = Status("405 Method Not Allowed");
+    pub(super) const REQUEST_TIMEOUT: Status = Status("408 Request Timeout");
+    pub(super) const LENGTH_REQUIRED: Status = Status("411 Length Required");
+    pub(super) const PRECONDITION_FAILED: Status = Status("412 Precondition Failed");
+    pub(super) const CONTENT_TOO_LARGE: Status = Status("413 Content Too Large");
+    pub(super) const URI_TOO_LONG: Status = Status("414 URI Too Long");
+    pub(super) const RANGE_NOT_SATISFIABLE: Status = Status("416 Range Not Satisfiable");
+    pub(super) const EXPECTATION_FAILED: Status = Status("417 Expectation Failed");
+    pub(super) const FIELDS_TOO_LARGE: Status = Status("431 Request Header Fields Too Large");
+    pub(super) const SERVER_ERROR: Status = Status("500 Internal Server Error");
+    pub(super) const NOT_IMPLEMENTED: Status = Status("501 Not Implemented");
+    pub(super) const UNAVAILABLE: Status = Status("503 Service Unavailable");
+    pub(super) const VERSION_NOT_SUPPORTED: Status = Status("505 HTTP Version Not Supported");
+}
+
+/// The number alone.
+impl Display for Status {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.0.get(..3).unwrap_or_default())
+    }
+}
+
+/// Seconds since 1970 as HTTP writes them.
+pub(super) fn date(seconds: u64) -> HttpDate {
+    const LAST: u64 = 253_402_300_799; // 31 December 9999
+    HttpDate::from(UNIX_EPOCH + Duration::from_secs(seconds.min(LAST)))
+}
+
+/// Where answers are put together.
+#[derive(Debug, Default)]
+pub(super) struct Answers {
+    /// The time that `date` and `hello` tell, in seconds since 1970.
+    pub(super) now: u64,
+    /// It is right until then, on the server's own clock.
+    right_until: Duration,
+    /// `Sun, 06 Nov 1994 08:49:37 GMT`
+    date: String,
+    /// All of the plain answer.
+    hello: Vec<u8>,
+    /// The head at hand.
+    head: Vec<u8>,
+}
+
+impl Answers {
+    /// Whether another second has begun since [`set_date`](Answers::set_date).
+    #[inline]
+    pub(super) fn is_late(&self, clock: Duration) -> bool {
+        clock >= self.right_until
+    }
+
+    /// Sets the time, in nanoseconds since 1970, which it is when the server's own clock
+    /// shows `clock`.
+    #[cold]
+    pub(super) fn set_date(&mut self, nanos: u64, clock: Duration) {
+        self.now = nanos / 1_000_000_000;
+        self.right_until = clock + Duration::from_nanos(1_000_000_000 - nanos % 1_000_000_000);
+        self.date = date(self.now).to_string();
+        self.text(Status::OK, Then::Stay, "");
+        std::mem::swap(&mut self.hello, &mut self.head);
+    }
+
+    /// The plain answer: `200 OK`, as text, on a connection that stays.
+    #[inline]
+    pub(super) fn hello(&self) -> &[u8] {
+        &self.hello
+    }
+
+    /// The date as a log has it: `06/Nov/1994:08:49:37 +0000`.
+    pub(super) fn log_date(&self) -> String {
+        let mut words = self.date.split(' ').skip(1);
+        let [day, month, year, time] = [(); 4].map(|()| words.next().unwrap_or_default());
+        format!("{day}/{month}/{year}:{time} +0000")
+    }
+
+    /// A head with these fields, each ending in CRLF.
+    pub(super) fn head(&mut self, status: Status, then: Then, fields: impl Display) -> &[u8] {
+        let connection = match then {
+            Then::Stay => "",
+            Then::StayAsAsked => "Connection: keep-alive\r\n",
+            Then::Close => "Connection: close\r\n",
+        };
+        self.head.clear();
+        let (status, date) = (status.0, &self.date);
+        let _ = write!(
+            self.head, // which grows
+            "HTTP/1.1 {status}\r\nDate: {date}\r\n{connection}{fields}\r\n"
+        );
+        &self.head
+    }
+
+    /// The head and the body of an answer that is a line of text: the plain one, or
+    /// the status itself.
+    pub(super) fn text(&mut self, status: Status, then: Then, fields: &str) -> (&[u8], &[u8]) {
+        let (text, end) = if status == Status::OK { (HELLO, "") } else { (status.0, "\n") };
+        let length = text.len() + end.len();
+        let body = format_args!("{fields}Content-Type: {TEXT}\r\nContent-Length: {length}\r\n");
+        let head = self.head(status, then, body).len();
+        self.head.extend([text, end].map(str::as_bytes).into_iter().flatten());
+        self.head.split_at_checked(head).unwrap_or_default()
+    }
+}

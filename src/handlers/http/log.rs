@@ -1,0 +1,86 @@
+//! The access log: a line for each answer, in the common log format.
+//!
+//! ```text
+//! 127.0.0.1 - - [06/Nov/1994:08:49:37 +0000] "GET /index.html HTTP/1.1" 200 1234
+//! ```
+//!
+//! What a client sent stands in it [escaped](crate::escape), and a quote as `\x22`, so that
+//! nobody can forge a line or a part of one.
+
+use super::answer::Status;
+use crate::escape::escaped;
+use crate::kernel::Peer;
+use std::fmt::{self, Write};
+
+/// More of a first line is not shown.
+const SHOWN: usize = 1 << 10;
+
+/// Where lines go, and where they are put together.
+pub(super) struct AccessLog {
+    write: Box<dyn FnMut(&str) + Send>,
+    line: String,
+}
+
+impl AccessLog {
+    pub(super) fn new(write: impl FnMut(&str) + Send + 'static) -> AccessLog {
+        AccessLog { write: Box::new(write), line: String::new() }
+    }
+
+    /// Writes down the answer to `head`, whose body had `length` bytes.
+    pub(super) fn note(
+        &mut self,
+        peer: Peer,
+        date: &str,
+        head: &[u8],
+        status: Status,
+        length: u64,
+    ) {
+        let request = FirstLine(head);
+        self.line.clear();
+        let _ = match peer {
+            Peer::Tcp(address) => write!(self.line, "{}", address.ip()),
+            Peer::Unix => write!(self.line, "-"),
+        };
+        let _ = write!(self.line, " - - [{date}] \"{request}\" {status} {length}");
+        (self.write)(&self.line);
+    }
+}
+
+/// The first line of a head, as it may stand between quotes; `-` if there is none.
+struct FirstLine<'a>(&'a [u8]);
+
+impl fmt::Display for FirstLine<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let head = self.0.trim_ascii_start();
+        let line = head.split(|&byte| byte == b'\r' || byte == b'\n').next().unwrap_or_default();
+        if line.is_empty() {
+            return f.write_str("-");
+        }
+        let shown = line.get(..SHOWN).unwrap_or(line);
+        for (index, part) in shown.split(|&byte| byte == b'"').enumerate() {
+            let quote = if index > 0 { r"\x22" } else { "" };
+            write!(f, "{quote}{}", escaped(part))?;
+        }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_first_line_cannot_forge_a_line() {
+        for (head, shown) in [
+            (&b"GET / HTTP/1.1\r\nHost: x\r\n\r\n"[..], "GET / HTTP/1.1"),
+            (b"\r\nGET / HTTP/1.0\r\n\r\n", "GET / HTTP/1.0"),
+            (b"", "-"),
+            (b"GET /\" 200 5 HTTP/1.1\n", r"GET /\x22 200 5 HTTP/1.1"),
+            (b"\x16\x03\x01\x1b[2J", r"\x16\x03\x01\x1b[2J"),
+            ("GET /\u{202e} HTTP/1.1".as_bytes(), r"GET /\xe2\x80\xae HTTP/1.1"),
+        ] {
+            assert_eq!(FirstLine(head).to_string(), shown);
+        }
+        assert_eq!(FirstLine(&[b'x'; 5_000]).to_string().len(), SHOWN);
+    }
+}

@@ -1,0 +1,480 @@
+//! HTTP/1.1: files, or a plain answer.
+//!
+//! A connection is a sequence of requests, and one of them is being read at a time:
+//!
+//! ```text
+//!        head ──▶ request ──────────────── no body ──▶ answer ──▶ the next head
+//!         │         │ body                                ▲   └──▶ close
+//!         │         ▼                                     │
+//!         │       (100 Continue) ──▶ body, thrown away ───┘
+//!         └────────────────────────────┴── wrong, too large, too slow ──▶ status, close
+//! ```
+//!
+//! An answer comes only when the body of its request has passed by, for a body that turns
+//! out to be broken is answered too, with 400. What was read of the head is then kept.
+//! Whoever gets a status of 4xx or 5xx for the way he speaks is not listened to any more,
+//! for nobody knows where his next request would begin; but he gets the status, because
+//! [`Conn::close`] sees to it that the last answer arrives.
+//!
+//! Files of up to [`SMALL`] bytes are read into the output, so that head and body are one
+//! send. Larger ones follow their head by sendfile; until they are sent the connection is
+//! full, and the requests behind wait.
+
+use crate::error::Error;
+use crate::escape::escaped;
+use crate::handler::ConnectionHandler;
+use crate::kernel::{Clock, Fd, Kernel};
+use crate::net::Conn;
+use crate::reaction::{Call, attempt};
+use answer::{Answers, Status, date};
+use body::Body;
+use files::{Files, Found};
+use log::AccessLog;
+use request::{Request, Then};
+use std::fmt;
+use std::os::unix::ffi::OsStrExt;
+use std::path::Path;
+use std::time::Duration;
+use wishes::{Due, Version};
+
+mod answer;
+mod body;
+mod files;
+mod log;
+mod request;
+mod wishes;
+
+/// Files up to here are read, larger ones sent from where they are.
+const SMALL: u64 = 32 << 10;
+/// How long a head, and how long a body, may take to arrive.
+const DEADLINE: Duration = Duration::from_secs(20);
+
+/// An HTTP server: of the files of a directory, or of the plain answer `hello`.
+///
+/// It makes system calls of its own, so it is given the kernel that its server has.
+///
+/// ```no_run
+/// use threadbare::{Server, handlers::Http, kernel::Linux};
+///
+/// let http = Http::new(Linux).serve("public".as_ref())?;
+/// Server::builder(http).own_process(true).bind("127.0.0.1:8080")?.run()?;
+/// # Ok::<(), threadbare::Error>(())
+/// ```
+pub struct Http<K: Kernel> {
+    kernel: K,
+    files: Option<Files>,
+    answers: Answers,
+    /// Where a small file is read into.
+    content: Vec<u8>,
+    deadline: Option<Duration>,
+    log: Option<AccessLog>,
+}
+
+/// The request that a connection is in the middle of.
+#[derive(Debug, Default)]
+pub struct Session {
+    /// Its head has passed, its body has not.
+    pending: Option<Box<Pending>>,
+    /// So many bytes of a head have come, and it was not complete.
+    scanned: usize,
+    timer: Timer,
+}
+
+/// What comes next on a connection.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Next {
+    /// Perhaps another request, in the bytes that are there already.
+    Request,
+    /// More bytes must come.
+    MoreBytes,
+    /// It is closed.
+    Nothing,
+}
+
+/// The timer of a connection.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+enum Timer {
+    #[default]
+    Off,
+    /// It runs for what is being read now,
+    Running,
+    /// or for what was read before.
+    Stale,
+}
+
+#[derive(Debug)]
+struct Pending {
+    head: Vec<u8>,
+    body: Body,
+}
+
+impl<K: Kernel> Http<K> {
+    /// Answers `hello`.
+    pub fn new(kernel: K) -> Http<K> {
+        Http {
+            kernel,
+            files: None,
+            answers: Answers::default(),
+            content: Vec::new(),
+            deadline: Some(DEADLINE),
+            log: None,
+        }
+    }
+
+    /// Serves the files beneath `directory`.
+    ///
+    /// # Errors
+    ///
+    /// The directory cannot be opened.
+    pub fn serve(mut self, directory: &Path) -> Result<Http<K>, Error> {
+        let opened = self.kernel.openat2(None, directory);
+        let shown = escaped(directory.as_os_str().as_bytes());
+        let failed = |errno| Error::new(Call::OpenDirectory, shown, errno);
+        self.close_directory();
+        self.files = Some(Files::new(opened.map_err(failed)?));
+        Ok(self)
+    }
+
+    /// Sets how long a head, and then a body, may take to arrive (20 s): after that the
+    /// answer is 408. The server's own [`message_timeout`](crate::Limits::message_timeout)
+    /// ends a connection without a word, so it should be longer, or none.
+    pub fn deadline(mut self, deadline: Option<Duration>) -> Http<K> {
+        self.deadline = deadline;
+        self
+    }
+
+    /// Gives a line for each answer to `write`, in the common log format.
+    pub fn access_log(mut self, write: impl FnMut(&str) + Send + 'static) -> Http<K> {
+        self.log = Some(AccessLog::new(write));
+        self
+    }
+
+    /// The date is right to the second.
+    #[inline]
+    fn look_at_the_clock(&mut self, conn: &mut Conn<'_>) {
+        let clock = conn.net().now();
+        if self.answers.is_late(clock) {
+            self.answers.set_date(self.kernel.clock_gettime(Clock::Realtime), clock);
+        }
+    }
+
+    /// Takes one request from the front of `rest`, or as much of it as there is.
+    #[inline]
+    fn take_request(
+        &mut self,
+        conn: &mut Conn<'_>,
+        session: &mut Session,
+        rest: &mut &[u8],
+    ) -> Next {
+        if let Some(pending) = session.pending.take() {
+            return self.pass_body(conn, session, pending, rest);
+        }
+        match Request::parse(rest) {
+            Ok(Some(mut request)) => {
+                *rest = rest.get(request.head.len()..).unwrap_or_default();
+                session.moves_on();
+                match request.body.take() {
+                    None => self.answer(conn, &request),
+                    Some(body) => self.begin_body(conn, session, &request, body, rest),
+                }
+            }
+            Ok(None) => {
+                session.scanned = rest.len();
+                Next::MoreBytes
+            }
+            Err(status) => self.refuse(conn, rest, status),
+        }
+    }
+
+    /// The body of a request follows. If all of it is here, nothing needs to be kept.
+    #[cold]
+    fn begin_body(
+        &mut self,
+        conn: &mut Conn<'_>,
+        session: &mut Session,
+        request: &Request<'_>,
+        mut body: Body,
+        rest: &mut &[u8],
+    ) -> Next {
+        if request.expects && request.refusal.is_some() {
+            return self.answer(conn, request);
+        }
+        if request.expects {
+            conn.write(b"HTTP/1.1 100 Continue\r\n\r\n");
+        }
+        match body.pass(rest) {
+            Ok(true) => self.answer(conn, request),
+            Ok(false) => {
+                session.pending = Some(Box::new(Pending { head: request.head.to_vec(), body }));
+                Next::MoreBytes
+            }
+            Err(status) => self.refuse(conn, request.head, status),
+        }
+    }
+
+    /// Takes more of a body that has begun.
+    #[cold]
+    fn pass_body(
+        &mut self,
+        conn: &mut Conn<'_>,
+        session: &mut Session,
+        mut pending: Box<Pending>,
+        rest: &mut &[u8],
+    ) -> Next {
+        match (pending.body.pass(rest), Request::parse(&pending.head)) {
+            (Ok(true), Ok(Some(request))) => {
+                session.moves_on();
+                self.answer(conn, &request)
+            }
+            (Ok(_), _) => {
+                session.pending = Some(pending);
+                Next::MoreBytes
+            }
+            (Err(status), _) => self.refuse(conn, &pending.head, status),
+        }
+    }
+
+    /// Answers a request whose body has passed by.
+    #[inline]
+    fn answer(&mut self, conn: &mut Conn<'_>, request: &Request<'_>) -> Next {
+        let is_common = request.then == Then::Stay && !request.is_head;
+        match (request.refusal, &self.files) {
+            (Some(status), _) => self.say(conn, request, status),
+            (None, Some(_)) => self.send_file(conn, request),
+            (None, None) if is_common && self.log.is_none() => conn.write(self.answers.hello()),
+            (None, None) => self.say(conn, request, Status::OK),
+        }
+        if request.then == Then::Close {
+            conn.close();
+            return Next::Nothing;
+        }
+        Next::Request
+    }
+
+    /// Answers with a line of text: the plain answer, or the status itself.
+    #[cold]
+    fn say(&mut self, conn: &mut Conn<'_>, request: &Request<'_>, status: Status) {
+        let fields = match status {
+            Status::METHOD_NOT_ALLOWED => "Allow: GET, HEAD\r\n",
+            Status::UNAVAILABLE => "Retry-After: 1\r\n",
+            _ => "",
+        };
+        self.say_with(conn, request.head, status, request.then, fields);
+    }
+
+    fn say_with(
+        &mut self,
+        conn: &mut Conn<'_>,
+        head: &[u8],
+        status: Status,
+        then: Then,
+        fields: &str,
+    ) {
+        let (answer, body) = self.answers.text(status, then, fields);
+        let body = if head.trim_ascii_start().starts_with(b"HEAD ") { &[] } else { body };
+        conn.write(answer);
+        conn.write(body);
+        let length = body.len() as u64;
+        self.note(conn, head, status, length);
+    }
+
+    /// Answers what is no request, or none that can be read to its end; and that was it.
+    #[cold]
+    fn refuse(&mut self, conn: &mut Conn<'_>, head: &[u8], status: Status) -> Next {
+        self.say_with(conn, head, status, Then::Close, "");
+        conn.close();
+        Next::Nothing
+    }
+
+    /// Writes an answer down.
+    #[inline]
+    fn note(&mut self, conn: &Conn<'_>, head: &[u8], status: Status, length: u64) {
+        if let Some(log) = &mut self.log {
+            log.note(conn.peer(), &self.answers.log_date(), head, status, length);
+        }
+    }
+
+    // ---- files ---------------------------------------------------------------------
+
+    fn send_file(&mut self, conn: &mut Conn<'_>, request: &Request<'_>) {
+        let Some(files) = &mut self.files else { return };
+        match files.open(&mut self.kernel, request.target) {
+            Ok(Found::File(file, status)) => {
+                let of = files.content_type();
+                let modified = (status.modified / 1_000_000_000).max(0) as u64;
+                let tag = format!("\"{:x}-{:x}\"", status.modified, status.size);
+                // A date in the future would not be believed. RFC 9110, 8.8.2.1
+                let modified = modified.min(self.answers.now);
+                let version = Version { tag: &tag, modified, size: status.size };
+                self.send_version(conn, request, file, &version, of);
+            }
+            Ok(Found::Directory) => self.redirect(conn, request),
+            Err(status) => self.say(conn, request, status),
+        }
+    }
+
+    /// Answers with a file, or with what is due instead.
+    fn send_version(
+        &mut self,
+        conn: &mut Conn<'_>,
+        request: &Request<'_>,
+        file: Fd,
+        version: &Version<'_>,
+        of: &str,
+    ) {
+        let &Version { tag, modified, size } = version;
+        let due = request.wishes.due(version, request.is_head);
+        let (status, offset, length) = match due {
+            Due::Whole => (Status::OK, 0, size),
+            Due::Part { offset, length } => (Status::PARTIAL_CONTENT, offset, length),
+            Due::NotModified => (Status::NOT_MODIFIED, 0, 0),
+            Due::PreconditionFailed | Due::NoSuchPart => {
+                let _ = self.kernel.close(file);
+                return self.say_not_so(conn, request, due, size);
+            }
+        };
+        let sent = if request.is_head { 0 } else { length };
+        if sent > 0 && sent <= SMALL && !self.read(&file, offset, sent as usize) {
+            let _ = self.kernel.close(file);
+            return self.say(conn, request, Status::SERVER_ERROR);
+        }
+        let last = offset + length.saturating_sub(1);
+        let modified = date(modified);
+        let content = format_args!("Content-Type: {of}\r\nContent-Length: {length}\r\n");
+        let range = format_args!("Content-Range: bytes {offset}-{last}/{size}\r\n");
+        let validators =
+            format_args!("Last-Modified: {modified}\r\nETag: {tag}\r\nAccept-Ranges: bytes\r\n");
+        let (answers, then) = (&mut self.answers, request.then);
+        conn.write(match due {
+            Due::NotModified => answers.head(status, then, validators),
+            Due::Part { .. } => {
+                answers.head(status, then, format_args!("{content}{range}{validators}"))
+            }
+            _ => answers.head(status, then, format_args!("{content}{validators}")),
+        });
+        if sent > SMALL {
+            conn.write_file(file, offset, sent);
+        } else {
+            conn.write(self.content.get(..sent as usize).unwrap_or_default());
+            let _ = self.kernel.close(file);
+        }
+        self.note(conn, request.head, status, sent);
+    }
+
+    /// There is such a file, but not as it is wanted.
+    fn say_not_so(&mut self, conn: &mut Conn<'_>, request: &Request<'_>, due: Due, size: u64) {
+        let (status, field) = match due {
+            Due::NoSuchPart => {
+                (Status::RANGE_NOT_SATISFIABLE, format!("Content-Range: bytes */{size}\r\n"))
+            }
+            _ => (Status::PRECONDITION_FAILED, String::new()),
+        };
+        self.say_with(conn, request.head, status, request.then, &field);
+    }
+
+    /// Sends the client to the name with the slash, so that relative links are right.
+    fn redirect(&mut self, conn: &mut Conn<'_>, request: &Request<'_>) {
+        let (path, query) = match request.target.split_once('?') {
+            Some((path, query)) => (path, format!("?{query}")),
+            None => (request.target, String::new()),
+        };
+        // `//host/` would be another server's.
+        let path = path.trim_start_matches('/');
+        let field = format!("Location: /{path}/{query}\r\n");
+        let status = Status::MOVED_PERMANENTLY;
+        self.say_with(conn, request.head, status, request.then, &field);
+    }
+
+    /// Reads a part of a file into `content`, all of it; whether that was possible.
+    fn read(&mut self, file: &Fd, offset: u64, length: usize) -> bool {
+        self.content.resize(SMALL as usize, 0);
+        let mut filled = 0;
+        while let Some(space) = self.content.get_mut(filled..length).filter(|s| !s.is_empty()) {
+            let offset = offset + filled as u64;
+            match attempt(Call::ReadFile, || self.kernel.pread64(file, space, offset)) {
+                Ok(read) if read > 0 => filled += read,
+                _ => return false, // it was cut short meanwhile, or cannot be read
+            }
+        }
+        true
+    }
+
+    fn close_directory(&mut self) {
+        if let Some(files) = self.files.take() {
+            let _ = self.kernel.close(files.directory);
+        }
+    }
+}
+
+impl Session {
+    /// A head or a body is complete.
+    #[inline]
+    fn moves_on(&mut self) {
+        self.scanned = 0;
+        if self.timer == Timer::Running {
+            self.timer = Timer::Stale;
+        }
+    }
+
+    /// Lets the deadline run while something is awaited: anew for each head and body.
+    fn set_timer(&mut self, conn: &mut Conn<'_>, deadline: Option<Duration>) {
+        match (deadline, self.timer) {
+            (None, Timer::Off) | (Some(_), Timer::Running) => {}
+            _ => conn.set_timer(deadline),
+        }
+        self.timer = if deadline.is_some() { Timer::Running } else { Timer::Off };
+    }
+}
+
+impl<K: Kernel> ConnectionHandler for Http<K> {
+    type Session = Session;
+
+    fn on_data(&mut self, conn: &mut Conn<'_>, session: &mut Session, input: &[u8]) -> usize {
+        self.look_at_the_clock(conn);
+        if session.scanned > 0 && !request::has_news(input, session.scanned) {
+            session.scanned = input.len();
+            return 0;
+        }
+        let mut rest = input;
+        while !rest.is_empty() && !conn.is_full() {
+            match self.take_request(conn, session, &mut rest) {
+                Next::Request => {}
+                Next::MoreBytes => break,
+                Next::Nothing => return input.len(),
+            }
+        }
+        let awaits = (!rest.is_empty() || session.pending.is_some()) && !conn.is_full();
+        session.set_timer(conn, self.deadline.filter(|_| awaits));
+        input.len() - rest.len()
+    }
+
+    /// A request that will never be complete is answered too.
+    fn on_eof(&mut self, conn: &mut Conn<'_>, session: &mut Session, rest: &[u8]) {
+        self.look_at_the_clock(conn);
+        match session.pending.take() {
+            Some(pending) => _ = self.refuse(conn, &pending.head, Status::BAD_REQUEST),
+            None if rest.trim_ascii().is_empty() => conn.close(),
+            None => _ = self.refuse(conn, rest, Status::BAD_REQUEST),
+        }
+    }
+
+    fn on_timer(&mut self, conn: &mut Conn<'_>, session: &mut Session) {
+        self.look_at_the_clock(conn);
+        let pending = session.pending.take();
+        let head = pending.as_ref().map_or(&[][..], |pending| &pending.head);
+        self.refuse(conn, head, Status::REQUEST_TIMEOUT);
+    }
+}
+
+impl<K: Kernel> Drop for Http<K> {
+    fn drop(&mut self) {
+        self.close_directory();
+    }
+}
+
+impl<K: Kernel> fmt::Debug for Http<K> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Http { files, deadline, .. } = self;
+        write!(f, "Http {{ {files:?}, deadline: {deadline:?} }}")
+    }
+}

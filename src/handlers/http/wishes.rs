@@ -1,0 +1,204 @@
+//! What a request wants of a file: all of it, a part, or nothing if it has it already.
+//! RFC 9110, 13 (conditions) and 14 (ranges)
+//!
+//! A pure function of the request's fields and the file's.
+
+use super::request::Wishes;
+use std::time::UNIX_EPOCH;
+
+/// What the conditions are about.
+#[derive(Debug)]
+pub(super) struct Version<'a> {
+    /// Its entity tag, with its quotes. Never a weak one.
+    pub(super) tag: &'a str,
+    /// When it was last changed, in seconds since 1970.
+    pub(super) modified: u64,
+    /// Its length.
+    pub(super) size: u64,
+}
+
+/// What is due.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Due {
+    Whole,
+    /// So many bytes from an offset on: at least one, and none behind the end.
+    Part {
+        offset: u64,
+        length: u64,
+    },
+    /// The client has it.
+    NotModified,
+    /// It is not the version that the client wants.
+    PreconditionFailed,
+    /// There is no such part.
+    NoSuchPart,
+}
+
+impl Wishes<'_> {
+    /// What is due of a file; a HEAD is never for a part.
+    pub(super) fn due(&self, file: &Version<'_>, is_head: bool) -> Due {
+        let is_this = |list| names(list, file.tag, false);
+        let fails = match (self.if_match, self.if_unmodified_since.and_then(seconds)) {
+            (Some(list), _) => !is_this(list),
+            (None, Some(since)) => file.modified > since,
+            (None, None) => false,
+        };
+        if fails {
+            return Due::PreconditionFailed;
+        }
+        let has_it = match (self.if_none_match, self.if_modified_since.and_then(seconds)) {
+            (Some(list), _) => names(list, file.tag, true),
+            (None, Some(since)) => file.modified <= since,
+            (None, None) => false,
+        };
+        if has_it {
+            return Due::NotModified;
+        }
+        let is_same = self.if_range.is_none_or(|version| {
+            version == file.tag.as_bytes() || seconds(version) == Some(file.modified)
+        });
+        match self.range {
+            Some(range) if is_same && !is_head => part(range, file.size),
+            _ => Due::Whole,
+        }
+    }
+}
+
+/// Whether a list of entity tags has this one. The weak comparison takes `W/"x"` for `"x"`.
+fn names(list: &[u8], tag: &str, weakly: bool) -> bool {
+    list == b"*"
+        || list.split(|&byte| byte == b',').map(<[u8]>::trim_ascii).any(|one| {
+            let one = if weakly { one.strip_prefix(b"W/").unwrap_or(one) } else { one };
+            one == tag.as_bytes()
+        })
+}
+
+/// The seconds since 1970 of a date; `None` if it is none.
+fn seconds(date: &[u8]) -> Option<u64> {
+    let date = httpdate::parse_http_date(str::from_utf8(date).ok()?).ok()?;
+    Some(date.duration_since(UNIX_EPOCH).ok()?.as_secs())
+}
+
+/// The part that a Range asks for. What cannot be understood is not heeded, and neither
+/// are several ranges at once: then the whole is due, as the standard allows.
+fn part(range: &[u8], size: u64) -> Due {
+    let Some((first, last)) = first_and_last(range) else { return Due::Whole };
+    let (first, end) = match (first, last) {
+        (None, None) => return Due::Whole,
+        (None, Some(length)) => (size - length.min(size), size),
+        (Some(first), None) => (first, size),
+        (Some(first), Some(last)) if first > last => return Due::Whole,
+        (Some(first), Some(last)) => (first, last.saturating_add(1).min(size)),
+    };
+    if first >= end { Due::NoSuchPart } else { Due::Part { offset: first, length: end - first } }
+}
+
+/// The two numbers of `bytes=0-499`, either of which may be missing.
+fn first_and_last(range: &[u8]) -> Option<(Option<u64>, Option<u64>)> {
+    let (unit, range) = str::from_utf8(range).ok()?.split_once('=')?;
+    let (first, last) = range.split_once('-').filter(|_| unit.eq_ignore_ascii_case("bytes"))?;
+    Some((number(first.trim_ascii())?, number(last.trim_ascii())?))
+}
+
+/// A number in digits, or none where there is nothing. A number beyond 64 bits is the
+/// largest: nothing is there anyway.
+fn number(text: &str) -> Option<Option<u64>> {
+    let is_plain = text.bytes().all(|byte| byte.is_ascii_digit());
+    is_plain.then(|| (!text.is_empty()).then(|| text.parse().unwrap_or(u64::MAX)))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const FILE: Version<'_> = Version { tag: "\"a-1\"", modified: 784_111_777, size: 1_000 };
+    const THEN: &[u8] = b"Sun, 06 Nov 1994 08:49:37 GMT"; // when it was modified
+    const BEFORE: &[u8] = b"Sun, 06 Nov 1994 08:49:36 GMT";
+
+    fn due(wishes: &Wishes<'_>) -> Due {
+        wishes.due(&FILE, false)
+    }
+
+    #[test]
+    fn ranges() {
+        let part = |offset, length| Due::Part { offset, length };
+        for (range, expected) in [
+            ("bytes=0-499", part(0, 500)),
+            ("bytes=500-999", part(500, 500)),
+            ("bytes=500-", part(500, 500)),
+            ("bytes=-1", part(999, 1)),
+            ("bytes=-1000", part(0, 1_000)),
+            ("bytes=-9999", part(0, 1_000)),
+            ("bytes=999-99999999999999999999999", part(999, 1)),
+            ("Bytes= 0 - 0 ", part(0, 1)),
+            ("bytes=1000-", Due::NoSuchPart),
+            ("bytes=18446744073709551615-", Due::NoSuchPart),
+            ("bytes=-0", Due::NoSuchPart),
+            ("bytes=5-4", Due::Whole), // nonsense is not heeded
+            ("bytes=-", Due::Whole),
+            ("bytes=0-1,5-6", Due::Whole), // several: the whole
+            ("bytes=+1-2", Due::Whole),
+            ("bytes", Due::Whole),
+            ("lines=0-1", Due::Whole),
+            ("", Due::Whole),
+        ] {
+            let wishes = Wishes { range: Some(range.as_bytes()), ..Wishes::default() };
+            assert_eq!(due(&wishes), expected, "{range}");
+            assert_eq!(wishes.due(&FILE, true), Due::Whole, "HEAD {range}");
+        }
+        let range = Some(&b"bytes=0-"[..]);
+        assert_eq!(
+            Wishes { range, ..Wishes::default() }.due(&Version { size: 0, ..FILE }, false),
+            Due::NoSuchPart
+        );
+    }
+
+    #[test]
+    fn conditions() {
+        let whole = Wishes::default;
+        for (list, is_this, is_this_weakly) in [
+            (&b"\"a-1\""[..], true, true),
+            (b"\"b\" , \"a-1\"", true, true),
+            (b"*", true, true),
+            (b"W/\"a-1\"", false, true),
+            (b"\"a-\"", false, false),
+            (b"a-1", false, false),
+            (b"", false, false),
+        ] {
+            let expected = if is_this { Due::Whole } else { Due::PreconditionFailed };
+            assert_eq!(due(&Wishes { if_match: Some(list), ..whole() }), expected, "{list:?}");
+            let expected = if is_this_weakly { Due::NotModified } else { Due::Whole };
+            // A tag is more than a date.
+            let wishes =
+                Wishes { if_none_match: Some(list), if_modified_since: Some(BEFORE), ..whole() };
+            assert_eq!(due(&wishes), expected, "{list:?}");
+        }
+        for (since, modified, unmodified) in [
+            (THEN, Due::NotModified, Due::Whole),
+            (BEFORE, Due::Whole, Due::PreconditionFailed),
+            (b"Sunday, 06-Nov-94 08:49:37 GMT", Due::NotModified, Due::Whole),
+            (b"Sun Nov  6 08:49:37 1994", Due::NotModified, Due::Whole),
+            (b"yesterday", Due::Whole, Due::Whole), // not heeded
+            (b"\xff", Due::Whole, Due::Whole),
+        ] {
+            assert_eq!(due(&Wishes { if_modified_since: Some(since), ..whole() }), modified);
+            assert_eq!(due(&Wishes { if_unmodified_since: Some(since), ..whole() }), unmodified);
+        }
+    }
+
+    #[test]
+    fn a_part_is_of_the_version_that_the_client_has() {
+        for (version, is_same) in [
+            (&b"\"a-1\""[..], true),
+            (THEN, true),
+            (BEFORE, false),
+            (b"W/\"a-1\"", false),
+            (b"\"b\"", false),
+            (b"nonsense", false),
+        ] {
+            let (range, if_range) = (Some(&b"bytes=0-0"[..]), Some(version));
+            let expected = if is_same { Due::Part { offset: 0, length: 1 } } else { Due::Whole };
+            assert_eq!(due(&Wishes { range, if_range, ..Wishes::default() }), expected);
+        }
+    }
+}
