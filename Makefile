@@ -31,7 +31,7 @@ SUMMARY := awk '{ print; fflush() } \
 	/^test result:/ { passed += $$4; failed += $$6; ignored += $$8 } \
 	END { printf "\n%d tests passed, %d failed, %d left to `make check`\n", passed, failed, ignored }'
 
-.PHONY: build run test check torture fuzz lint fmt doc msrv deps clean help
+.PHONY: build run test check torture fuzz mutants lint fmt doc msrv deps clean help
 
 build: ## build the program, and say what next
 	@$(CARGO) build --locked --release
@@ -81,6 +81,10 @@ fuzz: deps ## feed mutants to parsers and server: make fuzz [TARGET=name] [SECON
 		}; \
 		sed -n 's/^\(#[0-9]*\).*DONE/\1 inputs,/p' $$scratch/log; \
 	done
+
+mutants: ## change the core a little, hundreds of times: do the tests notice? (hours)
+	@$(CARGO) mutants --version >/dev/null 2>&1 || $(CARGO) install --locked cargo-mutants
+	@$(CARGO) mutants --config tests/mutants.toml --output $(or $(CARGO_TARGET_DIR),target) $(ARGS)
 
 lint: ## clippy, for every set of features, no warning allowed
 	@for features in $(FEATURES); do \
