@@ -120,8 +120,8 @@ impl Answers {
     pub(super) fn text(&mut self, status: Status, then: Then, fields: &str) -> (&[u8], &[u8]) {
         let (text, end) = if status == Status::OK { (HELLO, "") } else { (status.0, "\n") };
         let length = text.len() + end.len();
-        let body = format_args!("{fields}Content-Type: {TEXT}\r\nContent-Length: {length}\r\n");
-        let head = self.head(status, then, body).len();
+        let about = format!("{fields}Content-Type: {TEXT}\r\nContent-Length: {length}\r\n");
+        let head = self.head(status, then, format_args!("{about}")).len();
         self.head.extend([text, end].map(str::as_bytes).into_iter().flatten());
         self.head.split_at_checked(head).unwrap_or_default()
     }

@@ -340,13 +340,13 @@ impl<K: Kernel> Http<K> {
         }
         let last = offset + length.saturating_sub(1);
         let modified = date(modified);
-        let content = format_args!("Content-Type: {of}\r\nContent-Length: {length}\r\n");
-        let range = format_args!("Content-Range: bytes {offset}-{last}/{size}\r\n");
+        let content = format!("Content-Type: {of}\r\nContent-Length: {length}\r\n");
+        let range = format!("Content-Range: bytes {offset}-{last}/{size}\r\n");
         let validators =
-            format_args!("Last-Modified: {modified}\r\nETag: {tag}\r\nAccept-Ranges: bytes\r\n");
+            format!("Last-Modified: {modified}\r\nETag: {tag}\r\nAccept-Ranges: bytes\r\n");
         let (answers, then) = (&mut self.answers, request.then);
         conn.write(match due {
-            Due::NotModified => answers.head(status, then, validators),
+            Due::NotModified => answers.head(status, then, format_args!("{validators}")),
             Due::Part { .. } => {
                 answers.head(status, then, format_args!("{content}{range}{validators}"))
             }
