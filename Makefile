@@ -51,6 +51,7 @@ run: ## serve on 127.0.0.1:1234, or as ARGS says: make run ARGS='-v echo'
 test: deps ## the quick tests, about a minute
 	@$(CARGO) test --locked --features sim --no-fail-fast 2>&1 | $(SUMMARY)
 
+check: TOOLS += c++=g++
 check: deps ## everything: format, lints, documentation, every test, oldest Rust
 	@$(CARGO) fmt --check
 	@$(CARGO) fmt --check --manifest-path tests/fuzz/Cargo.toml
