@@ -8,11 +8,13 @@ use std::io::{Read, Write};
 use std::net::TcpStream;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::mpsc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 use threadbare::handlers::{Chat, Echo, Framing, Greet};
 use threadbare::{
     Address, CallError, CloseReason, Conn, ConnId, ConnectionHandler, Limits, Net, Running, Server,
 };
+#[cfg(feature = "http")]
+use threadbare::{handlers::Http, kernel::Linux};
 
 /// The system's allocator, counting.
 struct Counting;
@@ -135,6 +137,35 @@ fn a_broadcast_allocates_nothing() {
     rounds(500);
     assert_eq!(ALLOCATIONS.load(Ordering::Relaxed) - before, 0);
     assert_eq!(&heard, b"guest1: hello.\n");
+    server.handle().stop();
+    server.join().unwrap();
+}
+
+/// 32,000 requests on 64 connections, and no allocation but for the date, once a second.
+#[cfg(feature = "http")]
+#[test]
+fn a_plain_request_allocates_nothing() {
+    let _turn = take_turn();
+    let server = spawn(Http::new(Linux));
+    let mut clients: Vec<TcpStream> = (0..64).map(|_| connect(&server)).collect();
+    let mut answer = [0; 512];
+    let mut rounds = |count: usize| {
+        for _ in 0..count {
+            for client in &mut clients {
+                client.write_all(b"GET / HTTP/1.1\r\nHost: here\r\n\r\n").unwrap();
+            }
+            for client in &mut clients {
+                let length = client.read(&mut answer).unwrap();
+                assert!(answer[..length].ends_with(b"\r\n\r\nhello\n"));
+            }
+        }
+    };
+    rounds(100);
+    let (before, begun) = (ALLOCATIONS.load(Ordering::Relaxed), Instant::now());
+    rounds(500);
+    let (made, dates) =
+        (ALLOCATIONS.load(Ordering::Relaxed) - before, begun.elapsed().as_secs() + 2);
+    assert!(made <= 5 * dates, "{made} allocations in {dates} s");
     server.handle().stop();
     server.join().unwrap();
 }

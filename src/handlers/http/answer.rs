@@ -121,7 +121,7 @@ impl Answers {
         let (text, end) = if status == Status::OK { (HELLO, "") } else { (status.0, "\n") };
         let length = text.len() + end.len();
         let about = format!("{fields}Content-Type: {TEXT}\r\nContent-Length: {length}\r\n");
-        let head = self.head(status, then, format_args!("{about}")).len();
+        let head = self.head(status, then, about).len();
         self.head.extend([text, end].map(str::as_bytes).into_iter().flatten());
         self.head.split_at_checked(head).unwrap_or_default()
     }

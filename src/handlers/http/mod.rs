@@ -346,7 +346,7 @@ impl<K: Kernel> Http<K> {
             format!("Last-Modified: {modified}\r\nETag: {tag}\r\nAccept-Ranges: bytes\r\n");
         let (answers, then) = (&mut self.answers, request.then);
         conn.write(match due {
-            Due::NotModified => answers.head(status, then, format_args!("{validators}")),
+            Due::NotModified => answers.head(status, then, validators),
             Due::Part { .. } => {
                 answers.head(status, then, format_args!("{content}{range}{validators}"))
             }
