@@ -398,6 +398,59 @@ fn stop_with_a_full_mailbox() {
     world.end();
 }
 
+/// Calls from several threads, made while the loop turns, are all made, in the order of
+/// each: some pause a client, and the last lets it go on.
+#[test]
+fn calls_from_other_threads() {
+    const CALLS: u32 = 2_000;
+    #[derive(Default)]
+    struct Calls([Vec<u32>; 4]);
+    impl ConnectionHandler for Calls {
+        type Session = ();
+        fn on_data(&mut self, conn: &mut Conn<'_>, _: &mut (), input: &[u8]) -> usize {
+            conn.write(input);
+            input.len()
+        }
+    }
+    let mut world = World::new(Calls::default(), Limits::default());
+    let mut client = world.client();
+    world.rest();
+    let handle = world.server.handle();
+    let threads = [0, 1, 2, 3].map(|thread| {
+        let handle = handle.clone();
+        std::thread::spawn(move || {
+            for number in 0..CALLS {
+                let job = move |calls: &mut Calls, net: &mut Net| {
+                    calls.0[thread].push(number);
+                    let all: Vec<ConnId> = net.ids().collect();
+                    for id in all {
+                        let mut conn = net.conn(id).unwrap();
+                        if number % 2 == 0 { conn.pause() } else { conn.resume() }
+                    }
+                };
+                handle.call(job).unwrap();
+            }
+        })
+    });
+    while !threads.iter().all(|thread| thread.is_finished()) {
+        client.send(b".");
+        world.turn();
+    }
+    threads.into_iter().for_each(|thread| thread.join().unwrap());
+    handle
+        .call(|_, net| {
+            let id = net.ids().next().unwrap();
+            net.conn(id).unwrap().resume();
+        })
+        .unwrap();
+    world.rest();
+    let due: Vec<u32> = (0..CALLS).collect();
+    assert!(world.server.handler().0.iter().all(|calls| *calls == due));
+    client.recv();
+    assert_eq!(world.ask(&mut client, b"!"), b"!");
+    world.stop();
+}
+
 /// When epoll takes no more, the client just accepted is closed, and the others wait
 /// for a while instead of meeting the same end.
 #[test]
