@@ -239,6 +239,22 @@ impl<H: ConnectionHandler, K: Kernel> Server<H, K> {
         })
     }
 
+    /// Whether it stops. For the same tests.
+    #[cfg(feature = "sim")]
+    #[doc(hidden)]
+    pub fn is_stopping(&self) -> bool {
+        self.reactor.net.draining
+    }
+
+    /// The memory that is counted as in use, and that which is: always the same.
+    #[cfg(feature = "sim")]
+    #[doc(hidden)]
+    pub fn memory(&self) -> (usize, usize) {
+        let net = &self.reactor.net;
+        let held = net.connections.iter().map(|(_, connection)| connection.footprint());
+        (net.budget.used(), held.sum())
+    }
+
     /// What the server did, once [`turn`](Server::turn) has said that it is over.
     ///
     /// # Errors

@@ -1,4 +1,5 @@
-//! Bugs that were found, by name. Each test failed before its fix.
+//! Bugs by name: those that were found here, each of whose tests failed before its fix; and
+//! behind them the well-known ones, which such servers have had at some time.
 #![cfg(feature = "sim")]
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
 
@@ -8,7 +9,7 @@ use simulation::World;
 use std::path::Path;
 use std::time::Duration;
 use threadbare::Signal;
-use threadbare::handlers::{Echo, Proxy};
+use threadbare::handlers::{Echo, Framing, Greet, Proxy};
 use threadbare::kernel::sim::{At, Client, Method, Simulated, Times};
 use threadbare::kernel::{Fd, Kernel};
 use threadbare::{
@@ -465,4 +466,179 @@ fn a_file_of_which_nothing_is_sent() {
     client.send(b"nothing");
     world.rest();
     assert_eq!(world.sim.descriptors(), before);
+}
+
+// ---- the well-known ones
+
+fn greet() -> Greet {
+    Greet::new(Framing::Line, 64 << 10)
+}
+
+/// ERR and HUP stand in the same event as IN, and whoever drops the connection for them
+/// loses what was sent before the reset.
+#[test]
+fn err_and_hup_dropped_unread() {
+    #[derive(Default)]
+    struct Log(Vec<String>);
+    impl ConnectionHandler for Log {
+        type Session = ();
+        fn on_data(&mut self, _: &mut Conn<'_>, _: &mut (), input: &[u8]) -> usize {
+            self.0.push(String::from_utf8_lossy(input).into_owned());
+            input.len()
+        }
+        fn on_eof(&mut self, _: &mut Conn<'_>, _: &mut (), _: &[u8]) {
+            self.0.push("eof".into());
+        }
+        fn on_close(&mut self, _: &mut Net, _: ConnId, _: (), why: CloseReason) {
+            self.0.push(why.to_string());
+        }
+    }
+    let mut world = World::new(Log::default(), Limits::default());
+    let mut client = world.client();
+    world.rest();
+    client.send(b"last words");
+    client.reset();
+    world.rest();
+    assert_eq!(world.server.handler().0, ["last words", "peer reset"]);
+    world.stop();
+}
+
+/// A close with unread input is a reset, which overtakes the last answer: so FIN comes
+/// first, and what the client still sends is read and thrown away.
+#[test]
+fn no_lingering_close() {
+    let mut world = World::new(Greet::new(Framing::Line, 10), Limits::default());
+    world.sim.set_buffers(64, 16);
+    let mut client = world.client();
+    let mut answer = Vec::new();
+    for _ in 0..20 {
+        client.send(&[b'x'; 40]);
+        world.turn();
+        answer.extend(client.recv_at_most(4));
+    }
+    world.rest();
+    answer.extend(client.recv());
+    assert_eq!(String::from_utf8(answer).unwrap(), "error: line longer than 10 bytes\n");
+    assert!(client.saw_eof() && !client.saw_reset());
+    world.stop();
+}
+
+/// Out of descriptors, the listener stays ready and accept4 goes on failing: it is asked
+/// a few times a second, and nobody is lost.
+#[test]
+fn emfile_loop() {
+    let mut world = World::new(greet(), Limits::default());
+    world.sim.fail(At::Of(Method::Accept4, 0), Errno::EMFILE, Times::UntilHealed);
+    let mut client = world.client();
+    client.send(b"patience\n");
+    world.pass(Duration::from_secs(10));
+    let tries = world.sim.count(Method::Accept4);
+    assert!((5..20).contains(&tries), "{tries} tries in 10 s");
+    world.sim.heal();
+    world.pass(Duration::from_secs(2));
+    assert_eq!(client.recv(), b"Thank you for your message patience\n");
+    let summary = world.stop();
+    assert_eq!(summary.counters.accept_paused, tries);
+}
+
+/// An event, or a name, that outlives its connection reached the next owner of the
+/// descriptor and of the slot.
+#[test]
+fn no_generation() {
+    /// `kill` ends all others.
+    #[derive(Default)]
+    struct Killer {
+        ids: Vec<ConnId>,
+        heard: Vec<Vec<u8>>,
+    }
+    impl ConnectionHandler for Killer {
+        type Session = ();
+        fn on_open(&mut self, conn: &mut Conn<'_>, _: &mut ()) {
+            self.ids.push(conn.id());
+        }
+        fn on_data(&mut self, conn: &mut Conn<'_>, _: &mut (), input: &[u8]) -> usize {
+            self.heard.push(input.to_vec());
+            let (own, net) = (conn.id(), conn.net());
+            let others: Vec<ConnId> = net.ids().filter(|id| *id != own).collect();
+            others.into_iter().for_each(|id| net.conn(id).unwrap().abort());
+            input.len()
+        }
+    }
+    let mut world = World::new(Killer::default(), Limits::default());
+    let mut victim = world.client();
+    let mut killer = world.client();
+    world.rest();
+    // Both in one batch, and a newcomer too.
+    killer.send(b"kill");
+    victim.send(b"secret");
+    let mut newcomer = world.client();
+    world.rest();
+    assert_eq!(world.server.handler().heard, [b"kill"]);
+    let mut heir = world.client();
+    world.rest();
+    // The heir has the slot and the descriptor of the victim, and nothing else of it.
+    let ids = world.server.handler().ids.clone();
+    let slot = |id: &ConnId| id.to_string().split_once('.').unwrap().0.to_owned();
+    assert_eq!((slot(&ids[3]), ids[3] != ids[0]), (slot(&ids[0]), true));
+    let accepts = world.sim.trace().into_iter().filter(|call| call.method == Method::Accept4);
+    let fds: Vec<_> = accepts.filter_map(|call| call.result.ok()).collect();
+    assert_eq!(fds[3], fds[0]);
+    let named = world.server.handle().call(move |_, net| {
+        assert!(!net.send(ids[0], b"for the victim") && net.conn(ids[0]).is_none());
+        assert!(net.send(ids[3], b"for the heir"));
+    });
+    named.unwrap();
+    world.rest();
+    assert_eq!((heir.recv(), newcomer.recv()), (b"for the heir".to_vec(), vec![]));
+    victim.recv();
+    assert!(victim.saw_reset() && !heir.saw_eof() && !newcomer.saw_eof());
+    world.stop();
+}
+
+/// After EINTR from close the descriptor is gone all the same: a second close ends whoever
+/// has it next.
+#[test]
+fn close_retried() {
+    for errno in [Errno::EINTR, Errno::EIO] {
+        let mut world = World::new(greet(), Limits::default());
+        let mut first = world.client();
+        world.rest();
+        let closes = world.sim.count(Method::Close);
+        world.sim.fail(At::Of(Method::Close, closes), errno, Times::Once);
+        first.close();
+        let mut next = world.client();
+        world.rest();
+        assert_eq!(world.ask(&mut next, b"me\n"), b"Thank you for your message me\n");
+        assert_eq!(world.sim.count(Method::Close), closes + 1);
+        world.stop();
+    }
+}
+
+/// Closing a listener resets who waits in its queue: a stop lets them in first. It answers
+/// what was received, drops half messages, and ends everybody with FIN.
+#[test]
+fn queue_reset_by_drain() {
+    let limits = Limits { max_connections: 2, ..Limits::default() };
+    let mut world = World::new(greet(), limits);
+    let mut clients: Vec<Client> = (0..6).map(|_| world.client()).collect();
+    world.rest();
+    for (number, client) in clients.iter_mut().enumerate() {
+        client.send(format!("{number}\nhalf").as_bytes());
+    }
+    assert!(world.sim.signal(Signal::SIGTERM));
+    for _ in 0..1_000 {
+        world.pass(Duration::from_millis(20));
+        for (number, client) in clients.iter_mut().enumerate() {
+            let answer = client.recv();
+            if !answer.is_empty() {
+                assert_eq!(answer, format!("Thank you for your message {number}\n").as_bytes());
+            }
+            if client.saw_eof() {
+                client.shutdown();
+            }
+        }
+    }
+    assert!(clients.iter().all(|client| client.saw_eof() && !client.saw_reset()));
+    let summary = world.end();
+    assert_eq!((summary.counters.closed_for(CloseReason::Shutdown), summary.cut), (6, 0));
 }

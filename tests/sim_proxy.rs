@@ -201,6 +201,7 @@ impl Play {
 
     fn finale(mut self) -> Verdict<Outcome> {
         let sim = self.world.sim.clone();
+        let before_healing = self.world.note().calls.len() as u64;
         sim.heal();
         for _ in 0..5 {
             self.listen(1_000);
@@ -246,7 +247,7 @@ impl Play {
         let (turns, journal) = (world.turns, world.journal.unwrap_or_default());
         drop((world.server, remote));
         ensure!(sim.descriptors() == 0, "{} descriptors leaked", sim.descriptors());
-        Ok(Outcome { journal, turns })
+        Ok(Outcome { journal, turns, before_healing })
     }
 
     /// Whether the server had to stop by itself, or may have: a core descriptor failed.
@@ -577,7 +578,9 @@ fn sweep_scenario(sweep: &Sweep, whole: &Case, stride: usize) {
     let play = |fault: Option<(u64, Errno)>, times: usize| {
         let case = Case { fault, times, ..whole.clone() };
         let outcome = sweep.record(&format!("CASE='{case}'"), attempt(|| case.play()));
-        outcome.map_or_else(Vec::new, |outcome| outcome.journal.calls)
+        let Some(mut outcome) = outcome else { return Vec::new() };
+        outcome.journal.calls.truncate(outcome.before_healing as usize);
+        outcome.journal.calls
     };
     // The first calls are those of the start, before any fault.
     let start = start_calls(whole.scenario);

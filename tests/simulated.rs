@@ -63,34 +63,6 @@ fn half_close_is_answered() {
     assert_eq!(closed(&world.stop(), CloseReason::PeerClosed), 1);
 }
 
-/// What was sent before a reset reaches the handler, and then its end.
-#[test]
-fn bytes_before_a_reset_are_read() {
-    #[derive(Default)]
-    struct Log(Vec<String>);
-    impl ConnectionHandler for Log {
-        type Session = ();
-        fn on_data(&mut self, _: &mut Conn<'_>, _: &mut (), input: &[u8]) -> usize {
-            self.0.push(String::from_utf8_lossy(input).into_owned());
-            input.len()
-        }
-        fn on_eof(&mut self, _: &mut Conn<'_>, _: &mut (), _: &[u8]) {
-            self.0.push("eof".into());
-        }
-        fn on_close(&mut self, _: &mut Net, _: ConnId, _: (), why: CloseReason) {
-            self.0.push(why.to_string());
-        }
-    }
-    let mut world = World::new(Log::default(), Limits::default());
-    let mut client = world.client();
-    world.rest();
-    client.send(b"last words");
-    client.reset();
-    world.rest();
-    assert_eq!(world.server.handler().0, ["last words", "peer reset"]);
-    world.stop();
-}
-
 /// The answer to the last line is lost to a reset, but lines that came behind it are not.
 #[test]
 fn bytes_behind_a_failed_send_are_read() {
@@ -188,35 +160,6 @@ fn idle_is_idle() {
     world.stop();
 }
 
-/// A stop answers what was received and what waits in the queue, drops half messages,
-/// and ends everybody with FIN.
-#[test]
-fn a_stop_loses_nothing() {
-    let limits = Limits { max_connections: 2, ..Limits::default() };
-    let mut world = World::new(greet(), limits);
-    let mut clients: Vec<Client> = (0..6).map(|_| world.client()).collect();
-    world.rest();
-    for (number, client) in clients.iter_mut().enumerate() {
-        client.send(format!("{number}\nhalf").as_bytes());
-    }
-    assert!(world.sim.signal(Signal::SIGTERM));
-    for _ in 0..1_000 {
-        world.pass(Duration::from_millis(20));
-        for (number, client) in clients.iter_mut().enumerate() {
-            let answer = client.recv();
-            if !answer.is_empty() {
-                assert_eq!(answer, format!("Thank you for your message {number}\n").as_bytes());
-            }
-            if client.saw_eof() {
-                client.shutdown();
-            }
-        }
-    }
-    assert!(clients.iter().all(|client| client.saw_eof() && !client.saw_reset()));
-    let summary = world.end();
-    assert_eq!((closed(&summary, CloseReason::Shutdown), summary.cut), (6, 0));
-}
-
 /// Who does not finish in time is cut, with a reset, and counted; who merely lingers is not.
 #[test]
 fn the_drain_deadline() {
@@ -249,23 +192,6 @@ fn a_full_house() {
     world.rest();
     assert_eq!(second.recv(), b"Thank you for your message me too\n");
     world.stop();
-}
-
-/// Out of descriptors: one pause, one line, no spinning, nobody lost.
-#[test]
-fn out_of_descriptors() {
-    let mut world = World::new(greet(), Limits::default());
-    world.sim.fail(At::Of(Method::Accept4, 0), Errno::EMFILE, Times::UntilHealed);
-    let mut client = world.client();
-    client.send(b"patience\n");
-    world.pass(Duration::from_secs(10));
-    let tries = world.sim.count(Method::Accept4);
-    assert!((5..20).contains(&tries), "{tries} tries in 10 s");
-    world.sim.heal();
-    world.pass(Duration::from_secs(2));
-    assert_eq!(client.recv(), b"Thank you for your message patience\n");
-    let summary = world.stop();
-    assert_eq!(summary.counters.accept_paused, tries);
 }
 
 /// A paused connection is offered nothing, and what waited comes after resume, first and
@@ -396,6 +322,62 @@ fn stop_with_a_full_mailbox() {
     while handle.call(|_, _| {}).is_ok() {}
     handle.stop();
     world.end();
+}
+
+/// Calls from several threads, made while the loop turns, are all made, in the order of
+/// each: some pause a client, and the last lets it go on.
+#[test]
+fn calls_from_other_threads() {
+    const CALLS: u32 = 2_000;
+    #[derive(Default)]
+    struct Calls([Vec<u32>; 4]);
+    impl ConnectionHandler for Calls {
+        type Session = ();
+        fn on_data(&mut self, conn: &mut Conn<'_>, _: &mut (), input: &[u8]) -> usize {
+            conn.write(input);
+            input.len()
+        }
+    }
+    let mut world = World::new(Calls::default(), Limits::default());
+    let mut client = world.client();
+    world.rest();
+    let handle = world.server.handle();
+    let threads = [0, 1, 2, 3].map(|thread| {
+        let handle = handle.clone();
+        std::thread::spawn(move || {
+            for number in 0..CALLS {
+                let job = move |calls: &mut Calls, net: &mut Net| {
+                    calls.0[thread].push(number);
+                    let all: Vec<ConnId> = net.ids().collect();
+                    for id in all {
+                        let mut conn = net.conn(id).unwrap();
+                        if number % 2 == 0 { conn.pause() } else { conn.resume() }
+                    }
+                };
+                handle.call(job).unwrap();
+            }
+        })
+    });
+    while !threads.iter().all(|thread| thread.is_finished()) {
+        client.send(b".");
+        // With nothing to do, a turn would jump to the next deadline.
+        if world.sim.is_ready() || !world.server.is_idle() {
+            world.turn();
+        }
+    }
+    threads.into_iter().for_each(|thread| thread.join().unwrap());
+    handle
+        .call(|_, net| {
+            let id = net.ids().next().unwrap();
+            net.conn(id).unwrap().resume();
+        })
+        .unwrap();
+    world.rest();
+    let due: Vec<u32> = (0..CALLS).collect();
+    assert!(world.server.handler().0.iter().all(|calls| *calls == due));
+    client.recv();
+    assert_eq!(world.ask(&mut client, b"!"), b"!");
+    world.stop();
 }
 
 /// When epoll takes no more, the client just accepted is closed, and the others wait

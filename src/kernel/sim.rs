@@ -41,17 +41,25 @@
 //!
 //! - `world`: the table, listeners, files, epoll, counters, signals, timers;
 //! - `stream`: what happens between the two ends of a connection;
+//! - `links`: what is clogged between them, and the clock;
 //! - `client`: the test's end of it;
 //! - `faults`: the plan, and the trace of the calls.
 //!
 //! It shows nothing that Linux would not show, but not all that Linux can: what a
 //! network may do late, it does at once, unless it is told not to.
 //!
-//! - Nothing takes time. The clock stands still but for [`Simulated::advance`] and
-//!   for a wait without events.
+//! - Nothing takes time, unless it is told to. The clock stands still but for
+//!   [`Simulated::advance`] and for a wait without events.
+//! - [`Client::clog`] clogs the link of one client: what either side sends (a SYN, bytes,
+//!   FIN, a reset) arrives when the link is free again, and so does the news that there
+//!   is room. [`Simulated::delay`] does so to everything that crosses a link, for a time
+//!   drawn from the seed; timers are late, and a wait may report some of what is ready
+//!   only the next time. Order on a connection holds, nothing is lost, and epoll is true
+//!   to what has arrived. A Unix socket has no link.
 //! - **It cannot block.** [`Kernel::epoll_wait`] with nothing ready jumps the clock
-//!   to the earliest deadline of a timerfd that the set watches; without one it
-//!   returns EINTR, as Linux does when the process is stopped and continued.
+//!   to what time brings next: the earliest deadline of a timerfd that the set watches,
+//!   or a link that is free again; without either it returns EINTR, as Linux does when
+//!   the process is stopped and continued.
 //! - A connection that finds the accept queue full, or its SYN dropped by a filter,
 //!   waits until there is room, as if its SYN were always just being sent again. It
 //!   is refused when the listener closes.
@@ -76,6 +84,7 @@ use super::{
 
 mod client;
 mod faults;
+mod links;
 mod stream;
 #[cfg(test)]
 mod tests;
@@ -97,7 +106,7 @@ impl fmt::Debug for Simulated {
         f.debug_struct("Simulated")
             .field("descriptors", &world.descriptors())
             .field("calls", &world.faults.total())
-            .field("now", &world.now)
+            .field("now", &world.now())
             .finish_non_exhaustive()
     }
 }
@@ -173,7 +182,7 @@ impl Simulated {
     pub fn write_file(&self, path: &Path, content: &[u8]) {
         self.create_file(path);
         let mut world = self.world();
-        let modified = world.now as i64;
+        let modified = world.now() as i64;
         if let Ok(file) = world.named(path) {
             (file.content, file.modified) = (content.to_vec(), modified);
         }
@@ -195,12 +204,19 @@ impl Simulated {
     /// Moves the clock on; timers that this reaches expire.
     pub fn advance(&self, time: Duration) {
         let nanoseconds = u64::try_from(time.as_nanos()).unwrap_or(u64::MAX);
-        self.client(|world| world.move_clock(world.now.saturating_add(nanoseconds)));
+        self.client(|world| world.move_clock(world.now().saturating_add(nanoseconds)));
+    }
+
+    /// Lets things take time, from now on: each up to `most`, drawn from the seed. What is
+    /// put on an idle link arrives so much later, a timer is so late, and a wait may
+    /// report some events only the next time. Zero: at once, as at first.
+    pub fn delay(&self, most: Duration) {
+        self.world().streams.links.delay = u64::try_from(most.as_nanos()).unwrap_or(u64::MAX);
     }
 
     /// Nanoseconds on the clock.
     pub fn now(&self) -> u64 {
-        self.world().now
+        self.world().now()
     }
 
     // ---- what can be seen from outside
@@ -223,6 +239,11 @@ impl Simulated {
     /// The earliest deadline that a timerfd is armed for.
     pub fn armed(&self) -> Option<u64> {
         self.world().armed()
+    }
+
+    /// When time brings something next: a timerfd goes off, or a link is free again.
+    pub fn next_event(&self) -> Option<u64> {
+        self.world().next_event(|_| true)
     }
 
     // ---- faults
@@ -299,11 +320,16 @@ impl Simulated {
     ) -> Result<T> {
         let mut world = self.world();
         let fault = world.faults.strike(method);
+        let connection = world.connection(fd);
         let result = act(&mut world, fault);
         world.deliver();
         let told = result.as_ref().map(Traced::number).map_err(|errno| *errno);
+        let connection = match (method, told) {
+            (Method::Accept4, Ok(accepted)) => world.connection(accepted as i32),
+            _ => connection,
+        };
         let injected = fault.is_some() && told.err() == fault;
-        world.faults.trace.push(Call { method, fd, result: told, injected });
+        world.faults.trace.push(Call { method, fd, connection, result: told, injected });
         result
     }
 }

@@ -1,4 +1,7 @@
-//! What faults struck: which call, with which errno, and in which state the connection was.
+//! What was called, and what faults struck: which call, with which errno, in which state.
+//!
+//! The state of a call on a connection is that in which the turn found the connection; of
+//! any other call, how far the server was.
 
 use super::World;
 use std::collections::{BTreeMap, BTreeSet};
@@ -6,20 +9,30 @@ use threadbare::kernel::sim::{Method, Simulated, Times};
 use threadbare::reaction::{Call, Reaction, reaction};
 use threadbare::{ConnectionHandler, Errno, Server};
 
-/// The state of a connection (or what else it was), the call, the errno.
+/// A call in a state.
+pub type Place = (&'static str, Method);
+/// And the errno that struck it.
 pub type Triple = (&'static str, Method, i32);
 
 #[derive(Default)]
 pub struct Journal {
+    /// How far the server was at the beginning of the turn; not there yet if empty.
+    server: &'static str,
     states: Vec<(i32, &'static str)>,
     /// Every call that was made.
     pub calls: Vec<Method>,
+    /// Where calls were made at all, and the index of the first there.
+    pub places: BTreeMap<Place, u64>,
     /// Whose descriptor it is: the clients are numbered as they are accepted.
     owners: BTreeMap<i32, usize>,
     pub accepted: usize,
+    /// Which of them a connection is, by its number in the trace.
+    pub clients: BTreeMap<u64, usize>,
     /// Whose connection was begun or ended last: a connection outwards is begun for them.
     near: Option<usize>,
     pub triples: BTreeSet<Triple>,
+    /// How many strikes there were.
+    pub struck: usize,
     /// The clients whose own connection was struck, and by what.
     pub touched: BTreeMap<usize, BTreeSet<(Method, i32)>>,
     /// The calls that were struck on descriptors that are no connection's.
@@ -28,6 +41,7 @@ pub struct Journal {
 
 impl Journal {
     pub fn before<H: ConnectionHandler>(&mut self, server: &Server<H, Simulated>) {
+        self.server = if server.is_stopping() { "stopping" } else { "serving" };
         self.states.clear();
         self.states.extend(server.states());
     }
@@ -35,40 +49,57 @@ impl Journal {
     /// Reads the trace of what was called since the last time.
     pub fn after(&mut self, sim: &Simulated) {
         for call in sim.take_trace() {
+            let owner = match call.method {
+                Method::Socket => self.near.as_ref(),
+                _ => self.owners.get(&call.fd),
+            };
+            let known = self.states.iter().find(|(fd, _)| *fd == call.fd);
+            let state = match (owner, known) {
+                (Some(_), Some((_, state))) => state,
+                (Some(_), None) => "new",
+                (None, _) if self.server.is_empty() => "starting",
+                (None, _) => self.server,
+            };
+            self.places.entry((state, call.method)).or_insert(self.calls.len() as u64);
             self.calls.push(call.method);
             if call.injected
                 && let Err(errno) = call.result
             {
                 let strike = (call.method, errno as i32);
-                let owner = match call.method {
-                    Method::Socket => self.near.as_ref(),
-                    _ => self.owners.get(&call.fd),
-                };
                 match owner {
                     Some(&client) => drop(self.touched.entry(client).or_default().insert(strike)),
                     None => drop(self.common.insert(strike)),
                 }
-                let known = self.states.iter().find(|(fd, _)| *fd == call.fd);
-                let state = match (owner, known) {
-                    (Some(_), Some((_, state))) => state,
-                    (Some(_), None) => "new",
-                    (None, _) => "no connection",
-                };
+                self.struck += 1;
                 self.triples.insert((state, call.method, errno as i32));
             }
             match (call.method, call.result) {
                 (Method::Accept4, Ok(fd)) => {
                     self.owners.insert(fd as i32, self.accepted);
+                    self.clients.extend(call.connection.map(|number| (number, self.accepted)));
                     self.near = Some(self.accepted);
                     self.accepted += 1;
                 }
                 (Method::Socket, Ok(fd)) => {
                     self.owners.extend(self.near.map(|client| (fd as i32, client)));
                 }
-                (Method::Close, _) => self.near = self.owners.remove(&call.fd).or(self.near),
+                (Method::Close, _) => {
+                    self.near = self.owners.remove(&call.fd).or(self.near);
+                    self.states.retain(|(fd, _)| *fd != call.fd); // the next to have it is new
+                }
                 _ => {}
             }
         }
+    }
+
+    /// The server is to be dropped.
+    pub fn before_the_end(&mut self) {
+        self.server = "ended";
+    }
+
+    /// What struck the connection with this number.
+    pub fn struck_at(&self, connection: Option<u64>) -> Option<&BTreeSet<(Method, i32)>> {
+        self.touched.get(self.clients.get(&connection?)?)
     }
 
     /// Everything that was struck.

@@ -1,8 +1,10 @@
 //! A server in a simulated world, for the tests that need one.
 #![allow(dead_code, unreachable_pub)] // each test program uses its own part of it
 
+pub mod diary;
 pub mod dice;
 pub mod journal;
+pub mod judge;
 pub mod parts;
 pub mod play;
 pub mod stage;
@@ -62,6 +64,8 @@ impl<H: ConnectionHandler> World<H> {
             self.failure = Some(error);
             false
         });
+        let (counted, held) = self.server.memory();
+        assert_eq!(counted, held, "the memory in use is miscounted");
         if let Some(journal) = &mut self.journal {
             journal.after(&self.sim);
         }
@@ -78,15 +82,21 @@ impl<H: ConnectionHandler> World<H> {
         panic!("the server spins");
     }
 
-    /// Lets time pass, as much as it takes until no timer is armed or `limit` is reached.
+    /// Lets time pass, as much as it takes until it brings nothing or `limit` is reached.
     pub fn pass(&mut self, limit: Duration) {
         let end = self.sim.now() + limit.as_nanos() as u64;
         self.rest();
-        while self.running && self.sim.armed().is_some_and(|at| at <= end) {
-            self.turn();
-            self.rest();
+        while self.running
+            && let Some(at) = self.sim.next_event()
+            && at <= end
+        {
+            self.sleep_until(at);
         }
-        self.sim.advance(Duration::from_nanos(end.saturating_sub(self.sim.now())));
+        self.sleep_until(end);
+    }
+
+    fn sleep_until(&mut self, at: u64) {
+        self.sim.advance(Duration::from_nanos(at.saturating_sub(self.sim.now())));
         self.rest();
     }
 

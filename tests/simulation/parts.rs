@@ -12,6 +12,8 @@ use threadbare::{CloseReason, Conn, ConnId, ConnectionHandler, Net, Peer};
 pub trait Part: ConnectionHandler + Sized + 'static {
     /// Whether its answers are whole lines, so that lines for all can come between them.
     const IN_LINES: bool = true;
+    /// Whether it serves whoever comes.
+    const SERVES_ALL: bool = true;
 
     /// What a client is owed that sent this, and then ended its direction or not.
     fn due(&self, client: Option<Peer>, sent: &[u8], ended: bool) -> Due;
@@ -49,6 +51,8 @@ pub struct Watched<P> {
     pub part: P,
     pub opened: u64,
     pub closed: Vec<CloseReason>,
+    /// Whom it has met.
+    pub met: Vec<Peer>,
     /// Calls from a handle that were made.
     pub jobs: u64,
     /// All lines that it took.
@@ -57,7 +61,8 @@ pub struct Watched<P> {
 
 impl<P> Watched<P> {
     pub fn new(part: P) -> Watched<P> {
-        Watched { part, opened: 0, closed: Vec::new(), jobs: 0, heard: BTreeSet::new() }
+        let (closed, met, heard) = Default::default();
+        Watched { part, opened: 0, closed, met, jobs: 0, heard }
     }
 }
 
@@ -66,6 +71,7 @@ impl<P: Part> ConnectionHandler for Watched<P> {
 
     fn on_open(&mut self, conn: &mut Conn<'_>, session: &mut P::Session) {
         self.opened += 1;
+        self.met.push(conn.peer());
         self.part.on_open(conn, session);
     }
 
@@ -324,6 +330,8 @@ impl ConnectionHandler for OneGuest {
 }
 
 impl Part for OneGuest {
+    const SERVES_ALL: bool = false;
+
     /// Who was not the first is owed nothing, and who was is known by its address.
     fn due(&self, client: Option<Peer>, sent: &[u8], ended: bool) -> Due {
         let printed = self.printed.borrow();

@@ -2,8 +2,9 @@
 
 use super::dice::Dice;
 use super::journal::{asks_for, errnos, is_a_lie};
+use super::judge::judge_start;
 use super::parts::{Chorus, Chunks, MAX_LINE, OneGuest, Part, greet};
-use super::stage::{Outcome, SHORTS, Stage, TIMES, UNIX, Verdict, judge_start, leave_stale_file};
+use super::stage::{Outcome, SHORTS, Stage, TCP, TIMES, UNIX, Verdict, Way, leave_stale_file};
 use std::time::Duration;
 use threadbare::handlers::{Echo, Framing};
 use threadbare::kernel::sim::{At, Method, Simulated};
@@ -54,32 +55,39 @@ impl<'a> Play<'a> {
     }
 
     pub fn play(&mut self) -> Verdict<Outcome> {
-        let unix = self.dice.one_in(5);
-        let address = if unix { UNIX } else { "127.0.0.1:80" };
+        let addresses: &[&str] = match self.dice.below(5) {
+            0 => &[UNIX],
+            1 => &[TCP, UNIX],
+            _ => &[TCP],
+        };
+        let unix = addresses.contains(&UNIX);
         match self.dice.below(8) {
-            0..=2 => self.play_part(Chorus, address),
-            3 => self.play_part(Echo, address),
-            4 => self.play_part(greet(), address),
-            5 => self.play_part(Chunks::new(), address),
+            0..=2 => self.play_part(Chorus, addresses),
+            3 => self.play_part(Echo, addresses),
+            4 => self.play_part(greet(), addresses),
+            5 => self.play_part(Chunks::new(), addresses),
             // Here a client is known by its address, which one of a Unix socket lacks.
-            _ if unix => self.play_part(Chorus, address),
-            6 => self.play_part(OneGuest::new(Framing::Line), address),
-            _ => self.play_part(OneGuest::new(Framing::Chunk), address),
+            _ if unix => self.play_part(Chorus, addresses),
+            6 => self.play_part(OneGuest::new(Framing::Line), addresses),
+            _ => self.play_part(OneGuest::new(Framing::Chunk), addresses),
         }
     }
 
-    fn play_part<P: Part>(&mut self, part: P, address: &str) -> Verdict<Outcome> {
+    fn play_part<P: Part>(&mut self, part: P, addresses: &[&str]) -> Verdict<Outcome> {
         let patient = self.dice.one_in(2);
-        if address == UNIX {
+        if addresses.contains(&UNIX) {
             leave_stale_file(&self.sim);
             self.sim.take_trace();
         }
-        self.sim.shorten(self.dice.pick(&SHORTS).1);
+        let way = self.dice.below(4 * SHORTS.len());
+        let ((name, short), slow) = (SHORTS[way % SHORTS.len()], way / SHORTS.len());
+        let delay = Duration::from_millis([0, 0, 3, 50][slow]);
         if self.dice.one_in(10) {
             self.fail(Method::ALL);
         }
         let limits = self.limits(patient);
-        let mut stage = match Stage::with(part, &self.sim, address, limits) {
+        let way = Way { name, short, delay };
+        let mut stage = match Stage::open(part, &self.sim, addresses, limits, way) {
             Ok(stage) => stage,
             Err(error) => return judge_start(&self.sim, &error),
         };
@@ -112,7 +120,7 @@ impl<'a> Play<'a> {
             [">", ">", ">>", ">>", ">*", "*", "!", "!>", "z", "z>", "x>", "a"];
         let crowd = stage.talkers.len();
         if crowd == 0 || crowd < 8 && self.dice.one_in(8) {
-            stage.join();
+            stage.join_at(crowd);
             return;
         }
         let who = self.dice.below(crowd);
@@ -132,15 +140,34 @@ impl<'a> Play<'a> {
             19..=20 => stage.hear(who, 1 + self.dice.below(60)),
             21..=24 => drop(stage.listen(self.dice.below(100) as u64)),
             25..=27 => stage.pass(self.dice.below(2_000) as u64),
-            28 => self.sim.advance(Duration::from_millis(self.dice.below(8_000) as u64)),
+            28 => stage.leap(self.dice.below(8_000) as u64),
             29 => stage.announce(),
             30 => self.sim.heal(),
             31 if self.dice.one_in(12) => {
                 stage.patient = false; // who talks on after a stop gets no answer
                 stage.signal(Signal::SIGTERM);
             }
-            31 => drop(self.sim.signal(Signal::SIGUSR1)),
-            _ => self.fail(&RUNNING),
+            31 => stage.ask_for_report(),
+            32..=37 => self.fail(&RUNNING),
+            _ => match self.dice.below(4) {
+                0 | 1 => stage.clog(who, self.dice.below(1_500) as u64),
+                2 => stage.unclog(who),
+                _ => self.swizzle(stage),
+            },
+        }
+    }
+
+    /// Clogs some clients one after another, and unclogs them in another order.
+    fn swizzle<P: Part>(&mut self, stage: &mut Stage<P>) {
+        let mut some: Vec<usize> = (0..stage.talkers.len()).collect();
+        some.retain(|_| self.dice.one_in(2));
+        for &who in &some {
+            stage.clog(who, 60_000);
+            stage.pass(self.dice.below(30) as u64);
+        }
+        while !some.is_empty() {
+            stage.unclog(some.swap_remove(self.dice.below(some.len())));
+            stage.listen(self.dice.below(30) as u64);
         }
     }
 }

@@ -1,14 +1,13 @@
-//! Clients whose every byte is accounted for, on a server that does what they say, and
-//! what must hold of all of them in the end, whatever went wrong meanwhile.
+//! Clients whose every byte is accounted for, on a server that does what they say. What
+//! must hold of all of them in the end is in `judge`.
 
-use super::World;
 use super::journal::{Journal, errnos};
-use super::parts::{Chorus, Ending, Part, Watched};
-use std::path::Path;
+use super::parts::{Chorus, Part, Watched};
+use super::{World, diary};
+use std::net::SocketAddr;
 use std::time::Duration;
 use threadbare::kernel::sim::{Client, Method, Short, Simulated, Times};
-use threadbare::reaction::Reaction;
-use threadbare::{ConnId, Errno, Error, Limits, Net, Peer, Signal};
+use threadbare::{Address, ConnId, Errno, Error, Limits, Net, Peer, Signal, Summary};
 
 pub fn broadcast(net: &mut Net, line: &[u8]) {
     let all: Vec<ConnId> = net.ids().collect();
@@ -19,25 +18,29 @@ pub fn broadcast(net: &mut Net, line: &[u8]) {
 
 /// A client and the accounts it keeps.
 pub struct Talker {
-    client: Option<Client>,
-    peer: Option<Peer>,
+    pub client: Option<Client>,
+    pub peer: Option<Peer>,
+    /// The number of its connection.
+    pub connection: Option<u64>,
     /// Said, and not yet taken by its kernel.
     unsent: Vec<u8>,
-    sent: Vec<u8>,
-    received: Vec<u8>,
+    pub sent: Vec<u8>,
+    pub received: Vec<u8>,
     /// It ends its direction when all is sent.
     ends: bool,
-    ended: bool,
+    pub ended: bool,
     /// It never reads.
     pub deaf: bool,
     /// It went without waiting for its answers.
     pub left: bool,
-    eof: bool,
-    reset: bool,
+    /// Somebody outside paused it.
+    pub held: bool,
+    pub eof: bool,
+    pub reset: bool,
     /// When it had last received all there was.
     caught_up: u64,
     /// It once left something unread for longer than a server lingers.
-    dawdled: bool,
+    pub dawdled: bool,
 }
 
 /// As long as a server that is done waits for a client that neither talks nor hears.
@@ -49,7 +52,9 @@ impl Talker {
         let Some(client) = &mut self.client else { return 0 };
         let count = if self.unsent.is_empty() { 0 } else { client.send(&self.unsent) };
         self.sent.extend(self.unsent.drain(..count));
-        let ends = self.ends && !self.ended && !self.eof && self.unsent.is_empty();
+        // (Before it is connected, that would be to give up.)
+        let can_end = self.ends && !self.ended && !self.eof && client.established();
+        let ends = can_end && self.unsent.is_empty();
         if ends {
             client.shutdown();
             self.ended = true;
@@ -71,12 +76,12 @@ impl Talker {
         heard.len()
     }
 
-    fn is_established(&self) -> bool {
+    pub fn is_established(&self) -> bool {
         self.client.as_ref().is_some_and(Client::established)
     }
 
     /// What it has cannot be taken for a whole answer. (A Unix socket knows no reset.)
-    fn has_no_whole_answer(&self) -> bool {
+    pub fn has_no_whole_answer(&self) -> bool {
         let unix = self.peer.is_none_or(|peer| peer == Peer::Unix);
         self.reset || self.received.is_empty() || unix
     }
@@ -88,44 +93,63 @@ pub struct Stage<P: Part = Chorus> {
     pub talkers: Vec<Talker>,
     lines: usize,
     /// Lines that a call from a handle sent to all.
-    announced: Vec<Vec<u8>>,
+    pub announced: Vec<Vec<u8>>,
     /// Lines that must be heard, though their speakers reset the connection behind them.
-    last: Vec<(usize, Vec<u8>)>,
+    pub last: Vec<(usize, Vec<u8>)>,
     pub jobs: u64,
     pub signals: u32,
+    /// How often it was asked for a report.
+    pub reports: usize,
+    /// What the summary must say if nothing went wrong.
+    pub expect: fn(&Summary) -> bool,
     /// Nobody is sent away for being slow.
     pub patient: bool,
-    baseline: (usize, usize),
+    /// Bytes were under way for a while, also when the server stopped.
+    pub slow: bool,
+    /// How long things take at most.
+    delay: Duration,
+    pub limits: Limits,
+    pub begun: u64,
+    pub baseline: (usize, usize),
 }
 
 /// What was played, in figures.
 pub struct Outcome {
     pub journal: Journal,
     pub turns: u64,
+    /// So many calls were made while faults could strike.
+    pub before_healing: u64,
 }
 
 /// Why a case failed.
 pub type Verdict<T> = Result<T, String>;
 
-macro_rules! ensure {
-    ($truth:expr, $($why:tt)*) => { if !$truth { return Err(format!($($why)*)); } };
-}
-
+pub const TCP: &str = "127.0.0.1:80";
 pub const UNIX: &str = "unix:/run/stage";
-
-impl Stage {
-    pub fn open(sim: &Simulated, address: &str, limits: Limits) -> Result<Stage, Error> {
-        Stage::with(Chorus, sim, address, limits)
-    }
-}
 
 impl<P: Part> Stage<P> {
     /// Starts the server. With little room on the way, so that few bytes fill it.
-    pub fn with(part: P, sim: &Simulated, address: &str, limits: Limits) -> Result<Self, Error> {
+    pub fn open(
+        part: P,
+        sim: &Simulated,
+        addresses: &[&str],
+        limits: Limits,
+        way: Way,
+    ) -> Result<Self, Error> {
+        diary::begin();
         sim.set_buffers(48, 48);
-        let mut world = World::at(address, sim.clone(), Watched::new(part), limits)?;
+        sim.shorten(way.short);
+        sim.delay(way.delay);
+        let begun = sim.now();
+        let mut world = World::at(addresses, sim.clone(), Watched::new(part), limits.clone())?;
         world.note();
         Ok(Stage {
+            limits,
+            begun,
+            delay: way.delay,
+            slow: way.delay > Duration::ZERO,
+            reports: 0,
+            expect: |_| true,
             baseline: (sim.descriptors(), sim.watched()),
             world,
             talkers: Vec::new(),
@@ -140,9 +164,33 @@ impl<P: Part> Stage<P> {
 
     /// A client connects; which it is.
     pub fn join(&mut self) -> usize {
-        let client = self.world.sim.connect(&self.world.address()).ok();
+        self.join_at(0)
+    }
+
+    /// A client connects to another listener.
+    pub fn join_at(&mut self, listener: usize) -> usize {
+        let client = self.world.sim.connect(&self.address(listener));
+        self.enter(client.ok())
+    }
+
+    /// A client connects from the `last` of some hosts.
+    pub fn join_from(&mut self, last: u8) -> usize {
+        let port = 1_000 + self.talkers.len() as u16;
+        let from = SocketAddr::from(([10, 0, 0, last], port));
+        let client = self.world.sim.connect_from(&self.address(0), from);
+        self.enter(client.ok())
+    }
+
+    pub fn address(&self, listener: usize) -> Address {
+        let addresses = self.world.server.addresses();
+        addresses[listener % addresses.len()].clone()
+    }
+
+    fn enter(&mut self, client: Option<Client>) -> usize {
         let left = client.is_none();
         self.talkers.push(Talker {
+            connection: client.as_ref().and_then(Client::connection),
+            held: false,
             peer: client.as_ref().map(Client::address),
             client,
             unsent: Vec::new(),
@@ -204,12 +252,31 @@ impl<P: Part> Stage<P> {
         }
     }
 
-    /// A client says one more line, resets, and is to be heard.
+    /// A client says one more line, resets, and is to be heard if its kernel took it.
     pub fn last_words(&mut self, who: usize) {
         let before = self.talkers[who].sent.len();
         self.say(who, ">");
-        self.last.push((who, self.talkers[who].sent[before..].to_vec()));
+        let words = self.talkers[who].sent[before..].to_vec();
+        self.last.extend(words.ends_with(b"\n").then_some((who, words)));
         self.leave(who, true);
+    }
+
+    /// The link of a client is clogged for a while.
+    pub fn clog(&mut self, who: usize, millis: u64) {
+        self.slow = true;
+        if let Some(client) = &self.talkers[who].client {
+            client.clog(Duration::from_millis(millis));
+        }
+    }
+
+    pub fn unclog(&mut self, who: usize) {
+        self.talkers[who].client.iter().for_each(Client::unclog);
+    }
+
+    /// Somebody asks how it is going.
+    pub fn ask_for_report(&mut self) {
+        self.reports += 1;
+        self.world.sim.signal(Signal::SIGUSR1);
     }
 
     pub fn signal(&mut self, signal: Signal) {
@@ -222,11 +289,34 @@ impl<P: Part> Stage<P> {
         self.lines += 1;
         let line = format!("!house {}\n", self.lines).into_bytes();
         self.announced.push(line.clone());
-        let call = self.world.server.handle().call(move |watched: &mut Watched<P>, net| {
-            watched.jobs += 1;
+        self.call(move |net| {
             if P::IN_LINES {
                 broadcast(net, &line);
             }
+        });
+    }
+
+    /// Somebody outside pauses a client, or lets it go on.
+    pub fn hold(&mut self, who: usize, held: bool) {
+        let peer = self.talkers[who].peer;
+        self.talkers[who].held = true;
+        self.call(move |net| {
+            let all: Vec<ConnId> = net.ids().collect();
+            for id in all {
+                match net.conn(id) {
+                    Some(mut conn) if Some(conn.peer()) == peer && held => conn.pause(),
+                    Some(mut conn) if Some(conn.peer()) == peer => conn.resume(),
+                    _ => {}
+                }
+            }
+        });
+    }
+
+    /// Makes a call through a handle. (Which thread does it shows nowhere in the world.)
+    fn call(&mut self, job: impl FnOnce(&mut Net) + Send + 'static) {
+        let call = self.world.server.handle().call(move |watched: &mut Watched<P>, net| {
+            watched.jobs += 1;
+            job(net);
         });
         self.jobs += u64::from(call.is_ok());
         self.world.note();
@@ -240,6 +330,18 @@ impl<P: Part> Stage<P> {
         }
     }
 
+    /// The server turns once, if there is anything to do.
+    pub fn turn(&mut self) {
+        if self.world.running && (self.world.sim.is_ready() || !self.world.server.is_idle()) {
+            self.world.turn();
+        }
+    }
+
+    /// Milliseconds pass in which the server does not run.
+    pub fn leap(&mut self, millis: u64) {
+        self.world.sim.advance(Duration::from_millis(millis));
+    }
+
     /// Milliseconds pass, and who is not deaf hears all; how much that was.
     pub fn listen(&mut self, millis: u64) -> usize {
         self.pass(millis);
@@ -249,226 +351,43 @@ impl<P: Part> Stage<P> {
             let all = self.talkers.iter_mut().filter(|talker| !talker.deaf);
             heard = all.map(|talker| talker.hear(usize::MAX, now)).sum();
             sum += heard;
+            self.world.pass(3 * self.delay);
             self.pass(0);
         }
         sum
     }
 
-    // ---- the end -------------------------------------------------------------------
-
-    /// No more faults: all must come to rest, and all accounts must balance.
-    pub fn finale(mut self) -> Verdict<Outcome> {
-        let sim = self.world.sim.clone();
-        sim.heal();
-        self.settle(6)?;
-        for who in 0..self.talkers.len() {
-            match self.talkers[who].deaf {
-                true => self.leave(who, true), // others may wait for its place
-                false => self.end(who),
-            }
-        }
-        for _ in 0..self.talkers.len() {
-            self.settle(2)?; // each may have waited for the place of the one before
-        }
-        if self.world.failure.is_none() {
-            self.judge_clients()?;
-        }
-        self.talkers.iter_mut().for_each(|talker| talker.client = None);
-        self.pass(10_000);
-        let stops = self.is_stopping() || self.world.note().has(Reaction::FailRuntime);
-        if self.world.running && !stops {
-            let now = (sim.descriptors(), sim.watched());
-            let lost = self.is_fatal();
-            ensure!(lost || now == self.baseline, "left behind: {now:?}, {:?}", self.baseline);
-            let (made, of) = (self.world.server.handler().jobs, self.jobs);
-            // EAGAIN tells of a wake-up that is pending, and here it is not.
-            let unrung = (Method::WriteCounter, Errno::EAGAIN);
-            let lied = self.world.note().strikes().any(|strike| strike == unrung);
-            ensure!(lost || lied || made == of, "{made} of {of} calls were made");
-        }
-        if self.world.running && !stops {
-            self.signal(Signal::SIGTERM);
-        }
-        self.world.pass(Duration::from_secs(60));
-        ensure!(!self.world.running, "it did not stop");
-        self.judge_server()?;
-        let Stage { world, .. } = self;
-        let (turns, journal) = (world.turns, world.journal.unwrap_or_default());
-        drop(world.server);
-        ensure!(sim.descriptors() == 0, "{} descriptors leaked", sim.descriptors());
-        let file = sim.file(Path::new(UNIX.trim_start_matches("unix:")));
-        let kept =
-            journal.strikes().any(|(method, _)| matches!(method, Method::Lstat | Method::Unlink));
-        ensure!(file.is_none() || kept, "the file of the Unix socket is still there");
-        Ok(Outcome { journal, turns })
-    }
-
-    /// Listens for some seconds, and then until two have passed in silence.
-    fn settle(&mut self, seconds: u32) -> Verdict<()> {
-        let (mut passed, mut quiet) = (0, 0);
-        while passed < seconds || quiet < 2 {
-            quiet = if self.listen(1_000) == 0 { quiet + 1 } else { 0 };
-            passed += 1;
-            ensure!(passed < 600, "no end of answers");
-        }
-        Ok(())
-    }
-
     /// Whether somebody wanted the server to stop.
-    fn is_stopping(&self) -> bool {
+    pub fn is_stopping(&self) -> bool {
         self.signals > 0 || self.world.server.handler().part.has_stopped()
-    }
-
-    /// Whether the server had to stop by itself, or may have: a core descriptor failed.
-    fn is_fatal(&mut self) -> bool {
-        let journal = self.world.note();
-        journal.has(Reaction::FailRuntime)
-            || journal
-                .common
-                .iter()
-                .any(|&(method, errno)| method == Method::EpollCtl && errno != Errno::ENOMEM as i32)
-    }
-
-    fn judge_clients(&mut self) -> Verdict<()> {
-        let fatal = self.is_fatal();
-        let forced = self.signals > 1;
-        let touched = self.world.note().touched.clone();
-        for (who, words) in self.last.iter().filter(|(who, _)| !touched.contains_key(who)) {
-            let heard = fatal || self.world.server.handler().heard.contains(words);
-            ensure!(heard, "the last words of client {who} were not heard");
-        }
-        let accepting = |(method, _)| matches!(method, Method::Accept4 | Method::Setsockopt);
-        // Whom the end of a stop finds in the queue is reset.
-        let turned_away = self.is_stopping() && self.world.note().strikes().any(accepting);
-        for (who, talker) in self.talkers.iter().enumerate() {
-            let (complete, ending) = self.judge_bytes(who)?;
-            let touched = touched.get(&who);
-            let never_in = self.is_stopping() && !talker.is_established();
-            if talker.left || never_in {
-                continue;
-            }
-            let story = || {
-                format!(
-                    "client {who}: sent {:?}, received {:?}, eof {}, reset {}, struck {touched:?}",
-                    String::from_utf8_lossy(&talker.sent),
-                    String::from_utf8_lossy(&talker.received),
-                    talker.eof,
-                    talker.reset,
-                )
-            };
-            ensure!(talker.eof || talker.reset, "neither FIN nor reset: {}", story());
-            if fatal || forced || !self.patient {
-                continue;
-            }
-            match touched {
-                None if ending == Some(Ending::Abort) => {
-                    ensure!(talker.has_no_whole_answer(), "no reset: {}", story());
-                }
-                // Who talks on after the end, and does not hear it, is reset after a while.
-                None if ending == Some(Ending::Close)
-                    && (complete || talker.dawdled && talker.reset) => {}
-                None if turned_away && talker.reset => {}
-                None => {
-                    ensure!(complete && talker.eof && !talker.reset, "untouched, but {}", story())
-                }
-                Some(strikes) => ensure!(
-                    complete || talker.has_no_whole_answer() || strikes.iter().any(ends_it_anyway),
-                    "a cut answer looks whole: {}",
-                    story()
-                ),
-            }
-        }
-        Ok(())
-    }
-
-    /// Whether a client has all it is owed, and how the handler ended it; what it has is
-    /// right in any case.
-    fn judge_bytes(&self, who: usize) -> Verdict<(bool, Option<Ending>)> {
-        let talker = &self.talkers[who];
-        let part = &self.world.server.handler().part;
-        let due = part.due(talker.peer, &talker.sent, talker.ended);
-        let received = part.essence(&talker.received);
-        let mut answers = due.answers.iter().peekable();
-        let mut others = self.broadcasts(who);
-        for line in received.split_inclusive(|&byte| byte == b'\n') {
-            let whole = line.ends_with(b"\n");
-            let fits =
-                |wanted: &[u8]| if whole { wanted == line } else { wanted.starts_with(line) };
-            if answers.peek().is_some_and(|wanted| fits(wanted)) {
-                answers.next_if(|wanted| *wanted == line);
-                continue;
-            }
-            // The broadcasts of each come in order, though not all need to.
-            let found = others.iter_mut().any(|lines| {
-                let place = lines.iter().position(|wanted| fits(wanted));
-                place.map(|place| lines.drain(..=place)).is_some()
-            });
-            ensure!(
-                found,
-                "client {who} received {:?} instead of {:?}",
-                String::from_utf8_lossy(line),
-                answers.peek().map(|wanted| String::from_utf8_lossy(wanted)),
-            );
-        }
-        // A stop drops what is no whole line.
-        let dropped = usize::from(self.is_stopping() && due.to_rest);
-        Ok((answers.count() <= dropped, due.ending))
-    }
-
-    /// What others said to all, by speaker.
-    fn broadcasts(&self, who: usize) -> Vec<Vec<&[u8]>> {
-        let others = self.talkers.iter().enumerate().filter(|(other, _)| *other != who);
-        let said = others.map(|(_, talker)| {
-            let lines = talker.sent.split_inclusive(|&byte| byte == b'\n');
-            lines.filter(|line| line.starts_with(b"!")).collect()
-        });
-        said.chain([self.announced.iter().map(Vec::as_slice).collect()]).collect()
-    }
-
-    fn judge_server(&mut self) -> Verdict<()> {
-        let failed = self.world.failure.clone();
-        let finished = self.world.server.finish();
-        let chorus = self.world.server.handler();
-        let (opened, closed) = (chorus.opened, chorus.closed.len() as u64);
-        let fatal = self.is_fatal();
-        if let Some(error) = failed.as_ref().or(finished.as_ref().err()) {
-            let journal = self.world.note();
-            let added_again = |errno| errno == Errno::ENOENT && error.errno == Errno::EEXIST;
-            let known =
-                journal.strikes().any(|(_, errno)| errno == error.errno || added_again(errno));
-            ensure!(known && fatal, "it ended with {error}");
-            return Ok(());
-        }
-        ensure!(opened == closed, "{opened} opened, {closed} closed");
-        let counters = finished.map_err(|error| error.to_string())?.counters;
-        let sum: u64 = counters.closed.iter().sum();
-        ensure!(counters.accepted == sum, "accepted is not closed: {counters}");
-        let journal = self.world.note();
-        // What is watched is not ENOENT: it is added again, which is EEXIST.
-        let unwatched = journal.strikes().any(|strike| strike == (Method::EpollCtl, Errno::ENOENT));
-        let may_be_wrong = unwatched || journal.has(Reaction::Bug);
-        ensure!(counters.bugs == 0 || may_be_wrong, "{counters}");
-        Ok(())
     }
 }
 
-/// Whether no FIN can follow in the real world: the connection is dead, or could not be
-/// told to end with a reset.
-fn ends_it_anyway(&(method, errno): &(Method, i32)) -> bool {
-    use Errno::*;
-    let dead = [
-        ECONNRESET,
-        EPIPE,
-        ETIMEDOUT,
-        ECONNREFUSED,
-        ENOTCONN,
-        EHOSTUNREACH,
-        ENETUNREACH,
-        ENETDOWN,
-        ECONNABORTED,
-    ];
-    let told = matches!(method, Method::Recv | Method::Send);
-    method == Method::Setsockopt || told && dead.contains(&Errno::from_raw(errno))
+/// The names that a replay line uses.
+pub const TIMES: [(&str, Times); 3] =
+    [("once", Times::Once), ("burst", Times::Burst(3)), ("healed", Times::UntilHealed)];
+pub const SHORTS: [(&str, Short); 3] =
+    [("full", Short::Full), ("byte", Short::AtMost(1)), ("random", Short::Random)];
+
+/// How bytes move.
+#[derive(Clone, Copy)]
+pub struct Way {
+    pub name: &'static str,
+    pub short: Short,
+    pub delay: Duration,
+}
+
+const fn way((name, short): (&'static str, Short), millis: u64) -> Way {
+    Way { name, short, delay: Duration::from_millis(millis) }
+}
+
+pub const WAYS: [Way; 4] =
+    [way(SHORTS[0], 0), way(SHORTS[1], 0), way(SHORTS[2], 0), way(("late", Short::Full), 4)];
+
+/// The errno with this name, among those that are ever injected.
+pub fn errno_named(name: &str) -> Option<Errno> {
+    let all = Method::ALL.iter().flat_map(|&method| errnos(method));
+    all.copied().find(|errno| format!("{errno:?}") == name)
 }
 
 /// What a server that was killed leaves.
@@ -479,33 +398,4 @@ pub fn leave_stale_file(sim: &Simulated) {
     let fd = kernel.socket(&address).unwrap();
     kernel.bind(&fd, &address).unwrap();
     kernel.close(fd).unwrap();
-}
-
-/// Whether a failed start says what failed, and left nothing open.
-pub fn judge_start(sim: &Simulated, error: &Error) -> Verdict<Outcome> {
-    ensure!(sim.descriptors() == 0, "a failed start leaks: {error}");
-    let trace = sim.trace();
-    let mut journal = Journal::default();
-    journal.after(sim);
-    let mut struck = trace.iter().filter(|call| call.injected);
-    let named = |call: &threadbare::kernel::sim::Call| {
-        let name = call.method.name().trim_start_matches('f');
-        call.result == Err(error.errno) && error.call.name() == name
-    };
-    // Whatever kept it from proving that the file is stale, the address is in use.
-    let in_use = error.errno == Errno::EADDRINUSE && error.call.name() == "bind";
-    ensure!(in_use || struck.any(named), "the start failed with {error}");
-    Ok(Outcome { journal, turns: 0 })
-}
-
-/// The names that a replay line uses.
-pub const TIMES: [(&str, Times); 3] =
-    [("once", Times::Once), ("burst", Times::Burst(3)), ("healed", Times::UntilHealed)];
-pub const SHORTS: [(&str, Short); 3] =
-    [("full", Short::Full), ("byte", Short::AtMost(1)), ("random", Short::Random)];
-
-/// The errno with this name, among those that are ever injected.
-pub fn errno_named(name: &str) -> Option<Errno> {
-    let all = Method::ALL.iter().flat_map(|&method| errnos(method));
-    all.copied().find(|errno| format!("{errno:?}") == name)
 }

@@ -20,19 +20,29 @@ pub struct Sweep {
 impl Sweep {
     /// Runs `work` for each number below `count`, on all cores.
     pub fn run(count: usize, work: impl Fn(&Sweep, usize) + Sync) -> Sweep {
-        let sweep = Sweep {
+        let sweep = Sweep::new();
+        sweep.more(count, |number| work(&sweep, number));
+        sweep
+    }
+
+    fn new() -> Sweep {
+        Sweep {
             begun: Instant::now(),
             cases: AtomicUsize::new(0),
             turns: AtomicUsize::new(0),
             triples: Mutex::default(),
             failures: Mutex::default(),
-        };
+        }
+    }
+
+    /// The same again, beside what was run before.
+    pub fn more(&self, count: usize, work: impl Fn(usize) + Sync) {
         let next = AtomicUsize::new(0);
         let worker = || {
             while let number = next.fetch_add(1, Ordering::Relaxed)
                 && number < count
             {
-                work(&sweep, number);
+                work(number);
             }
         };
         std::thread::scope(|scope| {
@@ -40,7 +50,6 @@ impl Sweep {
                 scope.spawn(worker);
             }
         });
-        sweep
     }
 
     /// Writes down one case; what came of it, if it is well.
@@ -52,9 +61,17 @@ impl Sweep {
                 self.triples.lock().unwrap().extend(&outcome.journal.triples);
                 return Some(outcome);
             }
-            Err(why) => self.failures.lock().unwrap().push(format!("{replay}: {why}")),
+            Err(why) => self.fail(format!("{replay}: {why}")),
         }
         None
+    }
+
+    pub fn fail(&self, failure: String) {
+        self.failures.lock().unwrap().push(failure);
+    }
+
+    pub fn has_hit(&self, triple: &Triple) -> bool {
+        self.triples.lock().unwrap().contains(triple)
     }
 
     /// Prints the figures, and fails if there were failures, or fewer cases or triples

@@ -2,6 +2,7 @@
 
 use super::stream::{EndId, Streams};
 use super::{Errno, Peer, Result, Simulated};
+use std::time::Duration;
 
 /// A client of a server on a [`Simulated`] kernel. Dropped, it closes.
 ///
@@ -28,6 +29,28 @@ impl Client {
     /// Its address, as accept4 tells it to the server.
     pub fn address(&self) -> Peer {
         self.address
+    }
+
+    /// The number of its connection, as the [trace](Simulated::trace) has it. None after close.
+    pub fn connection(&self) -> Option<u64> {
+        self.end.map(Streams::pair)
+    }
+
+    /// Clogs the link to the server for so long from now, instead of for how long it was:
+    /// nothing crosses it meanwhile, in either direction. It outlives the client. On a Unix
+    /// socket nothing happens.
+    pub fn clog(&self, time: Duration) {
+        let time = u64::try_from(time.as_nanos()).unwrap_or(u64::MAX);
+        if let Some(end) = self.end {
+            self.kernel.world().streams.clog(end, time);
+        }
+    }
+
+    /// The link is free again: what was held back arrives.
+    pub fn unclog(&self) {
+        if let Some(end) = self.end {
+            self.kernel.client(|world| world.unclog(Streams::pair(end)));
+        }
     }
 
     /// Whether the server's kernel has answered: the connection is in the accept queue or

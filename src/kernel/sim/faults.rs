@@ -101,6 +101,9 @@ pub struct Call {
     pub method: Method,
     /// The number of the descriptor it was given first, or -1.
     pub fd: i32,
+    /// Whose connection that was, or was accepted: see
+    /// [`Client::connection`](super::Client::connection).
+    pub connection: Option<u64>,
     /// What it returned: a length, a counter, the number of a descriptor or of a signal,
     /// or 0 where there is nothing to tell.
     pub result: Result<i64>,

@@ -1,10 +1,13 @@
 //! Connections: two ends, the bytes between them, and how they part.
 //!
-//! An end has two queues. What it sends goes into its own `outbox` (the send
-//! buffer), and from there, as far as there is room, at once into the `inbox` of
-//! the other end (the receive window). That difference is what a reset makes
-//! visible: the inbox outlives it, the outbox does not. A Unix socket has no
-//! outbox: what is sent has arrived, and is the sender's load until it is read.
+//! What an end sends goes into its own `outbox` (the send buffer); from there, as far
+//! as it knows of room (the receive window), onto the `wire`; and from there into the
+//! `inbox` of the other end. A reset makes the difference visible: inbox and wire
+//! outlive it, the outbox does not. On a free link the wire is empty again at once.
+//! On a clogged one nothing crosses, in either direction, until it is free: no bytes,
+//! FIN or reset, no answer to a SYN, and no news of room (see `links`). A Unix socket
+//! has neither outbox nor wire: what is sent has arrived, and is the sender's load
+//! until it is read.
 //!
 //! The states of tcp(7) and unix(7) come down to a few flags, named after the
 //! kernel's own fields:
@@ -13,18 +16,22 @@
 //! |---|---|---|
 //! | `send_shut` | `SEND_SHUTDOWN` | shutdown; a reset; on a Unix socket the peer's close too |
 //! | `recv_shut` | `RCV_SHUTDOWN` | the peer's FIN; a reset |
+//! | `fin_sent`, `rst_sent` | in flight | they are on the wire, behind its bytes |
 //! | `done` | `SOCK_DONE` | the peer's FIN (TCP only): recv says 0 from now on, whatever else happened |
 //! | `dead` | `TCP_CLOSE` | both FINs; a reset (TCP only) |
 //! | `error` | `sk_err` | a reset; told once, by recv or send, and till then by EPOLLERR |
 //!
 //! Invariants, after each operation:
-//! - a byte is in one queue only, and they keep their order: inbox, then outbox;
-//! - the outbox holds something only while the peer's inbox is full;
+//! - a byte is in one queue only, and they keep their order: inbox, wire, outbox;
+//! - what is on the wire fits into the peer's inbox;
+//! - on a free link the wire is empty, and the outbox holds something only while the
+//!   peer's inbox is full;
 //! - `done` implies `recv_shut`; `dead` with a peer implies both directions are shut;
 //! - a connection is forgotten when both its ends are closed.
 
 use std::collections::{BTreeMap, VecDeque};
 
+use super::links::Links;
 use super::{Address, ERR, Errno, HUP, IN, OUT, Peer, Result};
 
 /// What setsockopt left behind, as far as it changes what is seen.
@@ -69,7 +76,10 @@ pub(super) struct End {
     /// The descriptor that owns it; none for the client's end, in the accept queue, or closed.
     pub(super) fd: Option<i32>,
     inbox: VecDeque<u8>,
+    wire: VecDeque<u8>,
     outbox: VecDeque<u8>,
+    /// How much more fits into the peer's inbox, as far as it knows.
+    window: usize,
     /// The SYN has not been answered yet.
     pub(super) connecting: bool,
     /// It has been answered.
@@ -78,8 +88,11 @@ pub(super) struct End {
     recv_shut: bool,
     done: bool,
     dead: bool,
-    /// Our FIN, which follows the last byte of the outbox, has arrived.
+    /// Our FIN follows the last byte of the outbox.
+    fin_sent: bool,
     fin_arrived: bool,
+    /// Our reset is on the wire.
+    rst_sent: bool,
     /// Nobody holds it; what is left of it is between the two kernels.
     closed: bool,
     error: Option<Errno>,
@@ -95,14 +108,18 @@ impl End {
             capacity,
             fd: None,
             inbox: VecDeque::new(),
+            wire: VecDeque::new(),
             outbox: VecDeque::new(),
+            window: capacity.inbox,
             connecting: false,
             established: false,
             send_shut: false,
             recv_shut: false,
             done: false,
             dead: false,
+            fin_sent: false,
             fin_arrived: false,
+            rst_sent: false,
             closed: false,
             error: None,
         }
@@ -113,8 +130,18 @@ impl End {
     fn reset(&mut self) {
         if !self.dead {
             let waits = self.done && !self.send_shut;
-            self.die(if waits { Errno::EPIPE } else { Errno::ECONNRESET });
+            self.die(match self.connecting {
+                true => Errno::ECONNREFUSED,
+                false if waits => Errno::EPIPE,
+                false => Errno::ECONNRESET,
+            });
         }
+    }
+
+    /// It ends with a reset, which goes to the peer.
+    fn abort(&mut self) {
+        self.die(Errno::ECONNRESET);
+        self.rst_sent = true;
     }
 
     fn die(&mut self, error: Errno) {
@@ -135,9 +162,9 @@ impl End {
         }
         let writable = if self.tcp {
             // At least a third of the buffer free, and half of NOTSENT_LOWAT.
-            let unsent = self.outbox.len();
+            let (unsent, unacknowledged) = (self.outbox.len(), self.wire.len());
             self.send_shut
-                || (unsent * 3 <= self.capacity.outbox * 2
+                || ((unsent + unacknowledged) * 3 <= self.capacity.outbox * 2
                     && unsent * 2 < self.options.not_sent_lowat)
         } else {
             // At least three quarters free.
@@ -176,7 +203,7 @@ impl End {
     }
 
     /// `tcp_sendmsg` and `unix_stream_sendmsg`.
-    fn send(&mut self, peer: &mut End, bytes: &[u8]) -> Result<usize> {
+    fn send(&mut self, peer: &mut End, bytes: &[u8], free: bool) -> Result<usize> {
         if self.connecting {
             return Err(Errno::EAGAIN);
         }
@@ -187,13 +214,18 @@ impl End {
         }
         let mut rest = bytes;
         while !rest.is_empty() {
-            let limit = self.capacity.outbox.min(self.options.not_sent_lowat);
+            let buffer = self.capacity.outbox.saturating_sub(self.wire.len());
+            let limit = buffer.min(self.options.not_sent_lowat);
             let queue = if self.tcp { &mut self.outbox } else { &mut peer.inbox };
             let room = limit.saturating_sub(queue.len()).min(rest.len());
             let (now, later) = rest.split_at(room);
             queue.extend(now);
             rest = later;
-            if room == 0 || !self.flow(peer) {
+            if room == 0 {
+                break;
+            }
+            exchange(self, peer, free);
+            if self.dead {
                 break;
             }
         }
@@ -203,28 +235,48 @@ impl End {
         }
     }
 
-    /// Moves what can move from this end to the other; whether the connection still lives.
-    fn flow(&mut self, peer: &mut End) -> bool {
-        if !self.tcp || self.dead || self.connecting {
-            return !self.dead;
-        }
-        if peer.closed && !self.outbox.is_empty() {
+    /// The room in its inbox.
+    fn room(&self) -> usize {
+        self.capacity.inbox.saturating_sub(self.inbox.len())
+    }
+
+    /// Puts on the wire what may be sent: bytes for which there is room, then the FIN.
+    fn depart(&mut self) {
+        let length = self.window.min(self.outbox.len());
+        self.wire.extend(self.outbox.drain(..length));
+        self.window -= length;
+        self.fin_sent |= self.send_shut && !self.dead && self.outbox.is_empty();
+    }
+
+    /// Lets what is on the wire arrive, in its order, and the news of room.
+    fn arrive(&mut self, peer: &mut End) {
+        if peer.closed && !peer.dead && !self.wire.is_empty() {
             // Nobody is there to read: the other kernel answers with a reset.
-            peer.die(Errno::ECONNRESET);
-            self.reset();
-            return false;
+            peer.abort();
         }
-        let room = peer.capacity.inbox.saturating_sub(peer.inbox.len());
-        let moved = room.min(self.outbox.len());
-        peer.inbox.extend(self.outbox.drain(..moved));
-        if self.send_shut && self.outbox.is_empty() && !self.fin_arrived {
+        match peer.dead {
+            true => self.wire.clear(),
+            false => peer.inbox.append(&mut self.wire),
+        }
+        if self.fin_sent && !self.fin_arrived {
             self.fin_arrived = true;
-            (peer.recv_shut, peer.done) = (true, true);
+            (peer.recv_shut, peer.done) = (true, peer.done || !peer.dead);
+        }
+        if std::mem::take(&mut self.rst_sent) {
+            peer.reset();
         }
         if self.fin_arrived && peer.fin_arrived {
             (self.dead, peer.dead) = (true, true);
         }
-        !self.dead
+        self.window = peer.room();
+    }
+
+    /// Whether something is to cross the link: what is on the wire, or news of room for
+    /// what waits for it.
+    fn is_under_way(&self, peer: &End) -> bool {
+        let waits = !self.outbox.is_empty() && self.window < peer.room();
+        let fin = self.fin_sent && !self.fin_arrived;
+        self.tcp && (fin || waits || self.rst_sent || !self.wire.is_empty())
     }
 
     /// `inet_shutdown` and `unix_shutdown`, SHUT_WR.
@@ -255,8 +307,7 @@ impl End {
             self.die(Errno::ECONNRESET);
         } else if !self.dead {
             if unread || queued || self.options.reset_on_close {
-                self.die(Errno::ECONNRESET);
-                peer.reset();
+                self.abort();
             } else {
                 self.send_shut = true;
             }
@@ -267,16 +318,37 @@ impl End {
     }
 }
 
+/// Moves what can move between two ends. `free`: the link is.
+fn exchange(one: &mut End, other: &mut End, free: bool) {
+    if !one.tcp {
+        return;
+    }
+    if free {
+        (one.window, other.window) = (other.room(), one.room());
+    }
+    one.depart();
+    other.depart();
+    if free {
+        one.arrive(other);
+        other.arrive(one);
+    }
+}
+
 /// All connections.
-#[derive(Default)]
 pub(super) struct Streams {
     pairs: BTreeMap<u64, [End; 2]>,
     next: u64,
+    pub(super) links: Links,
     /// Descriptors whose readiness may have changed, in that order.
     pub(super) woken: Vec<i32>,
 }
 
 impl Streams {
+    pub(super) fn new(seed: u64) -> Streams {
+        let links = Links::new(seed);
+        Streams { pairs: BTreeMap::new(), next: 0, links, woken: Vec::new() }
+    }
+
     /// A connection that is being made: its beginner's end, to which `other` belongs.
     /// Nobody holds the other end before [`establish`](Streams::establish).
     pub(super) fn begin(&mut self, mut one: End, mut other: End) -> EndId {
@@ -284,13 +356,14 @@ impl Streams {
         other.closed = true;
         let pair = self.next;
         self.next += 1;
+        self.links.carry(pair, one.tcp); // the SYN
         self.pairs.insert(pair, [one, other]);
         pair * 2
     }
 
     /// The handshake is done. The other end; `None` if nobody waits for it any more.
     pub(super) fn establish(&mut self, beginner: EndId) -> Option<EndId> {
-        self.operate(beginner, |one, other| {
+        self.operate(beginner, |one, other, _| {
             let waiting = one.connecting;
             if waiting {
                 (one.connecting, other.closed) = (false, false);
@@ -304,10 +377,32 @@ impl Streams {
 
     /// Nobody listens: the beginner is told.
     pub(super) fn refuse(&mut self, beginner: EndId) {
-        let _ = self.operate(beginner, |one, _| {
-            if one.connecting {
-                one.die(Errno::ECONNREFUSED);
-            }
+        let _ = self.operate(beginner, |one, other, _| other.rst_sent = one.connecting);
+    }
+
+    /// The connection that an end belongs to.
+    pub(super) fn pair(id: EndId) -> u64 {
+        id / 2
+    }
+
+    /// Whether what this end has sent has come.
+    pub(super) fn is_reachable(&self, id: EndId) -> bool {
+        !self.links.is_clogged(Streams::pair(id))
+    }
+
+    /// Clogs the link of an end, if it has one.
+    pub(super) fn clog(&mut self, id: EndId, time: u64) {
+        if self.get(id).is_some_and(|end| end.tcp) {
+            self.links.clog(Streams::pair(id), self.links.now.saturating_add(time));
+        }
+    }
+
+    /// The link of a connection is free: what is on it arrives.
+    pub(super) fn unclog(&mut self, pair: u64) {
+        self.links.unclog(pair);
+        let _ = self.operate(pair * 2, |one, other, _| {
+            one.arrive(other);
+            other.arrive(one);
         });
     }
 
@@ -340,35 +435,40 @@ impl Streams {
     }
 
     pub(super) fn recv(&mut self, id: EndId, buffer: &mut [u8]) -> Result<usize> {
-        self.operate(id, |end, _| end.recv(buffer))?
+        self.operate(id, |end, _, _| end.recv(buffer))?
     }
 
     pub(super) fn send(&mut self, id: EndId, bytes: &[u8]) -> Result<usize> {
-        self.operate(id, |end, peer| end.send(peer, bytes))?
+        self.operate(id, |end, peer, free| end.send(peer, bytes, free))?
     }
 
     /// SO_ERROR: tells the error, and resets it.
     pub(super) fn take_error(&mut self, id: EndId) -> Result<Option<Errno>> {
-        self.operate(id, |end, _| end.error.take())
+        self.operate(id, |end, _, _| end.error.take())
     }
 
     pub(super) fn shutdown(&mut self, id: EndId) -> Result<()> {
-        self.operate(id, End::shutdown)?
+        self.operate(id, |end, peer, _| end.shutdown(peer))?
     }
 
     pub(super) fn close(&mut self, id: EndId, queued: bool) {
-        let _ = self.operate(id, |end, peer| end.close(peer, queued));
+        let _ = self.operate(id, |end, peer, _| end.close(peer, queued));
     }
 
     /// Does something with an end and its peer; then lets the bytes move, wakes the
     /// owner that has more to do now, and forgets the connection if neither end has one.
-    fn operate<T>(&mut self, id: EndId, act: impl FnOnce(&mut End, &mut End) -> T) -> Result<T> {
-        let [even, odd] = self.pairs.get_mut(&(id / 2)).ok_or(Errno::EBADF)?;
+    fn operate<T>(
+        &mut self,
+        id: EndId,
+        act: impl FnOnce(&mut End, &mut End, bool) -> T,
+    ) -> Result<T> {
+        let pair = id / 2;
+        let [even, odd] = self.pairs.get_mut(&pair).ok_or(Errno::EBADF)?;
         let (end, peer) = if id.is_multiple_of(2) { (even, odd) } else { (odd, even) };
         let before = (end.poll(peer), peer.poll(end));
-        let result = act(end, peer);
-        end.flow(peer);
-        peer.flow(end);
+        let free = self.links.is_free(pair);
+        let result = act(end, peer, free);
+        exchange(end, peer, free);
         let after = (end.poll(peer), peer.poll(end));
         if after.0 & !before.0 != 0 {
             self.woken.extend(end.fd);
@@ -376,8 +476,10 @@ impl Streams {
         if after.1 & !before.1 != 0 {
             self.woken.extend(peer.fd);
         }
+        self.links.carry(pair, end.is_under_way(peer) || peer.is_under_way(end));
         if end.closed && peer.closed {
-            self.pairs.remove(&(id / 2));
+            self.pairs.remove(&pair);
+            self.links.unclog(pair);
         }
         Ok(result)
     }

@@ -5,7 +5,7 @@
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
 
-use std::cell::Cell;
+use std::cell::{Cell, RefCell};
 use std::collections::VecDeque;
 use std::fmt::Debug;
 use std::sync::atomic::{AtomicU32, Ordering};
@@ -20,15 +20,23 @@ type Seen = Vec<String>;
 thread_local! {
     /// How many milliseconds the script gives the loopback device to deliver.
     static PAUSE: Cell<u64> = const { Cell::new(0) };
+    /// The simulated kernel, if it takes its time.
+    static SLOW: RefCell<Option<Simulated>> = const { RefCell::new(None) };
 }
 
 /// The loopback device mostly delivers within the call that sends, but not always: so a
 /// script that saw something else on Linux is run again, with patience.
+///
+/// Where the simulated kernel takes its time, it is over after this.
 fn settle() {
     if PAUSE.get() > 0 {
         thread::sleep(Duration::from_millis(PAUSE.get()));
     }
+    SLOW.with_borrow(|slow| slow.iter().for_each(|sim| sim.advance(LONG)));
 }
+
+/// Time enough for several things that take up to a tenth of it.
+const LONG: Duration = Duration::from_millis(10);
 
 /// Writes a test that runs one script on both kernels, and compares what it saw.
 macro_rules! same_as_linux {
@@ -119,6 +127,7 @@ fn pair<K: Kernel>(k: &mut K, unix: bool) -> [Option<Fd>; 2] {
     let _ = k.setsockopt(&door, SocketOption::NoDelay); // not for a Unix socket
     let begun = k.connect(&one, &address);
     assert_eq!(begun, if unix { Ok(()) } else { Err(Errno::EINPROGRESS) });
+    settle();
     let other = k.accept4(&door).unwrap().0;
     k.close(door).unwrap();
     if unix {
@@ -1026,15 +1035,17 @@ fn faults_strike_where_they_were_planned() {
     assert_eq!(k.close(fd.take().unwrap()), Err(Errno::EINTR));
     assert_eq!(sim.descriptors(), 0);
 
+    let call =
+        |method, fd, result, injected| Call { method, fd, connection: None, result, injected };
     let trace = sim.take_trace();
     assert_eq!(trace.len() as u64, sim.calls());
     assert_eq!(sim.trace(), []);
     assert_eq!(
         trace[..3],
         [
-            Call { method: Method::Eventfd2, fd: -1, result: Ok(3), injected: false },
-            Call { method: Method::WriteCounter, fd: 3, result: Ok(0), injected: false },
-            Call { method: Method::WriteCounter, fd: 3, result: Err(Errno::EIO), injected: true },
+            call(Method::Eventfd2, -1, Ok(3), false),
+            call(Method::WriteCounter, 3, Ok(0), false),
+            call(Method::WriteCounter, 3, Err(Errno::EIO), true),
         ]
     );
     assert_eq!(Method::ALL.len(), 33);
@@ -1076,6 +1087,157 @@ fn transfers_are_short_and_the_same_seed_says_how_short() {
     assert_eq!((count(&single, Method::Recv), count(&single, Method::Send)), (101, 101));
     assert_eq!(run(1, Short::Random), run(1, Short::Random));
     assert_ne!(run(1, Short::Random), run(2, Short::Random));
+}
+
+/// Takes in what there is, and tells it from nothing.
+fn received<K: Kernel>(k: &mut K, fd: &Fd) -> Result<Vec<u8>> {
+    let mut buffer = [0; 100];
+    k.recv(fd, &mut buffer).map(|length| buffer[..length].to_vec())
+}
+
+#[test]
+fn what_is_on_a_clogged_link_arrives_in_order_when_it_is_free() {
+    let (sim, mut k, door, address) = world(8);
+    sim.set_buffers(6, 4);
+    let [mut one, mut other] = [(); 2].map(|()| sim.connect(&address).unwrap());
+    let fds = [k.accept4(&door).unwrap().0, k.accept4(&door).unwrap().0];
+    let epoll = k.epoll_create1().unwrap();
+    for (data, fd) in (0..).zip(&fds) {
+        k.epoll_ctl(&epoll, EpollOp::Add, fd, Event { mask: IN, data }).unwrap();
+    }
+    one.clog(Duration::from_millis(5));
+    other.clog(Duration::from_millis(1));
+    other.clog(Duration::from_millis(9)); // the last word counts
+    // 4 are sent and 2 wait; the answer waits too, and room in the server's inbox is no news.
+    assert_eq!((one.send(b"abcdefgh"), one.send(b"h"), other.send(b"xy")), (6, 0, 2));
+    assert_eq!(k.send(&fds[0], b"answer"), Ok(6));
+    one.shutdown();
+    other.reset();
+    assert_eq!((received(&mut k, &fds[0]), one.recv()), (Err(Errno::EAGAIN), vec![]));
+    assert!(!sim.is_ready());
+    assert_eq!(sim.next_event(), Some(sim.now() + 5_000_000));
+    // A wait lasts until the first is free; epoll is true to what has arrived.
+    let mut events = [Event::default(); 4];
+    assert_eq!(k.epoll_wait(&epoll, &mut events, Wait::Forever), Ok(1));
+    assert_eq!((events[0].data, events[0].mask), (0, IN));
+    assert_eq!(received(&mut k, &fds[0]).unwrap(), b"abcd");
+    assert_eq!(received(&mut k, &fds[0]).unwrap(), b"ef");
+    assert_eq!(received(&mut k, &fds[0]).unwrap(), b"");
+    assert_eq!((one.recv(), one.saw_eof()), (b"answer".to_vec(), false));
+    // The bytes of the other are there before its reset; what was sent to it is lost.
+    assert_eq!(k.send(&fds[1], b"lost"), Ok(4));
+    assert_eq!(received(&mut k, &fds[1]), Err(Errno::EAGAIN));
+    sim.advance(Duration::from_millis(3));
+    assert_eq!(received(&mut k, &fds[1]), Err(Errno::EAGAIN));
+    sim.advance(Duration::from_millis(1));
+    assert_eq!(poll(&mut k, &fds[1], IN), IN | HUP | ERR);
+    assert_eq!(received(&mut k, &fds[1]).unwrap(), b"xy");
+    assert_eq!(received(&mut k, &fds[1]), Err(Errno::ECONNRESET));
+    // News of room is held back as well.
+    assert_eq!(k.send(&fds[0], &[1; 20]), Ok(10));
+    one.clog(Duration::MAX);
+    assert_eq!((one.recv().len(), k.send(&fds[0], b"x")), (4, Err(Errno::EAGAIN)));
+    one.unclog();
+    assert_eq!((one.recv().len(), k.send(&fds[0], b"x")), (6, Ok(1)));
+    // A reset of the server's, and what arrives where nobody is left.
+    one.clog(Duration::from_millis(1));
+    k.setsockopt(&fds[0], SocketOption::ResetOnClose).unwrap();
+    end(&mut k, fds.into_iter().chain([epoll]));
+    assert_eq!((one.recv(), one.error()), (b"x".to_vec(), None));
+    sim.advance(Duration::from_millis(1));
+    assert_eq!((one.recv(), one.saw_reset()), (vec![], true));
+    drop(one);
+    assert_eq!((sim.next_event(), sim.world().streams.len()), (None, 0));
+    k.close(door).unwrap();
+}
+
+#[test]
+fn a_syn_takes_its_time_as_well() {
+    let (sim, mut k, door, address) = world(8);
+    sim.delay(Duration::from_millis(1));
+    let mut clients = [(); 3].map(|()| sim.connect(&address).unwrap());
+    clients[0].clog(Duration::from_millis(50));
+    clients[1].clog(Duration::from_millis(40));
+    assert!(clients.iter().all(|client| !client.established()));
+    assert_eq!((k.accept4(&door), clients[0].send(b"x")), (Err(Errno::EAGAIN), 0));
+    sim.advance(Duration::from_millis(40));
+    // They come in the order in which they arrive, and one is too late.
+    for client in [2, 1] {
+        let (fd, peer) = k.accept4(&door).unwrap();
+        assert_eq!(peer, clients[client].address());
+        let number = sim.trace().last().unwrap().connection;
+        assert!(number.is_some() && number == clients[client].connection());
+        k.close(fd).unwrap();
+    }
+    k.close(door).unwrap();
+    assert_eq!((clients[0].recv(), clients[0].error()), (vec![], None));
+    sim.advance(Duration::from_millis(10));
+    assert_eq!((clients[0].recv(), clients[0].error()), (vec![], Some(Errno::ECONNREFUSED)));
+}
+
+/// However long things take, what becomes of them is the same.
+#[test]
+fn nothing_is_changed_by_delays_but_the_time() {
+    let play = |script: &dyn Fn(&mut Simulated, &mut Seen), slow: bool| {
+        let (sim, mut seen) = (Simulated::new(3), Seen::new());
+        if slow {
+            sim.delay(LONG / 10);
+            SLOW.set(Some(sim.clone()));
+        }
+        script(&mut sim.clone(), &mut seen);
+        SLOW.set(None);
+        assert_eq!((sim.next_event(), sim.world().streams.len()), (None, 0));
+        (seen, sim.trace())
+    };
+    let mut delayed = 0;
+    for seed in 0..2_000 {
+        let talks = |k: &mut Simulated, seen: &mut Seen| talk(k, seen, seed, false);
+        let queues = |k: &mut Simulated, seen: &mut Seen| queue(k, seen, seed, false);
+        for script in [&talks as &dyn Fn(&mut Simulated, &mut Seen), &queues] {
+            let (at_once, slow) = (play(script, false).0, play(script, true));
+            assert_eq!(at_once, slow.0, "seed {seed}");
+            if seed % 100 == 0 {
+                assert_eq!(slow, play(script, true), "seed {seed} is not deterministic");
+            }
+            delayed += 1;
+        }
+    }
+    assert_eq!(delayed, 4_000);
+}
+
+#[test]
+fn timers_are_late_and_waits_tell_of_some_events_only_the_next_time() {
+    let sim = Simulated::new(1);
+    let mut k = sim.clone();
+    sim.delay(Duration::from_nanos(100));
+    let epoll = k.epoll_create1().unwrap();
+    let timer = k.timerfd_create().unwrap();
+    let bells: Vec<Fd> = (0..8).map(|_| k.eventfd2().unwrap()).collect();
+    k.epoll_ctl(&epoll, EpollOp::Add, &timer, Event { mask: IN, data: 99 }).unwrap();
+    let mut late = Vec::new();
+    for _ in 0..20 {
+        let at = sim.now() + 1_000;
+        k.timerfd_settime(&timer, Some(at)).unwrap();
+        assert_eq!(k.epoll_wait(&epoll, &mut [Event::default()], Wait::Forever), Ok(1));
+        late.push(sim.now() - at);
+    }
+    assert!(late.iter().all(|late| (1..=100).contains(late)) && late[0] != late[1], "{late:?}");
+    k.timerfd_settime(&timer, None).unwrap();
+    for (data, bell) in (0..).zip(&bells) {
+        k.epoll_ctl(&epoll, EpollOp::Add, bell, Event { mask: IN, data }).unwrap();
+        k.write_counter(bell).unwrap();
+    }
+    // Level-triggered: who is not told of stays ready, and its turn comes.
+    let mut told = Vec::new();
+    for _ in 0..20 {
+        let mut events = [Event::default(); 16];
+        let count = k.epoll_wait(&epoll, &mut events, Wait::No).unwrap();
+        assert!((1..=8).contains(&count));
+        told.push(events[..count].iter().map(|event| event.data).collect::<Vec<_>>());
+    }
+    assert!(told.iter().any(|told| told.len() < 8));
+    assert!((0..8).all(|bell| told.iter().flatten().any(|data| *data == bell)));
+    end(&mut k, bells.into_iter().chain([timer, epoll]));
 }
 
 #[test]

@@ -135,8 +135,6 @@ pub(super) struct World {
     blocked: BTreeSet<Signal>,
     pending: BTreeSet<Signal>,
     pub(super) ignored: BTreeSet<Signal>,
-    pub(super) now: u64,
-    random: u64,
     pub(super) short: Short,
     pub(super) faults: Faults,
 }
@@ -147,7 +145,7 @@ impl World {
             table: vec![Some(Entry::Terminal), Some(Entry::Terminal), Some(Entry::Terminal)],
             epolls: Vec::new(),
             limit: (1024, 4096),
-            streams: Streams::default(),
+            streams: Streams::new(seed),
             capacity: Capacity { outbox: 128 * 1024, inbox: 64 * 1024 },
             files: BTreeMap::new(),
             inodes: Vec::new(),
@@ -157,20 +155,9 @@ impl World {
             blocked: BTreeSet::new(),
             pending: BTreeSet::new(),
             ignored: BTreeSet::new(),
-            now: 1_000_000_000,
-            random: seed,
             short: Short::Full,
             faults: Faults::default(),
         }
-    }
-
-    /// The next number of the seed: splitmix64.
-    fn random(&mut self) -> u64 {
-        self.random = self.random.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let mut x = self.random;
-        x = (x ^ (x >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        x = (x ^ (x >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        x ^ (x >> 31)
     }
 
     /// How many of `length` bytes a transfer may move.
@@ -179,7 +166,7 @@ impl World {
             Short::Full => length,
             Short::AtMost(most) => length.min(most.max(1)),
             Short::Random if length == 0 => 0,
-            Short::Random => 1 + (self.random() % length as u64) as usize,
+            Short::Random => 1 + (self.streams.links.random() % length as u64) as usize,
         }
     }
 
@@ -235,6 +222,14 @@ impl World {
             None => self.table.push(Some(entry)),
         }
         Fd::new(number).ok_or(Errno::EMFILE)
+    }
+
+    /// Which connection a descriptor belongs to.
+    pub(super) fn connection(&self, number: i32) -> Option<u64> {
+        match self.entry(number) {
+            Ok(&Entry::Stream(end)) => Some(Streams::pair(end)),
+            _ => None,
+        }
     }
 
     pub(super) fn descriptors(&self) -> usize {
@@ -651,21 +646,27 @@ impl World {
     }
 
     /// Moves connections from the first queue of a listener to the second, while it
-    /// takes them and there is room: `backlog` and one more.
+    /// takes them and there is room: `backlog` and one more. What is on a clogged link
+    /// has not come yet.
     fn admit(&mut self, number: i32) {
-        while let Some((options, door)) = self.door(number) {
-            if options.drop_syn || door.is_full() {
-                return;
+        let Some((options, door)) = self.door(number) else { return };
+        let (takes, mut waiting) = (!options.drop_syn, std::mem::take(&mut door.syns));
+        let mut room = (door.backlog + 1).saturating_sub(door.queue.len());
+        let mut queue = VecDeque::new();
+        waiting.retain(|&syn| {
+            let comes = takes && room > 0 && self.streams.is_reachable(syn);
+            if comes && let Some(end) = self.streams.establish(syn) {
+                queue.push_back(end);
+                room -= 1;
             }
-            let Some(syn) = door.syns.pop_front() else {
-                return;
-            };
-            if let Some(end) = self.streams.establish(syn) {
-                if let Some((_, door)) = self.door(number) {
-                    door.queue.push_back(end);
-                }
-                self.streams.woken.push(number);
-            }
+            !comes
+        });
+        if !queue.is_empty() {
+            self.streams.woken.push(number);
+        }
+        if let Some((_, door)) = self.door(number) {
+            door.syns = waiting;
+            door.queue.append(&mut queue);
         }
     }
 
@@ -833,11 +834,12 @@ impl World {
     }
 
     pub(super) fn timerfd_settime(&mut self, fd: &Fd, at: Option<u64>) -> Result<()> {
+        let at = at.map(|at| at.saturating_add(self.streams.links.draw())); // late, never early
         match self.entry_mut(fd.number())? {
             Entry::Timer { deadline, expired } => (*deadline, *expired) = (at, false),
             _ => return Err(Errno::EINVAL),
         }
-        self.move_clock(self.now);
+        self.expire();
         Ok(())
     }
 
@@ -873,9 +875,32 @@ impl World {
         Ok(signal)
     }
 
-    /// Moves the clock, and expires the timers that this reaches.
+    pub(super) fn now(&self) -> u64 {
+        self.streams.links.now
+    }
+
+    /// Moves the clock, frees the links and expires the timers that this reaches.
     pub(super) fn move_clock(&mut self, now: u64) {
-        self.now = now;
+        while let Some((pair, until)) = self.streams.links.next()
+            && until <= now
+        {
+            self.streams.links.now = until.max(self.now());
+            self.unclog(pair);
+        }
+        self.streams.links.now = now;
+        self.expire();
+    }
+
+    /// Frees a link.
+    pub(super) fn unclog(&mut self, pair: u64) {
+        self.streams.unclog(pair);
+        let doors: Vec<i32> = self.doors().map(|(number, _)| number).collect();
+        doors.into_iter().for_each(|door| self.admit(door)); // the SYN may have come
+    }
+
+    /// Expires the timers whose time has come.
+    fn expire(&mut self) {
+        let now = self.now();
         for (number, entry) in (0..).zip(&mut self.table) {
             if let Some(Entry::Timer { deadline, expired }) = entry
                 && deadline.is_some_and(|deadline| deadline <= now)
@@ -898,6 +923,12 @@ impl World {
 
     pub(super) fn armed(&self) -> Option<u64> {
         self.next_deadline(|_| true)
+    }
+
+    /// When time brings something next: the end of a clog, or a timer that `wanted` accepts.
+    pub(super) fn next_event(&self, wanted: impl Fn(i32) -> bool) -> Option<u64> {
+        let arrival = self.streams.links.next().map(|(_, until)| until.max(self.now()));
+        arrival.into_iter().chain(self.next_deadline(wanted)).min()
     }
 
     // ---- epoll
@@ -1005,7 +1036,7 @@ impl World {
                 return Ok(count);
             }
             let asked = |fd| watched.get(&fd).is_some_and(|watch| watch.event.mask & IN != 0);
-            let next = self.next_deadline(asked).ok_or(Errno::EINTR)?;
+            let next = self.next_event(asked).ok_or(Errno::EINTR)?;
             self.move_clock(next);
         }
     }
@@ -1017,7 +1048,12 @@ impl World {
         let mut count = 0;
         let mut reported = VecDeque::new();
         let mut set = std::mem::take(self.epoll_mut(epoll)?);
-        for place in events {
+        // Where things take time, what is listed may not be ready before the next wait.
+        let most = match self.streams.links.draw() {
+            0 => events.len(),
+            late => 1 + (late % set.ready.len().max(1) as u64) as usize,
+        };
+        for place in events.iter_mut().take(most) {
             while let Some(fd) = set.ready.pop_front() {
                 let ready = self.poll(fd);
                 let Some(watch) = set.watched.get_mut(&fd) else {
