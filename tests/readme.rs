@@ -6,7 +6,7 @@
 mod support;
 
 use std::process::Command;
-use support::Server;
+use support::{Server, until};
 
 /// The commands of the README with what it says they print.
 fn blocks() -> Vec<(String, String)> {
@@ -45,7 +45,7 @@ fn console_blocks() {
             "make run" => make_run(&[]),
             "make run ARGS=--narrate" => {
                 let server = Server::start(&["--narrate"]);
-                assert!(server.logs().contains("# docs/"), "{}", server.logs());
+                until("a chapter behind a call", || server.logs().contains("# docs/"));
                 String::new()
             }
             "threadbare -h" => output(Command::new(env!("CARGO_BIN_EXE_threadbare")).arg("-h")),
