@@ -8,7 +8,7 @@ use std::io::{Read, Write};
 use std::net::TcpStream;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::mpsc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 use threadbare::handlers::{Chat, Echo, Framing, Greet};
 use threadbare::{
     Address, CallError, CloseReason, Conn, ConnId, ConnectionHandler, Limits, Net, Running, Server,
@@ -161,7 +161,7 @@ fn a_plain_request_allocates_nothing() {
         }
     };
     rounds(100);
-    let (before, begun) = (ALLOCATIONS.load(Ordering::Relaxed), Instant::now());
+    let (before, begun) = (ALLOCATIONS.load(Ordering::Relaxed), std::time::Instant::now());
     rounds(500);
     let (made, dates) =
         (ALLOCATIONS.load(Ordering::Relaxed) - before, begun.elapsed().as_secs() + 2);
