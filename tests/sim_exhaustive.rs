@@ -1,9 +1,6 @@
 //! Layer L1 of the tests of faults: scenarios × every call × every errno of that call ×
 //! once, in a burst, until healed × whole, one-byte and random transfers, and links that
-//! take their time; and pairs.
-//!
-//! The gate: wherever a call was seen at all, which is in what state of its connection or
-//! of the server, each errno of its catalogue must have struck it.
+//! take their time; and pairs (see `simulation/case.rs`).
 //!
 //! A failure prints a line that replays it alone:
 //! `CASE='dialogue:31:EPIPE:once:full' cargo test --features sim --test sim_exhaustive`;
@@ -13,20 +10,14 @@
 
 mod simulation;
 
-use simulation::journal::{Place, errnos, is_a_lie};
+use simulation::case::{Case, Repertoire};
 use simulation::judge::judge_start;
 use simulation::parts::{Chorus, OneGuest, Part};
-use simulation::stage::{
-    Outcome, Stage, TCP, TIMES, UNIX, Verdict, WAYS, errno_named, leave_stale_file,
-};
-use simulation::sweep::{Sweep, attempt};
-use std::collections::BTreeMap;
-use std::fmt;
-use std::sync::Mutex;
+use simulation::stage::{Outcome, Stage, TCP, UNIX, Verdict, WAYS, leave_stale_file};
 use std::time::Duration;
 use threadbare::handlers::Framing;
-use threadbare::kernel::sim::{At, Simulated, Times};
-use threadbare::{CloseReason, Errno, Limits, Signal};
+use threadbare::kernel::sim::Simulated;
+use threadbare::{CloseReason, Limits, Signal};
 
 struct Scenario {
     name: &'static str,
@@ -408,235 +399,56 @@ fn goodbyes(stage: &mut Stage) {
     stage.listen(3_000);
 }
 
-/// What goes wrong in one play.
-#[derive(Clone, Debug, PartialEq)]
-struct Case {
-    scenario: usize,
-    /// The first strikes as often as `times` says, others once.
-    faults: Vec<(u64, Errno)>,
-    times: usize,
-    way: usize,
+// ---- the sweep -----------------------------------------------------------------------
+
+fn repertoire() -> Repertoire {
+    Repertoire { scenarios: SCENARIOS.iter().map(|scenario| scenario.name).collect(), play }
 }
 
-/// As the environment variable CASE takes it.
-impl fmt::Display for Case {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let (times, way) = (TIMES[self.times].0, WAYS[self.way].name);
-        write!(f, "{}", SCENARIOS[self.scenario].name)?;
-        match self.faults.split_first() {
-            None => write!(f, ":{way}")?,
-            Some(((index, errno), more)) => {
-                write!(f, ":{index}:{errno:?}:{times}:{way}")?;
-                more.iter().try_for_each(|(index, errno)| write!(f, "+{index}:{errno:?}"))?;
-            }
-        }
-        Ok(())
+fn play(case: &Case) -> Verdict<Outcome> {
+    let scenario = SCENARIOS.iter().find(|scenario| scenario.name == case.scenario).unwrap();
+    match scenario.script {
+        Script::Chorus(script) => play_part(case, scenario, Chorus, script),
+        Script::OneGuest(script) => play_part(case, scenario, OneGuest::new(Framing::Line), script),
     }
 }
 
-impl Case {
-    fn parse(text: &str) -> Option<Case> {
-        let mut parts = text.split('+');
-        let words: Vec<&str> = parts.next()?.split(':').collect();
-        let fault = |index: &str, errno: &str| Some((index.parse().ok()?, errno_named(errno)?));
-        let (name, mut faults, times, way) = match words[..] {
-            [name, way] => (name, Vec::new(), TIMES[0].0, way),
-            [name, index, errno, times, way] => (name, vec![fault(index, errno)?], times, way),
-            _ => return None,
-        };
-        for part in parts {
-            let (index, errno) = part.split_once(':')?;
-            faults.push(fault(index, errno)?);
-        }
-        Some(Case {
-            scenario: SCENARIOS.iter().position(|scenario| scenario.name == name)?,
-            faults,
-            times: TIMES.iter().position(|(name, _)| *name == times)?,
-            way: WAYS.iter().position(|known| known.name == way)?,
-        })
-    }
-
-    fn play(&self) -> Verdict<Outcome> {
-        let Scenario { max_connections, max_per_address, script, .. } = &SCENARIOS[self.scenario];
-        let limits = Limits {
-            max_connections: *max_connections,
-            max_per_address: *max_per_address,
-            high_water: 64,
-            idle_timeout: Some(Duration::from_secs(40)),
-            message_timeout: Some(Duration::from_secs(15)),
-            write_timeout: Some(Duration::from_secs(15)),
-            drain_timeout: Some(Duration::from_secs(3)),
-            ..Limits::default()
-        };
-        match *script {
-            Script::Chorus(script) => self.play_part(Chorus, limits, script),
-            Script::OneGuest(script) => {
-                self.play_part(OneGuest::new(Framing::Line), limits, script)
-            }
-        }
-    }
-
-    fn play_part<P: Part>(
-        &self,
-        part: P,
-        limits: Limits,
-        script: fn(&mut Stage<P>),
-    ) -> Verdict<Outcome> {
-        let addresses = SCENARIOS[self.scenario].addresses;
-        let sim = Simulated::new(7);
-        if addresses.contains(&UNIX) {
-            leave_stale_file(&sim);
-            sim.take_trace();
-        }
-        let begin = sim.calls();
-        for (place, &(index, errno)) in self.faults.iter().enumerate() {
-            let times = if place == 0 { TIMES[self.times].1 } else { Times::Once };
-            sim.fail(At::Call(begin + index), errno, times);
-        }
-        match Stage::open(part, &sim, addresses, limits, WAYS[self.way]) {
-            Ok(mut stage) => {
-                script(&mut stage);
-                stage.finale()
-            }
-            Err(error) => judge_start(&sim, &error),
-        }
-    }
-
-    /// The same, with one more fault, which strikes once.
-    fn and(&self, index: u64, errno: Errno) -> Case {
-        let mut case = self.clone();
-        case.faults.push((index, errno));
-        case
-    }
-}
-
-/// The gate: wherever a call was seen, in a run without faults or with one, each errno of
-/// its catalogue must have struck it.
-#[derive(Default)]
-struct Gate(Mutex<BTreeMap<Place, Seen>>);
-
-/// Where a call was seen: the simplest case, the index of the call, and whether that is
-/// before the faults end.
-type Seen = (Case, u64, bool);
-
-impl Gate {
-    fn saw(&self, case: &Case, outcome: &Outcome) {
-        let rank = |case: &Case, in_time: bool| {
-            (!in_time, case.faults.len(), case.times, case.scenario, case.way)
-        };
-        let mut places = self.0.lock().unwrap();
-        for (&place, &index) in &outcome.journal.places {
-            let in_time = index < outcome.before_healing;
-            let known = places.get(&place);
-            if known.is_none_or(|(known, _, early)| rank(known, *early) > rank(case, in_time)) {
-                places.insert(place, (case.clone(), index, in_time));
-            }
-        }
-    }
-
-    /// A sample may have seen some calls only where nothing can strike them any more.
-    fn forget_the_late(&self) {
-        self.0.lock().unwrap().retain(|_, (_, _, in_time)| *in_time);
-    }
-
-    /// What was not struck, and the case that would.
-    fn holes(&self, sweep: &Sweep) -> Vec<(String, Case)> {
-        let places = self.0.lock().unwrap();
-        let all = places.iter().flat_map(|(&(state, method), (case, index, _))| {
-            errnos(method).iter().filter_map(move |&errno| {
-                let hit = sweep.has_hit(&(state, method, errno as i32));
-                let name = format!("{} while {state}: {errno:?}", method.name());
-                (!hit).then(|| (name, case.and(*index, errno)))
-            })
-        });
-        all.collect()
-    }
-
-    /// Fills the holes.
-    fn fill(&self, sweep: &Sweep) {
-        let holes = self.holes(sweep);
-        println!("{} places, {} holes to fill", self.0.lock().unwrap().len(), holes.len());
-        sweep.more(holes.len(), |number| {
-            let (_, case) = &holes[number];
-            sweep.record(&format!("CASE='{case}'"), attempt(|| case.play()));
-        });
-        for (name, case) in self.holes(sweep) {
-            sweep.fail(format!("CASE='{case}': a hole, {name}"));
-        }
-    }
-}
-
-/// Plays all single faults of a scenario at every `stride`th call; and, behind the most
-/// important of all single ones, every errno of the call that it provoked, and every
-/// `pairs`th second one.
-fn sweep_scenario(sweep: &Sweep, gate: &Gate, whole: &Case, stride: usize, pairs: usize) {
-    let play = |case: &Case| {
-        let Some(outcome) = sweep.record(&format!("CASE='{case}'"), attempt(|| case.play())) else {
-            return Vec::new();
-        };
-        if case.faults.len() < 2 {
-            gate.saw(case, &outcome);
-        }
-        let mut calls = outcome.journal.calls;
-        calls.truncate(outcome.before_healing as usize);
-        calls
+fn play_part<P: Part>(
+    case: &Case,
+    scenario: &Scenario,
+    part: P,
+    script: fn(&mut Stage<P>),
+) -> Verdict<Outcome> {
+    let limits = Limits {
+        max_connections: scenario.max_connections,
+        max_per_address: scenario.max_per_address,
+        high_water: 64,
+        idle_timeout: Some(Duration::from_secs(40)),
+        message_timeout: Some(Duration::from_secs(15)),
+        write_timeout: Some(Duration::from_secs(15)),
+        drain_timeout: Some(Duration::from_secs(3)),
+        ..Limits::default()
     };
-    let mut number = 0;
-    let calls = play(whole);
-    for (index, &method) in calls.iter().enumerate().skip(whole.scenario % stride).step_by(stride) {
-        for (rank, &errno) in errnos(method).iter().enumerate() {
-            let first = whole.and(index as u64, errno);
-            let honest = |&times: &usize| !is_a_lie(method, errno, TIMES[times].1);
-            let after: Vec<_> = (0..TIMES.len())
-                .filter(honest)
-                .map(|times| play(&Case { times, ..first.clone() }))
-                .collect();
-            if rank >= 2 {
-                continue;
-            }
-            for (second, &method) in after[0].iter().enumerate().skip(index + 1) {
-                let at = |errno| first.and(second as u64, errno);
-                if second == index + 1 && calls.get(second) != Some(&method) {
-                    errnos(method).iter().for_each(|&errno| drop(play(&at(errno))));
-                    continue;
-                }
-                number += 1;
-                if number % pairs == 0 {
-                    play(&at(errnos(method)[number / pairs % 2]));
-                }
-            }
+    let sim = Simulated::new(7);
+    if scenario.addresses.contains(&UNIX) {
+        leave_stale_file(&sim);
+        sim.take_trace();
+    }
+    case.plan(&sim);
+    match Stage::open(part, &sim, scenario.addresses, limits, WAYS[case.way]) {
+        Ok(mut stage) => {
+            script(&mut stage);
+            stage.finale()
         }
+        Err(error) => judge_start(&sim, &error),
     }
-}
-
-/// Sweeps all scenarios; the strides are those of each way that bytes move.
-fn sweep(strides: [usize; WAYS.len()], pairs: [usize; WAYS.len()]) -> Sweep {
-    let gate = Gate::default();
-    let sweep = Sweep::run(SCENARIOS.len() * WAYS.len(), |sweep, number| {
-        let (way, scenario) = (number / SCENARIOS.len(), number % SCENARIOS.len());
-        let whole = Case { scenario, faults: Vec::new(), times: 0, way };
-        sweep_scenario(sweep, &gate, &whole, strides[way], pairs[way]);
-    });
-    if strides[0] > 1 {
-        gate.forget_the_late();
-    }
-    gate.fill(&sweep);
-    sweep
-}
-
-fn replay() -> bool {
-    let Ok(text) = std::env::var("CASE") else { return false };
-    let case = Case::parse(&text).expect("CASE is 'scenario:index:errno:times:way'");
-    let outcome = case.play().unwrap_or_else(|why| panic!("{case}: {why}"));
-    println!("{case} is well, {} turns", outcome.turns);
-    true
 }
 
 /// A sample of all single faults and pairs, in all scenarios, breaks no promise.
 #[test]
 fn faults_in_a_sample() {
-    if !replay() {
-        sweep([7, 401, 41, 23], [41, 20_011, 401, 401]).conclude(12_000, 750);
+    if !repertoire().replay() {
+        repertoire().sweep([7, 401, 41, 23], [41, 20_011, 401, 401]).conclude(12_000, 750);
     }
 }
 
@@ -644,8 +456,8 @@ fn faults_in_a_sample() {
 #[test]
 #[ignore = "half a minute; `make check` runs it"]
 fn every_fault() {
-    if !replay() {
-        sweep([1, 37, 2, 1], [3, 20_011, 17, 31]).conclude(180_000, 880);
+    if !repertoire().replay() {
+        repertoire().sweep([1, 37, 2, 1], [3, 20_011, 17, 31]).conclude(180_000, 880);
     }
 }
 
@@ -654,6 +466,6 @@ fn every_fault() {
 fn a_replay_line_names_its_case() {
     let pair = "unix:3:EXDEV:healed:late+40:EMFILE";
     for text in ["once:full", "drain:12:EPIPE:burst:byte", pair, &format!("{pair}+41:EINTR")] {
-        assert_eq!(Case::parse(text).unwrap().to_string(), text);
+        assert!(repertoire().reads(text), "{text}");
     }
 }

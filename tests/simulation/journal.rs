@@ -22,7 +22,7 @@ pub struct Journal {
     /// Every call that was made.
     pub calls: Vec<Method>,
     /// Where calls were made at all, and the index of the first there.
-    pub places: BTreeMap<Place, u64>,
+    pub places: BTreeMap<Place, usize>,
     /// Whose descriptor it is: the clients are numbered as they are accepted.
     owners: BTreeMap<i32, usize>,
     pub accepted: usize,
@@ -60,7 +60,7 @@ impl Journal {
                 (None, _) if self.server.is_empty() => "starting",
                 (None, _) => self.server,
             };
-            self.places.entry((state, call.method)).or_insert(self.calls.len() as u64);
+            self.places.entry((state, call.method)).or_insert(self.calls.len());
             self.calls.push(call.method);
             if call.injected
                 && let Err(errno) = call.result

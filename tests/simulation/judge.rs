@@ -65,20 +65,20 @@ impl<P: Part> Stage<P> {
             journal.strikes().any(|(method, _)| matches!(method, Method::Lstat | Method::Unlink));
         ensure!(file.is_none() || kept, "the file of the Unix socket is still there");
         diary::judge(&journal, listeners, minutes)?;
-        let before_healing = before_healing.unwrap_or(journal.calls.len() as u64);
+        let before_healing = before_healing.unwrap_or(journal.calls.len());
         Ok(Outcome { journal, turns, before_healing })
     }
 
     /// Ends all faults, and frees all links; how many calls were made before. Not if the
     /// server has failed: then what its end gives back may fail as well.
-    fn heal(&mut self) -> Option<u64> {
+    fn heal(&mut self) -> Option<usize> {
         (0..self.talkers.len()).for_each(|who| self.unclog(who));
         self.world.note();
         if self.world.failure.is_some() {
             return None;
         }
         self.world.sim.heal();
-        self.world.journal.as_ref().map(|journal| journal.calls.len() as u64)
+        self.world.journal.as_ref().map(|journal| journal.calls.len())
     }
 
     /// Listens for some seconds, and then until two have passed in silence.
@@ -384,6 +384,6 @@ pub fn judge_start(sim: &Simulated, error: &Error) -> Verdict<Outcome> {
     let in_use = error.errno == Errno::EADDRINUSE && error.call.name() == "bind";
     ensure!(in_use || struck.any(named), "the start failed with {error}");
     ensure!(diary::count("") == 0, "it logs and returns {error}");
-    let before_healing = journal.calls.len() as u64;
+    let before_healing = journal.calls.len();
     Ok(Outcome { journal, turns: 0, before_healing })
 }

@@ -1,6 +1,7 @@
 //! A server in a simulated world, for the tests that need one.
 #![allow(dead_code, unreachable_pub)] // each test program uses its own part of it
 
+pub mod case;
 pub mod diary;
 pub mod dice;
 pub mod journal;

@@ -118,7 +118,7 @@ pub struct Outcome {
     pub journal: Journal,
     pub turns: u64,
     /// So many calls were made while faults could strike.
-    pub before_healing: u64,
+    pub before_healing: usize,
 }
 
 /// Why a case failed.
