@@ -194,6 +194,28 @@ fn a_full_house() {
     world.stop();
 }
 
+/// A pause for want of descriptors ends when somebody leaves, at all doors, without waiting.
+#[test]
+fn a_pause_ends_when_somebody_leaves() {
+    let doors = ["127.0.0.1:80", "127.0.0.1:81"];
+    let mut world = World::at(doors, Simulated::new(1), greet(), Limits::default()).unwrap();
+    let mut guest = world.client();
+    world.rest();
+    let next = world.sim.count(Method::Accept4);
+    world.sim.fail(At::Of(Method::Accept4, next), Errno::EMFILE, Times::UntilHealed);
+    let addresses = world.server.addresses().to_vec();
+    let mut waiting: Vec<Client> =
+        addresses.iter().map(|address| world.sim.connect(address).unwrap()).collect();
+    world.pass(Duration::from_secs(5));
+    world.sim.heal();
+    guest.close();
+    world.rest();
+    for client in &mut waiting {
+        assert_eq!(world.ask(client, b"me\n"), b"Thank you for your message me\n");
+    }
+    world.stop();
+}
+
 /// A paused connection is offered nothing, and what waited comes after resume, first and
 /// whole; a stop waits for it.
 #[test]
