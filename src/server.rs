@@ -1,7 +1,7 @@
 //! Building a server, running it, and reaching it from other threads.
 
 use crate::address::{AddressError, ToAddresses};
-use crate::connection::Phase;
+use crate::connection::{OUTBOUND, Phase};
 use crate::core::{Core, LISTENERS};
 use crate::counters::Counters;
 use crate::deadlines::{Alarms, Deadlines};
@@ -24,8 +24,9 @@ use std::thread::JoinHandle;
 /// Descriptors that a process keeps beside its connections: standard streams,
 /// epoll, eventfd, timerfd, signalfd, and a few for whatever the handler opens.
 const SPARE_DESCRIPTORS: u64 = 16 + 7;
-/// Listeners a server can have: their number is one byte in each connection.
-const MAX_LISTENERS: usize = 255;
+/// Listeners a server can have: their number is one byte in each connection, and one
+/// value of it stands for none.
+const MAX_LISTENERS: usize = OUTBOUND as usize;
 
 /// A server whose listeners are open: clients can connect already, and wait
 /// until it [runs](Server::run).

@@ -17,8 +17,8 @@ impl Net {
     /// Begins to connect to `address`. When the connection stands, `on_open` is called
     /// with this id, and from then on it is a connection like any other. If it does not
     /// within `timeout`, or is refused, `on_close` says why:
-    /// [`Network`](crate::CloseReason::Network) with the call `connect` or `getsockopt`
-    /// and its errno. connect(2)
+    /// [`Network`](crate::CloseReason::Network) with the call `connect` and its errno,
+    /// ETIMEDOUT if it was too slow. connect(2)
     ///
     /// `kernel` must be the kernel that the server runs on.
     ///

@@ -145,7 +145,10 @@ impl<H: ConnectionHandler, K: Kernel> Reactor<H, K> {
                     (connection.phase, connection.timed) = (Phase::Open, false);
                     connection.last = now;
                 });
-                log::debug!("opened {}", ConnId(self.net.connections.id(slot)));
+                let id = ConnId(self.net.connections.id(slot));
+                if let Some(connection) = self.net.connections.get(slot) {
+                    log::debug!("opened {id} {connection}");
+                }
                 return self.open_session(slot);
             }
             Ok(Some(errno)) => errno,
