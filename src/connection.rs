@@ -41,6 +41,8 @@ const LINGER_TOTAL: Span = Span::millis(5_001);
 
 /// Stands for the mask of what epoll does not watch.
 pub(crate) const UNWATCHED: u8 = 1 << 7;
+/// Stands for the length of the one segment that the outbox holds for a quiet connection.
+pub(crate) const ANSWER: usize = usize::MAX;
 /// Stands for the listener of a connection that we began ourselves.
 pub(crate) const OUTBOUND: u8 = u8::MAX;
 
@@ -123,7 +125,7 @@ pub(crate) struct Connection {
     pub(crate) input: Buffer,
     /// Written, not taken by the kernel.
     pub(crate) output: Buffer,
-    /// Written into the shared output, not yet sent.
+    /// What the outbox holds for it, or [`ANSWER`].
     pub(crate) staged: usize,
     /// Read since the phase, or the drain, began.
     pub(crate) read_at_end: u32,

@@ -61,6 +61,7 @@ mod limits;
 mod listener;
 mod mailbox;
 mod net;
+mod outbox;
 mod pool;
 pub mod reaction;
 mod reactor;

@@ -1,24 +1,25 @@
 //! What a handler may do: [`Conn`], the connection at hand, and [`Net`], all of them.
 //!
-//! A callback only marks and appends. What it writes goes into one output buffer
-//! shared by all connections, as a list of segments; [`Net::flush`] sends each
-//! segment with one call, and only what the kernel did not take moves into the
-//! connection's own buffer. So a message allocates nothing, order per connection
-//! holds by construction, and a broadcast is many segments of one buffer.
+//! A callback only marks and appends. What it writes goes into the outbox that all
+//! connections share; [`Net::flush`] sends each of its segments with one call, and
+//! only what the kernel did not take moves into the connection's own buffer. So a
+//! message allocates nothing, and order per connection holds by construction.
 //!
 //! Invariants:
-//! 1. `out` and `segments` are empty between turns, and no segment is open.
-//! 2. The budget counts the footprints of all connections.
-//! 3. A connection whose state changed is in `marked`, once.
+//! 1. The budget counts the footprints of all connections.
+//! 2. A connection whose state changed is in `marked`, once.
+//! 3. `staged` is what the outbox holds for a connection, or [`ANSWER`]: its only
+//!    segment there, not counted yet. So it is until more than the answer happens to it.
 
 use crate::budget::{Budget, RESERVE_EACH};
 use crate::buffer::Buffer;
 use crate::close_reason::CloseReason;
-use crate::connection::{Connection, Finish, Phase};
+use crate::connection::{ANSWER, Connection, Finish, Phase};
 use crate::counters::Counters;
 use crate::deadlines::{Span, Tick};
 use crate::kernel::{Address, Errno, Fd, Kernel, Peer};
 use crate::limits::{Limits, Timeouts};
+use crate::outbox::Outbox;
 use crate::reaction::{Call, Reaction, reaction};
 use crate::slots::{Id, Slots};
 use std::collections::{BTreeMap, TryReserveError};
@@ -28,11 +29,8 @@ use std::time::Duration;
 mod files;
 mod outbound;
 
-/// Output is sent when so many segments wait, or so many bytes.
-const GROUP_SEGMENTS: usize = 32;
+/// Output is sent when so many bytes wait.
 const GROUP_BYTES: usize = 64 << 10;
-/// A shared buffer that grew beyond this is given back.
-const KEEP_BYTES: usize = 1 << 20;
 /// Whoever takes no byte for so many milliseconds is the first to go when memory is short.
 const STALLED: u32 = 1_000;
 /// How often the kernel may be out of memory for one connection in a row.
@@ -72,39 +70,11 @@ pub struct Net {
     files: BTreeMap<u32, files::FilePart>,
     /// Files to be closed.
     pub(crate) discarded: Vec<Fd>,
-    /// The memory that connections hold; `out` is bounded by what is left of it.
+    /// The memory that connections hold; the outbox is bounded by what is left of it.
     pub(crate) budget: Budget,
-    out: Vec<u8>,
-    segments: Vec<Segment>,
-    open: OpenSegment,
-    /// `out` may grow to here without looking further: its capacity, the budget.
-    limit: usize,
+    outbox: Outbox,
     /// From here on a connection is full: what is configured, or its share of the budget.
     high_water: usize,
-}
-
-/// The segment at the end of `out` that is still being written. Where its connection
-/// becomes full is computed once, so that a write compares and copies, and does nothing
-/// else.
-#[derive(Debug)]
-struct OpenSegment {
-    slot: u32,
-    start: usize,
-    /// From here on the connection is full.
-    full_at: usize,
-}
-
-impl OpenSegment {
-    /// Nobody's.
-    const NONE: OpenSegment = OpenSegment { slot: u32::MAX, start: usize::MAX, full_at: 0 };
-}
-
-/// These bytes of `out` go to `slot`.
-#[derive(Clone, Copy, Debug)]
-struct Segment {
-    slot: u32,
-    start: usize,
-    end: usize,
 }
 
 /// The connection a callback is about.
@@ -140,19 +110,18 @@ impl Conn<'_> {
 
     /// Bytes written that the kernel has not yet taken.
     pub fn queued(&self) -> usize {
-        let open = &self.net.open;
-        let open = if open.slot == self.slot { self.net.out.len() - open.start } else { 0 };
-        self.net.connections.get(self.slot).map_or(0, Connection::queued) + open
+        match self.net.connections.get(self.slot) {
+            Some(connection) if connection.staged == ANSWER => self.net.outbox.length_of(self.slot),
+            connection => connection.map_or(0, Connection::queued),
+        }
     }
 
     /// Whether output stands above the high water mark: time to stop consuming
     /// input. `on_drain` says when it has fallen below the low one.
     #[inline]
     pub fn is_full(&self) -> bool {
-        if self.net.open.slot == self.slot {
-            return self.net.out.len() >= self.net.open.full_at;
-        }
-        self.net.connections.get(self.slot).is_some_and(|connection| connection.full)
+        let is_full = || self.net.connections.get(self.slot).is_some_and(|c| c.full);
+        self.net.outbox.is_full(self.slot).unwrap_or_else(is_full)
     }
 
     /// Ends the connection when everything written has been sent: FIN, and what the
@@ -263,8 +232,6 @@ impl Net {
 
     pub(crate) fn new(limits: Limits, now_nanos: u64) -> Result<Net, TryReserveError> {
         let now_millis = now_nanos / 1_000_000;
-        let mut out = Vec::new();
-        out.try_reserve_exact(2 * GROUP_BYTES)?;
         let mut net = Net {
             connections: Slots::with_capacity(limits.slots())?,
             marked: Vec::new(),
@@ -281,21 +248,18 @@ impl Net {
             outbound: 0,
             files: BTreeMap::new(),
             discarded: Vec::new(),
-            out,
-            segments: Vec::new(),
-            open: OpenSegment::NONE,
-            limit: 0,
+            outbox: Outbox::with_room(2 * GROUP_BYTES)?,
             high_water: 0,
         };
         net.measure();
         Ok(net)
     }
 
-    /// Computes what is looked at often and changes seldom: whenever the budget, or the
-    /// capacity of `out`, may have changed.
+    /// Computes what is looked at often and changes seldom: whenever the budget may have
+    /// changed.
     fn measure(&mut self) {
-        self.limit = self.out.capacity().min(self.budget.left());
-        self.high_water = self.limits.high_water.min(self.budget.share());
+        self.outbox.limit(self.budget.left());
+        self.high_water = self.limits.high_water.min(self.budget.share()).max(1);
     }
 
     pub(crate) fn begin_turn(&mut self, nanos: u64) {
@@ -305,12 +269,22 @@ impl Net {
 
     /// Puts a connection on the list of those to be settled.
     pub(crate) fn mark(&mut self, slot: u32) {
-        if let Some(connection) = self.connections.get_mut(slot)
+        if let Some(connection) = self.counted(slot)
             && !connection.marked
         {
             (connection.marked, connection.quiet) = (true, false);
             self.marked.push(slot);
         }
+    }
+
+    /// A connection to which more happens than an answer: what is staged is counted.
+    fn counted(&mut self, slot: u32) -> Option<&mut Connection> {
+        self.close_answer();
+        let connection = self.connections.get_mut(slot)?;
+        if connection.staged == ANSWER {
+            connection.staged = self.outbox.length_of(slot);
+        }
+        Some(connection)
     }
 
     /// Changes a connection: the one door, which keeps the budget and the marks right.
@@ -319,7 +293,7 @@ impl Net {
         slot: u32,
         change: impl FnOnce(&mut Connection) -> R,
     ) -> Option<R> {
-        self.close_segment(); // it may close for writing, and `queued` must be right
+        self.counted(slot)?;
         let connection = self.connections.get_mut(slot)?;
         let before = connection.footprint();
         let result = change(connection);
@@ -334,48 +308,76 @@ impl Net {
         self.change(slot, |connection| connection.close(why));
     }
 
-    /// Appends `bytes` to the shared output for `slot`; `false` if it takes none any more.
+    /// Begins the answer of a connection that is quiet, and so owes nothing.
+    #[inline]
+    pub(crate) fn open_answer(&mut self, slot: u32) {
+        self.outbox.open(slot, self.high_water);
+    }
+
+    /// Ends it, if it has not ended because more than that happened.
+    #[inline]
+    pub(crate) fn close_answer(&mut self) {
+        if let Some(slot) = self.outbox.close() {
+            self.answered_oddly(slot);
+        }
+    }
+
+    /// With nothing, or with so much that the connection became full.
+    #[cold]
+    fn answered_oddly(&mut self, slot: u32) {
+        match self.outbox.length_of(slot) {
+            0 => drop(self.counted(slot)),
+            _ => self.became_full(slot),
+        }
+    }
+
+    /// Appends `bytes` to the outbox for `slot`; `false` if it takes none any more.
     #[inline]
     fn stage(&mut self, slot: u32, bytes: &[u8]) -> bool {
-        let fits = self.open.slot == slot && self.out.len() + bytes.len() <= self.limit;
-        if !fits && !self.open_segment(slot, bytes.len()) {
-            return false;
-        }
-        self.out.extend_from_slice(bytes);
-        true
+        self.outbox.write(slot, bytes) || self.stage_counted(slot, bytes)
     }
 
-    /// Begins a segment for a connection that is quiet, and so owes nothing.
-    #[inline]
-    pub(crate) fn open_fresh(&mut self, slot: u32) {
-        self.close_segment();
-        let start = self.out.len();
-        self.open = OpenSegment { slot, start, full_at: start + self.high_water.max(1) };
-    }
-
-    /// Begins a segment for `slot` with room for `more` bytes at least; `false` if the
-    /// connection takes none.
-    fn open_segment(&mut self, slot: u32, more: usize) -> bool {
-        self.close_segment();
-        let staged = self.out.len() + more;
-        if staged > self.budget.left() && !self.make_room(staged) {
+    /// The same for bytes that are more than an answer.
+    #[inline(never)]
+    fn stage_counted(&mut self, slot: u32, bytes: &[u8]) -> bool {
+        self.close_answer();
+        let written = self.outbox.written() + bytes.len();
+        if written > self.budget.left() && !self.make_room(written) {
             self.change(slot, |connection| connection.abort(CloseReason::MemoryBudget));
         }
+        let most = self.budget.left();
+        match self.counted(slot) {
+            Some(connection) if connection.takes_output() => {}
+            Some(connection) if connection.phase == Phase::Open && connection.file => {
+                self.wrote_behind_a_file(slot);
+                return false;
+            }
+            _ => return false,
+        }
+        let staged = bytes.is_empty() || self.outbox.append(slot, bytes, most);
+        if staged {
+            self.count_staged(slot, bytes.len());
+        }
+        staged
+    }
+
+    /// If these are the bytes that were staged last, they need not be staged again.
+    fn stage_again(&mut self, slot: u32, bytes: &[u8]) -> bool {
+        let takes = self.counted(slot).is_some_and(|connection| connection.takes_output());
+        let staged = takes && self.outbox.repeat(slot, bytes);
+        if staged {
+            self.count_staged(slot, bytes.len());
+        }
+        staged
+    }
+
+    fn count_staged(&mut self, slot: u32, n: usize) {
         let high_water = self.high_water;
-        let Some(connection) = self.connections.get_mut(slot) else { return false };
-        if connection.phase == Phase::Open && connection.file {
-            self.wrote_behind_a_file(slot);
-            return false;
+        let Some(connection) = self.connections.get_mut(slot) else { return };
+        connection.staged += n;
+        if connection.owes(high_water) {
+            self.became_full(slot);
         }
-        if !connection.takes_output() || self.out.try_reserve(more).is_err() {
-            return false;
-        }
-        let start = self.out.len();
-        let to_high_water = high_water.saturating_sub(connection.queued()).max(1);
-        let full_at = if connection.full { 0 } else { start + to_high_water };
-        self.open = OpenSegment { slot, start, full_at };
-        self.measure();
-        true
     }
 
     /// There is no place for the bytes, and an answer without them is no answer.
@@ -384,24 +386,6 @@ impl Net {
         self.counters.bugs += 1;
         log::error!("bug: the handler wrote while a file was being sent");
         self.change(slot, |connection| connection.abort(CloseReason::Handler));
-    }
-
-    /// Ends the open segment, and accounts for it.
-    #[inline]
-    fn close_segment(&mut self) {
-        let OpenSegment { slot, start, full_at } = self.open;
-        self.open.slot = OpenSegment::NONE.slot;
-        let end = self.out.len();
-        if slot == OpenSegment::NONE.slot || end == start {
-            return;
-        }
-        if let Some(connection) = self.connections.get_mut(slot) {
-            connection.staged += end - start;
-            self.segments.push(Segment { slot, start, end });
-            if end >= full_at {
-                self.became_full(slot);
-            }
-        }
     }
 
     /// The handler may have been told so, and waits for `on_drain`, even if the kernel
@@ -414,33 +398,10 @@ impl Net {
         self.mark(slot);
     }
 
-    /// If these are the bytes that were staged last, they need not be staged again.
-    fn stage_again(&mut self, slot: u32, bytes: &[u8]) -> bool {
-        self.close_segment();
-        let Some(&Segment { start, end, .. }) = self.segments.last() else { return false };
-        let high_water = self.high_water;
-        let Some(connection) = self.connections.get_mut(slot) else { return false };
-        if self.out.get(start..end) != Some(bytes) || !connection.takes_output() {
-            return false;
-        }
-        connection.staged += bytes.len();
-        self.segments.push(Segment { slot, start, end });
-        if connection.owes(high_water) {
-            self.became_full(slot);
-        }
-        true
-    }
-
-    /// Whether enough is staged to be sent before the batch goes on.
-    #[inline]
-    fn is_group(&self) -> bool {
-        self.segments.len() + 1 >= GROUP_SEGMENTS || self.out.len() >= GROUP_BYTES
-    }
-
     /// Sends what is staged if it is enough for a group.
     #[inline]
     pub(crate) fn flush_group<K: Kernel>(&mut self, kernel: &mut K) {
-        if self.is_group() {
+        if self.outbox.written() >= GROUP_BYTES {
             self.flush(kernel);
         }
     }
@@ -462,18 +423,14 @@ impl Net {
 
     /// Sends what is staged: one `send` a segment.
     pub(crate) fn flush<K: Kernel>(&mut self, kernel: &mut K) {
-        self.close_segment();
-        let mut out = std::mem::take(&mut self.out);
-        let mut segments = std::mem::take(&mut self.segments);
-        for segment in &segments {
-            if let Some(bytes) = out.get(segment.start..segment.end) {
+        let mut outbox = std::mem::take(&mut self.outbox);
+        for segment in outbox.segments() {
+            if let Some(bytes) = outbox.bytes(segment) {
                 self.transmit(kernel, segment.slot, bytes);
             }
         }
-        out.clear();
-        out.shrink_to(KEEP_BYTES);
-        segments.clear();
-        (self.out, self.segments) = (out, segments);
+        outbox.clear();
+        self.outbox = outbox;
         self.measure();
     }
 
@@ -481,25 +438,50 @@ impl Net {
     #[inline]
     fn transmit<K: Kernel>(&mut self, kernel: &mut K, slot: u32, bytes: &[u8]) {
         let Some(connection) = self.connections.get_mut(slot) else { return };
-        connection.staged -= bytes.len();
-        let mut taken = 0;
-        if connection.output.is_empty() && !connection.later {
-            if matches!(connection.phase, Phase::Broken | Phase::Gone) {
-                return;
-            }
-            match kernel.send(&connection.fd, bytes) {
-                Ok(n) => {
-                    connection.sent += n as u64;
-                    connection.last = self.now;
-                    if n == bytes.len() {
-                        return;
-                    }
-                    taken = n;
-                }
-                Err(errno) => self.failed(slot, Call::Send, errno),
-            }
+        if connection.staged != ANSWER {
+            return self.transmit_counted(kernel, slot, bytes);
         }
-        self.keep_output(slot, bytes.get(taken..).unwrap_or_default());
+        connection.staged = 0;
+        match kernel.send(&connection.fd, bytes) {
+            Ok(n) if n == bytes.len() => connection.sent += n as u64,
+            Ok(n) => self.sent_less(slot, bytes, n),
+            Err(errno) => self.send_failed(slot, bytes, errno),
+        }
+    }
+
+    #[inline(never)]
+    fn transmit_counted<K: Kernel>(&mut self, kernel: &mut K, slot: u32, bytes: &[u8]) {
+        let Some(connection) = self.connections.get_mut(slot) else { return };
+        connection.staged = connection.staged.saturating_sub(bytes.len());
+        if !connection.output.is_empty() || connection.later {
+            return self.keep_output(slot, bytes);
+        }
+        if matches!(connection.phase, Phase::Broken | Phase::Gone) {
+            return;
+        }
+        match kernel.send(&connection.fd, bytes) {
+            Ok(n) if n == bytes.len() => {
+                connection.sent += n as u64;
+                connection.last = self.now;
+            }
+            Ok(n) => self.sent_less(slot, bytes, n),
+            Err(errno) => self.send_failed(slot, bytes, errno),
+        }
+    }
+
+    /// The kernel took only `n` bytes of a segment.
+    #[cold]
+    fn sent_less(&mut self, slot: u32, bytes: &[u8], n: usize) {
+        let Some(connection) = self.connections.get_mut(slot) else { return };
+        connection.sent += n as u64;
+        connection.last = self.now;
+        self.keep_output(slot, bytes.get(n..).unwrap_or_default());
+    }
+
+    #[cold]
+    fn send_failed(&mut self, slot: u32, bytes: &[u8], errno: Errno) {
+        self.failed(slot, Call::Send, errno);
+        self.keep_output(slot, bytes);
     }
 
     /// Sends from the connection's own output.

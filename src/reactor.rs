@@ -17,7 +17,7 @@
 //!    memory: everything else is in the `#[cold]` paths.
 
 use crate::close_reason::CloseReason;
-use crate::connection::{Connection, Finish, OUTBOUND, Phase, UNWATCHED};
+use crate::connection::{ANSWER, Connection, Finish, OUTBOUND, Phase, UNWATCHED};
 use crate::core::Core;
 use crate::deadlines::{Alarm, Alarms, Deadlines, Span, Tick};
 use crate::error::Error;
@@ -38,6 +38,8 @@ mod stopping;
 pub(crate) const INPUT_BYTES: usize = 64 << 10;
 /// Events taken at once.
 pub(crate) const BATCH: usize = 1_024;
+/// Events served before their answers are sent: few enough that all is still in the cache.
+const GROUP: usize = 32;
 /// Deadlines looked at in one turn.
 const LOOKS: usize = 1_024;
 /// What a stopping server still reads of one connection.
@@ -92,15 +94,18 @@ impl<H: ConnectionHandler, K: Kernel> Reactor<H, K> {
     /// One turn of the loop; whether there is to be another.
     pub(crate) fn turn(&mut self) -> Result<bool, Error> {
         let ready = self.wait()?;
-        for index in 0..ready {
-            let Some(&event) = self.events.get(index) else { break };
-            match Id::from_u64(event.data) {
-                Id { generation: 0, slot } => self.woken.push((slot, event.mask)),
-                id => self.serve(id, event.mask),
+        let events = std::mem::take(&mut self.events);
+        for group in events.get(..ready).unwrap_or_default().chunks(GROUP) {
+            for event in group {
+                match Id::from_u64(event.data) {
+                    Id { generation: 0, slot } => self.woken.push((slot, event.mask)),
+                    id => self.serve(id, event.mask),
+                }
+                self.net.flush_group(&mut self.kernel);
             }
-            self.net.flush_group(&mut self.kernel);
+            self.net.flush(&mut self.kernel);
         }
-        self.net.flush(&mut self.kernel);
+        self.events = events;
         if self.is_settled() {
             return Ok(true); // messages and nothing else: the common turn ends here
         }
@@ -161,10 +166,13 @@ impl<H: ConnectionHandler, K: Kernel> Reactor<H, K> {
             Ok(n) if n > 0 => {
                 connection.received += n as u64;
                 connection.last = now;
-                self.net.open_fresh(id.slot);
+                connection.staged = ANSWER;
+                self.net.open_answer(id.slot);
                 self.offer_fresh(id.slot, n);
+                self.net.close_answer();
             }
-            received => self.received(id.slot, received, false),
+            Ok(_) => self.received(id.slot, Ok(0), false),
+            Err(errno) => self.received(id.slot, Err(errno), false),
         }
     }
 

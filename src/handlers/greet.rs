@@ -23,7 +23,7 @@ impl Greet {
 
     fn thank_for_lines(&self, conn: &mut Conn<'_>, lines: &mut Lines, input: &[u8]) -> usize {
         let mut rest = input;
-        while !conn.is_full() {
+        while !rest.is_empty() && !conn.is_full() {
             match lines.next(&mut rest, self.max_line) {
                 Frame::Whole { raw, .. } => {
                     conn.write(THANKS);
@@ -44,6 +44,7 @@ impl Greet {
 impl ConnectionHandler for Greet {
     type Session = Lines;
 
+    #[inline]
     fn on_data(&mut self, conn: &mut Conn<'_>, lines: &mut Lines, input: &[u8]) -> usize {
         match self.framing {
             Framing::Line => self.thank_for_lines(conn, lines, input),

@@ -34,9 +34,8 @@ impl Conn<'_> {
     /// turns out to be shorter than that, the connection is reset.
     pub fn write_file(&mut self, file: Fd, offset: u64, length: u64) {
         let Conn { net, slot } = self;
-        net.close_segment();
-        let is_busy = |c: &Connection| c.phase == Phase::Open && c.file;
-        if net.connections.get(*slot).is_some_and(is_busy) {
+        let is_busy = |c: &mut Connection| c.phase == Phase::Open && c.file;
+        if net.counted(*slot).is_some_and(is_busy) {
             net.wrote_behind_a_file(*slot);
         }
         let takes = net.connections.get(*slot).is_some_and(|c| c.takes_output());
@@ -83,9 +82,9 @@ impl Net {
         self.flush(kernel); // the buffer may hold what others are to get
         let Some(FilePart { fd, offset, left }) = self.files.get(&slot) else { return };
         let most = READ_CHUNK.min(*left).min(self.limits.max_output as u64).max(1);
-        let mut bytes = std::mem::take(&mut self.out);
-        bytes.resize(most as usize, 0);
-        match kernel.pread64(fd, &mut bytes, *offset) {
+        let mut outbox = std::mem::take(&mut self.outbox);
+        let bytes = outbox.scratch(most as usize);
+        match kernel.pread64(fd, bytes, *offset) {
             Ok(0) => self.file_failed(slot, Call::ReadFile, Errno::ENODATA),
             Ok(n) => {
                 self.keep_output(slot, bytes.get(..n).unwrap_or_default());
@@ -94,8 +93,7 @@ impl Net {
             Err(errno) if reaction(Call::ReadFile, errno) == Reaction::Retry => {}
             Err(errno) => self.file_failed(slot, Call::ReadFile, errno),
         }
-        bytes.clear();
-        self.out = bytes;
+        self.outbox = outbox;
     }
 
     /// `n` bytes of the file are done with.
