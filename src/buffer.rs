@@ -7,6 +7,7 @@
 //! 1. An empty buffer owns no memory and is one null pointer in size.
 //! 2. After `consume` at most half of the memory of a large buffer is unused.
 
+use crate::deadlines::Tick;
 use std::collections::TryReserveError;
 
 /// Smaller leftovers are not worth moving to a smaller allocation.
@@ -15,10 +16,11 @@ const SMALL: usize = 4096;
 #[derive(Debug, Default)]
 pub(crate) struct Buffer(Option<Box<Bytes>>);
 
-#[derive(Debug, Default)]
+#[derive(Debug)]
 struct Bytes {
     data: Vec<u8>,
     start: usize,
+    since: Tick,
 }
 
 impl Buffer {
@@ -46,14 +48,32 @@ impl Buffer {
         }
     }
 
+    /// Since when its front has waited: since it was put there, or [`touch`](Buffer::touch).
+    pub(crate) fn since(&self) -> Tick {
+        self.0.as_ref().map_or(Tick::default(), |bytes| bytes.since)
+    }
+
+    /// The wait of its front begins anew.
+    pub(crate) fn touch(&mut self, now: Tick) {
+        if let Some(bytes) = &mut self.0 {
+            bytes.since = now;
+        }
+    }
+
     /// Appends `more`; on failure nothing has changed. If it must grow, it grows to twice
     /// its length, as vectors do, but by no more than `spare` beyond what is needed:
     /// where memory is short, a few bytes must not take much of it.
-    pub(crate) fn push(&mut self, more: &[u8], spare: usize) -> Result<(), TryReserveError> {
+    pub(crate) fn push(
+        &mut self,
+        more: &[u8],
+        spare: usize,
+        now: Tick,
+    ) -> Result<(), TryReserveError> {
         if more.is_empty() {
             return Ok(());
         }
-        let mut bytes = self.0.take().unwrap_or_default();
+        let fresh = || Box::new(Bytes { data: Vec::new(), start: 0, since: now });
+        let mut bytes = self.0.take().unwrap_or_else(fresh);
         if bytes.start >= bytes.data.len() - bytes.start {
             bytes.data.drain(..bytes.start); // moves no more bytes than were consumed
             bytes.start = 0;
@@ -95,14 +115,16 @@ mod tests {
     use super::*;
     use std::collections::VecDeque;
 
+    const NOW: Tick = Tick::from_millis(0);
+
     #[test]
     fn empty_owns_nothing() {
         assert_eq!(size_of::<Buffer>(), size_of::<usize>());
         let mut buffer = Buffer::default();
-        buffer.push(b"abc", 0).unwrap();
+        buffer.push(b"abc", 0, NOW).unwrap();
         buffer.consume(3);
         assert_eq!((buffer.is_empty(), buffer.footprint()), (true, 0));
-        buffer.push(b"", 0).unwrap();
+        buffer.push(b"", 0, NOW).unwrap();
         assert!(buffer.is_empty());
     }
 
@@ -116,7 +138,7 @@ mod tests {
             let n = (random >> 33) as usize % 9_000;
             if random & (1 << 20) == 0 {
                 let more: Vec<u8> = (0..n).map(|i| (i as u64 ^ step) as u8).collect();
-                buffer.push(&more, n).unwrap();
+                buffer.push(&more, n, NOW).unwrap();
                 model.extend(more);
             } else {
                 buffer.consume(n);
@@ -132,7 +154,7 @@ mod tests {
     #[test]
     fn a_short_rest_is_short() {
         let mut buffer = Buffer::default();
-        buffer.push(&[7; 65_536], 0).unwrap();
+        buffer.push(&[7; 65_536], 0, NOW).unwrap();
         buffer.consume(65_530);
         assert_eq!(buffer.as_slice(), [7; 6]);
         assert!(buffer.footprint() < 128);

@@ -31,18 +31,19 @@ use crate::deadlines::{Span, Tick};
 use crate::kernel::{self, Fd, Peer};
 use crate::limits::Timeouts;
 use std::fmt;
+use std::net::{SocketAddr, SocketAddrV6};
 
 /// A closing connection is read out up to this many bytes,
 pub(crate) const LINGER_BYTES: u32 = 1 << 20;
 /// this long after its last byte,
 const LINGER_QUIET: Span = Span::millis(2_001);
 /// and this long in all.
-const LINGER_TOTAL: Span = Span::millis(5_001);
+pub(crate) const LINGER_TOTAL: Span = Span::millis(5_001);
 
 /// Stands for the mask of what epoll does not watch.
 pub(crate) const UNWATCHED: u8 = 1 << 7;
 /// Stands for the length of the one segment that the outbox holds for a quiet connection.
-pub(crate) const ANSWER: usize = usize::MAX;
+pub(crate) const ANSWER: u32 = u32::MAX;
 /// Stands for the listener of a connection that we began ourselves.
 pub(crate) const OUTBOUND: u8 = u8::MAX;
 
@@ -80,14 +81,14 @@ pub(crate) struct Connection {
     pub(crate) phase: Phase,
     /// Valid from the moment the phase is no longer Open.
     pub(crate) why: CloseReason,
-    pub(crate) peer: Peer,
+    peer: PackedPeer,
     /// Which listener it came from, or [`OUTBOUND`].
     pub(crate) listener: u8,
     /// What epoll was told to watch for.
     pub(crate) registered: u8,
     /// How often in a row the kernel was out of memory for it.
     pub(crate) tries: u8,
-    /// The kernel was out of memory: nothing is tried before `retry_at`.
+    /// The kernel was out of memory: nothing is tried until somebody looks at it again.
     pub(crate) later: bool,
 
     /// The peer's end was read.
@@ -118,7 +119,7 @@ pub(crate) struct Connection {
     pub(crate) finish: Finish,
     /// A part of a file follows the output.
     pub(crate) file: bool,
-    /// The handler wants to be called at `timer`; Connecting: it is too slow then.
+    /// There is a `timer`.
     pub(crate) timed: bool,
 
     /// Received, not consumed.
@@ -126,7 +127,7 @@ pub(crate) struct Connection {
     /// Written, not taken by the kernel.
     pub(crate) output: Buffer,
     /// What the outbox holds for it, or [`ANSWER`].
-    pub(crate) staged: usize,
+    pub(crate) staged: u32,
     /// Read since the phase, or the drain, began.
     pub(crate) read_at_end: u32,
 
@@ -134,13 +135,8 @@ pub(crate) struct Connection {
     pub(crate) sent: u64,
     /// When the last byte moved.
     pub(crate) last: Tick,
-    /// Since when the rest has waited for more.
-    pub(crate) rest_since: Tick,
-    /// Since when output has waited, or the kernel last took some; Lingering: since when.
-    pub(crate) stalled_since: Tick,
-    /// While `later`: when to try again.
-    pub(crate) retry_at: Tick,
-    /// Meant only while `timed`.
+    /// While `timed`: when the handler wants to be called. Connecting: when it is too
+    /// slow. Lingering: when that is over.
     pub(crate) timer: Tick,
 }
 
@@ -150,7 +146,7 @@ impl Connection {
             fd,
             phase: Phase::Open,
             why: CloseReason::Handler,
-            peer,
+            peer: PackedPeer::of(peer),
             listener,
             registered: kernel::IN as u8,
             tries: 0,
@@ -177,9 +173,6 @@ impl Connection {
             received: 0,
             sent: 0,
             last: now,
-            rest_since: now,
-            stalled_since: now,
-            retry_at: now,
             timer: now,
         }
     }
@@ -208,7 +201,7 @@ impl Connection {
 
     /// Bytes written and not yet taken by the kernel.
     pub(crate) fn queued(&self) -> usize {
-        self.staged + self.output.len()
+        self.staged as usize + self.output.len()
     }
 
     /// Whether the kernel has taken everything.
@@ -284,13 +277,13 @@ impl Connection {
     }
 
     /// When something happens to it though no byte moves.
-    pub(crate) fn deadline(&self, timeouts: &Timeouts) -> Option<Tick> {
+    pub(crate) fn deadline(&self, timeouts: &Timeouts, now: Tick) -> Option<Tick> {
         let idle = timeouts.idle.map(|span| self.last.after(span));
         let earliest = |a: Option<Tick>, b: Option<Tick>| match (a, b) {
             (Some(a), Some(b)) => Some(a.earlier(b)),
             (a, b) => a.or(b),
         };
-        let retry = Some(self.retry_at).filter(|_| self.later);
+        let retry = Some(now.after(Span::millis(5 << self.tries.min(8)))).filter(|_| self.later);
         match self.phase {
             Phase::Connecting => earliest(self.timer(), retry),
             Phase::Open => {
@@ -301,7 +294,7 @@ impl Connection {
             Phase::Closing => earliest(earliest(idle, retry), self.write_deadline(timeouts)),
             Phase::Lingering => {
                 let quiet = self.last.after(LINGER_QUIET);
-                Some(quiet.earlier(self.stalled_since.after(LINGER_TOTAL)))
+                Some(quiet.earlier(self.timer))
             }
             Phase::Broken | Phase::Gone => None,
         }
@@ -315,12 +308,17 @@ impl Connection {
     /// Runs while the rest of a message is awaited; not while we do not read.
     pub(crate) fn message_deadline(&self, timeouts: &Timeouts) -> Option<Tick> {
         let awaited = !self.input.is_empty() && self.can_offer() && !self.reoffer && !self.eof;
-        timeouts.message.filter(|_| awaited).map(|span| self.rest_since.after(span))
+        timeouts.message.filter(|_| awaited).map(|span| self.input.since().after(span))
     }
 
     /// Runs while output waits.
     pub(crate) fn write_deadline(&self, timeouts: &Timeouts) -> Option<Tick> {
-        timeouts.write.filter(|_| self.is_sending()).map(|span| self.stalled_since.after(span))
+        let stalled_since = if self.output.is_empty() { self.last } else { self.output.since() };
+        timeouts.write.filter(|_| self.is_sending()).map(|span| stalled_since.after(span))
+    }
+
+    pub(crate) fn peer(&self) -> Peer {
+        self.peer.unpack()
     }
 
     /// Ends it with FIN: what is written is still sent.
@@ -375,11 +373,53 @@ impl Connection {
     }
 }
 
+/// A [`Peer`] in 24 bytes instead of 32. The flow label of IPv6 is left out, which
+/// Linux tells only to who asks for it.
+#[derive(Clone, Copy, Debug)]
+struct PackedPeer {
+    ip: [u8; 16],
+    scope: u32,
+    port: u16,
+    family: Family,
+}
+
+#[derive(Clone, Copy, Debug)]
+enum Family {
+    Unix,
+    V4,
+    V6,
+}
+
+impl PackedPeer {
+    fn of(peer: Peer) -> PackedPeer {
+        let packed = |ip, port, scope, family| PackedPeer { ip, port, scope, family };
+        match peer {
+            Peer::Unix => packed([0; 16], 0, 0, Family::Unix),
+            Peer::Tcp(SocketAddr::V4(peer)) => {
+                packed(peer.ip().to_ipv6_mapped().octets(), peer.port(), 0, Family::V4)
+            }
+            Peer::Tcp(SocketAddr::V6(peer)) => {
+                packed(peer.ip().octets(), peer.port(), peer.scope_id(), Family::V6)
+            }
+        }
+    }
+
+    fn unpack(self) -> Peer {
+        let PackedPeer { ip, port, scope, family } = self;
+        let [.., a, b, c, d] = ip;
+        match family {
+            Family::Unix => Peer::Unix,
+            Family::V4 => Peer::Tcp(SocketAddr::from(([a, b, c, d], port))),
+            Family::V6 => Peer::Tcp(SocketAddrV6::new(ip.into(), port, 0, scope).into()),
+        }
+    }
+}
+
 /// The connection on one line, as the log and SIGUSR1 show it.
 impl fmt::Display for Connection {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Connection { fd, peer, phase, received, sent, .. } = self;
-        write!(f, "{peer} fd {fd:?}")?;
+        let Connection { fd, phase, received, sent, .. } = self;
+        write!(f, "{} fd {fd:?}", self.peer())?;
         if *phase != Phase::Gone {
             write!(f, " {phase:?}")?;
         }
@@ -403,9 +443,19 @@ impl fmt::Display for Connection {
 mod tests {
     use super::*;
 
-    /// What an idle connection costs, beside its session and 12 bytes for its deadline.
+    /// What an idle connection costs, beside its session, 12 bytes for its deadline, and
+    /// 4 for its generation.
     #[test]
     fn a_connection_is_small() {
-        assert!(size_of::<Option<Connection>>() <= 128);
+        assert!(size_of::<Option<Connection>>() <= 104);
+    }
+
+    #[test]
+    fn a_peer_is_what_it_was() {
+        for text in ["192.0.2.1:80", "[2001:db8::1]:65535", "[fe80::1%7]:0"] {
+            let peer = Peer::Tcp(text.parse().unwrap());
+            assert_eq!(PackedPeer::of(peer).unpack(), peer);
+        }
+        assert_eq!(PackedPeer::of(Peer::Unix).unpack(), Peer::Unix);
     }
 }

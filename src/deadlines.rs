@@ -24,7 +24,7 @@ use std::time::Duration;
 pub(crate) struct Tick(u32);
 
 impl Tick {
-    pub(crate) fn from_millis(millis: u64) -> Tick {
+    pub(crate) const fn from_millis(millis: u64) -> Tick {
         Tick(millis as u32)
     }
 

@@ -21,6 +21,7 @@
 //! [`Limits`](crate::Limits): let that be larger than the longest message.
 
 use memchr::{memchr, memmem};
+use std::num::NonZeroU32;
 
 /// What a framing found at the front of the input.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -52,9 +53,30 @@ pub enum Frame<'a> {
 /// ```
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Delimited {
-    /// No delimiter begins before this. It stands in every idle connection, so it is
-    /// small; beyond 4 GiB it merely searches again.
-    searched: u32,
+    searched: Searched,
+}
+
+/// How many bytes at the front of the input are searched: no delimiter begins there.
+///
+/// It stands in every idle connection, so it is small: a `u32`, stored inverted, because
+/// then an `Option` of it is no larger. Beyond 4 GiB it merely searches again.
+#[derive(Clone, Copy, Debug)]
+struct Searched(NonZeroU32);
+
+impl Default for Searched {
+    fn default() -> Searched {
+        Searched(NonZeroU32::MAX)
+    }
+}
+
+impl Searched {
+    fn new(bytes: usize) -> Searched {
+        NonZeroU32::new(!(bytes as u32)).map(Searched).unwrap_or_default()
+    }
+
+    fn get(self) -> usize {
+        !self.0.get() as usize
+    }
 }
 
 impl Delimited {
@@ -65,7 +87,7 @@ impl Delimited {
         match self.find(input, delimiter) {
             Some(at) if at > max => Frame::TooLong,
             Some(at) => self.take(input, at, at + delimiter.len()),
-            None if self.searched as usize > max => Frame::TooLong,
+            None if self.searched.get() > max => Frame::TooLong,
             None => Frame::Partial,
         }
     }
@@ -73,7 +95,7 @@ impl Delimited {
     /// Where the first delimiter begins.
     #[inline]
     fn find(&mut self, input: &[u8], delimiter: &[u8]) -> Option<usize> {
-        let searched = self.searched as usize;
+        let searched = self.searched.get();
         let unsearched = input.get(searched..).unwrap_or_default();
         let found = match delimiter {
             [] => None,
@@ -81,14 +103,15 @@ impl Delimited {
             several => memmem::find(unsearched, several),
         };
         if found.is_none() {
-            self.searched = (input.len() + 1).saturating_sub(delimiter.len().max(1)) as u32;
+            let cut = delimiter.len().max(1) - 1;
+            self.searched = Searched::new(input.len().saturating_sub(cut));
         }
         Some(searched + found?)
     }
 
     #[inline]
     fn take<'a>(&mut self, input: &mut &'a [u8], body: usize, raw: usize) -> Frame<'a> {
-        self.searched = 0;
+        self.searched = Searched::default();
         take(input, 0, body, raw)
     }
 }
@@ -315,7 +338,7 @@ mod tests {
             while let Frame::Whole { body, .. } = lines.next(&mut input, 100) {
                 found.push(body.to_vec());
             }
-            assert_eq!(lines.0.searched as usize, input.len());
+            assert_eq!(lines.0.searched.get(), input.len());
             start = end - input.len();
         }
         assert_eq!(found, [&b"one"[..], b"two", b"", b"three"]);
@@ -330,7 +353,7 @@ mod tests {
             let all = [&filling.repeat(8_000), delimiter].concat();
             let (mut messages, mut looked_at) = (Delimited::default(), 0);
             for end in 1..=all.len() {
-                looked_at += end - messages.searched as usize;
+                looked_at += end - messages.searched.get();
                 let frame = messages.next(&mut &all[..end], delimiter, 1 << 20);
                 assert_eq!(frame == Frame::Partial, end < all.len());
             }
@@ -381,6 +404,6 @@ mod tests {
     /// It is part of every idle connection.
     #[test]
     fn a_framing_is_small() {
-        assert_eq!(size_of::<Option<Lines>>(), 8);
+        assert_eq!(size_of::<Option<Lines>>(), 4);
     }
 }

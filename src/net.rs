@@ -92,7 +92,7 @@ impl Conn<'_> {
 
     /// The other end.
     pub fn peer(&self) -> Peer {
-        self.net.connections.get(self.slot).map_or(Peer::Unix, |connection| connection.peer)
+        self.net.connections.get(self.slot).map_or(Peer::Unix, Connection::peer)
     }
 
     /// The listener it came through: for a listener on all addresses, that address.
@@ -173,7 +173,7 @@ impl Conn<'_> {
         self.net.change(self.slot, |connection| {
             connection.reoffer |= connection.paused;
             connection.paused = false;
-            connection.rest_since = now;
+            connection.input.touch(now);
         });
     }
 
@@ -282,7 +282,7 @@ impl Net {
         self.close_answer();
         let connection = self.connections.get_mut(slot)?;
         if connection.staged == ANSWER {
-            connection.staged = self.outbox.length_of(slot);
+            connection.staged = self.outbox.length_of(slot) as u32;
         }
         Some(connection)
     }
@@ -374,7 +374,7 @@ impl Net {
     fn count_staged(&mut self, slot: u32, n: usize) {
         let high_water = self.high_water;
         let Some(connection) = self.connections.get_mut(slot) else { return };
-        connection.staged += n;
+        connection.staged = (connection.staged as usize + n).min(ANSWER as usize - 1) as u32;
         if connection.owes(high_water) {
             self.became_full(slot);
         }
@@ -452,7 +452,7 @@ impl Net {
     #[inline(never)]
     fn transmit_counted<K: Kernel>(&mut self, kernel: &mut K, slot: u32, bytes: &[u8]) {
         let Some(connection) = self.connections.get_mut(slot) else { return };
-        connection.staged = connection.staged.saturating_sub(bytes.len());
+        connection.staged = (connection.staged as usize).saturating_sub(bytes.len()) as u32;
         if !connection.output.is_empty() || connection.later {
             return self.keep_output(slot, bytes);
         }
@@ -510,7 +510,7 @@ impl Net {
         if n > 0 {
             connection.tries = 0;
             connection.last = now;
-            connection.stalled_since = now;
+            connection.output.touch(now);
         }
     }
 
@@ -523,10 +523,7 @@ impl Net {
             if matches!(connection.phase, Phase::Broken | Phase::Gone) {
                 return;
             }
-            if !connection.is_sending() {
-                connection.stalled_since = now;
-            }
-            if connection.output.push(bytes, spare).is_err() {
+            if connection.output.push(bytes, spare, now).is_err() {
                 connection.abort(CloseReason::MemoryBudget);
             } else if connection.output.len() > max_output {
                 connection.abort(CloseReason::OutputLimit);
@@ -537,7 +534,6 @@ impl Net {
     /// Does to a connection what the table says of a failed call.
     #[cold]
     pub(crate) fn failed(&mut self, slot: u32, call: Call, errno: Errno) {
-        let now = self.now;
         let reason = CloseReason::of(call, errno);
         match reaction(call, errno) {
             // An interrupted call is made again at the next event, which is there already.
@@ -546,7 +542,6 @@ impl Net {
                 self.change(slot, |connection| {
                     connection.tries += 1;
                     connection.later = true;
-                    connection.retry_at = now.after(Span::millis(5 << connection.tries.min(8)));
                     if connection.tries > MAX_TRIES {
                         connection.abort(CloseReason::Server { call, errno });
                     }
@@ -652,7 +647,7 @@ impl Net {
     /// Who holds the most; of those who have taken nothing for a while, if there are any.
     fn worst(&self) -> Option<u32> {
         let is_stalled = |c: &Connection| {
-            c.output.len() > RESERVE_EACH && self.now.since(c.stalled_since) >= STALLED
+            c.output.len() > RESERVE_EACH && self.now.since(c.output.since()) >= STALLED
         };
         let stalled = self.largest(|c| if is_stalled(c) { c.footprint() } else { 0 });
         stalled.or_else(|| self.largest(Connection::footprint))

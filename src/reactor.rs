@@ -17,7 +17,7 @@
 //!    memory: everything else is in the `#[cold]` paths.
 
 use crate::close_reason::CloseReason;
-use crate::connection::{ANSWER, Connection, Finish, OUTBOUND, Phase, UNWATCHED};
+use crate::connection::{ANSWER, Connection, Finish, LINGER_TOTAL, OUTBOUND, Phase, UNWATCHED};
 use crate::core::Core;
 use crate::deadlines::{Alarm, Alarms, Deadlines, Span, Tick};
 use crate::error::Error;
@@ -217,7 +217,7 @@ impl<H: ConnectionHandler, K: Kernel> Reactor<H, K> {
         if connection.phase == Phase::Open && connection.full != is_over {
             connection.full = is_over;
             connection.drained |= !is_over;
-            connection.rest_since = now;
+            connection.input.touch(now);
         }
         connection.reoffer &= !connection.input.is_empty();
         connection.starved &= self.net.budget.allowance(connection.input.len()) == 0;
@@ -227,7 +227,7 @@ impl<H: ConnectionHandler, K: Kernel> Reactor<H, K> {
         if connection.phase == Phase::Gone {
             return self.free(slot);
         }
-        if let Some(at) = connection.deadline(&self.net.timeouts) {
+        if let Some(at) = connection.deadline(&self.net.timeouts, now) {
             self.deadlines.look_by(slot, at);
         }
         if connection.has_work(draining) {
@@ -267,7 +267,7 @@ impl<H: ConnectionHandler, K: Kernel> Reactor<H, K> {
             connection.phase = Phase::Lingering;
             connection.read_at_end = 0;
             connection.last = now;
-            connection.stalled_since = now;
+            connection.timer = now.after(LINGER_TOTAL);
         }
         if !has_fin && let Err(errno) = self.kernel.shutdown(&connection.fd) {
             self.net.failed(slot, Call::Shutdown, errno);
@@ -299,7 +299,8 @@ impl<H: ConnectionHandler, K: Kernel> Reactor<H, K> {
         self.net.counters.received += connection.received;
         self.net.counters.sent += connection.sent;
         self.net.discard_file(slot);
-        let Connection { fd, peer, listener, why, reset, .. } = connection;
+        let peer = connection.peer();
+        let Connection { fd, listener, why, reset, .. } = connection;
         let is_outbound = listener == OUTBOUND;
         if reset {
             // If it fails the peer may take a cut answer for a whole one; nothing to be done.

@@ -31,21 +31,19 @@ impl Id {
 
 #[derive(Debug)]
 pub(crate) struct Slots<T> {
-    entries: Vec<Entry<T>>,
+    entries: Vec<Option<T>>,
+    /// Of each slot. Apart from the entries they cost no padding.
+    generations: Vec<u32>,
     free: Vec<u32>,
-}
-
-#[derive(Debug)]
-struct Entry<T> {
-    generation: u32,
-    value: Option<T>,
 }
 
 impl<T> Slots<T> {
     /// A table for up to `capacity` entries, whose memory is reserved but not touched.
     pub(crate) fn with_capacity(capacity: u32) -> Result<Slots<T>, TryReserveError> {
-        let mut slots = Slots { entries: Vec::new(), free: Vec::new() };
+        let (entries, generations, free) = (Vec::new(), Vec::new(), Vec::new());
+        let mut slots = Slots { entries, generations, free };
         slots.entries.try_reserve_exact(capacity as usize)?;
+        slots.generations.try_reserve_exact(capacity as usize)?;
         slots.free.try_reserve_exact(capacity as usize)?;
         Ok(slots)
     }
@@ -63,47 +61,50 @@ impl<T> Slots<T> {
         if let Some(slot) = self.free.pop()
             && let Some(entry) = self.entries.get_mut(slot as usize)
         {
-            entry.value = Some(value);
-            return Id { generation: entry.generation, slot };
+            *entry = Some(value);
+            return self.id(slot);
         }
-        self.entries.push(Entry { generation: 1, value: Some(value) });
+        self.entries.push(Some(value));
+        self.generations.push(1);
         Id { generation: 1, slot: self.entries.len() as u32 - 1 }
     }
 
     pub(crate) fn remove(&mut self, slot: u32) -> Option<T> {
-        let entry = self.entries.get_mut(slot as usize)?;
-        let value = entry.value.take()?;
-        entry.generation = entry.generation.checked_add(1).unwrap_or(1);
+        let value = self.entries.get_mut(slot as usize)?.take()?;
+        let generation = self.generations.get_mut(slot as usize)?;
+        *generation = generation.checked_add(1).unwrap_or(1);
         self.free.push(slot);
         Some(value)
     }
 
     /// The entry that `id` was given for, if it is still there.
+    #[inline]
     pub(crate) fn find(&mut self, id: Id) -> Option<&mut T> {
-        let entry = self.entries.get_mut(id.slot as usize)?;
-        if entry.generation == id.generation { entry.value.as_mut() } else { None }
+        let generation = self.generations.get(id.slot as usize)?;
+        if *generation == id.generation { self.get_mut(id.slot) } else { None }
     }
 
     /// Whoever lives in `slot` now.
     pub(crate) fn get(&self, slot: u32) -> Option<&T> {
-        self.entries.get(slot as usize)?.value.as_ref()
+        self.entries.get(slot as usize)?.as_ref()
     }
 
     /// Whoever lives in `slot` now.
+    #[inline]
     pub(crate) fn get_mut(&mut self, slot: u32) -> Option<&mut T> {
-        self.entries.get_mut(slot as usize)?.value.as_mut()
+        self.entries.get_mut(slot as usize)?.as_mut()
     }
 
     /// The id of whoever lives in `slot`.
     pub(crate) fn id(&self, slot: u32) -> Id {
-        let generation = self.entries.get(slot as usize).map_or(0, |entry| entry.generation);
+        let generation = self.generations.get(slot as usize).map_or(0, |&generation| generation);
         Id { generation, slot }
     }
 
     /// All entries with their slots, in the order of the slots.
     pub(crate) fn iter(&self) -> impl Iterator<Item = (u32, &T)> {
         let numbered = self.entries.iter().enumerate();
-        numbered.filter_map(|(slot, entry)| Some((slot as u32, entry.value.as_ref()?)))
+        numbered.filter_map(|(slot, entry)| Some((slot as u32, entry.as_ref()?)))
     }
 }
 
@@ -129,7 +130,7 @@ mod tests {
     fn a_generation_is_never_zero() {
         let mut slots = Slots::with_capacity(1).unwrap();
         let id = slots.insert(());
-        slots.entries[id.slot as usize].generation = u32::MAX;
+        slots.generations[id.slot as usize] = u32::MAX;
         slots.remove(id.slot);
         assert_eq!(slots.insert(()).generation, 1);
     }

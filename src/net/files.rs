@@ -46,9 +46,7 @@ impl Conn<'_> {
         let now = net.now;
         net.files.insert(*slot, FilePart { fd: file, offset, left: length });
         net.change(*slot, |connection| {
-            if !connection.is_sending() {
-                connection.stalled_since = now;
-            }
+            connection.last = now; // from now on the kernel must take some
             (connection.file, connection.full) = (true, true);
         });
     }

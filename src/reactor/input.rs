@@ -33,9 +33,8 @@ impl<H: ConnectionHandler, K: Kernel> Reactor<H, K> {
         let rest = self.input.get(..n).and_then(|input| input.get(consumed..));
         let (now, spare) = (self.net.now, self.net.budget.spare());
         self.net.change(slot, |connection| {
-            connection.rest_since = now;
             if connection.takes_input()
-                && connection.input.push(rest.unwrap_or_default(), spare).is_err()
+                && connection.input.push(rest.unwrap_or_default(), spare, now).is_err()
             {
                 connection.abort(CloseReason::MemoryBudget);
             }
@@ -50,13 +49,11 @@ impl<H: ConnectionHandler, K: Kernel> Reactor<H, K> {
         let offered = rest.len();
         let conn = &mut Conn { net: &mut self.net, slot };
         let consumed = self.handler.on_data(conn, session, rest.as_slice());
-        rest.consume(consumed);
-        self.net.put_input(slot, rest);
-        if consumed > 0
-            && let Some(connection) = self.net.connections.get_mut(slot)
-        {
-            connection.rest_since = self.net.now;
+        if consumed > 0 {
+            rest.consume(consumed);
+            rest.touch(self.net.now);
         }
+        self.net.put_input(slot, rest);
         self.after_offer(slot, offered, consumed);
     }
 
@@ -173,10 +170,7 @@ impl<H: ConnectionHandler, K: Kernel> Reactor<H, K> {
         let fresh = self.input.get(..n).unwrap_or_default();
         let (now, spare) = (self.net.now, self.net.budget.spare());
         self.net.change(slot, |connection| {
-            if connection.input.is_empty() {
-                connection.rest_since = now;
-            }
-            if connection.input.push(fresh, spare).is_err() {
+            if connection.input.push(fresh, spare, now).is_err() {
                 connection.abort(CloseReason::MemoryBudget);
             }
             connection.reoffer |= !can_offer;

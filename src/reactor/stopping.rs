@@ -146,13 +146,13 @@ impl<H: ConnectionHandler, K: Kernel> Reactor<H, K> {
         }
         let timeouts = &self.net.timeouts;
         let Some(connection) = self.net.connections.get_mut(slot) else { return };
-        if connection.later && come(Some(connection.retry_at)) {
-            connection.later = false;
+        if connection.later {
+            connection.later = false; // perhaps a little early
         } else if come(connection.write_deadline(timeouts)) {
             self.net.change(slot, |c| c.abort(CloseReason::WriteStalled));
         } else if come(connection.message_deadline(timeouts)) {
             self.net.close_slot(slot, CloseReason::MessageTooSlow);
-        } else if come(connection.deadline(timeouts)) {
+        } else if come(connection.deadline(timeouts, now)) {
             self.net.change(slot, |connection| match connection.phase {
                 Phase::Connecting => connection.gone(TOO_SLOW),
                 Phase::Open => connection.close(CloseReason::Idle),
