@@ -160,6 +160,22 @@ fn idle_is_idle() {
     world.stop();
 }
 
+/// A stop leaves the doors open for a moment, for handshakes under way, even if somebody
+/// leaves meanwhile; and no longer.
+#[test]
+fn a_stop_is_a_moment_late() {
+    let mut world = World::new(greet(), Limits::default());
+    let mut client = world.client();
+    world.rest();
+    world.sim.signal(Signal::SIGTERM);
+    client.close();
+    world.pass(Duration::from_millis(19));
+    assert!(world.running);
+    world.pass(Duration::from_millis(3));
+    assert!(!world.running);
+    world.end();
+}
+
 /// Who does not finish in time is cut, with a reset, and counted; who merely lingers is not.
 #[test]
 fn the_drain_deadline() {
@@ -245,6 +261,38 @@ fn pause_and_resume() {
     assert_eq!(client.recv(), b".c.d.");
     assert!(client.saw_eof());
     assert_eq!(closed(&summary, CloseReason::Shutdown), 1);
+}
+
+/// What a handler had left for want of more is offered again after a pause, though it was
+/// somebody else who made that pause, and no byte has come since.
+#[test]
+fn a_pause_made_by_others() {
+    #[derive(Default)]
+    struct Patient(Vec<Vec<u8>>);
+    impl ConnectionHandler for Patient {
+        type Session = ();
+        fn on_data(&mut self, _: &mut Conn<'_>, _: &mut (), input: &[u8]) -> usize {
+            self.0.push(input.to_vec());
+            0
+        }
+    }
+    let mut world = World::new(Patient::default(), Limits::default());
+    let mut client = world.client();
+    world.ask(&mut client, b"half");
+    let every = |world: &mut World<Patient>, change: fn(&mut Conn<'_>)| {
+        let job = move |_: &mut Patient, net: &mut Net| {
+            let all: Vec<ConnId> = net.ids().collect();
+            all.into_iter().for_each(|id| change(&mut net.conn(id).unwrap()));
+        };
+        world.server.handle().call(job).unwrap();
+        world.rest();
+    };
+    every(&mut world, |conn| conn.resume()); // there is no pause to end
+    assert_eq!(world.server.handler().0, [b"half"]);
+    every(&mut world, |conn| conn.pause());
+    every(&mut world, |conn| conn.resume());
+    assert_eq!(world.server.handler().0, [b"half", b"half"]);
+    world.stop();
 }
 
 /// A paused connection whose peer is gone does not make the loop spin.
