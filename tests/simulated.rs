@@ -139,6 +139,29 @@ fn deadlines() {
     }
 }
 
+/// Only many failures in a row end a connection for which the kernel has no memory.
+#[test]
+fn out_of_memory_now_and_then() {
+    let mut world = World::new(greet(), Limits::default());
+    let mut client = world.client();
+    for method in [Method::Recv, Method::Send] {
+        for _ in 0..20 {
+            let next = At::Of(method, world.sim.count(method));
+            world.sim.fail(next, Errno::ENOBUFS, Times::Burst(2));
+            client.send(b"hello\n");
+            world.pass(Duration::from_secs(1));
+            assert_eq!(client.recv(), b"Thank you for your message hello\n");
+        }
+    }
+    let next = At::Of(Method::Recv, world.sim.count(Method::Recv));
+    world.sim.fail(next, Errno::ENOBUFS, Times::UntilHealed);
+    client.send(b"hello\n");
+    world.pass(Duration::from_secs(60));
+    client.recv();
+    assert!(client.saw_reset());
+    world.stop();
+}
+
 /// Idle is idle: the timer costs nothing per message, and when all have gone it goes
 /// off once at most.
 #[test]
@@ -342,6 +365,40 @@ fn the_memory_budget() {
     assert!(sent <= 64 * 3 && received < 1 << 30);
     let summary = world.stop();
     assert_eq!(closed(&summary, CloseReason::MemoryBudget), 0, "{summary}");
+}
+
+/// Where memory is so short that nobody may owe anything more, whoever owes nothing is
+/// read in small pieces, and served.
+#[test]
+fn served_from_the_reserve() {
+    struct Flood;
+    impl ConnectionHandler for Flood {
+        type Session = ();
+        fn on_data(&mut self, conn: &mut Conn<'_>, _: &mut (), input: &[u8]) -> usize {
+            match input {
+                b"flood" => conn.write(&vec![b'x'; 980 << 10]),
+                _ => conn.write(input),
+            }
+            input.len()
+        }
+    }
+    let mut world = World::new(Flood, Limits { max_memory: 1 << 20, ..Limits::default() });
+    world.sim.set_buffers(100, 100);
+    let mut deaf = world.client();
+    deaf.send(b"flood");
+    world.rest();
+    let (used, _) = world.server.memory();
+    assert!(used > 970 << 10, "{used}: nobody else may take what is left");
+    world.sim.set_buffers(64 << 10, 64 << 10);
+    let mut quiet = world.client();
+    for _ in 0..3 {
+        assert_eq!(world.ask(&mut quiet, b"ping"), b"ping");
+    }
+    assert_eq!(world.ask(&mut quiet, &[b'.'; 5_000]), [b'.'; 5_000]);
+    deaf.reset();
+    world.rest();
+    assert_eq!(world.server.memory().0, 0);
+    world.stop();
 }
 
 /// A broadcast stands in memory once, however many it goes to, and cuts nobody who reads.
