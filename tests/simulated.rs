@@ -139,6 +139,31 @@ fn deadlines() {
     }
 }
 
+/// What a client sends that does not take its last answer is read out, up to a megabyte.
+#[test]
+fn a_closing_connection_reads_so_much_and_no_more() {
+    struct Farewell;
+    impl ConnectionHandler for Farewell {
+        type Session = ();
+        fn on_data(&mut self, conn: &mut Conn<'_>, _: &mut (), input: &[u8]) -> usize {
+            conn.write(&vec![b'x'; 1 << 20]);
+            conn.close();
+            input.len()
+        }
+    }
+    let mut world = World::new(Farewell, Limits::default());
+    let mut client = world.client();
+    world.ask(&mut client, b"go");
+    world.sim.take_trace();
+    while client.send(&[b'.'; 64 << 10]) > 0 {
+        world.rest();
+    }
+    let calls = world.sim.take_trace();
+    let read = calls.iter().filter(|call| call.method == Method::Recv);
+    assert_eq!(read.map(|call| call.result.unwrap()).sum::<i64>(), 1 << 20);
+    world.stop();
+}
+
 /// Only many failures in a row end a connection for which the kernel has no memory.
 #[test]
 fn out_of_memory_now_and_then() {
