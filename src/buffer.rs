@@ -146,6 +146,7 @@ mod tests {
             }
             assert_eq!(buffer.len(), model.len());
             assert_eq!(buffer.is_empty(), model.is_empty());
+            assert!(buffer.footprint() >= buffer.len());
         }
         assert!(buffer.as_slice().iter().eq(model.iter()));
     }
@@ -158,5 +159,44 @@ mod tests {
         buffer.consume(65_530);
         assert_eq!(buffer.as_slice(), [7; 6]);
         assert!(buffer.footprint() < 128);
+    }
+    fn of_length(length: usize) -> Buffer {
+        let mut buffer = Buffer::default();
+        buffer.push(&vec![7; length], 0).unwrap();
+        buffer
+    }
+
+    /// A rest is moved to less memory if that frees half of it, and more than a page, and
+    /// is cheap beside what it took to consume the others.
+    #[test]
+    fn memory_is_freed_where_it_is_worth_a_move() {
+        for (length, consumed, freed) in [
+            (4_096, 4_090, false),
+            (6_000, 2_500, false),
+            (10_000, 6_000, true),
+            (80_000, 70_000, false),
+            (100_000, 90_000, true),
+        ] {
+            let mut buffer = of_length(length);
+            buffer.consume(consumed);
+            let held = buffer.footprint();
+            assert_eq!(held < length, freed, "{held} bytes for the rest of {length}");
+        }
+    }
+
+    #[test]
+    fn space_is_used_again_before_it_grows() {
+        let mut buffer = of_length(20_000);
+        buffer.consume(12_000);
+        let held = buffer.footprint();
+        buffer.push(&[7; 10_000], 0).unwrap();
+        assert_eq!(buffer.footprint(), held);
+    }
+
+    #[test]
+    fn a_cleared_buffer_owns_nothing() {
+        let mut buffer = of_length(10);
+        buffer.clear();
+        assert_eq!((buffer.is_empty(), buffer.footprint()), (true, 0));
     }
 }

@@ -458,4 +458,14 @@ mod tests {
         }
         assert_eq!(PackedPeer::of(Peer::Unix).unpack(), Peer::Unix);
     }
+    /// Else each message would go the long way.
+    #[test]
+    fn a_new_connection_is_quiet() {
+        let now = Tick::default();
+        let mut connection = Connection::new(Fd::new(3).unwrap(), Peer::Unix, 0, now);
+        assert!(connection.is_quiet());
+        connection.paused = true;
+        assert!(!connection.is_quiet());
+        connection.fd.into_number();
+    }
 }

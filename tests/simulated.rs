@@ -139,6 +139,54 @@ fn deadlines() {
     }
 }
 
+/// What a client sends that does not take its last answer is read out, up to a megabyte.
+#[test]
+fn a_closing_connection_reads_so_much_and_no_more() {
+    struct Farewell;
+    impl ConnectionHandler for Farewell {
+        type Session = ();
+        fn on_data(&mut self, conn: &mut Conn<'_>, _: &mut (), input: &[u8]) -> usize {
+            conn.write(&vec![b'x'; 1 << 20]);
+            conn.close();
+            input.len()
+        }
+    }
+    let mut world = World::new(Farewell, Limits::default());
+    let mut client = world.client();
+    world.ask(&mut client, b"go");
+    world.sim.take_trace();
+    while client.send(&[b'.'; 64 << 10]) > 0 {
+        world.rest();
+    }
+    let calls = world.sim.take_trace();
+    let read = calls.iter().filter(|call| call.method == Method::Recv);
+    assert_eq!(read.map(|call| call.result.unwrap()).sum::<i64>(), 1 << 20);
+    world.stop();
+}
+
+/// Only many failures in a row end a connection for which the kernel has no memory.
+#[test]
+fn out_of_memory_now_and_then() {
+    let mut world = World::new(greet(), Limits::default());
+    let mut client = world.client();
+    for method in [Method::Recv, Method::Send] {
+        for _ in 0..20 {
+            let next = At::Of(method, world.sim.count(method));
+            world.sim.fail(next, Errno::ENOBUFS, Times::Burst(2));
+            client.send(b"hello\n");
+            world.pass(Duration::from_secs(1));
+            assert_eq!(client.recv(), b"Thank you for your message hello\n");
+        }
+    }
+    let next = At::Of(Method::Recv, world.sim.count(Method::Recv));
+    world.sim.fail(next, Errno::ENOBUFS, Times::UntilHealed);
+    client.send(b"hello\n");
+    world.pass(Duration::from_secs(60));
+    client.recv();
+    assert!(client.saw_reset());
+    world.stop();
+}
+
 /// Idle is idle: the timer costs nothing per message, and when all have gone it goes
 /// off once at most.
 #[test]
@@ -158,6 +206,22 @@ fn idle_is_idle() {
     assert_eq!(world.sim.count(Method::EpollWait), waits + 1);
     assert_eq!(world.sim.armed(), None);
     world.stop();
+}
+
+/// A stop leaves the doors open for a moment, for handshakes under way, even if somebody
+/// leaves meanwhile; and no longer.
+#[test]
+fn a_stop_is_a_moment_late() {
+    let mut world = World::new(greet(), Limits::default());
+    let mut client = world.client();
+    world.rest();
+    world.sim.signal(Signal::SIGTERM);
+    client.close();
+    world.pass(Duration::from_millis(19));
+    assert!(world.running);
+    world.pass(Duration::from_millis(3));
+    assert!(!world.running);
+    world.end();
 }
 
 /// Who does not finish in time is cut, with a reset, and counted; who merely lingers is not.
@@ -247,6 +311,38 @@ fn pause_and_resume() {
     assert_eq!(closed(&summary, CloseReason::Shutdown), 1);
 }
 
+/// What a handler had left for want of more is offered again after a pause, though it was
+/// somebody else who made that pause, and no byte has come since.
+#[test]
+fn a_pause_made_by_others() {
+    #[derive(Default)]
+    struct Patient(Vec<Vec<u8>>);
+    impl ConnectionHandler for Patient {
+        type Session = ();
+        fn on_data(&mut self, _: &mut Conn<'_>, _: &mut (), input: &[u8]) -> usize {
+            self.0.push(input.to_vec());
+            0
+        }
+    }
+    let mut world = World::new(Patient::default(), Limits::default());
+    let mut client = world.client();
+    world.ask(&mut client, b"half");
+    let every = |world: &mut World<Patient>, change: fn(&mut Conn<'_>)| {
+        let job = move |_: &mut Patient, net: &mut Net| {
+            let all: Vec<ConnId> = net.ids().collect();
+            all.into_iter().for_each(|id| change(&mut net.conn(id).unwrap()));
+        };
+        world.server.handle().call(job).unwrap();
+        world.rest();
+    };
+    every(&mut world, |conn| conn.resume()); // there is no pause to end
+    assert_eq!(world.server.handler().0, [b"half"]);
+    every(&mut world, |conn| conn.pause());
+    every(&mut world, |conn| conn.resume());
+    assert_eq!(world.server.handler().0, [b"half", b"half"]);
+    world.stop();
+}
+
 /// A paused connection whose peer is gone does not make the loop spin.
 #[test]
 fn a_paused_connection_whose_peer_is_gone() {
@@ -294,6 +390,40 @@ fn the_memory_budget() {
     assert!(sent <= 64 * 3 && received < 1 << 30);
     let summary = world.stop();
     assert_eq!(closed(&summary, CloseReason::MemoryBudget), 0, "{summary}");
+}
+
+/// Where memory is so short that nobody may owe anything more, whoever owes nothing is
+/// read in small pieces, and served.
+#[test]
+fn served_from_the_reserve() {
+    struct Flood;
+    impl ConnectionHandler for Flood {
+        type Session = ();
+        fn on_data(&mut self, conn: &mut Conn<'_>, _: &mut (), input: &[u8]) -> usize {
+            match input {
+                b"flood" => conn.write(&vec![b'x'; 980 << 10]),
+                _ => conn.write(input),
+            }
+            input.len()
+        }
+    }
+    let mut world = World::new(Flood, Limits { max_memory: 1 << 20, ..Limits::default() });
+    world.sim.set_buffers(100, 100);
+    let mut deaf = world.client();
+    deaf.send(b"flood");
+    world.rest();
+    let (used, _) = world.server.memory();
+    assert!(used > 970 << 10, "{used}: nobody else may take what is left");
+    world.sim.set_buffers(64 << 10, 64 << 10);
+    let mut quiet = world.client();
+    for _ in 0..3 {
+        assert_eq!(world.ask(&mut quiet, b"ping"), b"ping");
+    }
+    assert_eq!(world.ask(&mut quiet, &[b'.'; 5_000]), [b'.'; 5_000]);
+    deaf.reset();
+    world.rest();
+    assert_eq!(world.server.memory().0, 0);
+    world.stop();
 }
 
 /// A broadcast stands in memory once, however many it goes to, and cuts nobody who reads.
