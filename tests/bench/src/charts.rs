@@ -20,8 +20,7 @@ const GRID: &str = "#d1d9e0";
 const OURS: &str = "#0969da";
 const OTHERS: &str = "#8b949e";
 
-/// What a server on io_uring came to in an earlier comparison on a machine of this kind. Nobody
-/// who is built on epoll gets there.
+/// What a server on io_uring came to in an earlier comparison: see [`crate::duel::IO_URING`].
 const IO_URING: (&str, f64) = ("io_uring (monoio) ¹", 1.119);
 
 /// Draws what there are tables for.
@@ -118,6 +117,15 @@ fn color(name: &str) -> &'static str {
     if is_ours(name) { OURS } else { OTHERS }
 }
 
+fn line_color(name: &str) -> &'static str {
+    match name {
+        "floor" => INK,
+        "tokio" => "#bc4c00",
+        "libuv" => "#1a7f37",
+        name => color(name),
+    }
+}
+
 /// The name and a figure of each row that has one.
 fn figures<'a>(table: &'a Table, column: &str) -> Vec<(&'a str, f64)> {
     let names = table.rows.iter().filter_map(|row| row.first()?.as_str());
@@ -135,7 +143,7 @@ fn rate(table: &Table) -> Option<Chart> {
     rows.push(IO_URING);
     rows.sort_by(|a, b| b.1.total_cmp(&a.1));
     let ours = rows.iter().find(|row| row.0 == "threadbare")?.1;
-    let title = format!("threadbare answers at {ours:.3} of the rate of a bare epoll loop");
+    let title = format!("threadbare answers {ours:.3} times as fast as a bare epoll loop");
     let mut chart = Chart::new(&title, "messages a second beside the floor, 64 clients at once");
     let (low, high) = (0.6, 1.15);
     let x = |ratio: f64| LEFT + (RIGHT - LEFT) * (ratio.clamp(low, high) - low) / (high - low);
@@ -159,8 +167,8 @@ fn rate(table: &Table) -> Option<Chart> {
         chart.text((RIGHT + 20.0, y + 5.0), &format!("{ratio:.3}"), color(name), "");
     }
     chart.height = bottom + 30.0;
-    chart.caption("Medians of paired slices and their 95 % intervals: make bench ARGS=batches");
-    chart.caption("¹ from an earlier comparison; it wins full batches, and loses all others");
+    chart.caption("Medians of paired slices and their 95 % intervals: make bench ARGS=batches-64");
+    chart.caption("¹ from an earlier comparison: it wins full batches, and loses free-running");
     Some(chart)
 }
 
@@ -219,7 +227,7 @@ fn scale(table: &Table) -> Option<Chart> {
     }
     let points = || lines.iter().flat_map(|line| line.2.iter().copied());
     let widest = points().map(|point| point.0).fold(2.0, f64::max);
-    let highest = points().map(|point| point.1).fold(1.0, f64::max).ceil();
+    let highest = (points().map(|point| point.1).fold(1.0, f64::max) / 4.0).ceil() * 4.0;
     let (_, _, ours) = lines.iter().find(|line| line.0 == "threadbare")?;
     let at = |connections: f64| ours.iter().find(|point| point.0 == connections).map(|p| p.1);
     let title = format!(
@@ -245,30 +253,22 @@ fn scale(table: &Table) -> Option<Chart> {
     }
     let place = ((left + RIGHT) / 2.0, bottom + 38.0);
     chart.text(place, "connections", PALE, "text-anchor='middle' font-size='12'");
-    // The names stand at the ends of the lines, and not on each other.
-    let mut ends: Vec<(f64, &str)> = Vec::new();
     for (name, beside_idle, points) in &lines {
-        let color = match *name {
-            "floor" => INK,
-            "tokio" => "#bc4c00",
-            "libuv" => "#1a7f37",
-            name => color(name),
-        };
         let dashes = if *beside_idle { "stroke-dasharray='4 4'" } else { "" };
         for pair in points.windows(2) {
             let [from, to] =
                 [pair[0], pair[1]].map(|(connections, cost)| (x(connections), y(cost)));
-            chart.line(from, to, color, &format!("stroke-width='2' {dashes}"));
+            chart.line(from, to, line_color(name), &format!("stroke-width='2' {dashes}"));
         }
-        if !beside_idle {
-            ends.push((y(points.last()?.1), name));
-            let mut place = y(points.last()?.1);
-            while ends.iter().filter(|end| end.1 != *name).any(|end| (end.0 - place).abs() < 16.0) {
-                place += 4.0;
-            }
-            ends.last_mut()?.0 = place;
-            chart.text((RIGHT + 8.0, place + 4.0), name, color, "");
-        }
+    }
+    // The names stand at the ends of the lines, from the top down, and not on each other.
+    let whole = lines.iter().filter(|line| !line.1);
+    let mut ends: Vec<_> = whole.filter_map(|line| Some((y(line.2.last()?.1), line.0))).collect();
+    ends.sort_by(|a, b| a.0.total_cmp(&b.0));
+    let mut above = 0.0;
+    for (place, name) in ends {
+        above = place.max(above + 16.0);
+        chart.text((RIGHT + 8.0, above + 4.0), name, line_color(name), "");
     }
     chart.height = bottom + 50.0;
     chart

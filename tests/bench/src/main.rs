@@ -42,6 +42,14 @@ pub struct Bench {
     pub most_connections: usize,
 }
 
+/// Whom two minutes suffice for.
+const QUICK: [&str; 6] =
+    ["floor", "floor again", "threadbare", "threadbare, lines", "tokio", "libuv"];
+
+fn is_quick() -> bool {
+    std::env::var("QUICK").is_ok_and(|word| word == "1")
+}
+
 /// A table that can be made, and in how many seconds, roughly.
 struct Step {
     name: &'static str,
@@ -73,9 +81,9 @@ fn measure(words: &[&str]) -> Outcome<()> {
     let is_step = |word: &str, step: &str| step == word || step.split('-').next() == Some(word);
     let is_server = |word: &&str| PROGRAMS.iter().any(|program| program.name.starts_with(*word));
     let (servers, tables): (Vec<&str>, Vec<&str>) = words.iter().partition(|word| is_server(word));
-    let bench = Bench::new(|program| {
-        let is_floor = program.name.starts_with("floor");
-        servers.is_empty() || is_floor || servers.iter().any(|word| program.name.starts_with(word))
+    let bench = Bench::new(|program| match servers[..] {
+        [] => !is_quick() || QUICK.contains(&program.name),
+        _ => [&["floor"], &servers[..]].concat().iter().any(|word| program.name.starts_with(word)),
     })?;
     let mut steps = bench.steps();
     if let Some(word) =
@@ -126,7 +134,7 @@ impl Bench {
             }
         }
         Ok(Bench {
-            quick: std::env::var("QUICK").is_ok_and(|word| word == "1"),
+            quick: is_quick(),
             seats: Seats::find()?,
             servers,
             scratch,
