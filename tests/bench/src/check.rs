@@ -3,7 +3,7 @@
 
 use crate::counts::instructions_of_a_message;
 use crate::duel::{Contest, Mode};
-use crate::load::{Fleet, Shape};
+use crate::load::{Dialogue, Fleet, PREFIX, Script, Shape};
 use crate::seat::Seat;
 use crate::server::first_line;
 use crate::{Bench, Outcome};
@@ -18,6 +18,7 @@ fn is_ci() -> bool {
 }
 
 pub fn run(bench: &Bench) -> Outcome<()> {
+    lies_are_noticed()?;
     let mut failures = Vec::new();
     for (name, mode) in [("batches", Mode::Batches), ("free", Mode::Free), ("short", Mode::Short)] {
         let (shape, slice) = (Shape::of(8), Duration::from_millis(10));
@@ -48,4 +49,29 @@ pub fn run(bench: &Bench) -> Outcome<()> {
         }
     }
     if failures.is_empty() { Ok(()) } else { Err(failures.join("; ").into()) }
+}
+
+/// A right answer passes in whatever pieces it comes; changed in any one byte, or with one
+/// too few or too many, it does not.
+fn lies_are_noticed() -> Outcome<()> {
+    for by_line in [true, false] {
+        let mut script = Script::new(Shape::of(1), by_line);
+        let mut asked = Dialogue::default();
+        let answer = [PREFIX, asked.say(1, &mut script)].concat();
+        let passes = |pieces: &[&[u8]]| {
+            let mut dialogue = asked.clone();
+            let heard = pieces.iter().try_for_each(|piece| dialogue.hear(piece, &script));
+            heard.is_ok() && dialogue.answered == 1
+        };
+        for place in 0..answer.len() {
+            let (before, behind) = answer.split_at(place);
+            let changed = [before, &[behind[0] ^ 1], &behind[1..]].concat();
+            let lies =
+                [changed, [before, &behind[1..]].concat(), [before, &behind[..1], behind].concat()];
+            if !passes(&[before, behind]) || lies.iter().any(|lie| passes(&[lie])) {
+                return Err(format!("answers are not told from lies at byte {place}").into());
+            }
+        }
+    }
+    Ok(())
 }

@@ -106,7 +106,7 @@ impl<'a> Watch<'a> {
 }
 
 /// What all clients say, and how they listen.
-struct Script {
+pub struct Script {
     size: usize,
     by_line: bool,
     /// Messages in a row, whose headers are filled in when they are sent.
@@ -115,7 +115,7 @@ struct Script {
 }
 
 impl Script {
-    fn new(shape: Shape, by_line: bool) -> Script {
+    pub fn new(shape: Shape, by_line: bool) -> Script {
         let mut message: Vec<u8> = (b'a'..=b'z').cycle().take(shape.size - 1).collect();
         message.push(b'\n');
         let outbox = message.repeat(shape.depth);
@@ -137,67 +137,31 @@ fn header(id: u32, number: u32) -> [u8; HEADER] {
     std::array::from_fn(|place| b'a' + (name >> (4 * place) & 15) as u8)
 }
 
-struct Client {
-    socket: OwnedFd,
+/// What a client has said, and how far the answers are.
+#[derive(Clone, Default)]
+pub struct Dialogue {
     id: u32,
     sent: u32,
-    answered: u32,
+    pub answered: u32,
     /// How much of the prefix has come, and how much of the message behind it.
     prefix: usize,
     body: usize,
     /// Part of the message has come since the last prefix.
     fruitful: bool,
-    /// When the messages under way were due to be sent.
-    due: VecDeque<Instant>,
 }
 
-impl Client {
-    /// From one of many addresses, so that ports do not run out.
-    fn connect(server: &Running, id: u32) -> Outcome<Client> {
-        static TURN: AtomicU32 = AtomicU32::new(0);
-        let turn = TURN.fetch_add(1, Ordering::Relaxed) / 64 % 60_000;
-        let [high, low] = (turn as u16).to_be_bytes();
-        let socket = socket(AddressFamily::Inet, SockType::Stream, SockFlag::SOCK_CLOEXEC, None)?;
-        setsockopt(&socket, sockopt::TcpNoDelay, &true)?;
-        setsockopt(&socket, sockopt::IpBindAddressNoPort, &true)?;
-        let patience = TimeVal::new(PATIENCE.as_secs() as i64, 0);
-        setsockopt(&socket, sockopt::SendTimeout, &patience)?;
-        setsockopt(&socket, sockopt::ReceiveTimeout, &patience)?;
-        bind(socket.as_raw_fd(), &SockaddrIn::new(127, 1, high, low.max(1), 0))?;
-        connect(socket.as_raw_fd(), &SockaddrIn::new(127, 0, 0, 1, server.port))
-            .map_err(|errno| format!("connect to {}: {errno}", server.name))?;
-        let (prefix, body, due) = (0, 0, VecDeque::new());
-        Ok(Client { socket, id, sent: 0, answered: 0, prefix, body, fruitful: false, due })
-    }
-
-    fn say(&mut self, messages: usize, due: Instant, script: &mut Script) -> Outcome<()> {
+impl Dialogue {
+    /// The next messages.
+    pub fn say<'a>(&mut self, messages: usize, script: &'a mut Script) -> &'a [u8] {
         for message in script.outbox.chunks_mut(script.size).take(messages) {
             message[..HEADER].copy_from_slice(&header(self.id, self.sent));
             self.sent += 1;
-            self.due.push_back(due);
         }
-        let mut bytes = &script.outbox[..messages * script.size];
-        while !bytes.is_empty() {
-            let sent = send(self.socket.as_raw_fd(), bytes, MsgFlags::MSG_NOSIGNAL);
-            bytes = &bytes[sent.map_err(|errno| format!("send: {errno}"))?..];
-        }
-        Ok(())
+        &script.outbox[..messages * script.size]
     }
 
-    /// Receives, and checks it: how many messages are answered now that were not.
-    fn hear(&mut self, flags: MsgFlags, script: &mut Script) -> Outcome<usize> {
-        let got = match recv(self.socket.as_raw_fd(), &mut script.inbox, flags) {
-            Ok(0) => return Err("the server ended a connection".into()),
-            Ok(got) => got,
-            Err(Errno::EAGAIN) if flags.contains(MsgFlags::MSG_DONTWAIT) => return Ok(0),
-            Err(errno) => return Err(format!("recv: {errno}").into()),
-        };
-        let before = self.answered;
-        self.check(&script.inbox[..got], script)?;
-        Ok((self.answered - before) as usize)
-    }
-
-    fn check(&mut self, mut bytes: &[u8], script: &Script) -> Outcome<()> {
+    /// What has come must be what is due.
+    pub fn hear(&mut self, mut bytes: &[u8], script: &Script) -> Outcome<()> {
         while let Some(&first) = bytes.first() {
             if self.prefix == PREFIX_LENGTH && first == PREFIX[0] && self.fruitful {
                 (self.prefix, self.fruitful) = (0, false);
@@ -236,6 +200,56 @@ impl Client {
             (self.prefix, self.fruitful) = (0, false);
         }
         Ok(())
+    }
+}
+
+struct Client {
+    socket: OwnedFd,
+    dialogue: Dialogue,
+    /// When the messages under way were due to be sent.
+    due: VecDeque<Instant>,
+}
+
+impl Client {
+    /// From one of many addresses, so that ports do not run out.
+    fn connect(server: &Running, id: u32) -> Outcome<Client> {
+        static TURN: AtomicU32 = AtomicU32::new(0);
+        let turn = TURN.fetch_add(1, Ordering::Relaxed) / 64 % 60_000;
+        let [high, low] = (turn as u16).to_be_bytes();
+        let socket = socket(AddressFamily::Inet, SockType::Stream, SockFlag::SOCK_CLOEXEC, None)?;
+        setsockopt(&socket, sockopt::TcpNoDelay, &true)?;
+        setsockopt(&socket, sockopt::IpBindAddressNoPort, &true)?;
+        let patience = TimeVal::new(PATIENCE.as_secs() as i64, 0);
+        setsockopt(&socket, sockopt::SendTimeout, &patience)?;
+        setsockopt(&socket, sockopt::ReceiveTimeout, &patience)?;
+        bind(socket.as_raw_fd(), &SockaddrIn::new(127, 1, high, low.max(1), 0))?;
+        connect(socket.as_raw_fd(), &SockaddrIn::new(127, 0, 0, 1, server.port))
+            .map_err(|errno| format!("connect to {}: {errno}", server.name))?;
+        let dialogue = Dialogue { id, ..Dialogue::default() };
+        Ok(Client { socket, dialogue, due: VecDeque::new() })
+    }
+
+    fn say(&mut self, messages: usize, due: Instant, script: &mut Script) -> Outcome<()> {
+        self.due.extend(std::iter::repeat_n(due, messages));
+        let mut bytes = self.dialogue.say(messages, script);
+        while !bytes.is_empty() {
+            let sent = send(self.socket.as_raw_fd(), bytes, MsgFlags::MSG_NOSIGNAL);
+            bytes = &bytes[sent.map_err(|errno| format!("send: {errno}"))?..];
+        }
+        Ok(())
+    }
+
+    /// Receives, and checks it: how many messages are answered now that were not.
+    fn hear(&mut self, flags: MsgFlags, script: &mut Script) -> Outcome<usize> {
+        let got = match recv(self.socket.as_raw_fd(), &mut script.inbox, flags) {
+            Ok(0) => return Err("the server ended a connection".into()),
+            Ok(got) => got,
+            Err(Errno::EAGAIN) if flags.contains(MsgFlags::MSG_DONTWAIT) => return Ok(0),
+            Err(errno) => return Err(format!("recv: {errno}").into()),
+        };
+        let before = self.dialogue.answered;
+        self.dialogue.hear(&script.inbox[..got], script)?;
+        Ok((self.dialogue.answered - before) as usize)
     }
 
     /// The latencies of messages that are answered now.

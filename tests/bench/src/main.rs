@@ -94,7 +94,7 @@ fn measure(words: &[&str]) -> Outcome<()> {
     }
     steps.retain(|step| tables.is_empty() || tables.iter().any(|word| is_step(word, step.name)));
 
-    let docs = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../docs");
+    let docs = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../docs").canonicalize()?;
     let for_docs = !bench.quick && servers.is_empty();
     let directory = if for_docs { &docs } else { &bench.scratch };
     let file = directory.join("measured.json");
@@ -151,77 +151,38 @@ impl Bench {
     fn steps(&self) -> Vec<Step> {
         let of = Shape::of;
         let (deep, large) = (Shape { depth: 16, ..of(64) }, Shape { size: 16 << 10, ..of(64) });
-        let each = if self.quick { [1.5, 3.5, 1.2, 0.8, 2.0] } else { [1.5, 5.0, 2.5, 3.0, 9.0] };
+        let each = if self.quick { [2.0, 3.5, 1.5, 0.8, 2.0] } else { [2.5, 6.0, 3.0, 5.0, 9.0] };
         let [calls, instructions, memory, scale, fairness] = each;
-        vec![
-            self.contest(
-                "batches-64",
-                "Exact batches of 64 messages",
-                of(64),
-                Mode::Batches,
-                200,
-                30,
-            ),
-            self.contest(
-                "batches-1",
-                "Exact batches of one message",
-                of(1),
-                Mode::Batches,
-                200,
-                30,
-            ),
-            self.step("calls", calls, counts::calls),
-            self.step("instructions", instructions, counts::instructions),
-            self.step("memory", memory, counts::memory),
-            self.contest("free-1", "Free-running: 1 connection", of(1), Mode::Free, 40, 40),
-            self.contest("free-64", "Free-running: 64 connections", of(64), Mode::Free, 40, 40),
-            self.contest(
-                "free-1000",
-                "Free-running: 1,000 connections",
-                of(1_000),
-                Mode::Free,
-                40,
-                60,
-            ),
-            self.contest(
-                "free-10000",
-                "Free-running: 10,000 connections",
-                of(10_000),
-                Mode::Free,
-                2,
-                1_000,
-            ),
-            self.contest(
-                "free-deep",
-                "64 connections, 16 messages each under way",
-                deep,
-                Mode::Free,
-                40,
-                40,
-            ),
-            self.contest(
-                "free-large",
-                "64 connections, messages of 16 KiB",
-                large,
-                Mode::Free,
-                40,
-                40,
-            ),
-            self.contest(
-                "free-short",
-                "Short connections, 16 at a time",
-                of(16),
-                Mode::Short,
-                40,
-                40,
-            ),
-            self.step("scale", scale, scale::scale),
-            self.step("fairness", fairness, fairness::fairness),
-        ]
-    }
-
-    fn step(&self, name: &'static str, each: f64, make: fn(&Bench) -> Outcome<Table>) -> Step {
-        Step { name, seconds: each * (self.servers.len() - 1) as f64, make: Box::new(make) }
+        let step = |name, seconds, make: fn(&Bench) -> Outcome<Table>| Step {
+            name,
+            seconds: seconds * (self.servers.len() - 1) as f64,
+            make: Box::new(make),
+        };
+        let contest = |(name, title, shape, mode, rounds, millis)| {
+            self.contest(name, title, shape, mode, rounds, millis)
+        };
+        let exact = [
+            ("batches-64", "Exact batches of 64 messages", of(64), Mode::Batches, 200, 30),
+            ("batches-1", "Exact batches of one message", of(1), Mode::Batches, 200, 30),
+        ];
+        let free = [
+            ("free-1", "Free-running: 1 connection", of(1), Mode::Free, 40, 40),
+            ("free-64", "Free-running: 64 connections", of(64), Mode::Free, 40, 40),
+            ("free-1000", "Free-running: 1,000 connections", of(1_000), Mode::Free, 40, 60),
+            ("free-10000", "Free-running: 10,000 connections", of(10_000), Mode::Free, 3, 700),
+            ("free-deep", "64 connections, 16 messages each under way", deep, Mode::Free, 40, 40),
+            ("free-large", "64 connections, messages of 16 KiB", large, Mode::Free, 40, 40),
+            ("free-short", "Short connections, 16 at a time", of(16), Mode::Short, 40, 40),
+        ];
+        let counts = [
+            step("calls", calls, counts::calls),
+            step("instructions", instructions, counts::instructions),
+            step("memory", memory, counts::memory),
+        ];
+        let others =
+            [step("scale", scale, scale::scale), step("fairness", fairness, fairness::fairness)];
+        let exact = exact.into_iter().map(contest);
+        exact.chain(counts).chain(free.into_iter().map(contest)).chain(others).collect()
     }
 
     fn contest(

@@ -13,7 +13,7 @@ use crate::{Bench, Outcome};
 use serde_json::json;
 use std::time::Duration;
 
-const POINTS: [usize; 7] = [1, 8, 64, 512, 4_096, 9_500, 19_000];
+const POINTS: [usize; 7] = [1, 8, 64, 512, 4_096, 9_000, 19_000];
 const QUICK_POINTS: [usize; 3] = [1, 64, 4_096];
 /// Who is shown beside us.
 const SHOWN: [&str; 4] = ["floor", "threadbare", "tokio", "libuv"];

@@ -29,7 +29,9 @@ impl Seats {
         let allowed = sched_getaffinity(Pid::this())?;
         let cpus: Vec<usize> =
             (0..CpuSet::count()).filter(|&cpu| allowed.is_set(cpu).unwrap_or(false)).collect();
-        let [first, .., last] = cpus[..] else { return Err("this takes two CPUs".into()) };
+        let (Some(first), Some(last)) = (cpus.first(), cpus.last()) else {
+            return Err("there is no CPU".into());
+        };
         let realtime = run(&["chrt", "-r", "10", "true"]).is_ok();
         Ok(Seats { server_cpu: first.to_string(), load_cpu: last.to_string(), realtime })
     }

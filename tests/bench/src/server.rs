@@ -97,6 +97,10 @@ fn compile(file: &str, libraries: &[&str], directory: &Path) -> Outcome<PathBuf>
     let source = Path::new(env!("CARGO_MANIFEST_DIR")).join("peers").join(file);
     let compiler = if file.ends_with(".cpp") { "g++" } else { "gcc" };
     let binary = directory.join(format!("peer-{}", file.replace('.', "-")));
+    let changed = |path: &Path| fs::metadata(path).ok()?.modified().ok();
+    if changed(&binary).is_some_and(|built| Some(built) > changed(&source)) {
+        return Ok(binary);
+    }
     let mut command = Command::new(compiler);
     command.args(["-O3", "-g", "-w", "-o"]).arg(&binary).arg(source).args(libraries);
     let done = command.output()?;
