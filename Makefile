@@ -7,9 +7,10 @@ SHELL := bash
 CARGO := cargo
 BIN := $(or $(CARGO_TARGET_DIR),target)/release/threadbare
 FUZZ := $(or $(CARGO_TARGET_DIR),target)/fuzz
+BENCH := $(or $(CARGO_TARGET_DIR),target)/bench
 MSRV := $(shell sed -n 's/^rust-version = "\(.*\)"/\1/p' Cargo.toml)
 
-# What the tests need beyond Rust, make and gcc, as program=package.
+# What the tests need beyond Rust, make and gcc, as program=package or file=package.
 TOOLS := strace=strace ss=iproute2 nft=nftables nc=netcat-openbsd
 
 # The sets of features that somebody may build: the program, the bare library, everything.
@@ -31,7 +32,11 @@ SUMMARY := awk '{ print; fflush() } \
 	/^test result:/ { passed += $$4; failed += $$6; ignored += $$8 } \
 	END { printf "\n%d tests passed, %d failed, %d left to `make check`\n", passed, failed, ignored }'
 
-.PHONY: build run test check torture fuzz mutants lint fmt doc msrv deps clean help
+# The bench, against the program as it is built last.
+RUN_BENCH = SERVER=$(abspath $(BIN)) $(CARGO) run --locked --quiet --target-dir $(BENCH) \
+	--manifest-path tests/bench/Cargo.toml
+
+.PHONY: build run test check bench torture fuzz mutants lint fmt doc msrv deps clean help
 
 build: ## build the program, and say what next
 	@$(CARGO) build --locked --release
@@ -51,13 +56,22 @@ run: ## serve on 127.0.0.1:1234, or as ARGS says: make run ARGS='-v echo'
 test: deps ## the quick tests, about a minute
 	@$(CARGO) test --locked --features sim --no-fail-fast 2>&1 | $(SUMMARY)
 
-check: TOOLS += c++=g++
+check: TOOLS += c++=g++ valgrind=valgrind
 check: deps ## everything: format, lints, documentation, every test, oldest Rust
 	@$(CARGO) fmt --check
 	@$(CARGO) fmt --check --manifest-path tests/fuzz/Cargo.toml
+	@$(CARGO) fmt --check --manifest-path tests/bench/Cargo.toml
 	@$(MAKE) --no-print-directory lint doc msrv
 	@$(CARGO) test --locked --no-default-features --quiet
 	@$(CARGO) test --locked --features sim --no-fail-fast -- --include-ignored 2>&1 | $(SUMMARY)
+	@$(CARGO) build --locked --quiet --release
+	@$(RUN_BENCH) --no-default-features -- check
+
+bench: TOOLS := gcc=gcc g++=g++ strace=strace valgrind=valgrind /usr/include/uv.h=libuv1-dev \
+	/usr/include/event2/event.h=libevent-dev /usr/include/boost/asio.hpp=libboost-dev
+bench: deps ## beside the floor and peers, 12 minutes: make bench [QUICK=1] [ARGS='memory tokio']
+	@$(CARGO) build --locked --quiet --release
+	@QUICK=$(QUICK) $(RUN_BENCH) --release -- $(ARGS)
 
 torture: ## rude clients against a server that answers lines: make torture ADDR=host:port
 	@$(CARGO) run --locked --quiet --release --example torture -- $(or $(ADDR),127.0.0.1:1234)
@@ -93,10 +107,13 @@ lint: ## clippy, for every set of features, no warning allowed
 	done
 	@$(CARGO) clippy --locked --quiet --no-default-features \
 		--manifest-path tests/fuzz/Cargo.toml --target-dir $(FUZZ) -- -D warnings
+	@$(CARGO) clippy --locked --quiet --no-default-features --all-targets \
+		--manifest-path tests/bench/Cargo.toml --target-dir $(BENCH) -- -D warnings
 
 fmt: ## format the code
 	@$(CARGO) fmt
 	@$(CARGO) fmt --manifest-path tests/fuzz/Cargo.toml
+	@$(CARGO) fmt --manifest-path tests/bench/Cargo.toml
 
 doc: ## the library's documentation, no warning allowed
 	@RUSTDOCFLAGS="-D warnings" $(CARGO) doc --locked --quiet --no-deps --all-features
@@ -112,7 +129,7 @@ msrv: ## build with the oldest Rust it promises to work with
 
 deps: ## install what the tests need, where that is allowed
 	@missing=; PATH="$$PATH:/usr/sbin:/sbin"; for tool in $(TOOLS); do \
-		command -v $${tool%=*} >/dev/null || missing="$$missing $${tool#*=}"; \
+		command -v $${tool%=*} >/dev/null || [ -e $${tool%=*} ] || missing="$$missing $${tool#*=}"; \
 	done; \
 	[ -n "$$missing" ] || exit 0; \
 	root=; [ "$$(id -u)" = 0 ] || root="sudo -n"; \

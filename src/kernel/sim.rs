@@ -273,6 +273,11 @@ impl Simulated {
         self.world().faults.total()
     }
 
+    /// How often the server has read the clock.
+    pub fn clock_reads(&self) -> u64 {
+        self.world().clock_reads
+    }
+
     /// The calls since the last [`take_trace`](Simulated::take_trace), or since the start.
     /// The clock is not among them: reading it is no system call.
     pub fn trace(&self) -> Vec<Call> {
@@ -424,6 +429,7 @@ impl Kernel for Simulated {
 
     /// The clock for people began in 1970, when the world began.
     fn clock_gettime(&mut self, _: Clock) -> u64 {
+        self.world().clock_reads += 1;
         self.now()
     }
 

@@ -324,9 +324,9 @@ impl Server {
         statuses.map(|status| status_field(&status, "voluntary_ctxt_switches")).sum()
     }
 
-    /// Memory of its own, in bytes.
+    /// Memory of its own, in bytes. Counted page by page: /proc/PID/status only estimates.
     pub fn anonymous_bytes(&self) -> u64 {
-        status_field(&self.proc("status"), "RssAnon") * 1024
+        status_field(&self.proc("smaps_rollup"), "Anonymous") * 1024
     }
 
     /// Bytes that the kernel holds for its TCP connections: received and not yet read, written
@@ -412,6 +412,17 @@ pub fn stuck_clients(server: &Server, count: usize) -> Vec<Client> {
     }
     server.settle();
     clients
+}
+
+/// Whether strace is here and may do its work; where it must be, that it is not is a failure.
+pub fn can_trace() -> bool {
+    let strace = Command::new("strace").args(["-qq", "-o", "/dev/null", "true"]).status();
+    let can = strace.is_ok_and(|status| status.success());
+    assert!(can || std::env::var("CI").as_deref() != Ok("true"), "strace does not work here");
+    if !can {
+        eprintln!("SKIPPED: this needs strace, which is missing or may not trace");
+    }
+    can
 }
 
 fn status_field(path: &Path, name: &str) -> u64 {

@@ -137,6 +137,7 @@ pub(super) struct World {
     pub(super) ignored: BTreeSet<Signal>,
     pub(super) short: Short,
     pub(super) faults: Faults,
+    pub(super) clock_reads: u64,
 }
 
 impl World {
@@ -157,6 +158,7 @@ impl World {
             ignored: BTreeSet::new(),
             short: Short::Full,
             faults: Faults::default(),
+            clock_reads: 0,
         }
     }
 
