@@ -31,7 +31,7 @@ SUMMARY := awk '{ print; fflush() } \
 	/^test result:/ { passed += $$4; failed += $$6; ignored += $$8 } \
 	END { printf "\n%d tests passed, %d failed, %d left to `make check`\n", passed, failed, ignored }'
 
-.PHONY: build run test check torture fuzz mutants lint fmt doc msrv deps clean help
+.PHONY: build run test check docs-update torture fuzz mutants lint fmt doc msrv deps clean help
 
 build: ## build the program, and say what next
 	@$(CARGO) build --locked --release
@@ -58,6 +58,10 @@ check: deps ## everything: format, lints, documentation, every test, oldest Rust
 	@$(MAKE) --no-print-directory lint doc msrv
 	@$(CARGO) test --locked --no-default-features --quiet
 	@$(CARGO) test --locked --features sim --no-fail-fast -- --include-ignored 2>&1 | $(SUMMARY)
+
+docs-update: deps ## write what docs/ quotes: code, traces, tables, figures
+	@UPDATE=1 $(CARGO) test --locked --quiet --features sim --test docs the_docs_are_true -- \
+		--nocapture 2>&1 | grep -v '^running\|^test \|^\.\?$$'
 
 torture: ## rude clients against a server that answers lines: make torture ADDR=host:port
 	@$(CARGO) run --locked --quiet --release --example torture -- $(or $(ADDR),127.0.0.1:1234)
@@ -128,4 +132,4 @@ clean: ## remove what was built
 	@$(CARGO) clean
 
 help: ## this page
-	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-7s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-11s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
