@@ -6,6 +6,7 @@ SHELL := bash
 
 CARGO := cargo
 BIN := $(or $(CARGO_TARGET_DIR),target)/release/threadbare
+TRACE := $(or $(CARGO_TARGET_DIR),target)/debug/examples/trace
 FUZZ := $(or $(CARGO_TARGET_DIR),target)/fuzz
 MSRV := $(shell sed -n 's/^rust-version = "\(.*\)"/\1/p' Cargo.toml)
 
@@ -31,7 +32,7 @@ SUMMARY := awk '{ print; fflush() } \
 	/^test result:/ { passed += $$4; failed += $$6; ignored += $$8 } \
 	END { printf "\n%d tests passed, %d failed, %d left to `make check`\n", passed, failed, ignored }'
 
-.PHONY: build run test check docs-update torture fuzz mutants lint fmt doc msrv deps clean help
+.PHONY: build run trace test check docs-update torture fuzz mutants lint fmt doc msrv deps clean help
 
 build: ## build the program, and say what next
 	@$(CARGO) build --locked --release
@@ -47,6 +48,11 @@ run: ## serve on 127.0.0.1:1234, or as ARGS says: make run ARGS='-v echo'
 	@echo "To stop the server:    Ctrl-C here"
 	@echo
 	@exec $(BIN) $(ARGS)
+
+trace: ## a short life of the server, call by call; your own: make trace ARGS='-v greet'
+	@$(CARGO) build --locked --quiet --release
+	@$(CARGO) build --locked --quiet --example trace
+	@exec $(TRACE) $(BIN) $(ARGS)
 
 test: deps ## the quick tests, about a minute
 	@$(CARGO) test --locked --features sim --no-fail-fast 2>&1 | $(SUMMARY)

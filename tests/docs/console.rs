@@ -5,6 +5,7 @@ use std::process::Command;
 use std::sync::Once;
 
 use super::support::{Scratch, Server, until};
+use super::trace::masked;
 
 /// A console block, with what its commands really print. The first word of each must be
 /// known here: what nobody tries is not shown.
@@ -23,6 +24,7 @@ pub fn run(block: &[String]) -> Result<Vec<String>, String> {
                 until("a chapter behind a call", || server.logs().contains("# docs/"));
                 String::new()
             }
+            ["make", "trace"] => make_trace(),
             ["cargo", "run", "-q", "--example", "client", "--", ref args @ ..] => {
                 let _ = server.is_none().then(|| served(&mut server, &[]));
                 output(Command::new(example("client")).args(args))
@@ -72,4 +74,13 @@ fn served(server: &mut Option<Server>, args: &[&str]) -> String {
 fn make_run() -> String {
     let mut make = Command::new("make");
     output(make.args(["--no-print-directory", "run", "CARGO=true", "BIN=true"]))
+}
+
+/// What `make trace` prints, but for ports and moments.
+fn make_trace() -> String {
+    let limits = "ulimit -Sn 1024; ulimit -Hn 16384; exec \"$0\" \"$@\"";
+    let mut trace = Command::new("sh");
+    let told = output(trace.args(["-c", limits, &example("trace"), PROGRAM]));
+    let told = masked(&told, "127.0.0.1:", char::is_ascii_digit, 4, "…");
+    masked(&told, "second ", |c| c.is_ascii_digit() || *c == '.', 1, "…")
 }

@@ -383,7 +383,7 @@ fn plain(call: &str) -> String {
 }
 
 /// What stands behind each `start`, of such characters and at least so many, as `by`.
-fn masked(text: &str, start: &str, of: fn(&char) -> bool, least: usize, by: &str) -> String {
+pub fn masked(text: &str, start: &str, of: fn(&char) -> bool, least: usize, by: &str) -> String {
     let mut pieces = text.split(start);
     let mut result = pieces.next().unwrap_or_default().to_owned();
     for piece in pieces {
