@@ -551,7 +551,7 @@ fn tell_difference(path: &str, old: &str, new: &str) {
 fn torture() {
     for handler in ["greet", "echo"] {
         let server = support::Server::start(&[handler]);
-        let mut torture = Command::new(console::example("torture"));
+        let mut torture = Command::new(support::example("torture"));
         let table = console::output(torture.arg(&server.addresses[0]));
         assert!(table.ends_with("survived 20 of 20\n"), "{handler}:\n{table}");
     }

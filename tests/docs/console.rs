@@ -2,9 +2,8 @@
 
 use std::fs;
 use std::process::Command;
-use std::sync::Once;
 
-use super::support::{Scratch, Server, until};
+use super::support::{Scratch, Server, example, until};
 use super::trace::masked;
 
 /// A console block, with what its commands really print. The first word of each must be
@@ -40,18 +39,6 @@ pub fn run(block: &[String]) -> Result<Vec<String>, String> {
 }
 
 const PROGRAM: &str = env!("CARGO_BIN_EXE_threadbare");
-
-/// A program of docs/programs, built as `cargo test` builds it.
-pub fn example(name: &str) -> String {
-    static BUILT: Once = Once::new();
-    BUILT.call_once(|| {
-        let features = if cfg!(feature = "sim") { "sim" } else { "" };
-        let mut cargo = Command::new(env!("CARGO"));
-        let build = cargo.args(["build", "--locked", "-q", "--examples", "--features", features]);
-        assert!(build.status().unwrap().success());
-    });
-    PROGRAM.replace("/threadbare", &format!("/examples/{name}"))
-}
 
 /// Runs a command to its end; what it prints.
 pub fn output(command: &mut Command) -> String {

@@ -227,7 +227,7 @@ impl Stage {
         let setup =
             format!("umask 022; ulimit -Sn 1024; ulimit -Hn 16384; cd {}", folder.display());
         let program = match scenario.is_threaded() {
-            true => super::console::example("worker_pool"),
+            true => super::support::example("worker_pool"),
             false => env!("CARGO_BIN_EXE_threadbare").to_owned() + "' '--narrate",
         };
         let server =
