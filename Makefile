@@ -6,6 +6,7 @@ SHELL := bash
 
 CARGO := cargo
 BIN := $(or $(CARGO_TARGET_DIR),target)/release/threadbare
+TRACE := $(or $(CARGO_TARGET_DIR),target)/debug/examples/trace
 FUZZ := $(or $(CARGO_TARGET_DIR),target)/fuzz
 BENCH := $(or $(CARGO_TARGET_DIR),target)/bench
 MSRV := $(shell sed -n 's/^rust-version = "\(.*\)"/\1/p' Cargo.toml)
@@ -36,7 +37,7 @@ SUMMARY := awk '{ print; fflush() } \
 RUN_BENCH = SERVER=$(abspath $(BIN)) $(CARGO) run --locked --quiet --target-dir $(BENCH) \
 	--manifest-path tests/bench/Cargo.toml
 
-.PHONY: build run test check bench torture fuzz mutants lint fmt doc msrv deps clean help
+.PHONY: build run trace test check docs-update bench torture fuzz mutants lint fmt doc msrv deps clean help
 
 build: ## build the program, and say what next
 	@$(CARGO) build --locked --release
@@ -52,6 +53,11 @@ run: ## serve on 127.0.0.1:1234, or as ARGS says: make run ARGS='-v echo'
 	@echo "To stop the server:    Ctrl-C here"
 	@echo
 	@exec $(BIN) $(ARGS)
+
+trace: ## a short life of the server, call by call; your own: make trace ARGS='-v greet'
+	@$(CARGO) build --locked --quiet --release
+	@$(CARGO) build --locked --quiet --example trace
+	@exec $(TRACE) $(BIN) $(ARGS)
 
 test: deps ## the quick tests, about a minute
 	@$(CARGO) test --locked --features sim --no-fail-fast 2>&1 | $(SUMMARY)
@@ -72,6 +78,10 @@ bench: TOOLS := gcc=gcc g++=g++ strace=strace valgrind=valgrind /usr/include/uv.
 bench: deps ## beside the floor and peers, 12 minutes: make bench [QUICK=1] [ARGS='memory tokio']
 	@$(CARGO) build --locked --quiet --release
 	@QUICK=$(QUICK) $(RUN_BENCH) --release -- $(ARGS)
+
+docs-update: deps ## write what docs/ quotes: code, traces, tables, figures
+	@UPDATE=1 $(CARGO) test --locked --quiet --features sim --test docs the_docs_are_true -- \
+		--nocapture 2>&1 | grep -v '^running\|^test \|^\.\?$$'
 
 torture: ## rude clients against a server that answers lines: make torture ADDR=host:port
 	@$(CARGO) run --locked --quiet --release --example torture -- $(or $(ADDR),127.0.0.1:1234)
@@ -145,4 +155,4 @@ clean: ## remove what was built
 	@$(CARGO) clean
 
 help: ## this page
-	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-7s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-11s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)

@@ -13,11 +13,13 @@ use simple_logger::SimpleLogger;
 use std::error::Error;
 use std::mem::take;
 use std::time::Duration;
+// ANCHOR: head
 use threadbare::framing::{Frame, Lines};
 use threadbare::{Conn, ConnectionHandler, Server};
 
 /// The longest line in bytes, its ending not counted.
 const LONGEST: usize = 4096;
+// ANCHOR_END: head
 /// Who says nothing for so long is let go, or soon after.
 const SILENCE: Duration = Duration::from_secs(60);
 
@@ -29,6 +31,7 @@ struct Shout {
 }
 
 /// What is remembered of each connection.
+// ANCHOR: session
 #[derive(Default)]
 struct Session {
     /// How far its input is searched already.
@@ -36,7 +39,9 @@ struct Session {
     /// Whether it has said something since the timer was set.
     heard: bool,
 }
+// ANCHOR_END: session
 
+// ANCHOR: answer
 impl Shout {
     fn answer(&mut self, conn: &mut Conn<'_>, line: &[u8]) {
         self.loud.clear();
@@ -45,7 +50,9 @@ impl Shout {
         conn.write(&self.loud);
     }
 }
+// ANCHOR_END: answer
 
+// ANCHOR: on_data
 impl ConnectionHandler for Shout {
     type Session = Session;
 
@@ -65,6 +72,7 @@ impl ConnectionHandler for Shout {
         session.heard = true;
         input.len() - rest.len()
     }
+    // ANCHOR_END: on_data
 
     /// What has no line end when nothing more comes is a line too.
     fn on_eof(&mut self, conn: &mut Conn<'_>, _: &mut Session, rest: &[u8]) {
@@ -91,12 +99,14 @@ impl ConnectionHandler for Shout {
 
 fn main() -> Result<(), Box<dyn Error>> {
     SimpleLogger::new().with_level(LevelFilter::Info).init()?;
+    // ANCHOR: main
     let server = Server::builder(Shout::default());
     let mut server = server.own_process(true).bind("127.0.0.1:1234")?;
     for address in server.addresses() {
         println!("listening on {address}");
     }
     server.run()?; // until Ctrl-C
+    // ANCHOR_END: main
     Ok(())
 }
 

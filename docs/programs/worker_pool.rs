@@ -36,6 +36,7 @@ impl Factors {
             conn.write(format!("error: not a number of up to {DIGITS} digits\n").as_bytes());
             return false;
         };
+        // ANCHOR: run
         let taken = self.pool.run(
             conn,
             move || factors(number), // on a thread of the pool
@@ -46,6 +47,7 @@ impl Factors {
                 }
             },
         );
+        // ANCHOR_END: run
         if !taken {
             conn.write(b"error: too many questions, try again later\n");
         }
@@ -58,6 +60,7 @@ impl ConnectionHandler for Factors {
 
     /// Takes lines up to the first that needs work: the rest is offered after its answer.
     fn on_data(&mut self, conn: &mut Conn<'_>, lines: &mut Lines, input: &[u8]) -> usize {
+        // ANCHOR: take
         let (mut rest, mut asked) = (input, false);
         while !asked && !conn.is_full() {
             match lines.next(&mut rest, 2 * DIGITS) {
@@ -71,6 +74,7 @@ impl ConnectionHandler for Factors {
             }
         }
         input.len() - rest.len()
+        // ANCHOR_END: take
     }
 
     /// A number without a line end is a question, too; its answer is the last.
@@ -105,10 +109,12 @@ fn factors(number: u64) -> String {
 fn main() -> Result<(), Box<dyn Error>> {
     SimpleLogger::new().with_level(LevelFilter::Info).init()?;
     let address = std::env::args().nth(1).unwrap_or("127.0.0.1:1234".into());
+    // ANCHOR: setup
     let handler = Factors { pool: WorkerPool::new(WAITING) };
     let mut server = Server::builder(handler).own_process(true).bind(&address)?;
     let threads = thread::available_parallelism().map_or(1, NonZero::get);
     server.handler().pool.start(threads, server.handle())?;
+    // ANCHOR_END: setup
     for address in server.addresses() {
         println!("listening on {address}");
     }

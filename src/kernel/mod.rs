@@ -21,6 +21,9 @@ use std::net::SocketAddr;
 use std::num::NonZeroI32;
 use std::path::{Path, PathBuf};
 
+#[cfg(doc)]
+use crate::reaction::Call;
+
 pub use nix::errno::Errno;
 pub use nix::sys::signal::Signal;
 
@@ -40,135 +43,208 @@ pub type Result<T> = std::result::Result<T, Errno>;
 
 /// The calls a server makes, in the order in which it meets them.
 ///
+/// The last paragraph of each method names its manual pages, the chapter that explains it,
+/// and its rows in the table of errnos, [`reaction`](crate::reaction::reaction).
+///
 /// A kernel is a handle: a clone is the same kernel, used from another thread
 /// (only to ring the bell of [`eventfd2`](Kernel::eventfd2)).
 pub trait Kernel: Clone + Send + 'static {
     // ---- before anything exists: signals and limits ----- docs/signals.md, docs/full.md
 
-    /// Whether this process ignores `signal`, as `nohup` does with SIGHUP. rt_sigaction(2)
+    /// Whether this process ignores `signal`, as `nohup` does with SIGHUP.
+    ///
+    /// rt_sigaction(2), docs/signals.md, [`Call::SignalAction`]
     fn rt_sigaction(&mut self, signal: Signal) -> Result<bool>;
 
-    /// Blocks `signals` for this thread, so that they can be read as bytes. rt_sigprocmask(2)
+    /// Blocks `signals` for this thread, so that they can be read as bytes.
+    ///
+    /// rt_sigprocmask(2), docs/signals.md, [`Call::SignalMask`]
     fn rt_sigprocmask(&mut self, signals: &[Signal]) -> Result<()>;
 
     /// The soft and the hard limit of open descriptors; sets the soft one first
-    /// if `soft` is given. prlimit(2)
+    /// if `soft` is given.
+    ///
+    /// prlimit(2), docs/full.md, [`Call::DescriptorLimit`]
     fn prlimit(&mut self, soft: Option<u64>) -> Result<(u64, u64)>;
 
     // ---- a door --------------------------------------------------------- docs/door.md
 
-    /// A stream socket that speaks the family of `address`. socket(2)
+    /// A stream socket that speaks the family of `address`.
+    ///
+    /// socket(2), docs/door.md, [`Call::Socket`]
     fn socket(&mut self, address: &Address) -> Result<Fd>;
 
-    /// Sets one option of a socket. setsockopt(2)
+    /// Sets one option of a socket.
+    ///
+    /// setsockopt(2), socket(7), tcp(7), ipv6(7), docs/door.md, docs/stopping.md, docs/goodbye.md,
+    /// [`Call::SetOption`], [`Call::SetTunable`]
     fn setsockopt(&mut self, fd: &Fd, option: SocketOption) -> Result<()>;
 
-    /// Sets the mode that a Unix socket's file is born with (less the umask). fchmod(2)
+    /// Sets the mode that a Unix socket's file is born with (less the umask).
+    ///
+    /// fchmod(2), docs/door.md, [`Call::FileMode`]
     fn fchmod(&mut self, fd: &Fd, mode: u32) -> Result<()>;
 
-    /// Gives the socket its address. bind(2)
+    /// Gives the socket its address.
+    ///
+    /// bind(2), docs/door.md, [`Call::BindTcp`], [`Call::BindUnix`]
     fn bind(&mut self, fd: &Fd, address: &Address) -> Result<()>;
 
-    /// What stands at `path`, symbolic links not followed. lstat(2)
+    /// What stands at `path`, symbolic links not followed.
+    ///
+    /// lstat(2), docs/door.md, [`Call::FileStatus`]
     fn lstat(&mut self, path: &Path) -> Result<FileStatus>;
 
-    /// Sets the mode of the file at `path`. chmod(2)
+    /// Sets the mode of the file at `path`.
+    ///
+    /// chmod(2), docs/door.md, [`Call::FileMode`]
     fn chmod(&mut self, path: &Path, mode: u32) -> Result<()>;
 
     /// Begins to connect. With TCP it goes on after EINPROGRESS, and epoll tells when it
-    /// is over; a Unix socket is connected at once, or not at all. connect(2)
+    /// is over; a Unix socket is connected at once, or not at all.
+    ///
+    /// connect(2), docs/door.md, docs/connecting.md, [`Call::ProbeUnix`], [`Call::Connect`]
     fn connect(&mut self, fd: &Fd, address: &Address) -> Result<()>;
 
-    /// Removes the file at `path`. unlink(2)
+    /// Removes the file at `path`.
+    ///
+    /// unlink(2), docs/door.md, [`Call::Unlink`]
     fn unlink(&mut self, path: &Path) -> Result<()>;
 
-    /// Opens the door: from now on clients queue, up to `backlog` of them. listen(2)
+    /// Opens the door: from now on clients queue, up to `backlog` of them.
+    ///
+    /// listen(2), docs/door.md, [`Call::Listen`]
     fn listen(&mut self, fd: &Fd, backlog: u32) -> Result<()>;
 
-    /// The address a socket is bound to, with the port the kernel chose for 0. getsockname(2)
+    /// The address a socket is bound to, with the port the kernel chose for 0.
+    ///
+    /// getsockname(2), docs/door.md, [`Call::LocalAddress`]
     fn getsockname(&mut self, fd: &Fd) -> Result<Address>;
 
     // ---- the loop --------- docs/loop.md, docs/waking.md, docs/signals.md, docs/time.md
 
-    /// A set of descriptors to wait for. epoll_create1(2)
+    /// A set of descriptors to wait for.
+    ///
+    /// epoll_create1(2), docs/loop.md, [`Call::EpollCreate`]
     fn epoll_create1(&mut self) -> Result<Fd>;
 
-    /// A descriptor from which blocked signals are read. signalfd4(2)
+    /// A descriptor from which blocked signals are read.
+    ///
+    /// signalfd4(2), docs/signals.md, [`Call::SignalFd`]
     fn signalfd4(&mut self, signals: &[Signal]) -> Result<Fd>;
 
-    /// A timer that is a descriptor, on the monotonic clock. timerfd_create(2)
+    /// A timer that is a descriptor, on the monotonic clock.
+    ///
+    /// timerfd_create(2), docs/time.md, [`Call::TimerFd`]
     fn timerfd_create(&mut self) -> Result<Fd>;
 
-    /// A counter that any thread can raise to wake the loop. eventfd2(2)
+    /// A counter that any thread can raise to wake the loop.
+    ///
+    /// eventfd2(2), docs/waking.md, [`Call::EventFd`]
     fn eventfd2(&mut self) -> Result<Fd>;
 
-    /// Adds `fd` to the set, changes what is asked of it, or removes it. epoll_ctl(2)
+    /// Adds `fd` to the set, changes what is asked of it, or removes it.
+    ///
+    /// epoll_ctl(2), docs/loop.md,
+    /// [`Call::EpollAddCore`], [`Call::EpollAddConnection`], [`Call::EpollModify`], [`Call::EpollRemove`]
     fn epoll_ctl(&mut self, epoll: &Fd, op: EpollOp, fd: &Fd, event: Event) -> Result<()>;
 
     /// Waits until a descriptor of the set is ready, and fills `events` from the
-    /// front; the number of events filled. epoll_wait(2)
+    /// front; the number of events filled.
+    ///
+    /// epoll_wait(2), docs/loop.md, [`Call::EpollWait`]
     fn epoll_wait(&mut self, epoll: &Fd, events: &mut [Event], wait: Wait) -> Result<usize>;
 
-    /// Nanoseconds on a clock; no system call, the vDSO answers. clock_gettime(2)
+    /// Nanoseconds on a clock; no system call, the vDSO answers.
+    ///
+    /// clock_gettime(2), vdso(7), docs/time.md
     fn clock_gettime(&mut self, clock: Clock) -> u64;
 
     // ---- one connection -- docs/accepting.md, docs/receiving.md, docs/sending.md
 
-    /// Takes the first connection out of the listener's queue. accept4(2)
+    /// Takes the first connection out of the listener's queue.
+    ///
+    /// accept4(2), docs/accepting.md, [`Call::Accept`]
     fn accept4(&mut self, fd: &Fd) -> Result<(Fd, Peer)>;
 
-    /// Bytes that have arrived; 0 is the peer's end. recv(2)
+    /// Bytes that have arrived; 0 is the peer's end.
+    ///
+    /// recv(2), docs/receiving.md, [`Call::Recv`]
     fn recv(&mut self, fd: &Fd, buffer: &mut [u8]) -> Result<usize>;
 
-    /// Hands bytes to the kernel; how many it took. Never SIGPIPE. send(2)
+    /// Hands bytes to the kernel; how many it took. Never SIGPIPE.
+    ///
+    /// send(2), docs/sending.md, [`Call::Send`]
     fn send(&mut self, fd: &Fd, bytes: &[u8]) -> Result<usize>;
 
     // ---- a connection outwards -------------------------------------- docs/connecting.md
 
     /// What became of a [`connect`](Kernel::connect) that was in progress: SO_ERROR, which
-    /// is reset by being read, and so is not for connections that stand. getsockopt(2)
+    /// is reset by being read, and so is not for connections that stand.
+    ///
+    /// getsockopt(2), socket(7), docs/connecting.md, [`Call::ConnectResult`]
     fn getsockopt_error(&mut self, fd: &Fd) -> Result<Option<Errno>>;
 
     // ---- files ------------------------------------------------------- docs/files.md
 
     /// Without `dir` opens the directory `path`; with it, the file `path` for reading.
     /// Nothing in that path leads out of `dir`, no `..` and no symbolic link, and opening
-    /// waits for nobody, be it a pipe. openat2(2)
+    /// waits for nobody, be it a pipe.
+    ///
+    /// openat2(2), docs/files.md, [`Call::OpenDirectory`], [`Call::OpenFile`]
     fn openat2(&mut self, dir: Option<&Fd>, path: &Path) -> Result<Fd>;
 
-    /// What an open file is. fstat(2)
+    /// What an open file is.
+    ///
+    /// fstat(2), docs/files.md, [`Call::ReadStatus`]
     fn fstat(&mut self, fd: &Fd) -> Result<FileStatus>;
 
-    /// Bytes of a file from `offset` on; 0 behind its end. pread64(2)
+    /// Bytes of a file from `offset` on; 0 behind its end.
+    ///
+    /// pread(2), docs/files.md, [`Call::ReadFile`]
     fn pread64(&mut self, fd: &Fd, buffer: &mut [u8], offset: u64) -> Result<usize>;
 
     /// Hands bytes of a file to the kernel without reading them: up to `count` from
-    /// `offset` on; how many it took, 0 behind the end of the file. sendfile(2)
+    /// `offset` on; how many it took, 0 behind the end of the file.
+    ///
+    /// sendfile(2), docs/files.md, [`Call::SendFile`]
     fn sendfile(&mut self, fd: &Fd, file: &Fd, offset: u64, count: usize) -> Result<usize>;
 
     // ---- time, and what wakes the loop ---- docs/time.md, docs/waking.md, docs/signals.md
 
     /// Sets the timer to `deadline`, in nanoseconds of [`clock_gettime`](Kernel::clock_gettime);
-    /// `None` disarms it. timerfd_settime(2)
+    /// `None` disarms it.
+    ///
+    /// timerfd_settime(2), docs/time.md, [`Call::SetTimer`]
     fn timerfd_settime(&mut self, fd: &Fd, deadline: Option<u64>) -> Result<()>;
 
-    /// Reads and resets the counter of an eventfd. read(2)
+    /// Reads and resets the counter of an eventfd.
     ///
     /// A timerfd has one too, of its expirations; setting it anew resets that as well.
+    ///
+    /// read(2), eventfd(2), docs/waking.md, docs/time.md, [`Call::ReadCounter`]
     fn read_counter(&mut self, fd: &Fd) -> Result<u64>;
 
-    /// Raises the counter of an eventfd by one. write(2)
+    /// Raises the counter of an eventfd by one.
+    ///
+    /// write(2), eventfd(2), docs/waking.md, [`Call::WriteCounter`]
     fn write_counter(&mut self, fd: &Fd) -> Result<()>;
 
-    /// Reads one signal from a signalfd. read(2)
+    /// Reads one signal from a signalfd.
+    ///
+    /// read(2), signalfd(2), docs/signals.md, [`Call::ReadSignal`]
     fn read_signal(&mut self, fd: &Fd) -> Result<Signal>;
 
     // ---- goodbye ----------------------------------------------------- docs/goodbye.md
 
-    /// Ends the sending direction: the peer reads to the end of what was sent. shutdown(2)
+    /// Ends the sending direction: the peer reads to the end of what was sent.
+    ///
+    /// shutdown(2), docs/goodbye.md, [`Call::Shutdown`]
     fn shutdown(&mut self, fd: &Fd) -> Result<()>;
 
-    /// Gives the descriptor back. Never to be tried again, whatever it returns. close(2)
+    /// Gives the descriptor back. Never to be tried again, whatever it returns.
+    ///
+    /// close(2), docs/goodbye.md, [`Call::Close`]
     fn close(&mut self, fd: Fd) -> Result<()>;
 }
 

@@ -14,7 +14,7 @@ use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, Once};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
@@ -147,6 +147,18 @@ impl Capture {
     }
 }
 
+/// A program of docs/programs, built as `cargo test` builds it: its path.
+pub fn example(name: &str) -> String {
+    static BUILT: Once = Once::new();
+    BUILT.call_once(|| {
+        let features = if cfg!(feature = "sim") { "sim" } else { "" };
+        let mut cargo = Command::new(env!("CARGO"));
+        let build = cargo.args(["build", "--locked", "-q", "--examples", "--features", features]);
+        assert!(build.status().unwrap().success());
+    });
+    env!("CARGO_BIN_EXE_threadbare").replace("/threadbare", &format!("/examples/{name}"))
+}
+
 /// A program that has come to its end.
 #[derive(Debug)]
 pub struct Finished {
@@ -222,6 +234,18 @@ impl Server {
             child,
             addresses: Vec::new(),
         }
+    }
+
+    /// Starts a program of docs/programs and waits until it is ready.
+    pub fn example(name: &str, args: &[&str]) -> Server {
+        let path = example(name);
+        let mut server = Server::spawn(&format!("exec '{path}' \"$@\""), args);
+        server.addresses = eventually("the ready line", || {
+            let ready = server.ready_lines();
+            assert!(!ready.is_empty() || !server.has_ended(), "no start: {}", server.logs());
+            (!ready.is_empty()).then_some(ready)
+        });
+        server
     }
 
     fn ready_lines(&self) -> Vec<String> {

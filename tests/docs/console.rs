@@ -1,0 +1,73 @@
+//! The console blocks of the docs, run: what they show is what a user sees.
+
+use std::fs;
+use std::process::Command;
+
+use super::support::{Scratch, Server, example, until};
+use super::trace::masked;
+
+/// A console block, with what its commands really print. The first word of each must be
+/// known here: what nobody tries is not shown.
+pub fn run(block: &[String]) -> Result<Vec<String>, String> {
+    let mut shown = Vec::new();
+    let mut server = None; // what one command serves, the next may ask
+    for line in block.iter().filter_map(|line| line.strip_prefix("$ ")) {
+        shown.push(format!("$ {line}"));
+        let words: Vec<&str> = line.split(' ').collect();
+        let text = match words[..] {
+            ["threadbare", "-h" | "-V"] => output(Command::new(PROGRAM).args(&words[1..])),
+            ["threadbare", ref args @ ..] => served(&mut server, args),
+            ["make", "run"] => make_run() + &served(&mut server, &[]),
+            ["make", "run", "ARGS=--narrate"] => {
+                let server = Server::start(&["--narrate"]);
+                until("a chapter behind a call", || server.logs().contains("# docs/"));
+                String::new()
+            }
+            ["make", "trace"] => make_trace(),
+            ["cargo", "run", "-q", "--example", "client", "--", ref args @ ..] => {
+                let _ = server.is_none().then(|| served(&mut server, &[]));
+                output(Command::new(example("client")).args(args))
+            }
+            _ => return Err(format!("a command that nobody tries: {line}")),
+        };
+        shown.extend(text.lines().map(str::to_owned));
+    }
+    if shown.is_empty() {
+        return Err("a console block without a command; begin it with `$ `".to_owned());
+    }
+    Ok(shown)
+}
+
+const PROGRAM: &str = env!("CARGO_BIN_EXE_threadbare");
+
+/// Runs a command to its end; what it prints.
+pub fn output(command: &mut Command) -> String {
+    String::from_utf8(command.output().unwrap().stdout).unwrap()
+}
+
+/// What a server prints until it is ready. It listens where it says: nobody else does in
+/// this network.
+fn served(server: &mut Option<Server>, args: &[&str]) -> String {
+    drop(server.take());
+    let has_address = args.contains(&"-l");
+    let args = if has_address { args.to_vec() } else { [&["-l", "127.0.0.1:1234"], args].concat() };
+    let folder = Scratch::new();
+    fs::create_dir(folder.path("public")).unwrap();
+    let prelude = format!("cd {}", folder.path(".").display());
+    server.insert(Server::start_after(&prelude, &args)).stdout()
+}
+
+/// What `make run` says before it becomes the program.
+fn make_run() -> String {
+    let mut make = Command::new("make");
+    output(make.args(["--no-print-directory", "run", "CARGO=true", "BIN=true"]))
+}
+
+/// What `make trace` prints, but for ports and moments.
+fn make_trace() -> String {
+    let limits = "ulimit -Sn 1024; ulimit -Hn 16384; exec \"$0\" \"$@\"";
+    let mut trace = Command::new("sh");
+    let told = output(trace.args(["-c", limits, &example("trace"), PROGRAM]));
+    let told = masked(&told, "127.0.0.1:", char::is_ascii_digit, 4, "…");
+    masked(&told, "second ", |c| c.is_ascii_digit() || *c == '.', 1, "…")
+}
