@@ -222,11 +222,22 @@ fn plain_number(digits: &[u8]) -> Result<u64, Status> {
     number.filter(|&number| number <= MAX_BODY).ok_or(Status::CONTENT_TOO_LARGE)
 }
 
-/// Names, addresses, ports, and what RFC 3986 allows besides.
+/// Which bytes may name a host: names, addresses, ports, and what RFC 3986 allows besides.
+#[expect(clippy::indexing_slicing, reason = "a constant that panics does not compile")]
+const NAMES_A_HOST: [bool; 256] = {
+    let mut may = [false; 256];
+    let mut byte = 0;
+    while byte < 256 {
+        may[byte] = (byte as u8).is_ascii_alphanumeric()
+            || matches!(byte as u8, b'.' | b':' | b'-' | b'_' | b'[' | b']' | b'~' | b'%' | b'!')
+            || matches!(byte as u8, b'$' | b'&' | b'\'' | b'(' | b')' | b'*' | b'+' | b';' | b'=');
+        byte += 1;
+    }
+    may
+};
+
 fn may_name_a_host(byte: u8) -> bool {
-    byte.is_ascii_alphanumeric()
-        || matches!(byte, b'.' | b':' | b'-' | b'_' | b'[' | b']' | b'~' | b'%')
-        || matches!(byte, b'!' | b'$' | b'&' | b'\'' | b'(' | b')' | b'*' | b'+' | b';' | b'=')
+    NAMES_A_HOST.get(usize::from(byte)).is_some_and(|&may| may)
 }
 
 /// The path and query of a target, which may also name the host, as for a proxy.
