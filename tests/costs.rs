@@ -15,7 +15,7 @@ use threadbare::Limits;
 use threadbare::handlers::{Framing, Greet};
 
 /// User memory of an idle connection, with its address, its deadline and its session.
-const BYTES: u64 = 160;
+const BYTES: u64 = 128;
 
 /// The program under strace, which writes down every call.
 struct Traced {
