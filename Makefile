@@ -12,7 +12,7 @@ BENCH := $(or $(CARGO_TARGET_DIR),target)/bench
 MSRV := $(shell sed -n 's/^rust-version = "\(.*\)"/\1/p' Cargo.toml)
 
 # What the tests need beyond Rust, make and gcc, as program=package or file=package.
-TOOLS := strace=strace ss=iproute2 nft=nftables nc=netcat-openbsd
+TOOLS := strace=strace ss=iproute2 nft=nftables nc=netcat-openbsd git=git
 
 # The sets of features that somebody may build: the program, the bare library, everything.
 FEATURES := --features=default --no-default-features --all-features

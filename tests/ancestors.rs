@@ -1,12 +1,22 @@
 //! The servers of docs/programs, from the first to the last, and the real one: the same
 //! dialogues, and the same ordinary clients that end or stall the servers of many tutorials.
+//!
+//! Then the exercises of docs/exercises.md: each is a change to one of these programs, and
+//! what must come of it.
 
 #![cfg(feature = "cli")]
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
 
 mod support;
 
-use support::{Client, Server, example, quiet_port, thanks};
+use std::fs;
+use std::io::Read;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::thread;
+use std::time::Duration;
+
+use support::{Client, Scratch, Server, example, quiet_port, thanks, until};
 
 /// A server that serves many, and what it says to a line.
 struct Ancestor {
@@ -108,6 +118,165 @@ fn a_pause_with_a_reset_in_it() {
         asks.expect(it.answer.repeat(3));
     });
 }
+
+// ---- what the exercises break, or mend -------------------------------------------------
+
+/// With nothing to do it does nothing.
+fn comes_to_rest(server: &Server) -> bool {
+    let mut client = server.client();
+    client.ask("hello\n");
+    rests(server)
+}
+
+/// Whether it takes next to no CPU time for a while.
+fn rests(server: &Server) -> bool {
+    let before = server.cpu_ticks();
+    thread::sleep(Duration::from_millis(300));
+    server.cpu_ticks() - before <= 2
+}
+
+/// What a client says, and then its end, before the server has looked at either.
+fn answers_before_the_end(server: &Server) -> bool {
+    let mut client = server.client();
+    client.ask("hello\n");
+    server.freeze();
+    client.send("last\n");
+    client.finish();
+    server.thaw();
+    let mut answer = Vec::new();
+    client.into_stream().read_to_end(&mut answer).is_ok() && answer == thanks("last\n").as_bytes()
+}
+
+/// More than it reads at once, and then nothing more.
+fn reads_all(server: &Server) -> bool {
+    let line = format!("{}\n", "x".repeat(999));
+    let mut client = server.client();
+    client.ask("hello\n");
+    server.freeze();
+    client.send(line.repeat(100));
+    server.thaw();
+    hears(client, &thanks(&line).repeat(100))
+}
+
+/// More answers than the kernel takes from it, for a client that reads them late.
+fn sends_all(server: &Server) -> bool {
+    const LINES: usize = 200_000;
+    let client = server.client();
+    let mut writer = client.twin();
+    thread::scope(|scope| {
+        scope.spawn(move || writer.try_send([b'\n'; LINES]));
+        until("the server to wait for the client", || rests(server));
+        hears(client, &thanks("\n").repeat(LINES))
+    })
+}
+
+/// Who waits three seconds for the next byte waits in vain.
+fn hears(client: Client, due: &str) -> bool {
+    let mut stream = client.into_stream();
+    stream.set_read_timeout(Some(Duration::from_secs(3))).unwrap();
+    let mut answer = vec![0; due.len()];
+    stream.read_exact(&mut answer).is_ok() && answer == due.as_bytes()
+}
+
+/// Out of descriptors it does nothing, and goes on when somebody has left.
+fn rests_when_full(server: &Server) -> bool {
+    let mut clients = server.clients(60);
+    clients[0].ask("hello\n");
+    let is_at_rest = rests(server);
+    let mut last = clients.pop().unwrap();
+    drop(clients);
+    last.ask("hello\n");
+    is_at_rest
+}
+
+#[ignore = "seconds: `make check` runs it"]
+#[test] // what the exercises break holds of all who greet; being full only of the real one
+fn nothing_to_mend() {
+    for ancestor in ancestors().iter().filter(|it| it.question == "hello\n") {
+        let start = |prelude: &str| match ancestor.name {
+            "threadbare" => Server::start_after(prelude, &[]),
+            name => Server::other(prelude, &example(name), &["127.0.0.1:0"]),
+        };
+        let server = start("");
+        for (name, holds) in [
+            ("comes_to_rest", comes_to_rest as fn(&Server) -> bool),
+            ("answers_before_the_end", answers_before_the_end),
+            ("reads_all", reads_all),
+            ("sends_all", sends_all),
+        ] {
+            assert!(holds(&server), "{} {name}", ancestor.name);
+        }
+        let is_full = rests_when_full(&start("ulimit -n 40"));
+        assert_eq!(is_full, ancestor.name != "mini_reactor", "{}", ancestor.name);
+    }
+}
+
+/// A patch of docs/exercises to `mini_reactor`, and whether what it is about holds then.
+type Exercise = (&'static str, fn(&Server) -> bool, bool);
+
+const EXERCISES: [Exercise; 5] = [
+    ("epollout-for-ever", comes_to_rest, false),
+    ("close-at-rdhup", answers_before_the_end, false),
+    ("edge-triggered", reads_all, false),
+    ("short-send", sends_all, false),
+    ("pause-at-emfile", rests_when_full, true),
+];
+
+#[test] // each applies, compiles, and breaks or mends what its page says
+#[ignore = "seconds: `make check` runs it"]
+fn exercises() {
+    let patches = fs::read_dir("docs/exercises").unwrap().count();
+    assert_eq!(patches, EXERCISES.len(), "a patch that nobody tries");
+    let scratch = Scratch::new();
+    let programs = patched(&scratch);
+    thread::scope(|scope| {
+        for (name, holds, due) in EXERCISES {
+            let program = programs.join(name);
+            scope.spawn(move || {
+                let program = program.to_str().unwrap();
+                let server = Server::other("ulimit -n 40", program, &["127.0.0.1:0"]);
+                assert_eq!(holds(&server), due, "{name}");
+            });
+        }
+    });
+    println!("{patches} exercises");
+}
+
+/// Applies each patch to a copy of its own, and builds them all: where the programs are. The
+/// copies are a package, with the dependencies that are built already.
+fn patched(scratch: &Scratch) -> PathBuf {
+    let ours = fs::read_to_string("Cargo.toml").unwrap();
+    let (_, dependencies) = ours.split_once("[dev-dependencies]").unwrap();
+    let nix = dependencies.lines().find(|line| line.starts_with("nix")).unwrap();
+    let mut manifest = format!(
+        "[package]\nname = \"exercises\"\nedition = \"2024\"\n[dependencies]\n{nix}\n\
+         [profile.dev]\nopt-level = 1\n"
+    );
+    for (name, ..) in EXERCISES {
+        let copy = scratch.path(name);
+        fs::create_dir_all(copy.join("docs/programs")).unwrap();
+        fs::copy("docs/programs/mini_reactor.rs", copy.join("docs/programs/mini_reactor.rs"))
+            .unwrap();
+        let patch = fs::canonicalize(format!("docs/exercises/{name}.patch")).unwrap();
+        succeeds(Command::new("git").arg("apply").arg(patch).current_dir(copy));
+        let path = format!("{name}/docs/programs/mini_reactor.rs");
+        manifest += &format!("[[bin]]\nname = \"{name}\"\npath = \"{path}\"\n");
+    }
+    fs::copy("Cargo.lock", scratch.path("Cargo.lock")).unwrap();
+    fs::write(scratch.path("Cargo.toml"), manifest).unwrap();
+    let target = Path::new(env!("CARGO_BIN_EXE_threadbare")).parent().unwrap().join("exercises");
+    let mut cargo = Command::new(env!("CARGO"));
+    let build = cargo.args(["build", "-q", "--offline"]).env("CARGO_TARGET_DIR", &target);
+    succeeds(build.current_dir(scratch.path(".")));
+    target.join("debug")
+}
+
+fn succeeds(command: &mut Command) {
+    let output = command.output().unwrap();
+    assert!(output.status.success(), "{command:?}: {}", String::from_utf8_lossy(&output.stderr));
+}
+
+// ---- one message -------------------------------------------------------------------------
 
 /// The one that takes one message, and the real one in its role.
 fn starts_of_one_message() -> [fn() -> Server; 2] {

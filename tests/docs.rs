@@ -9,12 +9,14 @@
 //! | `<!-- quote: src/x.rs#name -->` | code | an item, or what stands between `ANCHOR: name` and `ANCHOR_END: name` |
 //! | `<!-- trace: hello accept4..sendto -->` | a trace | that piece of a fresh run of a scenario ([`trace`]) |
 //! | `<!-- fault: accept4 EMFILE 1..3 -->` | a trace | the same, with that call failing |
+//! | `<!-- patch: name -->` | a diff | that patch of docs/exercises, which tests/ancestors.rs tries |
 //! | `<!-- errnos: Accept Recv -->` | a table | what `reaction` says of these calls |
 //! | `<!-- calls -->` | a table | the methods of `trait Kernel` |
 //! | `<!-- variants: src/x.rs#Name -->` | a drawing | names every variant of the enum |
 //! | `<!-- fact: name ... -->` | | tests in tests/kernel_facts.rs |
 //! | `<!-- count: hello recvfrom..sendto -->` | a number | how many calls the piece of a trace has |
 //! | `<!-- measured: name -->` | a number | the figure in docs/measured.json |
+//! | `<!-- note: ... -->` | | whatever its writer likes |
 //!
 //! Code, traces and console blocks without a mark are errors, but for console blocks: they
 //! are all run ([`console`]), and `rust,no_run` in the README, which is a doctest. Then
@@ -166,6 +168,13 @@ impl Proof {
                 self.hold("faults", 1);
                 fenced("c", self.traces.fault(asked)?)
             }
+            "patch" => {
+                let file = format!("docs/exercises/{asked}.patch");
+                let patch =
+                    fs::read_to_string(&file).map_err(|error| format!("{file}: {error}"))?;
+                self.hold("exercises", 1);
+                fenced("diff", &patch.lines().map(str::to_owned).collect::<Vec<_>>())
+            }
             "errnos" => {
                 self.hold("errno tables", 1);
                 source::errno_table(asked)?
@@ -192,6 +201,7 @@ impl Proof {
                 self.fact(asked)?;
                 old.to_vec()
             }
+            "note" => old.to_vec(), // for those who write, not for those who read
             _ => return Err("no such mark".to_owned()),
         })
     }
@@ -206,7 +216,7 @@ impl Proof {
                 }
                 Err(wrong) => self.complain(path, &wrong),
             },
-            "rust" | "c" => {
+            "rust" | "c" | "diff" => {
                 self.complain(path, &format!("code without a mark: {}", rest[0]));
             }
             "rust,no_run" if path != "README.md" => self.complain(path, "a doctest that is none"),

@@ -10,7 +10,7 @@ use std::fs::{self, File};
 use std::io::{ErrorKind, Read, Write};
 use std::mem::ManuallyDrop;
 use std::net::{Ipv4Addr, Shutdown, SocketAddr, TcpListener, TcpStream};
-use std::os::fd::{AsRawFd, BorrowedFd};
+use std::os::fd::{AsRawFd, BorrowedFd, IntoRawFd};
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::Path;
 use std::process::Command;
@@ -760,6 +760,44 @@ fn shutdown_and_drain_lose_nothing() {
     until("the client's end", || recv(&server) == Ok(vec![]));
     drop(server);
     assert_eq!(hears.join().unwrap(), (sent, Ok(sent)));
+}
+
+/// A thread that waits in recv on a descriptor of this number, and what it gets.
+fn reader(number: i32) -> thread::JoinHandle<nix::Result<usize>> {
+    let (told, tid) = std::sync::mpsc::channel();
+    let reader = thread::spawn(move || {
+        told.send(nix::unistd::gettid()).unwrap();
+        nix::sys::socket::recv(number, &mut [0; 8], nix::sys::socket::MsgFlags::empty())
+    });
+    let stat = format!("/proc/self/task/{}/stat", tid.recv().unwrap());
+    until("the reader to wait", || fs::read_to_string(&stat).unwrap().contains(") S "));
+    reader
+}
+
+#[test] // a descriptor closed under a thread that waits in recv: it goes on, and gets what comes
+fn close_does_not_wake_a_reader() {
+    let (mut client, server) = pair();
+    let number = server.into_raw_fd();
+    let reader = reader(number);
+    nix::unistd::close(number).unwrap();
+    client.write_all(b"late").unwrap();
+    assert_eq!(reader.join().unwrap(), Ok(4));
+}
+
+#[test] // shutdown wakes it with 0; who comes to read later gets what had arrived first
+fn shutdown_wakes_a_reader() {
+    let (_client, server) = pair();
+    let reader = reader(server.as_raw_fd());
+    server.shutdown(Shutdown::Read).unwrap();
+    assert_eq!(reader.join().unwrap(), Ok(0));
+
+    let (mut client, mut server) = pair();
+    client.write_all(b"early").unwrap();
+    assert_eq!(server.peek(&mut [0; 8]).unwrap(), 5);
+    server.shutdown(Shutdown::Read).unwrap();
+    let mut heard = Vec::new();
+    server.read_to_end(&mut heard).unwrap();
+    assert_eq!(heard, b"early");
 }
 
 #[test] // close with linger 0 is a reset, although nothing is unread

@@ -28,6 +28,10 @@ pub fn run(block: &[String]) -> Result<Vec<String>, String> {
                 let _ = server.is_none().then(|| served(&mut server, &[]));
                 output(Command::new(example("client")).args(args))
             }
+            ["cargo", "run", "-q", "--example", name] => {
+                drop(server.take());
+                server.insert(Server::example(name, &[])).stdout()
+            }
             _ => return Err(format!("a command that nobody tries: {line}")),
         };
         shown.extend(text.lines().map(str::to_owned));

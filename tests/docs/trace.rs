@@ -38,7 +38,7 @@ const fn scenario(
 
 const SCENARIOS: [Scenario; 13] = [
     scenario("hello", &[], hello),
-    scenario("once", &["once"], once),
+    scenario("once", &["-l", "127.0.0.1:1234", "once"], once),
     scenario("half", &[], half),
     scenario("crowd", &[], crowd),
     scenario("reset", &[], reset),
@@ -65,7 +65,7 @@ fn hello(stage: &mut Stage) {
 
 /// The server ends the connection, and then itself.
 fn once(stage: &mut Stage) {
-    let mut client = stage.connect_to("127.0.0.1:9999");
+    let mut client = stage.connect();
     stage.step("a message", |_| client.send("hello\n"));
     client.expect_rest("Good talking to you\n");
     drop(client);

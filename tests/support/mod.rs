@@ -238,8 +238,12 @@ impl Server {
 
     /// Starts a program of docs/programs and waits until it is ready.
     pub fn example(name: &str, args: &[&str]) -> Server {
-        let path = example(name);
-        let mut server = Server::spawn(&format!("exec '{path}' \"$@\""), args);
+        Server::other("", &example(name), args)
+    }
+
+    /// Starts another program, after some lines of shell, and waits until it is ready.
+    pub fn other(prelude: &str, path: &str, args: &[&str]) -> Server {
+        let mut server = Server::spawn(&format!("{prelude}\nexec '{path}' \"$@\""), args);
         server.addresses = eventually("the ready line", || {
             let ready = server.ready_lines();
             assert!(!ready.is_empty() || !server.has_ended(), "no start: {}", server.logs());
