@@ -475,7 +475,7 @@ mod tests {
     fn what_the_log_says_of_a_connection() {
         let mut connection = connection();
         assert_eq!(connection.to_string(), "unix fd 3 Open received 0 sent 0");
-        connection.input.push(b"abc", 0).unwrap();
+        connection.input.push(b"abc", 0, Tick::default()).unwrap();
         (connection.staged, connection.eof) = (5, true);
         let said = "unix fd 3 Open received 0 sent 0 rest 3 unsent 5 eof";
         assert_eq!(connection.to_string(), said);
