@@ -160,6 +160,7 @@ mod tests {
         assert_eq!(buffer.as_slice(), [7; 6]);
         assert!(buffer.footprint() < 128);
     }
+
     fn of_length(length: usize) -> Buffer {
         let mut buffer = Buffer::default();
         buffer.push(&vec![7; length], 0, NOW).unwrap();

@@ -458,6 +458,7 @@ mod tests {
         }
         assert_eq!(PackedPeer::of(Peer::Unix).unpack(), Peer::Unix);
     }
+
     fn connection() -> Connection {
         Connection::new(Fd::new(3).unwrap(), Peer::Unix, 0, Tick::default())
     }
@@ -471,6 +472,7 @@ mod tests {
         assert!(!connection.is_quiet());
         connection.fd.into_number();
     }
+
     #[test]
     fn what_the_log_says_of_a_connection() {
         let mut connection = connection();

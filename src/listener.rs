@@ -314,6 +314,7 @@ mod tests {
         crowd.leave(peer("[2001:db8::1]:1"));
         assert!(crowd.enter(peer("[2001:db8::7]:6"), 1));
     }
+
     fn listener() -> Listener {
         Listener {
             fd: None,
