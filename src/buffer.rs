@@ -160,9 +160,10 @@ mod tests {
         assert_eq!(buffer.as_slice(), [7; 6]);
         assert!(buffer.footprint() < 128);
     }
+
     fn of_length(length: usize) -> Buffer {
         let mut buffer = Buffer::default();
-        buffer.push(&vec![7; length], 0).unwrap();
+        buffer.push(&vec![7; length], 0, NOW).unwrap();
         buffer
     }
 
@@ -189,7 +190,7 @@ mod tests {
         let mut buffer = of_length(20_000);
         buffer.consume(12_000);
         let held = buffer.footprint();
-        buffer.push(&[7; 10_000], 0).unwrap();
+        buffer.push(&[7; 10_000], 0, NOW).unwrap();
         assert_eq!(buffer.footprint(), held);
     }
 

@@ -458,14 +458,31 @@ mod tests {
         }
         assert_eq!(PackedPeer::of(Peer::Unix).unpack(), Peer::Unix);
     }
+
+    fn connection() -> Connection {
+        Connection::new(Fd::new(3).unwrap(), Peer::Unix, 0, Tick::default())
+    }
+
     /// Else each message would go the long way.
     #[test]
     fn a_new_connection_is_quiet() {
-        let now = Tick::default();
-        let mut connection = Connection::new(Fd::new(3).unwrap(), Peer::Unix, 0, now);
+        let mut connection = connection();
         assert!(connection.is_quiet());
         connection.paused = true;
         assert!(!connection.is_quiet());
+        connection.fd.into_number();
+    }
+
+    #[test]
+    fn what_the_log_says_of_a_connection() {
+        let mut connection = connection();
+        assert_eq!(connection.to_string(), "unix fd 3 Open received 0 sent 0");
+        connection.input.push(b"abc", 0, Tick::default()).unwrap();
+        (connection.staged, connection.eof) = (5, true);
+        let said = "unix fd 3 Open received 0 sent 0 rest 3 unsent 5 eof";
+        assert_eq!(connection.to_string(), said);
+        connection.phase = Phase::Gone;
+        assert_eq!(connection.to_string(), said.replace(" Open", ""));
         connection.fd.into_number();
     }
 }

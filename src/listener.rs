@@ -314,4 +314,43 @@ mod tests {
         crowd.leave(peer("[2001:db8::1]:1"));
         assert!(crowd.enter(peer("[2001:db8::7]:6"), 1));
     }
+
+    fn listener() -> Listener {
+        Listener {
+            fd: None,
+            address: Address::Unix("/run/door".into()),
+            file: None,
+            registered: 0,
+            paused_until: None,
+            pause_millis: 0,
+            warned_at: None,
+            quota: 0,
+            last_wake: 0,
+            failures: 0,
+        }
+    }
+
+    #[test]
+    fn one_line_a_minute_is_news() {
+        let mut listener = listener();
+        let told = [0, 1, 59_999, 60_000, 119_999, 120_001].map(|at| listener.is_news(at));
+        assert_eq!(told, [true, false, false, true, false, true]);
+    }
+
+    #[test]
+    fn a_crowd_is_let_in_ever_faster() {
+        let mut listener = listener();
+        let quotas = [5, 6, 7, 9, 10, 11, 12, 13, 14, 15, 16].map(|turn| listener.quota(turn));
+        assert_eq!(quotas, [1, 2, 4, 1, 2, 4, 8, 16, 32, 64, 64]);
+    }
+
+    #[test]
+    fn pauses_grow_until_somebody_is_let_in() {
+        let mut listener = listener();
+        let now = Tick::default();
+        let pauses = [(); 9].map(|()| listener.pause(now).since(now));
+        assert_eq!(pauses, [10, 20, 40, 80, 160, 320, 640, 1_000, 1_000]);
+        listener.accepted();
+        assert_eq!(listener.pause(now).since(now), 10);
+    }
 }

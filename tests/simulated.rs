@@ -5,12 +5,15 @@
 
 mod simulation;
 
+use simulation::stage::{UNIX, leave_stale_file};
 use simulation::{Report, World};
+use std::path::Path;
 use std::time::Duration;
 use threadbare::handlers::{Echo, Framing, Greet};
 use threadbare::kernel::sim::{At, Client, Method, Short, Simulated, Times};
 use threadbare::{
-    CloseReason, Conn, ConnId, ConnectionHandler, Errno, Limits, Net, Signal, Summary,
+    Address, Call, CloseReason, Conn, ConnId, ConnectionHandler, Errno, Limits, Net, Signal,
+    Summary,
 };
 
 fn greet() -> Greet {
@@ -199,6 +202,12 @@ fn idle_is_idle() {
         }
         client.close();
     }
+    let mut last = Vec::new();
+    for _ in 0..3 {
+        last.push(world.client());
+        world.pass(Duration::from_secs(10));
+    }
+    drop(last);
     world.rest();
     assert_eq!(world.sim.count(Method::TimerfdSettime), 1);
     let waits = world.sim.count(Method::EpollWait);
@@ -277,6 +286,72 @@ fn a_pause_ends_when_somebody_leaves() {
     for client in &mut waiting {
         assert_eq!(world.ask(client, b"me\n"), b"Thank you for your message me\n");
     }
+    world.stop();
+}
+
+/// Who closes twice is still sent all of the answer, and no input is offered, no timer
+/// goes off in between.
+#[test]
+fn to_close_twice_is_to_close_once() {
+    #[derive(Default)]
+    struct Twice(Option<ConnId>);
+    impl ConnectionHandler for Twice {
+        type Session = ();
+        fn on_data(&mut self, conn: &mut Conn<'_>, _: &mut (), input: &[u8]) -> usize {
+            assert!(self.0.is_none());
+            self.0 = Some(conn.id());
+            conn.write(&vec![b'x'; 1 << 20]);
+            conn.set_timer(Some(Duration::from_millis(10)));
+            conn.close();
+            assert!(!conn.net().send(self.0.unwrap(), b"more"));
+            input.len()
+        }
+        fn on_timer(&mut self, _: &mut Conn<'_>, _: &mut ()) {
+            panic!("of a connection that is closed");
+        }
+    }
+    let mut world = World::new(Twice::default(), Limits::default());
+    let mut client = world.client();
+    let mut answer = world.ask(&mut client, b"go");
+    let again = |twice: &mut Twice, net: &mut Net| assert!(net.close(twice.0.unwrap()));
+    world.server.handle().call(again).unwrap();
+    for _ in 0..100 {
+        client.send(b"more");
+        world.pass(Duration::from_millis(10));
+        answer.extend(client.recv());
+    }
+    assert_eq!((answer.len(), client.saw_eof()), (1 << 20, true));
+    assert_eq!(closed(&world.stop(), CloseReason::Handler), 1);
+}
+
+/// A connection outwards that does not stand yet can be closed like any other.
+#[test]
+fn closed_while_connecting() {
+    #[derive(Default)]
+    struct Dialer(Option<CloseReason>);
+    impl ConnectionHandler for Dialer {
+        type Session = ();
+        fn on_data(&mut self, _: &mut Conn<'_>, _: &mut (), input: &[u8]) -> usize {
+            input.len()
+        }
+        fn on_close(&mut self, _: &mut Net, _: ConnId, _: (), why: CloseReason) {
+            self.0 = Some(why);
+        }
+    }
+    let mut world = World::new(Dialer::default(), Limits { max_outbound: 1, ..Limits::default() });
+    let back = Address::Tcp(([127, 0, 0, 1], 90).into());
+    let mut remote = world.sim.listen(&back).unwrap();
+    remote.mute(true);
+    let before = world.sim.descriptors();
+    let mut kernel = world.sim.clone();
+    let dial = move |_: &mut Dialer, net: &mut Net| {
+        let id = net.connect(&mut kernel, &back, Duration::from_secs(1)).unwrap();
+        assert!(net.close(id));
+    };
+    world.server.handle().call(dial).unwrap();
+    world.rest();
+    assert_eq!(world.server.handler().0, Some(CloseReason::Handler));
+    assert_eq!(world.sim.descriptors(), before);
     world.stop();
 }
 
@@ -547,6 +622,19 @@ fn out_of_epoll_watches() {
     let served = clients.iter_mut().filter_map(|c| (!c.recv().is_empty()).then_some(())).count();
     assert_eq!(served, 19);
     world.stop();
+}
+
+/// A stale file is removed only if it is in the way: any other failure leaves it alone.
+#[test]
+fn a_bind_that_fails_for_another_reason() {
+    let sim = Simulated::new(1);
+    leave_stale_file(&sim);
+    let path = Path::new(UNIX.trim_start_matches("unix:"));
+    let stale = sim.file(path).unwrap();
+    sim.fail(At::Of(Method::Bind, sim.count(Method::Bind)), Errno::EACCES, Times::Once);
+    let error = World::at(UNIX, sim.clone(), greet(), Limits::default()).err().unwrap();
+    assert_eq!((error.call, error.errno), (Call::BindUnix, Errno::EACCES));
+    assert_eq!(sim.file(path).map(|file| file.identity), Some(stale.identity));
 }
 
 /// One dialogue with everything in it, for the sweep below.
