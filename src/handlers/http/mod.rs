@@ -271,7 +271,7 @@ impl<K: Kernel> Http<K> {
         fields: &str,
     ) {
         let (answer, body) = self.answers.text(status, then, fields);
-        let body = if head.trim_ascii_start().starts_with(b"HEAD ") { &[] } else { body };
+        let body = if request::asks_for_head(head) { &[] } else { body };
         conn.write(answer);
         conn.write(body);
         let length = body.len() as u64;
