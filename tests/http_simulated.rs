@@ -139,6 +139,20 @@ fn every_errno_on_the_way_to_a_file() {
     assert!(count >= 250, "{count} cases");
 }
 
+/// A head that broke off was looked at again only if a line had ended: whoever sent a wrong
+/// version in two pieces, and no more, was told something else than who sent it in one.
+#[test]
+fn a_wrong_version_at_the_end() {
+    for pieces in [&["GET / HTTP/1.2"][..], &["GET / HTTP", "/1.2"]] {
+        let mut world = www();
+        let (mut said, mut client) = ask(&mut world, pieces.iter().map(|piece| piece.as_bytes()));
+        client.shutdown();
+        said.extend(listen(&mut world, &mut client));
+        assert_eq!(statuses(&said, b""), [505]);
+        world.stop();
+    }
+}
+
 #[test]
 fn out_of_descriptors_is_for_now() {
     for errno in [Errno::EMFILE, Errno::ENFILE, Errno::ENOMEM] {

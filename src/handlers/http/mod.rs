@@ -454,7 +454,11 @@ impl<K: Kernel> ConnectionHandler for Http<K> {
         match session.pending.take() {
             Some(pending) => _ = self.refuse(conn, &pending.head, Status::BAD_REQUEST),
             None if rest.trim_ascii().is_empty() => conn.close(),
-            None => _ = self.refuse(conn, rest, Status::BAD_REQUEST),
+            None => {
+                // What was wrong may not have been looked at yet: it came without a line's end.
+                let wrong = Request::parse(rest).err().unwrap_or(Status::BAD_REQUEST);
+                self.refuse(conn, rest, wrong);
+            }
         }
     }
 
