@@ -92,13 +92,8 @@ impl<P: Part> Stage<P> {
         Ok(())
     }
 
-    /// Whether the server had to stop by itself, or may have: a core descriptor failed.
     fn is_fatal(&mut self) -> bool {
-        let journal = self.world.note();
-        let watching = |&(method, errno): &(Method, i32)| {
-            method == Method::EpollCtl && errno != Errno::ENOMEM as i32
-        };
-        journal.has(Reaction::FailRuntime) || journal.common.iter().any(watching)
+        self.world.note().is_fatal()
     }
 
     fn judge_clients(&mut self) -> Verdict<()> {
@@ -338,13 +333,21 @@ impl<P: Part> Stage<P> {
 }
 
 impl Journal {
+    /// Whether the server had to stop by itself, or may have: a core descriptor failed.
+    pub fn is_fatal(&self) -> bool {
+        let watching = |&(method, errno): &(Method, i32)| {
+            method == Method::EpollCtl && errno != Errno::ENOMEM as i32
+        };
+        self.has(Reaction::FailRuntime) || self.common.iter().any(watching)
+    }
+
     /// Whether epoll_ctl denied to have what it has: it is added again, which is EEXIST.
     pub fn is_denied(&self) -> bool {
         self.strikes().any(|strike| strike == (Method::EpollCtl, Errno::ENOENT))
     }
 
     /// Whether the server may well end with this: the call was struck with that errno.
-    fn explains(&self, error: &Error) -> bool {
+    pub fn explains(&self, error: &Error) -> bool {
         let named = |method| roles(method).iter().any(|call| call.name() == error.call.name());
         let again = error.errno == Errno::EEXIST && self.is_denied();
         let mut strikes = self.strikes();
