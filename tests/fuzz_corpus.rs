@@ -90,6 +90,11 @@ fn framing() {
 }
 
 #[test]
+fn http() {
+    replay("http", 60, 5_000);
+}
+
+#[test]
 fn simulated() {
     replay("simulated", 100, 4_000);
 }

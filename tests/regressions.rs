@@ -393,6 +393,24 @@ fn a_proxy_reads_from_whom_it_owes() {
     assert_eq!(server.recv(), b"still talking");
 }
 
+/// An errno of connect that only a mistake of ours explains went by as if the network had
+/// said it: the client was told, and the counter of mistakes was not.
+#[test]
+fn a_connect_that_is_a_bug() {
+    let back = Address::Tcp(([127, 0, 0, 1], 90).into());
+    let (mut world, _remote) = proxy("127.0.0.1:80", &back);
+    for (count, errno) in [Errno::EBADF, Errno::EALREADY].into_iter().enumerate() {
+        world.sim.fail(At::Of(Method::Connect, count as u64), errno, Times::Once);
+        let mut client = world.client();
+        world.rest();
+        client.recv();
+        assert!(client.saw_reset());
+    }
+    assert!(world.sim.signal(Signal::SIGTERM));
+    world.pass(Duration::from_secs(60));
+    assert_eq!(world.server.finish().unwrap().counters.bugs, 2);
+}
+
 /// With too few descriptors for the connections that a handler may begin, there was no
 /// start at all.
 #[test]

@@ -8,10 +8,10 @@
 
 mod simulation;
 
-use simulation::World;
 use simulation::case::{Case, Repertoire};
 use simulation::judge::judge_start;
 use simulation::stage::{Outcome, Verdict, WAYS};
+use simulation::{World, diary};
 use std::time::Duration;
 use threadbare::handlers::Proxy;
 use threadbare::kernel::sim::{Client, Method, Remote, Simulated};
@@ -75,6 +75,7 @@ struct Play {
     stopped: bool,
     /// Time limits may have ended a tunnel.
     late: bool,
+    begun: u64,
     baseline: (usize, usize),
 }
 
@@ -102,11 +103,14 @@ impl Play {
         };
         let handler = Proxy::new(sim.clone(), upstreams, Duration::from_secs(3));
         let remote = Some(sim.listen(&address(back)).unwrap());
+        diary::begin();
+        let begun = sim.now();
         let mut world = World::at(front, sim.clone(), handler, limits)?;
         world.note();
         let baseline = (sim.descriptors(), sim.watched());
         let (tunnels, strangers) = Default::default();
-        Ok(Play { world, remote, tunnels, strangers, stopped: false, late: false, baseline })
+        let (stopped, late) = (false, false);
+        Ok(Play { world, remote, tunnels, strangers, stopped, late, begun, baseline })
     }
 
     /// A client connects, and says who it is.
@@ -221,7 +225,7 @@ impl Play {
         let stops = self.stopped || self.world.note().has(Reaction::FailRuntime);
         if self.world.running && !stops {
             let now = (sim.descriptors(), sim.watched());
-            let lost = self.is_fatal();
+            let lost = self.world.note().is_fatal();
             ensure!(lost || now == self.baseline, "left behind: {now:?}, {:?}", self.baseline);
         }
         if self.world.running && !stops {
@@ -231,35 +235,31 @@ impl Play {
         ensure!(!self.world.running, "it did not stop");
         let failed = self.world.failure.clone();
         match failed.map_or_else(|| self.world.server.finish(), Err) {
-            Err(error) => ensure!(self.is_fatal(), "it ended with {error}"),
+            Err(error) => {
+                let journal = self.world.note();
+                let explained = journal.is_fatal() && journal.explains(&error);
+                ensure!(explained, "it ended with {error}");
+                ensure!(!diary::has(&error.to_string()), "told twice: {error}");
+            }
             Ok(summary) => {
                 let counters = summary.counters;
                 let closed: u64 = counters.closed.iter().sum();
                 ensure!(counters.accepted + counters.connected == closed, "{counters}");
-                let unwatched = |strike| strike == (Method::EpollCtl, Errno::ENOENT);
                 let journal = self.world.note();
-                let may = journal.strikes().any(unwatched) || journal.has(Reaction::Bug);
+                let may = journal.is_denied() || journal.has(Reaction::Bug);
                 ensure!(counters.bugs == 0 || may, "{counters}");
             }
         }
-        let Play { world, remote, .. } = self;
+        let Play { world, remote, begun, .. } = self;
         let (turns, journal) = (world.turns, world.journal.unwrap_or_default());
         drop((world.server, remote));
         ensure!(sim.descriptors() == 0, "{} descriptors leaked", sim.descriptors());
+        diary::judge(&journal, 1, (sim.now() - begun) / 60_000_000_000)?;
         Ok(Outcome { journal, turns, before_healing })
     }
 
-    /// Whether the server had to stop by itself, or may have: a core descriptor failed.
-    fn is_fatal(&mut self) -> bool {
-        let journal = self.world.note();
-        let of_core = |&(method, errno): &(Method, i32)| {
-            method == Method::EpollCtl && errno != Errno::ENOMEM as i32
-        };
-        journal.has(Reaction::FailRuntime) || journal.common.iter().any(of_core)
-    }
-
     fn judge_tunnels(&mut self) -> Verdict<()> {
-        let fatal = self.is_fatal();
+        let fatal = self.world.note().is_fatal();
         let touched = self.world.note().touched.clone();
         for (number, tunnel) in self.tunnels.iter().enumerate() {
             let touched = touched.get(&number);

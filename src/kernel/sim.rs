@@ -311,7 +311,7 @@ impl Simulated {
         fd: Option<&Fd>,
         act: impl FnOnce(&mut World) -> Result<T>,
     ) -> Result<T> {
-        self.traced(method, fd.map_or(-1, Fd::number), |world, fault| match fault {
+        self.traced(method, fd.map_or(-1, Fd::number), None, |world, fault| match fault {
             Some(errno) => Err(errno),
             None => act(world),
         })
@@ -321,6 +321,7 @@ impl Simulated {
         &self,
         method: Method,
         fd: i32,
+        op: Option<EpollOp>,
         act: impl FnOnce(&mut World, Option<Errno>) -> Result<T>,
     ) -> Result<T> {
         let mut world = self.world();
@@ -334,7 +335,7 @@ impl Simulated {
             _ => connection,
         };
         let injected = fault.is_some() && told.err() == fault;
-        world.faults.trace.push(Call { method, fd, connection, result: told, injected });
+        world.faults.trace.push(Call { method, fd, op, connection, result: told, injected });
         result
     }
 }
@@ -417,7 +418,7 @@ impl Kernel for Simulated {
         use Errno::{EBADF, ENOENT, ENOMEM, ENOSPC};
         let cannot =
             |errno| op == EpollOp::Remove && matches!(errno, ENOMEM | ENOSPC | ENOENT | EBADF);
-        self.traced(Method::EpollCtl, fd.number(), |world, fault| match fault {
+        self.traced(Method::EpollCtl, fd.number(), Some(op), |world, fault| match fault {
             Some(errno) if !cannot(errno) => Err(errno),
             _ => world.epoll_ctl(epoll, op, fd, event),
         })
@@ -487,7 +488,7 @@ impl Kernel for Simulated {
 
     fn close(&mut self, fd: Fd) -> Result<()> {
         let number = fd.into_number();
-        self.traced(Method::Close, number, |world, fault| {
+        self.traced(Method::Close, number, None, |world, fault| {
             let closed = world.close(number);
             fault.map_or(closed, Err)
         })

@@ -50,6 +50,10 @@ impl Net {
             // Only TCP takes time: a Unix socket is connected now, or never.
             let goes_on = reaction(Call::Connect, errno) == Reaction::Wait;
             if !goes_on || matches!(address, Address::Unix(_)) {
+                if reaction(Call::Connect, errno) == Reaction::Bug {
+                    self.counters.bugs += 1;
+                    log::error!("bug: connect: {errno}");
+                }
                 let _ = kernel.close(fd);
                 return Err(Error::new(Call::Connect, address, errno));
             }

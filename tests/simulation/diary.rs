@@ -51,14 +51,15 @@ pub fn has(error: &str) -> bool {
 
 /// Whether each line is one of those that are documented, and tells of an episode of its
 /// own: at most one stop; once each failure beside that which ended the server; a mistake
-/// for each strike at most; and for each listener one line a minute, that nobody is let in.
+/// for each strike at most; for each listener one line a minute, that nobody is let in, and
+/// one of the proxy, that it reaches nobody.
 pub fn judge(journal: &Journal, listeners: usize, minutes: u64) -> Verdict<()> {
     let errnos: BTreeSet<String> =
         journal.strikes().map(|(_, errno)| format!("{errno:?}")).collect();
     let told_again = |line: &str| line.contains("EEXIST") && journal.is_denied();
     let names_what_struck =
         |line: &str| errnos.iter().any(|errno| line.contains(errno)) || told_again(line);
-    let (mut pauses, mut stops, mut bugs, mut ends) = (0, 0, 0, BTreeSet::new());
+    let (mut pauses, mut losses, mut stops, mut bugs, mut ends) = (0, 0, 0, 0, BTreeSet::new());
     for (level, line) in LINES.take() {
         let known = match level {
             Level::Error if line.starts_with("bug: ") => {
@@ -66,6 +67,10 @@ pub fn judge(journal: &Journal, listeners: usize, minutes: u64) -> Verdict<()> {
                 names_what_struck(&line)
             }
             Level::Error => names_what_struck(&line) && ends.insert(line.clone()),
+            Level::Warn if line.ends_with("; clients are reset until somebody answers") => {
+                losses += 1;
+                true
+            }
             Level::Warn => {
                 pauses += 1;
                 line.contains("; new clients wait until") && names_what_struck(&line)
@@ -81,8 +86,10 @@ pub fn judge(journal: &Journal, listeners: usize, minutes: u64) -> Verdict<()> {
         }
     }
     let most = listeners * (1 + minutes as usize);
-    match (pauses <= most, stops <= 1, bugs <= journal.struck) {
+    match (pauses.max(losses) <= most, stops <= 1, bugs <= journal.struck) {
         (true, true, true) => Ok(()),
-        _ => Err(format!("it said too much: {pauses} pauses, {stops} stops, {bugs} bugs")),
+        _ => Err(format!(
+            "it said too much: {pauses} pauses, {losses} losses, {stops} stops, {bugs} bugs"
+        )),
     }
 }

@@ -5,14 +5,17 @@
 
 use super::World;
 use std::collections::{BTreeMap, BTreeSet};
-use threadbare::kernel::sim::{Method, Simulated, Times};
+use threadbare::kernel::EpollOp;
+use threadbare::kernel::sim::{self, Method, Simulated, Times};
 use threadbare::reaction::{Call, Reaction, reaction};
 use threadbare::{ConnectionHandler, Errno, Server};
 
+/// A call as the gate counts it: epoll_ctl is three, by what it is to do.
+pub type Deed = (Method, &'static str);
 /// A call in a state.
-pub type Place = (&'static str, Method);
+pub type Place = (&'static str, Deed);
 /// And the errno that struck it.
-pub type Triple = (&'static str, Method, i32);
+pub type Triple = (&'static str, Deed, i32);
 
 #[derive(Default)]
 pub struct Journal {
@@ -60,7 +63,8 @@ impl Journal {
                 (None, _) if self.server.is_empty() => "starting",
                 (None, _) => self.server,
             };
-            self.places.entry((state, call.method)).or_insert(self.calls.len());
+            let deed = deed(&call);
+            self.places.entry((state, deed)).or_insert(self.calls.len());
             self.calls.push(call.method);
             if call.injected
                 && let Err(errno) = call.result
@@ -71,7 +75,7 @@ impl Journal {
                     None => drop(self.common.insert(strike)),
                 }
                 self.struck += 1;
-                self.triples.insert((state, call.method, errno as i32));
+                self.triples.insert((state, deed, errno as i32));
             }
             match (call.method, call.result) {
                 (Method::Accept4, Ok(fd)) => {
@@ -128,6 +132,25 @@ pub fn asks_for(method: Method, errno: Errno, wanted: Reaction) -> bool {
     roles(method).iter().any(|&call| reaction(call, errno) == wanted)
 }
 
+fn deed(call: &sim::Call) -> Deed {
+    let op = match call.op {
+        Some(EpollOp::Add) => " ADD",
+        Some(EpollOp::Modify) => " MOD",
+        Some(EpollOp::Remove) => " DEL",
+        None => "",
+    };
+    (call.method, op)
+}
+
+/// What a deed may say: to forget a descriptor takes no memory, and one that is watched is
+/// known.
+pub fn errnos_of((method, op): Deed) -> impl Iterator<Item = Errno> {
+    use Errno::{EBADF, ENOENT, ENOMEM, ENOSPC};
+    let can =
+        move |errno: &Errno| op != " DEL" || !matches!(errno, ENOMEM | ENOSPC | ENOENT | EBADF);
+    errnos(method).iter().copied().filter(can)
+}
+
 /// The roles that a method of the kernel plays in a running server.
 pub fn roles(method: Method) -> &'static [Call] {
     match method {
@@ -161,7 +184,7 @@ pub fn errnos(method: Method) -> &'static [Errno] {
         Method::Fchmod | Method::Chmod => &[EPERM, ENOENT, EINVAL, EIO, EROFS, EXDEV],
         Method::Bind => &[EADDRINUSE, EACCES, EADDRNOTAVAIL, EBADF, EINVAL, ENOTSOCK, EFAULT, ENOMEM, ELOOP, ENAMETOOLONG, ENOENT, ENOTDIR, EROFS, EXDEV],
         Method::Lstat => &[ENOENT, EACCES, ELOOP, ENOMEM, ENOTDIR, EXDEV],
-        Method::Connect => &[ECONNREFUSED, EAGAIN, EACCES, ENOENT, EPROTOTYPE, ENETUNREACH, EHOSTUNREACH, EADDRNOTAVAIL, ETIMEDOUT, EINTR, EPERM, EXDEV],
+        Method::Connect => &[ECONNREFUSED, EAGAIN, EACCES, ENOENT, EPROTOTYPE, ENETUNREACH, EHOSTUNREACH, EADDRNOTAVAIL, ETIMEDOUT, EINTR, EPERM, EBADF, EFAULT, ENOTSOCK, EALREADY, EISCONN, EXDEV],
         Method::GetsockoptError => &[EBADF, EFAULT, EINVAL, ENOPROTOOPT, ENOTSOCK, EXDEV],
         Method::Openat2 => &[ENOENT, EACCES, EMFILE, ENFILE, ENOMEM, EAGAIN, EINTR, ELOOP, ENOTDIR, ENAMETOOLONG, ENXIO, EISDIR, EIO, EXDEV],
         Method::Fstat => &[EBADF, EFAULT, ENOMEM, EOVERFLOW, EXDEV],

@@ -92,13 +92,8 @@ impl<P: Part> Stage<P> {
         Ok(())
     }
 
-    /// Whether the server had to stop by itself, or may have: a core descriptor failed.
     fn is_fatal(&mut self) -> bool {
-        let journal = self.world.note();
-        let watching = |&(method, errno): &(Method, i32)| {
-            method == Method::EpollCtl && errno != Errno::ENOMEM as i32
-        };
-        journal.has(Reaction::FailRuntime) || journal.common.iter().any(watching)
+        self.world.note().is_fatal()
     }
 
     fn judge_clients(&mut self) -> Verdict<()> {
@@ -196,6 +191,7 @@ impl<P: Part> Stage<P> {
         let received = part.essence(&talker.received);
         let mut answers = due.answers.iter().peekable();
         let mut others = self.broadcasts(who);
+        let mut is_known = vec![false; others.len()];
         for line in received.split_inclusive(|&byte| byte == b'\n') {
             let whole = line.ends_with(b"\n");
             let fits =
@@ -205,8 +201,10 @@ impl<P: Part> Stage<P> {
                 continue;
             }
             // The broadcasts of each come in order, though not all need to.
-            let found = others.iter_mut().any(|lines| {
-                let place = lines.iter().position(|wanted| fits(wanted));
+            let found = others.iter_mut().zip(&mut is_known).any(|(lines, is_known)| {
+                let most = if P::TELLS_ALL && *is_known { 1 } else { usize::MAX };
+                let place = lines.iter().take(most).position(|wanted| fits(wanted));
+                *is_known |= place.is_some();
                 place.map(|place| lines.drain(..=place)).is_some()
             });
             ensure!(
@@ -223,13 +221,11 @@ impl<P: Part> Stage<P> {
     }
 
     /// What others said to all, by speaker.
-    fn broadcasts(&self, who: usize) -> Vec<Vec<&[u8]>> {
+    fn broadcasts(&self, who: usize) -> Vec<Vec<Vec<u8>>> {
+        let part = &self.world.server.handler().part;
         let others = self.talkers.iter().enumerate().filter(|(other, _)| *other != who);
-        let said = others.map(|(_, talker)| {
-            let lines = talker.sent.split_inclusive(|&byte| byte == b'\n');
-            lines.filter(|line| line.starts_with(b"!")).collect()
-        });
-        said.chain([self.announced.iter().map(Vec::as_slice).collect()]).collect()
+        let told = others.map(|(_, talker)| part.told(&talker.sent, talker.ended || talker.left));
+        told.chain([self.announced.clone()]).collect()
     }
 
     /// All have gone, and the server runs: it is as it was at first, and serves.
@@ -279,16 +275,18 @@ impl<P: Part> Stage<P> {
             visitors.push(client.map_err(|errno| format!("nobody at {address}: {errno}"))?);
         }
         self.world.pass(Duration::from_millis(100));
-        for visitor in &mut visitors {
-            visitor.send(b">hello\n");
+        const HELLO: &[u8] = b">hello\n";
+        for (number, visitor) in visitors.iter_mut().enumerate() {
+            visitor.send(HELLO);
             self.world.pass(Duration::from_millis(10));
             let mut answer = visitor.recv();
             self.world.pass(Duration::from_millis(10));
             answer.extend(visitor.recv());
             let part = &self.world.server.handler().part;
-            let due = part.due(Some(visitor.address()), b">hello\n", false).answers.concat();
+            let due = part.due(Some(visitor.address()), HELLO, false).answers.concat();
+            let told = HELLO.repeat(if P::TELLS_ALL { number } else { 0 });
             let answer = part.essence(&answer);
-            ensure!(answer == due, "{address} answers {answer:?}");
+            ensure!(answer == [told, due].concat(), "{address} answers {answer:?}");
         }
         drop(visitors);
         self.world.pass(Duration::from_millis(100));
@@ -335,13 +333,21 @@ impl<P: Part> Stage<P> {
 }
 
 impl Journal {
+    /// Whether the server had to stop by itself, or may have: a core descriptor failed.
+    pub fn is_fatal(&self) -> bool {
+        let watching = |&(method, errno): &(Method, i32)| {
+            method == Method::EpollCtl && errno != Errno::ENOMEM as i32
+        };
+        self.has(Reaction::FailRuntime) || self.common.iter().any(watching)
+    }
+
     /// Whether epoll_ctl denied to have what it has: it is added again, which is EEXIST.
     pub fn is_denied(&self) -> bool {
         self.strikes().any(|strike| strike == (Method::EpollCtl, Errno::ENOENT))
     }
 
     /// Whether the server may well end with this: the call was struck with that errno.
-    fn explains(&self, error: &Error) -> bool {
+    pub fn explains(&self, error: &Error) -> bool {
         let named = |method| roles(method).iter().any(|call| call.name() == error.call.name());
         let again = error.errno == Errno::EEXIST && self.is_denied();
         let mut strikes = self.strikes();

@@ -6,7 +6,8 @@ use std::cell::RefCell;
 use std::collections::BTreeSet;
 use std::rc::Rc;
 use std::time::Duration;
-use threadbare::handlers::{Echo, Framing, Greet, Once};
+use threadbare::escape::printable;
+use threadbare::handlers::{Chat, Echo, Framing, Greet, Once};
 use threadbare::{CloseReason, Conn, ConnId, ConnectionHandler, Net, Peer};
 
 pub trait Part: ConnectionHandler + Sized + 'static {
@@ -14,11 +15,22 @@ pub trait Part: ConnectionHandler + Sized + 'static {
     const IN_LINES: bool = true;
     /// Whether it serves whoever comes.
     const SERVES_ALL: bool = true;
+    /// Whether everybody hears what the others say, from the first line of each on.
+    const TELLS_ALL: bool = false;
+    /// Lines that only it understands; `#` stands for a number.
+    const COMMANDS: &[&str] = &[];
 
     /// What a client is owed that sent this, and then ended its direction or not.
     fn due(&self, client: Option<Peer>, sent: &[u8], ended: bool) -> Due;
 
-    /// What was received without what depends on how the bytes were cut on their way.
+    /// What others may hear of a client that sent this.
+    fn told(&self, sent: &[u8], _ended: bool) -> Vec<Vec<u8>> {
+        let lines = sent.split_inclusive(|&byte| byte == b'\n');
+        lines.filter(|line| line.starts_with(b"!")).map(<[u8]>::to_vec).collect()
+    }
+
+    /// What was received without what depends on how the bytes were cut on their way, or on
+    /// who else was there.
     fn essence(&self, received: &[u8]) -> Vec<u8> {
         received.to_vec()
     }
@@ -284,6 +296,56 @@ impl Part for Chunks {
             rest.unwrap_or_default().to_vec()
         };
         thanked.flat_map(chunk).collect()
+    }
+}
+
+/// `chat`, with the same lines.
+pub fn chat() -> Chat {
+    Chat::new(MAX_LINE)
+}
+
+impl Part for Chat {
+    const TELLS_ALL: bool = true;
+    const COMMANDS: &[&str] = &["/who", "/name x#", "/quit"];
+
+    /// Answers to what nobody else hears.
+    fn due(&self, _: Option<Peer>, sent: &[u8], ended: bool) -> Due {
+        let mut due = Due::default();
+        for line in sent.split_inclusive(|&byte| byte == b'\n') {
+            let complaint = thanks(line, ended).and_then(Result::err);
+            due.to_rest = complaint.is_some() && !line.ends_with(b"\n") && ended;
+            if complaint.is_some() || line.starts_with(b"/quit") {
+                due.answers.extend(complaint);
+                due.ending = Some(Ending::Close);
+                break;
+            }
+        }
+        due
+    }
+
+    fn told(&self, sent: &[u8], ended: bool) -> Vec<Vec<u8>> {
+        let lines = sent.split_inclusive(|&byte| byte == b'\n');
+        let heard = lines.take_while(|line| {
+            let is_whole = line.ends_with(b"\n") || ended;
+            is_whole && matches!(thanks(line, ended), Some(Ok(_))) && !line.starts_with(b"/quit")
+        });
+        let said = heard.filter(|line| !line.starts_with(b"/") && line.trim_ascii() != b"");
+        said.map(|line| format!("{}\n", printable(line)).into_bytes()).collect()
+    }
+
+    /// Without who came and went, and the names of those who speak.
+    fn essence(&self, received: &[u8]) -> Vec<u8> {
+        let lines = received.split_inclusive(|&byte| byte == b'\n');
+        let said = lines.filter(|line| !line.starts_with(b"*")).map(|line| {
+            let length = line.iter().take_while(|byte| byte.is_ascii_alphanumeric()).count();
+            match (&line[..length], &line[length..]) {
+                (b"error", _) => line,
+                (_, [b':', b' ', words @ ..]) => words,
+                (name, b"" | b":") if !name.is_empty() => b"", // cut behind a name, or in it
+                _ => line,
+            }
+        });
+        said.collect::<Vec<_>>().concat()
     }
 }
 

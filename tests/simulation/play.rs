@@ -3,7 +3,7 @@
 use super::dice::Dice;
 use super::journal::{asks_for, errnos, is_a_lie};
 use super::judge::judge_start;
-use super::parts::{Chorus, Chunks, MAX_LINE, OneGuest, Part, greet};
+use super::parts::{Chorus, Chunks, MAX_LINE, OneGuest, Part, chat, greet};
 use super::stage::{Outcome, SHORTS, Stage, TCP, TIMES, UNIX, Verdict, Way, leave_stale_file};
 use std::time::Duration;
 use threadbare::handlers::{Echo, Framing};
@@ -62,7 +62,8 @@ impl<'a> Play<'a> {
         };
         let unix = addresses.contains(&UNIX);
         match self.dice.below(8) {
-            0..=2 => self.play_part(Chorus, addresses),
+            0 | 1 => self.play_part(Chorus, addresses),
+            2 => self.play_part(chat(), addresses),
             3 => self.play_part(Echo, addresses),
             4 => self.play_part(greet(), addresses),
             5 => self.play_part(Chunks::new(), addresses),
@@ -127,6 +128,9 @@ impl<'a> Play<'a> {
         match self.dice.below(40) {
             0..=11 => {
                 stage.say(who, self.dice.pick(&KINDS));
+            }
+            12 if !P::COMMANDS.is_empty() && self.dice.one_in(2) => {
+                stage.command(who, self.dice.pick(P::COMMANDS));
             }
             12 => stage.hesitate(who),
             13 => {

@@ -224,11 +224,19 @@ impl<P: Part> Stage<P> {
         self.talkers[who].push();
     }
 
+    /// A client says a line in which `#` stands for a number unlike any other.
+    pub fn command(&mut self, who: usize, words: &str) {
+        self.lines += 1;
+        let line = words.replace('#', &self.lines.to_string());
+        self.mumble(who, &(line + "\n"));
+    }
+
     /// A client says the first half of its line, and the rest after a while.
     pub fn hesitate(&mut self, who: usize) {
         self.mumble(who, &format!(">{who:02} wai"));
         self.pass(50);
-        self.mumble(who, "ted\n");
+        self.lines += 1;
+        self.mumble(who, &format!("ted {}\n", self.lines));
     }
 
     /// A client ends its direction.

@@ -217,9 +217,13 @@ impl Server {
 
     /// Starts the program and waits for nothing.
     pub fn spawn(prelude: &str, args: &[&str]) -> Server {
-        let mut child = Command::new("sh")
-            .arg("-c")
-            .arg(format!("{prelude}\nexec \"$0\" \"$@\""))
+        Server::spawn_under(&["sh", "-c", &format!("{prelude}\nexec \"$0\" \"$@\"")], args)
+    }
+
+    /// The same, with words in front of the program's name that end in its start.
+    pub fn spawn_under(words: &[&str], args: &[&str]) -> Server {
+        let mut child = Command::new(words[0])
+            .args(&words[1..])
             .arg(env!("CARGO_BIN_EXE_threadbare"))
             .args(args)
             .stdin(Stdio::null())

@@ -271,7 +271,7 @@ impl<K: Kernel> Http<K> {
         fields: &str,
     ) {
         let (answer, body) = self.answers.text(status, then, fields);
-        let body = if head.trim_ascii_start().starts_with(b"HEAD ") { &[] } else { body };
+        let body = if request::asks_for_head(head) { &[] } else { body };
         conn.write(answer);
         conn.write(body);
         let length = body.len() as u64;
@@ -454,7 +454,11 @@ impl<K: Kernel> ConnectionHandler for Http<K> {
         match session.pending.take() {
             Some(pending) => _ = self.refuse(conn, &pending.head, Status::BAD_REQUEST),
             None if rest.trim_ascii().is_empty() => conn.close(),
-            None => _ = self.refuse(conn, rest, Status::BAD_REQUEST),
+            None => {
+                // What was wrong may not have been looked at yet: it came without a line's end.
+                let wrong = Request::parse(rest).err().unwrap_or(Status::BAD_REQUEST);
+                self.refuse(conn, rest, wrong);
+            }
         }
     }
 

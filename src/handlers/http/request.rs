@@ -86,6 +86,16 @@ pub(super) fn has_news(input: &[u8], scanned: usize) -> bool {
         || memchr(b'\n', fresh).is_some()
 }
 
+/// Whether what may be no request at all asks for the head of the answer only. Like the
+/// parser it passes over empty lines, and over nothing else: what it would say of more bytes
+/// must not depend on how many have come.
+pub(super) fn asks_for_head(mut head: &[u8]) -> bool {
+    while let Some(rest) = head.strip_prefix(b"\r\n").or_else(|| head.strip_prefix(b"\n")) {
+        head = rest;
+    }
+    head.starts_with(b"HEAD ")
+}
+
 impl<'a> Request<'a> {
     /// The first request of `input`; `None` if there is not yet all of its head.
     #[inline]

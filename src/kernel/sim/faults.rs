@@ -1,7 +1,7 @@
 //! What goes wrong, and when: the plan of failures, the shortened transfers, and
 //! the trace of the calls that were made.
 
-use super::{Errno, Result};
+use super::{EpollOp, Errno, Result};
 
 /// Makes the enum, its list, and the names as strace writes them.
 macro_rules! methods {
@@ -101,6 +101,8 @@ pub struct Call {
     pub method: Method,
     /// The number of the descriptor it was given first, or -1.
     pub fd: i32,
+    /// What epoll_ctl was to do with it.
+    pub op: Option<EpollOp>,
     /// Whose connection that was, or was accepted: see
     /// [`Client::connection`](super::Client::connection).
     pub connection: Option<u64>,

@@ -1035,8 +1035,14 @@ fn faults_strike_where_they_were_planned() {
     assert_eq!(k.close(fd.take().unwrap()), Err(Errno::EINTR));
     assert_eq!(sim.descriptors(), 0);
 
-    let call =
-        |method, fd, result, injected| Call { method, fd, connection: None, result, injected };
+    let call = |method, fd, result, injected| Call {
+        method,
+        fd,
+        op: None,
+        connection: None,
+        result,
+        injected,
+    };
     let trace = sim.take_trace();
     assert_eq!(trace.len() as u64, sim.calls());
     assert_eq!(sim.trace(), []);

@@ -7,17 +7,19 @@ mod addresses;
 mod command_line;
 mod escape;
 mod framing;
+mod http;
 
 use crate::simulation::dice::Dice;
 use crate::simulation::play::Play;
 
 pub type Target = fn(&[u8]);
 
-const TARGETS: [(&str, Target); 5] = [
+const TARGETS: [(&str, Target); 6] = [
     ("addresses", addresses::target),
     ("command_line", command_line::target),
     ("escape", escape::target),
     ("framing", framing::target),
+    ("http", http::target),
     ("simulated", simulated),
 ];
 
