@@ -164,6 +164,7 @@ impl Bench {
         let exact = [
             ("batches-64", "Exact batches of 64 messages", of(64), Mode::Batches, 200, 30),
             ("batches-1", "Exact batches of one message", of(1), Mode::Batches, 200, 30),
+            ("batches-short", "One short connection at a time", of(1), Mode::ShortBatches, 200, 30),
         ];
         let free = [
             ("free-1", "Free-running: 1 connection", of(1), Mode::Free, 40, 40),
