@@ -76,8 +76,8 @@ fn main() -> Result<()> {
             }
             let Token(slot) = event.token();
             let Some(client) = &mut clients[slot] else { continue };
-            let (writable, idle) = (event.is_writable(), client.rest.is_empty());
-            if !event.is_readable() && !(writable && !idle) {
+            let has_room = event.is_writable() && !client.rest.is_empty();
+            if !event.is_readable() && !has_room {
                 continue;
             }
             let goes_on = serve(client, &mut answer).unwrap_or(false);

@@ -32,8 +32,10 @@ pub enum Mode {
     Batches,
     /// A closed loop, the load on a CPU of its own.
     Free,
-    /// The same with connections that carry one message each.
+    /// Connections that carry one message each, the load on a CPU of its own.
     Short,
+    /// The same, the load on the server's CPU.
+    ShortBatches,
 }
 
 pub struct Contest {
@@ -66,11 +68,18 @@ impl Contest {
 
     /// Whether not all can be connected at once: there are 20,000 descriptors at best.
     fn takes_turns(&self, servers: usize) -> bool {
-        self.mode != Mode::Short && self.shape.connections * servers > 15_000
+        !self.is_short() && self.shape.connections * servers > 15_000
+    }
+
+    fn is_short(&self) -> bool {
+        matches!(self.mode, Mode::Short | Mode::ShortBatches)
     }
 
     fn seat(&self) -> Seat {
-        if self.mode == Mode::Batches { Seat::OnTop } else { Seat::Beside }
+        match self.mode {
+            Mode::Batches | Mode::ShortBatches => Seat::OnTop,
+            Mode::Free | Mode::Short => Seat::Beside,
+        }
     }
 
     /// The whole contest, as a table; once more if the control says that it was void.
@@ -132,9 +141,9 @@ impl Contest {
         let server = &bench.servers[place];
         let buffer = if self.shape.size > 4096 { 32 << 10 } else { 4096 };
         let running = server.start(&bench.seats, self.seat(), &[], buffer)?;
-        let fleet = match self.mode {
-            Mode::Short => None,
-            _ => Some(Fleet::connect(&running, self.shape)?),
+        let fleet = match self.is_short() {
+            true => None,
+            false => Some(Fleet::connect(&running, self.shape)?),
         };
         running.settle();
         Ok(Contestant { place, server, running, fleet })
@@ -160,7 +169,7 @@ impl Contest {
         dice: &mut Dice,
     ) -> Table {
         let columns = ["server", "rate", "rate_ratio", "cpu_us", "cpu_ratio", "p50_us", "p99_us"];
-        let latencies = if self.mode == Mode::Batches { 0 } else { 2 };
+        let latencies = if self.seat() == Seat::OnTop { 0 } else { 2 };
         let mut table = Table::new(self.name, self.title, &columns[..5 + latencies]);
         if self.name == "batches-64" {
             table.note(IO_URING);
@@ -185,7 +194,7 @@ impl Contest {
             let (rate, cpu) = (ratio(Sample::rate), ratio(Sample::cpu_each));
             if server.name == "floor again" {
                 let off = (rate.median - 1.0).abs().max((cpu.median - 1.0).abs());
-                let is_sharp = self.mode == Mode::Batches;
+                let is_sharp = self.seat() == Seat::OnTop;
                 table.judge(off, if is_sharp { TOLERANCE } else { f64::INFINITY });
             }
             let mut row: Vec<Value> = vec![server.name.into()];

@@ -1,11 +1,11 @@
 //! What the job costs: threadbare beside the floor and its peers, on this machine.
 //!
 //! The job: a client sends a message, the server answers "Thank you for your message " and the
-//! message. `bench` measures everything, `bench free scale` some of it, `bench batches tokio`
-//! that for some servers only, and `bench check` whether all this still works. Figures go to a
-//! JSON file in docs, and charts are drawn from that. In the environment, SERVER is the program
-//! of this repository, and QUICK=1 takes two minutes. What is quick or not of all servers
-//! leaves the files in docs alone.
+//! message. `bench` measures everything, `bench free scale` some of it, `bench batches mio` that
+//! for fewer servers, and `bench check` only whether all this still works. Figures go to a JSON
+//! file in docs, and charts are drawn from that. In the environment, SERVER is the program of
+//! this repository; QUICK=1 takes two minutes. What is quick, or not of all servers, leaves the
+//! files in docs alone.
 
 mod charts;
 mod check;
@@ -32,7 +32,7 @@ use std::time::Duration;
 
 type Outcome<T> = Result<T, Box<dyn std::error::Error>>;
 
-/// What all sections share.
+/// What all measurements share.
 pub struct Bench {
     pub quick: bool,
     pub seats: Seats,
@@ -76,44 +76,22 @@ fn main() -> ExitCode {
     ExitCode::SUCCESS
 }
 
-/// Makes the tables that the words name, or all.
+/// Makes the tables that the words name, or all, of the servers that they name, or all.
 fn measure(words: &[&str]) -> Outcome<()> {
-    let is_step = |word: &str, step: &str| step == word || step.split('-').next() == Some(word);
     let is_server = |word: &&str| PROGRAMS.iter().any(|program| program.name.starts_with(*word));
     let (servers, tables): (Vec<&str>, Vec<&str>) = words.iter().partition(|word| is_server(word));
     let bench = Bench::new(|program| match servers[..] {
         [] => !is_quick() || QUICK.contains(&program.name),
-        _ => [&["floor"], &servers[..]].concat().iter().any(|word| program.name.starts_with(word)),
+        _ => program.is_checked() || servers.iter().any(|word| program.name.starts_with(word)),
     })?;
-    let mut steps = bench.steps();
-    if let Some(word) =
-        tables.iter().find(|word| !steps.iter().any(|step| is_step(word, step.name)))
-    {
-        let names: Vec<&str> = steps.iter().map(|step| step.name).collect();
-        return Err(format!("nothing is called {word:?}; there are {}", names.join(", ")).into());
-    }
-    steps.retain(|step| tables.is_empty() || tables.iter().any(|word| is_step(word, step.name)));
-
+    let steps = bench.steps_called(&tables)?;
     let docs = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../docs").canonicalize()?;
     let for_docs = !bench.quick && servers.is_empty();
-    let directory = if for_docs { &docs } else { &bench.scratch };
-    let file = directory.join("measured.json");
-    let seconds: f64 = steps.iter().map(|step| step.seconds).sum();
-    println!("about {:.0} s, while the machine should do nothing else", seconds.ceil());
-    if !bench.seats.realtime {
-        println!("no real-time priorities here (they take root): other work will disturb");
+    let is_void = bench.make(&steps, if for_docs { &docs } else { &bench.scratch })?;
+    if is_void && for_docs {
+        return Err("the machine was too busy: some tables are void".into());
     }
-    let mut is_void = false;
-    for (number, step) in steps.iter().enumerate() {
-        println!("\n[{}/{}] {}: {:.0} s", number + 1, steps.len(), step.name, step.seconds.ceil());
-        let table = (step.make)(&bench)?;
-        table.print();
-        is_void |= table.is_void();
-        report::write(&file, &table, &bench.versions())?;
-    }
-    let drawn = charts::draw(&report::read(&file), &directory.join("charts"))?;
-    println!("\nwritten to {}: measured.json {}", directory.display(), drawn.join(" "));
-    if is_void { Err("the machine was too busy: some tables are void".into()) } else { Ok(()) }
+    Ok(())
 }
 
 impl Bench {
@@ -147,6 +125,43 @@ impl Bench {
         self.servers.iter().map(version).collect()
     }
 
+    /// Makes tables, shows them, and writes them down; whether one is void.
+    fn make(&self, steps: &[Step], directory: &Path) -> Outcome<bool> {
+        let file = directory.join("measured.json");
+        let seconds: f64 = steps.iter().map(|step| step.seconds).sum();
+        println!("about {:.0} s, while the machine should do nothing else", seconds.ceil());
+        if !self.seats.realtime {
+            println!("no real-time priorities here (they take root): other work will disturb");
+        }
+        let mut is_void = false;
+        for (number, Step { name, seconds, make }) in steps.iter().enumerate() {
+            println!("\n[{}/{}] {name}: {:.0} s", number + 1, steps.len(), seconds.ceil());
+            let table = make(self)?;
+            table.print();
+            is_void |= table.is_void();
+            report::write(&file, &table, &self.versions())?;
+        }
+        let drawn = charts::draw(&report::read(&file), &directory.join("charts"))?;
+        println!("\nwritten to {}: measured.json {}", directory.display(), drawn.join(" "));
+        Ok(is_void)
+    }
+
+    /// What is called so, or begins so: "free" is all that is free-running.
+    fn steps_called(&self, names: &[&str]) -> Outcome<Vec<Step>> {
+        let is_called = |step: &Step, name: &str| {
+            step.name == name || step.name.split('-').next() == Some(name)
+        };
+        let mut steps = self.steps();
+        if let Some(name) =
+            names.iter().find(|name| !steps.iter().any(|step| is_called(step, name)))
+        {
+            let all: Vec<&str> = steps.iter().map(|step| step.name).collect();
+            return Err(format!("nothing is called {name:?}; there are {}", all.join(", ")).into());
+        }
+        steps.retain(|step| names.is_empty() || names.iter().any(|name| is_called(step, name)));
+        Ok(steps)
+    }
+
     /// All there is to measure, in this order.
     fn steps(&self) -> Vec<Step> {
         let of = Shape::of;
@@ -164,6 +179,7 @@ impl Bench {
         let exact = [
             ("batches-64", "Exact batches of 64 messages", of(64), Mode::Batches, 200, 30),
             ("batches-1", "Exact batches of one message", of(1), Mode::Batches, 200, 30),
+            ("batches-short", "One short connection at a time", of(1), Mode::ShortBatches, 200, 30),
         ];
         let free = [
             ("free-1", "Free-running: 1 connection", of(1), Mode::Free, 40, 40),
