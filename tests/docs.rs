@@ -47,6 +47,15 @@ use source::Method;
 use trace::Traces;
 
 const INDEX: &str = "docs/README.md";
+/// With fewer marks than this, something does not look any more.
+const AT_LEAST: [(&str, usize); 6] = [
+    ("calls told by both witnesses", 600),
+    ("errno tables", 13),
+    ("facts", 50),
+    ("links", 300),
+    ("quotes", 30),
+    ("traces", 25),
+];
 
 /// What the docs are compared with, and what was found.
 struct Proof {
@@ -376,6 +385,25 @@ impl Proof {
         }
     }
 
+    /// Each file beside the pages is one that somebody looks at.
+    fn leftovers(&self, pages: &[(String, String)]) {
+        for entry in
+            ["docs/traces", "docs/exercises"].iter().flat_map(|it| fs::read_dir(it).unwrap())
+        {
+            let path = entry.unwrap().path();
+            let name = path.file_stem().unwrap().to_str().unwrap();
+            let is_patch = path.extension().is_some_and(|it| it == "patch");
+            let mark = format!("<!-- patch: {name} -->");
+            let is_known = match is_patch {
+                true => pages.iter().any(|(_, text)| text.contains(&mark)),
+                false => self.traces.lines(name).is_ok(),
+            };
+            if !is_known {
+                self.complain(&path.display().to_string(), "nothing on any page is about it");
+            }
+        }
+    }
+
     /// Each chapter stands in the index, and once in its list of all chapters.
     fn index(&self, pages: &[(String, String)]) {
         let (_, index) = pages.iter().find(|(path, _)| path == INDEX).unwrap();
@@ -457,7 +485,10 @@ fn in_a_network_of_its_own(name: &str, test: impl FnOnce()) {
         );
         return;
     }
-    let mut child = unshare("ip link set lo up && exec \"$0\" \"$@\"");
+    // How much the kernel takes at once is shown, so its buffers are the usual ones.
+    let usual = "ip link set lo up && cd /proc/sys/net/ipv4 && echo 4096 131072 6291456 >tcp_rmem \
+        && echo 4096 16384 4194304 >tcp_wmem; cd \"$OLDPWD\" && exec \"$0\" \"$@\"";
+    let mut child = unshare(usual);
     let child = child.arg(std::env::current_exe().unwrap()).args([name, "--exact", "--nocapture"]);
     let output = child.env(INSIDE, "1").output().unwrap();
     print!("{}", String::from_utf8_lossy(&output.stdout));
@@ -491,6 +522,7 @@ fn the_docs_are_true() {
         proof.index(&pages);
         proof.coverage(&pages);
         proof.untold_facts(&pages);
+        proof.leftovers(&pages);
         let due = pages.iter().map(|(path, text)| (path.clone(), proof.page(path, text)));
         let mut due: Vec<(String, String)> = due.collect();
         for name in proof.traces.names().filter(|name| !name.contains(' ')) {
@@ -502,6 +534,10 @@ fn the_docs_are_true() {
             print!("{count} {kind}, ");
         }
         println!("in {:?}", started.elapsed());
+        for (kind, due) in AT_LEAST {
+            let held = proof.held.borrow().get(kind).copied().unwrap_or_default();
+            assert!(held >= due, "only {held} {kind}");
+        }
         let wrong = proof.wrong.borrow();
         assert!(wrong.is_empty(), "\n{}", wrong.join("\n"));
         assert!(

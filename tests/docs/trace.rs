@@ -57,16 +57,16 @@ const SCENARIOS: [Scenario; 13] = [
 /// One client, one message, and an orderly end.
 fn hello(stage: &mut Stage) {
     let mut client = stage.connect();
-    stage.step("hello", |_| client.send("hello\n"));
+    stage.step(|| client.send("hello\n"));
     client.expect(thanks("hello\n"));
-    stage.step("its end", |_| client.finish());
+    stage.step(|| client.finish());
     client.expect_end();
 }
 
 /// The server ends the connection, and then itself.
 fn once(stage: &mut Stage) {
     let mut client = stage.connect();
-    stage.step("a message", |_| client.send("hello\n"));
+    stage.step(|| client.send("hello\n"));
     client.expect_rest("Good talking to you\n");
     drop(client);
     until("the end", || stage.server.has_ended());
@@ -85,7 +85,7 @@ fn half(stage: &mut Stage) {
 /// Five at once, who wait in the queue of a server that is busy elsewhere.
 fn crowd(stage: &mut Stage) {
     let mut clients = Vec::new();
-    stage.frozen(|stage| (0..5).for_each(|_| clients.push(stage.server.client())));
+    stage.frozen(|server| clients = server.clients(5));
     stage.frozen(|_| drop(clients));
 }
 
@@ -102,14 +102,14 @@ fn reset(stage: &mut Stage) {
 fn slow(stage: &mut Stage) {
     const LINES: usize = 10_000;
     let mut client = stage.connect();
-    stage.step("questions", |_| client.send([b'\n'; LINES]));
+    stage.step(|| client.send([b'\n'; LINES]));
     // What the kernel has taken; the rest is in the server, which learns of room only later.
     let due = thanks("\n").repeat(LINES);
     let taken = stage.log().lines().rev().find(|line| line.contains(" sendto(")).map(result);
     let taken = taken.unwrap();
     stage.frozen(|_| client.expect(&due[..taken]));
     client.expect(&due[taken..]);
-    stage.step("its end", |_| drop(client));
+    stage.step(|| drop(client));
 }
 
 /// What a call returned.
@@ -122,25 +122,25 @@ fn full(stage: &mut Stage) {
     let first = stage.connect();
     let mut second = stage.server.client();
     second.send("hello\n");
-    stage.step("one leaves", |_| drop(first));
+    stage.step(|| drop(first));
     second.expect(thanks("hello\n"));
-    stage.step("and the other", |_| drop(second));
+    stage.step(|| drop(second));
 }
 
 /// A client that says nothing.
 fn idle(stage: &mut Stage) {
     let mut client = stage.connect();
     client.expect_end();
-    stage.step("its end", |_| drop(client));
+    stage.step(|| drop(client));
 }
 
 /// SIGTERM, with one client who has asked and one who waits in the queue.
 fn stop(stage: &mut Stage) {
     let mut clients = vec![stage.connect()];
-    stage.frozen(|stage| {
+    stage.frozen(|server| {
         clients[0].send("last\n");
-        stage.server.signal(Signal::SIGTERM);
-        clients.push(stage.server.client());
+        server.signal(Signal::SIGTERM);
+        clients.push(server.client());
         clients[1].send("hello\n");
         clients.iter_mut().for_each(Client::finish);
     });
@@ -153,16 +153,16 @@ fn stop(stage: &mut Stage) {
 fn unix(stage: &mut Stage) {
     let address = stage.scratch.unix("server.sock");
     let mut client = stage.connect_to(&address);
-    stage.step("hello", |_| client.send("hello\n"));
+    stage.step(|| client.send("hello\n"));
     client.expect(thanks("hello\n"));
-    stage.step("its end", |_| drop(client));
+    stage.step(|| drop(client));
 }
 
 /// A small file, a large one, and a path that leads out.
 fn http(stage: &mut Stage) {
     let mut client = stage.connect_to("127.0.0.1:8080");
     for (path, length) in [("small.txt", 6), ("large.bin", LARGE), ("out.txt", 0)] {
-        stage.step(path, |_| client.send(format!("GET /{path} HTTP/1.1\r\nHost: h\r\n\r\n")));
+        stage.step(|| client.send(format!("GET /{path} HTTP/1.1\r\nHost: h\r\n\r\n")));
         while client.line() != "\r\n" {}
         let length = if length == 0 { "not found\n".len() } else { length };
         let mut body = client.some(length).unwrap();
@@ -170,7 +170,7 @@ fn http(stage: &mut Stage) {
             body.extend(client.some(length - body.len()).unwrap());
         }
     }
-    stage.step("its end", |_| drop(client));
+    stage.step(|| drop(client));
 }
 
 const LARGE: usize = 50_000;
@@ -180,22 +180,22 @@ fn proxy(stage: &mut Stage) {
     let behind = TcpListener::bind("127.0.0.1:6379").unwrap();
     let mut client = stage.connect_to("127.0.0.1:6380");
     let (mut there, _) = behind.accept().unwrap();
-    stage.step("a question", |_| client.send("ping\n"));
+    stage.step(|| client.send("ping\n"));
     there.read_exact(&mut [0; 5]).unwrap();
-    stage.step("an answer", |_| there.write_all(b"pong\n").unwrap());
+    stage.step(|| there.write_all(b"pong\n").unwrap());
     client.expect("pong\n");
-    stage.step("its end", |_| client.finish());
-    stage.step("the other's", |_| drop(there));
+    stage.step(|| client.finish());
+    stage.step(|| drop(there));
     client.expect_end();
 }
 
 /// The example with threads: one of them wakes the loop.
 fn pool(stage: &mut Stage) {
     let mut client = stage.connect_to("127.0.0.1:1234");
-    stage.step("a number", |_| client.send("999999999999989\n"));
+    stage.step(|| client.send("999999999999989\n"));
     client.line();
-    stage.settle("the answer");
-    stage.step("its end", |_| drop(client));
+    stage.settle();
+    stage.step(|| drop(client));
 }
 
 // ---- how they are played -------------------------------------------------------------
@@ -235,7 +235,7 @@ impl Stage {
         let mut stage = Stage { server, scratch, log, seen: 0 };
         until("the ready line", || stage.server.stdout().contains("listening on "));
         stage.server.addresses = vec!["127.0.0.1:1234".to_owned()];
-        stage.settle("the first wait");
+        stage.settle();
         stage
     }
 
@@ -243,11 +243,11 @@ impl Stage {
         fs::read_to_string(&self.log).unwrap_or_default()
     }
 
-    /// Waits until the server has done something and is asleep again.
-    fn settle(&mut self, what: &str) {
+    /// Waits until the server has done something and is asleep again, or at its end.
+    fn settle(&mut self) {
         let stat = format!("/proc/{}/stat", self.server.pid());
         let mut before = 0;
-        until(what, || {
+        until("the server to have done what there is to do", || {
             let lines = self.log().lines().count();
             let stat = fs::read_to_string(&stat).unwrap_or_default();
             let rests = stat.contains(") S ") || stat.contains(") Z ");
@@ -259,20 +259,20 @@ impl Stage {
     }
 
     /// One step of a client, and what the server does about it, to its end.
-    fn step(&mut self, what: &str, act: impl FnOnce(&mut Stage)) {
-        act(self);
-        self.settle(what);
+    fn step(&mut self, act: impl FnOnce()) {
+        act();
+        self.settle();
     }
 
     /// Several steps that the server finds done when it looks.
-    fn frozen(&mut self, act: impl FnOnce(&mut Stage)) {
+    fn frozen(&mut self, act: impl FnOnce(&Server)) {
         let stops = |stage: &Stage| stage.log().matches("--- stopped by SIGSTOP").count();
         let before = stops(self);
         self.server.signal(Signal::SIGSTOP);
         until("the server to be stopped", || stops(self) > before);
-        act(self);
+        act(&self.server);
         self.server.thaw();
-        self.settle("the server to go on");
+        self.settle();
     }
 
     fn connect(&mut self) -> Client {
@@ -281,7 +281,7 @@ impl Stage {
 
     fn connect_to(&mut self, address: &str) -> Client {
         let client = Client::to(address);
-        self.settle("the client to be let in");
+        self.settle();
         client
     }
 }
@@ -348,17 +348,15 @@ pub fn normal(log: &str) -> Vec<String> {
 const LEFT_OUT: [&str; 5] =
     ["write(2,", "rt_sigprocmask(SIG_SETMASK", "rt_sigprocmask(SIG_BLOCK, ~[", "---", "+++"];
 
-/// Other machines have other calls for the same: how theirs begins, how ours does, and how
-/// both end.
-type Alias = (&'static str, &'static str, (&'static str, &'static str));
-const ALIASES: [Alias; 4] = [
-    ("epoll_pwait(", "epoll_wait(", (", NULL, 8", ")")),
-    ("lstat(", "newfstatat(AT_FDCWD, ", ("", ", AT_SYMLINK_NOFOLLOW)")),
-    ("fchmodat(AT_FDCWD, ", "chmod(", ("", ")")),
-    ("unlinkat(AT_FDCWD, ", "unlink(", (", 0", ")")),
+/// How other machines' calls for the same begin and end, and how ours do.
+const ALIASES: [[&str; 4]; 4] = [
+    ["epoll_pwait(", ", NULL, 8)", "epoll_wait(", ")"],
+    ["lstat(", ")", "newfstatat(AT_FDCWD, ", ", AT_SYMLINK_NOFOLLOW)"],
+    ["fchmodat(AT_FDCWD, ", ")", "chmod(", ")"],
+    ["unlinkat(AT_FDCWD, ", ", 0)", "unlink(", ")"],
 ];
 
-/// And older versions of strace other words.
+/// And older versions of strace have other words.
 const OLDER: [(&str, &str); 3] =
     [("{EPOLL", "{events=EPOLL"), (", {u32=", ", data={u32="), ("{0, data=", "{events=0, data=")];
 
@@ -366,11 +364,9 @@ const OLDER: [(&str, &str); 3] =
 fn plain(call: &str) -> String {
     let (call, result) = call.rsplit_once(" = ").unwrap_or((call, ""));
     let mut call = call.trim_end().to_owned();
-    // Other machines have other calls for the same, and older versions other words.
-    for (theirs, ours, end) in ALIASES {
-        if let Some(rest) = call.strip_prefix(theirs) {
-            call = format!("{ours}{}", rest.trim_end_matches(')').trim_end_matches(end.0)) + end.1;
-        }
+    for [begin, end, our_begin, our_end] in ALIASES {
+        let arguments = call.strip_prefix(begin).and_then(|rest| rest.strip_suffix(end));
+        call = arguments.map_or(call.clone(), |it| format!("{our_begin}{it}{our_end}"));
     }
     for (theirs, ours) in OLDER {
         call = call.replace(theirs, ours);
