@@ -15,7 +15,8 @@
 //! | `<!-- variants: src/x.rs#Name -->` | a drawing | names every variant of the enum |
 //! | `<!-- fact: name ... -->` | | tests in tests/kernel_facts.rs |
 //! | `<!-- count: hello recvfrom..sendto -->` | a number | how many calls the piece of a trace has |
-//! | `<!-- measured: name -->` | a number | the figure in docs/measured.json |
+//! | `<!-- measured: table -->` | a table | that table of docs/measured.md, which `make bench` writes |
+//! | `<!-- measured: table/row/column -->` | a number | a figure in it |
 //! | `<!-- note: ... -->` | | whatever its writer likes |
 //!
 //! Code, traces and console blocks without a mark are errors, but for console blocks: they
@@ -62,7 +63,7 @@ struct Proof {
     traces: Traces,
     methods: Vec<Method>,
     facts: String,
-    measured: Option<String>,
+    measured: String,
     /// How many marks of each kind held.
     held: RefCell<BTreeMap<&'static str, usize>>,
     wrong: RefCell<Vec<String>>,
@@ -188,6 +189,10 @@ impl Proof {
                 self.hold("errno tables", 1);
                 source::errno_table(asked)?
             }
+            "measured" => {
+                self.hold("measured tables", 1);
+                self.measured_table(asked)?
+            }
             "calls" => {
                 self.hold("calls", self.methods.len());
                 calls_table(&self.methods)
@@ -276,7 +281,7 @@ impl Proof {
                     self.hold("counts", 1);
                     self.traces.slice(name, bounds).map(|lines| lines.len().to_string())
                 }
-                "measured" => self.measured(asked, number),
+                "measured" => self.measured(asked),
                 _ => Err("no such mark".to_owned()),
             };
             let due = due.unwrap_or_else(|wrong| {
@@ -288,26 +293,29 @@ impl Proof {
         result
     }
 
-    /// A figure, with its thousands apart. While nobody has measured, what stands there.
-    fn measured(&self, name: &str, old: &str) -> Result<String, String> {
-        let Some(figures) = &self.measured else { return Ok(old.to_owned()) };
-        let (_, figures) =
-            figures.split_once("\"figures\"").ok_or("no figures in measured.json")?;
-        let (_, value) = figures.split_once(&format!("\"{name}\"")).ok_or("not measured")?;
-        let value = value.trim_start_matches([':', ' ', '"']);
-        let value = value.split([',', '"', '\n', '}']).next().unwrap_or_default().trim();
+    /// A table of docs/measured.md.
+    fn measured_table(&self, name: &str) -> Result<Vec<String>, String> {
+        let mark = format!("<!-- note: {name} -->");
+        let lines = self.measured.lines().skip_while(|line| *line != mark).skip(1);
+        let table: Vec<String> =
+            lines.take_while(|line| line.starts_with('|')).map(str::to_owned).collect();
+        if table.is_empty() { Err(format!("not measured: {name}")) } else { Ok(table) }
+    }
+
+    /// A figure in such a table; of a median with its interval, the median.
+    fn measured(&self, asked: &str) -> Result<String, String> {
+        let [name, row, column] = asked.split('/').collect::<Vec<_>>()[..] else {
+            return Err("which table/row/column?".to_owned());
+        };
+        let table = self.measured_table(name)?;
+        let cells = |line: &str| {
+            line.trim_matches('|').split('|').map(|cell| cell.trim().to_owned()).collect::<Vec<_>>()
+        };
+        let at = cells(&table[0]).iter().position(|head| head == column);
+        let row = table.iter().map(|line| cells(line)).find(|cells| cells[0] == row);
+        let cell = row.and_then(|row| row.get(at?).cloned()).ok_or("not measured")?;
         self.hold("measured figures", 1);
-        let (whole, fraction) = value
-            .split_once('.')
-            .map_or((value, String::new()), |(whole, rest)| (whole, format!(".{rest}")));
-        let mut apart = String::new();
-        for (at, digit) in whole.chars().enumerate() {
-            if at > 0 && (whole.len() - at).is_multiple_of(3) {
-                apart.push(',');
-            }
-            apart.push(digit);
-        }
-        Ok(apart + &fraction)
+        Ok(cell.split(' ').next().unwrap_or_default().to_owned())
     }
 }
 
@@ -509,7 +517,7 @@ fn the_docs_are_true() {
             traces: Traces::new(&methods, &faults).unwrap_or_else(|wrong| panic!("{wrong}")),
             methods,
             facts: fs::read_to_string("tests/kernel_facts.rs").unwrap(),
-            measured: fs::read_to_string("docs/measured.json").ok(),
+            measured: fs::read_to_string("docs/measured.md").unwrap_or_default(),
             held: RefCell::default(),
             wrong: RefCell::default(),
         };

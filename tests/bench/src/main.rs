@@ -141,8 +141,13 @@ impl Bench {
             is_void |= table.is_void();
             report::write(&file, &table, &self.versions())?;
         }
+        report::publish(&file, &directory.join("measured.md"))?;
         let drawn = charts::draw(&report::read(&file), &directory.join("charts"))?;
-        println!("\nwritten to {}: measured.json {}", directory.display(), drawn.join(" "));
+        println!(
+            "\nwritten to {}: measured.json measured.md {}",
+            directory.display(),
+            drawn.join(" ")
+        );
         Ok(is_void)
     }
 

@@ -56,8 +56,8 @@ impl Table {
         self.rows.iter().find(|cells| cells[0] == row)?.get(column)
     }
 
-    /// In Markdown, right-aligned but for the first column.
-    pub fn print(&self) {
+    /// The table in Markdown, right-aligned but for the first column.
+    fn markdown(&self) -> Vec<String> {
         let head: Vec<String> = self.columns.iter().map(|name| name.replace('_', " ")).collect();
         let mut lines = vec![head];
         lines.extend(self.rows.iter().map(|row| row.iter().map(shown).collect()));
@@ -65,17 +65,24 @@ impl Table {
             lines.iter().filter_map(|line| line.get(column)).map(|cell| cell.chars().count()).max()
         };
         let widths: Vec<usize> = (0..self.columns.len()).filter_map(width).collect();
-        println!("\n{}\n", self.title);
-        for (number, line) in lines.iter().enumerate() {
+        let row = |line: &Vec<String>| {
             let cells = line.iter().zip(&widths).enumerate().map(|(column, (cell, &width))| {
                 if column == 0 { format!("{cell:width$}") } else { format!("{cell:>width$}") }
             });
-            println!("| {} |", cells.collect::<Vec<_>>().join(" | "));
-            if number == 0 {
-                let rules: Vec<String> = widths.iter().map(|&width| "-".repeat(width)).collect();
-                println!("|-{}:|", rules.join("-|-"));
-            }
-        }
+            format!("| {} |", cells.collect::<Vec<_>>().join(" | "))
+        };
+        let rule = |(column, &width): (usize, &usize)| {
+            if column == 0 { "-".repeat(width + 2) } else { "-".repeat(width + 1) + ":" }
+        };
+        let rules: Vec<String> = widths.iter().enumerate().map(rule).collect();
+        let mut markdown: Vec<String> = lines.iter().map(row).collect();
+        markdown.insert(1, format!("|{}|", rules.join("|")));
+        markdown
+    }
+
+    pub fn print(&self) {
+        println!("\n{}\n", self.title);
+        self.markdown().iter().for_each(|line| println!("{line}"));
         self.notes.iter().for_each(|note| println!("{note}"));
     }
 
@@ -157,6 +164,32 @@ pub fn write(path: &Path, table: &Table, versions: &Map<String, Value>) -> Outco
     let mut text = String::new();
     lay_out(&file, 0, &mut text);
     fs::write(path, text + "\n")?;
+    Ok(())
+}
+
+/// Everything in the file as a page to read, and for the other pages to quote.
+pub fn publish(file: &Path, page: &Path) -> Outcome<()> {
+    let json: Value = serde_json::from_str(&fs::read_to_string(file)?)?;
+    let mut text = String::from(
+        "# What was measured\n\nWritten by `make bench`; [what it costs](costs.md) explains it.\n\n",
+    );
+    for part in ["machine", "versions"] {
+        let facts = json[part].as_object().into_iter().flatten().filter_map(|(name, value)| {
+            let value = value.as_str().map_or_else(|| value.to_string(), str::to_owned);
+            (!value.is_empty()).then(|| format!("{name}: {value}"))
+        });
+        text += &format!("{}\n\n", facts.collect::<Vec<_>>().join("; "));
+    }
+    for table in read(file) {
+        let of = |key: &str| json["tables"][&table.name][key].as_str().unwrap_or_default();
+        text += &format!("## {}\n\n<!-- note: {} -->\n", table.title, table.name);
+        text += &format!("{}\n\n", table.markdown().join("\n"));
+        for note in &table.notes {
+            text += &format!("- {note}\n");
+        }
+        text += &format!("- `{}`, {}, commit {}\n\n", of("command"), of("date"), of("commit"));
+    }
+    fs::write(page, text.trim_end().to_owned() + "\n")?;
     Ok(())
 }
 
