@@ -34,8 +34,8 @@ SUMMARY := awk '{ print; fflush() } \
 	END { printf "\n%d tests passed, %d failed, %d left to `make check`\n", passed, failed, ignored }'
 
 # The bench, against the program as it is built last.
-RUN_BENCH = SERVER=$(abspath $(BIN)) $(CARGO) run --locked --quiet --target-dir $(BENCH) \
-	--manifest-path tests/bench/Cargo.toml
+OF_BENCH := --locked --quiet --target-dir $(BENCH) --manifest-path tests/bench/Cargo.toml
+RUN_BENCH = SERVER=$(abspath $(BIN)) $(CARGO) run $(OF_BENCH)
 
 .PHONY: build run trace test check docs-update bench torture fuzz mutants lint fmt doc msrv deps clean help
 
@@ -77,6 +77,7 @@ bench: TOOLS := gcc=gcc g++=g++ strace=strace valgrind=valgrind /usr/include/uv.
 	/usr/include/event2/event.h=libevent-dev /usr/include/boost/asio.hpp=libboost-dev
 bench: deps ## beside the floor and peers, 12 minutes: make bench [QUICK=1] [ARGS='memory tokio']
 	@$(CARGO) build --locked --quiet --release
+	@$(CARGO) build $(OF_BENCH) --release # the peers, too
 	@QUICK=$(QUICK) $(RUN_BENCH) --release -- $(ARGS)
 
 docs-update: deps ## write what docs/ quotes: code, traces, tables, figures
