@@ -91,7 +91,7 @@ fn framing() {
 
 #[test]
 fn http() {
-    replay("http", 60, 5_000);
+    replay("http", 100, 5_000);
 }
 
 #[test]

@@ -448,7 +448,7 @@ fn play_part<P: Part>(
 #[test]
 fn faults_in_a_sample() {
     if !repertoire().replay() {
-        repertoire().sweep([7, 401, 41, 23], [41, 20_011, 401, 401]).conclude(12_000, 750);
+        repertoire().sweep([7, 401, 41, 23], [41, 20_011, 401, 401]).conclude(12_000, 860);
     }
 }
 
@@ -457,7 +457,7 @@ fn faults_in_a_sample() {
 #[ignore = "half a minute; `make check` runs it"]
 fn every_fault() {
     if !repertoire().replay() {
-        repertoire().sweep([1, 37, 2, 1], [3, 20_011, 17, 31]).conclude(180_000, 880);
+        repertoire().sweep([1, 37, 2, 1], [3, 20_011, 17, 31]).conclude(180_000, 960);
     }
 }
 

@@ -30,12 +30,12 @@ fn play_seeds(count: usize, triples: usize) {
 /// Some random plays come to rest, with all accounts balanced.
 #[test]
 fn some_seeds() {
-    play_seeds(2_500, 330);
+    play_seeds(2_500, 360);
 }
 
 /// Many random plays come to rest, with all accounts balanced.
 #[test]
 #[ignore = "a quarter of a minute"]
 fn many_seeds() {
-    play_seeds(50_000, 590);
+    play_seeds(50_000, 680);
 }
