@@ -190,6 +190,70 @@ fn out_of_memory_now_and_then() {
     world.stop();
 }
 
+/// The time for a message begins with its first byte, wherever in a recv that stands.
+#[test]
+fn each_message_has_its_own_time() {
+    let limits = Limits { message_timeout: Some(Duration::from_secs(5)), ..Limits::default() };
+    let mut world = World::new(greet(), limits);
+    world.pass(Duration::from_secs(100));
+    let mut client = world.client();
+    for piece in [&b"one\ntw"[..], b"o\nthr", b"ee\nfour\nfi"] {
+        client.send(piece);
+        world.pass(Duration::from_secs(4));
+        assert!(!client.recv().is_empty() && !client.saw_eof());
+    }
+    world.pass(Duration::from_secs(2));
+    client.recv();
+    assert!(client.saw_eof());
+    assert_eq!(closed(&world.stop(), CloseReason::MessageTooSlow), 1);
+}
+
+/// Whoever takes a little now and then is not cut off, however long it takes.
+#[test]
+fn a_slow_reader_is_no_stalled_one() {
+    let limits = Limits { write_timeout: Some(Duration::from_secs(5)), ..Limits::default() };
+    let mut world = World::new(greet(), limits);
+    world.pass(Duration::from_secs(100));
+    let mut client = world.client();
+    client.send(&vec![b'\n'; 30_000]);
+    let mut received = 0;
+    for _ in 0..5 {
+        world.pass(Duration::from_secs(4));
+        received += client.recv_at_most(100_000).len();
+        assert!(received > 0 && !client.saw_reset());
+    }
+    for _ in 0..20 {
+        world.rest();
+        received += client.recv().len();
+    }
+    assert_eq!(received, 30_000 * b"Thank you for your message \n".len());
+    world.stop();
+}
+
+/// What was not consumed is forgotten with the close, though the connection lingers.
+#[test]
+fn a_closed_connection_holds_no_memory() {
+    struct Curt;
+    impl ConnectionHandler for Curt {
+        type Session = ();
+        fn on_data(&mut self, conn: &mut Conn<'_>, _: &mut (), input: &[u8]) -> usize {
+            if input.ends_with(b"!") {
+                conn.write(b"enough");
+                conn.close();
+            }
+            0
+        }
+    }
+    let mut world = World::new(Curt, Limits::default());
+    let mut client = world.client();
+    world.ask(&mut client, &[b'.'; 10_000]);
+    assert!(world.server.memory().0 >= 10_000);
+    assert_eq!(world.ask(&mut client, b"!"), b"enough");
+    assert!(client.saw_eof());
+    assert_eq!(world.server.memory().0, 0);
+    world.stop();
+}
+
 /// Idle is idle: the timer costs nothing per message, and when all have gone it goes
 /// off once at most.
 #[test]
