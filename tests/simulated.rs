@@ -10,6 +10,7 @@ use simulation::{Report, World};
 use std::path::Path;
 use std::time::Duration;
 use threadbare::handlers::{Echo, Framing, Greet};
+use threadbare::kernel::Kernel;
 use threadbare::kernel::sim::{At, Client, Method, Short, Simulated, Times};
 use threadbare::{
     Address, Call, CloseReason, Conn, ConnId, ConnectionHandler, Errno, Limits, Net, Signal,
@@ -291,7 +292,7 @@ fn a_stop_is_a_moment_late() {
     world.sim.signal(Signal::SIGTERM);
     client.close();
     world.pass(Duration::from_millis(19));
-    assert!(world.running);
+    assert!(world.running && !world.client().established(), "who comes now has come too late");
     world.pass(Duration::from_millis(3));
     assert!(!world.running);
     world.end();
@@ -686,6 +687,86 @@ fn out_of_epoll_watches() {
     let served = clients.iter_mut().filter_map(|c| (!c.recv().is_empty()).then_some(())).count();
     assert_eq!(served, 19);
     world.stop();
+}
+
+/// A Unix socket takes the place of a stale one, with the mode it should have; and at the
+/// end its file goes.
+#[test]
+fn the_file_of_a_unix_socket() {
+    let sim = Simulated::new(1);
+    let path = Path::new(UNIX.trim_start_matches("unix:"));
+    leave_stale_file(&sim);
+    let limits = || Limits { unix_mode: 0o666, ..Limits::default() };
+    let mut world = World::at(UNIX, sim.clone(), greet(), limits()).unwrap();
+    assert_eq!(sim.file(path).unwrap().mode, 0o666);
+    let another = World::at(UNIX, sim.clone(), greet(), limits());
+    assert_eq!(another.err().unwrap().errno, Errno::EADDRINUSE);
+    let mut client = world.client();
+    assert_eq!(world.ask(&mut client, b"me\n"), b"Thank you for your message me\n");
+    world.stop();
+    assert_eq!(sim.file(path), None);
+}
+
+/// Nothing but a stale socket, or its own, is removed from the path of a Unix socket.
+#[test]
+fn the_files_of_others() {
+    let path = Path::new(UNIX.trim_start_matches("unix:"));
+    let sim = Simulated::new(1);
+    sim.create_file(path);
+    let theirs = sim.file(path);
+    let error = World::at(UNIX, sim.clone(), greet(), Limits::default()).err().unwrap();
+    assert_eq!((error.errno, sim.file(path)), (Errno::EADDRINUSE, theirs));
+
+    let mut sim = Simulated::new(1);
+    let world = World::at(UNIX, sim.clone(), greet(), Limits::default()).unwrap();
+    sim.unlink(path).unwrap();
+    sim.create_file(path);
+    world.stop();
+    assert!(sim.file(path).is_some(), "it is not the one that was made");
+
+    let sim = Simulated::new(1);
+    leave_stale_file(&sim);
+    sim.fail(At::Of(Method::Connect, 0), Errno::EACCES, Times::Once);
+    let error = World::at(UNIX, sim.clone(), greet(), Limits::default()).err().unwrap();
+    assert_eq!(error.errno, Errno::EADDRINUSE);
+    assert!(sim.file(path).is_some(), "perhaps somebody listens");
+}
+
+/// A client lost on its way in is no reason to pause; sixteen in a row are.
+#[test]
+fn clients_lost_on_their_way_in() {
+    let mut world = World::new(greet(), Limits::default());
+    let mut client = world.client();
+    let lost = At::Of(Method::Accept4, 0);
+    world.sim.fail(lost, Errno::ECONNABORTED, Times::Burst(15));
+    assert_eq!(world.ask(&mut client, b"me\n"), b"Thank you for your message me\n");
+    let before = world.sim.count(Method::Accept4);
+    world.sim.fail(At::Of(Method::Accept4, before), Errno::ECONNABORTED, Times::UntilHealed);
+    let mut next = world.client();
+    next.send(b"me\n");
+    world.rest();
+    assert_eq!(world.sim.count(Method::Accept4), before + 16);
+    world.sim.heal();
+    world.pass(Duration::from_secs(1));
+    assert_eq!(next.recv(), b"Thank you for your message me\n");
+    assert_eq!(world.stop().counters.accept_paused, 1);
+}
+
+/// What connections inherit is set when the door is opened, and never again.
+#[test]
+fn options_are_set_once() {
+    let without = || Limits { write_timeout: None, ..Limits::default() };
+    for (address, limits, count) in [
+        ("127.0.0.1:80", Limits::default(), 6),
+        ("127.0.0.1:80", without(), 5),
+        ("[::1]:80", without(), 6),
+        (UNIX, Limits::default(), 0),
+    ] {
+        let mut world = World::at(address, Simulated::new(1), greet(), limits).unwrap();
+        let mut client = world.client();
+        assert_eq!(world.ask(&mut client, b"me\n"), b"Thank you for your message me\n");
+        assert_eq!(world.sim.count(Method::Setsockopt), count, "{address}");
+    }
 }
 
 /// A stale file is removed only if it is in the way: any other failure leaves it alone.
