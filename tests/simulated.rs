@@ -559,10 +559,74 @@ fn served_from_the_reserve() {
     for _ in 0..3 {
         assert_eq!(world.ask(&mut quiet, b"ping"), b"ping");
     }
+    world.sim.take_trace();
     assert_eq!(world.ask(&mut quiet, &[b'.'; 5_000]), [b'.'; 5_000]);
+    let calls = world.sim.take_trace();
+    let mut read = calls.iter().filter(|call| call.method == Method::Recv);
+    assert!(read.all(|call| call.result.unwrap() <= 512), "the reserve is for all");
     deaf.reset();
     world.rest();
     assert_eq!(world.server.memory().0, 0);
+    world.stop();
+}
+
+/// Who sends when there is no memory at all is not read, and it is the worst debtor who
+/// goes. Then everything goes on, also for a connection that is read though it be full.
+#[test]
+fn no_memory_at_all() {
+    struct Flood(bool);
+    impl ConnectionHandler for Flood {
+        type Session = ();
+        fn on_open(&mut self, conn: &mut Conn<'_>, _: &mut ()) {
+            conn.duplex(self.0);
+        }
+        fn on_data(&mut self, conn: &mut Conn<'_>, _: &mut (), input: &[u8]) -> usize {
+            match input {
+                b"flood" => conn.write(&vec![b'x'; 1_020 << 10]),
+                _ => conn.write(input),
+            }
+            input.len()
+        }
+    }
+    for duplex in [false, true] {
+        let limits = Limits { max_memory: 1 << 20, ..Limits::default() };
+        let mut world = World::new(Flood(duplex), limits);
+        world.sim.set_buffers(100, 100);
+        let [mut deaf, mut quiet] = [world.client(), world.client()];
+        deaf.send(b"flood");
+        world.rest();
+        for _ in 0..3 {
+            assert_eq!(world.ask(&mut quiet, b"ping"), b"ping");
+        }
+        deaf.recv();
+        assert!(deaf.saw_reset());
+        assert_eq!(closed(&world.stop(), CloseReason::MemoryBudget), 1);
+    }
+}
+
+/// What others have written for a connection in the same turn counts as its output.
+#[test]
+fn what_others_wrote_counts() {
+    #[derive(Default)]
+    struct Gossip(Vec<usize>);
+    impl ConnectionHandler for Gossip {
+        type Session = ();
+        fn on_data(&mut self, conn: &mut Conn<'_>, _: &mut (), input: &[u8]) -> usize {
+            let own = conn.id();
+            self.0.push(conn.queued());
+            let others: Vec<ConnId> = conn.net().ids().filter(|id| *id != own).collect();
+            others.into_iter().for_each(|id| assert!(conn.net().send(id, input)));
+            input.len()
+        }
+    }
+    let mut world = World::new(Gossip::default(), Limits::default());
+    let [mut one, mut other] = [world.client(), world.client()];
+    world.rest();
+    one.send(b"hello");
+    other.send(b"you");
+    world.rest();
+    assert_eq!((one.recv(), other.recv()), (b"you".to_vec(), b"hello".to_vec()));
+    assert_eq!(world.server.handler().0, [0, 5]);
     world.stop();
 }
 
@@ -750,6 +814,31 @@ fn clients_lost_on_their_way_in() {
     world.pass(Duration::from_secs(1));
     assert_eq!(next.recv(), b"Thank you for your message me\n");
     assert_eq!(world.stop().counters.accept_paused, 1);
+}
+
+/// In each turn twice as many are let in as in the last.
+#[test]
+fn a_crowd_comes_in_fast() {
+    let mut world = World::new(greet(), Limits::default());
+    let _crowd: Vec<Client> = (0..127).map(|_| world.client()).collect();
+    world.rest();
+    assert_eq!(world.sim.count(Method::Accept4), 127);
+    assert_eq!(world.turns, 7);
+}
+
+/// A wait that was interrupted is begun again; one that fails is the end.
+#[test]
+fn a_wait_that_fails() {
+    let mut world = World::new(greet(), Limits::default());
+    let mut client = world.client();
+    world.sim.fail(At::Of(Method::EpollWait, 0), Errno::EINTR, Times::Burst(3));
+    assert_eq!(world.ask(&mut client, b"me\n"), b"Thank you for your message me\n");
+    let next = At::Of(Method::EpollWait, world.sim.count(Method::EpollWait));
+    world.sim.fail(next, Errno::EINVAL, Times::UntilHealed);
+    client.send(b"me\n");
+    world.rest();
+    let failure = world.failure.map(|error| (error.call, error.errno));
+    assert_eq!(failure, Some((Call::EpollWait, Errno::EINVAL)));
 }
 
 /// What connections inherit is set when the door is opened, and never again.
