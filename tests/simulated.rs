@@ -51,7 +51,9 @@ fn a_whole_dialogue() {
     ];
     assert_eq!(calls, expected);
     assert_eq!(world.sim.descriptors(), before);
-    assert_eq!(closed(&world.stop(), CloseReason::PeerClosed), 1);
+    let summary = world.stop();
+    assert_eq!(closed(&summary, CloseReason::PeerClosed), 1);
+    assert_eq!((summary.counters.received, summary.counters.sent), (7, 34));
 }
 
 /// A peer that has sent its end still gets its answers: lines, the rest, then FIN.
@@ -316,6 +318,24 @@ fn the_drain_deadline() {
     assert_eq!((summary.cut, closed(&summary, CloseReason::DrainDeadline)), (1, 1));
 }
 
+/// At the drain deadline those who still wait in the queue are reset, all of them, and
+/// counted too.
+#[test]
+fn the_queue_at_the_drain_deadline() {
+    let limits = Limits { max_connections: 1, backlog: 2, ..Limits::default() };
+    let mut world = World::new(greet(), limits);
+    let mut deaf = world.client();
+    deaf.send(&vec![b'\n'; 60_000]);
+    world.rest();
+    let mut waiting = [world.client(), world.client(), world.client()];
+    let summary = world.stop();
+    for client in &mut waiting {
+        client.recv();
+        assert!(client.saw_reset());
+    }
+    assert_eq!((summary.cut, closed(&summary, CloseReason::DrainDeadline)), (4, 4));
+}
+
 /// At the limit clients wait in the queue, and nothing happens until somebody leaves.
 #[test]
 fn a_full_house() {
@@ -387,6 +407,33 @@ fn to_close_twice_is_to_close_once() {
     }
     assert_eq!((answer.len(), client.saw_eof()), (1 << 20, true));
     assert_eq!(closed(&world.stop(), CloseReason::Handler), 1);
+}
+
+/// Connections outwards take no room from those who come in.
+#[test]
+fn outwards_is_counted_apart() {
+    let limits = Limits { max_connections: 1, max_outbound: 2, ..Limits::default() };
+    let mut world = World::new(greet(), limits);
+    let back = Address::Tcp(([127, 0, 0, 1], 90).into());
+    let mut remote = world.sim.listen(&back).unwrap();
+    let mut kernel = world.sim.clone();
+    let dial = move |_: &mut Greet, net: &mut Net| {
+        for _ in 0..2 {
+            net.connect(&mut kernel, &back, Duration::from_secs(1)).unwrap();
+        }
+        let third = net.connect(&mut kernel, &back, Duration::from_secs(1));
+        assert_eq!(third.unwrap_err().errno, Errno::EMFILE);
+    };
+    world.server.handle().call(dial).unwrap();
+    world.rest();
+    let there = [remote.accept().unwrap(), remote.accept().unwrap()];
+    world.pass(Duration::from_secs(2));
+    let mut client = world.client();
+    assert_eq!(world.ask(&mut client, b"me\n"), b"Thank you for your message me\n");
+    for mut client in there {
+        assert_eq!(world.ask(&mut client, b"you\n"), b"Thank you for your message you\n");
+    }
+    world.stop();
 }
 
 /// A connection outwards that does not stand yet can be closed like any other.
@@ -813,7 +860,8 @@ fn clients_lost_on_their_way_in() {
     world.sim.heal();
     world.pass(Duration::from_secs(1));
     assert_eq!(next.recv(), b"Thank you for your message me\n");
-    assert_eq!(world.stop().counters.accept_paused, 1);
+    let counters = world.stop().counters;
+    assert_eq!((counters.accept_paused, counters.accept_failed), (1, 15 + 16));
 }
 
 /// In each turn twice as many are let in as in the last.
@@ -839,6 +887,36 @@ fn a_wait_that_fails() {
     world.rest();
     let failure = world.failure.map(|error| (error.call, error.errno));
     assert_eq!(failure, Some((Call::EpollWait, Errno::EINVAL)));
+}
+
+/// Who has left makes room for another from the same address.
+#[test]
+fn so_many_from_one_address() {
+    let mut world = World::new(greet(), Limits { max_per_address: 1, ..Limits::default() });
+    for _ in 0..3 {
+        let [mut client, mut another] = [world.client(), world.client()];
+        assert_eq!(world.ask(&mut client, b"me\n"), b"Thank you for your message me\n");
+        another.recv();
+        assert!(another.saw_eof());
+        drop(client);
+        world.rest();
+    }
+    assert_eq!(closed(&world.stop(), CloseReason::AddressLimit), 3);
+}
+
+/// A descriptor that somebody else has closed is a bug, and told as one.
+#[test]
+fn a_close_that_finds_nothing() {
+    let mut world = World::new(greet(), Limits::default());
+    let client = world.client();
+    world.rest();
+    let next = At::Of(Method::Close, world.sim.count(Method::Close));
+    world.sim.fail(next, Errno::EBADF, Times::Once);
+    drop(client);
+    world.rest();
+    world.server.handle().stop();
+    world.pass(Duration::from_secs(1));
+    assert_eq!(world.server.finish().unwrap().counters.bugs, 1);
 }
 
 /// What connections inherit is set when the door is opened, and never again.
