@@ -196,6 +196,7 @@ impl Connection {
             && self.input.is_empty()
             && self.output.is_empty()
             && !self.paused
+            && self.finish == Finish::No
             && self.tries == 0
     }
 

@@ -84,13 +84,15 @@ impl Deadlines {
         while self.place.len() <= slot as usize {
             self.place.push(NOWHERE);
         }
-        let place = self.place_of(slot);
+        let mut place = self.place_of(slot);
         match self.heap.get_mut(place) {
             Some((look, _)) if at.before(*look) => *look = at,
             Some(_) => return, // looked at early enough
-            None => self.heap.push((at, slot)),
+            None => {
+                place = self.heap.len();
+                self.heap.push((at, slot));
+            }
         }
-        let place = if place < self.heap.len() { place } else { self.heap.len() - 1 };
         self.set_place(place);
         self.sift_up(place);
     }

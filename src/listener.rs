@@ -315,6 +315,18 @@ mod tests {
         assert!(crowd.enter(peer("[2001:db8::7]:6"), 1));
     }
 
+    #[test]
+    fn who_leaves_makes_room_for_one() {
+        let peer = |port| Peer::Tcp(([192, 0, 2, 1], port).into());
+        let mut crowd = Crowd::default();
+        assert!(crowd.enter(peer(1), 2) && crowd.enter(peer(2), 2));
+        crowd.leave(peer(1));
+        assert!(crowd.enter(peer(3), 2) && !crowd.enter(peer(4), 2));
+        crowd.leave(peer(2));
+        crowd.leave(peer(3));
+        assert!(crowd.0.is_empty());
+    }
+
     fn listener() -> Listener {
         Listener {
             fd: None,

@@ -343,4 +343,70 @@ mod tests {
         assert_eq!(reaction(Call::WriteCounter, EAGAIN), Reaction::Ignore);
         assert_eq!(reaction(Call::EpollWait, EINTR), Reaction::Retry);
     }
+    /// Each exception to what the rest of its row says.
+    #[test]
+    fn the_exceptions() {
+        use Errno::*;
+        let exceptions = [
+            (Call::BindUnix, &[EADDRINUSE][..], Reaction::Retry),
+            (Call::ProbeUnix, &[ECONNREFUSED], Reaction::Ignore),
+            (Call::EpollAddConnection, &[EEXIST, EBADF, EINVAL, ELOOP, EPERM], Reaction::Bug),
+            (Call::EpollModify, &[ENOMEM], Reaction::Later),
+            (Call::EpollModify, &[ENOENT], Reaction::Retry),
+            (Call::EpollRemove, &[ENOENT, EBADF], Reaction::Ignore),
+            (Call::EpollWait, &[EINTR], Reaction::Retry),
+            (Call::ReadCounter, &[EAGAIN], Reaction::Ignore),
+            (Call::ReadCounter, &[EINTR], Reaction::Retry),
+            (Call::WriteCounter, &[EAGAIN], Reaction::Ignore),
+            (Call::ReadSignal, &[EAGAIN], Reaction::Wait),
+            (Call::ReadSignal, &[EINTR], Reaction::Retry),
+            (Call::Accept, &[EAGAIN], Reaction::Wait),
+            (Call::Accept, &[EINTR, ECONNABORTED, EPERM, EPROTO, ENETDOWN], Reaction::Retry),
+            (Call::Accept, &[EINVAL, EBADF, ENOTSOCK, EFAULT], Reaction::FailRuntime),
+            (Call::Recv, &[EAGAIN], Reaction::Wait),
+            (Call::Recv, &[EINTR], Reaction::Retry),
+            (Call::Recv, &[ENOMEM, ENOBUFS], Reaction::Later),
+            (Call::Recv, &[EBADF, EFAULT, EINVAL, ENOTSOCK], Reaction::Bug),
+            (Call::Send, &[EAGAIN], Reaction::Wait),
+            (Call::Send, &[EINTR], Reaction::Retry),
+            (Call::Send, &[ENOMEM, ENOBUFS], Reaction::Later),
+            (Call::Send, &[EBADF, EFAULT, EINVAL, ENOTSOCK, EMSGSIZE], Reaction::Bug),
+            (Call::Connect, &[EINPROGRESS, EINTR], Reaction::Wait),
+            (Call::Connect, &[EBADF, EFAULT, ENOTSOCK, EALREADY, EISCONN], Reaction::Bug),
+            (Call::ConnectResult, &[EBADF, EFAULT, EINVAL, ENOTSOCK], Reaction::Bug),
+            (Call::OpenFile, &[EINTR, EAGAIN], Reaction::Retry),
+            (Call::ReadFile, &[EINTR], Reaction::Retry),
+            (Call::SendFile, &[EAGAIN], Reaction::Wait),
+            (Call::SendFile, &[EINTR], Reaction::Retry),
+            (Call::SendFile, &[ENOMEM, ENOBUFS], Reaction::Later),
+            (Call::SendFile, &[EINVAL, ENOSYS, EOVERFLOW], Reaction::Degrade),
+            (Call::SendFile, &[EBADF, EFAULT, ENOTSOCK], Reaction::Bug),
+            (Call::Shutdown, &[EBADF, EINVAL, ENOTSOCK], Reaction::Bug),
+            (Call::Close, &[EBADF], Reaction::Bug),
+        ];
+        for (call, errnos, due) in exceptions {
+            for &errno in errnos {
+                assert_eq!(reaction(call, errno), due, "{call:?} {errno:?}");
+            }
+            assert_ne!(reaction(call, ETXTBSY), due, "{call:?} in general");
+        }
+    }
+
+    #[test]
+    fn a_call_is_named_as_in_its_manual_page() {
+        let names = [Call::Accept, Call::BindUnix, Call::ReadCounter, Call::Memory];
+        let names = names.map(|call| call.to_string());
+        assert_eq!(names, ["accept4", "bind", "read", "mmap"]);
+    }
+
+    /// No call is made again without bound.
+    #[test]
+    fn an_attempt_gives_up() {
+        let mut calls = 0;
+        let result = attempt(Call::ReadSignal, || -> crate::kernel::Result<()> {
+            calls += 1;
+            Err(Errno::EINTR)
+        });
+        assert_eq!((calls, result), (16, Err((Reaction::Wait, Errno::EINTR))));
+    }
 }

@@ -309,7 +309,7 @@ impl<H: ConnectionHandler, K: Kernel> Reactor<H, K> {
         self.close(fd);
         if is_outbound {
             self.net.outbound -= 1;
-        } else if self.net.limits.max_per_address > 0 {
+        } else {
             self.crowd.leave(peer);
         }
         if self.net.draining {

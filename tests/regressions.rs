@@ -486,6 +486,31 @@ fn a_file_of_which_nothing_is_sent() {
     assert_eq!(world.sim.descriptors(), before);
 }
 
+/// After `finish` a write did nothing, as it should, but in the next message it was sent:
+/// the kernel said EPIPE, and the connection was taken for broken.
+#[test]
+fn a_write_long_after_finish() {
+    let handler = Data(|conn: &mut Conn<'_>, input: &[u8]| {
+        conn.write(b"bye");
+        conn.finish();
+        conn.write(b"bye");
+        let id = conn.id();
+        assert!(!conn.net().send(id, b"bye"), "it would be lost");
+        input.len()
+    });
+    let mut world = World::new(handler, Limits::default());
+    let mut client = world.client();
+    assert_eq!(world.ask(&mut client, b"one"), b"bye");
+    for _ in 0..3 {
+        assert_eq!(world.ask(&mut client, b"more"), b"");
+    }
+    assert!(client.saw_eof());
+    client.close();
+    world.rest();
+    let summary = world.stop();
+    assert_eq!(summary.counters.closed_for(CloseReason::PeerClosed), 1, "{summary}");
+}
+
 // ---- the well-known ones
 
 fn greet() -> Greet {

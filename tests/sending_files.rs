@@ -363,3 +363,25 @@ fn a_client_that_does_not_take_the_file() {
     slow.close();
     assert_eq!(world.stop().counters.closed_for(CloseReason::WriteStalled), 1);
 }
+
+/// A file that fits is sent at once, and epoll is not asked for anything; one that does not
+/// is sent on when there is room, and not tried before.
+#[test]
+fn no_call_too_many() {
+    let mut fits = world(Limits::default());
+    let mut client = fits.client();
+    fits.rest();
+    let before = fits.sim.count(Method::EpollCtl);
+    assert_eq!(fits.ask(&mut client, b"file\n"), due(b"file\n"));
+    assert_eq!((fits.sim.count(Method::EpollCtl), fits.sim.count(Method::Sendfile)), (before, 1));
+
+    let mut world = world(Limits::default());
+    world.sim.set_buffers(1_000, 1_000);
+    let mut client = world.client();
+    client.send(b"file\n");
+    assert_eq!(read_all(&mut world, &mut client, 1_000), due(b"file\n"));
+    let calls = world.sim.take_trace();
+    let mut sent = calls.iter().filter(|call| call.method == Method::Sendfile);
+    assert!(sent.all(|call| call.result.is_ok()));
+    world.stop();
+}

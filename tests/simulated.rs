@@ -10,6 +10,7 @@ use simulation::{Report, World};
 use std::path::Path;
 use std::time::Duration;
 use threadbare::handlers::{Echo, Framing, Greet};
+use threadbare::kernel::Kernel;
 use threadbare::kernel::sim::{At, Client, Method, Short, Simulated, Times};
 use threadbare::{
     Address, Call, CloseReason, Conn, ConnId, ConnectionHandler, Errno, Limits, Net, Signal,
@@ -50,7 +51,9 @@ fn a_whole_dialogue() {
     ];
     assert_eq!(calls, expected);
     assert_eq!(world.sim.descriptors(), before);
-    assert_eq!(closed(&world.stop(), CloseReason::PeerClosed), 1);
+    let summary = world.stop();
+    assert_eq!(closed(&summary, CloseReason::PeerClosed), 1);
+    assert_eq!((summary.counters.received, summary.counters.sent), (7, 34));
 }
 
 /// A peer that has sent its end still gets its answers: lines, the rest, then FIN.
@@ -190,6 +193,70 @@ fn out_of_memory_now_and_then() {
     world.stop();
 }
 
+/// The time for a message begins with its first byte, wherever in a recv that stands.
+#[test]
+fn each_message_has_its_own_time() {
+    let limits = Limits { message_timeout: Some(Duration::from_secs(5)), ..Limits::default() };
+    let mut world = World::new(greet(), limits);
+    world.pass(Duration::from_secs(100));
+    let mut client = world.client();
+    for piece in [&b"one\ntw"[..], b"o\nthr", b"ee\nfour\nfi"] {
+        client.send(piece);
+        world.pass(Duration::from_secs(4));
+        assert!(!client.recv().is_empty() && !client.saw_eof());
+    }
+    world.pass(Duration::from_secs(2));
+    client.recv();
+    assert!(client.saw_eof());
+    assert_eq!(closed(&world.stop(), CloseReason::MessageTooSlow), 1);
+}
+
+/// Whoever takes a little now and then is not cut off, however long it takes.
+#[test]
+fn a_slow_reader_is_no_stalled_one() {
+    let limits = Limits { write_timeout: Some(Duration::from_secs(5)), ..Limits::default() };
+    let mut world = World::new(greet(), limits);
+    world.pass(Duration::from_secs(100));
+    let mut client = world.client();
+    client.send(&vec![b'\n'; 30_000]);
+    let mut received = 0;
+    for _ in 0..5 {
+        world.pass(Duration::from_secs(4));
+        received += client.recv_at_most(100_000).len();
+        assert!(received > 0 && !client.saw_reset());
+    }
+    for _ in 0..20 {
+        world.rest();
+        received += client.recv().len();
+    }
+    assert_eq!(received, 30_000 * b"Thank you for your message \n".len());
+    world.stop();
+}
+
+/// What was not consumed is forgotten with the close, though the connection lingers.
+#[test]
+fn a_closed_connection_holds_no_memory() {
+    struct Curt;
+    impl ConnectionHandler for Curt {
+        type Session = ();
+        fn on_data(&mut self, conn: &mut Conn<'_>, _: &mut (), input: &[u8]) -> usize {
+            if input.ends_with(b"!") {
+                conn.write(b"enough");
+                conn.close();
+            }
+            0
+        }
+    }
+    let mut world = World::new(Curt, Limits::default());
+    let mut client = world.client();
+    world.ask(&mut client, &[b'.'; 10_000]);
+    assert!(world.server.memory().0 >= 10_000);
+    assert_eq!(world.ask(&mut client, b"!"), b"enough");
+    assert!(client.saw_eof());
+    assert_eq!(world.server.memory().0, 0);
+    world.stop();
+}
+
 /// Idle is idle: the timer costs nothing per message, and when all have gone it goes
 /// off once at most.
 #[test]
@@ -227,7 +294,7 @@ fn a_stop_is_a_moment_late() {
     world.sim.signal(Signal::SIGTERM);
     client.close();
     world.pass(Duration::from_millis(19));
-    assert!(world.running);
+    assert!(world.running && !world.client().established(), "who comes now has come too late");
     world.pass(Duration::from_millis(3));
     assert!(!world.running);
     world.end();
@@ -249,6 +316,24 @@ fn the_drain_deadline() {
     lingers.recv();
     assert!(deaf.saw_reset() && lingers.saw_eof());
     assert_eq!((summary.cut, closed(&summary, CloseReason::DrainDeadline)), (1, 1));
+}
+
+/// At the drain deadline those who still wait in the queue are reset, all of them, and
+/// counted too.
+#[test]
+fn the_queue_at_the_drain_deadline() {
+    let limits = Limits { max_connections: 1, backlog: 2, ..Limits::default() };
+    let mut world = World::new(greet(), limits);
+    let mut deaf = world.client();
+    deaf.send(&vec![b'\n'; 60_000]);
+    world.rest();
+    let mut waiting = [world.client(), world.client(), world.client()];
+    let summary = world.stop();
+    for client in &mut waiting {
+        client.recv();
+        assert!(client.saw_reset());
+    }
+    assert_eq!((summary.cut, closed(&summary, CloseReason::DrainDeadline)), (4, 4));
 }
 
 /// At the limit clients wait in the queue, and nothing happens until somebody leaves.
@@ -322,6 +407,33 @@ fn to_close_twice_is_to_close_once() {
     }
     assert_eq!((answer.len(), client.saw_eof()), (1 << 20, true));
     assert_eq!(closed(&world.stop(), CloseReason::Handler), 1);
+}
+
+/// Connections outwards take no room from those who come in.
+#[test]
+fn outwards_is_counted_apart() {
+    let limits = Limits { max_connections: 1, max_outbound: 2, ..Limits::default() };
+    let mut world = World::new(greet(), limits);
+    let back = Address::Tcp(([127, 0, 0, 1], 90).into());
+    let mut remote = world.sim.listen(&back).unwrap();
+    let mut kernel = world.sim.clone();
+    let dial = move |_: &mut Greet, net: &mut Net| {
+        for _ in 0..2 {
+            net.connect(&mut kernel, &back, Duration::from_secs(1)).unwrap();
+        }
+        let third = net.connect(&mut kernel, &back, Duration::from_secs(1));
+        assert_eq!(third.unwrap_err().errno, Errno::EMFILE);
+    };
+    world.server.handle().call(dial).unwrap();
+    world.rest();
+    let there = [remote.accept().unwrap(), remote.accept().unwrap()];
+    world.pass(Duration::from_secs(2));
+    let mut client = world.client();
+    assert_eq!(world.ask(&mut client, b"me\n"), b"Thank you for your message me\n");
+    for mut client in there {
+        assert_eq!(world.ask(&mut client, b"you\n"), b"Thank you for your message you\n");
+    }
+    world.stop();
 }
 
 /// A connection outwards that does not stand yet can be closed like any other.
@@ -494,10 +606,74 @@ fn served_from_the_reserve() {
     for _ in 0..3 {
         assert_eq!(world.ask(&mut quiet, b"ping"), b"ping");
     }
+    world.sim.take_trace();
     assert_eq!(world.ask(&mut quiet, &[b'.'; 5_000]), [b'.'; 5_000]);
+    let calls = world.sim.take_trace();
+    let mut read = calls.iter().filter(|call| call.method == Method::Recv);
+    assert!(read.all(|call| call.result.unwrap() <= 512), "the reserve is for all");
     deaf.reset();
     world.rest();
     assert_eq!(world.server.memory().0, 0);
+    world.stop();
+}
+
+/// Who sends when there is no memory at all is not read, and it is the worst debtor who
+/// goes. Then everything goes on, also for a connection that is read though it be full.
+#[test]
+fn no_memory_at_all() {
+    struct Flood(bool);
+    impl ConnectionHandler for Flood {
+        type Session = ();
+        fn on_open(&mut self, conn: &mut Conn<'_>, _: &mut ()) {
+            conn.duplex(self.0);
+        }
+        fn on_data(&mut self, conn: &mut Conn<'_>, _: &mut (), input: &[u8]) -> usize {
+            match input {
+                b"flood" => conn.write(&vec![b'x'; 1_020 << 10]),
+                _ => conn.write(input),
+            }
+            input.len()
+        }
+    }
+    for duplex in [false, true] {
+        let limits = Limits { max_memory: 1 << 20, ..Limits::default() };
+        let mut world = World::new(Flood(duplex), limits);
+        world.sim.set_buffers(100, 100);
+        let [mut deaf, mut quiet] = [world.client(), world.client()];
+        deaf.send(b"flood");
+        world.rest();
+        for _ in 0..3 {
+            assert_eq!(world.ask(&mut quiet, b"ping"), b"ping");
+        }
+        deaf.recv();
+        assert!(deaf.saw_reset());
+        assert_eq!(closed(&world.stop(), CloseReason::MemoryBudget), 1);
+    }
+}
+
+/// What others have written for a connection in the same turn counts as its output.
+#[test]
+fn what_others_wrote_counts() {
+    #[derive(Default)]
+    struct Gossip(Vec<usize>);
+    impl ConnectionHandler for Gossip {
+        type Session = ();
+        fn on_data(&mut self, conn: &mut Conn<'_>, _: &mut (), input: &[u8]) -> usize {
+            let own = conn.id();
+            self.0.push(conn.queued());
+            let others: Vec<ConnId> = conn.net().ids().filter(|id| *id != own).collect();
+            others.into_iter().for_each(|id| assert!(conn.net().send(id, input)));
+            input.len()
+        }
+    }
+    let mut world = World::new(Gossip::default(), Limits::default());
+    let [mut one, mut other] = [world.client(), world.client()];
+    world.rest();
+    one.send(b"hello");
+    other.send(b"you");
+    world.rest();
+    assert_eq!((one.recv(), other.recv()), (b"you".to_vec(), b"hello".to_vec()));
+    assert_eq!(world.server.handler().0, [0, 5]);
     world.stop();
 }
 
@@ -622,6 +798,142 @@ fn out_of_epoll_watches() {
     let served = clients.iter_mut().filter_map(|c| (!c.recv().is_empty()).then_some(())).count();
     assert_eq!(served, 19);
     world.stop();
+}
+
+/// A Unix socket takes the place of a stale one, with the mode it should have; and at the
+/// end its file goes.
+#[test]
+fn the_file_of_a_unix_socket() {
+    let sim = Simulated::new(1);
+    let path = Path::new(UNIX.trim_start_matches("unix:"));
+    leave_stale_file(&sim);
+    let limits = || Limits { unix_mode: 0o666, ..Limits::default() };
+    let mut world = World::at(UNIX, sim.clone(), greet(), limits()).unwrap();
+    assert_eq!(sim.file(path).unwrap().mode, 0o666);
+    let another = World::at(UNIX, sim.clone(), greet(), limits());
+    assert_eq!(another.err().unwrap().errno, Errno::EADDRINUSE);
+    let mut client = world.client();
+    assert_eq!(world.ask(&mut client, b"me\n"), b"Thank you for your message me\n");
+    world.stop();
+    assert_eq!(sim.file(path), None);
+}
+
+/// Nothing but a stale socket, or its own, is removed from the path of a Unix socket.
+#[test]
+fn the_files_of_others() {
+    let path = Path::new(UNIX.trim_start_matches("unix:"));
+    let sim = Simulated::new(1);
+    sim.create_file(path);
+    let theirs = sim.file(path);
+    let error = World::at(UNIX, sim.clone(), greet(), Limits::default()).err().unwrap();
+    assert_eq!((error.errno, sim.file(path)), (Errno::EADDRINUSE, theirs));
+
+    let mut sim = Simulated::new(1);
+    let world = World::at(UNIX, sim.clone(), greet(), Limits::default()).unwrap();
+    sim.unlink(path).unwrap();
+    sim.create_file(path);
+    world.stop();
+    assert!(sim.file(path).is_some(), "it is not the one that was made");
+
+    let sim = Simulated::new(1);
+    leave_stale_file(&sim);
+    sim.fail(At::Of(Method::Connect, 0), Errno::EACCES, Times::Once);
+    let error = World::at(UNIX, sim.clone(), greet(), Limits::default()).err().unwrap();
+    assert_eq!(error.errno, Errno::EADDRINUSE);
+    assert!(sim.file(path).is_some(), "perhaps somebody listens");
+}
+
+/// A client lost on its way in is no reason to pause; sixteen in a row are.
+#[test]
+fn clients_lost_on_their_way_in() {
+    let mut world = World::new(greet(), Limits::default());
+    let mut client = world.client();
+    let lost = At::Of(Method::Accept4, 0);
+    world.sim.fail(lost, Errno::ECONNABORTED, Times::Burst(15));
+    assert_eq!(world.ask(&mut client, b"me\n"), b"Thank you for your message me\n");
+    let before = world.sim.count(Method::Accept4);
+    world.sim.fail(At::Of(Method::Accept4, before), Errno::ECONNABORTED, Times::UntilHealed);
+    let mut next = world.client();
+    next.send(b"me\n");
+    world.rest();
+    assert_eq!(world.sim.count(Method::Accept4), before + 16);
+    world.sim.heal();
+    world.pass(Duration::from_secs(1));
+    assert_eq!(next.recv(), b"Thank you for your message me\n");
+    let counters = world.stop().counters;
+    assert_eq!((counters.accept_paused, counters.accept_failed), (1, 15 + 16));
+}
+
+/// In each turn twice as many are let in as in the last.
+#[test]
+fn a_crowd_comes_in_fast() {
+    let mut world = World::new(greet(), Limits::default());
+    let _crowd: Vec<Client> = (0..127).map(|_| world.client()).collect();
+    world.rest();
+    assert_eq!(world.sim.count(Method::Accept4), 127);
+    assert_eq!(world.turns, 7);
+}
+
+/// A wait that was interrupted is begun again; one that fails is the end.
+#[test]
+fn a_wait_that_fails() {
+    let mut world = World::new(greet(), Limits::default());
+    let mut client = world.client();
+    world.sim.fail(At::Of(Method::EpollWait, 0), Errno::EINTR, Times::Burst(3));
+    assert_eq!(world.ask(&mut client, b"me\n"), b"Thank you for your message me\n");
+    let next = At::Of(Method::EpollWait, world.sim.count(Method::EpollWait));
+    world.sim.fail(next, Errno::EINVAL, Times::UntilHealed);
+    client.send(b"me\n");
+    world.rest();
+    let failure = world.failure.map(|error| (error.call, error.errno));
+    assert_eq!(failure, Some((Call::EpollWait, Errno::EINVAL)));
+}
+
+/// Who has left makes room for another from the same address.
+#[test]
+fn so_many_from_one_address() {
+    let mut world = World::new(greet(), Limits { max_per_address: 1, ..Limits::default() });
+    for _ in 0..3 {
+        let [mut client, mut another] = [world.client(), world.client()];
+        assert_eq!(world.ask(&mut client, b"me\n"), b"Thank you for your message me\n");
+        another.recv();
+        assert!(another.saw_eof());
+        drop(client);
+        world.rest();
+    }
+    assert_eq!(closed(&world.stop(), CloseReason::AddressLimit), 3);
+}
+
+/// A descriptor that somebody else has closed is a bug, and told as one.
+#[test]
+fn a_close_that_finds_nothing() {
+    let mut world = World::new(greet(), Limits::default());
+    let client = world.client();
+    world.rest();
+    let next = At::Of(Method::Close, world.sim.count(Method::Close));
+    world.sim.fail(next, Errno::EBADF, Times::Once);
+    drop(client);
+    world.rest();
+    world.server.handle().stop();
+    world.pass(Duration::from_secs(1));
+    assert_eq!(world.server.finish().unwrap().counters.bugs, 1);
+}
+
+/// What connections inherit is set when the door is opened, and never again.
+#[test]
+fn options_are_set_once() {
+    let without = || Limits { write_timeout: None, ..Limits::default() };
+    for (address, limits, count) in [
+        ("127.0.0.1:80", Limits::default(), 6),
+        ("127.0.0.1:80", without(), 5),
+        ("[::1]:80", without(), 6),
+        (UNIX, Limits::default(), 0),
+    ] {
+        let mut world = World::at(address, Simulated::new(1), greet(), limits).unwrap();
+        let mut client = world.client();
+        assert_eq!(world.ask(&mut client, b"me\n"), b"Thank you for your message me\n");
+        assert_eq!(world.sim.count(Method::Setsockopt), count, "{address}");
+    }
 }
 
 /// A stale file is removed only if it is in the way: any other failure leaves it alone.
