@@ -17,7 +17,7 @@ use crate::close_reason::CloseReason;
 use crate::connection::{ANSWER, Connection, Finish, Phase};
 use crate::counters::Counters;
 use crate::deadlines::{Span, Tick};
-use crate::kernel::{Address, Errno, Fd, Kernel, Peer};
+use crate::kernel::{self, Address, Errno, Fd, Kernel, Peer};
 use crate::limits::{Limits, Timeouts};
 use crate::outbox::Outbox;
 use crate::reaction::{Call, Reaction, reaction};
@@ -269,12 +269,7 @@ impl Net {
 
     /// Puts a connection on the list of those to be settled.
     pub(crate) fn mark(&mut self, slot: u32) {
-        if let Some(connection) = self.counted(slot)
-            && !connection.marked
-        {
-            (connection.marked, connection.quiet) = (true, false);
-            self.marked.push(slot);
-        }
+        self.change(slot, |_| {});
     }
 
     /// A connection to which more happens than an answer: what is staged is counted.
@@ -299,8 +294,11 @@ impl Net {
         let result = change(connection);
         self.budget.take(connection.footprint());
         self.budget.give_back(before);
+        if !connection.marked {
+            (connection.marked, connection.quiet) = (true, false);
+            self.marked.push(slot);
+        }
         self.measure();
-        self.mark(slot);
         Some(result)
     }
 
@@ -423,34 +421,39 @@ impl Net {
 
     /// Sends what is staged: one `send` a segment.
     pub(crate) fn flush<K: Kernel>(&mut self, kernel: &mut K) {
-        let mut outbox = std::mem::take(&mut self.outbox);
-        for segment in outbox.segments() {
-            if let Some(bytes) = outbox.bytes(segment) {
-                self.transmit(kernel, segment.slot, bytes);
+        if self.outbox.is_empty() {
+            return;
+        }
+        for index in 0..self.outbox.len() {
+            let Some((slot, bytes)) = self.outbox.get(index) else { continue };
+            let Some(connection) = self.connections.get_mut(slot) else { continue };
+            if connection.staged != ANSWER {
+                self.lend_outbox(index, |net, bytes| net.transmit(kernel, slot, bytes));
+                continue;
+            }
+            connection.staged = 0;
+            match kernel.send(&connection.fd, bytes) {
+                Ok(n) if n == bytes.len() => connection.sent += n as u64,
+                sent => self.lend_outbox(index, |net, bytes| net.sent_less(slot, bytes, sent)),
             }
         }
-        outbox.clear();
-        self.outbox = outbox;
+        self.outbox.clear();
         self.measure();
     }
 
-    /// Sends a segment, or keeps what the kernel does not take.
-    #[inline]
-    fn transmit<K: Kernel>(&mut self, kernel: &mut K, slot: u32, bytes: &[u8]) {
-        let Some(connection) = self.connections.get_mut(slot) else { return };
-        if connection.staged != ANSWER {
-            return self.transmit_counted(kernel, slot, bytes);
+    /// Lends out the bytes of a segment, to what changes all the rest.
+    #[inline(never)]
+    fn lend_outbox(&mut self, index: usize, act: impl FnOnce(&mut Net, &[u8])) {
+        let outbox = std::mem::take(&mut self.outbox);
+        if let Some((_, bytes)) = outbox.get(index) {
+            act(self, bytes);
         }
-        connection.staged = 0;
-        match kernel.send(&connection.fd, bytes) {
-            Ok(n) if n == bytes.len() => connection.sent += n as u64,
-            Ok(n) => self.sent_less(slot, bytes, n),
-            Err(errno) => self.send_failed(slot, bytes, errno),
-        }
+        self.outbox = outbox;
     }
 
-    #[inline(never)]
-    fn transmit_counted<K: Kernel>(&mut self, kernel: &mut K, slot: u32, bytes: &[u8]) {
+    /// Sends a segment of a connection to which more happens than an answer, or keeps what
+    /// the kernel does not take.
+    fn transmit<K: Kernel>(&mut self, kernel: &mut K, slot: u32, bytes: &[u8]) {
         let Some(connection) = self.connections.get_mut(slot) else { return };
         connection.staged = (connection.staged as usize).saturating_sub(bytes.len()) as u32;
         if !connection.output.is_empty() || connection.later {
@@ -464,24 +467,18 @@ impl Net {
                 connection.sent += n as u64;
                 connection.last = self.now;
             }
-            Ok(n) => self.sent_less(slot, bytes, n),
-            Err(errno) => self.send_failed(slot, bytes, errno),
+            sent => self.sent_less(slot, bytes, sent),
         }
     }
 
-    /// The kernel took only `n` bytes of a segment.
+    /// The kernel did not take all of a segment.
     #[cold]
-    fn sent_less(&mut self, slot: u32, bytes: &[u8], n: usize) {
-        let Some(connection) = self.connections.get_mut(slot) else { return };
-        connection.sent += n as u64;
-        connection.last = self.now;
-        self.keep_output(slot, bytes.get(n..).unwrap_or_default());
-    }
-
-    #[cold]
-    fn send_failed(&mut self, slot: u32, bytes: &[u8], errno: Errno) {
-        self.failed(slot, Call::Send, errno);
-        self.keep_output(slot, bytes);
+    fn sent_less(&mut self, slot: u32, bytes: &[u8], sent: kernel::Result<usize>) {
+        match sent {
+            Ok(n) => self.moved(slot, n),
+            Err(errno) => self.failed(slot, Call::Send, errno),
+        }
+        self.keep_output(slot, bytes.get(sent.unwrap_or(0)..).unwrap_or_default());
     }
 
     /// Sends from the connection's own output.

@@ -30,8 +30,8 @@ pub(crate) struct Outbox {
 
 /// These bytes of the room go to `slot`.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct Segment {
-    pub(crate) slot: u32,
+struct Segment {
+    slot: u32,
     start: usize,
     end: usize,
 }
@@ -54,14 +54,22 @@ impl Outbox {
         self.written
     }
 
-    /// In the order in which they are to be sent.
-    pub(crate) fn segments(&self) -> &[Segment] {
-        &self.segments
+    #[inline]
+    pub(crate) fn is_empty(&self) -> bool {
+        self.segments.is_empty()
     }
 
+    /// How many segments there are, in the order in which they are to be sent.
     #[inline]
-    pub(crate) fn bytes(&self, segment: &Segment) -> Option<&[u8]> {
-        self.room.get(segment.start..segment.end)
+    pub(crate) fn len(&self) -> usize {
+        self.segments.len()
+    }
+
+    /// For whom a segment is, and its bytes.
+    #[inline]
+    pub(crate) fn get(&self, index: usize) -> Option<(u32, &[u8])> {
+        let segment = self.segments.get(index)?;
+        Some((segment.slot, self.room.get(segment.start..segment.end)?))
     }
 
     /// Makes `slot` the writer, who is full after so many bytes. There must be none.

@@ -34,8 +34,8 @@ mod accepting;
 mod input;
 mod stopping;
 
-/// Bytes received at once.
-pub(crate) const INPUT_BYTES: usize = 64 << 10;
+pub(crate) use input::Input;
+
 /// Events taken at once.
 pub(crate) const BATCH: usize = 1_024;
 /// Events served before their answers are sent: few enough that all is still in the cache.
@@ -66,7 +66,7 @@ pub(crate) struct Reactor<H: ConnectionHandler, K: Kernel> {
     /// Successive full batches for which deadlines have been put off.
     pub(crate) put_off: usize,
     /// The one input buffer, and the one batch of events.
-    pub(crate) input: Vec<u8>,
+    pub(crate) input: Input,
     pub(crate) events: Vec<Event>,
     /// Core descriptors that are ready in this turn, and for what.
     pub(crate) woken: Vec<(u32, u32)>,

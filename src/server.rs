@@ -15,7 +15,7 @@ use crate::listener::{Crowd, Listener};
 use crate::mailbox::{CallError, Mailbox};
 use crate::net::Net;
 use crate::reaction::Call;
-use crate::reactor::{BATCH, End, INPUT_BYTES, Reactor};
+use crate::reactor::{BATCH, End, Input, Reactor};
 use std::collections::TryReserveError;
 use std::fmt;
 use std::sync::Arc;
@@ -312,8 +312,7 @@ impl<H: ConnectionHandler, K: Kernel> Reactor<H, K> {
             Net::new(limits.clone(), kernel.clock_gettime(Clock::Monotonic)).map_err(memory)?;
         let deadlines = Deadlines::with_capacity(limits.slots()).map_err(memory)?;
         let sessions = room_for(limits.slots() as usize).map_err(memory)?;
-        let mut input = room_for(INPUT_BYTES).map_err(memory)?;
-        input.resize(INPUT_BYTES, 0);
+        let input = Input::allocate().map_err(memory)?;
         let mut events = room_for(BATCH).map_err(memory)?;
         events.resize(BATCH, Event::default());
         Ok(Reactor {

@@ -13,6 +13,43 @@ use crate::handler::ConnectionHandler;
 use crate::kernel::{self, Kernel};
 use crate::net::Conn;
 use crate::reaction::{Call, Reaction, reaction};
+use std::collections::TryReserveError;
+use std::ops::{Deref, DerefMut};
+
+/// Bytes received at once.
+const INPUT_BYTES: usize = 64 << 10;
+
+/// The one input buffer. It begins where a cache line does: into one that begins 16 bytes
+/// behind a page, where malloc would put it, some processors copy at a third of the speed.
+pub(crate) struct Input(Vec<Aligned>);
+
+#[repr(align(64))]
+struct Aligned([u8; INPUT_BYTES]);
+
+impl Input {
+    pub(crate) fn allocate() -> Result<Input, TryReserveError> {
+        let mut one = Vec::new();
+        one.try_reserve_exact(1)?;
+        one.push(Aligned([0; INPUT_BYTES]));
+        Ok(Input(one))
+    }
+}
+
+impl Deref for Input {
+    type Target = [u8];
+
+    #[inline]
+    fn deref(&self) -> &[u8] {
+        self.0.first().map_or(&[], |Aligned(bytes)| bytes)
+    }
+}
+
+impl DerefMut for Input {
+    #[inline]
+    fn deref_mut(&mut self) -> &mut [u8] {
+        self.0.first_mut().map_or(&mut [], |Aligned(bytes)| bytes)
+    }
+}
 
 impl<H: ConnectionHandler, K: Kernel> Reactor<H, K> {
     /// Offers the `n` bytes just received; nothing was left over from before.
