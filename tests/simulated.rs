@@ -187,6 +187,9 @@ fn out_of_memory_now_and_then() {
     let next = At::Of(Method::Recv, world.sim.count(Method::Recv));
     world.sim.fail(next, Errno::ENOBUFS, Times::UntilHealed);
     client.send(b"hello\n");
+    world.pass(Duration::from_secs(3));
+    client.recv();
+    assert!(!client.saw_reset(), "it is tried again, each time later");
     world.pass(Duration::from_secs(60));
     client.recv();
     assert!(client.saw_reset());
@@ -902,6 +905,61 @@ fn so_many_from_one_address() {
         world.rest();
     }
     assert_eq!(closed(&world.stop(), CloseReason::AddressLimit), 3);
+}
+
+/// A handler that consumes what it was not offered is wrong, and its connection ends.
+#[test]
+fn more_consumed_than_offered() {
+    struct Greedy;
+    impl ConnectionHandler for Greedy {
+        type Session = ();
+        fn on_data(&mut self, _: &mut Conn<'_>, _: &mut (), input: &[u8]) -> usize {
+            input.len() + 1
+        }
+    }
+    let mut world = World::new(Greedy, Limits::default());
+    let mut client = world.client();
+    world.ask(&mut client, b"hello");
+    assert!(client.saw_reset());
+    world.server.handle().stop();
+    world.pass(Duration::from_secs(1));
+    assert_eq!(world.server.finish().unwrap().counters.bugs, 1);
+}
+
+/// Each door has a pause of its own: one that begins does not end that of another.
+#[test]
+fn pauses_of_two_doors() {
+    let doors = ["127.0.0.1:80", "127.0.0.1:81"];
+    let mut world = World::at(doors, Simulated::new(1), greet(), Limits::default()).unwrap();
+    let [first, second] = [0, 1].map(|door| world.server.addresses()[door].clone());
+    world.sim.fail(At::Of(Method::Accept4, 0), Errno::EMFILE, Times::UntilHealed);
+    let _waiting = world.sim.connect(&first).unwrap();
+    world.pass(Duration::from_millis(200));
+    let tries = world.sim.count(Method::Accept4); // its next comes at 310 ms
+    assert_eq!(tries, 5);
+    let _waiting = world.sim.connect(&second).unwrap();
+    world.pass(Duration::from_millis(90));
+    assert_eq!(world.sim.count(Method::Accept4), tries + 4);
+    world.sim.heal();
+    world.stop();
+}
+
+/// A listener that is none any more is the end of the server, with an error; whoever is in
+/// is answered first.
+#[test]
+fn a_listener_that_is_lost() {
+    let mut world = World::new(greet(), Limits::default());
+    let mut client = world.client();
+    world.rest();
+    let next = At::Of(Method::Accept4, world.sim.count(Method::Accept4));
+    world.sim.fail(next, Errno::EINVAL, Times::Once);
+    client.send(b"me\n");
+    let _lost = world.client();
+    world.pass(Duration::from_secs(10));
+    assert!(!world.running && world.failure.is_none());
+    assert_eq!(client.recv(), b"Thank you for your message me\n");
+    let error = world.server.finish().unwrap_err();
+    assert_eq!((error.call, error.errno), (Call::Accept, Errno::EINVAL));
 }
 
 /// A descriptor that somebody else has closed is a bug, and told as one.
