@@ -907,6 +907,52 @@ fn so_many_from_one_address() {
     assert_eq!(closed(&world.stop(), CloseReason::AddressLimit), 3);
 }
 
+/// A handler may leave so much unconsumed, and not a byte more.
+#[test]
+fn the_longest_rest() {
+    struct Waits;
+    impl ConnectionHandler for Waits {
+        type Session = ();
+        fn on_data(&mut self, _: &mut Conn<'_>, _: &mut (), _: &[u8]) -> usize {
+            0
+        }
+    }
+    let mut world = World::new(Waits, Limits { max_input: 1_000, ..Limits::default() });
+    let [mut fits, mut long] = [world.client(), world.client()];
+    world.ask(&mut fits, &[b'.'; 999]);
+    world.ask(&mut fits, b".");
+    world.ask(&mut long, &[b'.'; 1_001]);
+    assert!(!fits.saw_eof() && long.saw_eof());
+    world.ask(&mut fits, b".");
+    assert!(fits.saw_eof());
+    assert_eq!(closed(&world.stop(), CloseReason::InputLimit), 2);
+}
+
+/// While a client takes nothing, nothing is sent to it, though it goes on asking.
+#[test]
+fn no_send_in_vain() {
+    let mut world = World::new(Echo, Limits::default());
+    world.sim.set_buffers(100, 100);
+    let mut client = world.client();
+    for _ in 0..10 {
+        client.send(&[b'.'; 50]);
+        world.rest();
+    }
+    let sends = world.sim.count(Method::Send);
+    for _ in 0..10 {
+        assert_eq!(client.send(&[b'.'; 50]), 50);
+        world.rest();
+    }
+    assert_eq!(world.sim.count(Method::Send), sends);
+    let mut received = 0;
+    for _ in 0..20 {
+        received += client.recv().len();
+        world.rest();
+    }
+    assert_eq!(received, 20 * 50);
+    world.stop();
+}
+
 /// A handler that consumes what it was not offered is wrong, and its connection ends.
 #[test]
 fn more_consumed_than_offered() {
