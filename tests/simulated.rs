@@ -5,6 +5,7 @@
 
 mod simulation;
 
+use simulation::diary;
 use simulation::stage::{UNIX, leave_stale_file};
 use simulation::{Report, World};
 use std::path::Path;
@@ -702,6 +703,64 @@ fn a_broadcast_far_beyond_the_budget() {
         assert_eq!(client.recv().len(), 64 << 10);
     }
     assert_eq!(closed(&world.stop(), CloseReason::Shutdown), 100);
+}
+
+/// However much a client goes on to send, a stop comes to its end, and so does a
+/// connection to which nothing can be sent any more.
+#[test]
+fn an_endless_message() {
+    struct Swallows(usize);
+    impl ConnectionHandler for Swallows {
+        type Session = ();
+        fn on_data(&mut self, conn: &mut Conn<'_>, _: &mut (), input: &[u8]) -> usize {
+            self.0 += input.len();
+            conn.write(b".");
+            input.len()
+        }
+    }
+    for is_stop in [true, false] {
+        let limits = Limits { drain_timeout: None, ..Limits::default() };
+        let mut world = World::new(Swallows(0), limits);
+        world.sim.set_buffers(256 << 10, 256 << 10);
+        let mut client = world.client();
+        world.rest();
+        match is_stop {
+            true => assert!(world.sim.signal(Signal::SIGTERM)),
+            false => world.sim.fail(At::Of(Method::Send, 0), Errno::EPIPE, Times::Once),
+        }
+        client.send(&[b'x'; 256 << 10]);
+        for _ in 0..200 {
+            world.turn();
+            client.recv();
+            client.send(&[b'x'; 256 << 10]);
+        }
+        assert!(client.saw_eof() || client.saw_reset());
+        client.close();
+        world.rest();
+        let heard = world.server.handler().0;
+        match is_stop {
+            true => assert!((8 << 20..17 << 20).contains(&heard), "{heard}"),
+            false => assert_eq!(heard, (8 << 20) + (64 << 10)), // the recv before the failure
+        }
+        world.server.handle().stop();
+        assert_eq!(world.end().counters.received, heard as u64);
+    }
+}
+
+/// What the server is doing, as it says when it is asked.
+#[test]
+fn sigusr1() {
+    diary::begin();
+    let mut world = World::new(greet(), Limits::default());
+    let mut client = world.client();
+    world.ask(&mut client, b"me\nrest");
+    world.pass(Duration::from_millis(1_500));
+    assert!(world.sim.signal(Signal::SIGUSR1));
+    world.rest();
+    assert_eq!(diary::count("received 7 sent 30 rest 4 idle 1.500 s"), 1);
+    assert_eq!(diary::count("1 open, holding "), 1);
+    assert_eq!(diary::count(" 7 bytes received, 30 sent"), 1);
+    world.stop();
 }
 
 /// A second signal ends everything at once; what was cut off is reset, told, and counted.
