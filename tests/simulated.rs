@@ -413,6 +413,44 @@ fn to_close_twice_is_to_close_once() {
     assert_eq!(closed(&world.stop(), CloseReason::Handler), 1);
 }
 
+/// What became of a connect is told by a call, which can fail itself: as if the connect had,
+/// unless it is a mistake of ours.
+#[test]
+fn nobody_knows_what_became_of_a_connect() {
+    #[derive(Default)]
+    struct Dialer(Option<CloseReason>);
+    impl ConnectionHandler for Dialer {
+        type Session = ();
+        fn on_data(&mut self, _: &mut Conn<'_>, _: &mut (), input: &[u8]) -> usize {
+            input.len()
+        }
+        fn on_close(&mut self, _: &mut Net, _: ConnId, _: (), why: CloseReason) {
+            self.0 = Some(why);
+        }
+    }
+    for (errno, bugs) in [(Errno::ENOMEM, 0), (Errno::EBADF, 1)] {
+        let limits = Limits { max_outbound: 1, ..Limits::default() };
+        let mut world = World::new(Dialer::default(), limits);
+        let back = Address::Tcp(([127, 0, 0, 1], 90).into());
+        let _remote = world.sim.listen(&back).unwrap();
+        world.sim.fail(At::Of(Method::GetsockoptError, 0), errno, Times::Once);
+        let mut kernel = world.sim.clone();
+        let dial = move |_: &mut Dialer, net: &mut Net| {
+            net.connect(&mut kernel, &back, Duration::from_secs(1)).unwrap();
+        };
+        world.server.handle().call(dial).unwrap();
+        world.rest();
+        let why = match bugs {
+            0 => CloseReason::Network { call: Call::Connect, errno },
+            _ => CloseReason::Server { call: Call::ConnectResult, errno },
+        };
+        assert_eq!(world.server.handler().0, Some(why));
+        world.server.handle().stop();
+        world.pass(Duration::from_secs(1));
+        assert_eq!(world.server.finish().unwrap().counters.bugs, bugs);
+    }
+}
+
 /// Connections outwards take no room from those who come in.
 #[test]
 fn outwards_is_counted_apart() {
