@@ -279,7 +279,7 @@ impl<H: ConnectionHandler, K: Kernel> Reactor<H, K> {
         let data = self.net.connections.id(slot).to_u64();
         let Some(connection) = self.net.connections.get_mut(slot) else { return };
         let interest = connection.interest();
-        let unwatched = connection.registered == UNWATCHED && (connection.later || interest == 0);
+        let unwatched = connection.registered == UNWATCHED && interest == 0;
         if unwatched || connection.phase == Phase::Gone {
             return;
         }

@@ -14,7 +14,7 @@ use std::path::Path;
 use std::time::Duration;
 use threadbare::kernel::sim::{At, Client, Method, Short, Simulated, Times};
 use threadbare::kernel::{Fd, Kernel};
-use threadbare::{CloseReason, Conn, ConnectionHandler, Errno, Limits, Signal};
+use threadbare::{CloseReason, Conn, ConnectionHandler, Errno, Limits, Net, Signal};
 
 const FILE: &str = "/srv/file";
 const SIZE: usize = 60_000;
@@ -379,6 +379,16 @@ fn no_call_too_many() {
     world.sim.set_buffers(1_000, 1_000);
     let mut client = world.client();
     client.send(b"file\n");
+    world.rest();
+    let before = world.sim.count(Method::Sendfile);
+    let pause = |_: &mut Sender, net: &mut Net| {
+        let id = net.ids().next().unwrap();
+        net.conn(id).unwrap().pause();
+    };
+    world.server.handle().call(pause).unwrap();
+    world.rest();
+    assert_eq!(world.sim.count(Method::Sendfile), before);
+    world.sim.take_trace();
     assert_eq!(read_all(&mut world, &mut client, 1_000), due(b"file\n"));
     let calls = world.sim.take_trace();
     let mut sent = calls.iter().filter(|call| call.method == Method::Sendfile);

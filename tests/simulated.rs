@@ -5,6 +5,7 @@
 
 mod simulation;
 
+use simulation::diary;
 use simulation::stage::{UNIX, leave_stale_file};
 use simulation::{Report, World};
 use std::path::Path;
@@ -187,6 +188,9 @@ fn out_of_memory_now_and_then() {
     let next = At::Of(Method::Recv, world.sim.count(Method::Recv));
     world.sim.fail(next, Errno::ENOBUFS, Times::UntilHealed);
     client.send(b"hello\n");
+    world.pass(Duration::from_secs(3));
+    client.recv();
+    assert!(!client.saw_reset(), "it is tried again, each time later");
     world.pass(Duration::from_secs(60));
     client.recv();
     assert!(client.saw_reset());
@@ -407,6 +411,44 @@ fn to_close_twice_is_to_close_once() {
     }
     assert_eq!((answer.len(), client.saw_eof()), (1 << 20, true));
     assert_eq!(closed(&world.stop(), CloseReason::Handler), 1);
+}
+
+/// What became of a connect is told by a call, which can fail itself: as if the connect had,
+/// unless it is a mistake of ours.
+#[test]
+fn nobody_knows_what_became_of_a_connect() {
+    #[derive(Default)]
+    struct Dialer(Option<CloseReason>);
+    impl ConnectionHandler for Dialer {
+        type Session = ();
+        fn on_data(&mut self, _: &mut Conn<'_>, _: &mut (), input: &[u8]) -> usize {
+            input.len()
+        }
+        fn on_close(&mut self, _: &mut Net, _: ConnId, _: (), why: CloseReason) {
+            self.0 = Some(why);
+        }
+    }
+    for (errno, bugs) in [(Errno::ENOMEM, 0), (Errno::EBADF, 1)] {
+        let limits = Limits { max_outbound: 1, ..Limits::default() };
+        let mut world = World::new(Dialer::default(), limits);
+        let back = Address::Tcp(([127, 0, 0, 1], 90).into());
+        let _remote = world.sim.listen(&back).unwrap();
+        world.sim.fail(At::Of(Method::GetsockoptError, 0), errno, Times::Once);
+        let mut kernel = world.sim.clone();
+        let dial = move |_: &mut Dialer, net: &mut Net| {
+            net.connect(&mut kernel, &back, Duration::from_secs(1)).unwrap();
+        };
+        world.server.handle().call(dial).unwrap();
+        world.rest();
+        let why = match bugs {
+            0 => CloseReason::Network { call: Call::Connect, errno },
+            _ => CloseReason::Server { call: Call::ConnectResult, errno },
+        };
+        assert_eq!(world.server.handler().0, Some(why));
+        world.server.handle().stop();
+        world.pass(Duration::from_secs(1));
+        assert_eq!(world.server.finish().unwrap().counters.bugs, bugs);
+    }
 }
 
 /// Connections outwards take no room from those who come in.
@@ -701,6 +743,64 @@ fn a_broadcast_far_beyond_the_budget() {
     assert_eq!(closed(&world.stop(), CloseReason::Shutdown), 100);
 }
 
+/// However much a client goes on to send, a stop comes to its end, and so does a
+/// connection to which nothing can be sent any more.
+#[test]
+fn an_endless_message() {
+    struct Swallows(usize);
+    impl ConnectionHandler for Swallows {
+        type Session = ();
+        fn on_data(&mut self, conn: &mut Conn<'_>, _: &mut (), input: &[u8]) -> usize {
+            self.0 += input.len();
+            conn.write(b".");
+            input.len()
+        }
+    }
+    for is_stop in [true, false] {
+        let limits = Limits { drain_timeout: None, ..Limits::default() };
+        let mut world = World::new(Swallows(0), limits);
+        world.sim.set_buffers(256 << 10, 256 << 10);
+        let mut client = world.client();
+        world.rest();
+        match is_stop {
+            true => assert!(world.sim.signal(Signal::SIGTERM)),
+            false => world.sim.fail(At::Of(Method::Send, 0), Errno::EPIPE, Times::Once),
+        }
+        client.send(&[b'x'; 256 << 10]);
+        for _ in 0..200 {
+            world.turn();
+            client.recv();
+            client.send(&[b'x'; 256 << 10]);
+        }
+        assert!(client.saw_eof() || client.saw_reset());
+        client.close();
+        world.rest();
+        let heard = world.server.handler().0;
+        match is_stop {
+            true => assert!((8 << 20..17 << 20).contains(&heard), "{heard}"),
+            false => assert_eq!(heard, (8 << 20) + (64 << 10)), // the recv before the failure
+        }
+        world.server.handle().stop();
+        assert_eq!(world.end().counters.received, heard as u64);
+    }
+}
+
+/// What the server is doing, as it says when it is asked.
+#[test]
+fn sigusr1() {
+    diary::begin();
+    let mut world = World::new(greet(), Limits::default());
+    let mut client = world.client();
+    world.ask(&mut client, b"me\nrest");
+    world.pass(Duration::from_millis(1_500));
+    assert!(world.sim.signal(Signal::SIGUSR1));
+    world.rest();
+    assert_eq!(diary::count("received 7 sent 30 rest 4 idle 1.500 s"), 1);
+    assert_eq!(diary::count("1 open, holding "), 1);
+    assert_eq!(diary::count(" 7 bytes received, 30 sent"), 1);
+    world.stop();
+}
+
 /// A second signal ends everything at once; what was cut off is reset, told, and counted.
 #[test]
 fn a_second_signal_resets() {
@@ -902,6 +1002,107 @@ fn so_many_from_one_address() {
         world.rest();
     }
     assert_eq!(closed(&world.stop(), CloseReason::AddressLimit), 3);
+}
+
+/// A handler may leave so much unconsumed, and not a byte more.
+#[test]
+fn the_longest_rest() {
+    struct Waits;
+    impl ConnectionHandler for Waits {
+        type Session = ();
+        fn on_data(&mut self, _: &mut Conn<'_>, _: &mut (), _: &[u8]) -> usize {
+            0
+        }
+    }
+    let mut world = World::new(Waits, Limits { max_input: 1_000, ..Limits::default() });
+    let [mut fits, mut long] = [world.client(), world.client()];
+    world.ask(&mut fits, &[b'.'; 999]);
+    world.ask(&mut fits, b".");
+    world.ask(&mut long, &[b'.'; 1_001]);
+    assert!(!fits.saw_eof() && long.saw_eof());
+    world.ask(&mut fits, b".");
+    assert!(fits.saw_eof());
+    assert_eq!(closed(&world.stop(), CloseReason::InputLimit), 2);
+}
+
+/// While a client takes nothing, nothing is sent to it, though it goes on asking.
+#[test]
+fn no_send_in_vain() {
+    let mut world = World::new(Echo, Limits::default());
+    world.sim.set_buffers(100, 100);
+    let mut client = world.client();
+    for _ in 0..10 {
+        client.send(&[b'.'; 50]);
+        world.rest();
+    }
+    let sends = world.sim.count(Method::Send);
+    for _ in 0..10 {
+        assert_eq!(client.send(&[b'.'; 50]), 50);
+        world.rest();
+    }
+    assert_eq!(world.sim.count(Method::Send), sends);
+    let mut received = 0;
+    for _ in 0..20 {
+        received += client.recv().len();
+        world.rest();
+    }
+    assert_eq!(received, 20 * 50);
+    world.stop();
+}
+
+/// A handler that consumes what it was not offered is wrong, and its connection ends.
+#[test]
+fn more_consumed_than_offered() {
+    struct Greedy;
+    impl ConnectionHandler for Greedy {
+        type Session = ();
+        fn on_data(&mut self, _: &mut Conn<'_>, _: &mut (), input: &[u8]) -> usize {
+            input.len() + 1
+        }
+    }
+    let mut world = World::new(Greedy, Limits::default());
+    let mut client = world.client();
+    world.ask(&mut client, b"hello");
+    assert!(client.saw_reset());
+    world.server.handle().stop();
+    world.pass(Duration::from_secs(1));
+    assert_eq!(world.server.finish().unwrap().counters.bugs, 1);
+}
+
+/// Each door has a pause of its own: one that begins does not end that of another.
+#[test]
+fn pauses_of_two_doors() {
+    let doors = ["127.0.0.1:80", "127.0.0.1:81"];
+    let mut world = World::at(doors, Simulated::new(1), greet(), Limits::default()).unwrap();
+    let [first, second] = [0, 1].map(|door| world.server.addresses()[door].clone());
+    world.sim.fail(At::Of(Method::Accept4, 0), Errno::EMFILE, Times::UntilHealed);
+    let _waiting = world.sim.connect(&first).unwrap();
+    world.pass(Duration::from_millis(200));
+    let tries = world.sim.count(Method::Accept4); // its next comes at 310 ms
+    assert_eq!(tries, 5);
+    let _waiting = world.sim.connect(&second).unwrap();
+    world.pass(Duration::from_millis(90));
+    assert_eq!(world.sim.count(Method::Accept4), tries + 4);
+    world.sim.heal();
+    world.stop();
+}
+
+/// A listener that is none any more is the end of the server, with an error; whoever is in
+/// is answered first.
+#[test]
+fn a_listener_that_is_lost() {
+    let mut world = World::new(greet(), Limits::default());
+    let mut client = world.client();
+    world.rest();
+    let next = At::Of(Method::Accept4, world.sim.count(Method::Accept4));
+    world.sim.fail(next, Errno::EINVAL, Times::Once);
+    client.send(b"me\n");
+    let _lost = world.client();
+    world.pass(Duration::from_secs(10));
+    assert!(!world.running && world.failure.is_none());
+    assert_eq!(client.recv(), b"Thank you for your message me\n");
+    let error = world.server.finish().unwrap_err();
+    assert_eq!((error.call, error.errno), (Call::Accept, Errno::EINVAL));
 }
 
 /// A descriptor that somebody else has closed is a bug, and told as one.
