@@ -412,16 +412,16 @@ impl Proof {
         }
     }
 
-    /// Each chapter stands in the index, and once in its list of all chapters.
+    /// Each chapter stands in the index, in its walk. (What `make bench` writes is none.)
     fn index(&self, pages: &[(String, String)]) {
         let (_, index) = pages.iter().find(|(path, _)| path == INDEX).unwrap();
         let walk = index.split("\n## The whole walk").nth(1).unwrap_or_default();
         let walk = targets(walk.split("\n## ").next().unwrap_or_default());
-        for (path, _) in pages.iter().filter(|(path, _)| path != INDEX && path != "README.md") {
+        let others = [INDEX, "README.md", "docs/measured.md"];
+        for (path, _) in pages.iter().filter(|(path, _)| !others.contains(&path.as_str())) {
             let name = path.trim_start_matches("docs/");
-            let times = walk.iter().filter(|target| *target == name).count();
-            if times != 1 {
-                self.complain(INDEX, &format!("{name} stands {times} times in the whole walk"));
+            if !walk.iter().any(|target| target == name) {
+                self.complain(INDEX, &format!("{name} stands nowhere in the whole walk"));
             }
         }
     }
