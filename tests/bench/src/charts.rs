@@ -122,6 +122,7 @@ fn line_color(name: &str) -> &'static str {
         "floor" => INK,
         "tokio" => "#bc4c00",
         "libuv" => "#1a7f37",
+        "thread per client" => "#8250df",
         name => color(name),
     }
 }
@@ -231,8 +232,8 @@ fn scale(table: &Table) -> Option<Chart> {
     let (_, _, ours) = lines.iter().find(|line| line.0 == "threadbare")?;
     let at = |connections: f64| ours.iter().find(|point| point.0 == connections).map(|p| p.1);
     let title = format!(
-        "A message costs {:.1} µs at 64 connections, and {:.1} µs at {}",
-        at(64.0)?,
+        "A message costs {:.1} µs at 100 connections, and {:.1} µs at {}",
+        at(100.0)?,
         ours.last()?.1,
         grouped(ours.last()?.0)
     );

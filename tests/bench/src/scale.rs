@@ -13,10 +13,10 @@ use crate::{Bench, Outcome};
 use serde_json::json;
 use std::time::Duration;
 
-const POINTS: [usize; 7] = [1, 8, 64, 512, 4_096, 9_000, 19_000];
-const QUICK_POINTS: [usize; 3] = [1, 64, 4_096];
+const POINTS: [usize; 6] = [1, 10, 100, 1_000, 9_500, 19_000];
+const QUICK_POINTS: [usize; 3] = [1, 100, 4_000];
 /// Who is shown beside us.
-const SHOWN: [&str; 4] = ["floor", "threadbare", "tokio", "libuv"];
+const SHOWN: [&str; 5] = ["floor", "threadbare", "tokio", "libuv", "thread per client"];
 
 pub fn scale(bench: &Bench) -> Outcome<Table> {
     let title = "CPU time in µs: a message, a message with as many idle connections beside, \
