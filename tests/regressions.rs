@@ -125,24 +125,6 @@ fn deadlines_beside_a_busy_crowd() {
     assert!(slow.saw_eof());
 }
 
-/// After a long stop of the process the deadlines came before the bytes of those who were
-/// not in the first batch.
-#[test]
-fn bytes_before_deadlines() {
-    let limits = Limits { message_timeout: Some(Duration::from_secs(1)), ..Limits::default() };
-    let mut world = crowded(greet(), limits);
-    let mut clients = crowd(&world, 1_100);
-    clients.iter_mut().for_each(|client| assert_eq!(client.send(b"half"), 4));
-    world.rest();
-    world.sim.advance(Duration::from_secs(10));
-    clients.iter_mut().for_each(|client| assert_eq!(client.send(b" line\n"), 6));
-    world.rest();
-    for client in &mut clients {
-        assert_eq!(client.recv(), b"Thank you for your message half line\n");
-    }
-    world.stop();
-}
-
 /// At a stop everybody's last answers were staged before any was sent, and clients who
 /// read were cut for want of memory.
 #[test]
