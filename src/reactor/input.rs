@@ -19,11 +19,11 @@ use std::ops::{Deref, DerefMut};
 /// Bytes received at once.
 const INPUT_BYTES: usize = 64 << 10;
 
-/// The one input buffer. It begins where a cache line does: into one that begins 16 bytes
-/// behind a page, where malloc would put it, some processors copy at a third of the speed.
+/// The one input buffer. It begins where a page of memory does: into one that begins 16
+/// bytes behind, where malloc would put it, some processors copy at a third of the speed.
 pub(crate) struct Input(Vec<Aligned>);
 
-#[repr(align(64))]
+#[repr(align(4096))]
 struct Aligned([u8; INPUT_BYTES]);
 
 impl Input {
