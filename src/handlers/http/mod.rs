@@ -45,7 +45,7 @@ mod request;
 mod wishes;
 
 /// Files up to here are read, larger ones sent from where they are.
-const SMALL: u64 = 32 << 10;
+const SMALL: u64 = 16 << 10;
 /// How long a head, and how long a body, may take to arrive.
 const DEADLINE: Duration = Duration::from_secs(20);
 
