@@ -136,7 +136,7 @@ impl<H: ConnectionHandler, K: Kernel> Reactor<H, K> {
                 Phase::Open if connection.reoffer && connection.can_offer() && !hangup => {}
                 Phase::Open if allowance == 0 && !hangup => self.net.hold_back(slot),
                 Phase::Open => self.read(slot, allowance.max(SMALL_READ), hangup),
-                Phase::Closing | Phase::Lingering => self.discard(slot, hangup),
+                Phase::Closing | Phase::Lingering => self.discard(slot),
                 Phase::Connecting | Phase::Broken | Phase::Gone => {}
             }
         }
@@ -171,8 +171,8 @@ impl<H: ConnectionHandler, K: Kernel> Reactor<H, K> {
         match received {
             Ok(0) => {
                 self.net.change(slot, |connection| match connection.eof {
-                    true if hangup => connection.broken(CloseReason::PeerReset),
-                    _ => {
+                    true => connection.broken(CloseReason::PeerReset), // read for a hang-up
+                    false => {
                         connection.eof = true;
                         connection.reoffer |= !connection.input.is_empty();
                     }
@@ -218,13 +218,13 @@ impl<H: ConnectionHandler, K: Kernel> Reactor<H, K> {
     }
 
     /// Reads a closing connection out, so that its end is not a reset.
-    fn discard(&mut self, slot: u32, hangup: bool) {
+    fn discard(&mut self, slot: u32) {
         let Some(connection) = self.net.connections.get_mut(slot) else { return };
         let received = self.kernel.recv(&connection.fd, &mut self.input);
         let now = self.net.now;
         self.net.change(slot, |connection| match received {
             Ok(0) if connection.phase == Phase::Lingering => connection.gone(connection.why),
-            Ok(0) if hangup && connection.eof => connection.broken(CloseReason::PeerReset),
+            Ok(0) if connection.eof => connection.broken(CloseReason::PeerReset), // a hang-up
             Ok(0) => connection.eof = true,
             Ok(n) => {
                 connection.last = now;
