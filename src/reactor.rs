@@ -163,7 +163,7 @@ impl<H: ConnectionHandler, K: Kernel> Reactor<H, K> {
             return self.serve_busy(id.slot, mask);
         }
         match self.kernel.recv(&connection.fd, &mut self.input) {
-            Ok(n) if n > 0 => {
+            Ok(n @ 1..) => {
                 connection.received += n as u64;
                 connection.last = now;
                 connection.staged = ANSWER;
@@ -234,7 +234,8 @@ impl<H: ConnectionHandler, K: Kernel> Reactor<H, K> {
             self.work.push(slot);
         }
         connection.marked = false;
-        connection.quiet = connection.is_quiet();
+        // While stopping, what is read is counted: the short way does not.
+        connection.quiet = !draining && connection.is_quiet();
     }
 
     /// Sends from a file for which no event has been asked yet.
