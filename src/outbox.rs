@@ -193,3 +193,106 @@ impl Outbox {
         Ok(())
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Random calls do what a list of segments does.
+    #[test]
+    fn behaves_as_a_list_of_segments() {
+        const HIGH_WATER: usize = 100;
+        let mut outbox = Outbox::with_room(500).unwrap();
+        let (mut segments, mut answer) = (Vec::<(u32, Vec<u8>)>::new(), None::<(u32, Vec<u8>)>);
+        let (mut written, mut random) = (0, 1u64);
+        for step in 0..50_000u64 {
+            random = random.wrapping_mul(6364136223846793005).wrapping_add(step);
+            let slot = (random >> 33) as u32 % 3;
+            let mut bytes = vec![step as u8; (random >> 40) as usize % 60];
+            match (random >> 50) % 7 {
+                0 if answer.is_none() => {
+                    outbox.open(slot, HIGH_WATER);
+                    answer = Some((slot, Vec::new()));
+                }
+                1 | 2 => {
+                    let is_writer = answer.as_ref().is_some_and(|(writer, _)| *writer == slot);
+                    let fits = outbox.written + bytes.len() <= outbox.room.len();
+                    assert_eq!(outbox.write(slot, &bytes), is_writer && fits);
+                    if let Some((_, answer)) = answer.as_mut().filter(|_| is_writer && fits) {
+                        written += bytes.len();
+                        answer.append(&mut bytes);
+                    }
+                }
+                3 => {
+                    let closed = answer.take();
+                    let worth = closed.as_ref().and_then(|(slot, answer)| {
+                        (answer.is_empty() || answer.len() >= HIGH_WATER).then_some(*slot)
+                    });
+                    assert_eq!(outbox.close(), worth);
+                    segments.extend(closed.filter(|(_, answer)| !answer.is_empty()));
+                }
+                4 if answer.is_none() && !bytes.is_empty() => {
+                    assert!(outbox.append(slot, &bytes, 1_000));
+                    written += bytes.len();
+                    match segments.last_mut() {
+                        Some((last, queue)) if *last == slot => queue.append(&mut bytes),
+                        _ => segments.push((slot, bytes)),
+                    }
+                }
+                5 if answer.is_none() => {
+                    let last = segments.last().map(|(_, bytes)| bytes.clone());
+                    bytes = last.clone().filter(|_| step % 4 > 0).unwrap_or(bytes);
+                    let is_same = last.as_ref() == Some(&bytes);
+                    assert_eq!(outbox.repeat(slot, &bytes), is_same);
+                    segments.extend(is_same.then_some((slot, bytes)));
+                }
+                6 if answer.is_none() && step % 8 == 0 => {
+                    outbox.clear();
+                    segments.clear();
+                    written = 0;
+                }
+                _ => {}
+            }
+            let all: Vec<(u32, &[u8])> = (0..outbox.len()).filter_map(|i| outbox.get(i)).collect();
+            assert!(all.iter().copied().eq(segments.iter().map(|(slot, b)| (*slot, &b[..]))));
+            assert_eq!((outbox.is_empty(), outbox.written()), (segments.is_empty(), written));
+            for slot in 0..3 {
+                let own = answer.as_ref().filter(|(writer, _)| *writer == slot);
+                let is_full = own.map(|(_, answer)| answer.len() >= HIGH_WATER);
+                assert_eq!(outbox.is_full(slot), is_full);
+                let length = own.or(segments.iter().rev().find(|(other, _)| *other == slot));
+                assert_eq!(outbox.length_of(slot), length.map_or(0, |(_, bytes)| bytes.len()));
+            }
+        }
+    }
+
+    /// Room grows to twice its length, but not beyond what it may, unless it must; and it
+    /// goes again, but never from under what is written.
+    #[test]
+    fn room_comes_and_goes() {
+        const ROOM: usize = 2 * PAGE;
+        let mut outbox = Outbox::with_room(ROOM).unwrap();
+        let lead = outbox.lead;
+        assert_eq!((outbox.room.as_ptr().addr() + lead) % PAGE, PAGE / 2);
+        for (end, most, room) in [
+            (ROOM, 10 * ROOM, ROOM),
+            (ROOM + 1, 10 * ROOM, 2 * ROOM),
+            (2 * ROOM + 1, 3 * ROOM, 3 * ROOM),
+            (3 * ROOM + 1, 3 * ROOM, 3 * ROOM + 1),
+        ] {
+            assert!(outbox.append(1, &vec![7; end - outbox.written], most));
+            assert_eq!(outbox.room.len(), room);
+        }
+        outbox.limit(10);
+        assert_eq!(outbox.get(0), Some((1, &vec![7; 3 * ROOM + 1 - lead][..])));
+        outbox.clear();
+        outbox.limit(10);
+        let (length, lead) = (outbox.room.len(), outbox.lead);
+        assert_eq!((outbox.written(), length), (0, lead + 10));
+        assert_eq!((outbox.scratch(4).len(), outbox.scratch(ROOM).len()), (4, length));
+        assert!(outbox.append(1, &vec![7; KEEP_BYTES + 1], 0));
+        outbox.clear();
+        assert_eq!(outbox.room.len(), KEEP_BYTES);
+        assert!(outbox.room.capacity() <= KEEP_BYTES);
+    }
+}
