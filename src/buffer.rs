@@ -5,7 +5,9 @@
 //!
 //! Invariants:
 //! 1. An empty buffer owns no memory and is one null pointer in size.
-//! 2. After `consume` at most half of the memory of a large buffer is unused.
+//! 2. After `consume` a large buffer's rest is at least a ninth of the bytes it holds, or
+//!    half of its memory: else it has moved to less. A move costs little beside what was
+//!    consumed.
 
 use crate::deadlines::Tick;
 use std::collections::TryReserveError;
