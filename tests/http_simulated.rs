@@ -142,13 +142,20 @@ fn every_errno_on_the_way_to_a_file() {
 /// A head that broke off was looked at again only if a line had ended: whoever sent a wrong
 /// version in two pieces, and no more, was told something else than who sent it in one.
 #[test]
-fn a_wrong_version_at_the_end() {
-    for pieces in [&["GET / HTTP/1.2"][..], &["GET / HTTP", "/1.2"]] {
+fn what_is_wrong_at_the_end() {
+    let wrong = [
+        (&["GET / HTTP/1.2"][..], 505),
+        (&["GET / HTTP", "/1.2"], 505),
+        // Blank, but not as lines are: it was an answer, or none.
+        (&["\n\r\r"], 400),
+        (&["\n", "\r", "\r"], 400),
+    ];
+    for (pieces, status) in wrong {
         let mut world = www();
         let (mut said, mut client) = ask(&mut world, pieces.iter().map(|piece| piece.as_bytes()));
         client.shutdown();
         said.extend(listen(&mut world, &mut client));
-        assert_eq!(statuses(&said, b""), [505]);
+        assert_eq!(statuses(&said, b""), [status]);
         world.stop();
     }
 }

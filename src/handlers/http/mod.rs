@@ -451,14 +451,14 @@ impl<K: Kernel> ConnectionHandler for Http<K> {
     /// A request that will never be complete is answered too.
     fn on_eof(&mut self, conn: &mut Conn<'_>, session: &mut Session, rest: &[u8]) {
         self.look_at_the_clock(conn);
-        match session.pending.take() {
-            Some(pending) => _ = self.refuse(conn, &pending.head, Status::BAD_REQUEST),
-            None if rest.trim_ascii().is_empty() => conn.close(),
-            None => {
-                // What was wrong may not have been looked at yet: it came without a line's end.
-                let wrong = Request::parse(rest).err().unwrap_or(Status::BAD_REQUEST);
-                self.refuse(conn, rest, wrong);
-            }
+        if let Some(pending) = session.pending.take() {
+            self.refuse(conn, &pending.head, Status::BAD_REQUEST);
+            return;
+        }
+        // What was wrong may not have been looked at yet: it came without a line's end.
+        match Request::parse(rest) {
+            Ok(_) if rest.trim_ascii().is_empty() => conn.close(),
+            parsed => _ = self.refuse(conn, rest, parsed.err().unwrap_or(Status::BAD_REQUEST)),
         }
     }
 

@@ -239,12 +239,12 @@ fn scale(table: &Table) -> Option<Chart> {
     );
     let subtitle = "server CPU time of a message in µs; dashed: as many idle connections beside";
     let mut chart = Chart::new(&title, subtitle);
-    let (left, bottom) = (60.0, TOP + 260.0);
-    let x = |connections: f64| left + (RIGHT - left) * connections.ln() / widest.ln();
+    let (left, right, bottom) = (60.0, RIGHT - 20.0, TOP + 260.0); // names stand beside
+    let x = |connections: f64| left + (right - left) * connections.ln() / widest.ln();
     let y = |cost: f64| bottom - (bottom - TOP) * cost / highest;
     for step in 0..=4 {
         let cost = highest * f64::from(step) / 4.0;
-        chart.line((left, y(cost)), (RIGHT, y(cost)), GRID, "");
+        chart.line((left, y(cost)), (right, y(cost)), GRID, "");
         let place = (left - 10.0, y(cost) + 4.0);
         chart.text(place, &format!("{cost}"), PALE, "text-anchor='end' font-size='12'");
     }
@@ -252,7 +252,7 @@ fn scale(table: &Table) -> Option<Chart> {
         let place = (x(*connections), bottom + 18.0);
         chart.text(place, &grouped(*connections), PALE, "text-anchor='middle' font-size='12'");
     }
-    let place = ((left + RIGHT) / 2.0, bottom + 38.0);
+    let place = ((left + right) / 2.0, bottom + 38.0);
     chart.text(place, "connections", PALE, "text-anchor='middle' font-size='12'");
     for (name, beside_idle, points) in &lines {
         let dashes = if *beside_idle { "stroke-dasharray='4 4'" } else { "" };
@@ -269,7 +269,7 @@ fn scale(table: &Table) -> Option<Chart> {
     let mut above = 0.0;
     for (place, name) in ends {
         above = place.max(above + 16.0);
-        chart.text((RIGHT + 8.0, above + 4.0), name, line_color(name), "");
+        chart.text((right + 8.0, above + 4.0), name, line_color(name), "");
     }
     chart.height = bottom + 50.0;
     chart
