@@ -42,6 +42,7 @@ use std::fs;
 use std::iter::Peekable;
 use std::path::Path;
 use std::process::Command;
+use std::sync::{Mutex, PoisonError};
 use std::time::Instant;
 
 use source::Method;
@@ -504,8 +505,12 @@ fn in_a_network_of_its_own(name: &str, test: impl FnOnce()) {
     assert!(output.status.success(), "see above");
 }
 
+/// What is timed to the millisecond does not run beside what makes the machine busy.
+static ALONE: Mutex<()> = Mutex::new(());
+
 #[test]
 fn the_docs_are_true() {
+    let _alone = ALONE.lock().unwrap_or_else(PoisonError::into_inner);
     in_a_network_of_its_own("the_docs_are_true", || {
         let started = Instant::now();
         let pages = pages();
@@ -603,6 +608,7 @@ fn tell_difference(path: &str, old: &str, new: &str) {
 
 #[test] // the rude clients of `make torture` are survived, by lines and by an echo
 fn torture() {
+    let _alone = ALONE.lock().unwrap_or_else(PoisonError::into_inner);
     for handler in ["greet", "echo"] {
         let server = support::Server::start(&[handler]);
         let mut torture = Command::new(support::example("torture"));

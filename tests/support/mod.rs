@@ -618,6 +618,11 @@ impl Client {
     /// or `most` are sent: how many were.
     #[track_caller]
     pub fn stuff(&mut self, bytes: &[u8], most: usize) -> usize {
+        self.try_to_stuff(bytes, most).unwrap_or_else(|error| panic!("stuffing: {error}"))
+    }
+
+    /// The same, for a client that may be cut off meanwhile.
+    pub fn try_to_stuff(&mut self, bytes: &[u8], most: usize) -> io::Result<usize> {
         let brief = Some(Duration::from_millis(200));
         self.stream.get_ref().set_write_timeout(brief).unwrap();
         let mut sent = 0;
@@ -626,11 +631,11 @@ impl Client {
             match self.stream.get_mut().write(&bytes[from..]) {
                 Ok(count) => sent += count,
                 Err(error) if error.kind() == ErrorKind::WouldBlock => break,
-                Err(error) => panic!("after {sent} bytes: {error}"),
+                Err(error) => return Err(error),
             }
         }
         self.stream.get_ref().set_write_timeout(Some(PATIENCE)).unwrap();
-        sent
+        Ok(sent)
     }
 
     /// FIN: this side has said everything, and goes on reading.
