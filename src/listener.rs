@@ -50,17 +50,9 @@ pub(crate) struct Listener {
 }
 
 impl Listener {
-    /// A listening socket, not yet in an epoll set. Options that could not be set
-    /// and are not essential are named in `warnings`.
-    pub(crate) fn open<K: Kernel>(
-        kernel: &mut K,
-        address: &Address,
-        limits: &Limits,
-        warnings: &mut Vec<String>,
-    ) -> Result<Listener, Error> {
-        let failed = |call| move |errno| Error::new(call, address, errno);
-        let fd = kernel.socket(address).map_err(failed(Call::Socket))?;
-        let mut listener = Listener {
+    /// One that has no socket yet.
+    fn new(address: &Address) -> Listener {
+        Listener {
             fd: None,
             address: address.clone(),
             file: None,
@@ -71,7 +63,20 @@ impl Listener {
             quota: 0,
             last_wake: 0,
             failures: 0,
-        };
+        }
+    }
+
+    /// A listening socket, not yet in an epoll set. Options that could not be set
+    /// and are not essential are named in `warnings`.
+    pub(crate) fn open<K: Kernel>(
+        kernel: &mut K,
+        address: &Address,
+        limits: &Limits,
+        warnings: &mut Vec<String>,
+    ) -> Result<Listener, Error> {
+        let failed = |call| move |errno| Error::new(call, address, errno);
+        let fd = kernel.socket(address).map_err(failed(Call::Socket))?;
+        let mut listener = Listener::new(address);
         let opened = match address {
             Address::Tcp(_) => set_options(kernel, &fd, address, limits, warnings)
                 .and_then(|()| kernel.bind(&fd, address).map_err(failed(Call::BindTcp))),
@@ -328,18 +333,7 @@ mod tests {
     }
 
     fn listener() -> Listener {
-        Listener {
-            fd: None,
-            address: Address::Unix("/run/door".into()),
-            file: None,
-            registered: 0,
-            paused_until: None,
-            pause_millis: 0,
-            warned_at: None,
-            quota: 0,
-            last_wake: 0,
-            failures: 0,
-        }
+        Listener::new(&Address::Unix("/run/door".into()))
     }
 
     #[test]

@@ -180,8 +180,12 @@ impl Outbox {
         self.written = self.lead;
     }
 
-    /// The first bytes of the room of an empty outbox, to be used for something else.
+    /// The first bytes of the room of an empty outbox, to be used for something else: some,
+    /// however short memory is, for into none a file seems to be read to its end.
     pub(crate) fn scratch(&mut self, most: usize) -> &mut [u8] {
+        if self.room.len() < PAGE {
+            let _ = self.grow(PAGE);
+        }
         let length = self.room.len().min(most);
         self.room.get_mut(..length).unwrap_or_default()
     }
@@ -266,6 +270,11 @@ mod tests {
         }
     }
 
+    #[test]
+    fn there_is_always_room_for_something_else() {
+        assert_eq!(Outbox::default().scratch(100).len(), 100);
+    }
+
     /// Room grows to twice its length, but not beyond what it may, unless it must; and it
     /// goes again, but never from under what is written.
     #[test]
@@ -289,7 +298,7 @@ mod tests {
         outbox.limit(10);
         let (length, lead) = (outbox.room.len(), outbox.lead);
         assert_eq!((outbox.written(), length), (0, lead + 10));
-        assert_eq!((outbox.scratch(4).len(), outbox.scratch(ROOM).len()), (4, length));
+        assert_eq!((outbox.scratch(4).len(), outbox.scratch(ROOM).len()), (4, length.max(PAGE)));
         assert!(outbox.append(1, &vec![7; KEEP_BYTES + 1], 0));
         outbox.clear();
         assert_eq!(outbox.room.len(), KEEP_BYTES);
