@@ -4,7 +4,7 @@
 //! what is left: those that owe most are held back first, and something is always
 //! left for those that owe nothing. (Switches share packet memory that way:
 //! "dynamic thresholds", Choudhury and Hahne, 1998.) The last part is a reserve, so
-//! much for each connection, from which only small reads are made.
+//! much for each connection, from which only small reads and answers are made.
 //!
 //! ```text
 //!   0                                                tight_from            max
@@ -20,8 +20,8 @@
 const WHOLE_SHARE: usize = 64 << 10;
 /// The reserve for each connection,
 pub(crate) const RESERVE_EACH: usize = 2 << 10;
-/// and what is read at once from it, so that it lasts.
-pub(crate) const SMALL_READ: usize = 512;
+/// and what is read or owed from it at once, so that it lasts.
+pub(crate) const SMALL: usize = 512;
 
 /// Less than this is not worth returning to the kernel.
 const FLOOD: usize = 4 << 20;
@@ -97,9 +97,9 @@ impl Budget {
     /// of `rest` bytes. (Whether it owes too much is another question.)
     pub(crate) fn allowance(&self, rest: usize) -> usize {
         match self.share() {
-            0 if rest < SMALL_READ && self.left() > 16 * SMALL_READ => SMALL_READ,
+            0 if rest < SMALL && self.left() > 16 * SMALL => SMALL,
             0 => 0,
-            share => share.max(SMALL_READ),
+            share => share.max(SMALL),
         }
     }
 
@@ -148,8 +148,8 @@ mod tests {
             }
             assert!(budget.left() >= budget.reserve);
             for _ in 0..connections {
-                assert!(budget.allowance(0) >= SMALL_READ);
-                budget.take(2 * SMALL_READ);
+                assert!(budget.allowance(0) >= SMALL);
+                budget.take(2 * SMALL);
             }
         }
     }

@@ -25,6 +25,7 @@
 //! [`has_work`]: Connection::has_work
 //! [`deadline`]: Connection::deadline
 
+use crate::budget::Budget;
 use crate::buffer::Buffer;
 use crate::close_reason::CloseReason;
 use crate::deadlines::{Span, Tick};
@@ -223,6 +224,11 @@ impl Connection {
     /// Whether it owes as much as `mark`; who owes nothing never does.
     pub(crate) fn owes(&self, mark: usize) -> bool {
         self.queued() > 0 && self.queued() >= mark
+    }
+
+    /// Whether it can only go on by reading, and memory is too short for that.
+    pub(crate) fn starves(&self, budget: &Budget) -> bool {
+        !self.reoffer && budget.allowance(self.input.len()) == 0
     }
 
     /// What it holds of the memory budget.

@@ -11,7 +11,7 @@
 //! 3. `staged` is what the outbox holds for a connection, or [`ANSWER`]: its only
 //!    segment there, not counted yet. So it is until more than the answer happens to it.
 
-use crate::budget::{Budget, RESERVE_EACH};
+use crate::budget::{Budget, RESERVE_EACH, SMALL};
 use crate::buffer::Buffer;
 use crate::close_reason::CloseReason;
 use crate::connection::{ANSWER, Connection, Finish, Phase};
@@ -259,7 +259,7 @@ impl Net {
     /// changed.
     fn measure(&mut self) {
         self.outbox.limit(self.budget.left());
-        self.high_water = self.limits.high_water.min(self.budget.share()).max(1);
+        self.high_water = self.limits.high_water.min(self.budget.share().max(SMALL)).max(1);
     }
 
     pub(crate) fn begin_turn(&mut self, nanos: u64) {
@@ -573,11 +573,11 @@ impl Net {
         // Once full, it is full until it has fallen to the low water mark, half of the high one.
         let mark = if connection.full { high_water / 2 } else { high_water };
         let owes = connection.owes(mark) || connection.file;
-        let (full, rest) = (connection.full, connection.input.len());
-        if full && !owes && self.budget.allowance(rest) == 0 {
+        let starved = connection.full && connection.starves(&self.budget);
+        if starved && !owes {
             self.make_way();
         }
-        let over = owes || full && self.budget.allowance(rest) == 0;
+        let over = owes || starved;
         if over && high_water < self.limits.high_water {
             self.budget.squeeze();
         }

@@ -220,7 +220,7 @@ impl<H: ConnectionHandler, K: Kernel> Reactor<H, K> {
             connection.input.touch(now);
         }
         connection.reoffer &= !connection.input.is_empty();
-        connection.starved &= self.net.budget.allowance(connection.input.len()) == 0;
+        connection.starved &= connection.starves(&self.net.budget);
         self.finish(slot);
         self.register(slot);
         let Some(connection) = self.net.connections.get_mut(slot) else { return };

@@ -208,6 +208,36 @@ fn close_in_a_broken_connection() {
     assert_eq!(after_close, 0);
 }
 
+/// Whoever had answers yet to be asked for was not let go on when memory was short, and some
+/// who had done nothing wrong were cut off to make way for it.
+#[test]
+fn answers_go_on_when_memory_is_short() {
+    let handler = Data(|conn: &mut Conn<'_>, input: &[u8]| {
+        let mut answered = 0;
+        while answered < input.len() && !conn.is_full() {
+            conn.write(&[b'x'; 30]);
+            answered += 1;
+        }
+        answered
+    });
+    let limits = Limits { max_memory: 1 << 20, write_timeout: None, ..Limits::default() };
+    let mut world = crowded(handler, limits);
+    let mut clients = crowd(&world, 32);
+    let (mut asked, mut answered) = (0, 0);
+    for _ in 0..5 {
+        asked += clients.iter_mut().map(|client| client.send(&[b'\n'; 20_000])).sum::<usize>();
+        world.rest();
+        answered += clients.iter_mut().step_by(3).map(|client| client.recv().len()).sum::<usize>();
+    }
+    while answered < 30 * asked {
+        world.rest();
+        let more = clients.iter_mut().map(|client| client.recv().len()).sum::<usize>();
+        assert!(more > 0, "{answered} of {} bytes, then no more", 30 * asked);
+        answered += more;
+    }
+    assert_eq!(answered, 30 * asked);
+}
+
 /// One write larger than the whole budget ended everybody who held anything.
 #[test]
 fn a_write_larger_than_the_budget() {

@@ -6,7 +6,7 @@
 //! is over; the peer's end is told only after a call that consumed nothing more.
 
 use super::{DRAIN_BYTES, Reactor};
-use crate::budget::SMALL_READ;
+use crate::budget::SMALL;
 use crate::close_reason::CloseReason;
 use crate::connection::{LINGER_BYTES, Phase};
 use crate::handler::ConnectionHandler;
@@ -135,7 +135,7 @@ impl<H: ConnectionHandler, K: Kernel> Reactor<H, K> {
                 // First what is here already.
                 Phase::Open if connection.reoffer && connection.can_offer() && !hangup => {}
                 Phase::Open if allowance == 0 && !hangup => self.net.hold_back(slot),
-                Phase::Open => self.read(slot, allowance.max(SMALL_READ), hangup),
+                Phase::Open => self.read(slot, allowance.max(SMALL), hangup),
                 Phase::Closing | Phase::Lingering => self.discard(slot),
                 Phase::Connecting | Phase::Broken | Phase::Gone => {}
             }
