@@ -304,16 +304,16 @@ fn room_for<T>(length: usize) -> Result<Vec<T>, TryReserveError> {
 impl<H: ConnectionHandler, K: Kernel> Reactor<H, K> {
     /// A loop that owns no descriptor yet.
     fn new(handler: H, mut kernel: K, limits: Limits) -> Result<Self, Error> {
-        let memory = |_: TryReserveError| {
+        let no_memory = || {
             let object = format!("buffers and tables for {} connections", limits.max_connections);
             Error::new(Call::Memory, object, Errno::ENOMEM)
         };
-        let net =
-            Net::new(limits.clone(), kernel.clock_gettime(Clock::Monotonic)).map_err(memory)?;
-        let deadlines = Deadlines::with_capacity(limits.slots()).map_err(memory)?;
-        let sessions = room_for(limits.slots() as usize).map_err(memory)?;
-        let input = Input::allocate().map_err(memory)?;
-        let mut events = room_for(BATCH).map_err(memory)?;
+        let net = Net::new(limits.clone(), kernel.clock_gettime(Clock::Monotonic))
+            .map_err(|_| no_memory())?;
+        let deadlines = Deadlines::with_capacity(limits.slots()).map_err(|_| no_memory())?;
+        let sessions = room_for(limits.slots() as usize).map_err(|_| no_memory())?;
+        let input = Input::allocate().ok_or_else(no_memory)?;
+        let mut events = room_for(BATCH).map_err(|_| no_memory())?;
         events.resize(BATCH, Event::default());
         Ok(Reactor {
             handler,

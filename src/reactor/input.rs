@@ -13,7 +13,6 @@ use crate::handler::ConnectionHandler;
 use crate::kernel::{self, Kernel};
 use crate::net::Conn;
 use crate::reaction::{Call, Reaction, reaction};
-use std::collections::TryReserveError;
 use std::ops::{Deref, DerefMut};
 
 /// Bytes received at once.
@@ -21,17 +20,18 @@ const INPUT_BYTES: usize = 64 << 10;
 
 /// The one input buffer. It begins where a page of memory does: into one that begins 16
 /// bytes behind, where malloc would put it, some processors copy at a third of the speed.
-pub(crate) struct Input(Vec<Aligned>);
+pub(crate) struct Input(Box<[Aligned; 1]>);
 
 #[repr(align(4096))]
 struct Aligned([u8; INPUT_BYTES]);
 
 impl Input {
-    pub(crate) fn allocate() -> Result<Input, TryReserveError> {
-        let mut one = Vec::new();
-        one.try_reserve_exact(1)?;
+    /// `None` if there is no memory for it.
+    pub(crate) fn allocate() -> Option<Input> {
+        let mut one = Vec::new(); // `Box` alone would abort
+        one.try_reserve_exact(1).ok()?;
         one.push(Aligned([0; INPUT_BYTES]));
-        Ok(Input(one))
+        one.try_into().ok().map(Input)
     }
 }
 
@@ -40,14 +40,16 @@ impl Deref for Input {
 
     #[inline]
     fn deref(&self) -> &[u8] {
-        self.0.first().map_or(&[], |Aligned(bytes)| bytes)
+        let [Aligned(bytes)] = &*self.0;
+        bytes
     }
 }
 
 impl DerefMut for Input {
     #[inline]
     fn deref_mut(&mut self) -> &mut [u8] {
-        self.0.first_mut().map_or(&mut [], |Aligned(bytes)| bytes)
+        let [Aligned(bytes)] = &mut *self.0;
+        bytes
     }
 }
 
