@@ -28,10 +28,18 @@ COVERAGE := -Cpasses=sancov-module $(addprefix -Cllvm-args=-, \
 	sanitizer-coverage-level=4 sanitizer-coverage-inline-8bit-counters \
 	sanitizer-coverage-pc-table sanitizer-coverage-trace-compares max-loads-per-memcmp=0)
 
-# Sums up what `cargo test` says, at its end.
-SUMMARY := awk '{ print; fflush() } \
-	/^test result:/ { passed += $$4; failed += $$6; ignored += $$8 } \
-	END { printf "\n%d tests passed, %d failed, %d left to `make check`\n", passed, failed, ignored }'
+# Passes on what `cargo test` says, line by line (Debian's awk would wait for more), and
+# sums it up at its end.
+SUMMARY := { passed=0 failed=0 ignored=0; \
+	while IFS= read -r line; do \
+		printf '%s\n' "$$line"; \
+		case $$line in 'test result:'*) \
+			set -- $$line; \
+			((passed += $$4, failed += $$6, ignored += $$8, 1));; \
+		esac; \
+	done; \
+	printf '\n%d tests passed, %d failed, %d left to `make check`\n' \
+		$$passed $$failed $$ignored; }
 
 # The bench, against the program as it is built last.
 OF_BENCH := --locked --quiet --target-dir $(BENCH) --manifest-path tests/bench/Cargo.toml

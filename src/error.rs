@@ -6,8 +6,9 @@ use std::fmt;
 
 /// A system call that failed and ended the start or the server.
 ///
-/// Displays as `bind 127.0.0.1:80: EACCES (Permission denied)`.
-#[derive(Clone, Debug, PartialEq, Eq)]
+/// Displays as `bind 127.0.0.1:80: EACCES (Permission denied)`, and as `Debug` too: so a
+/// `main` that returns it says something that can be read.
+#[derive(Clone, PartialEq, Eq)]
 pub struct Error {
     /// The call, in its role.
     pub call: Call,
@@ -26,6 +27,12 @@ impl Error {
 impl fmt::Display for Error {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{} {}: {:?} ({})", self.call, self.object, self.errno, self.errno.desc())
+    }
+}
+
+impl fmt::Debug for Error {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Display::fmt(self, f)
     }
 }
 

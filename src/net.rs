@@ -255,8 +255,7 @@ impl Net {
         Ok(net)
     }
 
-    /// Computes what is looked at often and changes seldom: whenever the budget may have
-    /// changed.
+    /// Computes what is looked at often and changes seldom: whenever the budget has changed.
     fn measure(&mut self) {
         self.outbox.limit(self.budget.left());
         self.high_water = self.limits.high_water.min(self.budget.share().max(SMALL)).max(1);
@@ -438,7 +437,6 @@ impl Net {
             }
         }
         self.outbox.clear();
-        self.measure();
     }
 
     /// Lends out the bytes of a segment, to what changes all the rest.
@@ -449,6 +447,7 @@ impl Net {
             act(self, bytes);
         }
         self.outbox = outbox;
+        self.measure();
     }
 
     /// Sends a segment of a connection to which more happens than an answer, or keeps what
@@ -607,6 +606,12 @@ impl Net {
         if let Some(slot) = in_the_way {
             self.change(slot, |connection| connection.abort(CloseReason::MemoryBudget));
         }
+    }
+
+    /// Sets a reserve aside for as many as there are.
+    pub(crate) fn plan(&mut self) {
+        self.budget.plan_for(self.connections.len());
+        self.measure();
     }
 
     /// Marks those held back for want of memory, if enough has become free; whether it has.

@@ -8,7 +8,7 @@
 //! Invariants:
 //! 1. Between turns it is empty, and nobody is the writer.
 //! 2. `written` is at most the length of `room`, and that, but for the lead, what the
-//!    budget has left.
+//!    budget has left; unless more was written when it had.
 
 use std::collections::TryReserveError;
 
@@ -34,6 +34,8 @@ pub(crate) struct Outbox {
     start: usize,
     /// From here on the writer is full.
     full_at: usize,
+    /// What the budget has left.
+    most: usize,
 }
 
 /// These bytes of the room go to `slot`.
@@ -46,8 +48,16 @@ struct Segment {
 
 impl Default for Outbox {
     fn default() -> Outbox {
-        let (room, segments) = (Vec::new(), Vec::new());
-        Outbox { room, lead: 0, written: 0, segments, writer: NOBODY, start: 0, full_at: 0 }
+        Outbox {
+            room: Vec::new(),
+            lead: 0,
+            written: 0,
+            segments: Vec::new(),
+            writer: NOBODY,
+            start: 0,
+            full_at: 0,
+            most: usize::MAX,
+        }
     }
 }
 
@@ -162,6 +172,7 @@ impl Outbox {
     /// Takes no more than `most` bytes from now on, without being asked again.
     #[inline]
     pub(crate) fn limit(&mut self, most: usize) {
+        self.most = most;
         let most = most.saturating_add(self.lead);
         if self.room.len() > most {
             self.room.truncate(most.max(self.written));
@@ -178,6 +189,7 @@ impl Outbox {
         self.lead = (PAGE / 2).wrapping_sub(self.room.as_ptr().addr()) % PAGE;
         self.lead = self.lead.min(self.room.len());
         self.written = self.lead;
+        self.limit(self.most);
     }
 
     /// The first bytes of the room of an empty outbox, to be used for something else: some,
@@ -295,10 +307,10 @@ mod tests {
         outbox.limit(10);
         assert_eq!(outbox.get(0), Some((1, &vec![7; 3 * ROOM + 1 - lead][..])));
         outbox.clear();
-        outbox.limit(10);
         let (length, lead) = (outbox.room.len(), outbox.lead);
         assert_eq!((outbox.written(), length), (0, lead + 10));
         assert_eq!((outbox.scratch(4).len(), outbox.scratch(ROOM).len()), (4, length.max(PAGE)));
+        outbox.limit(2 * KEEP_BYTES);
         assert!(outbox.append(1, &vec![7; KEEP_BYTES + 1], 0));
         outbox.clear();
         assert_eq!(outbox.room.len(), KEEP_BYTES);

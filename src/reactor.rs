@@ -186,7 +186,7 @@ impl<H: ConnectionHandler, K: Kernel> Reactor<H, K> {
         if self.net.relieve() {
             self.settle_marked();
         }
-        self.net.budget.plan_for(self.net.connections.len());
+        self.net.plan();
         if self.net.budget.take_ebb() {
             kernel::return_memory();
         }
