@@ -554,7 +554,7 @@ fn ready_descriptors_take_turns() {
         let event = Event { mask: IN, data };
         Linux.epoll_ctl(set.0.fd(), EpollOp::Add, &fd(server), event).unwrap();
     }
-    let mut first = || {
+    let first = || {
         let mut events = [Event::default()];
         until("one", || Linux.epoll_wait(set.0.fd(), &mut events, Wait::No) == Ok(1));
         let Event { data, .. } = events[0];

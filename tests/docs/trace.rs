@@ -335,6 +335,14 @@ pub fn normal(log: &str) -> Vec<String> {
     }
     let main = lines.first().map_or("", |(thread, _)| thread);
     let is_alone = lines.iter().all(|(thread, _)| *thread == main);
+    // Before it starts threads a program asks how many cores it may use, and how that is
+    // found out differs from machine to machine.
+    let at = |start| lines.iter().rposition(|(_, line)| line.starts_with(start));
+    if let (false, Some(opened), Some(ready)) =
+        (is_alone, at("epoll_ctl(4, EPOLL_CTL_ADD, 3,"), at("write(1,"))
+    {
+        lines.drain(opened + 1..ready);
+    }
     let named = lines.into_iter().map(|(thread, line)| match (is_alone, thread == main) {
         (true, _) => line,
         (_, true) => format!("[loop] {line}"),
