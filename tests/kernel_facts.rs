@@ -316,12 +316,24 @@ fn hex(address: SocketAddr) -> String {
     format!("{:08X}:{:04X}", u32::from_le_bytes(address.ip().octets()), address.port())
 }
 
-#[test] // closing a listener resets whoever waits in its queue
+#[test] // closing a listener resets whoever waits in its queue, and so does shutting it down
 fn closing_a_listener_resets_its_queue() {
-    let listener = TcpListener::bind(local(0)).unwrap();
-    let client = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
-    drop(listener);
-    assert_eq!(hear(client), (0, Err(ErrorKind::ConnectionReset)));
+    let shut_down = |listener: Own| {
+        let both = nix::sys::socket::Shutdown::Both;
+        nix::sys::socket::shutdown(listener.fd().number(), both).unwrap();
+        Some(listener)
+    };
+    let close = |listener: Own| {
+        drop(listener);
+        None
+    };
+    for end in [shut_down, close] {
+        let listener = listen(0, &[]).unwrap();
+        let client = TcpStream::connect(address_of(&listener)).unwrap();
+        client.set_read_timeout(Some(PATIENCE)).unwrap();
+        let _open = end(listener);
+        assert_eq!(hear(client), (0, Err(ErrorKind::ConnectionReset)));
+    }
 }
 
 #[test] // with no descriptor left accept4 says EMFILE though nobody waits, with one left EAGAIN
