@@ -1084,12 +1084,10 @@ fn timers_are_not_early() {
     }
 }
 
-/// Waits until a connection ends with ETIMEDOUT: how long.
-fn times_out(server: &TcpStream) -> Duration {
-    let began = Instant::now();
+/// Waits until a connection ends with ETIMEDOUT, which takes a quarter of an hour otherwise.
+fn until_timed_out(server: &TcpStream) {
     Set::of(&fd(server), 0).until(ERR | HUP);
     assert_eq!(recv(server), Err(Errno::ETIMEDOUT));
-    began.elapsed()
 }
 
 #[test] // bytes that nobody acknowledges end it after TCP_USER_TIMEOUT
@@ -1098,7 +1096,7 @@ fn unacknowledged_bytes_time_out() {
     Linux.setsockopt(&fd(&server), SocketOption::UserTimeout(500)).unwrap();
     deafen(&client, true);
     server.write_all(b"hello").unwrap();
-    assert!(times_out(&server) >= Duration::from_millis(400));
+    until_timed_out(&server);
 }
 
 #[test] // and so does a window that stays closed, though the peer lives and says so
@@ -1106,10 +1104,10 @@ fn a_closed_window_times_out() {
     let (server, _client) = pair();
     Linux.setsockopt(&fd(&server), SocketOption::UserTimeout(500)).unwrap();
     fill(&server);
-    assert!(times_out(&server) >= Duration::from_millis(400));
+    until_timed_out(&server);
 }
 
-#[test] // with TCP_USER_TIMEOUT keepalive does not wait for all of its probes
+#[test] // with TCP_USER_TIMEOUT keepalive does not wait for all of its probes, here 100
 fn the_user_timeout_shortens_keepalive() {
     let (server, client) = pair();
     setsockopt(&server, sockopt::KeepAlive, &true).unwrap();
@@ -1118,5 +1116,5 @@ fn the_user_timeout_shortens_keepalive() {
     setsockopt(&server, sockopt::TcpKeepCount, &100).unwrap();
     Linux.setsockopt(&fd(&server), SocketOption::UserTimeout(1_500)).unwrap();
     deafen(&client, true);
-    times_out(&server); // and not after 100 s, for which nobody would wait
+    until_timed_out(&server);
 }
