@@ -11,11 +11,13 @@ use std::io::{ErrorKind, Read, Write};
 use std::mem::ManuallyDrop;
 use std::net::{Ipv4Addr, Shutdown, SocketAddr, TcpListener, TcpStream};
 use std::os::fd::{AsRawFd, BorrowedFd, IntoRawFd};
+use std::os::unix::fs::FileExt;
 use std::os::unix::net::{UnixListener, UnixStream};
+use std::os::unix::process::ExitStatusExt;
 use std::path::Path;
-use std::process::Command;
+use std::process::{Command, Output};
 use std::thread;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use nix::sys::resource::{Resource, setrlimit};
 use nix::sys::signal::raise;
@@ -23,7 +25,7 @@ use nix::sys::socket::{GetSockOpt, SetSockOpt, getsockopt, setsockopt, sockopt};
 use nix::sys::stat::{Mode, umask};
 use support::{PATIENCE, Scratch, Signal, until};
 use threadbare::kernel::{
-    Address, Clock, ERR, EpollOp, Errno, Event, Fd, FileKind, HUP, IN, Kernel, Linux, OUT,
+    Address, Clock, ERR, EpollOp, Errno, Event, Fd, FileKind, HUP, IN, Kernel, Linux, OUT, Peer,
     SocketOption, Wait,
 };
 
@@ -177,14 +179,34 @@ fn flags(fd: &Fd) -> i32 {
 
 /// Runs a test in a process of its own: it changes what belongs to the process.
 fn alone(name: &str, test: impl FnOnce()) {
-    const IN_CHILD: &str = "THREADBARE_FACT";
-    if std::env::var(IN_CHILD).is_ok() {
-        return test();
-    }
-    let mut child = Command::new(std::env::current_exe().unwrap());
-    let output = child.args([name, "--exact", "--nocapture"]).env(IN_CHILD, "1").output().unwrap();
+    let Some(output) = in_a_process(name, test) else { return };
     let told = String::from_utf8_lossy(&output.stdout);
     assert!(output.status.success() && told.contains("1 passed"), "{output:?}");
+}
+
+/// The same, for a test that may end its process: how that ended, but for the process itself.
+fn in_a_process(name: &str, test: impl FnOnce()) -> Option<Output> {
+    const IN_CHILD: &str = "THREADBARE_FACT";
+    if std::env::var(IN_CHILD).is_ok() {
+        test();
+        return None;
+    }
+    let mut child = Command::new(std::env::current_exe().unwrap());
+    Some(child.args([name, "--exact", "--nocapture"]).env(IN_CHILD, "1").output().unwrap())
+}
+
+/// Lets a socket hear nothing any more: a filter drops what comes for it. Or undoes a filter.
+#[allow(unsafe_code)]
+fn deafen(socket: &impl AsRawFd, deaf: bool) {
+    use nix::libc;
+    let mut nothing = libc::sock_filter { code: libc::BPF_RET as u16, jt: 0, jf: 0, k: 0 };
+    let program = libc::sock_fprog { len: 1, filter: &raw mut nothing };
+    let option = if deaf { libc::SO_ATTACH_FILTER } else { libc::SO_DETACH_FILTER };
+    let (value, length) = ((&raw const program).cast(), size_of_val(&program) as u32);
+    // SAFETY: `program` and the instruction that it points to outlive the call.
+    let set =
+        unsafe { libc::setsockopt(socket.as_raw_fd(), libc::SOL_SOCKET, option, value, length) };
+    assert_eq!(set, 0);
 }
 
 // ---- a door ----------------------------------------------------------------------
@@ -266,12 +288,52 @@ fn reset_in_the_queue_is_accepted() {
     assert_eq!(recv(&server), Err(Errno::ECONNRESET));
 }
 
-#[test] // closing a listener resets whoever waits in its queue
+#[test] // a handshake that ends while the queue is full: the client is connected, the server does not know
+fn connected_is_not_queued() {
+    let listener = bind(0, &[]).unwrap();
+    Linux.listen(listener.fd(), 2).unwrap();
+    let address = address_of(&listener);
+    let late = own(Linux.socket(&Address::Tcp(address)));
+    deafen(&late.fd().number(), true); // it does not hear the answer to its SYN
+    assert_eq!(Linux.connect(late.fd(), &Address::Tcp(address)), Err(Errno::EINPROGRESS));
+    let _queued: Vec<_> = (0..3).map(|_| TcpStream::connect(address).unwrap()).collect();
+    deafen(&late.fd().number(), false);
+    Set::of(late.fd(), OUT).until(OUT);
+    assert_eq!(Linux.getsockopt_error(late.fd()), Ok(None));
+    assert_eq!(Linux.send(late.fd(), b"hello"), Ok(5));
+    // The server's side still is in SYN_RECV, which is state 3.
+    let row = format!("{} {} 03", hex(address), hex(address_of(&late)));
+    assert!(fs::read_to_string("/proc/net/tcp").unwrap().contains(&row));
+    let accept = || Linux.accept4(listener.fd()).map(|(fd, peer)| (Own(Some(fd)), peer));
+    let _accepted: Vec<_> = (0..3).map(|_| accept().unwrap()).collect();
+    // Its bytes are sent again, and now there is room.
+    until("the fourth", || accept().is_ok_and(|(_, peer)| peer == Peer::Tcp(address_of(&late))));
+}
+
+/// An address as in /proc/net/tcp.
+fn hex(address: SocketAddr) -> String {
+    let SocketAddr::V4(address) = address else { unreachable!() };
+    format!("{:08X}:{:04X}", u32::from_le_bytes(address.ip().octets()), address.port())
+}
+
+#[test] // closing a listener resets whoever waits in its queue, and so does shutting it down
 fn closing_a_listener_resets_its_queue() {
-    let listener = TcpListener::bind(local(0)).unwrap();
-    let client = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
-    drop(listener);
-    assert_eq!(hear(client), (0, Err(ErrorKind::ConnectionReset)));
+    let shut_down = |listener: Own| {
+        let both = nix::sys::socket::Shutdown::Both;
+        nix::sys::socket::shutdown(listener.fd().number(), both).unwrap();
+        Some(listener)
+    };
+    let close = |listener: Own| {
+        drop(listener);
+        None
+    };
+    for end in [shut_down, close] {
+        let listener = listen(0, &[]).unwrap();
+        let client = TcpStream::connect(address_of(&listener)).unwrap();
+        client.set_read_timeout(Some(PATIENCE)).unwrap();
+        let _open = end(listener);
+        assert_eq!(hear(client), (0, Err(ErrorKind::ConnectionReset)));
+    }
 }
 
 #[test] // with no descriptor left accept4 says EMFILE though nobody waits, with one left EAGAIN
@@ -470,6 +532,19 @@ fn unix_close_is_a_hang_up() {
     assert_eq!((recv(&server), recv(&server)), (Ok(b"last".to_vec()), Ok(vec![])));
 }
 
+#[test] // a Unix socket closed with unread input: the peer reads what there is, then ECONNRESET
+fn unix_close_with_unread_input() {
+    for (unread, end) in [(&b""[..], Ok(vec![])), (b"unread", Err(Errno::ECONNRESET))] {
+        let (server, mut client) = UnixStream::pair().unwrap();
+        client.write_all(unread).unwrap();
+        client.set_nonblocking(true).unwrap();
+        (&server).write_all(b"answer").unwrap();
+        Linux.setsockopt(&fd(&server), SocketOption::ResetOnClose).unwrap(); // which does nothing
+        drop(server);
+        assert_eq!((recv(&client), recv(&client)), (Ok(b"answer".to_vec()), end));
+    }
+}
+
 // ---- the loop ----------------------------------------------------------------------
 
 #[test] // level-triggered: an event comes until everything is read
@@ -480,6 +555,26 @@ fn level_triggered_fires_until_read() {
     set.fires_for_ever(IN);
     recv(&server).unwrap();
     assert_eq!((set.look(), recv(&server)), (0, Err(Errno::EAGAIN)));
+}
+
+#[test] // who has more to read is reported again, behind the others
+fn ready_descriptors_take_turns() {
+    let pairs: Vec<_> = (0..3).map(|_| pair()).collect();
+    let set = Set::new();
+    for ((server, client), data) in pairs.iter().zip(0..) {
+        (&mut &*client).write_all(b"much").unwrap();
+        let event = Event { mask: IN, data };
+        Linux.epoll_ctl(set.0.fd(), EpollOp::Add, &fd(server), event).unwrap();
+    }
+    let first = || {
+        let mut events = [Event::default()];
+        until("one", || Linux.epoll_wait(set.0.fd(), &mut events, Wait::No) == Ok(1));
+        let Event { data, .. } = events[0];
+        data
+    };
+    let turns: Vec<u64> = (0..9).map(|_| first()).collect();
+    assert_eq!((&turns[..3], &turns[3..6]), (&turns[3..6], &turns[6..]));
+    assert_eq!(turns[..3].iter().sum::<u64>(), 3);
 }
 
 #[test] // data and then a reset: IN, ERR and HUP together; the data, ECONNRESET once, then 0
@@ -670,6 +765,35 @@ fn sendfile_takes_what_fits() {
     assert_eq!(Linux.sendfile(&fd(&server), file.fd(), 2, 100), Ok(3));
 }
 
+#[test] // sendfile hands over pages, not bytes: what is overwritten before it is read arrives overwritten
+fn sendfile_sends_pages() {
+    let scratch = Scratch::new();
+    let path = scratch.path("file");
+    fs::write(&path, [b'a'; 50_000]).unwrap();
+    let file = File::options().read(true).write(true).open(&path).unwrap();
+    let (server, mut client) = pair();
+    assert_eq!(Linux.sendfile(&fd(&server), &fd(&file), 0, 50_000), Ok(50_000));
+    file.write_all_at(&[b'b'; 50_000], 0).unwrap();
+    let mut heard = vec![0; 50_000];
+    client.read_exact(&mut heard).unwrap();
+    assert!(heard.contains(&b'b'));
+}
+
+#[test] // sendfile knows no MSG_NOSIGNAL: to a peer that is gone it raises SIGPIPE
+fn sendfile_raises_sigpipe() {
+    Linux.rt_sigprocmask(&[Signal::SIGPIPE]).unwrap(); // of this thread
+    let source = own(Linux.signalfd4(&[Signal::SIGPIPE]));
+    let file = File::open(std::env::current_exe().unwrap()).unwrap();
+    let (server, client) = pair();
+    reset(client);
+    Set::of(&fd(&server), 0).until(ERR | HUP);
+    assert_eq!(Linux.send(&fd(&server), b"x"), Err(Errno::ECONNRESET));
+    assert_eq!(Linux.send(&fd(&server), b"x"), Err(Errno::EPIPE));
+    assert_eq!(Linux.read_signal(source.fd()), Err(Errno::EAGAIN));
+    assert_eq!(Linux.sendfile(&fd(&server), &fd(&file), 0, 1), Err(Errno::EPIPE));
+    assert_eq!(Linux.read_signal(source.fd()), Ok(Signal::SIGPIPE));
+}
+
 #[test] // a second ADD is EEXIST, a MOD without ADD is ENOENT
 fn add_once_then_modify() {
     let (server, _client) = pair();
@@ -736,6 +860,29 @@ fn first_econnreset_then_epipe() {
     set.until(OUT | ERR | HUP);
     assert_eq!(Linux.send(&fd(&server), b"x"), Err(Errno::ECONNRESET));
     assert_eq!(Linux.send(&fd(&server), b"x"), Err(Errno::EPIPE));
+}
+
+#[test] // to a peer that has closed: the first send succeeds, is answered with a reset, the next says EPIPE
+fn who_has_closed_answers_with_a_reset() {
+    let (server, client) = pair();
+    let set = Set::of(&fd(&server), IN);
+    drop(client);
+    set.until(IN);
+    assert_eq!(Linux.send(&fd(&server), b"x"), Ok(1));
+    set.until(IN | ERR | HUP);
+    assert_eq!(Linux.send(&fd(&server), b"x"), Err(Errno::EPIPE));
+    assert_eq!(recv(&server), Ok(vec![])); // it had ended in order
+}
+
+#[test] // bytes that come after the close are answered with a reset, too: what was queued is lost
+fn bytes_after_the_close_lose_the_answer() {
+    let (server, mut client) = pair();
+    let sent = fill(&server);
+    drop(server);
+    client.write_all(b"more").unwrap();
+    let (heard, end) = hear(client);
+    assert_eq!(end, Err(ErrorKind::ConnectionReset));
+    assert!(heard < sent, "{heard} of {sent}");
 }
 
 #[test] // close with unread input is a reset: an answer under way is lost
@@ -807,6 +954,26 @@ fn linger_zero_is_a_reset() {
     assert_eq!(hear(client), (0, Err(ErrorKind::ConnectionReset)));
 }
 
+#[test] // with linger 1 s close blocks so long, though the socket does not; the rest is sent all the same
+fn linger_blocks() {
+    let (server, client) = pair();
+    let sent = fill(&server);
+    let linger = nix::libc::linger { l_onoff: 1, l_linger: 1 };
+    setsockopt(&server, sockopt::Linger, &linger).unwrap();
+    let began = Instant::now();
+    drop(server);
+    assert!(began.elapsed() >= Duration::from_millis(900), "{:?}", began.elapsed());
+    assert_eq!(hear(client), (sent, Ok(sent)));
+}
+
+#[test] // without linger close returns at once, and the rest is sent all the same
+fn close_goes_on_sending() {
+    let (server, client) = pair();
+    let sent = fill(&server);
+    drop(server);
+    assert_eq!(hear(client), (sent, Ok(sent)));
+}
+
 #[test] // shutdown after the peer's reset: ENOTCONN
 fn shutdown_after_a_reset() {
     let (server, client) = pair();
@@ -851,6 +1018,45 @@ fn signalfd_merges() {
     assert_eq!(Linux.read_signal(source.fd()), Err(Errno::EAGAIN));
 }
 
+#[test] // a blocked signal stays pending though it is ignored, by its default or by SIG_IGN
+fn a_blocked_signal_is_not_ignored() {
+    let signals = [Signal::SIGWINCH, Signal::SIGPIPE]; // the second one Rust ignores
+    assert_eq!(Linux.rt_sigaction(Signal::SIGPIPE), Ok(true));
+    Linux.rt_sigprocmask(&signals).unwrap(); // of this thread
+    let source = own(Linux.signalfd4(&signals));
+    for signal in signals {
+        raise(signal).unwrap();
+        assert_eq!(Linux.read_signal(source.fd()), Ok(signal));
+    }
+}
+
+#[test] // one thread that does not block a signal is enough: it takes it, and the process ends
+fn a_thread_too_early_takes_the_signal() {
+    let ended = in_a_process("a_thread_too_early_takes_the_signal", || {
+        thread::spawn(|| thread::sleep(PATIENCE)); // it does not block anything
+        Linux.rt_sigprocmask(&[Signal::SIGTERM]).unwrap();
+        let _source = own(Linux.signalfd4(&[Signal::SIGTERM]));
+        nix::sys::signal::kill(nix::unistd::getpid(), Signal::SIGTERM).unwrap();
+        thread::sleep(PATIENCE);
+    });
+    let Some(ended) = ended else { return };
+    assert_eq!(ended.status.signal(), Some(Signal::SIGTERM as i32), "{ended:?}");
+}
+
+#[test] // what a thread blocks, the programs that it starts block, too
+fn the_mask_survives_exec() {
+    let signal = Signal::SIGUSR2; // which no other test blocks
+    let is_blocked = || {
+        let status = Command::new("grep").args(["SigBlk", "/proc/self/status"]).output().unwrap();
+        let status = String::from_utf8(status.stdout).unwrap();
+        let mask = u64::from_str_radix(status.trim_start_matches("SigBlk:").trim(), 16).unwrap();
+        mask >> (signal as i32 - 1) & 1 == 1
+    };
+    assert!(!is_blocked());
+    Linux.rt_sigprocmask(&[signal]).unwrap(); // of this thread
+    assert!(is_blocked());
+}
+
 #[test] // a timer that went off stays readable until it is read or set; one in the past goes off at once
 fn setting_a_timer_resets_it() {
     let timer = own(Linux.timerfd_create());
@@ -876,4 +1082,39 @@ fn timers_are_not_early() {
         Linux.epoll_wait(set.0.fd(), &mut [Event::default()], Wait::Forever).unwrap();
         assert!(Linux.clock_gettime(Clock::Monotonic) >= deadline);
     }
+}
+
+/// Waits until a connection ends with ETIMEDOUT, which takes a quarter of an hour otherwise.
+fn until_timed_out(server: &TcpStream) {
+    Set::of(&fd(server), 0).until(ERR | HUP);
+    assert_eq!(recv(server), Err(Errno::ETIMEDOUT));
+}
+
+#[test] // bytes that nobody acknowledges end it after TCP_USER_TIMEOUT
+fn unacknowledged_bytes_time_out() {
+    let (mut server, client) = pair();
+    Linux.setsockopt(&fd(&server), SocketOption::UserTimeout(500)).unwrap();
+    deafen(&client, true);
+    server.write_all(b"hello").unwrap();
+    until_timed_out(&server);
+}
+
+#[test] // and so does a window that stays closed, though the peer lives and says so
+fn a_closed_window_times_out() {
+    let (server, _client) = pair();
+    Linux.setsockopt(&fd(&server), SocketOption::UserTimeout(500)).unwrap();
+    fill(&server);
+    until_timed_out(&server);
+}
+
+#[test] // with TCP_USER_TIMEOUT keepalive does not wait for all of its probes, here 100
+fn the_user_timeout_shortens_keepalive() {
+    let (server, client) = pair();
+    setsockopt(&server, sockopt::KeepAlive, &true).unwrap();
+    setsockopt(&server, sockopt::TcpKeepIdle, &1).unwrap();
+    setsockopt(&server, sockopt::TcpKeepInterval, &1).unwrap();
+    setsockopt(&server, sockopt::TcpKeepCount, &100).unwrap();
+    Linux.setsockopt(&fd(&server), SocketOption::UserTimeout(1_500)).unwrap();
+    deafen(&client, true);
+    until_timed_out(&server);
 }

@@ -15,6 +15,7 @@ use std::fmt::Write;
 use std::num::NonZero;
 use std::thread;
 use threadbare::framing::{Frame, Lines};
+use threadbare::kernel::{Kernel, Linux, Narrated};
 use threadbare::{Conn, ConnectionHandler, Server, WorkerPool};
 
 /// Numbers have at most so many digits: the hardest takes a second or two.
@@ -108,10 +109,19 @@ fn factors(number: u64) -> String {
 
 fn main() -> Result<(), Box<dyn Error>> {
     SimpleLogger::new().with_level(LevelFilter::Info).init()?;
-    let address = std::env::args().nth(1).unwrap_or("127.0.0.1:1234".into());
+    let mut words = std::env::args().skip(1).peekable();
+    let narrates = words.next_if_eq("--narrate").is_some();
+    let address = words.next().unwrap_or("127.0.0.1:1234".into());
+    match narrates {
+        true => serve(Narrated::new(Linux, |line| eprintln!("{line}")), &address),
+        false => serve(Linux, &address),
+    }
+}
+
+fn serve(kernel: impl Kernel, address: &str) -> Result<(), Box<dyn Error>> {
     // ANCHOR: setup
     let handler = Factors { pool: WorkerPool::new(WAITING) };
-    let mut server = Server::builder(handler).own_process(true).bind(&address)?;
+    let mut server = Server::builder(handler).kernel(kernel).own_process(true).bind(address)?;
     let threads = thread::available_parallelism().map_or(1, NonZero::get);
     server.handler().pool.start(threads, server.handle())?;
     // ANCHOR_END: setup

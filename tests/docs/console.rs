@@ -3,7 +3,7 @@
 use std::fs;
 use std::process::Command;
 
-use super::support::{Scratch, Server, example, until};
+use super::support::{Client, Scratch, Server, example, thanks, until};
 use super::trace::masked;
 
 /// A console block, with what its commands really print. The first word of each must be
@@ -11,6 +11,7 @@ use super::trace::masked;
 pub fn run(block: &[String]) -> Result<Vec<String>, String> {
     let mut shown = Vec::new();
     let mut server = None; // what one command serves, the next may ask
+    let mut clients = Vec::new();
     for line in block.iter().filter_map(|line| line.strip_prefix("$ ")) {
         shown.push(format!("$ {line}"));
         let words: Vec<&str> = line.split(' ').collect();
@@ -32,6 +33,13 @@ pub fn run(block: &[String]) -> Result<Vec<String>, String> {
                 drop(server.take());
                 server.insert(Server::example(name, &[])).stdout()
             }
+            _ if line.contains(PID) => {
+                let server: &Server = server.as_ref().ok_or("first start the program")?;
+                if clients.is_empty() {
+                    clients = two_clients(server);
+                }
+                looked_at(server, line)
+            }
             _ => return Err(format!("a command that nobody tries: {line}")),
         };
         shown.extend(text.lines().map(str::to_owned));
@@ -43,6 +51,45 @@ pub fn run(block: &[String]) -> Result<Vec<String>, String> {
 }
 
 const PROGRAM: &str = env!("CARGO_BIN_EXE_threadbare");
+
+/// How a command names the server that the block began with.
+const PID: &str = "$(pidof threadbare)";
+
+/// One who has his answer, and one whose line has no end yet.
+fn two_clients(server: &Server) -> Vec<Client> {
+    let mut clients = vec![server.client()];
+    clients[0].send("hello\n");
+    clients[0].expect(thanks("hello\n"));
+    clients.push(server.client());
+    clients[1].send("half line");
+    until("both to be heard", || report(server).contains(" rest 9 "));
+    clients
+}
+
+/// What the server logs when it is asked for a report, but for ports and moments.
+fn report(server: &Server) -> String {
+    const LAST: &str = " open, holding ";
+    let count = || server.logs().lines().filter(|line| line.contains(LAST)).count();
+    let before = count();
+    server.signal(super::support::Signal::SIGUSR1);
+    until("the report", || count() > before);
+    let logs = server.logs();
+    let mut lines: Vec<&str> = logs.lines().collect();
+    let is_last = |line: &&&str| line.contains(LAST);
+    let end = lines.iter().rev().skip(1).take_while(|line| !is_last(line)).count() + 1;
+    let told = lines.split_off(lines.len() - end).join("\n") + "\n";
+    let told = masked(&told, "127.0.0.1:", char::is_ascii_digit, 4, "…");
+    masked(&told, "idle ", |c| c.is_ascii_digit() || *c == '.', 1, "…")
+}
+
+/// What a command says about a running server.
+fn looked_at(server: &Server, line: &str) -> String {
+    if line.starts_with("kill -USR1 ") {
+        return report(server);
+    }
+    let line = line.replace(PID, &server.pid().to_string());
+    output(Command::new("sh").args(["-c", &line]))
+}
 
 /// Runs a command to its end; what it prints.
 pub fn output(command: &mut Command) -> String {

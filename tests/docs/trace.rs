@@ -22,7 +22,7 @@ struct Scenario {
 }
 
 impl Scenario {
-    /// A program with threads, which does not narrate.
+    /// A program with threads: an example.
     fn is_threaded(&self) -> bool {
         self.name == "pool"
     }
@@ -228,10 +228,10 @@ impl Stage {
             format!("umask 022; ulimit -Sn 1024; ulimit -Hn 16384; cd {}", folder.display());
         let program = match scenario.is_threaded() {
             true => super::support::example("worker_pool"),
-            false => env!("CARGO_BIN_EXE_threadbare").to_owned() + "' '--narrate",
+            false => env!("CARGO_BIN_EXE_threadbare").to_owned(),
         };
-        let server =
-            Server::spawn(&format!("{setup}; exec {strace} '{program}' \"$@\""), scenario.args);
+        let words = format!("{setup}; exec {strace} '{program}' --narrate \"$@\"");
+        let server = Server::spawn(&words, scenario.args);
         let mut stage = Stage { server, scratch, log, seen: 0 };
         until("the ready line", || stage.server.stdout().contains("listening on "));
         stage.server.addresses = vec!["127.0.0.1:1234".to_owned()];
@@ -335,6 +335,14 @@ pub fn normal(log: &str) -> Vec<String> {
     }
     let main = lines.first().map_or("", |(thread, _)| thread);
     let is_alone = lines.iter().all(|(thread, _)| *thread == main);
+    // Before it starts threads a program asks how many cores it may use, and how that is
+    // found out differs from machine to machine.
+    let at = |start| lines.iter().rposition(|(_, line)| line.starts_with(start));
+    if let (false, Some(opened), Some(ready)) =
+        (is_alone, at("epoll_ctl(4, EPOLL_CTL_ADD, 3,"), at("write(1,"))
+    {
+        lines.drain(opened + 1..ready);
+    }
     let named = lines.into_iter().map(|(thread, line)| match (is_alone, thread == main) {
         (true, _) => line,
         (_, true) => format!("[loop] {line}"),
@@ -475,7 +483,7 @@ impl Traces {
         let (mut before, mut differs, mut agreed) = (Vec::new(), String::new(), 0);
         for _ in 0..6 {
             let told = run(scenario, methods, rule);
-            agreed = if scenario.is_threaded() { 0 } else { agree(name, &told, methods)? };
+            agreed = agree(name, &told, methods)?;
             let trace = timeless(told.trace);
             let is_known =
                 known.is_some_and(|known| known.lines().eq(trace.iter().map(String::as_str)));
@@ -539,13 +547,17 @@ impl Traces {
     }
 }
 
+/// Which thread of several made a call, and the call.
+fn by_whom(line: &str) -> (&str, &str) {
+    let named = ["[loop] ", "[pool] "].iter().find(|it| line.starts_with(**it));
+    line.split_at(named.map_or(0, |it| it.len()))
+}
+
 /// Where the n-th line of a call is: `name#n`.
 fn place(lines: &[String], call: &str) -> Option<usize> {
     let (name, number) = call.split_once('#').unwrap_or((call, "1"));
     let is_call = |line: &String| {
-        let thread = ["[loop] ", "[pool] "].iter().find_map(|it| line.strip_prefix(it));
-        let line = thread.unwrap_or(line);
-        line.strip_prefix(name).is_some_and(|rest| rest.starts_with('('))
+        by_whom(line).1.strip_prefix(name).is_some_and(|rest| rest.starts_with('('))
     };
     let mut places = (0..lines.len()).filter(|&at| is_call(&lines[at]));
     places.nth(number.parse::<usize>().ok()?.checked_sub(1)?)
@@ -555,9 +567,12 @@ fn place(lines: &[String], call: &str) -> Option<usize> {
 /// the narrator names as the chapter behind a call is one in which the call stands.
 fn agree(name: &str, told: &Told, methods: &[Method]) -> Result<usize, String> {
     // Neither a line on stdout nor the end of the process is a call of the server's.
-    let is_told =
-        |line: &&String| !["write(1,", "exit_group("].iter().any(|it| line.starts_with(it));
-    let seen: Vec<&String> = told.trace.iter().filter(is_told).collect();
+    let is_told = |line: &&str| !["write(1,", "exit_group("].iter().any(|it| line.starts_with(it));
+    let is_from_outside = |line: &&str| line.starts_with("write(");
+    let calls = told.trace.iter().map(|line| by_whom(line).1);
+    let mut seen: Vec<&str> = calls.filter(is_told).collect();
+    // Of two threads each tells its own calls in order.
+    seen.sort_by_key(is_from_outside);
     let mut narrated = Vec::new();
     for line in &told.narrated {
         let (call, chapter) = line.rsplit_once("  # docs/").unwrap_or_default();
@@ -569,6 +584,7 @@ fn agree(name: &str, told: &Told, methods: &[Method]) -> Result<usize, String> {
         }
         narrated.push(plain(call));
     }
+    narrated.sort_by_key(|line| is_from_outside(&line.as_str()));
     let told = |line: &str| line.trim_end_matches(" (INJECTED)").to_owned();
     for (at, line) in seen.iter().enumerate() {
         let other = narrated.get(at).map_or("nothing", String::as_str);
