@@ -32,6 +32,9 @@ impl Conn<'_> {
     /// them all: then `on_drain` says so. To write meanwhile is a bug of the handler,
     /// which ends the connection. The file is closed when it is sent, or cannot be; if it
     /// turns out to be shorter than that, the connection is reset.
+    ///
+    /// SIGPIPE must be ignored, as Rust's runtime sees to before `main`: `sendfile` knows no
+    /// MSG_NOSIGNAL, and a client that leaves would end the process.
     pub fn write_file(&mut self, file: Fd, offset: u64, length: u64) {
         let Conn { net, slot } = self;
         let is_busy = |c: &mut Connection| c.phase == Phase::Open && c.file;

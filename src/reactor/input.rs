@@ -242,19 +242,36 @@ impl<H: ConnectionHandler, K: Kernel> Reactor<H, K> {
         }
     }
 
-    /// Does for a connection one thing that needs no event.
+    /// Does for a connection what needs no event: as much as one `recv` allows.
     pub(super) fn step(&mut self, slot: u32) {
-        let draining = self.net.draining;
         let Some(connection) = self.net.connections.get_mut(slot) else { return };
-        if !connection.has_work(draining) {
+        if !connection.has_work(self.net.draining) {
             return;
         }
         if std::mem::take(&mut connection.drained) {
             self.call(slot, |handler, conn, session| handler.on_drain(conn, session));
-        } else if connection.reoffer && connection.can_offer() {
-            connection.reoffer = false;
+        }
+        self.offer_again(slot);
+        self.go_on(slot);
+        self.net.mark(slot);
+    }
+
+    /// Offers the rest without new bytes, if that is wanted, and possible.
+    fn offer_again(&mut self, slot: u32) {
+        let Some(connection) = self.net.connections.get_mut(slot) else { return };
+        if connection.can_offer() && std::mem::take(&mut connection.reoffer) {
             self.offer(slot);
-        } else if connection.phase == Phase::Broken {
+        }
+    }
+
+    /// Goes on with a connection, if all it has received has been offered.
+    fn go_on(&mut self, slot: u32) {
+        let Some(connection) = self.net.connections.get_mut(slot) else { return };
+        let has_more = connection.reoffer && connection.can_offer();
+        if has_more || !connection.has_work(self.net.draining) {
+            return;
+        }
+        if connection.phase == Phase::Broken {
             self.read_out(slot);
         } else if connection.eof && !connection.eof_told {
             self.tell_eof(slot);
@@ -265,7 +282,6 @@ impl<H: ConnectionHandler, K: Kernel> Reactor<H, K> {
         } else {
             self.read_last(slot);
         }
-        self.net.mark(slot);
     }
 
     /// A stopping server answers what it has received, and no more.
