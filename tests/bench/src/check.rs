@@ -29,7 +29,7 @@ pub fn run(bench: &Bench) -> Outcome<()> {
         }
     }
     for server in &bench.servers {
-        bench.seats.take(Seat::Beside)?;
+        let _awake = bench.seats.take(Seat::Beside)?;
         let running = server.start(&bench.seats, Seat::Beside, &[], 4096)?;
         let mut fleet = Fleet::connect(&running, Shape::of(8))?;
         fleet.at_rate(&running, 1_000.0, Duration::from_millis(50))?;

@@ -124,7 +124,7 @@ impl Tool {
     }
 
     fn table(&self, bench: &Bench, mut table: Table) -> Outcome<Table> {
-        bench.seats.take(Seat::OnTop)?;
+        let _awake = bench.seats.take(Seat::OnTop)?;
         for server in bench.servers.iter().filter(|server| server.name != "floor again") {
             match self.units(bench, server) {
                 Err(error) => table.failed(server.name, &error.to_string()),
@@ -163,7 +163,7 @@ pub fn calls(bench: &Bench) -> Outcome<Table> {
 
 /// User instructions of a message in a batch of 64.
 pub fn instructions_of_a_message(bench: &Bench, server: &Server) -> Outcome<f64> {
-    bench.seats.take(Seat::OnTop)?;
+    let _awake = bench.seats.take(Seat::OnTop)?;
     let [(_, count, play), ..] = plays();
     let [base, more] = [BASE, play].map(|play| CALLGRIND.count(bench, server, play));
     Ok((more?["total"] - base?["total"]) as f64 / count as f64)
@@ -181,7 +181,7 @@ pub fn memory(bench: &Bench) -> Outcome<Table> {
     let title = format!("Bytes of user memory for each of {count} idle connections");
     let columns = ["server", "before_its_first_message", "after_it"];
     let mut table = Table::new("memory", &title, &columns);
-    bench.seats.take(Seat::Beside)?;
+    let _awake = bench.seats.take(Seat::Beside)?;
     for server in bench.servers.iter().filter(|server| server.name != "floor again") {
         match idle_bytes(bench, server, count) {
             Ok(bytes) => {

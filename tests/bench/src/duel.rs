@@ -93,7 +93,7 @@ impl Contest {
     }
 
     fn run_once(&self, bench: &Bench) -> Outcome<Table> {
-        bench.seats.take(self.seat())?;
+        let _awake = bench.seats.take(self.seat())?;
         let mut dice = Dice(0x5eed);
         let mut samples: Vec<Result<Vec<Sample>, String>> =
             vec![Ok(Vec::new()); bench.servers.len()];

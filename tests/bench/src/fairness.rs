@@ -9,7 +9,7 @@
 
 use crate::load::{Fleet, Shape};
 use crate::report::Table;
-use crate::seat::Seat;
+use crate::seat::{Helper, Seat};
 use crate::server::{Running, Server};
 use crate::statistics::{quantile, round};
 use crate::{Bench, Outcome};
@@ -17,7 +17,6 @@ use nix::sys::socket::{setsockopt, sockopt};
 use serde_json::{Value, json};
 use std::io::{ErrorKind, Read, Write};
 use std::net::TcpStream;
-use std::process::{Child, Command, Stdio};
 use std::thread::sleep;
 use std::time::Duration;
 
@@ -56,40 +55,24 @@ pub fn fairness(bench: &Bench) -> Outcome<Table> {
 
 /// The latencies of all messages, by span.
 fn beside(bench: &Bench, server: &Server, pest: &str) -> Outcome<Vec<Vec<u32>>> {
-    bench.seats.take(Seat::Beside)?;
+    let _awake = bench.seats.take(Seat::Beside)?;
     let running = server.start(&bench.seats, Seat::Beside, &[], 4096)?;
     let mut fleet = Fleet::connect(&running, Shape::of(QUIET))?;
     let span = Duration::from_millis(if bench.quick { 40 } else { 200 });
     fleet.at_rate(&running, RATE, span)?; // warms up
-    let _pest = Pest::start(bench, &running, pest)?;
+    let _pest = start_pest(bench, &running, pest)?;
     (0..SPANS).map(|_| Ok(fleet.at_rate(&running, RATE, span)?.latencies)).collect()
 }
 
-/// The process of the pests. It ends when this is dropped.
-struct Pest(Child);
-
-impl Pest {
-    fn start(bench: &Bench, server: &Running, kind: &str) -> Outcome<Pest> {
-        let words = bench.seats.beside_load();
-        let mut command = Command::new(&words[0]);
-        command.args(&words[1..]).arg(std::env::current_exe()?);
-        command.args(["pest", kind, &server.port.to_string()]);
-        let mut pest = Pest(command.stdin(Stdio::null()).stdout(Stdio::piped()).spawn()?);
-        // It says a byte when all its clients are connected.
-        let mut ready = [0];
-        pest.0.stdout.as_mut().ok_or("no pipe")?.read_exact(&mut ready)?;
-        Ok(pest)
-    }
+fn start_pest(bench: &Bench, server: &Running, kind: &str) -> Outcome<Helper> {
+    let port = server.port.to_string();
+    let mut pest = Helper::start(&bench.seats.beside_load(), &["pest", kind, &port])?;
+    // It says a byte when all its clients are connected.
+    pest.0.stdout.as_mut().ok_or("no pipe")?.read_exact(&mut [0])?;
+    Ok(pest)
 }
 
-impl Drop for Pest {
-    fn drop(&mut self) {
-        let _ = self.0.kill();
-        let _ = self.0.wait();
-    }
-}
-
-/// What that process does, until it is killed or the server has had enough.
+/// What the pest's process does, until it is killed or the server has had enough.
 pub fn be_a_pest(kind: &str, port: u16) -> Outcome<()> {
     let connect = || -> Outcome<TcpStream> {
         let stream = TcpStream::connect(("127.0.0.1", port))?;

@@ -66,6 +66,7 @@ fn main() -> ExitCode {
         ["pest", kind, port] => {
             port.parse().map_err(Into::into).and_then(|port| fairness::be_a_pest(kind, port))
         }
+        ["spin"] => seat::spin(),
         ["check"] => Bench::new(Program::is_checked).and_then(|bench| check::run(&bench)),
         _ => measure(&words),
     };
@@ -187,13 +188,13 @@ impl Bench {
             ("batches-short", "One short connection at a time", of(1), Mode::ShortBatches, 200, 30),
         ];
         let free = [
-            ("free-1", "Free-running: 1 connection", of(1), Mode::Free, 40, 40),
-            ("free-64", "Free-running: 64 connections", of(64), Mode::Free, 40, 40),
-            ("free-1000", "Free-running: 1,000 connections", of(1_000), Mode::Free, 40, 60),
-            ("free-10000", "Free-running: 10,000 connections", of(10_000), Mode::Free, 3, 700),
-            ("free-deep", "64 connections, 16 messages each under way", deep, Mode::Free, 40, 40),
-            ("free-large", "64 connections, messages of 16 KiB", large, Mode::Free, 40, 40),
-            ("free-short", "Short connections, 16 at a time", of(16), Mode::Short, 40, 40),
+            ("free-1", "Free-running: 1 connection", of(1), Mode::Free, 80, 40),
+            ("free-64", "Free-running: 64 connections", of(64), Mode::Free, 80, 40),
+            ("free-1000", "Free-running: 1,000 connections", of(1_000), Mode::Free, 80, 60),
+            ("free-10000", "Free-running: 10,000 connections", of(10_000), Mode::Free, 7, 500),
+            ("free-deep", "64 connections, 16 messages each under way", deep, Mode::Free, 80, 40),
+            ("free-large", "64 connections, messages of 16 KiB", large, Mode::Free, 80, 40),
+            ("free-short", "Short connections, 16 at a time", of(16), Mode::Short, 80, 40),
         ];
         let counts = [
             step("calls", calls, counts::calls),

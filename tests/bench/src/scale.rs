@@ -24,7 +24,7 @@ pub fn scale(bench: &Bench) -> Outcome<Table> {
     let columns = ["server", "connections", "message_us", "beside_idle_us", "connection_us"];
     let mut table = Table::new("scale", title, &columns);
     let points = if bench.quick { &QUICK_POINTS[..] } else { &POINTS };
-    bench.seats.take(Seat::OnTop)?;
+    let _awake = bench.seats.take(Seat::OnTop)?;
     for server in bench.servers.iter().filter(|server| SHOWN.contains(&server.name)) {
         if let Err(error) = climb(bench, server, points, &mut table) {
             table.failed(server.name, &error.to_string());
