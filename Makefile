@@ -83,7 +83,7 @@ check: deps ## everything: format, lints, documentation, every test, oldest Rust
 
 bench: TOOLS := gcc=gcc g++=g++ strace=strace valgrind=valgrind /usr/include/uv.h=libuv1-dev \
 	/usr/include/event2/event.h=libevent-dev /usr/include/boost/asio.hpp=libboost-dev
-bench: deps ## beside the floor and peers, 12 minutes: make bench [QUICK=1] [ARGS='memory tokio']
+bench: deps ## beside the floor and peers, 14 minutes: make bench [QUICK=1] [ARGS='memory tokio']
 	@$(CARGO) build --locked --quiet --release
 	@$(CARGO) build $(OF_BENCH) --release # the peers, too
 	@QUICK=$(QUICK) $(RUN_BENCH) --release -- $(ARGS)
