@@ -882,6 +882,41 @@ fn no_memory_at_all() {
     }
 }
 
+/// Where many short rests fill the memory nobody is to blame. Who sends on has to wait, with
+/// his bytes in the kernel, until others have left.
+#[test]
+fn many_short_rests() {
+    struct Whole;
+    impl ConnectionHandler for Whole {
+        type Session = ();
+        fn on_data(&mut self, conn: &mut Conn<'_>, _: &mut (), input: &[u8]) -> usize {
+            if !input.ends_with(b"\n") {
+                return 0;
+            }
+            conn.write(b"ok\n");
+            input.len()
+        }
+    }
+    let limits = Limits { max_memory: 1 << 20, ..Limits::default() };
+    let mut world = World::new(Whole, limits);
+    let mut clients: Vec<Client> = (0..600).map(|_| world.client()).collect();
+    world.rest();
+    for part in [1_000, 250, 250] {
+        clients.iter_mut().for_each(|client| assert_eq!(client.send(&vec![b'x'; part]), part));
+        world.rest();
+    }
+    let (used, _) = world.server.memory();
+    assert!((760 << 10..1 << 20).contains(&used), "{used}");
+    let received = world.sim.count(Method::Recv);
+    assert_eq!(clients[599].send(b"\n"), 1);
+    world.rest();
+    assert_eq!(world.sim.count(Method::Recv), received, "there is no memory to read it");
+    clients.drain(..300).for_each(|mut client| client.reset());
+    world.rest();
+    assert_eq!(clients[299].recv(), b"ok\n");
+    assert_eq!(closed(&world.stop(), CloseReason::MemoryBudget), 0);
+}
+
 /// What others have written for a connection in the same turn counts as its output.
 #[test]
 fn what_others_wrote_counts() {
