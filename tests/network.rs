@@ -420,12 +420,14 @@ fn amid_a_transfer(lab: &Lab, some: usize, strike: impl FnOnce(&Lab, &str)) {
     });
 }
 
-/// The same, and what strikes finds output waiting in the server.
+/// The same, and what strikes finds output waiting in the server, however long it takes.
 fn amid_a_slow_transfer(lab: &Lab, strike: impl FnOnce(&Lab, &str)) {
     lab.slow_down("4mbit");
     amid_a_transfer(lab, 1, |lab, client| {
         until("the server to read no more", || lab.server.held_back() == 1);
+        lab.server.freeze();
         strike(lab, client);
+        lab.server.thaw();
     });
 }
 
