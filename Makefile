@@ -65,7 +65,7 @@ run: ## serve on 127.0.0.1:1234, or as ARGS says: make run ARGS='-v echo'
 trace: ## a short life of the server, call by call; your own: make trace ARGS='-v greet'
 	@$(CARGO) build --locked --quiet --release
 	@$(CARGO) build --locked --quiet --example trace
-	@exec $(TRACE) $(BIN) $(ARGS)
+	@exec $(TRACE) --svg "$(SVG)" $(BIN) $(ARGS)
 
 test: deps ## the quick tests, about a minute
 	@$(CARGO) test --locked --features sim --no-fail-fast 2>&1 | $(SUMMARY)

@@ -67,6 +67,11 @@ pub(crate) fn stderr_line(line: Arguments<'_>) {
     STDERR.lock().unwrap_or_else(PoisonError::into_inner).line(line);
 }
 
+/// Text on stderr, with or without an end of line.
+pub(crate) fn stderr_text(text: Arguments<'_>) {
+    STDERR.lock().unwrap_or_else(PoisonError::into_inner).text(text);
+}
+
 /// Text on stdout: a line, or several. If it cannot be written, why.
 pub(crate) fn stdout_text(text: &str) -> Result<(), Errno> {
     send(&*STDOUT, text.as_bytes(), STDOUT_PATIENCE).map_err(|refused| refused.errno)
@@ -112,6 +117,10 @@ impl<F: AsFd> Lines<F> {
     }
 
     fn line(&mut self, line: Arguments<'_>) {
+        self.text(format_args!("{line}\n"));
+    }
+
+    fn text(&mut self, text: Arguments<'_>) {
         self.text.clear();
         if self.torn {
             self.text.push('\n');
@@ -121,7 +130,7 @@ impl<F: AsFd> Lines<F> {
             1 => writeln!(self.text, "(1 line dropped)"),
             n => writeln!(self.text, "({n} lines dropped)"),
         };
-        let _ = writeln!(self.text, "{line}");
+        let _ = write!(self.text, "{text}");
         match send(&self.fd, self.text.as_bytes(), Duration::ZERO) {
             Ok(()) => (self.dropped, self.torn) = (0, false),
             Err(refused) => {

@@ -1,0 +1,455 @@
+//! The narration on a terminal: each call on one line that fits the window.
+//!
+//! ```text
+//!   0.061  accept4(3, 127.0.0.1:50844, SOCK_CLOEXEC|NONBLOCK) = 8       accepting
+//!   0.061  timerfd_settime(6, TFD_TIMER_ABSTIME, in 300.0 s) = 0        time
+//!   0.062  epoll_wait(4, ▮
+//! ```
+//!
+//! In front stand the seconds since the start; the chapter of docs/ behind the call is
+//! left out where there is no room for it. A call is shown shorter than the narrator has
+//! it ([`View::shorter`]), and cut (`…`) only if that is not enough. A wait is shown when
+//! it begins, and completed when it returns, so one sees that the server sleeps.
+//!
+//! The narrator's own lines are whole; pipes and files get those. docs/programs/trace.rs
+//! shows the same view of a server that narrates into a pipe.
+
+use std::collections::HashMap;
+use std::os::fd::AsFd;
+use std::time::Duration;
+use terminal_size::{Width, terminal_size_of};
+
+/// Where the chapters stand, if the window is wider.
+const WIDEST: usize = 100;
+/// The longest name of a chapter, and a space in front.
+const CHAPTER: usize = 11;
+/// What is left of the bytes of a payload, before the chapter is given up for them.
+const PAYLOAD: usize = 12;
+
+/// How wide the window of a terminal is.
+pub(crate) fn columns(terminal: impl AsFd) -> usize {
+    terminal_size_of(terminal).map_or(80, |(Width(columns), _)| columns.into())
+}
+
+/// What it takes to show the lines of a narrator, one after the other.
+#[derive(Debug)]
+pub(crate) struct View {
+    /// The moment that is shown as 0.
+    started: Duration,
+    is_colored: bool,
+    /// The moment at which the wait began that is shown and not completed.
+    asleep: Option<Duration>,
+    /// The descriptor behind each number that was registered with epoll.
+    descriptors: HashMap<String, String>,
+}
+
+impl View {
+    /// Moments are those of CLOCK_MONOTONIC.
+    pub(crate) fn new(started: Duration, is_colored: bool) -> View {
+        View { started, is_colored, asleep: None, descriptors: HashMap::new() }
+    }
+
+    /// A wait that begins, of which the call is known so far: `epoll_wait(4, `. To be shown
+    /// without an end of line.
+    pub(crate) fn wait(&mut self, at: Duration, call: &str) -> String {
+        self.asleep = Some(at);
+        let (name, rest) = call.split_once('(').unwrap_or((call, ""));
+        format!("{}{}({rest}", self.time(at), self.paint("36", name))
+    }
+
+    /// Something else is shown meanwhile; the wait is shown whole when it returns.
+    pub(crate) fn interrupt(&mut self) -> &'static str {
+        if self.asleep.take().is_some() { "\n" } else { "" }
+    }
+
+    /// A line of the narrator, which ended at that moment; or any other line, left as it is.
+    pub(crate) fn line(&mut self, at: Duration, columns: usize, line: &str) -> String {
+        let Some((call, chapter)) = line.rsplit_once("  # docs/") else {
+            return format!("{}         {line}", self.interrupt());
+        };
+        let (call, result) = call.rsplit_once(" = ").unwrap_or((call, ""));
+        let (name, rest) = call.trim_end().split_once('(').unwrap_or((call, ""));
+        let arguments = self.shorter(name, rest.strip_suffix(')').unwrap_or(rest), at);
+        // A wait is completed where it stands.
+        let (begin, at) = match self.asleep.take() {
+            Some(since) if name == "epoll_wait" => ("\r", since),
+            Some(_) => ("\n", at),
+            None => ("", at),
+        };
+        let time = self.time(at);
+        let columns = columns.min(WIDEST);
+        let room = columns.saturating_sub(9);
+        let shown = fit(name, &arguments, result, room.saturating_sub(CHAPTER));
+        let has_chapter = shown.is_some();
+        let (arguments, result) = shown
+            .or_else(|| fit(name, &arguments, result, room))
+            .unwrap_or_else(|| cut(name, &arguments, result, room));
+        let length = [name, &arguments, &result].iter().map(|it| it.chars().count()).sum::<usize>();
+        let name = self.paint("36", name);
+        let color = if result.starts_with('-') { "31" } else { "" };
+        let call = format!("{name}({arguments}) = {}", self.paint(color, &result));
+        if !has_chapter {
+            return format!("{begin}{time}{call}");
+        }
+        let gap = " ".repeat((room + 1).saturating_sub(CHAPTER + length + 5));
+        let chapter = self.paint("2", chapter.trim_end_matches(".md"));
+        format!("{begin}{time}{call}{gap}{chapter}")
+    }
+
+    fn time(&self, at: Duration) -> String {
+        let time = format!("{:7.3}", at.saturating_sub(self.started).as_secs_f64());
+        self.paint("2", &time) + "  "
+    }
+
+    fn paint(&self, color: &str, text: &str) -> String {
+        let is_plain = !self.is_colored || color.is_empty();
+        if is_plain { text.into() } else { format!("\x1b[{color}m{text}\x1b[0m") }
+    }
+
+    /// The arguments of a call without what nobody reads in a terminal. What clients may
+    /// choose, payloads and paths, is left as it is.
+    pub(crate) fn shorter(&mut self, name: &str, arguments: &str, at: Duration) -> String {
+        let arguments = &pointer(arguments);
+        match name {
+            "recvfrom" => without(arguments, ", 0, NULL, NULL"),
+            "sendto" => without(arguments, ", NULL, 0"),
+            "read" | "write" | "pread64" | "sendfile" | "chmod" | "unlink" => arguments.clone(),
+            "socket" => once(&without(arguments, ", IPPROTO_IP")),
+            "rt_sigaction" | "rt_sigprocmask" | "signalfd4" => {
+                // The size of a set of signals.
+                once(&bare(arguments).replace("], 8", "]").replace("}, 8", "}"))
+            }
+            "bind" | "connect" | "accept4" | "getsockname" => once(&address(arguments)),
+            "epoll_ctl" => self.learn(arguments),
+            "epoll_wait" => self.with_names(arguments),
+            "timerfd_settime" => deadline(arguments, at),
+            _ => {
+                // A path is in quotes, and what can be shortened stands behind it.
+                let (path, rest) = arguments.rsplit_once("\", ").unwrap_or(("", arguments));
+                let path = if path.is_empty() { String::new() } else { format!("{path}\", ") };
+                path + &once(&bare(rest))
+            }
+        }
+    }
+
+    /// What epoll_ctl registers: `4, EPOLL_CTL_ADD, 8, {events=EPOLLIN, data=…}`.
+    fn learn(&mut self, arguments: &str) -> String {
+        let (about, event) = arguments.split_once(", {events=").unwrap_or((arguments, ""));
+        let (mask, data) = event.split_once(", data={").unwrap_or((event, ""));
+        let descriptor = about.rsplit(", ").next().unwrap_or_default();
+        self.descriptors.insert(data.trim_end_matches('}').into(), descriptor.into());
+        format!("{about}, {mask}")
+    }
+
+    /// Events with the descriptors that they are about: `8 EPOLLIN`.
+    fn with_names(&self, arguments: &str) -> String {
+        let mut pieces = arguments.split("{events=");
+        let mut shown = pieces.next().unwrap_or_default().to_owned();
+        for piece in pieces {
+            let (mask, piece) = piece.split_once(", data={").unwrap_or((piece, ""));
+            let (data, piece) = piece.split_once("}}").unwrap_or((piece, ""));
+            let name = self.descriptors.get(data).map_or("?", String::as_str);
+            shown += &format!("{name} {mask}{piece}");
+        }
+        shown
+    }
+}
+
+fn without(arguments: &str, end: &str) -> String {
+    arguments.strip_suffix(end).unwrap_or(arguments).to_owned()
+}
+
+/// An address in memory says nothing: `8, 0x…, 65536`.
+fn pointer(arguments: &str) -> String {
+    match arguments.split_once(", 0x") {
+        Some((before, pointer)) if !before.contains('"') => {
+            let rest = pointer.trim_start_matches(|c: char| c.is_ascii_hexdigit() || c == '…');
+            format!("{before}, 0x…{rest}")
+        }
+        _ => arguments.to_owned(),
+    }
+}
+
+/// The address of a socket as people write it: `3, 127.0.0.1:1234`.
+pub(crate) fn address(arguments: &str) -> String {
+    let written = |arguments: &str| {
+        let (before, fields) = arguments.split_once("{sa_family=AF_")?;
+        let (fields, after) = fields.rsplit_once('}')?;
+        let (family, fields) = fields.split_once(", ").unwrap_or((fields, ""));
+        let field = |start: &str, end: &str| fields.split_once(start)?.1.split_once(end);
+        let address = match family {
+            "INET" => {
+                let (port, _) = field("htons(", ")")?;
+                format!("{}:{port}", field("inet_addr(\"", "\"")?.0)
+            }
+            "INET6" => {
+                let (port, _) = field("htons(", ")")?;
+                format!("[{}]:{port}", field("AF_INET6, \"", "\"")?.0)
+            }
+            _ => format!("unix:{}", fields.strip_prefix("sun_path=").unwrap_or_default()),
+        };
+        // How long the address is in memory: `[128 => 16]`.
+        let after = match after.strip_prefix(", [") {
+            Some(rest) => rest.split_once(']')?.1,
+            None => after,
+        };
+        Some(format!("{before}{address}{after}"))
+    };
+    written(arguments).unwrap_or_else(|| arguments.replace(", [128]", ""))
+}
+
+/// A deadline as time from now.
+fn deadline(arguments: &str, at: Duration) -> String {
+    let remaining = |value: &str| {
+        let (seconds, nanoseconds) = value.split_once(", tv_nsec=")?;
+        let (seconds, nanoseconds) = (seconds.parse().ok()?, nanoseconds.parse().ok()?);
+        if (seconds, nanoseconds) == (0, 0) {
+            return Some("never".to_owned());
+        }
+        let left = Duration::new(seconds, nanoseconds).saturating_sub(at);
+        let is_short = left < Duration::from_secs(1);
+        let ms = (left + Duration::from_micros(500)).as_millis();
+        Some(if is_short {
+            format!("in {ms} ms")
+        } else {
+            format!("in {:.1} s", left.as_secs_f64())
+        })
+    };
+    let Some((before, value)) = arguments.split_once("{it_interval=") else {
+        return arguments.to_owned();
+    };
+    let value = value.split_once("it_value={tv_sec=").and_then(|(_, value)| value.split_once("}}"));
+    let left = value.and_then(|(value, _)| remaining(value)).unwrap_or_else(|| "at …".to_owned());
+    format!("{before}{left}")
+}
+
+/// Structures without the names of their fields, and without what is always the same.
+fn bare(arguments: &str) -> String {
+    let mut shown = arguments.to_owned();
+    for noise in [
+        "sa_handler=",
+        ", sa_mask=[], sa_flags=0",
+        "rlim_cur=",
+        "rlim_max=",
+        ", filter=0x…",
+        ", filter=0x7ffc00000000",
+        "st_mode=",
+        "st_size=",
+        ", ...",
+        "flags=",
+        "resolve=",
+        "AT_SYMLINK_",
+    ] {
+        shown = shown.replace(noise, "");
+    }
+    shown
+}
+
+/// Flags that begin alike say so once: `SOCK_STREAM|CLOEXEC|NONBLOCK`.
+fn once(arguments: &str) -> String {
+    let is_flag = |c: char| c.is_ascii_uppercase() || c.is_ascii_digit() || "_|".contains(c);
+    let mut shown = String::new();
+    for word in arguments.split_inclusive(|c| !is_flag(c)) {
+        let mut flags = word.split('|');
+        let first = flags.next().unwrap_or_default();
+        let begin = first.split_inclusive('_').next().filter(|it| it.ends_with('_'));
+        shown += first;
+        for flag in flags {
+            shown += "|";
+            shown += begin.and_then(|begin| flag.strip_prefix(begin)).unwrap_or(flag);
+        }
+    }
+    shown
+}
+
+fn width(name: &str, arguments: &str, result: &str) -> usize {
+    // The parentheses and ` = ` are five.
+    name.len() + arguments.chars().count() + result.chars().count() + 5
+}
+
+/// Arguments and result in so many columns: without the words for an errno, with less of
+/// the payload. None if that is not enough.
+fn fit(name: &str, arguments: &str, result: &str, room: usize) -> Option<(String, String)> {
+    if width(name, arguments, result) <= room {
+        return Some((arguments.into(), result.into()));
+    }
+    let result = result.split_once(" (").map_or(result, |(errno, _)| errno);
+    let over = width(name, arguments, result).saturating_sub(room);
+    if over == 0 {
+        return Some((arguments.into(), result.into()));
+    }
+    let (before, payload) = arguments.split_once('"')?;
+    let (payload, after) = payload.rsplit_once('"')?;
+    let after = after.strip_prefix("...").unwrap_or(after);
+    let length = room.checked_sub(width(name, before, result) + after.chars().count() + 5)?;
+    // An escape is not cut in its middle.
+    let mut kept: String = payload.chars().take(length).collect();
+    let tail = kept.len().saturating_sub(3);
+    if let Some(escape) = kept.get(tail..).and_then(|tail| tail.find('\\')) {
+        kept.truncate(tail + escape);
+    }
+    (kept.len() >= PAYLOAD).then(|| (format!("{before}\"{kept}\"...{after}"), result.into()))
+}
+
+/// The same by force: the result is kept, the end of the arguments is not.
+fn cut(name: &str, arguments: &str, result: &str, room: usize) -> (String, String) {
+    let result = result.split_once(" (").map_or(result, |(errno, _)| errno);
+    let length = room.saturating_sub(width(name, "…", result));
+    (arguments.chars().take(length).chain(['…']).collect(), result.into())
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used, clippy::panic)]
+mod tests {
+    use super::*;
+
+    const AT: Duration = Duration::from_secs(100);
+
+    fn view() -> View {
+        View::new(Duration::from_millis(99_938), false)
+    }
+
+    /// How a call is shown in 80 columns, without time and chapter.
+    fn shown(call: &str) -> String {
+        let line = view().line(AT, 80, &format!("{call}  # docs/x.md"));
+        line.trim_start_matches("  0.062  ").trim_end().trim_end_matches(" x").trim_end().to_owned()
+    }
+
+    #[test]
+    fn every_line_of_every_trace_fits_80_columns() {
+        let mut wide = 0;
+        for entry in std::fs::read_dir("docs/traces").unwrap() {
+            let trace = std::fs::read_to_string(entry.unwrap().path()).unwrap();
+            let mut view = view();
+            for line in trace.lines() {
+                wide += usize::from(line.chars().count() > 80);
+                let line = line.trim_start_matches("[loop] ").trim_start_matches("[pool] ");
+                let shown = view.line(AT, 80, &format!("{line}  # docs/receiving.md"));
+                assert!(shown.trim_end().chars().count() <= 80, "{shown}");
+                assert!(
+                    shown.trim_end().ends_with(" receiving"),
+                    "no room for its chapter: {shown}"
+                );
+                assert!(!shown.contains("…)") || shown.contains(", at …) = 0"), "cut: {shown}");
+            }
+        }
+        assert!(wide > 100, "the traces have become short: {wide}");
+    }
+
+    #[test]
+    fn what_is_noise_in_a_terminal_is_left_out() {
+        for (call, due) in [
+            (
+                "rt_sigaction(SIGHUP, NULL, {sa_handler=SIG_DFL, sa_mask=[], sa_flags=0}, 8) = 0",
+                "rt_sigaction(SIGHUP, NULL, {SIG_DFL}) = 0",
+            ),
+            (
+                "prlimit64(0, RLIMIT_NOFILE, {rlim_cur=10024, rlim_max=16*1024}, NULL) = 0",
+                "prlimit64(0, RLIMIT_NOFILE, {10024, 16*1024}, NULL) = 0",
+            ),
+            (
+                "socket(AF_INET, SOCK_STREAM|SOCK_CLOEXEC|SOCK_NONBLOCK, IPPROTO_IP) = 3",
+                "socket(AF_INET, SOCK_STREAM|CLOEXEC|NONBLOCK) = 3",
+            ),
+            (
+                r#"bind(3, {sa_family=AF_INET, sin_port=htons(1234), sin_addr=inet_addr("127.0.0.1")}, 16) = 0"#,
+                "bind(3, 127.0.0.1:1234, 16) = 0",
+            ),
+            (
+                r#"getsockname(3, {sa_family=AF_INET6, sin6_port=htons(80), sin6_flowinfo=htonl(0), inet_pton(AF_INET6, "::1", &sin6_addr), sin6_scope_id=0}, [128 => 28]) = 0"#,
+                "getsockname(3, [::1]:80) = 0",
+            ),
+            (
+                r#"bind(3, {sa_family=AF_UNIX, sun_path="a}b"}, 6) = 0"#,
+                r#"bind(3, unix:"a}b", 6) = 0"#,
+            ),
+            (
+                "accept4(3, {sa_family=AF_UNIX}, [128 => 2], SOCK_CLOEXEC|SOCK_NONBLOCK) = 8",
+                "accept4(3, unix:, SOCK_CLOEXEC|NONBLOCK) = 8",
+            ),
+            (
+                "accept4(3, 0x7ffc00000000, [128], SOCK_CLOEXEC|SOCK_NONBLOCK) = -1 EAGAIN (Resource temporarily unavailable)",
+                "accept4(3, 0x…, SOCK_CLOEXEC|NONBLOCK) = -1 EAGAIN",
+            ),
+            (
+                "setsockopt(3, SOL_SOCKET, SO_ATTACH_FILTER, {len=4, filter=0x7ffc00000000}, 16) = 0",
+                "setsockopt(3, SOL_SOCKET, SO_ATTACH_FILTER, {len=4}, 16) = 0",
+            ),
+            (
+                "read(5, 0x7ffc00000000, 128) = -1 EINTR (Interrupted)",
+                "read(5, 0x…, 128) = -1 EINTR (Interrupted)",
+            ),
+        ] {
+            assert_eq!(shown(call), due);
+        }
+    }
+
+    #[test] // they may say what only looks like a part of a call
+    fn what_clients_say_is_shown_as_it_is() {
+        for call in [
+            r#"recvfrom(8, "{sa_family=AF_INET, [128 => 16]", 65536) = 31"#,
+            r#"sendto(8, ", 0x1234567 A_B|A_C", 19, MSG_NOSIGNAL) = 19"#,
+            r#"openat2(9, "flags= A_B|A_C", {O_RDONLY}, 24) = -1 ENOENT"#,
+        ] {
+            assert_eq!(shown(call), call);
+        }
+    }
+
+    #[test]
+    fn a_payload_is_cut_before_its_chapter_is_and_not_within_an_escape() {
+        let told =
+            format!(r#"sendto(8, "{}"..., 33, MSG_NOSIGNAL, NULL, 0) = 33"#, "abc\\n".repeat(8));
+        let due = format!(r#"sendto(8, "{}abc"..., 33, MSG_NOSIGNAL) = 33"#, "abc\\n".repeat(3));
+        assert_eq!(shown(&told), due);
+        let path = "x".repeat(200);
+        let shown = shown(&format!(r#"unlink("{path}") = -1 ENAMETOOLONG (File name too long)"#));
+        assert!(shown.ends_with("x\"...) = -1 ENAMETOOLONG"), "{shown}");
+    }
+
+    #[test]
+    fn a_window_may_be_small() {
+        for columns in 0..120 {
+            let line = "epoll_ctl(4, EPOLL_CTL_ADD, 8, {events=EPOLLIN|EPOLLOUT, data={u32=0, u64=0}}) = 0";
+            let shown = view().line(AT, columns, &format!("{line}  # docs/loop.md"));
+            assert!(shown.trim_end().chars().count() <= columns.max(25), "{columns}: {shown}");
+        }
+    }
+
+    #[test]
+    fn events_have_descriptors_and_deadlines_are_from_now() {
+        let mut view = view();
+        let data = "data={u32=0, u64=4294967296}}";
+        let add =
+            format!("epoll_ctl(4, EPOLL_CTL_ADD, 8, {{events=EPOLLIN, {data}) = 0  # docs/loop.md");
+        assert!(view.line(AT, 80, &add).contains(" epoll_ctl(4, EPOLL_CTL_ADD, 8, EPOLLIN) = 0 "));
+        let wait =
+            format!("epoll_wait(4, [{{events=EPOLLIN, {data}], 1024, -1) = 1  # docs/loop.md");
+        assert!(view.line(AT, 80, &wait).contains(" epoll_wait(4, [8 EPOLLIN], 1024, -1) = 1 "));
+        let set = |seconds, nanoseconds| {
+            let none = "{tv_sec=0, tv_nsec=0}";
+            let value = format!("{{tv_sec={seconds}, tv_nsec={nanoseconds}}}");
+            let timer = format!("{{it_interval={none}, it_value={value}}}");
+            shown(&format!("timerfd_settime(6, TFD_TIMER_ABSTIME, {timer}, NULL) = 0"))
+        };
+        let due = |when: &str| format!("timerfd_settime(6, TFD_TIMER_ABSTIME, {when}) = 0");
+        assert_eq!(set(400, 1), due("in 300.0 s"));
+        assert_eq!(set(100, 20_400_000), due("in 20 ms"));
+        assert_eq!(set(0, 1), due("in 0 ms"));
+        assert_eq!(set(0, 0), due("never"));
+    }
+
+    #[test]
+    fn a_wait_is_shown_when_it_begins_and_completed_when_it_returns() {
+        let mut view = view();
+        let told = "epoll_wait(4, [], 1024, -1) = 0  # docs/loop.md";
+        let gap = " ".repeat(30);
+        let whole = format!("epoll_wait(4, [], 1024, -1) = 0{gap}loop");
+        assert_eq!(view.wait(AT, "epoll_wait(4, "), "  0.062  epoll_wait(4, ");
+        let later = AT + Duration::from_secs(2);
+        assert_eq!(view.line(later, 80, told), format!("\r  0.062  {whole}"));
+        // If another line comes between the two, it is shown anew.
+        view.wait(AT, "epoll_wait(4, ");
+        assert_eq!(view.line(AT, 80, "info: hello"), "\n         info: hello");
+        assert_eq!(view.line(later, 80, told), format!("  2.062  {whole}"));
+    }
+}
