@@ -244,6 +244,7 @@ fn bare(arguments: &str) -> String {
         "rlim_max=",
         ", filter=0x…",
         ", filter=0x7ffc00000000",
+        ", st_size=0, ...",
         "st_mode=",
         "st_size=",
         ", ...",
