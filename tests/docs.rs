@@ -30,6 +30,8 @@
 
 #[path = "docs/console.rs"]
 mod console;
+#[path = "docs/life.rs"]
+mod life;
 #[path = "docs/source.rs"]
 mod source;
 mod support;
@@ -542,6 +544,7 @@ fn the_docs_are_true() {
             let text = proof.traces.lines(name).unwrap().join("\n") + "\n";
             due.push((trace::golden(name), text));
         }
+        due.push((life::PICTURE.to_owned(), life::picture()));
         let differ = settle_differences(&due);
         for (kind, count) in proof.held.borrow().iter() {
             print!("{count} {kind}, ");

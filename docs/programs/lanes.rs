@@ -15,7 +15,7 @@
 //! It is drawn from the lines of the narrator and from nothing else: [`Life`] is what they
 //! tell, [`Picture`] is where that stands.
 
-use crate::view::{View, address};
+use super::view::{View, address};
 use std::collections::HashMap;
 use std::mem;
 use std::time::Duration;
@@ -41,7 +41,7 @@ const TOP: f64 = 96.0;
 const HEIGHT: f64 = 38.0;
 
 /// In both schemes these stand out from the background.
-const COLORS: [(&str, &str); 13] = [
+pub(crate) const COLORS: [(&str, &str); 13] = [
     ("signals", "#8b5cf6"),
     ("full", "#a07d4a"),
     ("door", "#3b82f6"),
@@ -464,123 +464,4 @@ fn how_long(slept: Duration) -> String {
 
 fn escaped(text: &str) -> String {
     text.replace('&', "&amp;").replace('<', "&lt;").replace('>', "&gt;")
-}
-
-#[cfg(test)]
-#[allow(clippy::unwrap_used, clippy::panic)]
-mod tests {
-    use super::*;
-
-    /// The lines of a trace of docs/traces as the narrator tells them, each 10 microseconds
-    /// after the last, and waits in 20 ms.
-    fn told(trace: &str) -> Vec<Told> {
-        let mut at = Duration::from_secs(1000);
-        let lines = trace.lines().filter(|line| !line.contains("write(1, "));
-        let lines = lines.filter(|line| !line.starts_with("exit_group("));
-        let lines =
-            lines.map(|line| line.trim_start_matches("[loop] ").trim_start_matches("[pool] "));
-        let tell = |line: &str| {
-            let waits = line.starts_with("epoll_wait(");
-            at += if waits { Duration::from_millis(20) } else { Duration::from_micros(10) };
-            (at, format!("{line}  # docs/loop.md"))
-        };
-        lines.map(tell).collect()
-    }
-
-    /// Whether each element is closed by what closes it, each attribute is quoted, and no
-    /// text looks like an element.
-    fn check_xml(svg: &str) {
-        let mut open = Vec::new();
-        for piece in svg.split('<').skip(1) {
-            let (tag, text) =
-                piece.split_once('>').unwrap_or_else(|| panic!("not closed: {piece}"));
-            assert!(!text.contains('>'), "{text}");
-            for text in [tag, text] {
-                let mut entities = text.split('&').skip(1);
-                assert!(
-                    entities.all(|it| ["lt;", "gt;", "amp;"].iter().any(|e| it.starts_with(e))),
-                    "{text}"
-                );
-            }
-            if let Some(name) = tag.strip_prefix('/') {
-                assert_eq!(open.pop(), Some(name), "{piece}");
-                continue;
-            }
-            let (tag, is_empty) = tag.strip_suffix('/').map_or((tag, false), |tag| (tag, true));
-            let (name, attributes) = tag.split_once(' ').unwrap_or((tag, ""));
-            let quoted: Vec<&str> = attributes.split('\'').collect();
-            assert!(quoted.len() % 2 == 1 && quoted.last().unwrap().is_empty(), "{tag}");
-            for name in quoted.iter().step_by(2).filter(|it| !it.is_empty()) {
-                let name = name.trim_start().strip_suffix('=').unwrap_or_else(|| panic!("{tag}"));
-                assert!(
-                    name.chars().all(|c| c.is_ascii_alphanumeric() || "-:".contains(c)),
-                    "{tag}"
-                );
-            }
-            if !is_empty {
-                open.push(name);
-            }
-        }
-        assert_eq!(open, Vec::<&str>::new());
-    }
-
-    #[test]
-    fn each_descriptor_of_each_trace_has_a_lane_and_each_call_a_tick() {
-        let makers = [
-            "socket",
-            "accept4",
-            "epoll_create1",
-            "eventfd2",
-            "signalfd4",
-            "timerfd_create",
-            "openat2",
-        ];
-        for entry in std::fs::read_dir("docs/traces").unwrap() {
-            let path = entry.unwrap().path();
-            let told = told(&std::fs::read_to_string(&path).unwrap());
-            let drawn = &told[..told.len().min(MOST)];
-            let makes = |line: &&Told| {
-                let (call, result) =
-                    line.1.split("  #").next().unwrap().rsplit_once(" = ").unwrap();
-                makers.contains(&call.split('(').next().unwrap()) && result.parse::<u32>().is_ok()
-            };
-            let svg = draw(&told);
-            check_xml(&svg);
-            let count = |what: &str| svg.matches(what).count();
-            assert_eq!(count("class='life'"), drawn.iter().filter(makes).count(), "{path:?}");
-            assert_eq!(count("class='tick "), drawn.len(), "{path:?}");
-            assert_eq!(count(": made at "), count("class='life'"), "{path:?}");
-            let listens = told.iter().any(|(_, line)| line.starts_with("listen("));
-            assert!(!listens || svg.contains(">listener "), "{path:?}");
-            assert!(svg.contains(">connection "), "{path:?}");
-        }
-    }
-
-    #[test]
-    fn what_clients_say_is_text() {
-        let line = r#"recvfrom(8, "</title><script>'&\"", 65536, 0, NULL, NULL) = 20  # docs/receiving.md"#;
-        let svg = draw(&[(Duration::ZERO, line.to_owned())]);
-        check_xml(&svg);
-        assert!(svg.contains("&lt;/title&gt;&lt;script&gt;'&amp;") && !svg.contains("<script"));
-    }
-
-    #[test]
-    fn a_long_life_is_cut_and_no_life_is_a_picture_too() {
-        let line = "close(8) = -1 EBADF (Bad file descriptor)  # docs/goodbye.md".to_owned();
-        let svg = draw(&vec![(Duration::ZERO, line); MOST + 7]);
-        check_xml(&svg);
-        assert_eq!(svg.matches("class='tick ").count(), MOST);
-        assert!(svg.contains(&format!("the first {MOST} of {} system calls", MOST + 7)));
-        check_xml(&draw(&[]));
-    }
-
-    #[test]
-    fn each_chapter_that_the_narrator_names_has_a_color() {
-        for chapter in
-            std::fs::read_to_string("src/kernel/narrated.rs").unwrap().split("self.tell(\"").skip(1)
-        {
-            let chapter = chapter.split('"').next().unwrap();
-            assert!(COLORS.iter().any(|(name, _)| *name == chapter), "{chapter}");
-        }
-    }
 }
