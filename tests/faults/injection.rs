@@ -27,7 +27,7 @@ use std::sync::{LazyLock, Mutex};
 use std::thread;
 use std::time::{Duration, Instant, SystemTime};
 
-use crate::support::{Scratch, Server, Signal, pattern, thanks};
+use crate::support::{Scratch, Server, Signal, needs, pattern, thanks};
 use nix::sys::stat::{Mode, umask};
 use threadbare::kernel::Errno::{self, *};
 use threadbare::reaction::{Call, Reaction, reaction};
@@ -942,7 +942,7 @@ fn every_injection() {
 
 /// Makes every `stride`-th injection; at least `due` of them must have struck.
 fn inject(stride: impl Fn(&[Injection]) -> usize, due: usize) {
-    if !crate::support::can_trace() {
+    if !needs(&["strace"]) {
         return;
     }
     let started = Instant::now();
