@@ -29,7 +29,7 @@ COVERAGE := -Cpasses=sancov-module $(addprefix -Cllvm-args=-, \
 	sanitizer-coverage-pc-table sanitizer-coverage-trace-compares max-loads-per-memcmp=0)
 
 # The bench, against the program as it is built last.
-OF_BENCH := --locked --target-dir $(BENCH) --manifest-path tests/bench/Cargo.toml
+OF_BENCH := --locked --quiet --target-dir $(BENCH) --manifest-path tests/bench/Cargo.toml
 RUN_BENCH = SERVER=$(abspath $(BIN)) $(CARGO) run $(OF_BENCH)
 
 .PHONY: build run trace test check docs-update bench torture fuzz mutants lint fmt doc msrv deps clean help
@@ -113,13 +113,11 @@ mutants: ## change the core a little, hundreds of times: do the tests notice? (h
 
 lint: ## clippy, for every set of features, no warning allowed
 	@for features in $(FEATURES); do \
-		echo "clippy $$features"; \
-		$(CARGO) clippy --locked --all-targets $$features -- -D warnings; \
+		$(CARGO) clippy --locked --quiet --all-targets $$features -- -D warnings; \
 	done
-	@echo "clippy of tests/fuzz and tests/bench"
-	@$(CARGO) clippy --locked --no-default-features \
+	@$(CARGO) clippy --locked --quiet --no-default-features \
 		--manifest-path tests/fuzz/Cargo.toml --target-dir $(FUZZ) -- -D warnings
-	@$(CARGO) clippy --locked --no-default-features --all-targets \
+	@$(CARGO) clippy --locked --quiet --no-default-features --all-targets \
 		--manifest-path tests/bench/Cargo.toml --target-dir $(BENCH) -- -D warnings
 
 fmt: ## format the code
@@ -128,8 +126,7 @@ fmt: ## format the code
 	@$(CARGO) fmt --manifest-path tests/bench/Cargo.toml
 
 doc: ## the library's documentation, no warning allowed
-	@echo "documentation of the library"
-	@RUSTDOCFLAGS="-D warnings" $(CARGO) doc --locked --no-deps --all-features
+	@RUSTDOCFLAGS="-D warnings" $(CARGO) doc --locked --quiet --no-deps --all-features
 
 msrv: ## build with the oldest Rust it promises to work with
 	@if rustup run $(MSRV) cargo --version >/dev/null 2>&1 \

@@ -3,7 +3,7 @@
 //! build by `make check` with tests/bench.)
 
 use crate::support::{
-    Client, Scratch, Server, Signal, needs, raise_descriptor_limit, thanks, until,
+    Client, Scratch, Server, Signal, needs, quoted, raise_descriptor_limit, thanks, until,
 };
 use std::collections::BTreeMap;
 use std::fs;
@@ -24,7 +24,7 @@ impl Traced {
     fn start(args: &[&str]) -> Traced {
         let scratch = Scratch::new();
         let log = scratch.path("strace");
-        let strace = format!("exec strace -D -qq -o {} \"$0\" \"$@\"", log.display());
+        let strace = format!("exec strace -D -qq -o {} \"$0\" \"$@\"", quoted(&log));
         Traced { server: Server::start_after(&strace, args), scratch }
     }
 

@@ -164,6 +164,11 @@ pub fn example(name: &str) -> String {
     beside.join(name).to_str().unwrap().to_owned()
 }
 
+/// A path as a word of the shell.
+pub fn quoted(path: &Path) -> String {
+    format!("'{}'", path.display().to_string().replace('\'', r"'\''"))
+}
+
 /// A command for a child that SIGHUP ends, as usual: what nohup(1) ignores, a child ignores too.
 #[allow(unsafe_code)]
 pub fn command(program: &str) -> Command {
