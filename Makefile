@@ -80,6 +80,8 @@ bench: deps ## beside the floor and peers, 14 minutes: make bench [QUICK=1] [ARG
 
 docs-update: FOR := test
 docs-update: deps ## write what docs/ quotes: code, traces, tables, figures
+	@$(CARGO) test --locked --no-run --test docs
+	@echo "running what the docs show"
 	@UPDATE=1 $(CARGO) test --locked --quiet --test docs the_docs_are_true -- \
 		--nocapture 2>&1 | grep -v '^running\|^test \|^\.\?$$'
 
