@@ -67,7 +67,7 @@ check: deps ## everything: format, lints, documentation, every test, oldest Rust
 	@echo "tests of the bare library"
 	@ONLY= tests/run --no-default-features
 	@echo "tests, the heavy ones too"
-	@ONLY= tests/run -- --include-ignored
+	@ONLY= tests/run --include-ignored
 	@echo "what a message costs in instructions"
 	@$(CARGO) build --locked --release
 	@$(RUN_BENCH) --no-default-features -- check
