@@ -68,7 +68,7 @@ trace: ## a short life of the server, call by call; your own: make trace ARGS='-
 	@exec $(TRACE) $(BIN) $(ARGS)
 
 test: deps ## the quick tests, about a minute
-	@$(CARGO) test --locked --features sim --no-fail-fast 2>&1 | $(SUMMARY)
+	@$(CARGO) test --locked --no-fail-fast 2>&1 | $(SUMMARY)
 
 check: TOOLS += c++=g++ valgrind=valgrind
 check: deps ## everything: format, lints, documentation, every test, oldest Rust
@@ -77,7 +77,7 @@ check: deps ## everything: format, lints, documentation, every test, oldest Rust
 	@$(CARGO) fmt --check --manifest-path tests/bench/Cargo.toml
 	@$(MAKE) --no-print-directory lint doc msrv
 	@$(CARGO) test --locked --no-default-features --quiet
-	@$(CARGO) test --locked --features sim --no-fail-fast -- --include-ignored 2>&1 | $(SUMMARY)
+	@$(CARGO) test --locked --no-fail-fast -- --include-ignored 2>&1 | $(SUMMARY)
 	@$(CARGO) build --locked --quiet --release
 	@$(RUN_BENCH) --no-default-features -- check
 
@@ -89,7 +89,7 @@ bench: deps ## beside the floor and peers, 14 minutes: make bench [QUICK=1] [ARG
 	@QUICK=$(QUICK) $(RUN_BENCH) --release -- $(ARGS)
 
 docs-update: deps ## write what docs/ quotes: code, traces, tables, figures
-	@UPDATE=1 $(CARGO) test --locked --quiet --features sim --test docs the_docs_are_true -- \
+	@UPDATE=1 $(CARGO) test --locked --quiet --test docs the_docs_are_true -- \
 		--nocapture 2>&1 | grep -v '^running\|^test \|^\.\?$$'
 
 torture: ## rude clients against a server that answers lines: make torture ADDR=host:port
@@ -110,7 +110,7 @@ fuzz: deps ## feed mutants to parsers and server: make fuzz [TARGET=name] [SECON
 			$$scratch/corpus tests/fuzz/corpus/$$target >$$scratch/log 2>&1 || { \
 			sed -n '/panicked\|ERROR/,$$p' $$scratch/log; \
 			echo "to replay: INPUT=$$scratch/failed $(CARGO) test" \
-				"--features sim --test fuzz_corpus -- --exact $$target"; \
+				"--test sim corpus::$$target"; \
 			exit 1; \
 		}; \
 		sed -n 's/^\(#[0-9]*\).*DONE/\1 inputs,/p' $$scratch/log; \

@@ -13,7 +13,7 @@ use std::os::fd::{AsRawFd, OwnedFd};
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicU16, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, Once};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
@@ -147,16 +147,15 @@ impl Capture {
     }
 }
 
-/// A program of docs/programs, built as `cargo test` builds it: its path.
+/// A program of docs/programs: its path. `cargo test` has built it, and then this does nothing.
 pub fn example(name: &str) -> String {
     static BUILT: Once = Once::new();
     BUILT.call_once(|| {
-        let features = if cfg!(feature = "sim") { "sim" } else { "" };
         let mut cargo = Command::new(env!("CARGO"));
-        let build = cargo.args(["build", "--locked", "-q", "--examples", "--features", features]);
-        assert!(build.status().unwrap().success());
+        assert!(cargo.args(["build", "--locked", "-q", "--examples"]).status().unwrap().success());
     });
-    env!("CARGO_BIN_EXE_threadbare").replace("/threadbare", &format!("/examples/{name}"))
+    let beside = Path::new(env!("CARGO_BIN_EXE_threadbare")).with_file_name("examples");
+    beside.join(name).to_str().unwrap().to_owned()
 }
 
 /// A program that has come to its end.
@@ -220,11 +219,19 @@ impl Server {
         Server::spawn_under(&["sh", "-c", &format!("{prelude}\nexec \"$0\" \"$@\"")], args)
     }
 
+    /// The same with another program.
+    pub fn spawn_other(prelude: &str, path: &str, args: &[&str]) -> Server {
+        Server::spawn_words(&["sh", "-c", &format!("{prelude}\nexec \"$0\" \"$@\""), path], args)
+    }
+
     /// The same, with words in front of the program's name that end in its start.
     pub fn spawn_under(words: &[&str], args: &[&str]) -> Server {
+        Server::spawn_words(&[words, &[env!("CARGO_BIN_EXE_threadbare")]].concat(), args)
+    }
+
+    fn spawn_words(words: &[&str], args: &[&str]) -> Server {
         let mut child = Command::new(words[0])
             .args(&words[1..])
-            .arg(env!("CARGO_BIN_EXE_threadbare"))
             .args(args)
             .stdin(Stdio::null())
             .stdout(Stdio::piped())
@@ -247,7 +254,7 @@ impl Server {
 
     /// Starts another program, after some lines of shell, and waits until it is ready.
     pub fn other(prelude: &str, path: &str, args: &[&str]) -> Server {
-        let mut server = Server::spawn(&format!("{prelude}\nexec '{path}' \"$@\""), args);
+        let mut server = Server::spawn_other(prelude, path, args);
         server.addresses = eventually("the ready line", || {
             let ready = server.ready_lines();
             assert!(!ready.is_empty() || !server.has_ended(), "no start: {}", server.logs());
@@ -672,9 +679,11 @@ pub fn show(bytes: &[u8]) -> String {
     format!("{} bytes \"{start}\"", bytes.len())
 }
 
-/// A port of 127.0.0.1 that the kernel gives to no client: below the ephemeral range.
+/// A port of 127.0.0.1 that the kernel gives to no client, below the ephemeral range; and that
+/// is given to no other test.
 pub fn quiet_port() -> u16 {
+    static NEXT: AtomicU16 = AtomicU16::new(0);
     let first = 20_000 + u16::try_from(std::process::id() % 1000).unwrap() * 10;
-    let mut ports = first..32_000;
+    let mut ports = (0..10_000).map(|_| first + NEXT.fetch_add(1, Ordering::Relaxed));
     ports.find(|port| TcpListener::bind(("127.0.0.1", *port)).is_ok()).unwrap()
 }

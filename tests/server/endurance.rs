@@ -1,16 +1,11 @@
 //! Crowds, hostile clients, full tables and repeated stops. The heaviest cuts are
 //! `#[ignore]`d: `cargo test -- --include-ignored` runs them as well.
 
-#![cfg(feature = "cli")]
-#![allow(clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing, clippy::panic)]
-
-mod support;
-
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use support::{
+use crate::support::{
     Client, Scratch, Server, Signal, pattern, quiet_port, raise_descriptor_limit, thanks, until,
 };
 

@@ -9,7 +9,7 @@
 //! | `<!-- quote: src/x.rs#name -->` | code | an item, or what stands between `ANCHOR: name` and `ANCHOR_END: name` |
 //! | `<!-- trace: hello accept4..sendto -->` | a trace | that piece of a fresh run of a scenario ([`trace`]) |
 //! | `<!-- fault: accept4 EMFILE 1..3 -->` | a trace | the same, with that call failing |
-//! | `<!-- patch: name -->` | a diff | that patch of docs/exercises, which tests/ancestors.rs tries |
+//! | `<!-- patch: name -->` | a diff | that patch of docs/exercises, which tests/server tries |
 //! | `<!-- errnos: Accept Recv -->` | a table | what `reaction` says of these calls |
 //! | `<!-- calls -->` | a table | the methods of `trait Kernel` |
 //! | `<!-- variants: src/x.rs#Name -->` | a drawing | names every variant of the enum |
@@ -24,16 +24,13 @@
 //! every link and heading must resolve, every chapter stand in the index, every call be
 //! traced, and every trace have two witnesses: strace, and the program itself.
 
-#![cfg(feature = "cli")]
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
 #![allow(unreachable_pub)] // the rooms are no library
 
-#[path = "docs/console.rs"]
 mod console;
-#[path = "docs/source.rs"]
 mod source;
+#[path = "../support/mod.rs"]
 mod support;
-#[path = "docs/trace.rs"]
 mod trace;
 
 use std::cell::RefCell;

@@ -14,11 +14,6 @@
 //! a connection that it was opened and that it was closed, to those who debug, and nothing
 //! more.
 
-#![cfg(feature = "cli")]
-#![allow(clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing, clippy::panic)]
-
-mod support;
-
 use std::env;
 use std::fs::{self, File};
 use std::os::fd::AsRawFd;
@@ -28,7 +23,7 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering::Relaxed};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
-use support::{Client, PATIENCE, Server, Signal, pattern, until};
+use crate::support::{Client, PATIENCE, Server, Signal, pattern, until};
 
 /// Tells a process which case it is to play, and what network it must not play in.
 const PLAY: &str = "THREADBARE_NETWORK_CASE";
@@ -391,7 +386,7 @@ fn expect_no_more_than(due: &str, mut client: Client) {
     while let Ok(more @ [_, ..]) = client.some(100).as_deref() {
         got.extend_from_slice(more);
     }
-    assert!(due.as_bytes().starts_with(&got), "{}", support::show(&got));
+    assert!(due.as_bytes().starts_with(&got), "{}", crate::support::show(&got));
 }
 
 /// A client sends and reads without pause. When `some` bytes have come back the network
@@ -581,7 +576,7 @@ impl Witness {
                     Ok(b"all is well\n") => slowest = slowest.max(asked.elapsed()),
                     Ok([]) => break,
                     Err(_) => client = Client::to(WITNESS),
-                    Ok(other) => panic!("{}", support::show(other)),
+                    Ok(other) => panic!("{}", crate::support::show(other)),
                 }
                 thread::sleep(Duration::from_millis(20));
             }
@@ -698,7 +693,7 @@ fn play_all() {
     let begin = |case: &Case| {
         let mut command = unshare(way_in);
         command.args(["setpriv", "--pdeathsig", "KILL"]).arg(env::current_exe().unwrap());
-        command.args(["--exact", "every_network", "--nocapture"]);
+        command.args(["--exact", "network::every_network", "--nocapture"]);
         command.env(PLAY, case.name).env(OUTSIDE, namespace());
         command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap()
     };

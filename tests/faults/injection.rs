@@ -14,11 +14,6 @@
 //! - never a panic, never a turn of the loop for nothing, never a wait for nothing, and
 //!   `bug:` in the log only where the table says so.
 
-#![cfg(feature = "cli")]
-#![allow(clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing, clippy::panic)]
-
-mod support;
-
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs::{self, File};
 use std::io::{self, ErrorKind, Read, Write};
@@ -32,8 +27,8 @@ use std::sync::{LazyLock, Mutex};
 use std::thread;
 use std::time::{Duration, Instant, SystemTime};
 
+use crate::support::{Scratch, Server, Signal, pattern, thanks};
 use nix::sys::stat::{Mode, umask};
-use support::{Scratch, Server, Signal, pattern, thanks};
 use threadbare::kernel::Errno::{self, *};
 use threadbare::reaction::{Call, Reaction, reaction};
 
@@ -936,7 +931,7 @@ fn every_injection() {
 
 /// Makes every `stride`-th injection; at least `due` of them must have struck.
 fn inject(stride: impl Fn(&[Injection]) -> usize, due: usize) {
-    if !support::can_trace() {
+    if !crate::support::can_trace() {
         return;
     }
     let started = Instant::now();

@@ -4,11 +4,6 @@
 //! Then the exercises of docs/exercises.md: each is a change to one of these programs, and
 //! what must come of it.
 
-#![cfg(feature = "cli")]
-#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
-
-mod support;
-
 use std::fs;
 use std::io::Read;
 use std::path::{Path, PathBuf};
@@ -16,7 +11,7 @@ use std::process::Command;
 use std::thread;
 use std::time::Duration;
 
-use support::{Client, Scratch, Server, example, quiet_port, thanks, until};
+use crate::support::{Client, Scratch, Server, example, quiet_port, thanks, until};
 
 /// A server that serves many, and what it says to a line.
 struct Ancestor {
@@ -310,7 +305,7 @@ fn one_message_twice() {
     let again = |address: &str, options: &[&str]| {
         let path = example("one_message");
         let arguments = [&[address], options].concat();
-        let mut server = Server::spawn(&format!("exec '{path}' \"$@\""), &arguments);
+        let mut server = Server::spawn_other("", &path, &arguments);
         assert_eq!(server.wait(), Some(1));
         assert!(server.logs().contains("(os error 98)"), "{}", server.logs());
     };
