@@ -77,7 +77,7 @@ pub trait Kernel: Clone + Send + 'static {
     /// Sets one option of a socket.
     ///
     /// setsockopt(2), socket(7), tcp(7), ipv6(7), docs/door.md, docs/stopping.md, docs/goodbye.md,
-    /// [`Call::SetOption`], [`Call::SetTunable`]
+    /// [`Call::SetOption`], [`Call::SetTunable`], [`Call::RefuseNew`]
     fn setsockopt(&mut self, fd: &Fd, option: SocketOption) -> Result<()>;
 
     /// Sets the mode that a Unix socket's file is born with (less the umask).

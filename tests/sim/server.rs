@@ -1154,8 +1154,7 @@ fn new_clients_that_cannot_be_refused() {
     for (errno, said) in [(Errno::EPERM, expected), (Errno::ENOMEM, "may get no answer")] {
         let addresses = ["127.0.0.1:80", "127.0.0.1:81"];
         let sim = Simulated::new(1);
-        let mut world =
-            World::at(addresses, sim.clone(), greet(), Limits::default()).unwrap();
+        let mut world = World::at(addresses, sim.clone(), greet(), Limits::default()).unwrap();
         let mut client = world.client();
         world.rest();
         diary::begin();

@@ -8,6 +8,7 @@
 
 use std::fs;
 use std::io::{self, BufRead, BufReader, ErrorKind, Read, Write};
+use std::mem::ManuallyDrop;
 use std::net::{Ipv4Addr, Shutdown, TcpListener, TcpStream};
 use std::os::fd::{AsRawFd, OwnedFd};
 use std::os::unix::net::UnixStream;
@@ -25,6 +26,7 @@ use nix::sys::socket::{
     sockopt,
 };
 use nix::unistd::Pid;
+use threadbare::kernel::{Fd, Kernel, Linux, SocketOption};
 
 pub use nix::sys::signal::Signal;
 
@@ -462,6 +464,14 @@ pub fn can_trace() -> bool {
         eprintln!("SKIPPED: this needs strace, which is missing or may not trace");
     }
     can
+}
+
+/// Whether a server that this process starts may keep new clients out while it stops: on
+/// kernels since 2026 that takes CAP_NET_ADMIN. Tests assert what comes of either.
+pub fn may_refuse_clients() -> bool {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let fd = ManuallyDrop::new(Fd::new(listener.as_raw_fd()).unwrap());
+    Linux.setsockopt(&fd, SocketOption::DropSyn).is_ok()
 }
 
 fn status_field(path: &Path, name: &str) -> u64 {
