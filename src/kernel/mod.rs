@@ -286,7 +286,11 @@ impl fmt::Debug for Fd {
 
 impl Drop for Fd {
     fn drop(&mut self) {
-        debug_assert!(std::thread::panicking(), "descriptor {} leaked", self.number());
+        debug_assert!(
+            std::thread::panicking(),
+            "descriptor {} leaked: it was dropped before it was closed, as by an early return",
+            self.number()
+        );
     }
 }
 
