@@ -11,8 +11,8 @@ FUZZ := $(or $(CARGO_TARGET_DIR),target)/fuzz
 BENCH := $(or $(CARGO_TARGET_DIR),target)/bench
 MSRV := $(shell sed -n 's/^rust-version = "\(.*\)"/\1/p' Cargo.toml)
 
-# What the tests need beyond Rust, make and gcc, as program=package or file=package.
-TOOLS := strace=strace ss=iproute2 nft=nftables nc=netcat-openbsd git=git
+# What `make deps` looks for, by the targets in tests/tools.
+FOR := test check
 
 # The sets of features that somebody may build: the program, the bare library, everything.
 FEATURES := --features=default --no-default-features --all-features
@@ -27,19 +27,6 @@ SECONDS := 60
 COVERAGE := -Cpasses=sancov-module $(addprefix -Cllvm-args=-, \
 	sanitizer-coverage-level=4 sanitizer-coverage-inline-8bit-counters \
 	sanitizer-coverage-pc-table sanitizer-coverage-trace-compares max-loads-per-memcmp=0)
-
-# Passes on what `cargo test` says, line by line (Debian's awk would wait for more), and
-# sums it up at its end.
-SUMMARY := { passed=0 failed=0 ignored=0; \
-	while IFS= read -r line; do \
-		printf '%s\n' "$$line"; \
-		case $$line in 'test result:'*) \
-			set -- $$line; \
-			((passed += $$4, failed += $$6, ignored += $$8, 1));; \
-		esac; \
-	done; \
-	printf '\n%d tests passed, %d failed, %d left to `make check`\n' \
-		$$passed $$failed $$ignored; }
 
 # The bench, against the program as it is built last.
 OF_BENCH := --locked --quiet --target-dir $(BENCH) --manifest-path tests/bench/Cargo.toml
@@ -67,35 +54,41 @@ trace: ## a short life of the server, call by call; your own: make trace ARGS='-
 	@$(CARGO) build --locked --quiet --example trace
 	@exec $(TRACE) $(BIN) $(ARGS)
 
-test: deps ## the quick tests, about a minute
-	@$(CARGO) test --locked --no-fail-fast 2>&1 | $(SUMMARY)
+test: FOR := test
+test: deps ## the quick tests; some of them, by name: make test ONLY=chat
+	@tests/run
 
-check: TOOLS += c++=g++ valgrind=valgrind
 check: deps ## everything: format, lints, documentation, every test, oldest Rust
+	@echo "format"
 	@$(CARGO) fmt --check
 	@$(CARGO) fmt --check --manifest-path tests/fuzz/Cargo.toml
 	@$(CARGO) fmt --check --manifest-path tests/bench/Cargo.toml
 	@$(MAKE) --no-print-directory lint doc msrv
-	@$(CARGO) test --locked --no-default-features --quiet
-	@$(CARGO) test --locked --no-fail-fast -- --include-ignored 2>&1 | $(SUMMARY)
-	@$(CARGO) build --locked --quiet --release
+	@echo "tests of the bare library"
+	@ONLY= tests/run --no-default-features
+	@echo "tests, the heavy ones too"
+	@ONLY= tests/run -- --include-ignored
+	@echo "what a message costs in instructions"
+	@$(CARGO) build --locked --release
 	@$(RUN_BENCH) --no-default-features -- check
 
-bench: TOOLS := gcc=gcc g++=g++ strace=strace valgrind=valgrind /usr/include/uv.h=libuv1-dev \
-	/usr/include/event2/event.h=libevent-dev /usr/include/boost/asio.hpp=libboost-dev
+bench: FOR := bench
 bench: deps ## beside the floor and peers, 14 minutes: make bench [QUICK=1] [ARGS='memory tokio']
 	@$(CARGO) build --locked --quiet --release
 	@$(CARGO) build $(OF_BENCH) --release # the peers, too
 	@QUICK=$(QUICK) $(RUN_BENCH) --release -- $(ARGS)
 
+docs-update: FOR := test
 docs-update: deps ## write what docs/ quotes: code, traces, tables, figures
+	@$(CARGO) test --locked --no-run --test docs
+	@echo "running what the docs show"
 	@UPDATE=1 $(CARGO) test --locked --quiet --test docs the_docs_are_true -- \
 		--nocapture 2>&1 | grep -v '^running\|^test \|^\.\?$$'
 
 torture: ## rude clients against a server that answers lines: make torture ADDR=host:port
 	@$(CARGO) run --locked --quiet --release --example torture -- $(or $(ADDR),127.0.0.1:1234)
 
-fuzz: TOOLS := c++=g++
+fuzz: FOR := fuzz
 fuzz: deps ## feed mutants to parsers and server: make fuzz [TARGET=name] [SECONDS=60]
 	@host=$$(rustc -vV | sed -n 's/^host: //p'); \
 	RUSTFLAGS="$(COVERAGE)" $(CARGO) build --locked --quiet --release --target $$host \
@@ -146,19 +139,8 @@ msrv: ## build with the oldest Rust it promises to work with
 		echo "msrv: no Rust $(MSRV) here and none to be had; only clippy's incompatible_msrv looked"; \
 	fi
 
-deps: ## install what the tests need, where that is allowed
-	@missing=; PATH="$$PATH:/usr/sbin:/sbin"; for tool in $(TOOLS); do \
-		command -v $${tool%=*} >/dev/null || [ -e $${tool%=*} ] || missing="$$missing $${tool#*=}"; \
-	done; \
-	[ -n "$$missing" ] || exit 0; \
-	root=; [ "$$(id -u)" = 0 ] || root="sudo -n"; \
-	install="$$root env DEBIAN_FRONTEND=noninteractive apt-get -qq -y install --no-install-recommends"; \
-	if command -v apt-get >/dev/null && $$root true 2>/dev/null \
-	&& { $$install $$missing || { $$root apt-get -qq update && $$install $$missing; }; } >/dev/null 2>&1; then \
-		echo "deps: installed$$missing"; \
-	else \
-		echo "deps: some tests need$$missing, which could not be installed from here"; \
-	fi
+deps: ## install what the tests need, if that takes no password
+	@tests/deps $(FOR)
 
 clean: ## remove what was built
 	@$(CARGO) clean

@@ -475,31 +475,17 @@ fn in_a_network_of_its_own(name: &str, test: impl FnOnce()) {
         }
         return test();
     }
-    let tools = "ip link set lo up && strace -o /dev/null true";
-    let unshare = |command: &str| {
-        let mut unshare = Command::new("unshare");
-        unshare.args(["-rn", "sh", "-c", command]);
-        unshare
-    };
-    if !unshare(tools).output().is_ok_and(|output| output.status.success()) {
-        assert!(
-            std::env::var("CI").as_deref() != Ok("true"),
-            "unshare, ip or strace does not work"
-        );
-        eprintln!(
-            "SKIPPED: the docs need unshare, ip and strace, which are missing or may not work"
-        );
+    if !support::needs(&["ip", "strace", "unshare"]) {
         return;
     }
     // How much the kernel takes at once is shown, so its buffers are the usual ones.
     let usual = "ip link set lo up && cd /proc/sys/net/ipv4 && echo 4096 131072 6291456 >tcp_rmem \
         && echo 4096 16384 4194304 >tcp_wmem; cd \"$OLDPWD\" && exec \"$0\" \"$@\"";
-    let mut child = unshare(usual);
-    let child = child.arg(std::env::current_exe().unwrap()).args([name, "--exact", "--nocapture"]);
-    let output = child.env(INSIDE, "1").output().unwrap();
-    print!("{}", String::from_utf8_lossy(&output.stdout));
-    eprint!("{}", String::from_utf8_lossy(&output.stderr));
-    assert!(output.status.success(), "see above");
+    let mut child = Command::new("unshare");
+    child.args(["-rn", "sh", "-c", usual]).env("PATH", support::path()).env(INSIDE, "1");
+    let (is_true, said) = support::outcome(&support::again(&mut child, name).output().unwrap());
+    println!("{said}");
+    assert!(is_true, "see above");
 }
 
 /// What is timed to the millisecond does not run beside what makes the machine busy.

@@ -23,7 +23,9 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering::Relaxed};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
-use crate::support::{Client, PATIENCE, Server, Signal, pattern, until};
+use crate::support::{
+    Client, PATIENCE, Server, Signal, again, needs, outcome, path, pattern, skip, until,
+};
 
 /// Tells a process which case it is to play, and what network it must not play in.
 const PLAY: &str = "THREADBARE_NETWORK_CASE";
@@ -665,11 +667,16 @@ const NEEDS: &str = "
     setpriv --pdeathsig KILL true
 ";
 
-fn way_in() -> Option<&'static [&'static str]> {
-    WAYS.into_iter().find(|way| {
-        let tried = unshare(way).args(["sh", "-ec", NEEDS]).output();
-        tried.is_ok_and(|output| output.status.success())
-    })
+fn way_in() -> Result<&'static [&'static str], String> {
+    let mut why = String::new();
+    for way in WAYS {
+        let tried = unshare(way).args(["sh", "-ec", NEEDS]).output().unwrap();
+        if tried.status.success() {
+            return Ok(way);
+        }
+        why = String::from_utf8_lossy(&tried.stderr).lines().next().unwrap_or_default().to_owned();
+    }
+    Err(why)
 }
 
 /// The name of the network namespace of this process.
@@ -677,25 +684,30 @@ fn namespace() -> String {
     fs::read_link("/proc/self/ns/net").unwrap().display().to_string()
 }
 
-/// What runs a command in a namespace of its own. Not everybody's PATH leads to nft.
+/// What runs a command in a namespace of its own.
 fn unshare(way: &[&str]) -> Command {
-    let path = env::var("PATH").unwrap_or_default() + ":/usr/sbin:/sbin";
     let mut command = Command::new("unshare");
-    command.args(way).env("PATH", path);
+    command.args(way).env("PATH", path());
     command
 }
 
 fn play_all() {
-    let Some(way_in) = way_in() else {
-        assert!(env::var("CI").as_deref() != Ok("true"), "no network namespaces here");
-        eprintln!("SKIPPED: network needs namespaces, veth, ip, tc, ss and nft");
+    if !needs(&["ip", "nft", "nsenter", "setpriv", "ss", "tc", "unshare"]) {
         return;
+    }
+    let way_in = match way_in() {
+        Ok(way) => way,
+        Err(why) => {
+            let way_out = "a kernel with veth, tbf and nftables; in a container, --privileged";
+            skip(&format!("no network to try on: {why}"), way_out);
+            return;
+        }
     };
     let started = Instant::now();
     let begin = |case: &Case| {
         let mut command = unshare(way_in);
-        command.args(["setpriv", "--pdeathsig", "KILL"]).arg(env::current_exe().unwrap());
-        command.args(["--exact", "network::every_network", "--nocapture"]);
+        command.args(["setpriv", "--pdeathsig", "KILL"]);
+        again(&mut command, "network::every_network");
         command.env(PLAY, case.name).env(OUTSIDE, namespace());
         command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap()
     };
@@ -703,9 +715,9 @@ fn play_all() {
     let mut failed = Vec::new();
     for (case, process) in CASES.iter().zip(processes) {
         let output = process.wait_with_output().unwrap();
-        if !output.status.success() {
-            let said = [output.stdout, output.stderr].concat();
-            println!("network: {}:\n{}", case.name, String::from_utf8_lossy(&said));
+        let (is_well, said) = outcome(&output);
+        if !is_well {
+            println!("network: {}:\n{said}", case.name);
             failed.push(case.name);
         }
     }

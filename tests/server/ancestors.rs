@@ -11,7 +11,7 @@ use std::process::Command;
 use std::thread;
 use std::time::Duration;
 
-use crate::support::{Client, Scratch, Server, example, quiet_port, thanks, until};
+use crate::support::{Client, Scratch, Server, example, needs, quiet_port, thanks, until};
 
 /// A server that serves many, and what it says to a line.
 struct Ancestor {
@@ -220,6 +220,9 @@ const EXERCISES: [Exercise; 5] = [
 #[test] // each applies, compiles, and breaks or mends what its page says
 #[ignore = "seconds: `make check` runs it"]
 fn exercises() {
+    if !needs(&["git"]) {
+        return;
+    }
     let patches = fs::read_dir("docs/exercises").unwrap().count();
     assert_eq!(patches, EXERCISES.len(), "a patch that nobody tries");
     let scratch = Scratch::new();

@@ -2,7 +2,9 @@
 //! the clock are counted in tests/sim, allocations in tests/library, instructions of a release
 //! build by `make check` with tests/bench.)
 
-use crate::support::{Client, Scratch, Server, Signal, raise_descriptor_limit, thanks, until};
+use crate::support::{
+    Client, Scratch, Server, Signal, needs, quoted, raise_descriptor_limit, thanks, until,
+};
 use std::collections::BTreeMap;
 use std::fs;
 
@@ -22,7 +24,7 @@ impl Traced {
     fn start(args: &[&str]) -> Traced {
         let scratch = Scratch::new();
         let log = scratch.path("strace");
-        let strace = format!("exec strace -D -qq -o {} \"$0\" \"$@\"", log.display());
+        let strace = format!("exec strace -D -qq -o {} \"$0\" \"$@\"", quoted(&log));
         Traced { server: Server::start_after(&strace, args), scratch }
     }
 
@@ -78,7 +80,7 @@ fn counts<const N: usize>(calls: [(&str, usize); N]) -> Calls {
 
 #[test] // 64 messages that are there at once: 64 recv, 64 send, one epoll_wait, and nothing else
 fn a_batch_of_messages() {
-    if !crate::support::can_trace() {
+    if !needs(&["strace"]) {
         return;
     }
     for framing in ["line", "chunk"] {
@@ -96,7 +98,7 @@ fn a_batch_of_messages() {
 
 #[test] // messages that come one by one: an epoll_wait, a recv, a send for each
 fn a_message_alone() {
-    if !crate::support::can_trace() {
+    if !needs(&["strace"]) {
         return;
     }
     let traced = Traced::start(&[]);
@@ -108,7 +110,7 @@ fn a_message_alone() {
 
 #[test] // a connection with one message: 8 calls, from accept4 to close
 fn a_short_connection() {
-    if !crate::support::can_trace() {
+    if !needs(&["strace"]) {
         return;
     }
     let traced = Traced::start(&[]);

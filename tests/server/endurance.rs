@@ -6,7 +6,8 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use crate::support::{
-    Client, Scratch, Server, Signal, pattern, quiet_port, raise_descriptor_limit, thanks, until,
+    Client, Scratch, Server, Signal, needs, pattern, quiet_port, raise_descriptor_limit, thanks,
+    until,
 };
 
 const SECOND: Duration = Duration::from_secs(1);
@@ -352,6 +353,9 @@ fn out_of_descriptors() {
 /// Clients that send and never read cannot push the server's memory beyond its
 /// limit, while quiet clients beside them are served; at the end it all comes back.
 fn memory_holds(handler: &str, count: usize, limit: u64) {
+    if !needs(&["ss"]) {
+        return;
+    }
     raise_descriptor_limit();
     let options = ["--max-memory", &limit.to_string(), "--write-timeout", "0"];
     let mut server = Server::start(&[&[handler], &options[..]].concat());

@@ -13,7 +13,7 @@ use std::thread;
 use std::time::Duration;
 
 use crate::support::{
-    Client, Finished, STUCK, Scratch, Server, Signal, eventually, may_refuse_clients,
+    Client, Finished, STUCK, Scratch, Server, Signal, eventually, may_refuse_clients, quoted,
     raise_descriptor_limit, run, run_after, show, stuck_clients, thanks, until,
 };
 use nix::sys::socket::{
@@ -678,7 +678,7 @@ fn full_pipes() {
     let _pipe = full_pipe(&path);
     for streams in [">", "2>"] {
         for option in ["-v", "--narrate"] {
-            serves_after(&format!("exec {streams}{}", path.display()), &[option]);
+            serves_after(&format!("exec {streams}{}", quoted(&path)), &[option]);
         }
     }
 }
@@ -689,7 +689,7 @@ fn serves_with_a_pipe(option: &str, rounds: usize, act: impl FnOnce(File)) {
     let path = scratch.path("pipe");
     mkfifo(&path, Mode::S_IRWXU).unwrap();
     let reader = OpenOptions::new().read(true).write(true).open(&path).unwrap();
-    let mut server = Server::start_after(&format!("exec 2>{}", path.display()), &[option]);
+    let mut server = Server::start_after(&format!("exec 2>{}", quoted(&path)), &[option]);
     act(reader);
     (0..rounds).for_each(|_| serves(&server.addresses[0]));
     assert_eq!(server.stop(), Some(0));
