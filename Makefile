@@ -72,7 +72,7 @@ RUN_BENCH = SERVER="$$threadbare" $(CARGO) run --quiet $(OF_BENCH)
 
 ##@ The first minutes
 
-run: able ## serve on 127.0.0.1:1234: make run [http public] [ARGS='-v echo']
+run: able ## serve on 127.0.0.1:1234: make run [echo] [ARGS='-v --narrate']
 	@$(call build,$(FIRST)); THREADBARE_TIPS=make exec "$$threadbare" $(OWN) $(ARGS)
 
 client: able ## talk to a server: make client [SAY='hello'] [TO=host:port]
@@ -85,7 +85,7 @@ tour: able ## a minute: what the server does about good clients and bad
 trace: able ## a short life of the server, call by call: make trace [echo]
 	@$(call build,$(FIRST)); exec "$$trace" "$$threadbare" $(OWN) $(ARGS)
 
-torture: able ## rude clients for a running server: make torture [ADDR=host:port]
+torture: able ## rude clients for a server: make torture [ADDR=host:port]
 	@$(call build,$(FIRST)); exec "$$torture" $(or $(OWN),$(ADDR),127.0.0.1:1234)
 
 # The other targets take no words, and words may be called like them.
@@ -108,7 +108,7 @@ build: able ## build the program, with LTO, and say what next
 	echo "  make help    for everything else"
 
 check: TOOLS += c++=g++ valgrind=valgrind
-check: deps ## everything: format, lints, documentation, every test, oldest Rust
+check: deps ## everything: format, lints, docs, every test, oldest Rust
 	@$(CARGO) fmt --check
 	@$(CARGO) fmt --check --manifest-path tests/fuzz/Cargo.toml
 	@$(CARGO) fmt --check --manifest-path tests/bench/Cargo.toml
@@ -140,13 +140,13 @@ docs-update: deps ## write what docs/ quotes: code, traces, tables, figures
 
 bench: TOOLS := gcc=gcc g++=g++ strace=strace valgrind=valgrind /usr/include/uv.h=libuv1-dev \
 	/usr/include/event2/event.h=libevent-dev /usr/include/boost/asio.hpp=libboost-dev
-bench: able deps ## beside its peers, 14 minutes: make bench [QUICK=1] [ARGS='memory']
+bench: able deps ## beside its peers, 14 minutes: make bench [QUICK=1] [ARGS=memory]
 	@$(call build,--release --bin threadbare); \
 	$(CARGO) build $(OF_BENCH) --release; `# the peers, too` \
 	QUICK=$(QUICK) $(RUN_BENCH) --release -- $(ARGS)
 
 fuzz: TOOLS := c++=g++
-fuzz: able deps ## feed mutants to parsers and server: make fuzz [TARGET=name] [SECONDS=60]
+fuzz: able deps ## feed mutants to parsers: make fuzz [TARGET=name] [SECONDS=60]
 	@host=$$(rustc -vV | sed -n 's/^host: //p'); \
 	RUSTFLAGS="$(COVERAGE)" $(CARGO) build --locked --release --target $$host \
 		--manifest-path tests/fuzz/Cargo.toml --target-dir "$(FUZZ)"; \
@@ -170,7 +170,7 @@ fuzz: able deps ## feed mutants to parsers and server: make fuzz [TARGET=name] [
 		sed -n 's/^\(#[0-9]*\).*DONE/\1 inputs,/p' "$$scratch/log"; \
 	done
 
-mutants: able ## change the core hundreds of times: do the tests notice? (hours)
+mutants: able ## change the core a bit: do the tests notice? (hours)
 	@$(CARGO) mutants --version >/dev/null 2>&1 || $(CARGO) install --locked cargo-mutants
 	@$(CARGO) mutants --config tests/mutants.toml --output $(or $(CARGO_TARGET_DIR),target) $(ARGS)
 
@@ -206,7 +206,7 @@ deps: ## install what the tests need, where that is allowed
 		echo "deps: some tests need$$missing, which could not be installed from here"; \
 	fi
 
-install: able ## the program, with LTO: make install [PREFIX=/usr/local] [DESTDIR=]
+install: able ## the program: make install [PREFIX=/usr/local] [DESTDIR=]
 	@$(call build,--release --bin threadbare); \
 	install -D "$$threadbare" "$(BINDIR)/threadbare" \
 		|| { echo "error: run it as root, or with PREFIX=\$$HOME/.local"; exit 1; }; \
@@ -223,7 +223,7 @@ clean: ## remove what was built
 help: ## this page
 	@awk -F ':.*## ' ' \
 		/^##@ / { printf "\n%s:\n", substr($$0, 5) } \
-		/^[a-z-]+:.*## / { printf "  make %-12s%s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+		/^[a-z-]+:.*## / { printf "  make %-11s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 able: # what every build takes is here, or one line says what to type
 	@$(DOCTOR) able
