@@ -9,7 +9,7 @@ CARGO := cargo
 FUZZ := $(or $(CARGO_TARGET_DIR),target)/fuzz
 BENCH := $(or $(CARGO_TARGET_DIR),target)/bench
 OLDEST := $(shell sed -n 's/^rust-version = "\(.*\)"/\1/p' Cargo.toml)
-DOCTOR = CARGO='$(CARGO)' TOOLS='$(TOOLS) c++=g++ valgrind=valgrind' OLDEST=$(OLDEST) .ci/doctor
+DOCTOR = CARGO='$(CARGO)' tests/doctor
 
 # Words behind these targets belong to them: make run http public
 ifneq ($(filter $(firstword $(MAKECMDGOALS)),run client torture trace),)
@@ -33,8 +33,8 @@ PREFIX := /usr/local
 BINDIR = $(DESTDIR)$(PREFIX)/bin
 DOCDIR = $(DESTDIR)$(PREFIX)/share/doc/threadbare
 
-# What the tests need beyond Rust, make and gcc, as program=package or file=package.
-TOOLS := strace=strace ss=iproute2 nft=nftables nc=netcat-openbsd git=git
+# What `make deps` looks for, by the targets in tests/tools.
+FOR := test check
 
 # The sets of features that somebody may build: the program, the bare library, everything.
 FEATURES := --features=default --no-default-features --all-features
@@ -49,19 +49,6 @@ SECONDS := 60
 COVERAGE := -Cpasses=sancov-module $(addprefix -Cllvm-args=-, \
 	sanitizer-coverage-level=4 sanitizer-coverage-inline-8bit-counters \
 	sanitizer-coverage-pc-table sanitizer-coverage-trace-compares max-loads-per-memcmp=0)
-
-# Passes on what `cargo test` says, line by line (Debian's awk would wait for more), and
-# sums it up at its end.
-SUMMARY := { passed=0 failed=0 ignored=0; \
-	while IFS= read -r line; do \
-		printf '%s\n' "$$line"; \
-		case $$line in 'test result:'*) \
-			set -- $$line; \
-			((passed += $$4, failed += $$6, ignored += $$8, 1));; \
-		esac; \
-	done; \
-	printf '\n%d tests passed, %d failed, %d left to `make check`\n' \
-		$$passed $$failed $$ignored; }
 
 # The bench, against the program as it is built last.
 OF_BENCH := --locked --target-dir "$(BENCH)" --manifest-path tests/bench/Cargo.toml
@@ -94,8 +81,9 @@ ifeq ($(WORDS),)
 doctor: ## what this machine lacks, and what to type to mend it
 	@$(DOCTOR)
 
-test: deps ## the quick tests, about a minute
-	@$(CARGO) test --locked --features sim --no-fail-fast 2>&1 | $(SUMMARY)
+test: FOR := test
+test: able deps ## the quick tests; some of them, by name: make test ONLY=chat
+	@tests/run
 
 ##@ To work on it
 
@@ -107,14 +95,17 @@ build: able ## build the program, with LTO, and say what next
 	echo "  make test    to see that it works"; \
 	echo "  make help    for everything else"
 
-check: TOOLS += c++=g++ valgrind=valgrind
-check: deps ## everything: format, lints, docs, every test, oldest Rust
+check: able deps ## everything: format, lints, docs, every test, oldest Rust
+	@echo "format"
 	@$(CARGO) fmt --check
 	@$(CARGO) fmt --check --manifest-path tests/fuzz/Cargo.toml
 	@$(CARGO) fmt --check --manifest-path tests/bench/Cargo.toml
 	@$(MAKE) --no-print-directory lint doc msrv
-	@$(CARGO) test --locked --no-default-features --quiet
-	@$(CARGO) test --locked --features sim --no-fail-fast -- --include-ignored 2>&1 | $(SUMMARY)
+	@echo "tests of the bare library"
+	@ONLY= tests/run --no-default-features
+	@echo "tests, the heavy ones too"
+	@ONLY= tests/run -- --include-ignored
+	@echo "what a message costs in instructions"
 	@$(call build,--release --bin threadbare); $(RUN_BENCH) --no-default-features -- check
 
 fmt: ## format the code
@@ -132,20 +123,22 @@ lint: able ## clippy, for every set of features, no warning allowed
 doc: able ## the library's documentation, no warning allowed
 	@RUSTDOCFLAGS="-D warnings" $(CARGO) doc --locked --no-deps --all-features
 
-docs-update: deps ## write what docs/ quotes: code, traces, tables, figures
-	@UPDATE=1 $(CARGO) test --locked --quiet --features sim --test docs the_docs_are_true -- \
+docs-update: FOR := test
+docs-update: able deps ## write what docs/ quotes: code, traces, tables, figures
+	@$(CARGO) test --locked --no-run --test docs
+	@echo "running what the docs show"
+	@UPDATE=1 $(CARGO) test --locked --quiet --test docs the_docs_are_true -- \
 		--nocapture 2>&1 | grep -v '^running\|^test \|^\.\?$$'
 
 ##@ Now and then
 
-bench: TOOLS := gcc=gcc g++=g++ strace=strace valgrind=valgrind /usr/include/uv.h=libuv1-dev \
-	/usr/include/event2/event.h=libevent-dev /usr/include/boost/asio.hpp=libboost-dev
+bench: FOR := bench
 bench: able deps ## beside its peers, 14 minutes: make bench [QUICK=1] [ARGS=memory]
 	@$(call build,--release --bin threadbare); \
 	$(CARGO) build $(OF_BENCH) --release; `# the peers, too` \
 	QUICK=$(QUICK) $(RUN_BENCH) --release -- $(ARGS)
 
-fuzz: TOOLS := c++=g++
+fuzz: FOR := fuzz
 fuzz: able deps ## feed mutants to parsers: make fuzz [TARGET=name] [SECONDS=60]
 	@host=$$(rustc -vV | sed -n 's/^host: //p'); \
 	RUSTFLAGS="$(COVERAGE)" $(CARGO) build --locked --release --target $$host \
@@ -164,7 +157,7 @@ fuzz: able deps ## feed mutants to parsers: make fuzz [TARGET=name] [SECONDS=60]
 		wait $$! || { \
 			sed -n '/panicked\|ERROR/,$$p' "$$scratch/log"; \
 			echo "to replay: INPUT=$$scratch/failed $(CARGO) test" \
-				"--features sim --test fuzz_corpus -- --exact $$target"; \
+				"--test sim corpus::$$target"; \
 			exit 1; \
 		}; \
 		sed -n 's/^\(#[0-9]*\).*DONE/\1 inputs,/p' "$$scratch/log"; \
@@ -192,19 +185,8 @@ msrv: ## build with the oldest Rust that will do: make msrv [MSRV=install]
 	CARGO_TARGET_DIR="$(or $(CARGO_TARGET_DIR),target)/msrv" \
 		rustup run $(OLDEST) cargo check --locked --all-features
 
-deps: ## install what the tests need, where that is allowed
-	@missing=; PATH="$$PATH:/usr/sbin:/sbin"; for tool in $(TOOLS); do \
-		command -v $${tool%=*} >/dev/null || [ -e $${tool%=*} ] || missing="$$missing $${tool#*=}"; \
-	done; \
-	[ -n "$$missing" ] || exit 0; \
-	root=; [ "$$(id -u)" = 0 ] || root="sudo -n"; \
-	install="$$root env DEBIAN_FRONTEND=noninteractive apt-get -qq -y install --no-install-recommends"; \
-	if command -v apt-get >/dev/null && $$root true 2>/dev/null \
-	&& { $$install $$missing || { $$root apt-get -qq update && $$install $$missing; }; } >/dev/null 2>&1; then \
-		echo "deps: installed$$missing"; \
-	else \
-		echo "deps: some tests need$$missing, which could not be installed from here"; \
-	fi
+deps: ## install what the tests need, if that takes no password
+	@tests/deps $(FOR)
 
 install: able ## the program: make install [PREFIX=/usr/local] [DESTDIR=]
 	@$(call build,--release --bin threadbare); \

@@ -23,7 +23,7 @@ use nix::sys::resource::{Resource, setrlimit};
 use nix::sys::signal::raise;
 use nix::sys::socket::{GetSockOpt, SetSockOpt, getsockopt, setsockopt, sockopt};
 use nix::sys::stat::{Mode, umask};
-use support::{PATIENCE, Scratch, Signal, until};
+use support::{PATIENCE, Scratch, Signal, again, command, outcome, until};
 use threadbare::kernel::{
     Address, Clock, ERR, EpollOp, Errno, Event, Fd, FileKind, HUP, IN, Kernel, Linux, OUT, Peer,
     SocketOption, Wait,
@@ -180,8 +180,8 @@ fn flags(fd: &Fd) -> i32 {
 /// Runs a test in a process of its own: it changes what belongs to the process.
 fn alone(name: &str, test: impl FnOnce()) {
     let Some(output) = in_a_process(name, test) else { return };
-    let told = String::from_utf8_lossy(&output.stdout);
-    assert!(output.status.success() && told.contains("1 passed"), "{output:?}");
+    let (is_true, said) = outcome(&output);
+    assert!(is_true, "{said}");
 }
 
 /// The same, for a test that may end its process: how that ended, but for the process itself.
@@ -191,8 +191,8 @@ fn in_a_process(name: &str, test: impl FnOnce()) -> Option<Output> {
         test();
         return None;
     }
-    let mut child = Command::new(std::env::current_exe().unwrap());
-    Some(child.args([name, "--exact", "--nocapture"]).env(IN_CHILD, "1").output().unwrap())
+    let mut child = command("env");
+    Some(again(&mut child, name).env(IN_CHILD, "1").output().unwrap())
 }
 
 /// Lets a socket hear nothing any more: a filter drops what comes for it. Or undoes a filter.

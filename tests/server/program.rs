@@ -1,11 +1,6 @@
 //! The program from outside: its options, addresses, errors, exit statuses,
 //! signals and output, against the contract of the command line.
 
-#![cfg(feature = "cli")]
-#![allow(clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing, clippy::panic)]
-
-mod support;
-
 use std::fs::{self, File, OpenOptions};
 use std::io::Write;
 use std::net::TcpListener;
@@ -17,15 +12,15 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 use std::time::Duration;
 
+use crate::support::{
+    Client, Finished, STUCK, Scratch, Server, Signal, eventually, quoted, raise_descriptor_limit,
+    run, run_after, show, stuck_clients, thanks, until,
+};
 use nix::sys::socket::{
     AddressFamily, Backlog, SockFlag, SockType, UnixAddr, bind, connect, listen, socket,
 };
 use nix::sys::stat::Mode;
 use nix::unistd::mkfifo;
-use support::{
-    Client, Finished, STUCK, Scratch, Server, Signal, eventually, raise_descriptor_limit, run,
-    run_after, show, stuck_clients, thanks, until,
-};
 
 /// A start that failed: exit 2, one line on stderr, nothing on stdout.
 #[track_caller]
@@ -535,7 +530,7 @@ fn lingering_is_not_cut() {
 fn drain_without_deadline() {
     let mut server = Server::start(&["echo", "--drain-timeout", "0"]);
     let mut client = server.client();
-    let bytes = support::pattern(1_048_573);
+    let bytes = crate::support::pattern(1_048_573);
     let sent = client.stuff(&bytes, 64 << 20);
     server.signal(Signal::SIGTERM);
     server.until_refusing();
@@ -672,7 +667,7 @@ fn full_pipes() {
     let _pipe = full_pipe(&path);
     for streams in [">", "2>"] {
         for option in ["-v", "--narrate"] {
-            serves_after(&format!("exec {streams}{}", path.display()), &[option]);
+            serves_after(&format!("exec {streams}{}", quoted(&path)), &[option]);
         }
     }
 }
@@ -683,7 +678,7 @@ fn serves_with_a_pipe(option: &str, rounds: usize, act: impl FnOnce(File)) {
     let path = scratch.path("pipe");
     mkfifo(&path, Mode::S_IRWXU).unwrap();
     let reader = OpenOptions::new().read(true).write(true).open(&path).unwrap();
-    let mut server = Server::start_after(&format!("exec 2>{}", path.display()), &[option]);
+    let mut server = Server::start_after(&format!("exec 2>{}", quoted(&path)), &[option]);
     act(reader);
     (0..rounds).for_each(|_| serves(&server.addresses[0]));
     assert_eq!(server.stop(), Some(0));

@@ -1,17 +1,13 @@
 //! The proxy under the simulated kernel: plays of clients, servers and tunnels between
-//! them × every call × every errno of that call, as `sim_exhaustive` has them.
+//! them × every call × every errno of that call, as `every_fault` has them.
 //!
-//! `CASE='dialogue:31:EPIPE:once:full' cargo test --features sim --test sim_proxy` replays
+//! `CASE='dialogue:31:EPIPE:once:full' cargo test --test sim proxy::` replays
 //! a case alone.
-#![cfg(feature = "sim")]
-#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
 
-mod simulation;
-
-use simulation::case::{Case, Repertoire};
-use simulation::judge::judge_start;
-use simulation::stage::{Outcome, Verdict, WAYS};
-use simulation::{World, diary};
+use crate::simulation::case::{Case, Repertoire};
+use crate::simulation::judge::judge_start;
+use crate::simulation::stage::{Outcome, Verdict, WAYS};
+use crate::simulation::{World, diary};
 use std::time::Duration;
 use threadbare::handlers::Proxy;
 use threadbare::kernel::sim::{Client, Method, Remote, Simulated};

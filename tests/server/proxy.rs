@@ -1,8 +1,4 @@
 //! The proxy as its users see it: the real program between real sockets.
-#![cfg(feature = "cli")]
-#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
-
-mod support;
 
 use std::io::{ErrorKind, Read, Write};
 use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
@@ -10,10 +6,10 @@ use std::os::unix::net::UnixListener;
 use std::thread;
 use std::time::{Duration, Instant};
 
-use nix::sys::socket::{Backlog, listen, setsockopt, sockopt};
-use support::{
+use crate::support::{
     Client, PATIENCE, Scratch, Server, pattern, quiet_port, raise_descriptor_limit, until,
 };
+use nix::sys::socket::{Backlog, listen, setsockopt, sockopt};
 
 /// A server of the test's own, and the proxy in front of it.
 struct Front {
@@ -314,7 +310,7 @@ fn a_stop() {
     let mut front = Front::new(&[]);
     let (mut client, mut server) = front.tunnel();
     client.send("last question");
-    front.proxy.signal(support::Signal::SIGTERM);
+    front.proxy.signal(crate::support::Signal::SIGTERM);
     expect(&mut server, b"last question");
     expect_end(&mut server);
     server.write_all(b"last answer").unwrap();
@@ -341,7 +337,7 @@ fn a_stop_in_the_middle() {
             }
         })
     };
-    front.proxy.signal(support::Signal::SIGTERM);
+    front.proxy.signal(crate::support::Signal::SIGTERM);
     drink(&stream, &bytes, 15 * 1_048_573);
     pouring.join().unwrap();
     drop(stream);

@@ -1,11 +1,7 @@
 //! Bugs by name: those that were found here, each of whose tests failed before its fix; and
 //! behind them the well-known ones, which such servers have had at some time.
-#![cfg(feature = "sim")]
-#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
 
-mod simulation;
-
-use simulation::World;
+use crate::simulation::World;
 use std::path::Path;
 use std::time::Duration;
 use threadbare::Signal;

@@ -3,17 +3,13 @@
 //! take their time; and pairs (see `simulation/case.rs`).
 //!
 //! A failure prints a line that replays it alone:
-//! `CASE='dialogue:31:EPIPE:once:full' cargo test --features sim --test sim_exhaustive`;
+//! `CASE='dialogue:31:EPIPE:once:full' cargo test --test sim every_fault::`;
 //! a second fault of a pair stands behind: `…:full+35:EMFILE`.
-#![cfg(feature = "sim")]
-#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
 
-mod simulation;
-
-use simulation::case::{Case, Repertoire};
-use simulation::judge::judge_start;
-use simulation::parts::{Chorus, OneGuest, Part};
-use simulation::stage::{Outcome, Stage, TCP, UNIX, Verdict, WAYS, leave_stale_file};
+use crate::simulation::case::{Case, Repertoire};
+use crate::simulation::judge::judge_start;
+use crate::simulation::parts::{Chorus, OneGuest, Part};
+use crate::simulation::stage::{Outcome, Stage, TCP, UNIX, Verdict, WAYS, leave_stale_file};
 use std::time::Duration;
 use threadbare::handlers::Framing;
 use threadbare::kernel::sim::Simulated;

@@ -2,15 +2,9 @@
 //! more, and seeded mutations of it. `make fuzz` is what finds more.
 //!
 //! A failure prints the line that replays it:
-//! `INPUT=file cargo test --features sim --test fuzz_corpus -- --exact framing`.
-#![cfg(all(feature = "sim", feature = "cli"))]
-#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
+//! `INPUT=file cargo test --test sim corpus::framing`.
 
-mod simulation;
-#[path = "fuzz/targets/mod.rs"]
-mod targets;
-
-use simulation::dice::Dice;
+use crate::simulation::dice::Dice;
 use std::fs;
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::path::{Path, PathBuf};
@@ -18,7 +12,7 @@ use std::path::{Path, PathBuf};
 /// Plays the whole corpus of a target, at least `files`, and mutations of it, `cases` in all;
 /// or only the file of the environment variable INPUT.
 fn replay(name: &str, files: usize, cases: usize) {
-    let target = targets::named(name).expect("a target");
+    let target = crate::targets::named(name).expect("a target");
     if let Some(path) = std::env::var_os("INPUT") {
         return target(&fs::read(path).expect("INPUT is a file"));
     }
@@ -30,8 +24,8 @@ fn replay(name: &str, files: usize, cases: usize) {
         if let Err(panic) = catch_unwind(AssertUnwindSafe(|| target(&input))) {
             let path = Path::new(env!("CARGO_TARGET_TMPDIR")).join(name);
             fs::write(&path, input).unwrap();
-            let test = "cargo test --features sim --test fuzz_corpus -- --exact";
-            println!("to replay: INPUT={} {test} {name}", path.display());
+            let test = "cargo test --test sim corpus::";
+            println!("to replay: INPUT={} {test}{name}", path.display());
             resume_unwind(panic);
         }
     }

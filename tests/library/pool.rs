@@ -1,13 +1,8 @@
 //! The worker pool: order, back-pressure, panics, clients that leave, stops. The tests
-//! hold the jobs by a gate, so that nothing depends on how long anything takes. Then the
-//! program of docs/programs, from outside.
-#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
+//! hold the jobs by a gate, so that nothing depends on how long anything takes.
 
-use nix::sys::signal::{Signal, kill};
-use nix::unistd::Pid;
-use std::io::{BufRead, BufReader, ErrorKind, Read, Write};
+use std::io::{ErrorKind, Read, Write};
 use std::net::{Shutdown, TcpStream};
-use std::process::{Child, Command, Stdio};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::mpsc::{self, Receiver, Sender};
 use std::sync::{Arc, Mutex};
@@ -296,62 +291,4 @@ fn dropped_with_work_to_do() {
     assert!(joined.is_err());
     assert_eq!(Arc::strong_count(&alive), 1);
     assert!(begun.try_recv().is_err(), "a job was begun for nobody");
-}
-
-// ---- the program -----------------------------------------------------------------
-
-/// A program of docs/programs, ended with the test. Cargo becomes it.
-struct Program(Child);
-
-impl Program {
-    fn start(name: &str) -> (Program, String) {
-        let mut cargo = Command::new(env!("CARGO"));
-        let features = if cfg!(feature = "sim") { "sim" } else { "" }; // as it is built already
-        cargo.args(["run", "--locked", "-q", "--features", features, "--example", name]);
-        cargo.args(["--", "127.0.0.1:0"]);
-        let mut child = cargo.stdout(Stdio::piped()).spawn().unwrap();
-        let mut line = String::new();
-        BufReader::new(child.stdout.take().unwrap()).read_line(&mut line).unwrap();
-        let address = line.trim_end().strip_prefix("listening on ").expect("the ready line");
-        (Program(child), address.to_owned())
-    }
-}
-
-impl Drop for Program {
-    fn drop(&mut self) {
-        let _ = self.0.kill();
-        let _ = self.0.wait();
-    }
-}
-
-/// Hard questions of one client do not keep others waiting for the server, and a SIGTERM
-/// in the midst of them lets each be answered.
-#[test]
-fn the_program() {
-    let (mut program, address) = Program::start("worker_pool");
-    let client = || {
-        let stream = TcpStream::connect(&address).unwrap();
-        stream.set_read_timeout(Some(PATIENCE)).unwrap();
-        stream
-    };
-    let (mut hard, mut easy) = (client(), client());
-    hard.write_all(b"9999999999999937\n12\n13").unwrap();
-    hard.shutdown(Shutdown::Write).unwrap();
-    for _ in 0..3 {
-        easy.write_all(b"twelve\n").unwrap();
-        expect(&mut easy, b"error: not a number of up to 18 digits\n");
-    }
-    easy.write_all(b"1001\n").unwrap();
-    expect(&mut easy, b"1001: 7 11 13\n");
-    kill(Pid::from_raw(program.0.id().cast_signed()), Signal::SIGTERM).unwrap();
-    let mut answers = String::new();
-    hard.read_to_string(&mut answers).unwrap();
-    assert_eq!(answers, "9999999999999937: 9999999999999937\n12: 2 2 3\n13: 13\n");
-    drop((hard, easy));
-    let mut status = None;
-    until("the program to end", || {
-        status = program.0.try_wait().unwrap();
-        status.is_some()
-    });
-    assert!(status.is_some_and(|status| status.success()));
 }

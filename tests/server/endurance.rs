@@ -1,17 +1,13 @@
 //! Crowds, hostile clients, full tables and repeated stops. The heaviest cuts are
 //! `#[ignore]`d: `cargo test -- --include-ignored` runs them as well.
 
-#![cfg(feature = "cli")]
-#![allow(clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing, clippy::panic)]
-
-mod support;
-
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use support::{
-    Client, Scratch, Server, Signal, pattern, quiet_port, raise_descriptor_limit, thanks, until,
+use crate::support::{
+    Client, Scratch, Server, Signal, needs, pattern, quiet_port, raise_descriptor_limit, thanks,
+    until,
 };
 
 const SECOND: Duration = Duration::from_secs(1);
@@ -357,6 +353,9 @@ fn out_of_descriptors() {
 /// Clients that send and never read cannot push the server's memory beyond its
 /// limit, while quiet clients beside them are served; at the end it all comes back.
 fn memory_holds(handler: &str, count: usize, limit: u64) {
+    if !needs(&["ss"]) {
+        return;
+    }
     raise_descriptor_limit();
     let options = ["--max-memory", &limit.to_string(), "--write-timeout", "0"];
     let mut server = Server::start(&[&[handler], &options[..]].concat());

@@ -1,6 +1,8 @@
 //! Requests and what is due to them. Behind each stands [`LAST`], which is answered only if
 //! the connection goes on: so what follows a request that is refused is never answered.
 
+#![allow(unreachable_pub)] // two test programs use it
+
 /// The request behind each case.
 pub const LAST: &str = "GET /last HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n";
 

@@ -2,15 +2,11 @@
 //! signals; then the faults end, and all must come to rest.
 //!
 //! A failure prints its seed:
-//! `SEED=4711 cargo test --features sim --test sim_random`.
-#![cfg(feature = "sim")]
-#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
+//! `SEED=4711 cargo test --test sim random::`.
 
-mod simulation;
-
-use simulation::dice::Dice;
-use simulation::play::Play;
-use simulation::sweep::{Sweep, attempt};
+use crate::simulation::dice::Dice;
+use crate::simulation::play::Play;
+use crate::simulation::sweep::{Sweep, attempt};
 
 /// Plays `count` seeds, or only the one of the environment variable SEED.
 fn play_seeds(count: usize, triples: usize) {

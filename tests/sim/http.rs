@@ -1,19 +1,12 @@
 //! The HTTP handler under the simulated kernel: the table cut in two at every place, every
 //! errno of the calls for a file, and deadlines to the millisecond. (Requests that nobody
 //! would think of are made up by tests/fuzz.)
-#![cfg(all(feature = "sim", feature = "http"))]
-#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
 
-mod simulation;
-#[allow(unreachable_pub)]
-#[path = "http/table.rs"]
-mod table;
-
-use simulation::journal::errnos;
-use simulation::{Report, World};
+use crate::http_table::{LAST, answers, cases};
+use crate::simulation::journal::errnos;
+use crate::simulation::{Report, World};
 use std::path::Path;
 use std::time::Duration;
-use table::{LAST, answers, cases};
 use threadbare::handlers::Http;
 use threadbare::kernel::sim::{At, Client, Method, Short, Simulated, Times};
 use threadbare::{CloseReason, Errno, Limits};

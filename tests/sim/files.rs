@@ -2,14 +2,10 @@
 //! short transfers, slow clients, clients that leave, files that change, and a stop.
 //! Whatever happens, what arrives is a prefix of what is due, others notice nothing, and
 //! every descriptor is closed in the end.
-#![cfg(feature = "sim")]
-#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
 
-mod simulation;
-
-use simulation::journal::{errnos, is_a_lie};
-use simulation::stage::{SHORTS, TIMES};
-use simulation::{Report, World};
+use crate::simulation::journal::{errnos, is_a_lie};
+use crate::simulation::stage::{SHORTS, TIMES};
+use crate::simulation::{Report, World};
 use std::path::Path;
 use std::time::Duration;
 use threadbare::kernel::sim::{At, Client, Method, Short, Simulated, Times};

@@ -9,7 +9,7 @@
 //! | `<!-- quote: src/x.rs#name -->` | code | an item, or what stands between `ANCHOR: name` and `ANCHOR_END: name` |
 //! | `<!-- trace: hello accept4..sendto -->` | a trace | that piece of a fresh run of a scenario ([`trace`]) |
 //! | `<!-- fault: accept4 EMFILE 1..3 -->` | a trace | the same, with that call failing |
-//! | `<!-- patch: name -->` | a diff | that patch of docs/exercises, which tests/ancestors.rs tries |
+//! | `<!-- patch: name -->` | a diff | that patch of docs/exercises, which tests/server tries |
 //! | `<!-- errnos: Accept Recv -->` | a table | what `reaction` says of these calls |
 //! | `<!-- calls -->` | a table | the methods of `trait Kernel` |
 //! | `<!-- variants: src/x.rs#Name -->` | a drawing | names every variant of the enum |
@@ -24,16 +24,13 @@
 //! every link and heading must resolve, every chapter stand in the index, every call be
 //! traced, and every trace have two witnesses: strace, and the program itself.
 
-#![cfg(feature = "cli")]
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
 #![allow(unreachable_pub)] // the rooms are no library
 
-#[path = "docs/console.rs"]
 mod console;
-#[path = "docs/source.rs"]
 mod source;
+#[path = "../support/mod.rs"]
 mod support;
-#[path = "docs/trace.rs"]
 mod trace;
 
 use std::cell::RefCell;
@@ -478,31 +475,17 @@ fn in_a_network_of_its_own(name: &str, test: impl FnOnce()) {
         }
         return test();
     }
-    let tools = "ip link set lo up && strace -o /dev/null true";
-    let unshare = |command: &str| {
-        let mut unshare = Command::new("unshare");
-        unshare.args(["-rn", "sh", "-c", command]);
-        unshare
-    };
-    if !unshare(tools).output().is_ok_and(|output| output.status.success()) {
-        assert!(
-            std::env::var("CI").as_deref() != Ok("true"),
-            "unshare, ip or strace does not work"
-        );
-        eprintln!(
-            "SKIPPED: the docs need unshare, ip and strace, which are missing or may not work"
-        );
+    if !support::needs(&["ip", "strace", "unshare"]) {
         return;
     }
     // How much the kernel takes at once is shown, so its buffers are the usual ones.
     let usual = "ip link set lo up && cd /proc/sys/net/ipv4 && echo 4096 131072 6291456 >tcp_rmem \
         && echo 4096 16384 4194304 >tcp_wmem; cd \"$OLDPWD\" && exec \"$0\" \"$@\"";
-    let mut child = unshare(usual);
-    let child = child.arg(std::env::current_exe().unwrap()).args([name, "--exact", "--nocapture"]);
-    let output = child.env(INSIDE, "1").output().unwrap();
-    print!("{}", String::from_utf8_lossy(&output.stdout));
-    eprint!("{}", String::from_utf8_lossy(&output.stderr));
-    assert!(output.status.success(), "see above");
+    let mut child = Command::new("unshare");
+    child.args(["-rn", "sh", "-c", usual]).env("PATH", support::path()).env(INSIDE, "1");
+    let (is_true, said) = support::outcome(&support::again(&mut child, name).output().unwrap());
+    println!("{said}");
+    assert!(is_true, "see above");
 }
 
 /// What is timed to the millisecond does not run beside what makes the machine busy.

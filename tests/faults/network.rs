@@ -14,11 +14,6 @@
 //! a connection that it was opened and that it was closed, to those who debug, and nothing
 //! more.
 
-#![cfg(feature = "cli")]
-#![allow(clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing, clippy::panic)]
-
-mod support;
-
 use std::env;
 use std::fs::{self, File};
 use std::os::fd::AsRawFd;
@@ -28,7 +23,9 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering::Relaxed};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
-use support::{Client, PATIENCE, Server, Signal, pattern, until};
+use crate::support::{
+    Client, PATIENCE, Server, Signal, again, needs, outcome, path, pattern, skip, until,
+};
 
 /// Tells a process which case it is to play, and what network it must not play in.
 const PLAY: &str = "THREADBARE_NETWORK_CASE";
@@ -391,7 +388,7 @@ fn expect_no_more_than(due: &str, mut client: Client) {
     while let Ok(more @ [_, ..]) = client.some(100).as_deref() {
         got.extend_from_slice(more);
     }
-    assert!(due.as_bytes().starts_with(&got), "{}", support::show(&got));
+    assert!(due.as_bytes().starts_with(&got), "{}", crate::support::show(&got));
 }
 
 /// A client sends and reads without pause. When `some` bytes have come back the network
@@ -581,7 +578,7 @@ impl Witness {
                     Ok(b"all is well\n") => slowest = slowest.max(asked.elapsed()),
                     Ok([]) => break,
                     Err(_) => client = Client::to(WITNESS),
-                    Ok(other) => panic!("{}", support::show(other)),
+                    Ok(other) => panic!("{}", crate::support::show(other)),
                 }
                 thread::sleep(Duration::from_millis(20));
             }
@@ -668,11 +665,16 @@ const NEEDS: &str = "
     setpriv --pdeathsig KILL true
 ";
 
-fn way_in() -> Option<&'static [&'static str]> {
-    WAYS.into_iter().find(|way| {
-        let tried = unshare(way).args(["sh", "-ec", NEEDS]).output();
-        tried.is_ok_and(|output| output.status.success())
-    })
+fn way_in() -> Result<&'static [&'static str], String> {
+    let mut why = String::new();
+    for way in WAYS {
+        let tried = unshare(way).args(["sh", "-ec", NEEDS]).output().unwrap();
+        if tried.status.success() {
+            return Ok(way);
+        }
+        why = String::from_utf8_lossy(&tried.stderr).lines().next().unwrap_or_default().to_owned();
+    }
+    Err(why)
 }
 
 /// The name of the network namespace of this process.
@@ -680,25 +682,30 @@ fn namespace() -> String {
     fs::read_link("/proc/self/ns/net").unwrap().display().to_string()
 }
 
-/// What runs a command in a namespace of its own. Not everybody's PATH leads to nft.
+/// What runs a command in a namespace of its own.
 fn unshare(way: &[&str]) -> Command {
-    let path = env::var("PATH").unwrap_or_default() + ":/usr/sbin:/sbin";
     let mut command = Command::new("unshare");
-    command.args(way).env("PATH", path);
+    command.args(way).env("PATH", path());
     command
 }
 
 fn play_all() {
-    let Some(way_in) = way_in() else {
-        assert!(env::var("CI").as_deref() != Ok("true"), "no network namespaces here");
-        eprintln!("SKIPPED: network needs namespaces, veth, ip, tc, ss and nft");
+    if !needs(&["ip", "nft", "nsenter", "setpriv", "ss", "tc", "unshare"]) {
         return;
+    }
+    let way_in = match way_in() {
+        Ok(way) => way,
+        Err(why) => {
+            let way_out = "a kernel with veth, tbf and nftables; in a container, --privileged";
+            skip(&format!("no network to try on: {why}"), way_out);
+            return;
+        }
     };
     let started = Instant::now();
     let begin = |case: &Case| {
         let mut command = unshare(way_in);
-        command.args(["setpriv", "--pdeathsig", "KILL"]).arg(env::current_exe().unwrap());
-        command.args(["--exact", "every_network", "--nocapture"]);
+        command.args(["setpriv", "--pdeathsig", "KILL"]);
+        again(&mut command, "network::every_network");
         command.env(PLAY, case.name).env(OUTSIDE, namespace());
         command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap()
     };
@@ -706,9 +713,9 @@ fn play_all() {
     let mut failed = Vec::new();
     for (case, process) in CASES.iter().zip(processes) {
         let output = process.wait_with_output().unwrap();
-        if !output.status.success() {
-            let said = [output.stdout, output.stderr].concat();
-            println!("network: {}:\n{}", case.name, String::from_utf8_lossy(&said));
+        let (is_well, said) = outcome(&output);
+        if !is_well {
+            println!("network: {}:\n{said}", case.name);
             failed.push(case.name);
         }
     }

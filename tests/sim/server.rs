@@ -1,13 +1,9 @@
 //! The whole server under the simulated kernel: what is hard to bring about with
 //! real sockets, and exact where those are not. No test here can be slow or unlucky.
-#![cfg(feature = "sim")]
-#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
 
-mod simulation;
-
-use simulation::diary;
-use simulation::stage::{UNIX, leave_stale_file};
-use simulation::{Report, World};
+use crate::simulation::diary;
+use crate::simulation::stage::{UNIX, leave_stale_file};
+use crate::simulation::{Report, World};
 use std::path::Path;
 use std::time::Duration;
 use threadbare::handlers::{Echo, Framing, Greet};
@@ -1451,4 +1447,21 @@ fn every_call_fails_in_turn() {
     }
     println!("{cases} cases");
     assert!(cases > 800, "only {cases} cases");
+}
+
+#[test] // the clock is read once a turn, however many messages there are in it
+fn the_clock() {
+    let mut world = World::new(Greet::new(Framing::Line, 1 << 10), Limits::default());
+    let mut clients: Vec<_> = (0..64).map(|_| world.client()).collect();
+    world.rest();
+    for _ in 0..10 {
+        clients.iter_mut().for_each(|client| assert_eq!(client.send(b"hello\n"), 6));
+        let (turns, reads) = (world.turns, world.sim.clock_reads());
+        world.rest();
+        assert_eq!(world.sim.clock_reads() - reads, world.turns - turns);
+        assert_eq!(world.turns - turns, 1);
+        clients
+            .iter_mut()
+            .for_each(|client| assert_eq!(client.recv(), b"Thank you for your message hello\n"));
+    }
 }

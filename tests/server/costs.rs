@@ -1,18 +1,12 @@
-//! What a message and a connection cost, in exact counts: system calls, looks at the clock,
-//! bytes. (Allocations are counted in library.rs, instructions of a release build by
-//! `make check` with tests/bench.)
-#![cfg(all(feature = "cli", feature = "sim"))]
-#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
+//! What a message and a connection cost, in exact counts: system calls and bytes. (Looks at
+//! the clock are counted in tests/sim, allocations in tests/library, instructions of a release
+//! build by `make check` with tests/bench.)
 
-mod simulation;
-mod support;
-
-use simulation::World;
+use crate::support::{
+    Client, Scratch, Server, Signal, needs, quoted, raise_descriptor_limit, thanks, until,
+};
 use std::collections::BTreeMap;
 use std::fs;
-use support::{Client, Scratch, Server, Signal, raise_descriptor_limit, thanks, until};
-use threadbare::Limits;
-use threadbare::handlers::{Framing, Greet};
 
 /// User memory of an idle connection, with its address, its deadline and its session.
 const BYTES: u64 = 128;
@@ -30,7 +24,7 @@ impl Traced {
     fn start(args: &[&str]) -> Traced {
         let scratch = Scratch::new();
         let log = scratch.path("strace");
-        let strace = format!("exec strace -D -qq -o {} \"$0\" \"$@\"", log.display());
+        let strace = format!("exec strace -D -qq -o {} \"$0\" \"$@\"", quoted(&log));
         Traced { server: Server::start_after(&strace, args), scratch }
     }
 
@@ -86,7 +80,7 @@ fn counts<const N: usize>(calls: [(&str, usize); N]) -> Calls {
 
 #[test] // 64 messages that are there at once: 64 recv, 64 send, one epoll_wait, and nothing else
 fn a_batch_of_messages() {
-    if !support::can_trace() {
+    if !needs(&["strace"]) {
         return;
     }
     for framing in ["line", "chunk"] {
@@ -104,7 +98,7 @@ fn a_batch_of_messages() {
 
 #[test] // messages that come one by one: an epoll_wait, a recv, a send for each
 fn a_message_alone() {
-    if !support::can_trace() {
+    if !needs(&["strace"]) {
         return;
     }
     let traced = Traced::start(&[]);
@@ -116,7 +110,7 @@ fn a_message_alone() {
 
 #[test] // a connection with one message: 8 calls, from accept4 to close
 fn a_short_connection() {
-    if !support::can_trace() {
+    if !needs(&["strace"]) {
         return;
     }
     let traced = Traced::start(&[]);
@@ -135,23 +129,6 @@ fn a_short_connection() {
     let due = [("accept4", 10), ("close", 10), ("epoll_ctl", 10), ("epoll_wait", 20)];
     let due = due.into_iter().chain([("recvfrom", 20), ("sendto", 10)]);
     assert_eq!(calls, due.map(|(name, count)| (name.to_owned(), count)).collect());
-}
-
-#[test] // the clock is read once a turn, however many messages there are in it
-fn the_clock() {
-    let mut world = World::new(Greet::new(Framing::Line, 1 << 10), Limits::default());
-    let mut clients: Vec<_> = (0..64).map(|_| world.client()).collect();
-    world.rest();
-    for _ in 0..10 {
-        clients.iter_mut().for_each(|client| assert_eq!(client.send(b"hello\n"), 6));
-        let (turns, reads) = (world.turns, world.sim.clock_reads());
-        world.rest();
-        assert_eq!(world.sim.clock_reads() - reads, world.turns - turns);
-        assert_eq!(world.turns - turns, 1);
-        clients
-            .iter_mut()
-            .for_each(|client| assert_eq!(client.recv(), thanks("hello\n").as_bytes()));
-    }
 }
 
 #[test] // 10,000 idle connections, before their first message and after it

@@ -1,16 +1,11 @@
 //! Conversations with `greet`, `once` and `echo`: what is said, cut up in every
 //! way, at every pace, up to every limit, and what must come back.
 
-#![cfg(feature = "cli")]
-#![allow(clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing, clippy::panic)]
-
-mod support;
-
 use std::net::Ipv4Addr;
 use std::thread;
 use std::time::{Duration, Instant};
 
-use support::{
+use crate::support::{
     Client, STUCK, STUCK_BYTES, Scratch, Server, Signal, eventually, pattern, stuck_clients,
     thanks, until,
 };

@@ -14,11 +14,6 @@
 //! - never a panic, never a turn of the loop for nothing, never a wait for nothing, and
 //!   `bug:` in the log only where the table says so.
 
-#![cfg(feature = "cli")]
-#![allow(clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing, clippy::panic)]
-
-mod support;
-
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs::{self, File};
 use std::io::{self, ErrorKind, Read, Write};
@@ -32,8 +27,8 @@ use std::sync::{LazyLock, Mutex};
 use std::thread;
 use std::time::{Duration, Instant, SystemTime};
 
+use crate::support::{Scratch, Server, Signal, needs, pattern, thanks};
 use nix::sys::stat::{Mode, umask};
-use support::{Scratch, Server, Signal, pattern, thanks};
 use threadbare::kernel::Errno::{self, *};
 use threadbare::reaction::{Call, Reaction, reaction};
 
@@ -779,8 +774,9 @@ fn run(scenario: &'static Scenario, injection: Option<&Injection>) -> Result<Vec
     }
     let address = ["-l", unix.as_deref().unwrap_or("127.0.0.1:0")];
     let args = [&DRAIN[..], &address, scenario.args, argument.as_deref().as_slice()].concat();
-    let strace = strace(injection, &log);
-    let words: Vec<&str> = strace.split_whitespace().collect();
+    let strace = strace(injection);
+    let words = strace.split_whitespace().chain(["-o", log.0.to_str().unwrap()]);
+    let words: Vec<&str> = words.collect();
     let mut server = Server::spawn_under(&words, &args);
     let played = catch_unwind(AssertUnwindSafe(|| {
         play(&mut server, scenario, unix.as_deref(), upstream.as_ref(), injection, &log)
@@ -796,15 +792,14 @@ fn run(scenario: &'static Scenario, injection: Option<&Injection>) -> Result<Vec
     Ok(calls)
 }
 
-/// The command that runs what follows it under strace. With -D it is the program that is
+/// The command that runs a program under strace. With -D it is the program that is
 /// our child, and strace its grandchild.
-fn strace(injection: Option<&Injection>, log: &Log) -> String {
-    let log = log.0.display();
+fn strace(injection: Option<&Injection>) -> String {
     let all = || CATALOGUE.map(|row| format!("?{}", row.0.replace(' ', ",?"))).join(",");
     let told = "accept4,socket,?openat2,?epoll_wait,epoll_pwait"; // what the judge needs
     let traced = injection.map_or_else(all, |it| format!("{},{told}", it.call));
     let rule = injection.map_or(String::new(), |it| format!("-e {}", it.rule()));
-    format!("strace -D -qq -f --seccomp-bpf -e trace={traced} {rule} -o {log}")
+    format!("strace -D -qq -f --seccomp-bpf -e trace={traced} {rule}")
 }
 
 /// What a run came to.
@@ -947,7 +942,7 @@ fn every_injection() {
 
 /// Makes every `stride`-th injection; at least `due` of them must have struck.
 fn inject(stride: impl Fn(&[Injection]) -> usize, due: usize) {
-    if !support::can_trace() {
+    if !needs(&["strace"]) {
         return;
     }
     let started = Instant::now();

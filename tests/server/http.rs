@@ -1,20 +1,13 @@
 //! The HTTP handler, from outside: a table of requests and what is due to them, sent whole,
 //! byte by byte, behind others, and cut in two at every place; then what takes time, what
 //! fails, and what no table thinks of.
-#![cfg(feature = "cli")]
-#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
 
-mod support;
-#[allow(unreachable_pub)]
-#[path = "http/table.rs"]
-mod table;
-
+use crate::http_table::{LAST, answers, cases};
+use crate::support::{Client, Scratch, Server};
 use std::fs;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
-use support::{Client, Scratch, Server};
-use table::{LAST, answers, cases};
 
 /// The files that the table is about.
 const FILES: [(&str, &str); 9] = [
@@ -30,7 +23,7 @@ const FILES: [(&str, &str); 9] = [
 ];
 
 fn big() -> Vec<u8> {
-    support::pattern(100_000)
+    crate::support::pattern(100_000)
 }
 
 /// A folder `www` with the files, and one beside it with a secret.
@@ -85,7 +78,7 @@ fn the_table_whole_byte_by_byte_and_behind_others() {
         }
         count += 1;
     }
-    support::until("all descriptors to be closed", || server.descriptors() == before);
+    crate::support::until("all descriptors to be closed", || server.descriptors() == before);
     println!("{count} cases");
     assert!(count >= 150, "{count} cases");
     assert!(!server.logs().contains("bug"), "{}", server.logs());
@@ -210,7 +203,7 @@ fn out_of_descriptors() {
 #[test]
 fn large_files_and_those_who_leave() {
     let www = www();
-    let large = support::pattern(20 << 20);
+    let large = crate::support::pattern(20 << 20);
     fs::write(www.path("www/large"), &large).unwrap();
     let server = serve(&www, &[]);
     let before = server.descriptors();
@@ -231,7 +224,7 @@ fn large_files_and_those_who_leave() {
     slow.send(LAST);
     assert!(answers(&slow.rest(), b"")[0] == all[0]);
     drop(slow);
-    support::until("all descriptors to be closed", || server.descriptors() == before);
+    crate::support::until("all descriptors to be closed", || server.descriptors() == before);
 }
 
 /// The access log: a line for each answer, in which a client cannot forge anything.
@@ -268,7 +261,7 @@ fn a_directory_that_is_none() {
     let scratch = www();
     for (name, errno) in [("nowhere", "ENOENT"), ("secret", "ENOTDIR")] {
         let path = scratch.path(name);
-        let finished = support::run(&["-l", "127.0.0.1:0", "http", path.to_str().unwrap()]);
+        let finished = crate::support::run(&["-l", "127.0.0.1:0", "http", path.to_str().unwrap()]);
         assert_eq!((finished.code, finished.stdout.as_str()), (Some(2), ""));
         let begins = format!("error: openat2 {}: {errno}", path.display());
         assert!(finished.stderr.starts_with(&begins), "{}", finished.stderr);
