@@ -7,10 +7,9 @@ mod lanes;
 mod view;
 
 use std::fs;
-use std::process::Command;
 use std::time::Duration;
 
-use super::support::{Scratch, example};
+use super::support::{Scratch, command, example};
 use super::trace::{golden, masked, timeless};
 use lanes::{COLORS, MOST, Told, draw};
 use view::View;
@@ -39,7 +38,7 @@ fn drawn() -> String {
     let scratch = Scratch::new();
     let svg = scratch.path("life.svg");
     let limits = "ulimit -Sn 1024; ulimit -Hn 16384; exec \"$0\" \"$@\"";
-    let mut trace = Command::new("sh");
+    let mut trace = command("sh");
     let svg_path = svg.display().to_string();
     let program = env!("CARGO_BIN_EXE_threadbare");
     trace.args(["-c", limits, &example("trace"), "--svg", &svg_path, program]);
