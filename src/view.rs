@@ -59,7 +59,7 @@ impl View {
 
     /// Something else is shown meanwhile; the wait is shown whole when it returns.
     pub(crate) fn interrupt(&mut self) -> &'static str {
-        if self.asleep.take().is_some() { "\n" } else { "" }
+        if self.asleep.take().is_some() { "<unfinished ...>\n" } else { "" }
     }
 
     /// A line of the narrator, which ended at that moment; or any other line, left as it is.
@@ -73,7 +73,7 @@ impl View {
         // A wait is completed where it stands.
         let (begin, at) = match self.asleep.take() {
             Some(since) if name == "epoll_wait" => ("\r", since),
-            Some(_) => ("\n", at),
+            Some(_) => ("<unfinished ...>\n", at),
             None => ("", at),
         };
         let (time, chapter) = (self.time(at), chapter.trim_end_matches(".md"));

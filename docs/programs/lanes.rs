@@ -36,6 +36,8 @@ const WIDTH: f64 = 800.0;
 /// Where the first call stands, and the last.
 const LEFT: f64 = 148.0;
 const RIGHT: f64 = 776.0;
+/// So much of a path fits in front of it.
+const ABOUT: usize = 21;
 /// Where the lanes begin, and how high one is.
 const TOP: f64 = 96.0;
 const HEIGHT: f64 = 38.0;
@@ -170,16 +172,8 @@ impl<'a> Life<'a> {
             let waits = name == "epoll_wait" && arguments.ends_with("-1");
             let slept = Some(pause).filter(|pause| waits && *pause >= SLEEP);
             let woken_by = event.and_then(|number| open.get(number)).copied().filter(|_| waits);
-            life.ticks.push(Tick {
-                line,
-                moment: since,
-                lane,
-                name,
-                result,
-                chapter,
-                woken_by,
-                slept,
-            });
+            let moment = since;
+            life.ticks.push(Tick { line, moment, lane, name, result, chapter, woken_by, slept });
         }
         life
     }
@@ -231,7 +225,8 @@ impl<'a> Life<'a> {
 pub(crate) fn draw(told: &[Told]) -> String {
     let calls = told.iter().filter_map(|(at, line)| {
         let (call, chapter) = line.rsplit_once("  # docs/")?;
-        Some((*at, call, chapter.trim_end_matches(".md")))
+        let chapter = COLORS.iter().find(|(name, _)| chapter.strip_suffix(".md") == Some(name))?.0;
+        Some((*at, call, chapter))
     });
     let calls: Vec<_> = calls.collect();
     let life = Life::of(calls.get(..MOST).unwrap_or(&calls));
@@ -338,7 +333,8 @@ impl<'a> Picture<'a> {
             let Some(lane) = self.life.lanes.get(at) else { continue };
             let (y, begin) = (self.y(at), self.x(lane.made));
             self.text("name", 24.0, y - 1.0, &format!("{} {}", lane.kind, lane.number));
-            self.text("soft wide", 24.0, y + 13.0, &lane.about);
+            let about: String = lane.about.chars().take(ABOUT).collect();
+            self.text("soft wide", 24.0, y + 13.0, &about);
             self.put(format!("<path class='row' d='M{LEFT:.1} {y:.1}H{RIGHT:.1}'/>"));
             if lane.number.is_empty() {
                 continue;

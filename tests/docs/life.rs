@@ -173,7 +173,8 @@ fn each_descriptor_of_each_trace_has_a_lane_and_each_call_a_tick() {
 fn what_clients_say_is_text() {
     let line =
         r#"recvfrom(8, "</title><script>'&\"", 65536, 0, NULL, NULL) = 20  # docs/receiving.md"#;
-    let svg = draw(&[(Duration::ZERO, line.to_owned())]);
+    let forged = "info: hello  # docs/x'><script>.md";
+    let svg = draw(&[line, forged].map(|line| (Duration::ZERO, line.to_owned())));
     check_xml(&svg);
     assert!(svg.contains("&lt;/title&gt;&lt;script&gt;'&amp;") && !svg.contains("<script"));
 }
@@ -348,6 +349,6 @@ fn a_wait_is_shown_when_it_begins_and_completed_when_it_returns() {
     assert_eq!(view.line(later, 80, told), format!("\r  0.062  {whole}"));
     // If another line comes between the two, it is shown anew.
     view.wait(AT, "epoll_wait(4, ");
-    assert_eq!(view.line(AT, 80, "info: hello"), "\n         info: hello");
+    assert_eq!(view.line(AT, 80, "info: hello"), "<unfinished ...>\n         info: hello");
     assert_eq!(view.line(later, 80, told), format!("  2.062  {whole}"));
 }
