@@ -26,20 +26,28 @@ struct Cut {
 }
 
 impl Cuts {
-    /// Logs that a client was cut, if a limit did it, and it has not just been said.
+    /// Logs that a client was cut, if a limit did it, and that has not just been said.
     #[cold]
     pub(crate) fn tell(&mut self, why: CloseReason, peer: Peer, limits: &Limits, now: u64) {
         let Some(limit) = explained(why, limits) else { return };
-        let Some(cut) = self.0.get_mut(why.kind()) else { return };
+        match self.due(why, now) {
+            None => {}
+            Some(0) => log::warn!("{peer} was cut: {why}: {limit}"),
+            Some(more) => {
+                log::warn!("{peer} was cut: {why}: {limit}; {more} more since the last such line");
+            }
+        }
+    }
+
+    /// Whether this reason is to be named now, and how often it was not since it was.
+    fn due(&mut self, why: CloseReason, now: u64) -> Option<u64> {
+        let cut = self.0.get_mut(why.kind())?;
         if now < cut.again {
             cut.untold += 1;
-            return;
+            return None;
         }
-        let Cut { untold, .. } = std::mem::replace(cut, Cut { again: now + SILENCE, untold: 0 });
-        match untold {
-            0 => log::warn!("{peer} was cut: {why}: {limit}"),
-            more => log::warn!("{peer} was cut: {why}: {limit}; {more} more since the last such line"),
-        }
+        let before = std::mem::replace(cut, Cut { again: now + SILENCE, untold: 0 });
+        Some(before.untold)
     }
 }
 
@@ -72,4 +80,42 @@ fn explained(why: CloseReason, limits: &Limits) -> Option<String> {
         }
         _ => return None,
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn each_reason_is_named_once_in_ten_seconds() {
+        let mut cuts = Cuts::default();
+        let (slow, stalled) = (CloseReason::MessageTooSlow, CloseReason::WriteStalled);
+        assert_eq!(cuts.due(slow, 500), Some(0));
+        assert_eq!(cuts.due(slow, 501), None);
+        assert_eq!(cuts.due(slow, 500 + SILENCE - 1), None);
+        assert_eq!(cuts.due(stalled, 500), Some(0), "another reason");
+        assert_eq!(cuts.due(slow, 500 + SILENCE), Some(2));
+        assert_eq!(cuts.due(slow, 500 + 2 * SILENCE), Some(0));
+    }
+
+    /// What is no limit has no option to turn; and each limit names its own.
+    #[test]
+    fn a_limit_names_its_option() {
+        let limits = Limits { max_per_address: 3, ..Limits::default() };
+        for (why, due) in [
+            (CloseReason::MessageTooSlow, Some("30 s (--message-timeout)")),
+            (CloseReason::WriteStalled, Some("60 s (--write-timeout)")),
+            (CloseReason::OutputLimit, Some("4194304 bytes of output unread (--max-output)")),
+            (CloseReason::InputLimit, Some("(--max-line)")),
+            (CloseReason::MemoryBudget, Some("(--max-memory)")),
+            (CloseReason::AddressLimit, Some("3 connections already (--max-per-ip)")),
+            (CloseReason::PeerClosed, None),
+            (CloseReason::Idle, None),
+            (CloseReason::DrainDeadline, None),
+        ] {
+            let explained = explained(why, &limits);
+            assert_eq!(explained.is_some(), due.is_some(), "{why}");
+            assert!(explained.unwrap_or_default().ends_with(due.unwrap_or_default()), "{why}");
+        }
+    }
 }

@@ -167,7 +167,9 @@ impl StatusLine {
     fn line(&self, picture: Picture) -> String {
         let Picture { open, received, sent } = picture;
         let mut text = format!("{open} open, {} in, {} out", bytes(received), bytes(sent));
-        if let Some(asleep) = asleep(self.began.elapsed()) {
+        // The first second belongs to the start, and says nothing.
+        let since = self.began.elapsed();
+        if let Some(asleep) = asleep(since).filter(|_| since >= Duration::from_secs(1)) {
             text += &format!(", asleep {asleep:.1} %");
         }
         match AT.load(SeqCst) {

@@ -921,7 +921,7 @@ fn judge(
     }
     let fails = allowed.run_fails.is_some();
     check(fails || *refused == allowed.refused, &format!("refused: {refused:?}"))?;
-    let bug = stderr.lines().any(|line| line.starts_with("error: bug: "));
+    let bug = stderr.lines().any(|line| line.contains("ERROR [threadbare] bug: "));
     check(bug == allowed.bug || allowed.perhaps, "the log says bug, or should")?;
     if let Some(call) = allowed.run_fails {
         check(*code == Some(3), "it must fail")?;
