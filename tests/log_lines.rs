@@ -261,9 +261,13 @@ fn the_loop_writes_no_line() {
 #[test] // the log thread takes none of the signals that the loop reads
 fn the_log_thread_takes_no_signal() {
     let server = Server::start(&[]);
-    let tasks = fs::read_dir(format!("/proc/{}/task", server.pid())).unwrap();
-    let statuses: Vec<String> =
-        tasks.map(|task| fs::read_to_string(task.unwrap().path().join("status")).unwrap()).collect();
+    let read = || -> Option<Vec<String>> {
+        let tasks = fs::read_dir(format!("/proc/{}/task", server.pid())).ok()?;
+        let read = |task: fs::DirEntry| fs::read_to_string(task.path().join("status")).ok();
+        tasks.map(|task| read(task.ok()?)).collect()
+    };
+    let is_log = |status: &String| status.starts_with("Name:\tthreadbare-log\n");
+    let statuses = eventually("the log thread", || read().filter(|all| all.iter().any(is_log)));
     assert_eq!(statuses.len(), 2);
     let blocked = |status: &String| {
         let line = status.lines().find_map(|line| line.strip_prefix("SigBlk:\t")).unwrap();
@@ -274,7 +278,6 @@ fn the_log_thread_takes_no_signal() {
             assert!(blocked(status) >> (signal as u32 - 1) & 1 == 1, "{signal}: {status}");
         }
     }
-    assert!(statuses.iter().any(|status| status.starts_with("Name:\tthreadbare-log\n")));
 }
 
 // ---- what is said --------------------------------------------------------------------
