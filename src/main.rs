@@ -30,7 +30,7 @@ use std::time::Duration;
 use threadbare::escape::escaped;
 use threadbare::handlers::{Chat, Echo, Greet, Http, Once, Proxy};
 use threadbare::kernel::{Kernel, Linux, Narrated};
-use threadbare::{ConnectionHandler, Error, Server, Summary};
+use threadbare::{ConnectionHandler, Errno, Error, Server, Summary};
 
 const DONE: u8 = 0;
 const UNDONE: u8 = 1;
@@ -119,7 +119,8 @@ where
     let status = shows_status(options).then(|| StatusLine::new(nudge));
     let is_watched = status.is_some();
     if let Err(error) = lines::start(status) {
-        lines::diagnostic(format_args!("error: no thread for the log: {error}"));
+        let errno = Errno::from_raw(error.raw_os_error().unwrap_or_default());
+        lines::diagnostic(format_args!("error: clone log thread: {errno:?} ({})", errno.desc()));
         return NOT_STARTED;
     }
     for warning in server.warnings().iter().chain(&no_index(options)) {
