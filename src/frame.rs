@@ -59,22 +59,20 @@ fn rows(handler: &Handler, addresses: &[Address], has_make: bool, pid: u32) -> V
         row("listens on", &format!("{}{more}", named.join(", ")));
     }
     let (nc, url) = (netcat(address), url(address));
-    // Both speak to this address unless they are told otherwise.
-    let target = match shown(address).as_str() {
-        "127.0.0.1:1234" => String::new(),
-        other => format!(" ADDR={other}"),
-    };
+    // Both use this address unless they are told otherwise.
+    let other = Some(shown(address)).filter(|it| it != "127.0.0.1:1234");
+    let target = |name: &str| other.as_ref().map_or(String::new(), |it| format!(" {name}={it}"));
     let has_make = has_make && answers_lines && matches!(address, Address::Tcp(_));
     match url {
         Some(url) if is_http => row("open it", &format!("{url}    or: curl {url}")),
         _ if is_http => row("talk to it", &format!("{} http://localhost/", curl_unix(address))),
-        _ if has_make => row("talk to it", &format!("make client{target}    or: {nc}")),
+        _ if has_make => row("talk to it", &format!("make client{}    or: {nc}", target("TO"))),
         _ => row("talk to it", &format!("{nc}    and type a line")),
     }
     row("stop it", "Ctrl-C: it finishes what it has received; a second one: now");
     row("look inside", &format!("kill -USR1 {pid}    or start it with --narrate"));
     match has_make {
-        true => row("be rude to it", &format!("make torture{target}")),
+        true => row("be rude to it", &format!("make torture{}", target("ADDR"))),
         false => row("be rude to it", &format!("yes | {nc} | sleep 9    asks, and never reads")),
     }
     rows
@@ -86,7 +84,9 @@ fn served(handler: &Handler) -> String {
         Handler::Greet { .. } => {
             "greet: each line is answered with \"Thank you for your message <line>\"".into()
         }
-        Handler::Once { .. } => "once: the first message is printed, answered, and that is all".into(),
+        Handler::Once { .. } => {
+            "once: the first message is printed, answered, and that is all".into()
+        }
         Handler::Echo => "echo: what you send comes back".into(),
         Handler::Chat { .. } => "chat: each line goes to everyone else".into(),
         Handler::Http { directory: None, .. } => "http: every GET is answered with hello".into(),
@@ -132,7 +132,11 @@ fn url(address: &Address) -> Option<String> {
     let Address::Tcp(tcp) = address else { return None };
     let (ip, port) = reachable(*tcp);
     let address = SocketAddr::new(ip, port);
-    Some(if port == 80 && ip.is_ipv4() { format!("http://{ip}/") } else { format!("http://{address}/") })
+    Some(if port == 80 && ip.is_ipv4() {
+        format!("http://{ip}/")
+    } else {
+        format!("http://{address}/")
+    })
 }
 
 fn curl_unix(address: &Address) -> String {

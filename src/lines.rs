@@ -160,12 +160,6 @@ pub(crate) fn raw(line: Arguments<'_>) {
     push(Kind::Raw, line);
 }
 
-/// What a start or an end that failed has to say.
-pub(crate) fn diagnostic(line: Arguments<'_>) {
-    raw(line);
-    flush();
-}
-
 fn push(kind: Kind, line: Arguments<'_>) {
     let dropped = DROPPED.swap(0, Ordering::Relaxed);
     if try_lock().is_some_and(|mut ring| ring.batch.push(kind, line, dropped)) {
@@ -196,6 +190,15 @@ fn try_lock() -> Option<MutexGuard<'static, Ring>> {
 /// For the log thread, and for the loop's thread while the loop does not run.
 fn lock() -> MutexGuard<'static, Ring> {
     RING.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// Flushes when it is dropped: at the end of the program, though a handler panics.
+pub(crate) struct FlushAtEnd;
+
+impl Drop for FlushAtEnd {
+    fn drop(&mut self) {
+        flush();
+    }
 }
 
 /// Waits until all lines are written, but not for long. Not to be called by the loop.

@@ -38,13 +38,14 @@ const NOT_STARTED: u8 = 2;
 const FAILED: u8 = 3;
 
 fn main() -> ExitCode {
+    let _end = lines::FlushAtEnd;
     lines::install();
     let status = match cli::parse(std::env::args_os().skip(1)) {
         Ok(Command::Help) => print(cli::HELP),
         Ok(Command::Version) => print(cli::VERSION),
         Ok(Command::Serve(options)) => serve(&options),
         Err(usage) => {
-            lines::diagnostic(format_args!("error: {usage}"));
+            lines::raw(format_args!("error: {usage}"));
             NOT_STARTED
         }
     };
@@ -96,7 +97,7 @@ fn serve_on<K: Kernel>(options: &Options, kernel: K) -> u8 {
 
 /// The one line of a start that failed.
 fn not_started(error: &Error) -> u8 {
-    lines::diagnostic(format_args!("error: {error}{}", hint::hint(error)));
+    lines::raw(format_args!("error: {error}{}", hint::hint(error)));
     NOT_STARTED
 }
 
@@ -120,7 +121,7 @@ where
     let is_watched = status.is_some();
     if let Err(error) = lines::start(status) {
         let errno = Errno::from_raw(error.raw_os_error().unwrap_or_default());
-        lines::diagnostic(format_args!("error: clone log thread: {errno:?} ({})", errno.desc()));
+        lines::raw(format_args!("error: clone log thread: {errno:?} ({})", errno.desc()));
         return NOT_STARTED;
     }
     for warning in server.warnings().iter().chain(&no_index(options)) {
@@ -135,16 +136,13 @@ where
     }
     let ended = if is_watched { run_watched(&mut server) } else { server.run() };
     status::ended();
-    let status = match ended {
+    match ended {
         Ok(summary) => finished(&summary, options.limits.drain_timeout, done(server.handler())),
         Err(error) => {
             lines::raw(format_args!("error: {error}"));
             FAILED
         }
-    };
-    drop(server); // narrated, too
-    lines::flush();
-    status
+    }
 }
 
 /// Serves as [`Server::run`] does, and publishes for the status line what each turn did.
@@ -168,10 +166,8 @@ fn run_watched<H: ConnectionHandler, K: Kernel>(
 fn shows_status(options: &Options) -> bool {
     let can_erase = var_os("TERM").is_some_and(|term| !term.is_empty() && term != "dumb");
     let is_quiet = options.log_level == log::LevelFilter::Info && !options.narrate;
-    let fills_it = matches!(
-        options.handler,
-        Handler::Once { .. } | Handler::Http { access_log: true, .. }
-    );
+    let fills_it =
+        matches!(options.handler, Handler::Once { .. } | Handler::Http { access_log: true, .. });
     stderr().is_terminal() && can_erase && is_quiet && !fills_it
 }
 

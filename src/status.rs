@@ -110,7 +110,14 @@ pub(crate) struct StatusLine {
 impl StatusLine {
     pub(crate) fn new(nudge: impl Fn() + Send + 'static) -> StatusLine {
         let (nudge, began) = (Box::new(nudge), Instant::now());
-        StatusLine { nudge, began, drawn: None, picture: None, text: String::new(), is_shown: false }
+        StatusLine {
+            nudge,
+            began,
+            drawn: None,
+            picture: None,
+            text: String::new(),
+            is_shown: false,
+        }
     }
 
     /// Draws what is due; when to look again, if not only when woken.
@@ -131,7 +138,8 @@ impl StatusLine {
                 return None;
             }
         }
-        let waits = self.drawn.map_or(Duration::ZERO, |drawn| PAUSE.saturating_sub(drawn.elapsed()));
+        let waits =
+            self.drawn.map_or(Duration::ZERO, |drawn| PAUSE.saturating_sub(drawn.elapsed()));
         if !waits.is_zero() {
             return Some(waits);
         }

@@ -918,9 +918,7 @@ fn judge(
         // What keeps it from looking at the file leaves it with what bind said.
         let probes = matches!(call, Call::ProbeUnix | Call::FileStatus);
         let is_stack = call == Call::Memory && says("clone log thread", "EAGAIN");
-        is_stack
-            || says(call.name(), &format!("{errno:?}"))
-            || probes && says("bind", "EADDRINUSE")
+        is_stack || says(call.name(), &format!("{errno:?}")) || probes && says("bind", "EADDRINUSE")
     };
     let check = |holds: bool, what: &str| match holds {
         true => Ok(()),

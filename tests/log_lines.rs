@@ -12,7 +12,8 @@ use std::fs::{self, File, OpenOptions};
 use std::io::Read;
 use std::net::Ipv4Addr;
 use std::os::fd::{AsRawFd, OwnedFd};
-use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
+use std::os::linux::fs::MetadataExt;
+use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
 use std::path::Path;
 use std::sync::{Arc, Mutex};
 use std::thread;
@@ -121,7 +122,7 @@ fn a_stopped_terminal_that_cannot_be_opened() {
     let terminal = Terminal::new();
     let inherited = nix::unistd::dup(&terminal.server).unwrap(); // survives exec
     let name = fs::read_link(format!("/proc/self/fd/{}", inherited.as_raw_fd())).unwrap();
-    fs::set_permissions(&name, std::os::unix::fs::PermissionsExt::from_mode(0)).unwrap();
+    fs::set_permissions(&name, PermissionsExt::from_mode(0o000)).unwrap();
     tcflow(&terminal.server, FlowArg::TCOOFF).unwrap();
     let prelude = format!("export TERM=xterm; exec 2>&{}", inherited.as_raw_fd());
     let mut server = Server::start_after(&prelude, &["-v"]);
@@ -208,8 +209,9 @@ fn dropped_lines_are_counted() {
     });
     let lines = records(&text);
     let told = lines.iter().filter_map(|line| line.strip_suffix(" lines dropped"));
-    let told: Vec<usize> =
-        told.map(|line| line.strip_prefix("WARN  [threadbare] ").unwrap().parse().unwrap()).collect();
+    let told: Vec<usize> = told
+        .map(|line| line.strip_prefix("WARN  [threadbare] ").unwrap().parse().unwrap())
+        .collect();
     let dropped: usize = told.iter().sum();
     assert!(dropped > 0 && lines.len() > 4_000, "{dropped} of {}", lines.len());
     assert_eq!(lines.len() - told.len() + dropped, 2 * CLIENTS + 1);
@@ -300,7 +302,7 @@ fn under_journald() {
     let log = scratch.path("log");
     File::create(&log).unwrap();
     let status = fs::metadata(&log).unwrap();
-    let stream = format!("{}:{}", status.dev(), status.ino());
+    let stream = format!("{}:{}", status.st_dev(), status.st_ino());
     let run = |stream: &str| {
         let prelude = format!("export JOURNAL_STREAM={stream}; exec 2>{}", log.display());
         let mut server = Server::start_after(&prelude, &["-v"]);
@@ -309,7 +311,8 @@ fn under_journald() {
         fs::read_to_string(&log).unwrap()
     };
     let text = run(&stream);
-    let starts: Vec<&str> = text.lines().map(|line| line.split_once(" 0").map_or(line, |it| it.0)).collect();
+    let starts: Vec<&str> =
+        text.lines().map(|line| line.split_once(" 0").map_or(line, |it| it.0)).collect();
     let due = [
         "<7>DEBUG [threadbare] opened",
         "<7>DEBUG [threadbare] closed",
@@ -337,7 +340,8 @@ fn usr1_with_a_crowd() {
         told()
     };
     let told = eventually("both to be heard", || {
-        Some(ask()).filter(|told| told[2].contains(" rest 10000 ") && told[1].contains(" rest 30000 "))
+        Some(ask())
+            .filter(|told| told[2].contains(" rest 10000 ") && told[1].contains(" rest 30000 "))
     });
     assert!(told[0].starts_with("INFO  [threadbare] 3000 open, holding "), "{}", told[0]);
     assert!(told[0].contains(", 3000 accepted, ") && told[0].ends_with("; those that hold most:"));
@@ -369,7 +373,8 @@ fn limits_that_cut_are_seen() {
 
     let mut other = Client::from(Ipv4Addr::new(127, 0, 0, 2), &server.addresses[0]);
     let mut another = Client::from(Ipv4Addr::new(127, 0, 0, 2), &server.addresses[0]);
-    (other.ask("in\n"), another.ask("in\n"));
+    other.ask("in\n");
+    another.ask("in\n");
     let mut third = Client::from(Ipv4Addr::new(127, 0, 0, 2), &server.addresses[0]);
     let name = third.name();
     assert!(third.some(1).unwrap_or_default().is_empty());
@@ -384,7 +389,10 @@ fn limits_that_cut_are_seen() {
     let name = deaf.name();
     until("the line", || warnings(&server).iter().any(|line| line.starts_with(&name)));
     let told = warnings(&server);
-    assert!(told[0].ends_with("for 0.3 s (--write-timeout)") || told[0].ends_with("(--max-output)"), "{told:?}");
+    assert!(
+        told[0].ends_with("for 0.3 s (--write-timeout)") || told[0].ends_with("(--max-output)"),
+        "{told:?}"
+    );
 }
 
 #[test] // of a crowd that meets one limit one is named, and no client that leaves by itself is
@@ -405,8 +413,16 @@ fn limits_that_cut_a_crowd_are_told_once() {
 fn a_stop_says_how_long() {
     for (signal, options, due) in [
         (Signal::SIGINT, &[][..], ": waits at most 10 s; a second Ctrl-C ends it now"),
-        (Signal::SIGTERM, &["--drain-timeout", "0.5"], ": waits at most 0.5 s; a second signal ends it now"),
-        (Signal::SIGTERM, &["--drain-timeout", "0"], ": waits until they have finished; a second signal ends it now"),
+        (
+            Signal::SIGTERM,
+            &["--drain-timeout", "0.5"],
+            ": waits at most 0.5 s; a second signal ends it now",
+        ),
+        (
+            Signal::SIGTERM,
+            &["--drain-timeout", "0"],
+            ": waits until they have finished; a second signal ends it now",
+        ),
     ] {
         let mut server = Server::start(options);
         let mut clients = server.clients(3);

@@ -531,8 +531,9 @@ impl Lab {
     /// What the log says of connections: their names, and why they ended.
     fn connections(&self, what: &str) -> Vec<String> {
         let logs = self.server.logs();
-        let lines =
-            logs.lines().filter_map(|line| line.split_once("DEBUG [threadbare] ")?.1.strip_prefix(what));
+        let lines = logs
+            .lines()
+            .filter_map(|line| line.split_once("DEBUG [threadbare] ")?.1.strip_prefix(what));
         lines.map(|line| line.trim().to_owned()).collect()
     }
 
