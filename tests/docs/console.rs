@@ -3,7 +3,7 @@
 use std::fs;
 use std::process::Command;
 
-use super::support::{Client, Scratch, Server, example, thanks, until};
+use super::support::{Client, Scratch, Server, command, example, quoted, thanks, until};
 use super::trace::masked;
 
 /// A console block, with what its commands really print. The first word of each must be
@@ -114,7 +114,7 @@ fn served(server: &mut Option<Server>, args: &[&str]) -> String {
     let args = if has_address { args.to_vec() } else { [&["-l", "127.0.0.1:1234"], args].concat() };
     let folder = Scratch::new();
     fs::create_dir(folder.path("public")).unwrap();
-    let prelude = format!("cd {}", folder.path(".").display());
+    let prelude = format!("cd {}", quoted(&folder.path(".")));
     server.insert(Server::start_after(&prelude, &args)).stdout()
 }
 
@@ -127,7 +127,7 @@ fn make_run() -> String {
 /// What `make trace` prints, but for ports and moments.
 fn make_trace() -> String {
     let limits = "ulimit -Sn 1024; ulimit -Hn 16384; exec \"$0\" \"$@\"";
-    let mut trace = Command::new("sh");
+    let mut trace = command("sh");
     let told = output(trace.args(["-c", limits, &example("trace"), PROGRAM]));
     let told = masked(&told, "127.0.0.1:", char::is_ascii_digit, 4, "…");
     timeless(&masked(&told, "second ", |c| c.is_ascii_digit() || *c == '.', 1, "…"))

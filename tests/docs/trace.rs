@@ -12,7 +12,7 @@ use std::net::TcpListener;
 use std::path::PathBuf;
 
 use super::source::Method;
-use super::support::{Client, Scratch, Server, Signal, thanks, until};
+use super::support::{Client, Scratch, Server, Signal, quoted, thanks, until};
 
 /// A dialogue between the program and its clients.
 struct Scenario {
@@ -222,16 +222,15 @@ impl Stage {
         // Each call under every name that it has on some machine.
         let names: String = methods.iter().map(|method| format!("?{},", method.traced())).collect();
         let names = names + "?epoll_pwait,?lstat,?fchmodat,?unlinkat,exit_group";
-        let strace = format!("strace -D -f -q -e trace={names} {rule} -o {}", log.display());
+        let strace = format!("strace -D -f -q -e trace={names} {rule} -o {}", quoted(&log));
         let folder = scratch.path(".");
-        let setup =
-            format!("umask 022; ulimit -Sn 1024; ulimit -Hn 16384; cd {}", folder.display());
+        let setup = format!("umask 022; ulimit -Sn 1024; ulimit -Hn 16384; cd {}", quoted(&folder));
         let program = match scenario.is_threaded() {
             true => super::support::example("worker_pool"),
             false => env!("CARGO_BIN_EXE_threadbare").to_owned(),
         };
-        let words = format!("{setup}; exec {strace} '{program}' --narrate \"$@\"");
-        let server = Server::spawn(&words, scenario.args);
+        let prelude = format!("{setup}; exec {strace} \"$0\" --narrate \"$@\"");
+        let server = Server::spawn_other(&prelude, &program, scenario.args);
         let mut stage = Stage { server, scratch, log, seen: 0 };
         until("the ready line", || stage.server.stdout().contains("listening on "));
         stage.server.addresses = vec!["127.0.0.1:1234".to_owned()];
