@@ -15,7 +15,6 @@
 
 mod cli;
 mod frame;
-mod guess;
 mod hint;
 mod lines;
 mod results;
