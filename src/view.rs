@@ -65,7 +65,10 @@ impl View {
     /// A line of the narrator, which ended at that moment; or any other line, left as it is.
     pub(crate) fn line(&mut self, at: Duration, columns: usize, line: &str) -> String {
         let Some((call, chapter)) = line.rsplit_once("  # docs/") else {
-            return format!("{}         {line}", self.interrupt());
+            // Of a record, the time of day is of no interest here.
+            let record = line.split_once(" [threadbare] ").filter(|(when, _)| when.contains("Z "));
+            let text = record.map_or(line, |(_, text)| text);
+            return format!("{}         {text}", self.interrupt());
         };
         let (call, result) = call.rsplit_once(" = ").unwrap_or((call, ""));
         let (name, rest) = call.trim_end().split_once('(').unwrap_or((call, ""));
