@@ -10,6 +10,7 @@ mod needs;
 
 use std::fs;
 use std::io::{self, BufRead, BufReader, ErrorKind, Read, Write};
+use std::mem::ManuallyDrop;
 use std::net::{Ipv4Addr, Shutdown, TcpListener, TcpStream};
 use std::os::fd::{AsRawFd, OwnedFd};
 use std::os::unix::net::UnixStream;
@@ -28,7 +29,7 @@ use nix::sys::socket::{
     sockopt,
 };
 use nix::unistd::Pid;
-use threadbare::kernel::{Kernel, Linux};
+use threadbare::kernel::{Fd, Kernel, Linux, SocketOption};
 
 #[allow(unused_imports)]
 pub use needs::{needs, path, skip};
@@ -496,6 +497,14 @@ pub fn stuck_clients(server: &Server, count: usize) -> Vec<Client> {
     clients
 }
 
+/// Whether a server that this process starts may keep new clients out while it stops: on
+/// kernels since 2026 that takes CAP_NET_ADMIN. Tests assert what comes of either.
+pub fn may_refuse_clients() -> bool {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let fd = ManuallyDrop::new(Fd::new(listener.as_raw_fd()).unwrap());
+    Linux.setsockopt(&fd, SocketOption::DropSyn).is_ok()
+}
+
 fn status_field(path: &Path, name: &str) -> u64 {
     let status = fs::read_to_string(path).unwrap();
     let line = status.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(':'));
@@ -584,9 +593,12 @@ impl Client {
     /// Reads a line, with its ending.
     #[track_caller]
     pub fn line(&mut self) -> String {
+        in_time(self.try_line())
+    }
+
+    pub fn try_line(&mut self) -> io::Result<String> {
         let mut line = String::new();
-        in_time(self.stream.read_line(&mut line));
-        line
+        self.stream.read_line(&mut line).map(|_| line)
     }
 
     /// Sends to a `greet` server and reads its thanks.
