@@ -5,11 +5,10 @@ SHELL := bash
 .NOTPARALLEL:
 .DEFAULT_GOAL := build
 
-CARGO := cargo
+export CARGO := cargo
 FUZZ := $(or $(CARGO_TARGET_DIR),target)/fuzz
 BENCH := $(or $(CARGO_TARGET_DIR),target)/bench
 OLDEST := $(shell sed -n 's/^rust-version = "\(.*\)"/\1/p' Cargo.toml)
-DOCTOR = CARGO='$(CARGO)' tests/doctor
 
 # Words behind these targets belong to them: make run http public
 ifneq ($(filter $(firstword $(MAKECMDGOALS)),run client torture trace),)
@@ -22,7 +21,7 @@ OWN = $(foreach word,$(WORDS),'$(subst ','\'',$(word))')
 # path of the program, $$client that of the example, and so on.
 build = paths=$$($(CARGO) build --locked --message-format=json-render-diagnostics $1 \
 	| sed -n "s/'/'\\\\\\\\''/g; s/.*\"executable\":\"\(.*\/\([a-z]*\)\)\".*/\2='\1'/p") \
-	|| { $(DOCTOR) crates; exit 1; }; eval "$$paths"
+	|| { tests/doctor crates; exit 1; }; eval "$$paths"
 
 # What the first minutes use: soon there, since it is built without LTO.
 FIRST := --profile quick --bin threadbare \
@@ -79,7 +78,7 @@ torture: able ## rude clients for a server: make torture [ADDR=host:port]
 ifeq ($(WORDS),)
 
 doctor: ## what this machine lacks, and what to type to mend it
-	@$(DOCTOR)
+	@tests/doctor
 
 test: FOR := test
 test: able deps ## the quick tests; some of them, by name: make test ONLY=chat
@@ -208,7 +207,7 @@ help: ## this page
 		/^[a-z-]+:.*## / { printf "  make %-11s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 able: # what every build takes is here, or one line says what to type
-	@$(DOCTOR) able
+	@tests/doctor able
 
 else
 .PHONY: $(subst :,\:,$(WORDS))
