@@ -6,13 +6,15 @@
 //! a half-configured server. All of `-h` is one constant, so that the page can be
 //! read here as it is printed; a test holds it against the parser.
 
+use crate::guess;
 use lexopt::Arg::{Long, Short, Value};
 use lexopt::Parser;
 use log::LevelFilter;
 use std::ffi::{OsStr, OsString};
 use std::fmt;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, UdpSocket};
 use std::os::unix::ffi::OsStrExt;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 use threadbare::address::ToAddresses;
 use threadbare::escape::escaped;
@@ -58,7 +60,7 @@ BYTES takes K, M, G. S is seconds, 0.5 too, and 0 = off. Port 0: any free one.
 SIGINT, SIGTERM, SIGHUP: finish, then stop; twice: now. SIGUSR1: report.
 
 Examples:
-  threadbare                    and in another terminal: nc 127.0.0.1 1234
+  threadbare                    talk to it: make client, or nc 127.0.0.1 1234
   threadbare -l localhost:7777 -l unix:/tmp/echo.sock --idle-timeout 60 echo
   threadbare -l 127.0.0.1:8080 --access-log http public
   threadbare --narrate once
@@ -143,39 +145,6 @@ struct Draft {
     log_level: Option<LevelFilter>,
 }
 
-/// Every handler, as an error may suggest it.
-const HANDLERS: [&str; 6] = ["greet", "once", "echo", "chat", "http", "proxy"];
-
-/// Every option, as an error may suggest it.
-const OPTIONS: [&str; 26] = [
-    "-l",
-    "--listen",
-    "--framing",
-    "--max-line",
-    "--access-log",
-    "--max-connections",
-    "--max-per-ip",
-    "--backlog",
-    "--idle-timeout",
-    "--message-timeout",
-    "--write-timeout",
-    "--drain-timeout",
-    "--connect-timeout",
-    "--high-water",
-    "--max-output",
-    "--max-memory",
-    "--unix-mode",
-    "--narrate",
-    "-v",
-    "--verbose",
-    "-q",
-    "--quiet",
-    "-h",
-    "--help",
-    "-V",
-    "--version",
-];
-
 impl Draft {
     /// The one table from names to meanings.
     fn option(
@@ -205,7 +174,7 @@ impl Draft {
             "--narrate" => self.narrate = true,
             "-v" | "--verbose" => self.log_level = Some(LevelFilter::Debug),
             "-q" | "--quiet" => self.log_level = Some(LevelFilter::Error),
-            unknown => return Err(unknown_option(unknown, whole)),
+            unknown => return Err(unknown_option(unknown, words.value().ok(), whole)),
         }
         Ok(())
     }
@@ -217,8 +186,16 @@ impl Draft {
             None => self.handler = Some(word),
             Some(handler) if takes_a_word(handler) && self.arg.is_none() => self.arg = Some(word),
             Some(handler) => {
+                let name = handler.to_string_lossy();
+                if !guess::HANDLERS.contains(&&*name) {
+                    return Err(unknown_handler(handler, Some(&word)));
+                }
+                let arg = self.arg.as_deref().and_then(OsStr::to_str);
+                let advice = guess::surplus(&word.to_string_lossy(), &name, arg);
                 let (word, handler) = (quoted(&word), quoted(handler));
-                return Err(Usage(format!("surplus word {word} behind the handler {handler}")));
+                return Err(Usage(format!(
+                    "surplus word {word} behind the handler {handler}{advice}"
+                )));
             }
         }
         Ok(())
@@ -236,7 +213,7 @@ impl Draft {
             Some("chat") => (Handler::Chat { max_line }, "127.0.0.1:1234"),
             Some("http") => (self.http(), "127.0.0.1:1234"),
             Some("proxy") => (self.proxy()?, "127.0.0.1:1234"),
-            _ => return Err(unknown_handler(&word)),
+            _ => return Err(unknown_handler(&word, None)),
         };
         self.refuse_unused(&handler)?;
         let mut limits = self.limits;
@@ -249,10 +226,7 @@ impl Draft {
         let listen = addresses(&listen)?;
         if let Handler::Proxy { upstreams, .. } = &handler {
             limits.max_outbound = limits.max_connections;
-            if let Some(own) = upstreams.iter().find(|upstream| listen.contains(upstream)) {
-                let own = escaped(own.to_string().as_bytes()).to_string();
-                return Err(Usage(format!("proxy listens on {own}, and cannot hand on to itself")));
-            }
+            refuse_loop(&listen, upstreams)?;
         }
         let log_level = self.log_level.unwrap_or(LevelFilter::Info);
         Ok(Options { handler, listen, limits, narrate: self.narrate, log_level })
@@ -319,6 +293,55 @@ fn addresses(words: &[OsString]) -> Result<Vec<Address>, Usage> {
         }
     }
     Ok(all)
+}
+
+/// A proxy that connected to itself would hand on one client until nothing is left.
+fn refuse_loop(listen: &[Address], upstreams: &[Address]) -> Result<(), Usage> {
+    let shown = |address: &Address| escaped(address.to_string().as_bytes()).to_string();
+    for own in listen {
+        if let Some(upstream) = upstreams.iter().find(|upstream| reaches(upstream, own)) {
+            let what = match (shown(own), shown(upstream)) {
+                (own, upstream) if own == upstream => format!("proxy listens on {own}"),
+                (own, upstream) => format!("proxy listens on {own}, which is {upstream} too"),
+            };
+            return Err(Usage(format!("{what}, and cannot hand on to itself")));
+        }
+    }
+    Ok(())
+}
+
+/// Whether a client of `target` comes to the listener at `own`. A listener that is given
+/// port 0 gets a free one, which nothing names.
+fn reaches(target: &Address, own: &Address) -> bool {
+    match (target, own) {
+        (Address::Tcp(target), Address::Tcp(own)) => {
+            let to = match target.ip().to_canonical() {
+                IpAddr::V4(ip) if ip.is_unspecified() => Ipv4Addr::LOCALHOST.into(),
+                IpAddr::V6(ip) if ip.is_unspecified() => Ipv6Addr::LOCALHOST.into(),
+                ip => ip, // the unspecified address is this machine, to connect to
+            };
+            let at = own.ip().to_canonical();
+            let is_everywhere = at.is_unspecified() && at.is_ipv4() == to.is_ipv4();
+            target.port() == own.port() && (to == at || is_everywhere && is_ours(to))
+        }
+        (Address::Unix(target), Address::Unix(own)) => place(target) == place(own),
+        _ => false,
+    }
+}
+
+/// Whether this machine has the address: then a socket can be bound to it.
+fn is_ours(ip: IpAddr) -> bool {
+    ip.is_loopback() || UdpSocket::bind((ip, 0)).is_ok()
+}
+
+/// The file that the path names, whether or not it exists, and however it is written.
+fn place(path: &Path) -> PathBuf {
+    let of_folder = || {
+        let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty());
+        let folder = folder.unwrap_or(Path::new(".")).canonicalize().ok()?;
+        Some(folder.join(path.file_name()?))
+    };
+    path.canonicalize().ok().or_else(of_folder).unwrap_or_else(|| path.to_owned())
 }
 
 fn resolved(word: &OsStr) -> Result<Vec<Address>, Usage> {
@@ -417,59 +440,17 @@ fn readable(error: lexopt::Error) -> Usage {
     }
 }
 
-fn unknown_option(name: &str, whole: Option<&OsStr>) -> Usage {
+/// `value` is what would be its value.
+fn unknown_option(name: &str, value: Option<OsString>, whole: Option<&OsStr>) -> Usage {
     let word = quoted(whole.unwrap_or(OsStr::new(name)));
-    match nearest(name, &OPTIONS) {
-        Some(option) => Usage(format!("unknown option {word}, did you mean {option}?")),
-        None => Usage(format!("unknown option {word}")),
-    }
+    let advice = guess::option(name, value.as_deref().and_then(OsStr::to_str));
+    Usage(format!("unknown option {word}{advice}"))
 }
 
-fn unknown_handler(word: &OsStr) -> Usage {
-    let text = word.to_string_lossy();
-    let meant = if digits(&text).is_some() {
-        Some(format!("-l 127.0.0.1:{text}"))
-    } else if text.contains([':', '/']) {
-        Some(format!("-l {}", escaped(word.as_bytes())))
-    } else {
-        nearest(&text, &HANDLERS).map(str::to_string)
-    };
-    let word = quoted(word);
-    match meant {
-        Some(meant) => Usage(format!("unknown handler {word}, did you mean {meant}?")),
-        None => Usage(format!(
-            "unknown handler {word}, there are greet, once, echo, chat, http and proxy"
-        )),
-    }
-}
-
-/// The name most like `word`, if one is like it at all: it begins so, or at most
-/// every second letter is wrong.
-fn nearest<'a>(word: &str, names: &[&'a str]) -> Option<&'a str> {
-    let begins = |name: &&&str| word.len() > 3 && name.starts_with(word);
-    if let Some(name) = names.iter().find(begins) {
-        return Some(name);
-    }
-    let distances = names.iter().map(|name| (distance(word, name), *name));
-    let (distance, name) = distances.min_by_key(|&(distance, _)| distance)?;
-    (distance <= name.trim_start_matches('-').len() / 2).then_some(name)
-}
-
-/// The edit distance: how many letters to change, add or leave out.
-fn distance(from: &str, to: &str) -> usize {
-    let mut row: Vec<usize> = (0..=to.chars().count()).collect();
-    for (line, a) in from.chars().enumerate() {
-        let (mut diagonal, mut left) = (line, line + 1);
-        for (above, b) in row.iter_mut().skip(1).zip(to.chars()) {
-            let change = diagonal + usize::from(a != b);
-            left = change.min(left + 1).min(*above + 1);
-            diagonal = std::mem::replace(above, left);
-        }
-        if let Some(first) = row.first_mut() {
-            *first = line + 1;
-        }
-    }
-    row.last().copied().unwrap_or_default()
+/// `next` is the word behind it.
+fn unknown_handler(word: &OsStr, next: Option<&OsStr>) -> Usage {
+    let advice = guess::handler(&word.to_string_lossy(), next.and_then(OsStr::to_str));
+    Usage(format!("unknown handler {}{advice}", quoted(word)))
 }
 
 #[cfg(test)]
@@ -652,7 +633,7 @@ mod tests {
             ("caht", r#"unknown handler "caht", did you mean chat?; try -h"#),
             (
                 "serve",
-                r#"unknown handler "serve", there are greet, once, echo, chat, http and proxy; try -h"#,
+                r#"unknown handler "serve", leave it out, or write greet, once, echo, chat, http or proxy; try -h"#,
             ),
             (
                 "127.0.0.1:80",
@@ -705,6 +686,78 @@ mod tests {
     }
 
     #[test]
+    fn what_newcomers_type_first_is_answered_with_what_to_type() {
+        for (line, due) in [
+            ("-p 8080", r#"unknown option "-p", did you mean -l 127.0.0.1:8080?"#),
+            ("-p8080", r#"unknown option "-p8080", did you mean -l 127.0.0.1:8080?"#),
+            ("--port 8080", r#"unknown option "--port", did you mean -l 127.0.0.1:8080?"#),
+            ("--port=8080", r#"unknown option "--port=8080", did you mean -l 127.0.0.1:8080?"#),
+            ("-p", r#"unknown option "-p", did you mean -l 127.0.0.1:1234?"#),
+            ("-p -v", r#"unknown option "-p", did you mean -l 127.0.0.1:1234?"#),
+            ("echo -p 0.0.0.0:80", r#"unknown option "-p", did you mean -l 0.0.0.0:80?"#),
+            ("--host localhost", r#"unknown option "--host", did you mean -l localhost:1234?"#),
+            ("--host ::1", r#"unknown option "--host", did you mean -l [::1]:1234?"#),
+            ("http -d public", r#"unknown option "-d", did you mean http public?"#),
+            ("--dir", r#"unknown option "--dir", did you mean http DIR?"#),
+            ("--threads 4", r#"unknown option "--threads", one thread serves all clients"#),
+            ("help", r#"unknown handler "help", did you mean -h?"#),
+            ("version", r#"unknown handler "version", did you mean -V?"#),
+            ("serve public", r#"unknown handler "serve", did you mean http public?"#),
+            ("serve 8080", r#"unknown handler "serve", did you mean -l 127.0.0.1:8080?"#),
+            ("start echo", r#"unknown handler "start", did you mean echo?"#),
+            ("src", r#"unknown handler "src", did you mean http src?"#),
+            ("/tmp/a", r#"unknown handler "/tmp/a", did you mean -l unix:/tmp/a?"#),
+            (":80", r#"unknown handler ":80", did you mean -l 127.0.0.1:80?"#),
+            ("tcp://[::1]:80", r#"unknown handler "tcp://[::1]:80", did you mean -l [::1]:80?"#),
+            (
+                "echo 8080",
+                r#"surplus word "8080" behind the handler "echo", did you mean -l 127.0.0.1:8080?"#,
+            ),
+            (
+                "proxy localhost 80",
+                r#"surplus word "80" behind the handler "proxy", did you mean proxy localhost:80?"#,
+            ),
+            ("-l tcp://0.0.0.0:80", r#"-l "tcp://0.0.0.0:80" has a scheme, write 0.0.0.0:80"#),
+            ("proxy http://[::1]/", r#"proxy "http://[::1]/" has a scheme, write [::1]:1234"#),
+        ] {
+            assert_eq!(complaint(line), format!("{due}; try -h"), "{line}");
+        }
+    }
+
+    #[test]
+    fn a_proxy_that_would_reach_itself_does_not_start() {
+        for (listen, upstream) in [
+            ("127.0.0.1:1234", "127.0.0.1:1234"),
+            ("0.0.0.0:1234", "127.0.0.1:1234"),
+            ("0.0.0.0:1234", "127.9.9.9:1234"),
+            ("0.0.0.0:1234", "0.0.0.0:1234"),
+            ("127.0.0.1:1234", "0.0.0.0:1234"),
+            ("0.0.0.0:1234", "[::ffff:127.0.0.1]:1234"),
+            ("[::]:1234", "[::1]:1234"),
+            ("[::1]:1234", "[::]:1234"),
+            ("unix:u1", "unix:./u1"),
+            ("unix:/tmp/../tmp/u1", "unix:/tmp/u1"),
+        ] {
+            let words = format!("-l 127.0.0.1:1 -l {listen} proxy {upstream}");
+            let complaint = complaint(&words);
+            assert!(complaint.contains("cannot hand on to itself"), "{words}: {complaint}");
+        }
+        for (listen, upstream) in [
+            ("0.0.0.0:1234", "127.0.0.1:1235"),
+            ("0.0.0.0:1234", "203.0.113.9:1234"), // another machine's, RFC 5737
+            ("127.0.0.1:1234", "127.0.0.2:1234"),
+            ("127.0.0.2:1234", "0.0.0.0:1234"),
+            ("[::]:1234", "127.0.0.1:1234"), // it takes V6 only
+            ("0.0.0.0:1234", "[::1]:1234"),
+            ("unix:u1", "unix:/tmp/u1"),
+            ("unix:1234", "127.0.0.1:1234"),
+        ] {
+            let words = format!("-l {listen} proxy {upstream}");
+            assert_eq!(complaint(&words), "", "{words}");
+        }
+    }
+
+    #[test]
     fn words_that_are_no_utf8_are_quoted_byte_by_byte() {
         for (word, shown) in [
             (&b"br\xffken"[..], r#""br\xffken""#),
@@ -720,15 +773,6 @@ mod tests {
         }
     }
 
-    #[test]
-    fn nearest_is_near_or_nothing() {
-        assert_eq!(distance("kitten", "sitting"), 3);
-        assert_eq!(distance("", "echo"), 4);
-        assert_eq!(nearest("--max-conections", &OPTIONS), Some("--max-connections"));
-        assert_eq!(nearest("--naratte", &OPTIONS), Some("--narrate"));
-        assert_eq!(nearest("--something-else", &OPTIONS), None);
-    }
-
     /// The page of -h is a screen, and names the options that exist, and only these.
     #[test]
     fn help_is_one_screen_and_true() {
@@ -738,13 +782,13 @@ mod tests {
         }
         let boundary = |c: char| !(c.is_ascii_alphanumeric() || c == '-');
         let named: Vec<&str> = HELP.split(boundary).filter(|word| word.starts_with('-')).collect();
-        for option in OPTIONS {
+        for option in guess::OPTIONS {
             let long_form = ["--verbose", "--quiet", "--help", "--version"].contains(&option);
             assert!(named.contains(&option) || long_form, "{option} is not in -h");
             assert!(!complaint(option).starts_with("unknown"), "{option} is not understood");
         }
         for name in named {
-            assert!(OPTIONS.contains(&name), "{name} is in -h but is no option");
+            assert!(guess::OPTIONS.contains(&name), "{name} is in -h but is no option");
         }
     }
 

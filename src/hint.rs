@@ -16,7 +16,7 @@ fn advice(call: Call, object: &str, errno: Errno) -> Option<&'static str> {
     use Errno::*;
     Some(match (call, errno) {
         (BindTcp, EACCES) => "ports below 1024 need a privilege, try -l 127.0.0.1:1234",
-        (BindTcp | Listen, EADDRINUSE) => "something listens there (ss -ltnp shows what), try another port, or -l 127.0.0.1:0 for any",
+        (BindTcp | Listen, EADDRINUSE) => "something has that port (ss -tanp shows what), try another, or -l 127.0.0.1:0 for any",
         (BindTcp, EADDRNOTAVAIL) => "no interface of this machine has that address (see ip addr), try -l 127.0.0.1:1234",
         (BindTcp, EINVAL) if object.starts_with("[fe80:") => "a link-local address needs its interface, as in -l [fe80::1%eth0]:1234",
         (Socket, EAFNOSUPPORT) => "this kernel does not speak that family of addresses, try -l 127.0.0.1:1234",
@@ -26,8 +26,9 @@ fn advice(call: Call, object: &str, errno: Errno) -> Option<&'static str> {
         (BindUnix, EACCES) => "you may not create files in that directory, try -l unix:/tmp/threadbare.sock",
         (BindUnix, EROFS) => "the file system is read-only, try -l unix:/tmp/threadbare.sock",
         (ProbeUnix | FileStatus | FileMode | Unlink, EACCES | EPERM) => "the file belongs to somebody else, try another path",
+        (OpenDirectory, ENOENT) if crate::guess::is_address(object) => "http takes a directory, and -l says where to listen, as in http . -l 127.0.0.1:8080",
         (OpenDirectory, ENOENT) => "the directory does not exist",
-        (OpenDirectory, ENOTDIR) => "it is no directory",
+        (OpenDirectory, ENOTDIR) => "it is no directory, write the one that it is in",
         (OpenDirectory, ENOSYS) => "to serve files takes Linux 5.6",
         (EpollCreate, EMFILE) => "RLIMIT_NOFILE or fs.epoll.max_user_instances is too low, try ulimit -n 1024",
         (DescriptorLimit, EMFILE) => "try ulimit -n 1024",

@@ -12,6 +12,7 @@
 //! accept, and the message of `once`. Everything else is stderr's.
 
 mod cli;
+mod guess;
 mod hint;
 mod output;
 
