@@ -14,7 +14,9 @@ use threadbare::{
 
 /// A handler of which only the answer to bytes matters. (Boxed: a server is compiled for each
 /// type of handler.)
-struct Data<'a>(Box<dyn FnMut(&mut Conn<'_>, &[u8]) -> usize + 'a>);
+struct Data<'a>(Box<Answer<'a>>);
+
+type Answer<'a> = dyn FnMut(&mut Conn<'_>, &[u8]) -> usize + 'a;
 
 impl<'a> Data<'a> {
     fn new(answer: impl FnMut(&mut Conn<'_>, &[u8]) -> usize + 'a) -> Data<'a> {
