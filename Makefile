@@ -102,7 +102,7 @@ check: able deps ## everything: format, lints, docs, every test, oldest Rust
 	@echo "tests of the bare library"
 	@ONLY= tests/run --no-default-features
 	@echo "tests, the heavy ones too"
-	@ONLY= tests/run -- --include-ignored
+	@ONLY= tests/run --include-ignored
 	@echo "what a message costs in instructions"
 	@$(call build,--release --bin threadbare); $(RUN_BENCH) --no-default-features -- check
 

@@ -77,7 +77,7 @@ pub trait Kernel: Clone + Send + 'static {
     /// Sets one option of a socket.
     ///
     /// setsockopt(2), socket(7), tcp(7), ipv6(7), docs/door.md, docs/stopping.md, docs/goodbye.md,
-    /// [`Call::SetOption`], [`Call::SetTunable`]
+    /// [`Call::SetOption`], [`Call::SetTunable`], [`Call::RefuseNew`]
     fn setsockopt(&mut self, fd: &Fd, option: SocketOption) -> Result<()>;
 
     /// Sets the mode that a Unix socket's file is born with (less the umask).
@@ -286,7 +286,11 @@ impl fmt::Debug for Fd {
 
 impl Drop for Fd {
     fn drop(&mut self) {
-        debug_assert!(std::thread::panicking(), "descriptor {} leaked", self.number());
+        debug_assert!(
+            std::thread::panicking(),
+            "descriptor {} leaked: it was dropped before it was closed, as by an early return",
+            self.number()
+        );
     }
 }
 

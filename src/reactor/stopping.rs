@@ -197,9 +197,7 @@ impl<H: ConnectionHandler, K: Kernel> Reactor<H, K> {
         };
         log::info!("stopping ({why}), {} open", self.net.connections.len());
         self.handler.on_shutdown(&mut self.net);
-        for listener in &mut self.listeners {
-            listener.refuse_new(&mut self.kernel);
-        }
+        self.refuse_new();
         self.end.grace = self.net.now.after(GRACE);
         self.alarms.ring_by(Alarm::CloseListeners, self.end.grace);
         if let Some(span) = self.net.timeouts.drain {
@@ -208,6 +206,18 @@ impl<H: ConnectionHandler, K: Kernel> Reactor<H, K> {
         for slot in self.net.slots_where(|_| true) {
             self.net.change(slot, |connection| connection.read_at_end = 0);
         }
+    }
+
+    /// Keeps new clients out. Where that fails, one line for all listeners says what follows.
+    fn refuse_new(&mut self) {
+        let listeners = self.listeners.iter_mut();
+        let failed = listeners.filter_map(|listener| listener.refuse_new(&mut self.kernel).err());
+        let Some(error) = failed.reduce(|first, _| first) else { return };
+        let way_out = match error.errno {
+            Errno::EPERM => "; with CAP_NET_ADMIN they would be kept out",
+            _ => "",
+        };
+        log::warn!("{error}; clients that connect from now on may get no answer{way_out}");
     }
 
     /// Lets in whoever waits; closes a listener when nobody does.

@@ -13,8 +13,8 @@ use std::thread;
 use std::time::Duration;
 
 use crate::support::{
-    Client, Finished, STUCK, Scratch, Server, Signal, eventually, quoted, raise_descriptor_limit,
-    run, run_after, show, stuck_clients, thanks, until,
+    Client, Finished, STUCK, Scratch, Server, Signal, eventually, may_refuse_clients, quoted,
+    raise_descriptor_limit, run, run_after, show, stuck_clients, thanks, until,
 };
 use nix::sys::socket::{
     AddressFamily, Backlog, SockFlag, SockType, UnixAddr, bind, connect, listen, socket,
@@ -489,6 +489,17 @@ fn drain_serves_the_queue_of_a_full_server() {
         client.expect_rest(thanks("queued\n"));
     }
     assert_eq!(server.wait(), Some(0));
+}
+
+#[test] // a stop that may not keep new clients out says so, once for all listeners
+fn a_stop_that_cannot_refuse_clients() {
+    let mut server = Server::start(&["-l", "127.0.0.1:0", "-l", "127.0.0.1:0"]);
+    assert_eq!(server.stop(), Some(0));
+    let (logs, error) = (server.logs(), "EPERM (Operation not permitted)");
+    let due = "clients that connect from now on may get no answer; with CAP_NET_ADMIN they would";
+    let due = format!("warning: setsockopt {}: {error}; {due} be kept out\n", server.addresses[0]);
+    assert_eq!(logs.matches(&due).count(), usize::from(!may_refuse_clients()), "{logs}");
+    assert_eq!(logs.contains("setsockopt"), !may_refuse_clients(), "{logs}");
 }
 
 #[test] // what the drain deadline leaves is reset, counted, told, and status 1

@@ -516,6 +516,7 @@ fn the_queue_at_the_drain_deadline() {
     let summary = world.stop();
     for client in &mut waiting {
         client.recv();
+        client.recv();
         assert!(client.saw_reset());
     }
     assert_eq!((summary.cut, closed(&summary, CloseReason::DrainDeadline)), (4, 4));
@@ -1118,6 +1119,58 @@ fn out_of_epoll_watches() {
     let served = clients.iter_mut().filter_map(|c| (!c.recv().is_empty()).then_some(())).count();
     assert_eq!(served, 19);
     world.stop();
+}
+
+/// epoll denies to know a connection that it has: it ends, and nothing is tried that the
+/// denial would make spin, however often it is repeated.
+#[test]
+fn a_connection_that_epoll_denies() {
+    for times in [Times::Once, Times::Burst(3), Times::UntilHealed] {
+        let mut world = World::new(Farewell, Limits::default());
+        let mut client = world.client();
+        world.rest();
+        let next = world.sim.count(Method::EpollCtl);
+        world.sim.fail(At::Of(Method::EpollCtl, next), Errno::ENOENT, times);
+        client.send(b"hello\n");
+        let turns = world.turns;
+        world.rest();
+        assert!(world.turns - turns < 5, "it spins: {} turns", world.turns - turns);
+        assert_eq!(world.sim.count(Method::EpollCtl), next + 1, "it is not tried again");
+        client.recv();
+        assert!(client.saw_reset());
+        world.sim.heal();
+        assert!(world.sim.signal(Signal::SIGTERM));
+        world.pass(Duration::from_secs(3_600));
+        let counters = world.server.finish().unwrap().counters;
+        assert_eq!((counters.bugs, world.running), (1, false));
+    }
+}
+
+/// Who may not keep new clients out says so once, for all listeners, and stops all the same.
+#[test]
+fn new_clients_that_cannot_be_refused() {
+    let expected = "setsockopt 127.0.0.1:80: EPERM (Operation not permitted); clients that \
+        connect from now on may get no answer; with CAP_NET_ADMIN they would be kept out";
+    for (errno, said) in [(Errno::EPERM, expected), (Errno::ENOMEM, "may get no answer")] {
+        let addresses = ["127.0.0.1:80", "127.0.0.1:81"];
+        let sim = Simulated::new(1);
+        let mut world = World::at(addresses, sim.clone(), greet(), Limits::default()).unwrap();
+        let mut client = world.client();
+        world.rest();
+        diary::begin();
+        let next = At::Of(Method::Setsockopt, sim.count(Method::Setsockopt));
+        sim.fail(next, errno, Times::UntilHealed);
+        client.send(b"last\n");
+        assert!(sim.signal(Signal::SIGTERM));
+        world.rest();
+        assert_eq!(diary::count(said), 1);
+        assert_eq!(diary::count("CAP_NET_ADMIN"), usize::from(errno == Errno::EPERM));
+        assert_eq!(client.recv(), b"Thank you for your message last\n");
+        let mut late = world.client();
+        late.send(b"late\n");
+        world.end();
+        assert_eq!(late.recv(), b"Thank you for your message late\n");
+    }
 }
 
 /// A Unix socket takes the place of a stale one, with the mode it should have; and at the

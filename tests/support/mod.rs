@@ -10,6 +10,7 @@ mod needs;
 
 use std::fs;
 use std::io::{self, BufRead, BufReader, ErrorKind, Read, Write};
+use std::mem::ManuallyDrop;
 use std::net::{Ipv4Addr, Shutdown, TcpListener, TcpStream};
 use std::os::fd::{AsRawFd, OwnedFd};
 use std::os::unix::net::UnixStream;
@@ -28,7 +29,7 @@ use nix::sys::socket::{
     sockopt,
 };
 use nix::unistd::Pid;
-use threadbare::kernel::{Kernel, Linux};
+use threadbare::kernel::{Fd, Kernel, Linux, SocketOption};
 
 #[allow(unused_imports)]
 pub use needs::{needs, path, skip};
@@ -494,6 +495,14 @@ pub fn stuck_clients(server: &Server, count: usize) -> Vec<Client> {
     }
     server.settle();
     clients
+}
+
+/// Whether a server that this process starts may keep new clients out while it stops: on
+/// kernels since 2026 that takes CAP_NET_ADMIN. Tests assert what comes of either.
+pub fn may_refuse_clients() -> bool {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let fd = ManuallyDrop::new(Fd::new(listener.as_raw_fd()).unwrap());
+    Linux.setsockopt(&fd, SocketOption::DropSyn).is_ok()
 }
 
 fn status_field(path: &Path, name: &str) -> u64 {

@@ -208,13 +208,12 @@ pub fn errnos(method: Method) -> &'static [Errno] {
 }
 
 /// What no kernel does: whoever believes it spins, and rightly so. A descriptor that is
-/// ready does not say EAGAIN or EINTR for ever, and an ADD (which follows) never ENOENT.
+/// ready does not say EAGAIN or EINTR for ever.
 pub fn is_a_lie(method: Method, errno: Errno, times: Times) -> bool {
     let patient = [Reaction::Wait, Reaction::Retry, Reaction::Ignore];
     let is_patient = |&call| patient.contains(&reaction(call, errno));
     match method {
         Method::Close | Method::Shutdown => false,
-        Method::EpollCtl => times != Times::Once && errno == Errno::ENOENT,
         _ => times == Times::UntilHealed && roles(method).iter().any(is_patient),
     }
 }

@@ -324,10 +324,7 @@ impl<P: Part> Stage<P> {
         let expected = (self.expect)(summary);
         let journal = self.world.note();
         ensure!(expected || journal.struck > 0, "unexpected: {summary:?}");
-        ensure!(
-            counters.bugs == 0 || journal.is_denied() || journal.has(Reaction::Bug),
-            "{counters}"
-        );
+        ensure!(counters.bugs == 0 || journal.has(Reaction::Bug), "{counters}");
         Ok(())
     }
 }
@@ -341,18 +338,12 @@ impl Journal {
         self.has(Reaction::FailRuntime) || self.common.iter().any(watching)
     }
 
-    /// Whether epoll_ctl denied to have what it has: it is added again, which is EEXIST.
-    pub fn is_denied(&self) -> bool {
-        self.strikes().any(|strike| strike == (Method::EpollCtl, Errno::ENOENT))
-    }
-
     /// Whether the server may well end with this: the call was struck with that errno.
     pub fn explains(&self, error: &Error) -> bool {
         let named = |method| roles(method).iter().any(|call| call.name() == error.call.name());
-        let again = error.errno == Errno::EEXIST && self.is_denied();
         let mut strikes = self.strikes();
         !error.object.is_empty()
-            && (again || strikes.any(|(method, errno)| named(method) && errno == error.errno))
+            && strikes.any(|(method, errno)| named(method) && errno == error.errno)
     }
 }
 
