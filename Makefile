@@ -23,9 +23,8 @@ build = paths=$$($(CARGO) build --locked --message-format=json-render-diagnostic
 	| sed -n "s/'/'\\\\\\\\''/g; s/.*\"executable\":\"\(.*\/\([a-z]*\)\)\".*/\2='\1'/p") \
 	|| { tests/doctor crates; exit 1; }; eval "$$paths"
 
-# What the first minutes use: soon there, since it is built without LTO.
-FIRST := --profile quick --bin threadbare \
-	--example client --example torture --example trace --example tour
+# The first minutes do without LTO, so that the program is soon there; and the client with it.
+FIRST := --profile quick --bin threadbare --example client
 
 # Where `make install` puts the program and its papers.
 PREFIX := /usr/local
@@ -66,13 +65,13 @@ client: able ## talk to a server: make client [SAY='hello'] [TO=host:port]
 	exec "$$client" $(and $(TO),--to '$(TO)') -- $(OWN) $${SAY:+"$$SAY"}
 
 tour: able ## a minute: what the server does about good clients and bad
-	@$(call build,$(FIRST)); exec "$$tour" "$$threadbare"
+	@$(call build,$(FIRST) --example tour); exec "$$tour" "$$threadbare"
 
 trace: able ## a short life of the server, call by call: make trace [echo]
-	@$(call build,$(FIRST)); exec "$$trace" "$$threadbare" $(OWN) $(ARGS)
+	@$(call build,$(FIRST) --example trace); exec "$$trace" "$$threadbare" $(OWN) $(ARGS)
 
 torture: able ## rude clients for a server: make torture [ADDR=host:port]
-	@$(call build,$(FIRST)); exec "$$torture" $(or $(OWN),$(ADDR),127.0.0.1:1234)
+	@$(call build,$(FIRST) --example torture); exec "$$torture" $(or $(OWN),$(ADDR),127.0.0.1:1234)
 
 # The other targets take no words, and words may be called like them.
 ifeq ($(WORDS),)
