@@ -20,7 +20,7 @@ OWN = $(foreach word,$(WORDS),'$(subst ','\'',$(word))')
 # where it put each program, so any target directory will do: afterwards $$threadbare is the
 # path of the program, $$client that of the example, and so on.
 build = paths=$$($(CARGO) build --locked --message-format=json-render-diagnostics $1 \
-	| sed -n "s/'/'\\\\\\\\''/g; s/.*\"executable\":\"\(.*\/\([a-z]*\)\)\".*/\2='\1'/p") \
+	| sed -n "s/'/'\\\\''/g; s/.*\"executable\":\"\(.*\/\([a-z]*\)\)\".*/\2='\1'/p") \
 	|| { tests/doctor crates; exit 1; }; eval "$$paths"
 
 # The first minutes do without LTO, so that the program is soon there; and the client with it.
