@@ -189,7 +189,8 @@ deps: ## install what the tests need, if that takes no password
 install: able ## the program: make install [PREFIX=/usr/local] [DESTDIR=]
 	@$(call build,--release --bin threadbare); \
 	install -D "$$threadbare" "$(BINDIR)/threadbare" \
-		|| { echo "error: run it as root, or with PREFIX=\$$HOME/.local"; exit 1; }; \
+		|| { echo "error: you may not write there; type: sudo install '$$threadbare'" \
+			"'$(BINDIR)', or: make install PREFIX=\$$HOME/.local"; exit 1; }; \
 	install -D -m 644 -t "$(DOCDIR)" README.md LICENSE; \
 	echo "Installed $(BINDIR)/threadbare; make uninstall, with the same PREFIX, removes it"
 
