@@ -6,7 +6,7 @@
 //! a half-configured server. All of `-h` is one constant, so that the page can be
 //! read here as it is printed; a test holds it against the parser.
 
-use crate::guess;
+use super::guess;
 use lexopt::Arg::{Long, Short, Value};
 use lexopt::Parser;
 use log::LevelFilter;

@@ -50,6 +50,7 @@ mod close_reason;
 mod connection;
 mod core;
 mod counters;
+mod cuts;
 mod deadlines;
 mod error;
 pub mod escape;

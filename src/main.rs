@@ -9,20 +9,29 @@
 //! | 128+n | ended at once by a second signal, n |
 //!
 //! stdout carries what scripts read: a line per listener once all of them
-//! accept, and the message of `once`. Everything else is stderr's.
+//! accept, and the message of `once`. Everything else is stderr's, and there are two
+//! kinds of lines: diagnostics, which say why a start or an end failed, and the log of the
+//! running server ([`lines`]).
 
 mod cli;
+mod frame;
 mod guess;
 mod hint;
-mod output;
+mod lines;
+mod results;
+mod status;
 
 use cli::{Command, Handler, Options};
+use status::{Picture, StatusLine};
+use std::env::var_os;
+use std::io::{IsTerminal, stderr};
+use std::os::unix::ffi::OsStrExt;
 use std::process::ExitCode;
 use std::time::Duration;
 use threadbare::escape::escaped;
 use threadbare::handlers::{Chat, Echo, Greet, Http, Once, Proxy};
 use threadbare::kernel::{Kernel, Linux, Narrated};
-use threadbare::{ConnectionHandler, Error, Server, Summary};
+use threadbare::{ConnectionHandler, Errno, Error, Server, Summary};
 
 const DONE: u8 = 0;
 const UNDONE: u8 = 1;
@@ -30,13 +39,14 @@ const NOT_STARTED: u8 = 2;
 const FAILED: u8 = 3;
 
 fn main() -> ExitCode {
-    output::install(log::LevelFilter::Info);
+    let _end = lines::FlushAtEnd;
+    lines::install();
     let status = match cli::parse(std::env::args_os().skip(1)) {
         Ok(Command::Help) => print(cli::HELP),
         Ok(Command::Version) => print(cli::VERSION),
         Ok(Command::Serve(options)) => serve(&options),
         Err(usage) => {
-            log::error!("{usage}");
+            lines::raw(format_args!("error: {usage}"));
             NOT_STARTED
         }
     };
@@ -47,7 +57,7 @@ fn main() -> ExitCode {
 fn serve(options: &Options) -> u8 {
     log::set_max_level(options.log_level);
     if options.narrate {
-        let tell = |line: &str| output::stderr_line(format_args!("{line}"));
+        let tell = |line: &str| lines::raw(format_args!("{line}"));
         serve_on(options, Narrated::new(Linux, tell))
     } else {
         serve_on(options, Linux)
@@ -68,7 +78,7 @@ fn serve_on<K: Kernel>(options: &Options, kernel: K) -> u8 {
         Handler::Http { directory, access_log, deadline } => {
             let mut http = Http::new(kernel.clone()).deadline(*deadline);
             if *access_log {
-                http = http.access_log(|line| output::stderr_line(format_args!("{line}")));
+                http = http.access_log(|line| lines::raw(format_args!("{line}")));
             }
             let http = match directory {
                 Some(directory) => http.serve(directory),
@@ -88,14 +98,14 @@ fn serve_on<K: Kernel>(options: &Options, kernel: K) -> u8 {
 
 /// The one line of a start that failed.
 fn not_started(error: &Error) -> u8 {
-    log::error!("{error}{}", hint::hint(error));
+    lines::raw(format_args!("error: {error}{}", hint::hint(error)));
     NOT_STARTED
 }
 
 /// Starts, says so, serves until stopped. A start that fails prints only its error.
 fn run<H, K>(options: &Options, handler: H, kernel: K, done: fn(&H) -> bool) -> u8
 where
-    H: ConnectionHandler,
+    H: ConnectionHandler + 'static,
     K: Kernel,
 {
     let builder = Server::builder(handler).kernel(kernel).limits(options.limits.clone());
@@ -103,19 +113,71 @@ where
         Ok(server) => server,
         Err(error) => return not_started(&error),
     };
-    for warning in server.warnings() {
-        log::warn!("{warning}");
+    // Now the signals are blocked, and so they are in the thread that is started here.
+    let handle = server.handle();
+    let nudge = move || {
+        let _ = handle.call(|_, _| {}); // refused only by a server that turns anyway, or never again
+    };
+    let status = shows_status(options).then(|| StatusLine::new(nudge));
+    let is_watched = status.is_some();
+    if let Err(error) = lines::start(status) {
+        let errno = Errno::from_raw(error.raw_os_error().unwrap_or_default());
+        lines::raw(format_args!("error: clone log thread: {errno:?} ({})", errno.desc()));
+        return NOT_STARTED;
     }
+    for warning in server.warnings().iter().chain(&no_index(options)) {
+        lines::raw(format_args!("warning: {warning}"));
+    }
+    lines::flush();
     for address in server.addresses() {
         print(&format!("listening on {}\n", escaped(address.to_string().as_bytes())));
     }
-    match server.run() {
+    if stderr().is_terminal() && options.log_level >= log::LevelFilter::Info {
+        lines::raw(format_args!("{}", frame::frame(&options.handler, server.addresses())));
+    }
+    let ended = if is_watched { run_watched(&mut server) } else { server.run() };
+    status::ended();
+    match ended {
         Ok(summary) => finished(&summary, options.limits.drain_timeout, done(server.handler())),
         Err(error) => {
-            log::error!("{error}");
+            lines::raw(format_args!("error: {error}"));
             FAILED
         }
     }
+}
+
+/// Serves as [`Server::run`] does, and publishes for the status line what each turn did.
+fn run_watched<H: ConnectionHandler, K: Kernel>(
+    server: &mut Server<H, K>,
+) -> Result<Summary, Error> {
+    let mut goes_on = true;
+    while goes_on {
+        status::turned(|| {
+            let counters = server.counters();
+            let open = server.open() as u64;
+            Picture { open, received: counters.received, sent: counters.sent }
+        });
+        goes_on = server.turn()?;
+    }
+    server.finish()
+}
+
+/// Whether there is a status line: on a terminal that can erase a line, if nothing else
+/// fills it. (`once` prints its message there.)
+fn shows_status(options: &Options) -> bool {
+    let can_erase = var_os("TERM").is_some_and(|term| !term.is_empty() && term != "dumb");
+    let is_quiet = options.log_level == log::LevelFilter::Info && !options.narrate;
+    let fills_it =
+        matches!(options.handler, Handler::Once { .. } | Handler::Http { access_log: true, .. });
+    stderr().is_terminal() && can_erase && is_quiet && !fills_it
+}
+
+/// A warning, if the files of a directory are served and it has no page to begin with.
+fn no_index(options: &Options) -> Option<String> {
+    let Handler::Http { directory: Some(directory), .. } = &options.handler else { return None };
+    let shown = escaped(directory.as_os_str().as_bytes());
+    (!directory.join("index.html").is_file())
+        .then(|| format!("{shown} has no index.html, and folders are not listed: / is 404"))
 }
 
 /// What the exit status says of a server that was stopped, and why, in a line.
@@ -127,11 +189,14 @@ fn finished(summary: &Summary, drain_timeout: Option<Duration>, done: bool) -> u
     if summary.cut > 0 {
         let plural = if summary.cut == 1 { "" } else { "s" };
         let deadline = drain_timeout.unwrap_or_default().as_secs_f64();
-        log::error!("cut {} connection{plural} at the drain deadline ({deadline} s)", summary.cut);
+        lines::raw(format_args!(
+            "error: cut {} connection{plural} at the drain deadline ({deadline} s)",
+            summary.cut
+        ));
         return UNDONE;
     }
     if !done {
-        log::error!("stopped before a message came");
+        lines::raw(format_args!("error: stopped before a message came"));
         return UNDONE;
     }
     DONE
@@ -144,7 +209,7 @@ fn print_message(message: &[u8]) {
 
 /// Text on stdout. If stdout is full or gone, stderr gets to know, and life goes on.
 fn print(text: &str) -> u8 {
-    match output::stdout_text(text) {
+    match results::print(text) {
         Ok(()) => DONE,
         Err(errno) => {
             let line = text.lines().next().unwrap_or_default();

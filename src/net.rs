@@ -16,6 +16,7 @@ use crate::buffer::Buffer;
 use crate::close_reason::CloseReason;
 use crate::connection::{ANSWER, Connection, Finish, Phase};
 use crate::counters::Counters;
+use crate::cuts::Cuts;
 use crate::deadlines::{Span, Tick};
 use crate::kernel::{self, Address, Errno, Fd, Kernel, Peer};
 use crate::limits::{Limits, Timeouts};
@@ -54,6 +55,8 @@ pub struct Net {
     pub(crate) limits: Limits,
     pub(crate) timeouts: Timeouts,
     pub(crate) counters: Counters,
+    /// What the log has said of clients that a limit cut.
+    pub(crate) cuts: Cuts,
     /// Where each listener listens.
     pub(crate) locals: Vec<Address>,
     /// Milliseconds of the monotonic clock, read once a turn; and when it was first read.
@@ -230,6 +233,21 @@ impl Net {
         self.stop = true;
     }
 
+    /// Logs that a client has ended, if a limit cut it.
+    pub(crate) fn tell_cut(&mut self, why: CloseReason, peer: Peer) {
+        self.cuts.tell(why, peer, &self.limits, self.now_millis);
+    }
+
+    /// The counters, with the bytes of connections that are still open.
+    pub(crate) fn totals(&self) -> Counters {
+        let mut counters = self.counters.clone();
+        for (_, connection) in self.connections.iter() {
+            counters.received += connection.received;
+            counters.sent += connection.sent;
+        }
+        counters
+    }
+
     pub(crate) fn new(limits: Limits, now_nanos: u64) -> Result<Net, TryReserveError> {
         let now_millis = now_nanos / 1_000_000;
         let mut net = Net {
@@ -239,6 +257,7 @@ impl Net {
             budget: Budget::new(limits.max_memory),
             limits,
             counters: Counters::default(),
+            cuts: Cuts::default(),
             locals: Vec::new(),
             now_millis,
             start_millis: now_millis,

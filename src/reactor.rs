@@ -301,6 +301,7 @@ impl<H: ConnectionHandler, K: Kernel> Reactor<H, K> {
         self.net.counters.sent += connection.sent;
         self.net.discard_file(slot);
         let peer = connection.peer();
+        self.net.tell_cut(connection.why, peer);
         let Connection { fd, listener, why, reset, .. } = connection;
         let is_outbound = listener == OUTBOUND;
         if reset {

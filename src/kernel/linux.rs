@@ -532,6 +532,15 @@ pub(crate) fn map_large_buffers() {
     }
 }
 
+/// Lets a write beyond the file size limit fail (EFBIG) instead of ending the process: the
+/// file may be the log. setrlimit(2), RLIMIT_FSIZE
+pub(crate) fn ignore_file_size_limit() {
+    // SAFETY: no handler is installed, so nothing runs when the signal comes.
+    unsafe {
+        libc::signal(libc::SIGXFSZ, libc::SIG_IGN);
+    }
+}
+
 /// Gives memory that was freed back to the kernel: the C library keeps it between
 /// blocks still in use. malloc_trim(3)
 pub(crate) fn return_memory() {

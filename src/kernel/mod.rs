@@ -33,7 +33,7 @@ mod narrated;
 pub mod sim;
 
 pub use linux::Linux;
-pub(crate) use linux::{map_large_buffers, return_memory};
+pub(crate) use linux::{ignore_file_size_limit, map_large_buffers, return_memory};
 pub use narrated::Narrated;
 #[cfg(feature = "sim")]
 pub use sim::Simulated;

@@ -79,18 +79,28 @@ fn two_clients(server: &Server) -> Vec<Client> {
 
 /// What the server logs when it is asked for a report, but for ports and moments.
 fn report(server: &Server) -> String {
-    const LAST: &str = " open, holding ";
-    let count = || server.logs().lines().filter(|line| line.contains(LAST)).count();
-    let before = count();
+    let before = server.logs().len();
+    let told = || server.logs()[before..].to_owned();
+    // The totals, and a line for each that is open.
+    let is_whole = |told: &str| {
+        let open = told.split_once(" open, holding ").and_then(|(start, _)| start.rsplit_once(' '));
+        let open = open.and_then(|(_, count)| count.parse::<usize>().ok());
+        open.is_some_and(|open| told.matches('\n').count() > open)
+    };
     server.signal(super::support::Signal::SIGUSR1);
-    until("the report", || count() > before);
-    let logs = server.logs();
-    let mut lines: Vec<&str> = logs.lines().collect();
-    let is_last = |line: &&&str| line.contains(LAST);
-    let end = lines.iter().rev().skip(1).take_while(|line| !is_last(line)).count() + 1;
-    let told = lines.split_off(lines.len() - end).join("\n") + "\n";
-    let told = masked(&told, "127.0.0.1:", char::is_ascii_digit, 4, "…");
-    masked(&told, "idle ", |c| c.is_ascii_digit() || *c == '.', 1, "…")
+    until("the report", || is_whole(&told()));
+    let told = masked(&told(), "127.0.0.1:", char::is_ascii_digit, 4, "…");
+    timeless(&masked(&told, "idle ", |c| c.is_ascii_digit() || *c == '.', 1, "…"))
+}
+
+/// Records without the time at which they came.
+fn timeless(told: &str) -> String {
+    let is_time = |word: &&str| word.ends_with('Z') && word.matches(':').count() == 2;
+    let without = |line: &str| {
+        let time = line.split(' ').find(is_time);
+        time.map_or(line.to_owned(), |time| line.replace(time, "…Z")) + "\n"
+    };
+    told.lines().map(without).collect()
 }
 
 /// What a command says about a running server.
@@ -133,5 +143,5 @@ fn make_trace() -> String {
     let mut trace = command("sh");
     let told = output(trace.args(["-c", limits, &example("trace"), PROGRAM]));
     let told = masked(&told, "127.0.0.1:", char::is_ascii_digit, 4, "…");
-    masked(&told, "second ", |c| c.is_ascii_digit() || *c == '.', 1, "…")
+    timeless(&masked(&told, "second ", |c| c.is_ascii_digit() || *c == '.', 1, "…"))
 }

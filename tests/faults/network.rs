@@ -530,8 +530,9 @@ impl Lab {
     /// What the log says of connections: their names, and why they ended.
     fn connections(&self, what: &str) -> Vec<String> {
         let logs = self.server.logs();
-        let lines =
-            logs.lines().filter_map(|line| line.strip_prefix("debug: ")?.strip_prefix(what));
+        let lines = logs
+            .lines()
+            .filter_map(|line| line.split_once("DEBUG [threadbare] ")?.1.strip_prefix(what));
         lines.map(|line| line.trim().to_owned()).collect()
     }
 
@@ -645,10 +646,13 @@ fn judge_log(case: &Case, lab: &Lab) {
     assert_eq!(reasons, case.reasons);
     let logs = lab.server.logs();
     let (debug, told): (Vec<&str>, Vec<&str>) =
-        logs.lines().partition(|line| line.starts_with("debug: "));
+        logs.lines().partition(|line| line.contains(" DEBUG "));
     let (info, errors): (Vec<&str>, Vec<&str>) =
-        told.into_iter().partition(|line| line.starts_with("info: "));
+        told.into_iter().partition(|line| line.contains(" INFO "));
+    let (cut, errors): (Vec<&str>, Vec<&str>) =
+        errors.into_iter().partition(|line| line.contains(" was cut: "));
     assert_eq!(debug.len(), 2 * closed.len());
+    assert_eq!(cut.len(), usize::from(case.reasons.contains(&"write stalled")), "{cut:?}");
     assert!(info.len() <= 2, "that it stops, and what it did");
     assert_eq!(errors, case.errors);
 }

@@ -267,3 +267,20 @@ fn a_directory_that_is_none() {
         assert!(finished.stderr.starts_with(&begins), "{}", finished.stderr);
     }
 }
+
+#[test] // http DIR without index.html: a warning at the start, and a page that says why it is a 404
+fn a_folder_without_index_says_so() {
+    let scratch = Scratch::new();
+    fs::create_dir_all(scratch.path("www/bare")).unwrap();
+    let mut server = serve(&scratch, &[]);
+    for path in ["/", "/bare/"] {
+        let request = format!("GET {path} HTTP/1.0\r\n\r\n");
+        let answer = String::from_utf8(ask(&server, [request.as_bytes()])).unwrap();
+        let due = "404 This folder has no index.html, and folders are not listed";
+        assert!(answer.starts_with(&format!("HTTP/1.1 {due}\r\n")), "{answer}");
+        assert!(answer.ends_with(&format!("\r\n\r\n{due}\n")), "{answer}");
+    }
+    assert_eq!(server.stop(), Some(0));
+    let due = format!("warning: {} has no index.html, ", scratch.path("www").display());
+    assert!(server.logs().starts_with(&due), "{}", server.logs());
+}

@@ -8,6 +8,7 @@ mod costs;
 mod dialogues;
 mod endurance;
 mod http;
+mod log_lines;
 mod pool;
 mod program;
 mod proxy;

@@ -38,7 +38,9 @@ pub fn cases() -> Vec<Case> {
     case(get("/sub", ""), &[301, 404], "\r\nLocation: /sub/\r\n");
     case(get("/sub?q", ""), &[301, 404], "\r\nLocation: /sub/?q\r\n");
     case(get("//sub", ""), &[301, 404], "\r\nLocation: /sub/\r\n");
-    case(get("/bare/", ""), &[404, 404], "\r\n\r\n404 Not Found\n");
+    case(get("/bare/", ""), &[404, 404], "\r\n\r\n404 This folder has no index.html, and folders are not listed\n");
+    case(get("/none/", ""), &[404, 404], "\r\n\r\n404 Not Found\n");
+    case(get("/empty.txt/", ""), &[404, 404], "\r\n\r\n404 Not Found\n");
     case(get("/%73ub/%69ndex.html", ""), &[200, 404], "\r\n\r\nsub\n");
     case(get("/%C3%BC%20b.txt", ""), &[200, 404], "\r\n\r\numlaut\n");
     case(get("/index.html/", ""), &[404, 404], "");

@@ -52,13 +52,14 @@ pub fn has(error: &str) -> bool {
 /// Whether each line is one of those that are documented, and tells of an episode of its
 /// own: at most one stop; once each failure beside that which ended the server; a mistake
 /// for each strike at most; one that new clients cannot be refused; for each listener one
-/// line a minute, that nobody is let in, and one of the proxy, that it reaches nobody.
+/// line a minute, that nobody is let in, and one of the proxy, that it reaches nobody; for
+/// each limit one line in ten seconds, whom it cut.
 pub fn judge(journal: &Journal, listeners: usize, minutes: u64) -> Verdict<()> {
     let errnos: BTreeSet<String> =
         journal.strikes().map(|(_, errno)| format!("{errno:?}")).collect();
     let names_what_struck = |line: &str| errnos.iter().any(|errno| line.contains(errno));
-    let (mut pauses, mut losses, mut stops, mut bugs, mut ends) = (0, 0, 0, 0, BTreeSet::new());
-    let mut filters = 0;
+    let (mut pauses, mut losses, mut cuts, mut stops, mut bugs) = (0, 0, 0, 0, 0);
+    let (mut filters, mut ends) = (0, BTreeSet::new());
     for (level, line) in LINES.take() {
         let known = match level {
             Level::Error if line.starts_with("bug: ") => {
@@ -69,6 +70,11 @@ pub fn judge(journal: &Journal, listeners: usize, minutes: u64) -> Verdict<()> {
             Level::Warn if line.ends_with("; clients are reset until somebody answers") => {
                 losses += 1;
                 true
+            }
+            // A client that a limit cut: six lines a minute for each of six limits.
+            Level::Warn if line.contains(" was cut: ") => {
+                cuts += 1;
+                cuts <= 36 * (1 + minutes)
             }
             Level::Warn if line.contains("; clients that connect from now on may get no") => {
                 filters += 1;
