@@ -67,8 +67,8 @@ client: able ## talk to a server: make client [SAY='hello'] [TO=host:port]
 tour: able ## a minute: what the server does about good clients and bad
 	@$(call build,$(FIRST) --example tour); exec "$$tour" "$$threadbare"
 
-trace: able ## a short life of the server, call by call: make trace [echo]
-	@$(call build,$(FIRST) --example trace); exec "$$trace" "$$threadbare" $(OWN) $(ARGS)
+trace: able ## a short life of the server, call by call: make trace [echo] [SVG=life.svg]
+	@$(call build,$(FIRST) --example trace); exec "$$trace" --svg "$(SVG)" "$$threadbare" $(OWN) $(ARGS)
 
 torture: able ## rude clients for a server: make torture [ADDR=host:port]
 	@$(call build,$(FIRST) --example torture); exec "$$torture" $(or $(OWN),$(ADDR),127.0.0.1:1234)

@@ -28,6 +28,7 @@
 #![allow(unreachable_pub)] // the rooms are no library
 
 mod console;
+mod life;
 mod source;
 #[path = "../support/mod.rs"]
 mod support;
@@ -525,6 +526,7 @@ fn the_docs_are_true() {
             let text = proof.traces.lines(name).unwrap().join("\n") + "\n";
             due.push((trace::golden(name), text));
         }
+        due.push((life::PICTURE.to_owned(), life::picture()));
         let differ = settle_differences(&due);
         for (kind, count) in proof.held.borrow().iter() {
             print!("{count} {kind}, ");
