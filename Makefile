@@ -80,7 +80,7 @@ doctor: ## what this machine lacks, and what to type to mend it
 	@tests/doctor
 
 test: FOR := test
-test: able deps ## the quick tests; some of them, by name: make test ONLY=chat
+test: able deps ## a minute, and the first time two more to build: make test [ONLY=name]
 	@tests/run
 
 ##@ To work on it
