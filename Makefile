@@ -5,11 +5,10 @@ SHELL := bash
 .NOTPARALLEL:
 .DEFAULT_GOAL := build
 
-CARGO := cargo
+export CARGO := cargo
 FUZZ := $(or $(CARGO_TARGET_DIR),target)/fuzz
 BENCH := $(or $(CARGO_TARGET_DIR),target)/bench
 OLDEST := $(shell sed -n 's/^rust-version = "\(.*\)"/\1/p' Cargo.toml)
-DOCTOR = CARGO='$(CARGO)' tests/doctor
 
 # Words behind these targets belong to them: make run http public
 ifneq ($(filter $(firstword $(MAKECMDGOALS)),run client torture trace),)
@@ -22,11 +21,10 @@ OWN = $(foreach word,$(WORDS),'$(subst ','\'',$(word))')
 # path of the program, $$client that of the example, and so on.
 build = paths=$$($(CARGO) build --locked --message-format=json-render-diagnostics $1 \
 	| sed -n "s/'/'\\\\\\\\''/g; s/.*\"executable\":\"\(.*\/\([a-z]*\)\)\".*/\2='\1'/p") \
-	|| { $(DOCTOR) crates; exit 1; }; eval "$$paths"
+	|| { tests/doctor crates; exit 1; }; eval "$$paths"
 
-# What the first minutes use: soon there, since it is built without LTO.
-FIRST := --profile quick --bin threadbare \
-	--example client --example torture --example trace --example tour
+# The first minutes do without LTO, so that the program is soon there; and the client with it.
+FIRST := --profile quick --bin threadbare --example client
 
 # Where `make install` puts the program and its papers.
 PREFIX := /usr/local
@@ -67,19 +65,19 @@ client: able ## talk to a server: make client [SAY='hello'] [TO=host:port]
 	exec "$$client" $(and $(TO),--to '$(TO)') -- $(OWN) $${SAY:+"$$SAY"}
 
 tour: able ## a minute: what the server does about good clients and bad
-	@$(call build,$(FIRST)); exec "$$tour" "$$threadbare"
+	@$(call build,$(FIRST) --example tour); exec "$$tour" "$$threadbare"
 
 trace: able ## a short life of the server, call by call: make trace [echo]
-	@$(call build,$(FIRST)); exec "$$trace" "$$threadbare" $(OWN) $(ARGS)
+	@$(call build,$(FIRST) --example trace); exec "$$trace" "$$threadbare" $(OWN) $(ARGS)
 
 torture: able ## rude clients for a server: make torture [ADDR=host:port]
-	@$(call build,$(FIRST)); exec "$$torture" $(or $(OWN),$(ADDR),127.0.0.1:1234)
+	@$(call build,$(FIRST) --example torture); exec "$$torture" $(or $(OWN),$(ADDR),127.0.0.1:1234)
 
 # The other targets take no words, and words may be called like them.
 ifeq ($(WORDS),)
 
 doctor: ## what this machine lacks, and what to type to mend it
-	@$(DOCTOR)
+	@tests/doctor
 
 test: FOR := test
 test: able deps ## the quick tests; some of them, by name: make test ONLY=chat
@@ -208,7 +206,7 @@ help: ## this page
 		/^[a-z-]+:.*## / { printf "  make %-11s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 able: # what every build takes is here, or one line says what to type
-	@$(DOCTOR) able
+	@tests/doctor able
 
 else
 .PHONY: $(subst :,\:,$(WORDS))

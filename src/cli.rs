@@ -6,6 +6,7 @@
 //! a half-configured server. All of `-h` is one constant, so that the page can be
 //! read here as it is printed; a test holds it against the parser.
 
+use super::guess;
 use lexopt::Arg::{Long, Short, Value};
 use lexopt::Parser;
 use log::LevelFilter;
@@ -19,10 +20,6 @@ use threadbare::address::ToAddresses;
 use threadbare::escape::escaped;
 use threadbare::handlers::Framing;
 use threadbare::{Address, Limits};
-
-// Here and not in `main`, so that whoever includes this file (the fuzzer) has it too.
-#[path = "guess.rs"]
-pub(crate) mod guess;
 
 pub(crate) const VERSION: &str = concat!("threadbare ", env!("CARGO_PKG_VERSION"), "\n");
 

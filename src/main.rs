@@ -15,6 +15,7 @@
 
 mod cli;
 mod frame;
+mod guess;
 mod hint;
 mod lines;
 mod results;

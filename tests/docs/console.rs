@@ -1,6 +1,8 @@
 //! The console blocks of the docs, run: what they show is what a user sees.
 
 use std::fs;
+use std::os::unix::fs::symlink;
+use std::path::Path;
 use std::process::Command;
 
 use super::support::{Client, Scratch, Server, command, example, quoted, thanks, until};
@@ -18,7 +20,16 @@ pub fn run(block: &[String]) -> Result<Vec<String>, String> {
         let text = match words[..] {
             ["threadbare", "-h" | "-V"] => output(Command::new(PROGRAM).args(&words[1..])),
             ["threadbare", ref args @ ..] => served(&mut server, args),
-            ["make", "run"] => make_run() + &served(&mut server, &[]),
+            ["make", "run"] => {
+                let folder = Scratch::new();
+                let (nothing, made) = (Path::new("/bin/true"), folder.path("threadbare"));
+                symlink(nothing, &made).unwrap();
+                make(&["run"], &made) + &served(&mut server, &[])
+            }
+            ["make", "client", ref args @ ..] => {
+                let _ = server.is_none().then(|| served(&mut server, &[]));
+                make(&[&["client"], args].concat(), Path::new(&example("client")))
+            }
             ["make", "run", "ARGS=--narrate"] => {
                 let server = Server::start(&["--narrate"]);
                 until("a chapter behind a call", || server.logs().contains("# docs/"));
@@ -118,10 +129,12 @@ fn served(server: &mut Option<Server>, args: &[&str]) -> String {
     server.insert(Server::start_after(&prelude, &args)).stdout()
 }
 
-/// What `make run` says before it becomes the program.
-fn make_run() -> String {
+/// What `make` prints, for a target that runs a program once cargo has built it: here it was,
+/// and the part of cargo is played by a line that names it.
+fn make(words: &[&str], built: &Path) -> String {
+    let cargo = format!("CARGO=printf '\"executable\":\"%s\"\\n' {}", quoted(built));
     let mut make = Command::new("make");
-    output(make.args(["--no-print-directory", "run", "CARGO=true", "BIN=true"]))
+    output(make.arg("--no-print-directory").args(words).arg(cargo.replace('$', "$$")))
 }
 
 /// What `make trace` prints, but for ports and moments.

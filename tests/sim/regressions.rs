@@ -12,10 +12,19 @@ use threadbare::{
     Address, Call, CallError, CloseReason, Conn, ConnId, ConnectionHandler, Errno, Limits, Net,
 };
 
-/// A handler of which only the answer to bytes matters.
-struct Data<F>(F);
+/// A handler of which only the answer to bytes matters. (Boxed: a server is compiled for each
+/// type of handler.)
+struct Data<'a>(Box<Answer<'a>>);
 
-impl<F: FnMut(&mut Conn<'_>, &[u8]) -> usize> ConnectionHandler for Data<F> {
+type Answer<'a> = dyn FnMut(&mut Conn<'_>, &[u8]) -> usize + 'a;
+
+impl<'a> Data<'a> {
+    fn new(answer: impl FnMut(&mut Conn<'_>, &[u8]) -> usize + 'a) -> Data<'a> {
+        Data(Box::new(answer))
+    }
+}
+
+impl ConnectionHandler for Data<'_> {
     type Session = ();
     fn on_data(&mut self, conn: &mut Conn<'_>, _: &mut (), input: &[u8]) -> usize {
         (self.0)(conn, input)
@@ -97,7 +106,7 @@ fn on_drain_after_everything_was_taken_at_once() {
 /// With so many busy clients that every batch was full, no deadline ever came.
 #[test]
 fn deadlines_beside_a_busy_crowd() {
-    let handler = Data(|conn: &mut Conn<'_>, input: &[u8]| match input {
+    let handler = Data::new(|conn: &mut Conn<'_>, input: &[u8]| match input {
         b"half" => 0,
         _ => {
             conn.write(input);
@@ -182,7 +191,7 @@ fn a_stop_after_a_failed_admission() {
 fn close_in_a_broken_connection() {
     let mut after_close = 0;
     let mut closed = false;
-    let handler = Data(|conn: &mut Conn<'_>, input: &[u8]| {
+    let handler = Data::new(|conn: &mut Conn<'_>, input: &[u8]| {
         after_close += usize::from(closed);
         conn.write(b"ok\n");
         if input.starts_with(b"QUIT") {
@@ -208,7 +217,7 @@ fn close_in_a_broken_connection() {
 /// who had done nothing wrong were cut off to make way for it.
 #[test]
 fn answers_go_on_when_memory_is_short() {
-    let handler = Data(|conn: &mut Conn<'_>, input: &[u8]| {
+    let handler = Data::new(|conn: &mut Conn<'_>, input: &[u8]| {
         let mut answered = 0;
         while answered < input.len() && !conn.is_full() {
             conn.write(&[b'x'; 30]);
@@ -237,7 +246,7 @@ fn answers_go_on_when_memory_is_short() {
 /// One write larger than the whole budget ended everybody who held anything.
 #[test]
 fn a_write_larger_than_the_budget() {
-    let handler = Data(|conn: &mut Conn<'_>, input: &[u8]| {
+    let handler = Data::new(|conn: &mut Conn<'_>, input: &[u8]| {
         if input != b"huge" {
             return 0;
         }
@@ -259,7 +268,7 @@ fn a_write_larger_than_the_budget() {
 #[test]
 fn pause_and_resume_in_one_callback() {
     let mut calls = 0;
-    let handler = Data(|conn: &mut Conn<'_>, _: &[u8]| {
+    let handler = Data::new(|conn: &mut Conn<'_>, _: &[u8]| {
         calls += 1;
         conn.pause();
         conn.resume();
@@ -472,7 +481,7 @@ fn world_with_a_file() -> World<impl ConnectionHandler> {
     sim.set_buffers(2_000, 1_000);
     sim.write_file(Path::new("/srv/file"), &[b'f'; 20_000]);
     let kernel = sim.clone();
-    let handler = Data(move |conn: &mut Conn<'_>, input: &[u8]| {
+    let handler = Data::new(move |conn: &mut Conn<'_>, input: &[u8]| {
         match input {
             b"file" => conn.write_file(open_file(&kernel), 0, 20_000),
             b"nothing" => conn.write_file(open_file(&kernel), 0, 0),
@@ -518,7 +527,7 @@ fn a_file_of_which_nothing_is_sent() {
 /// the kernel said EPIPE, and the connection was taken for broken.
 #[test]
 fn a_write_long_after_finish() {
-    let handler = Data(|conn: &mut Conn<'_>, input: &[u8]| {
+    let handler = Data::new(|conn: &mut Conn<'_>, input: &[u8]| {
         conn.write(b"bye");
         conn.finish();
         conn.write(b"bye");

@@ -593,9 +593,12 @@ impl Client {
     /// Reads a line, with its ending.
     #[track_caller]
     pub fn line(&mut self) -> String {
+        in_time(self.try_line())
+    }
+
+    pub fn try_line(&mut self) -> io::Result<String> {
         let mut line = String::new();
-        in_time(self.stream.read_line(&mut line));
-        line
+        self.stream.read_line(&mut line).map(|_| line)
     }
 
     /// Sends to a `greet` server and reads its thanks.
