@@ -61,7 +61,7 @@ pub fn run(block: &[String]) -> Result<Vec<String>, String> {
     Ok(shown)
 }
 
-const PROGRAM: &str = env!("CARGO_BIN_EXE_threadbare");
+pub const PROGRAM: &str = env!("CARGO_BIN_EXE_threadbare");
 
 /// How a command names the server that the block began with.
 const PID: &str = "$(pidof threadbare)";
