@@ -72,10 +72,16 @@ fn rows(handler: &Handler, addresses: &[Address], has_make: bool, pid: u32) -> V
     row("stop it", "Ctrl-C: it finishes what it has received; a second one: now");
     let narrate = if has_make { "make run ARGS=--narrate" } else { "start it with --narrate" };
     row("look inside", &format!("kill -USR1 {pid}    or {narrate}"));
-    match has_make && answers_lines {
-        true => row("be rude to it", &format!("make torture{}", target("ADDR"))),
-        false => row("be rude to it", &format!("yes | {nc} | sleep 9    asks, and never reads")),
-    }
+    let rude = match handler {
+        _ if has_make && answers_lines => format!("make torture{}", target("ADDR")),
+        // A client that asks and asks, and reads no answer; of what answers nothing, half a
+        // message.
+        Handler::Greet { .. } | Handler::Echo | Handler::Proxy { .. } => {
+            format!("yes | {nc} | sleep 9    asks, and never reads")
+        }
+        _ => format!("(printf half; sleep 99) | {nc}    never ends its message"),
+    };
+    row("be rude to it", &rude);
     rows
 }
 
