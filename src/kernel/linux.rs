@@ -26,6 +26,7 @@
 
 use std::ffi::{CString, OsStr};
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr, SocketAddrV4, SocketAddrV6};
+use std::os::fd::{AsFd, AsRawFd};
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 use std::{mem, ptr};
@@ -589,6 +590,16 @@ pub(crate) fn ignore_file_size_limit() {
     unsafe {
         libc::signal(libc::SIGXFSZ, libc::SIG_IGN);
     }
+}
+
+/// How many columns the window of a terminal has; `None` if it is no terminal. For programs
+/// that show what the server does. ioctl_tty(2), TIOCGWINSZ
+pub fn window_columns(terminal: impl AsFd) -> Option<usize> {
+    let mut window = libc::winsize { ws_row: 0, ws_col: 0, ws_xpixel: 0, ws_ypixel: 0 };
+    // SAFETY: `terminal` is open while it is borrowed, and `window` is what TIOCGWINSZ fills in.
+    let status =
+        unsafe { libc::ioctl(terminal.as_fd().as_raw_fd(), libc::TIOCGWINSZ, &raw mut window) };
+    (status == 0 && window.ws_col > 0).then_some(window.ws_col.into())
 }
 
 /// Gives memory that was freed back to the kernel: the C library keeps it between
