@@ -20,7 +20,7 @@ OWN = $(foreach word,$(WORDS),'$(subst ','\'',$(word))')
 # where it put each program, so any target directory will do: afterwards $$threadbare is the
 # path of the program, $$client that of the example, and so on.
 build = paths=$$($(CARGO) build --locked --message-format=json-render-diagnostics $1 \
-	| sed -n "s/'/'\\\\\\\\''/g; s/.*\"executable\":\"\(.*\/\([a-z]*\)\)\".*/\2='\1'/p") \
+	| sed -n "s/'/'\\\\''/g; s/.*\"executable\":\"\(.*\/\([a-z]*\)\)\".*/\2='\1'/p") \
 	|| { tests/doctor crates; exit 1; }; eval "$$paths"
 
 # The first minutes do without LTO, so that the program is soon there; and the client with it.
@@ -67,8 +67,8 @@ client: able ## talk to a server: make client [SAY='hello'] [TO=host:port]
 tour: able ## a minute: what the server does about good clients and bad
 	@$(call build,$(FIRST) --example tour); exec "$$tour" "$$threadbare"
 
-trace: able ## a short life of the server, call by call: make trace [echo]
-	@$(call build,$(FIRST) --example trace); exec "$$trace" "$$threadbare" $(OWN) $(ARGS)
+trace: able ## a short life of the server, call by call: make trace [echo] [SVG=life.svg]
+	@$(call build,$(FIRST) --example trace); exec "$$trace" --svg "$(SVG)" "$$threadbare" $(OWN) $(ARGS)
 
 torture: able ## rude clients for a server: make torture [ADDR=host:port]
 	@$(call build,$(FIRST) --example torture); exec "$$torture" $(or $(OWN),$(ADDR),127.0.0.1:1234)
@@ -80,7 +80,7 @@ doctor: ## what this machine lacks, and what to type to mend it
 	@tests/doctor
 
 test: FOR := test
-test: able deps ## the quick tests; some of them, by name: make test ONLY=chat
+test: able deps ## a minute, and the first time two more to build: make test [ONLY=name]
 	@tests/run
 
 ##@ To work on it
@@ -189,7 +189,8 @@ deps: ## install what the tests need, if that takes no password
 install: able ## the program: make install [PREFIX=/usr/local] [DESTDIR=]
 	@$(call build,--release --bin threadbare); \
 	install -D "$$threadbare" "$(BINDIR)/threadbare" \
-		|| { echo "error: run it as root, or with PREFIX=\$$HOME/.local"; exit 1; }; \
+		|| { echo "error: you may not write there; type: sudo install '$$threadbare'" \
+			"'$(BINDIR)', or: make install PREFIX=\$$HOME/.local"; exit 1; }; \
 	install -D -m 644 -t "$(DOCDIR)" README.md LICENSE; \
 	echo "Installed $(BINDIR)/threadbare; make uninstall, with the same PREFIX, removes it"
 

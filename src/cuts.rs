@@ -32,9 +32,9 @@ impl Cuts {
         let Some(limit) = explained(why, limits) else { return };
         match self.due(why, now) {
             None => {}
-            Some(0) => log::warn!("{peer} was cut: {why}: {limit}"),
+            Some(0) => log::warn!("{peer} was cut ({why}): {limit}"),
             Some(more) => {
-                log::warn!("{peer} was cut: {why}: {limit}; {more} more since the last such line");
+                log::warn!("{peer} was cut ({why}): {limit}; {more} more since the last such line");
             }
         }
     }

@@ -62,7 +62,7 @@ fn rows(handler: &Handler, addresses: &[Address], has_make: bool, pid: u32) -> V
     // Both use this address unless they are told otherwise.
     let other = Some(shown(address)).filter(|it| it != "127.0.0.1:1234");
     let target = |name: &str| other.as_ref().map_or(String::new(), |it| format!(" {name}={it}"));
-    let has_make = has_make && answers_lines && matches!(address, Address::Tcp(_));
+    let has_make = has_make && matches!(address, Address::Tcp(_));
     match url {
         Some(url) if is_http => row("open it", &format!("{url}    or: curl {url}")),
         _ if is_http => row("talk to it", &format!("{} http://localhost/", curl_unix(address))),
@@ -70,11 +70,18 @@ fn rows(handler: &Handler, addresses: &[Address], has_make: bool, pid: u32) -> V
         _ => row("talk to it", &format!("{nc}    and type a line")),
     }
     row("stop it", "Ctrl-C: it finishes what it has received; a second one: now");
-    row("look inside", &format!("kill -USR1 {pid}    or start it with --narrate"));
-    match has_make {
-        true => row("be rude to it", &format!("make torture{}", target("ADDR"))),
-        false => row("be rude to it", &format!("yes | {nc} | sleep 9    asks, and never reads")),
-    }
+    let narrate = if has_make { "make run ARGS=--narrate" } else { "start it with --narrate" };
+    row("look inside", &format!("kill -USR1 {pid}    or {narrate}"));
+    let rude = match handler {
+        _ if has_make && answers_lines => format!("make torture{}", target("ADDR")),
+        // A client that asks and asks, and reads no answer; of what answers nothing, half a
+        // message.
+        Handler::Greet { .. } | Handler::Echo | Handler::Proxy { .. } => {
+            format!("yes | {nc} | sleep 9    asks, and never reads")
+        }
+        _ => format!("(printf half; sleep 99) | {nc}    never ends its message"),
+    };
+    row("be rude to it", &rude);
     rows
 }
 

@@ -99,10 +99,10 @@ impl Batch {
         Batch { text: String::with_capacity(ROOM), lines: Vec::with_capacity(LINES) }
     }
 
-    /// Appends a line; `false` if there is no room for it.
+    /// Appends a line, its end included; `false` if there is no room for it.
     fn push(&mut self, kind: Kind, line: Arguments<'_>, dropped: u64) -> bool {
         let begin = self.text.len();
-        let fits = self.lines.len() < LINES && writeln!(Bounded(&mut self.text), "{line}").is_ok();
+        let fits = self.lines.len() < LINES && write!(Bounded(&mut self.text), "{line}").is_ok();
         if fits {
             self.lines.push(Line { kind, end: self.text.len(), dropped });
         } else {
@@ -148,7 +148,7 @@ impl Log for Logger {
 
     fn log(&self, record: &Record<'_>) {
         if self.enabled(record.metadata()) {
-            push(Kind::Record(record.level(), Instant::now()), *record.args());
+            push(Kind::Record(record.level(), Instant::now()), format_args!("{}\n", record.args()));
         }
     }
 
@@ -157,6 +157,11 @@ impl Log for Logger {
 
 /// A line as it is.
 pub(crate) fn raw(line: Arguments<'_>) {
+    push(Kind::Raw, format_args!("{line}\n"));
+}
+
+/// The beginning of a line, which another one completes.
+pub(crate) fn piece(line: Arguments<'_>) {
     push(Kind::Raw, line);
 }
 
@@ -396,16 +401,16 @@ mod tests {
         let mut batch = Batch::with_room();
         let long = "x".repeat(1_000);
         let mut taken = 0;
-        while batch.push(Kind::Raw, format_args!("{taken} {long}"), 0) {
+        while batch.push(Kind::Raw, format_args!("{taken} {long}\n"), 0) {
             taken += 1;
         }
         assert_eq!(taken, batch.lines.len());
         assert!(batch.text.len() <= ROOM && batch.text.len() + 1_010 > ROOM);
         assert!(batch.text.ends_with("x\n"), "a line that does not fit leaves nothing");
-        assert!(batch.push(Kind::Raw, format_args!("short"), 3), "there is room for a short one");
+        assert!(batch.push(Kind::Raw, format_args!("short\n"), 3), "there is room for a short one");
         assert_eq!(batch.lines.last().map(|line| line.dropped), Some(3));
         batch.clear();
-        let many = (0..=LINES).filter(|_| batch.push(Kind::Raw, format_args!(""), 0)).count();
+        let many = (0..=LINES).filter(|_| batch.push(Kind::Raw, format_args!("\n"), 0)).count();
         assert_eq!(many, LINES);
         assert_eq!(batch.lines.capacity(), LINES);
     }

@@ -20,6 +20,7 @@ mod hint;
 mod lines;
 mod results;
 mod status;
+mod view;
 
 use cli::{Command, Handler, Options};
 use status::{Picture, StatusLine};
@@ -27,11 +28,13 @@ use std::env::var_os;
 use std::io::{IsTerminal, stderr};
 use std::os::unix::ffi::OsStrExt;
 use std::process::ExitCode;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 use threadbare::escape::escaped;
 use threadbare::handlers::{Chat, Echo, Greet, Http, Once, Proxy};
-use threadbare::kernel::{Kernel, Linux, Narrated};
+use threadbare::kernel::{Clock, Kernel, Linux, Narrated};
 use threadbare::{ConnectionHandler, Errno, Error, Server, Summary};
+use view::View;
 
 const DONE: u8 = 0;
 const UNDONE: u8 = 1;
@@ -56,12 +59,30 @@ fn main() -> ExitCode {
 /// Chooses the kernel. What is not narrated has no trace of the narrator in its type.
 fn serve(options: &Options) -> u8 {
     log::set_max_level(options.log_level);
-    if options.narrate {
-        let tell = |line: &str| lines::raw(format_args!("{line}"));
-        serve_on(options, Narrated::new(Linux, tell))
-    } else {
-        serve_on(options, Linux)
+    if options.narrate { serve_on(options, narrated()) } else { serve_on(options, Linux) }
+}
+
+/// The real kernel, which tells what it is asked: on a terminal in the [`View`], elsewhere
+/// in whole lines, which programs may read.
+fn narrated() -> Narrated<Linux> {
+    if !stderr().is_terminal() {
+        return Narrated::new(Linux, |line| lines::raw(format_args!("{line}")));
     }
+    let now = || Duration::from_nanos(Linux.clock_gettime(Clock::Monotonic));
+    let is_colored = var_os("NO_COLOR").is_none_or(|it| it.is_empty());
+    let view = Arc::new(Mutex::new(View::new(now(), is_colored)));
+    let waiting = view.clone();
+    fn lock(view: &Mutex<View>) -> MutexGuard<'_, View> {
+        view.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+    Narrated::new(Linux, move |line| {
+        let line = lock(&view).line(now(), view::columns(stderr()), line);
+        lines::raw(format_args!("{line}"));
+    })
+    .on_wait(move |call| {
+        let call = lock(&waiting).wait(now(), call);
+        lines::piece(format_args!("{call}"));
+    })
 }
 
 /// Chooses the handler.

@@ -61,7 +61,7 @@ pub fn run(block: &[String]) -> Result<Vec<String>, String> {
     Ok(shown)
 }
 
-const PROGRAM: &str = env!("CARGO_BIN_EXE_threadbare");
+pub const PROGRAM: &str = env!("CARGO_BIN_EXE_threadbare");
 
 /// How a command names the server that the block began with.
 const PID: &str = "$(pidof threadbare)";
@@ -142,6 +142,19 @@ fn make_trace() -> String {
     let limits = "ulimit -Sn 1024; ulimit -Hn 16384; exec \"$0\" \"$@\"";
     let mut trace = command("sh");
     let told = output(trace.args(["-c", limits, &example("trace"), PROGRAM]));
-    let told = masked(&told, "127.0.0.1:", char::is_ascii_digit, 4, "…");
-    timeless(&masked(&told, "second ", |c| c.is_ascii_digit() || *c == '.', 1, "…"))
+    told.lines().map(|line| steady(line) + "\n").collect()
+}
+
+/// A line of it: the moment that stands in front, and ports, without the chapter being moved.
+fn steady(line: &str) -> String {
+    let shown = masked(line, "127.0.0.1:", char::is_ascii_digit, 4, "…");
+    let shown = masked(&shown, "ABSTIME, in ", |c| c.is_ascii_digit() || *c == '.', 1, "…");
+    let lost = " ".repeat(line.chars().count() - shown.chars().count());
+    let told = |time: &str| time.trim().parse::<f64>().is_ok();
+    match (shown.split_at_checked(9), shown.rsplit_once(' ')) {
+        (Some((time, _)), Some((call, chapter))) if told(time) => {
+            format!("      …  {}{lost} {chapter}", &call[9..])
+        }
+        _ => shown,
+    }
 }

@@ -28,6 +28,7 @@
 #![allow(unreachable_pub)] // the rooms are no library
 
 mod console;
+mod life;
 mod source;
 #[path = "../support/mod.rs"]
 mod support;
@@ -525,6 +526,7 @@ fn the_docs_are_true() {
             let text = proof.traces.lines(name).unwrap().join("\n") + "\n";
             due.push((trace::golden(name), text));
         }
+        due.push((life::PICTURE.to_owned(), life::picture()));
         let differ = settle_differences(&due);
         for (kind, count) in proof.held.borrow().iter() {
             print!("{count} {kind}, ");
@@ -598,4 +600,35 @@ fn torture() {
         let table = console::output(torture.arg(&server.addresses[0]));
         assert!(table.ends_with("survived 20 of 20\n"), "{handler}:\n{table}");
     }
+}
+
+#[test] // each call that `make tour` announces is made, and the server ends as it should
+fn tour() {
+    let _alone = ALONE.lock().unwrap_or_else(PoisonError::into_inner);
+    let told = console::output(Command::new(support::example("tour")).arg(console::PROGRAM));
+    assert!(told.contains("It has ended (exit status: 0)"), "{told}");
+    let widest = told.lines().map(|line| line.chars().count()).max();
+    assert!(widest <= Some(80), "{told}");
+}
+
+#[test] // the client takes no option for a message, and its errors name the way out
+fn client_words() {
+    for (words, code, said) in [
+        (&["-h"][..], 0, "Usage: client "),
+        (&["--help"], 0, "Usage: client "),
+        (&["--frobnicate", "x"], 2, "to send it: -- --frobnicate"),
+        (&["--to"], 2, "--to needs an address"),
+        (&["--to", "nowhere", "x"], 1, "HOST:PORT or unix:PATH"),
+        (&["--to", "unix:/nonexistent", "x"], 1, "make run"),
+    ] {
+        let output = Command::new(support::example("client")).args(words).output().unwrap();
+        let text = [output.stdout, output.stderr].concat();
+        let text = String::from_utf8(text).unwrap();
+        assert_eq!(output.status.code(), Some(code), "{words:?}: {text}");
+        assert!(text.contains(said), "{words:?}: {text}");
+    }
+    let server = support::Server::start(&["echo"]);
+    let mut client = Command::new(support::example("client"));
+    let told = console::output(client.args(["--to", &server.addresses[0], "--", "--help", "me"]));
+    assert_eq!(told, "--help me\n");
 }

@@ -408,7 +408,7 @@ pub fn masked(text: &str, start: &str, of: fn(&char) -> bool, least: usize, by: 
 
 /// The lines without moments, and with 50001, 50002 and so on for the ports that the kernel
 /// chose.
-fn timeless(lines: Vec<String>) -> Vec<String> {
+pub fn timeless(lines: Vec<String>) -> Vec<String> {
     let mut known: Vec<String> = Vec::new();
     let rename = |line: String| {
         let line = masked(&line, "it_value={tv_sec=", char::is_ascii_digit, 2, "…");

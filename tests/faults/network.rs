@@ -650,7 +650,7 @@ fn judge_log(case: &Case, lab: &Lab) {
     let (info, errors): (Vec<&str>, Vec<&str>) =
         told.into_iter().partition(|line| line.contains(" INFO "));
     let (cut, errors): (Vec<&str>, Vec<&str>) =
-        errors.into_iter().partition(|line| line.contains(" was cut: "));
+        errors.into_iter().partition(|line| line.contains(" was cut ("));
     assert_eq!(debug.len(), 2 * closed.len());
     assert_eq!(cut.len(), usize::from(case.reasons.contains(&"write stalled")), "{cut:?}");
     assert!(info.len() <= 2, "that it stops, and what it did");

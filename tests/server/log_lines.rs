@@ -361,7 +361,7 @@ fn limits_that_cut_are_seen() {
     slow.expect_end();
     let name = slow.name();
     let due = format!(
-        "{name} was cut: message too slow: the rest of its message did not come in 0.2 s (--message-timeout)"
+        "{name} was cut (message too slow): the rest of its message did not come in 0.2 s (--message-timeout)"
     );
     until("the line", || warnings(&server) == [due.clone()]);
     drop(slow);
@@ -374,7 +374,7 @@ fn limits_that_cut_are_seen() {
     let name = third.name();
     assert!(third.some(1).unwrap_or_default().is_empty());
     let due = format!(
-        "{name} was cut: address limit: its address had 2 connections already (--max-per-ip)"
+        "{name} was cut (address limit): its address had 2 connections already (--max-per-ip)"
     );
     until("the line", || warnings(&server).last() == Some(&due));
 

@@ -12,6 +12,7 @@ mod log_lines;
 mod pool;
 mod program;
 mod proxy;
+mod terminal;
 
 // What they share.
 #[path = "../support/http_table.rs"]

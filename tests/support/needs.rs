@@ -1,6 +1,6 @@
-//! What a test needs of the machine: programs and rights. A test whose need is not met is
-//! skipped, and says so: to the file that THREADBARE_SKIPPED names, for `make test` to tell at
-//! its end, or else on stderr. Where CI=true everything must be there, and it fails.
+//! The programs and rights that a test needs. If one is missing, the test is skipped, and the
+//! skip is reported: in the file named by THREADBARE_SKIPPED, which `make test` prints at its
+//! end, or else on stderr. With CI=true nothing may be missing, and the test fails.
 
 use std::fs::OpenOptions;
 use std::io::Write;
@@ -40,7 +40,7 @@ pub fn path() -> String {
     std::env::var("PATH").unwrap_or_default() + ":/usr/sbin:/sbin"
 }
 
-/// Whether these programs are here and may do their work; if not, the test is to return.
+/// Whether these programs are installed and permitted to work. If not, the test returns.
 #[track_caller]
 pub fn needs(programs: &[&str]) -> bool {
     let is_here =
@@ -67,7 +67,7 @@ fn package(program: &str) -> &'static str {
     packages.next().unwrap_or_else(|| panic!("tests/tools does not know {program}"))
 }
 
-/// Tells why this test is skipped and what would help, and returns `false`.
+/// Reports why this test is skipped and what to type, and returns `false`.
 #[track_caller]
 pub fn skip(why: &str, way_out: &str) -> bool {
     assert!(std::env::var("CI").as_deref() != Ok("true"), "{why}: {way_out}");

@@ -72,7 +72,7 @@ pub fn judge(journal: &Journal, listeners: usize, minutes: u64) -> Verdict<()> {
                 true
             }
             // A client that a limit cut: six lines a minute for each of six limits.
-            Level::Warn if line.contains(" was cut: ") => {
+            Level::Warn if line.contains(" was cut (") => {
                 cuts += 1;
                 cuts <= 36 * (1 + minutes)
             }
