@@ -17,7 +17,7 @@
 use std::collections::HashMap;
 use std::os::fd::AsFd;
 use std::time::Duration;
-use terminal_size::{Width, terminal_size_of};
+use threadbare::kernel::window_columns;
 
 /// Where the chapters stand, if the window is wider.
 const WIDEST: usize = 100;
@@ -28,7 +28,7 @@ const PAYLOAD: usize = 8;
 
 /// How wide the window of a terminal is.
 pub(crate) fn columns(terminal: impl AsFd) -> usize {
-    terminal_size_of(terminal).map_or(80, |(Width(columns), _)| columns.into())
+    window_columns(terminal).unwrap_or(80)
 }
 
 /// What it takes to show the lines of a narrator, one after the other.

@@ -33,6 +33,8 @@ mod narrated;
 pub mod sim;
 
 pub use linux::Linux;
+#[doc(hidden)]
+pub use linux::window_columns;
 pub(crate) use linux::{ignore_file_size_limit, map_large_buffers, return_memory};
 pub use narrated::Narrated;
 #[cfg(feature = "sim")]
