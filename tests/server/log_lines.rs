@@ -127,7 +127,9 @@ fn a_stopped_terminal_that_cannot_be_opened() {
     let name = fs::read_link(format!("/proc/self/fd/{}", inherited.as_raw_fd())).unwrap();
     fs::set_permissions(&name, PermissionsExt::from_mode(0o000)).unwrap();
     tcflow(&terminal.server, FlowArg::TCOOFF).unwrap();
-    let prelude = format!("export TERM=xterm; exec 2>&{}", inherited.as_raw_fd());
+    // Not every sh knows descriptors above 9, and beside other tests it is one of them.
+    let start = format!("exec 2>&{}; exec \"$0\" \"$@\"", inherited.as_raw_fd());
+    let prelude = format!("export TERM=xterm; exec bash -c '{start}' \"$0\" \"$@\"");
     let mut server = Server::start_after(&prelude, &["-v"]);
     drop(inherited);
     serve(&server, 100);
