@@ -253,7 +253,7 @@ fn slow_members() {
         member.until_reset();
     }
     assert_eq!(server.stop(), Some(0));
-    assert_eq!(server.logs().matches(": output limit").count(), 3, "{}", server.logs());
+    assert_eq!(server.logs().matches(": output limit\n").count(), 3, "{}", server.logs());
 }
 
 #[test] // a talker far quicker than the others is held back, and talks nobody out of the room

@@ -459,7 +459,7 @@ fn faults_in_a_sample() {
 #[ignore = "half a minute; `make check` runs it"]
 fn every_fault() {
     if !repertoire().replay() {
-        repertoire().sweep([1, 37, 2, 1], [3, 20_011, 17, 31]).conclude(180_000, 980);
+        repertoire().sweep([1, 37, 2, 1], [3, 20_011, 17, 31]).conclude(180_000, 955);
     }
 }
 
