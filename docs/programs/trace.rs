@@ -12,7 +12,7 @@
 //! registered for it.
 
 mod lanes;
-#[path = "../../src/view.rs"]
+#[path = "../../src/program/view.rs"]
 mod view;
 
 use lanes::Told;

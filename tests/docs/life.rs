@@ -3,7 +3,7 @@
 #[path = "../../docs/programs/lanes.rs"]
 mod lanes;
 #[allow(dead_code)] // the width of a window
-#[path = "../../src/view.rs"]
+#[path = "../../src/program/view.rs"]
 mod view;
 
 use std::fs;

@@ -11,10 +11,10 @@ use threadbare::Address;
 use threadbare::handlers::Framing;
 
 // The program's own; their unit tests come with them.
-#[path = "../../../src/cli.rs"]
+#[path = "../../../src/program/cli.rs"]
 #[allow(dead_code)]
 mod cli;
-#[path = "../../../src/guess.rs"]
+#[path = "../../../src/program/guess.rs"]
 #[allow(dead_code)]
 mod guess;
 
