@@ -241,11 +241,12 @@ impl<H: ConnectionHandler, K: Kernel> Reactor<H, K> {
         let listeners = self.listeners.iter_mut();
         let failed = listeners.filter_map(|listener| listener.refuse_new(&mut self.kernel).err());
         let Some(error) = failed.reduce(|first, _| first) else { return };
-        let way_out = match error.errno {
-            Errno::EPERM => "; with CAP_NET_ADMIN they would be kept out",
-            _ => "",
+        // An ordinary user is not allowed to, which is no reason to be alarmed at each stop.
+        let (level, way_out) = match error.errno {
+            Errno::EPERM => (log::Level::Info, "; with CAP_NET_ADMIN they would be kept out"),
+            _ => (log::Level::Warn, ""),
         };
-        log::warn!("{error}; clients that connect from now on may get no answer{way_out}");
+        log::log!(level, "{error}; clients that connect from now on may get no answer{way_out}");
     }
 
     /// Lets in whoever waits; closes a listener when nobody does.
