@@ -3,7 +3,7 @@
 //!
 //! ```text
 //! cargo run --example mini_reactor                 and in other terminals:
-//! cargo run --example client -- hello
+//! make client SAY=hello
 //! ```
 //!
 //! It answers lines, whatever its clients do to it. What it leaves out, the rest of this

@@ -2,7 +2,7 @@
 //!
 //! ```text
 //! cargo run --example one_message                  and in another terminal:
-//! cargo run --example client -- --to 127.0.0.1:9999 hello
+//! make client TO=127.0.0.1:9999 SAY=hello
 //! ```
 //!
 //! Run it a second time within a minute, and `bind` says EADDRINUSE. This side has closed

@@ -2,7 +2,7 @@
 //!
 //! ```text
 //! cargo run --example shout                     and, in another terminal:
-//! cargo run --example client -- hello
+//! make client SAY=hello
 //! cargo test --test sim shout                   its tests, without a socket
 //! ```
 //!

@@ -2,7 +2,7 @@
 //!
 //! ```text
 //! cargo run --example thread_per_client            and in other terminals:
-//! cargo run --example client -- hello
+//! make client SAY=hello
 //! ```
 //!
 //! One thread waits in poll(2) for new clients, and for the eventfd by which it is told to

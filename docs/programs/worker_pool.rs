@@ -2,7 +2,7 @@
 //!
 //! ```text
 //! cargo run --release --example worker_pool         and, in another terminal:
-//! cargo run --example client -- 1000000007000000049
+//! make client SAY=1000000007000000049
 //! cargo test --test sim worker_pool                 its tests, without a socket
 //! ```
 //!
