@@ -7,6 +7,10 @@
 //! It starts the program with `--narrate`, plays a few clients, and shows of the system
 //! calls that follow the few that matter. `make trace` shows all of them.
 
+#[allow(dead_code)] // what goes on, a wait, is not shown here
+#[path = "../../src/program/view.rs"]
+mod view;
+
 use nix::libc;
 use nix::sys::signal::{Signal, kill};
 use nix::sys::socket::{setsockopt, sockopt};
@@ -17,6 +21,7 @@ use std::process::{Child, Command, ExitCode, Stdio};
 use std::sync::mpsc::{Receiver, channel};
 use std::thread;
 use std::time::Duration;
+use view::{View, now};
 
 /// The longest wait for a call that the server is about to make.
 const PATIENCE: Duration = Duration::from_secs(10);
@@ -111,7 +116,9 @@ fn ask(client: &mut TcpStream, line: &str) -> io::Result<()> {
 struct Guide {
     server: Child,
     address: String,
-    lines: Receiver<String>,
+    /// Lines of the narrator, and when they came.
+    lines: Receiver<(Duration, String)>,
+    view: View,
     has_reader: bool,
 }
 
@@ -120,11 +127,12 @@ impl Guide {
         let mut command = Command::new(program);
         command.args(["--narrate", "-l", "127.0.0.1:0"]);
         let mut server = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn()?;
+        let view = View::new(now(), view::takes_color(&stdout()));
         let (sender, lines) = channel();
         if let Some(stderr) = server.stderr.take() {
             thread::spawn(move || {
                 let lines = BufReader::new(stderr).lines().map_while(Result::ok);
-                lines.map_while(|line| sender.send(line).ok()).for_each(drop);
+                lines.map_while(|line| sender.send((now(), line)).ok()).for_each(drop);
             });
         }
         let mut ready = String::new();
@@ -132,7 +140,7 @@ impl Guide {
             BufReader::new(stdout).read_line(&mut ready)?;
         }
         let address = ready.trim_end().strip_prefix("listening on ").unwrap_or_default().into();
-        Ok(Guide { server, address, lines, has_reader: stdout().is_terminal() })
+        Ok(Guide { server, address, lines, view, has_reader: stdout().is_terminal() })
     }
 
     fn client(&self) -> io::Result<TcpStream> {
@@ -142,19 +150,22 @@ impl Guide {
     fn say(&self, sentence: &[&str]) {
         println!();
         for line in sentence {
-            println!("{}", self.paint("1", line));
+            println!("{}", self.view.paint("1", line));
             self.pause();
         }
     }
 
     /// Waits for calls that contain these words, in this order, and shows each.
-    fn show(&self, calls: &[&str]) -> io::Result<()> {
+    fn show(&mut self, calls: &[&str]) -> io::Result<()> {
         for words in calls {
             loop {
                 let line = self.lines.recv_timeout(PATIENCE);
-                let line = line.map_err(|_| io::Error::other(format!("it never did {words}")))?;
+                let (at, line) =
+                    line.map_err(|_| io::Error::other(format!("it never did {words}")))?;
+                // Of those that are not shown, too, the view learns.
+                let shown = self.view.line(at, view::columns(stdout()), &line);
                 if line.contains(words) {
-                    println!("  {}", self.call(&line));
+                    println!("{shown}");
                     self.pause();
                     break;
                 }
@@ -163,28 +174,9 @@ impl Guide {
         Ok(())
     }
 
-    /// A narrated call in 78 columns: the call, its result, its chapter.
-    fn call(&self, line: &str) -> String {
-        let (line, chapter) = line.rsplit_once("  # docs/").unwrap_or((line, ""));
-        let (call, result) = line.rsplit_once(" = ").unwrap_or((line, ""));
-        let (call, result) = (call.trim_end(), result.split(" (").next().unwrap_or_default());
-        let room = 60_usize.saturating_sub(result.len());
-        let call = match call.char_indices().nth(room) {
-            Some((end, _)) => format!("{}…", call.get(..end).unwrap_or_default()),
-            None => call.to_owned(),
-        };
-        let shown = format!("{call} = {result}");
-        format!("{shown:<65} {}", self.paint("2", chapter.trim_end_matches(".md")))
-    }
-
     fn pause(&self) {
         if self.has_reader {
             thread::sleep(READING);
         }
-    }
-
-    fn paint(&self, color: &str, text: &str) -> String {
-        let is_plain = !self.has_reader || std::env::var_os("NO_COLOR").is_some();
-        if is_plain { text.into() } else { format!("\x1b[{color}m{text}\x1b[0m") }
     }
 }

@@ -18,7 +18,7 @@ mod view;
 use lanes::Told;
 use nix::sys::signal::{SigSet, Signal, kill};
 use nix::unistd::Pid;
-use std::env::{args, var_os};
+use std::env::args;
 use std::fs::File;
 use std::io::{self, BufRead, BufReader, IsTerminal, Read, Write, stdout};
 use std::net::{Shutdown, TcpStream};
@@ -26,8 +26,7 @@ use std::process::{Child, Command, ExitCode, Stdio};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, channel};
 use std::thread;
 use std::time::Duration;
-use threadbare::kernel::{Clock, Kernel, Linux};
-use view::View;
+use view::{View, now};
 
 /// A server that has told nothing for so long is asleep.
 const SILENCE: Duration = Duration::from_millis(60);
@@ -127,17 +126,12 @@ fn end(mut server: Child, narrator: Narrator) -> io::Result<Life> {
     Ok((u8::try_from(code).unwrap_or(1), narrator.told))
 }
 
-fn now() -> Duration {
-    Duration::from_nanos(Linux.clock_gettime(Clock::Monotonic))
-}
-
 /// Shows the lines of a server, and keeps them for the picture.
 struct Narrator {
     lines: Receiver<Told>,
     told: Vec<Told>,
     view: View,
     is_terminal: bool,
-    is_colored: bool,
 }
 
 impl Narrator {
@@ -149,10 +143,8 @@ impl Narrator {
                 lines.map_while(|line| sender.send((now(), line)).ok()).for_each(drop);
             });
         }
-        let is_terminal = stdout().is_terminal();
-        let is_colored = is_terminal && var_os("NO_COLOR").is_none_or(|it| it.is_empty());
-        let view = View::new(now(), is_colored);
-        Narrator { lines, told: Vec::new(), view, is_terminal, is_colored }
+        let view = View::new(now(), view::takes_color(&stdout()));
+        Narrator { lines, told: Vec::new(), view, is_terminal: stdout().is_terminal() }
     }
 
     /// Says what has happened, and then what the server did about it until it slept.
@@ -162,8 +154,7 @@ impl Narrator {
     }
 
     fn heading(&mut self, what: &str) {
-        let (begin, end) = if self.is_colored { ("\x1b[1m", "\x1b[0m") } else { ("", "") };
-        println!("{}\n{begin}{what}{end}", self.view.interrupt());
+        println!("{}\n{}", self.view.interrupt(), self.view.paint("1", what));
     }
 
     fn until_asleep(&mut self) {

@@ -30,11 +30,12 @@
 //!    and a new thread inherits the mask of its creator. pthread_create(3)
 
 use crate::status::StatusLine;
+use crate::view::takes_color;
 use log::{Level, Log, Metadata, Record};
 use simple_logger::SimpleLogger;
 use std::env::var_os;
 use std::fmt::{self, Arguments, Write as _};
-use std::io::{self, ErrorKind, IsTerminal, Write as _, stderr};
+use std::io::{self, ErrorKind, Write as _, stderr};
 use std::os::linux::fs::MetadataExt;
 use std::panic::{AssertUnwindSafe, catch_unwind, set_hook, take_hook};
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -290,7 +291,7 @@ struct Printer {
 impl Printer {
     fn new(status: Option<StatusLine>) -> Printer {
         let is_journal = is_journal();
-        let has_color = stderr().is_terminal() && var_os("NO_COLOR").is_none_or(|it| it.is_empty());
+        let has_color = takes_color(&stderr());
         // Left to itself it looks at stdout.
         colored::control::set_override(has_color);
         let logger = SimpleLogger::new().with_colors(has_color);

@@ -32,7 +32,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 use threadbare::escape::escaped;
 use threadbare::handlers::{Chat, Echo, Greet, Http, Once, Proxy};
-use threadbare::kernel::{Clock, Kernel, Linux, Narrated};
+use threadbare::kernel::{Kernel, Linux, Narrated};
 use threadbare::{ConnectionHandler, Errno, Error, Server, Summary};
 use view::View;
 
@@ -68,19 +68,17 @@ fn narrated() -> Narrated<Linux> {
     if !stderr().is_terminal() {
         return Narrated::new(Linux, |line| lines::raw(format_args!("{line}")));
     }
-    let now = || Duration::from_nanos(Linux.clock_gettime(Clock::Monotonic));
-    let is_colored = var_os("NO_COLOR").is_none_or(|it| it.is_empty());
-    let view = Arc::new(Mutex::new(View::new(now(), is_colored)));
+    let view = Arc::new(Mutex::new(View::new(view::now(), view::takes_color(&stderr()))));
     let waiting = view.clone();
     fn lock(view: &Mutex<View>) -> MutexGuard<'_, View> {
         view.lock().unwrap_or_else(PoisonError::into_inner)
     }
     Narrated::new(Linux, move |line| {
-        let line = lock(&view).line(now(), view::columns(stderr()), line);
+        let line = lock(&view).line(view::now(), view::columns(stderr()), line);
         lines::raw(format_args!("{line}"));
     })
     .on_wait(move |call| {
-        let call = lock(&waiting).wait(now(), call);
+        let call = lock(&waiting).wait(view::now(), call);
         lines::piece(format_args!("{call}"));
     })
 }

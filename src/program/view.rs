@@ -15,9 +15,11 @@
 //! shows the same view of a server that narrates into a pipe.
 
 use std::collections::HashMap;
+use std::env::var_os;
+use std::io::IsTerminal;
 use std::os::fd::AsFd;
 use std::time::Duration;
-use threadbare::kernel::window_columns;
+use threadbare::kernel::{Clock, Kernel, Linux, window_columns};
 
 /// Where the chapters stand, if the window is wider.
 const WIDEST: usize = 100;
@@ -25,6 +27,16 @@ const WIDEST: usize = 100;
 const CHAPTER: usize = 10;
 /// What is left of the bytes of a payload, before the chapter is given up for them.
 const PAYLOAD: usize = 8;
+
+/// The moment, as a [`View`] counts.
+pub(crate) fn now() -> Duration {
+    Duration::from_nanos(Linux.clock_gettime(Clock::Monotonic))
+}
+
+/// Whether colors are welcome: on a terminal, unless NO_COLOR forbids them. no-color.org
+pub(crate) fn takes_color(stream: &impl IsTerminal) -> bool {
+    stream.is_terminal() && var_os("NO_COLOR").is_none_or(|it| it.is_empty())
+}
 
 /// How wide the window of a terminal is.
 pub(crate) fn columns(terminal: impl AsFd) -> usize {
@@ -44,7 +56,7 @@ pub(crate) struct View {
 }
 
 impl View {
-    /// Moments are those of CLOCK_MONOTONIC.
+    /// Begins at a moment of [`now`].
     pub(crate) fn new(started: Duration, is_colored: bool) -> View {
         View { started, is_colored, asleep: None, descriptors: HashMap::new() }
     }
@@ -111,7 +123,8 @@ impl View {
         format!("{:7.3}  ", at.saturating_sub(self.started).as_secs_f64())
     }
 
-    fn paint(&self, color: &str, text: &str) -> String {
+    /// Text in a color of a terminal, or a style.
+    pub(crate) fn paint(&self, color: &str, text: &str) -> String {
         let is_plain = !self.is_colored || color.is_empty();
         if is_plain { text.into() } else { format!("\x1b[{color}m{text}\x1b[0m") }
     }
