@@ -109,9 +109,12 @@ impl fmt::Display for Usage {
 pub(crate) fn parse(words: impl IntoIterator<Item = OsString>) -> Result<Command, Usage> {
     let mut parser = Parser::from_args(words);
     let mut draft = Draft::default();
+    // For the error: lexopt takes words apart, and the user knows them whole.
+    let mut whole = None;
     loop {
-        // For the error: lexopt takes words apart, and the user knows them whole.
-        let whole = parser.try_raw_args().and_then(|words| words.peek().map(OsStr::to_os_string));
+        if let Some(words) = parser.try_raw_args() {
+            whole = words.peek().map(OsStr::to_os_string); // else it is in the middle of one
+        }
         let Some(arg) = parser.next().map_err(readable)? else {
             return draft.finish().map(Box::new).map(Command::Serve);
         };
@@ -174,7 +177,7 @@ impl Draft {
             "--narrate" => self.narrate = true,
             "-v" | "--verbose" => self.log_level = Some(LevelFilter::Debug),
             "-q" | "--quiet" => self.log_level = Some(LevelFilter::Error),
-            unknown => return Err(unknown_option(unknown, words.value().ok(), whole)),
+            unknown => return Err(unknown_option(unknown, words, whole)),
         }
         Ok(())
     }
@@ -440,11 +443,28 @@ fn readable(error: lexopt::Error) -> Usage {
     }
 }
 
-/// `value` is what would be its value.
-fn unknown_option(name: &str, value: Option<OsString>, whole: Option<&OsStr>) -> Usage {
-    let word = quoted(whole.unwrap_or(OsStr::new(name)));
-    let advice = guess::option(name, value.as_deref().and_then(OsStr::to_str));
-    Usage(format!("unknown option {word}{advice}"))
+/// `whole` is the word in which `name` stands; what follows may have been meant as its value.
+fn unknown_option(name: &str, words: &mut Parser, whole: Option<&OsStr>) -> Usage {
+    let whole = whole.unwrap_or(OsStr::new(name));
+    let mut value = words.value().ok(); // the rest of the word, or else the next one
+    let (word, name) = match whole.to_str().filter(|word| has_one_dash_of_two(word)) {
+        Some(word) => {
+            value = words.value().ok();
+            (whole, format!("-{word}"))
+        }
+        None if whole.to_str().is_some_and(|word| !word.starts_with(name)) => {
+            (OsStr::new(name), name.to_owned()) // -x of -vx
+        }
+        None => (whole, name.to_owned()),
+    };
+    let advice = guess::option(&name, value.as_deref().and_then(OsStr::to_str));
+    Usage(format!("unknown option {}{advice}", quoted(word)))
+}
+
+/// `-port`: a word, and not a letter with its value.
+fn has_one_dash_of_two(word: &str) -> bool {
+    let is_letter = |byte: u8| byte.is_ascii_lowercase() || byte == b'-';
+    word.len() > 3 && !word.starts_with("--") && word.bytes().all(is_letter)
 }
 
 /// `next` is the word behind it.
@@ -693,6 +713,9 @@ mod tests {
             ("--port 8080", r#"unknown option "--port", did you mean -l 127.0.0.1:8080?"#),
             ("--port=8080", r#"unknown option "--port=8080", did you mean -l 127.0.0.1:8080?"#),
             ("-p", r#"unknown option "-p", did you mean -l 127.0.0.1:1234?"#),
+            ("-port 8080", r#"unknown option "-port", did you mean -l 127.0.0.1:8080?"#),
+            ("-version", r#"unknown option "-version", did you mean --version?"#),
+            ("-max-line 5", r#"unknown option "-max-line", did you mean --max-line?"#),
             ("-p -v", r#"unknown option "-p", did you mean -l 127.0.0.1:1234?"#),
             ("echo -p 0.0.0.0:80", r#"unknown option "-p", did you mean -l 0.0.0.0:80?"#),
             ("--host localhost", r#"unknown option "--host", did you mean -l localhost:1234?"#),
