@@ -2,16 +2,16 @@
 //!
 //! ```text
 //! ┌ greet: each line is answered with "Thank you for your message <line>"
-//! │ talk to it     nc 127.0.0.1 1234
+//! │ talk to it     nc 127.0.0.1 1234    and type a line
 //! │ stop it        Ctrl-C: it finishes what it has received; a second one: now
-//! │ look inside    kill -USR1 4711, or start it with --narrate
-//! └ be rude to it  yes | nc 127.0.0.1 1234 | sleep 9    a client that never reads
+//! │ look inside    kill -USR1 4711    or start it with --narrate
+//! └ be rude to it  yes | nc 127.0.0.1 1234 | sleep 9    asks, and never reads
 //! ```
 //!
 //! It has no right side: names of files may be wider than their number of characters. No
 //! line is wider than [`WIDTH`] columns, and what comes from outside is escaped.
 
-use crate::cli::Handler;
+use crate::cli::{Handler, Options};
 use std::env::var_os;
 use std::fmt::Write;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
@@ -23,10 +23,11 @@ use threadbare::escape::escaped;
 const WIDTH: usize = 79;
 
 /// All lines, without the last one's end.
-pub(crate) fn frame(handler: &Handler, addresses: &[Address]) -> String {
+pub(crate) fn frame(options: &Options, addresses: &[Address]) -> String {
     // Make's target `run` sets it: then its other targets are at hand.
     let has_make = var_os("THREADBARE_TIPS").is_some_and(|tips| tips == "make");
-    draw(&rows(handler, addresses, has_make, std::process::id()), is_utf8())
+    let Options { handler, narrate, .. } = options;
+    draw(&rows(handler, addresses, *narrate, has_make, std::process::id()), is_utf8())
 }
 
 /// Draws a line beside the rows.
@@ -47,7 +48,13 @@ fn draw(rows: &[String], is_utf8: bool) -> String {
 }
 
 /// What the frame says.
-fn rows(handler: &Handler, addresses: &[Address], has_make: bool, pid: u32) -> Vec<String> {
+fn rows(
+    handler: &Handler,
+    addresses: &[Address],
+    narrates: bool,
+    has_make: bool,
+    pid: u32,
+) -> Vec<String> {
     let mut rows = vec![served(handler)];
     let mut row = |what: &str, how: &str| rows.push(format!("{what:<15}{how}"));
     let Some(address) = addresses.first() else { return rows };
@@ -70,8 +77,12 @@ fn rows(handler: &Handler, addresses: &[Address], has_make: bool, pid: u32) -> V
         _ => row("talk to it", &format!("{nc}    and type a line")),
     }
     row("stop it", "Ctrl-C: it finishes what it has received; a second one: now");
-    let narrate = if has_make { "make run ARGS=--narrate" } else { "start it with --narrate" };
-    row("look inside", &format!("kill -USR1 {pid}    or {narrate}"));
+    let narrate = match has_make {
+        _ if narrates => "",
+        true => "    or make run ARGS=--narrate",
+        false => "    or start it with --narrate",
+    };
+    row("look inside", &format!("kill -USR1 {pid}{narrate}"));
     let rude = match handler {
         _ if has_make && answers_lines => format!("make torture{}", target("ADDR")),
         // A client that asks and asks, and reads no answer; of what answers nothing, half a
@@ -200,7 +211,8 @@ mod tests {
             let addresses = vec![address; 5];
             for handler in [http(&long), Handler::Echo, Handler::Chat { max_line: 1 }] {
                 for (has_make, is_utf8) in [(true, false), (false, true)] {
-                    let drawn = draw(&rows(&handler, &addresses, has_make, u32::MAX), is_utf8);
+                    let drawn =
+                        draw(&rows(&handler, &addresses, false, has_make, u32::MAX), is_utf8);
                     for line in drawn.lines() {
                         let columns = line.chars().map(|c| if c.is_ascii() { 1 } else { 2 });
                         assert!(columns.sum::<usize>() <= 80, "{line}");
@@ -214,7 +226,10 @@ mod tests {
     #[test]
     fn what_to_type_is_what_works() {
         let all = [Address::Tcp(([0, 0, 0, 0], 1234).into())];
-        let rows = rows(&http("public"), &all, false, 7);
+        let narrating = rows(&http("public"), &all, true, true, 7);
+        let inside = narrating.iter().find(|row| row.starts_with("look inside"));
+        assert!(inside.is_some_and(|row| row.ends_with("kill -USR1 7")), "{inside:?}");
+        let rows = rows(&http("public"), &all, false, false, 7);
         assert!(rows.iter().any(|row| row.contains("curl http://127.0.0.1:1234/")), "{rows:?}");
         assert_eq!(netcat(&Address::Unix("/run/s".into())), "nc -U /run/s");
     }

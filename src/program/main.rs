@@ -152,7 +152,7 @@ where
         print(&format!("listening on {}\n", escaped(address.to_string().as_bytes())));
     }
     if stderr().is_terminal() && options.log_level >= log::LevelFilter::Info {
-        lines::raw(format_args!("{}", frame::frame(&options.handler, server.addresses())));
+        lines::raw(format_args!("{}", frame::frame(options, server.addresses())));
     }
     let ended = if is_watched { run_watched(&mut server) } else { server.run() };
     status::ended();
