@@ -29,12 +29,12 @@ impl Cuts {
     /// Logs that a client was cut, if a limit did it, and that has not just been said.
     #[cold]
     pub(crate) fn tell(&mut self, why: CloseReason, peer: Peer, limits: &Limits, now: u64) {
+        let Some(more) = self.due(why, now) else { return };
         let Some(limit) = explained(why, limits) else { return };
-        match self.due(why, now) {
-            None => {}
-            Some(0) => log::warn!("{peer} was cut ({why}): {limit}"),
-            Some(more) => {
-                log::warn!("{peer} was cut ({why}): {limit}; {more} more since the last such line");
+        match more {
+            0 => log::warn!("{peer} was cut ({why}): {limit}"),
+            _ => {
+                log::warn!("{peer} was cut ({why}): {limit}; {more} more since the last such line")
             }
         }
     }
