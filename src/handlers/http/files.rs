@@ -49,8 +49,7 @@ impl Files {
         if is_folder {
             self.path.extend(INDEX);
         }
-        let slashes = self.path.iter().take_while(|&&byte| byte == b'/').count();
-        let path = self.path.get(slashes..).unwrap_or_default();
+        let path = relative(&self.path);
         if is_hidden(path) {
             return Err(Status::NOT_FOUND);
         }
@@ -80,9 +79,7 @@ impl Files {
     /// What to say of a folder in which there is no page: whether there is the folder.
     #[cold]
     fn without_index<K: Kernel>(&self, kernel: &mut K) -> Status {
-        let path = &self.path;
-        let slashes = path.iter().take_while(|&&byte| byte == b'/').count();
-        let path = path.get(slashes..).filter(|path| !path.is_empty()).unwrap_or(b".");
+        let path = Some(relative(&self.path)).filter(|path| !path.is_empty()).unwrap_or(b".");
         let path = Path::new(OsStr::from_bytes(path));
         let opened = attempt(Call::OpenFile, || kernel.openat2(Some(&self.directory), path));
         let Ok(folder) = opened else { return Status::NOT_FOUND };
@@ -120,6 +117,12 @@ fn decode(target: &[u8], path: &mut Vec<u8>) -> Result<(), Status> {
         path.push(byte);
     }
     Ok(())
+}
+
+/// A path without the slashes in front, as it stands below the directory.
+fn relative(path: &[u8]) -> &[u8] {
+    let slashes = path.iter().take_while(|&&byte| byte == b'/').count();
+    path.get(slashes..).unwrap_or_default()
 }
 
 /// Whether any part of a path begins with a dot.
