@@ -201,6 +201,24 @@ pub fn outcome(output: &Output) -> (bool, String) {
     (output.status.success() && said[0].contains(" 1 passed;"), ours.join("\n"))
 }
 
+/// Runs a test in a network of its own, where root of a user namespace may do what it likes, and
+/// where no ports, no connections and no TIME_WAIT of others are. `prepare` is shell for it.
+pub fn in_a_network_of_its_own(name: &str, prepare: &str, test: impl FnOnce()) {
+    const INSIDE: &str = "THREADBARE_NETWORK";
+    if std::env::var(INSIDE).is_ok() {
+        return test();
+    }
+    if !needs(&["ip", "unshare"]) {
+        return;
+    }
+    let start = format!("ip link set lo up\n{prepare}\nexec \"$0\" \"$@\"");
+    let mut unshare = command("unshare");
+    unshare.args(["--map-root-user", "--net", "sh", "-ec", &start]).env("PATH", path());
+    let (is_true, said) = outcome(&again(&mut unshare, name).env(INSIDE, "1").output().unwrap());
+    println!("{said}");
+    assert!(is_true, "see above");
+}
+
 /// A program that has come to its end.
 #[derive(Debug)]
 pub struct Finished {
