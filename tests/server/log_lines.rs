@@ -522,10 +522,12 @@ fn no_status_line_beside_other_lines() {
         let mut server = terminal.start(&format!("export LC_ALL=C; {prelude}"), options);
         server.signal(Signal::SIGTERM);
         server.wait();
-        let seen = seen.lock().unwrap().clone();
+        let shown = || seen.lock().unwrap().clone();
+        let framed = |text: &str| text.lines().filter(|line| line.starts_with(['+', '|'])).count();
+        until("the end to be seen", || lines == 0 || shown().contains(" accepted, "));
+        let seen = shown();
         assert!(!seen.contains("bytes in, "), "{options:?}: {seen}");
-        let framed = seen.lines().filter(|line| line.starts_with(['+', '|'])).count();
-        assert_eq!(framed, lines, "{options:?}: {seen}");
+        assert_eq!(framed(&seen), lines, "{options:?}: {seen}");
         assert_eq!(seen.is_empty(), options == ["-q"], "{options:?}: {seen}");
     }
 }
