@@ -68,8 +68,8 @@ impl<H: ConnectionHandler, K: Kernel> Builder<H, K> {
 
     /// Lets the server take what belongs to the process as a whole: the signals SIGINT,
     /// SIGTERM, SIGUSR1, and SIGHUP unless it is ignored, which are blocked in this
-    /// thread, so do it before there are others; and as many descriptors as it is
-    /// allowed (RLIMIT_NOFILE).
+    /// thread, so do it before there are others; SIGXFSZ, which is ignored; and as many
+    /// descriptors as it is allowed (RLIMIT_NOFILE).
     pub fn own_process(mut self, owns: bool) -> Self {
         self.owns_process = owns;
         self

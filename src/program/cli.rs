@@ -44,19 +44,19 @@ Options:
   --max-connections N    clients served at once; more wait in the queue (10000)
   --max-per-ip N         clients served at once per address (0 = off)
   --backlog N            clients that may wait in the queue (4096)
-  --idle-timeout S       a client may be silent so long (300)
-  --message-timeout S    the rest of a message may take so long (30)
-  --write-timeout S      a client may refuse to read so long (60)
-  --drain-timeout S      a stop waits so long for clients to finish (10)
-  --high-water BYTES     a client with so much unsent is not read for now (256K)
-  --max-output BYTES     a client with so much unsent is cut off (4M)
-  --max-memory BYTES     all that may wait, of all clients together (256M)
-  --connect-timeout S    proxy: the server may take so long to answer (10)
+  --idle-timeout S       close a client after S seconds of silence (300)
+  --message-timeout S    close a client that does not end its message in S (30)
+  --write-timeout S      close a client that reads nothing for S (60)
+  --drain-timeout S      a stop waits at most S for clients to finish (10)
+  --high-water BYTES     stop reading a client with this much unsent (256K)
+  --max-output BYTES     close a client with this much unsent (4M)
+  --max-memory BYTES     most bytes waiting, of all clients together (256M)
+  --connect-timeout S    proxy: wait at most S for a connection (10)
   --unix-mode MODE       permissions of unix:PATH (0600)
   --narrate              show every system call, and client data, on stderr
   -v, -q                 log more; log errors only
   -h, -V                 print this page; print the version
-BYTES takes K, M, G. S is seconds, 0.5 too, and 0 = off. Port 0: any free one.
+BYTES takes K, M, G. S is seconds, fractions allowed; 0 = off. Port 0: any free.
 SIGINT, SIGTERM, SIGHUP: finish, then stop; twice: now. SIGUSR1: report.
 
 Examples:
