@@ -1,9 +1,9 @@
-//! What the log says of clients that a limit cut: who, why, and which option to turn.
+//! Log lines about clients that a limit cut: the client, the reason, the option to change.
 //!
-//! Of each reason the first client is named at once, and then at most one in
-//! [`SILENCE`], with how many there were between. So a limit that is too low is seen, and a
-//! crowd that meets it fills no disk. No timer is needed: what the last line did not tell is
-//! in the counters.
+//! The first client of each reason is named at once, later ones at most once in
+//! [`SILENCE`], with the number cut in between. So a limit that is too low is seen, and a
+//! crowd that meets it does not fill the disk. No timer is needed: the counters have those
+//! that no line came to report.
 
 use crate::close_reason::CloseReason;
 use crate::kernel::Peer;
@@ -13,7 +13,7 @@ use std::time::Duration;
 /// How long a reason is not named again, in milliseconds.
 const SILENCE: u64 = 10_000;
 
-/// What was said of each kind of reason.
+/// What was logged about each kind of reason.
 #[derive(Debug, Default)]
 pub(crate) struct Cuts([Cut; CloseReason::KINDS.len()]);
 
@@ -22,11 +22,11 @@ struct Cut {
     /// When it may be named again, in milliseconds of the loop's clock.
     again: u64,
     /// Clients cut since it was named.
-    untold: u64,
+    unnamed: u64,
 }
 
 impl Cuts {
-    /// Logs that a client was cut, if a limit did it, and that has not just been said.
+    /// Logs that a client was cut, if a limit did it and that reason is due again.
     #[cold]
     pub(crate) fn tell(&mut self, why: CloseReason, peer: Peer, limits: &Limits, now: u64) {
         let Some(more) = self.due(why, now) else { return };
@@ -43,17 +43,16 @@ impl Cuts {
     fn due(&mut self, why: CloseReason, now: u64) -> Option<u64> {
         let cut = self.0.get_mut(why.kind())?;
         if now < cut.again {
-            cut.untold += 1;
+            cut.unnamed += 1;
             return None;
         }
-        let before = std::mem::replace(cut, Cut { again: now + SILENCE, untold: 0 });
-        Some(before.untold)
+        let before = std::mem::replace(cut, Cut { again: now + SILENCE, unnamed: 0 });
+        Some(before.unnamed)
     }
 }
 
-/// What a limit says of a client that it cut: the reason in words, and the option to turn.
-/// `None` where no limit did it: the peer ended, nobody spoke for long, the handler or a
-/// stop closed it, a call failed.
+/// The reason in words, and the option to change; `None` where no limit did it: the peer
+/// closed, nobody sent anything for long, the handler or a stop closed it, a call failed.
 fn explained(why: CloseReason, limits: &Limits) -> Option<String> {
     let Limits { max_output, max_input, max_memory, max_per_address, .. } = limits;
     let seconds = |span: Option<Duration>| span.unwrap_or_default().as_secs_f64();

@@ -119,7 +119,7 @@ struct Tick<'a> {
     slept: Option<Duration>,
 }
 
-/// What the lines tell: who lived when, and what was done to whom.
+/// What the lines report: when each descriptor was open, and what was done to it.
 struct Life<'a> {
     lanes: Vec<Lane>,
     ticks: Vec<Tick<'a>>,

@@ -26,7 +26,7 @@ use view::{View, now};
 /// The longest wait for a call that the server is about to make.
 const PATIENCE: Duration = Duration::from_secs(10);
 
-/// What a reader needs for a line, if there is one.
+/// How long each line stands before the next, if a person reads.
 const READING: Duration = Duration::from_millis(900);
 
 fn main() -> ExitCode {

@@ -28,7 +28,7 @@ use std::thread;
 use std::time::Duration;
 use view::{View, now};
 
-/// A server that has told nothing for so long is asleep.
+/// A server that has made no call for this long is asleep.
 const SILENCE: Duration = Duration::from_millis(60);
 
 fn main() -> ExitCode {

@@ -84,7 +84,7 @@ pub(crate) struct Options {
     pub(crate) log_level: LevelFilter,
 }
 
-/// Who answers.
+/// Which handler serves, and how.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Handler {
     Greet { framing: Framing, max_line: usize },
@@ -95,7 +95,7 @@ pub(crate) enum Handler {
     Http { directory: Option<PathBuf>, access_log: bool, deadline: Option<Duration> },
 }
 
-/// Words that make no sense: one line, without its `error: `.
+/// A command line that cannot be understood: one line, without its `error: `.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) struct Usage(String);
 

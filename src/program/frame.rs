@@ -1,4 +1,4 @@
-//! What a person at a terminal sees first: what is served and where, and what to try.
+//! The frame that a person at a terminal sees first: what is served, where, and what to try.
 //!
 //! ```text
 //! ┌ greet: each line is answered with "Thank you for your message <line>"
@@ -47,7 +47,7 @@ fn draw(rows: &[String], is_utf8: bool) -> String {
     drawn
 }
 
-/// What the frame says.
+/// The rows of the frame.
 fn rows(
     handler: &Handler,
     addresses: &[Address],
@@ -85,8 +85,7 @@ fn rows(
     row("look inside", &format!("kill -USR1 {pid}{narrate}"));
     let rude = match handler {
         _ if has_make && answers_lines => format!("make torture{}", target("ADDR")),
-        // A client that asks and asks, and reads no answer; of what answers nothing, half a
-        // message.
+        // A client that reads no answer; or half a message, where nothing is answered.
         Handler::Greet { .. } | Handler::Echo | Handler::Proxy { .. } => {
             format!("yes | {nc} | sleep 9    asks, and never reads")
         }
@@ -180,7 +179,7 @@ fn cut(row: &str, width: usize, is_utf8: bool) -> String {
     row.chars().take_while(fits).chain(more.chars()).collect()
 }
 
-/// Whether the terminal takes more than ASCII: the first of these that says something.
+/// Whether the locale is UTF-8: the first variable that is set decides. locale(7)
 fn is_utf8() -> bool {
     let said = |name| var_os(name).filter(|value| !value.is_empty());
     let locale = ["LC_ALL", "LC_CTYPE", "LANG"].into_iter().find_map(said).unwrap_or_default();

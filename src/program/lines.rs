@@ -7,11 +7,11 @@
 //!               counted; the next line that goes through says how many
 //! ```
 //!
-//! One thread serves all clients, so it must not wait for whoever reads the log: a
-//! write(2) to a terminal that is stopped, or to a pipe that nobody empties, takes as
-//! long as its reader likes. The loop therefore only copies a line into memory and wakes
-//! the log thread. On that thread a write may block, fail or panic (as `eprintln!` does
-//! when the disk is full), and no client notices.
+//! One thread serves all clients, so it must not wait for the reader of its log: a
+//! write(2) to a stopped terminal, or to a full pipe, blocks until that reader goes on.
+//! The loop therefore only copies a line into memory and wakes the log thread. On that
+//! thread a write may block, fail or panic (as `eprintln!` does when the disk is full),
+//! and no client notices.
 //!
 //! Two kinds of lines go through the ring:
 //!
@@ -46,18 +46,18 @@ use std::time::{Duration, Instant};
 /// How many bytes, and how many lines, may wait for the log thread.
 const ROOM: usize = 256 << 10;
 const LINES: usize = 4_096;
-/// How often the loop asks for a lock that is held for nanoseconds, before it drops a line.
+/// How often the loop tries the lock, which is held for nanoseconds, before it drops a line.
 const TRIES: usize = 1_000;
 /// How long the end of the program waits for lines that are not written yet.
 const PATIENCE: Duration = Duration::from_millis(250);
 /// A record's time is that of its printing. One that waited longer says so.
 const LATE: Duration = Duration::from_secs(2);
-/// Whose lines they are.
+/// The target of every record, which stands in brackets.
 const TARGET: &str = "threadbare";
 /// The log thread's name. Linux shows 15 bytes of it.
 const NAME: &str = "threadbare-log";
 
-static RING: Mutex<Ring> = Mutex::new(Ring { batch: Batch::EMPTY, rests: true, waits: None });
+static RING: Mutex<Ring> = Mutex::new(Ring { batch: Batch::EMPTY, is_idle: true, flusher: None });
 /// Lines that the ring did not take since the last one that it took.
 static DROPPED: AtomicU64 = AtomicU64::new(0);
 /// The log thread, once it runs.
@@ -67,12 +67,12 @@ struct Ring {
     /// What the log thread has not taken yet.
     batch: Batch,
     /// Everything that the log thread has taken is written.
-    rests: bool,
-    /// Waits until that is so, and `batch` is empty.
-    waits: Option<Thread>,
+    is_idle: bool,
+    /// The thread that waits, in [`flush`], until that is so and `batch` is empty.
+    flusher: Option<Thread>,
 }
 
-/// Lines, one behind the other.
+/// Lines, one after the other.
 struct Batch {
     text: String,
     lines: Vec<Line>,
@@ -118,7 +118,7 @@ impl Batch {
     }
 }
 
-/// A text that does not grow beyond its room.
+/// A string that never grows beyond [`ROOM`].
 struct Bounded<'a>(&'a mut String);
 
 impl fmt::Write for Bounded<'_> {
@@ -198,7 +198,7 @@ fn lock() -> MutexGuard<'static, Ring> {
     RING.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// Flushes when it is dropped: at the end of the program, though a handler panics.
+/// Flushes when it is dropped: at the end of the program, even if a handler panics.
 pub(crate) struct FlushAtEnd;
 
 impl Drop for FlushAtEnd {
@@ -213,10 +213,10 @@ pub(crate) fn flush() {
     let Some(thread) = THREAD.get() else { return Printer::new(None).print(&take()) };
     loop {
         let mut ring = lock();
-        if ring.batch.lines.is_empty() && ring.rests {
+        if ring.batch.lines.is_empty() && ring.is_idle {
             return;
         }
-        ring.waits = Some(thread::current());
+        ring.flusher = Some(thread::current());
         drop(ring);
         thread.unpark();
         let left = deadline.saturating_duration_since(Instant::now());
@@ -227,7 +227,7 @@ pub(crate) fn flush() {
     }
 }
 
-/// What there is, taken without a thread.
+/// All lines in the ring, for the caller to write.
 fn take() -> Batch {
     std::mem::replace(&mut lock().batch, Batch::with_room())
 }
@@ -238,7 +238,7 @@ fn take() -> Batch {
 ///
 /// # Errors
 ///
-/// Why there is no thread. clone(2)
+/// The errno of clone(2).
 pub(crate) fn start(status: Option<StatusLine>) -> io::Result<()> {
     let hook = take_hook();
     set_hook(Box::new(move |panic| {
@@ -257,8 +257,8 @@ fn run(mut printer: Printer) {
     loop {
         let mut ring = lock();
         std::mem::swap(&mut ring.batch, &mut batch);
-        ring.rests = batch.lines.is_empty();
-        let waits = ring.waits.take_if(|_| batch.lines.is_empty());
+        ring.is_idle = batch.lines.is_empty();
+        let flusher = ring.flusher.take_if(|_| batch.lines.is_empty());
         drop(ring);
         if !batch.lines.is_empty() {
             printer.print(&batch);
@@ -266,8 +266,8 @@ fn run(mut printer: Printer) {
             continue;
         }
         let again = printer.status.as_mut().and_then(StatusLine::tend);
-        if let Some(waits) = waits {
-            waits.unpark();
+        if let Some(flusher) = flusher {
+            flusher.unpark();
         }
         match again {
             Some(span) => thread::park_timeout(span),
@@ -276,7 +276,7 @@ fn run(mut printer: Printer) {
     }
 }
 
-/// Writes to stderr, and remembers what it could not write.
+/// Writes to stderr, and counts the lines that it could not write.
 struct Printer {
     logger: SimpleLogger,
     /// stderr leads to journald, which keeps the time itself.

@@ -62,8 +62,8 @@ fn serve(options: &Options) -> u8 {
     if options.narrate { serve_on(options, narrated()) } else { serve_on(options, Linux) }
 }
 
-/// The real kernel, which tells what it is asked: on a terminal in the [`View`], elsewhere
-/// in whole lines, which programs may read.
+/// The real kernel with each call narrated: on a terminal in the [`View`], elsewhere in whole
+/// lines, which programs may read.
 fn narrated() -> Narrated<Linux> {
     if !stderr().is_terminal() {
         return Narrated::new(Linux, |line| lines::raw(format_args!("{line}")));
@@ -226,7 +226,7 @@ fn print_message(message: &[u8]) {
     print(&format!("The message was: {}\n", escaped(message)));
 }
 
-/// Text on stdout. If stdout is full or gone, stderr gets to know, and life goes on.
+/// Prints on stdout. If it is full or gone, the log says so, and the server goes on.
 fn print(text: &str) -> u8 {
     match results::print(text) {
         Ok(()) => DONE,

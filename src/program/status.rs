@@ -1,4 +1,4 @@
-//! The sign of life: one line on a terminal, rewritten when something has changed.
+//! The status line: one line on a terminal, rewritten when something has changed.
 //!
 //! ```text
 //! 2 open, 15 bytes in, 33 bytes out, asleep 99.9 %, last message 13:17:43Z
@@ -94,7 +94,7 @@ pub(crate) fn ended() {
     lines::wake();
 }
 
-/// The line, as the log thread has it.
+/// The line itself, which belongs to the log thread.
 pub(crate) struct StatusLine {
     /// Makes the loop turn.
     nudge: Box<dyn Fn() + Send>,
@@ -120,7 +120,7 @@ impl StatusLine {
         }
     }
 
-    /// Draws what is due; when to look again, if not only when woken.
+    /// Draws the line if that is due. Returns when to look again; `None` is when woken.
     pub(crate) fn tend(&mut self) -> Option<Duration> {
         if ENDED.load(SeqCst) {
             self.erase();

@@ -23,7 +23,7 @@ use threadbare::kernel::{Clock, Kernel, Linux, window_columns};
 
 /// Where the chapters stand, if the window is wider.
 const WIDEST: usize = 100;
-/// The longest name of a chapter: so far from the edge the names stand, if they can.
+/// The longest name of a chapter. The names begin this far from the edge, if they can.
 const CHAPTER: usize = 10;
 /// What is left of the bytes of a payload, before the chapter is given up for them.
 const PAYLOAD: usize = 8;
@@ -43,7 +43,7 @@ pub(crate) fn columns(terminal: impl AsFd) -> usize {
     window_columns(terminal).unwrap_or(80)
 }
 
-/// What it takes to show the lines of a narrator, one after the other.
+/// Shows the lines of a narrator one after the other, and keeps what later ones need.
 #[derive(Debug)]
 pub(crate) struct View {
     /// The moment that is shown as 0.
@@ -105,7 +105,7 @@ impl View {
         let length = width(name, &arguments, &result);
         let time = self.paint("2", &time);
         if length > room {
-            // A window for a few words.
+            // Too narrow a window even for what was cut.
             let call = format!("{name}({arguments}) = {result}");
             return format!("{begin}{time}{}", call.chars().take(room).collect::<String>());
         }
