@@ -16,7 +16,8 @@
 //! ```
 //!
 //! A turn that ends when nothing is wanted leaves a note: what was published is stale. When
-//! the log thread may draw again and finds it, it wakes the loop once for a fresh picture.
+//! the log thread may draw again and finds it, it wakes the loop once for a fresh picture,
+//! and draws that, even if the loop has turned again meanwhile.
 //! So the last change is shown, and where nothing changes no thread wakes.
 //!
 //! Invariants:
@@ -101,6 +102,8 @@ pub(crate) struct StatusLine {
     began: Instant,
     /// When it was drawn last.
     drawn: Option<Instant>,
+    /// The next picture is one that the loop was woken for.
+    is_fresh: bool,
     /// What is, or would be, on the screen.
     picture: Option<Picture>,
     text: String,
@@ -114,6 +117,7 @@ impl StatusLine {
             nudge,
             began,
             drawn: None,
+            is_fresh: false,
             picture: None,
             text: String::new(),
             is_shown: false,
@@ -126,34 +130,48 @@ impl StatusLine {
             self.erase();
             return None;
         }
+        let picture = match self.due() {
+            Ok(picture) => picture,
+            Err(again) => return again,
+        };
+        self.picture = Some(picture);
+        self.text = self.line(picture);
+        self.redraw();
+        self.drawn = Some(Instant::now());
+        self.is_fresh = false;
+        want_another();
+        Some(PAUSE).filter(|_| STALE.load(SeqCst))
+    }
+
+    /// The picture to draw now, or else when to look again.
+    fn due(&mut self) -> Result<Picture, Option<Duration>> {
         let is_published = PUBLISHED.load(SeqCst);
         let picture = Picture {
             open: OPEN.load(SeqCst),
             received: RECEIVED.load(SeqCst),
             sent: SENT.load(SeqCst),
         };
-        if !is_published || self.picture == Some(picture) {
+        let is_new = is_published && self.picture != Some(picture);
+        if !is_new {
             want_another();
             if !STALE.load(SeqCst) {
-                return None;
+                return Err(None);
             }
         }
         let waits =
             self.drawn.map_or(Duration::ZERO, |drawn| PAUSE.saturating_sub(drawn.elapsed()));
         if !waits.is_zero() {
-            return Some(waits);
+            return Err(Some(waits));
         }
-        if STALE.swap(false, SeqCst) {
+        // What was asked for is drawn, though a busy loop has turned since.
+        if !(is_new && self.is_fresh) && STALE.swap(false, SeqCst) {
+            self.is_fresh = true;
             want_another();
             (self.nudge)();
-            return None;
+            return Err(None);
         }
-        self.picture = Some(picture);
-        self.text = self.line(picture);
-        self.redraw();
-        self.drawn = Some(Instant::now());
-        want_another();
-        Some(PAUSE).filter(|_| STALE.load(SeqCst))
+        // If it was published just now, we are woken for it.
+        if is_new { Ok(picture) } else { Err(None) }
     }
 
     /// Takes the line off the screen, so that others can be written.
@@ -224,6 +242,22 @@ fn bytes(count: u64) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    /// The loop has turned again by the time the log thread looks at what it asked for: it is
+    /// drawn all the same, and not asked for again and again.
+    #[test]
+    fn a_busy_loop_is_asked_once_for_each_line() {
+        fn turn() {
+            static TURNS: AtomicU64 = AtomicU64::new(0);
+            let received = TURNS.fetch_add(1, SeqCst);
+            turned(|| Picture { received, ..Picture::default() });
+        }
+        let nudge = || (0..2).for_each(|_| turn());
+        nudge();
+        let mut line = StatusLine::new(nudge);
+        assert_eq!(line.due(), Err(None), "what is published is stale: a fresh one is asked for");
+        assert!(line.due().is_ok());
+    }
 
     #[test]
     fn sizes_are_short() {
