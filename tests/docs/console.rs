@@ -30,16 +30,7 @@ pub fn run(block: &[String]) -> Result<Vec<String>, String> {
                 let _ = server.is_none().then(|| served(&mut server, &[]));
                 make(&[&["client"], args].concat(), Path::new(&example("client")))
             }
-            ["make", "run", "ARGS=--narrate"] => {
-                let server = Server::start(&["--narrate"]);
-                until("a chapter behind a call", || server.logs().contains("# docs/"));
-                String::new()
-            }
             ["make", "trace"] => make_trace(),
-            ["cargo", "run", "-q", "--example", "client", "--", ref args @ ..] => {
-                let _ = server.is_none().then(|| served(&mut server, &[]));
-                output(Command::new(example("client")).args(args))
-            }
             ["cargo", "run", "-q", "--example", name] => {
                 drop(server.take());
                 server.insert(Server::example(name, &[])).stdout()
