@@ -15,7 +15,7 @@
 //! It is drawn from the lines of the narrator and from nothing else: [`Life`] is what they
 //! tell, [`Picture`] is where that stands.
 
-use super::view::{View, address};
+use super::view::{Call, View, address};
 use std::collections::HashMap;
 use std::mem;
 use std::time::Duration;
@@ -106,13 +106,12 @@ struct Lane {
 }
 
 struct Tick<'a> {
+    /// As the narrator has it, shown when one points at the tick.
     line: &'a str,
+    call: Call<'a>,
     /// Since the first one.
     moment: Duration,
     lane: usize,
-    name: &'a str,
-    result: &'a str,
-    chapter: &'a str,
     /// The lane that the first event of a wait is about.
     woken_by: Option<usize>,
     /// The wait before it was a sleep, of so long.
@@ -126,17 +125,15 @@ struct Life<'a> {
 }
 
 impl<'a> Life<'a> {
-    fn of(calls: &[(Duration, &'a str, &'a str)]) -> Life<'a> {
+    fn of(calls: &[(Duration, &'a str, Call<'a>)]) -> Life<'a> {
         let mut life = Life { lanes: Vec::new(), ticks: Vec::new() };
         life.lane("", "process", "no descriptor", 0);
         let mut open: HashMap<String, usize> = HashMap::new();
         let mut view = View::new(Duration::ZERO, false);
         let first = calls.first().map_or(Duration::ZERO, |call| call.0);
         let mut before = Duration::ZERO;
-        for (at, &(moment, line, chapter)) in calls.iter().enumerate() {
-            let (call, result) = line.rsplit_once(" = ").unwrap_or((line, ""));
-            let (name, arguments) = call.trim_end().split_once('(').unwrap_or((call, ""));
-            let arguments = arguments.trim_end_matches(')');
+        for (at, &(moment, line, call)) in calls.iter().enumerate() {
+            let Call { name, arguments, result, .. } = call;
             let descriptor = arguments.split(',').next().unwrap_or_default();
             let mut lane = open.get(descriptor).copied().unwrap_or_default();
             let words = address(arguments);
@@ -173,7 +170,7 @@ impl<'a> Life<'a> {
             let slept = Some(pause).filter(|pause| waits && *pause >= SLEEP);
             let woken_by = event.and_then(|number| open.get(number)).copied().filter(|_| waits);
             let moment = since;
-            life.ticks.push(Tick { line, moment, lane, name, result, chapter, woken_by, slept });
+            life.ticks.push(Tick { line, call, moment, lane, woken_by, slept });
         }
         life
     }
@@ -207,7 +204,7 @@ impl<'a> Life<'a> {
     /// What the thread woke for, in a word or two.
     fn reason(&self, at: usize) -> &'static str {
         let woken_by = self.ticks.get(at).and_then(|tick| self.lanes.get(tick.woken_by?));
-        let next = self.ticks.get(at + 1).map(|tick| (tick.name, tick.result));
+        let next = self.ticks.get(at + 1).map(|tick| (tick.call.name, tick.call.result));
         match (woken_by.map(|lane| lane.kind), next) {
             (Some("listener"), _) => "a client",
             (Some("signalfd"), _) => "a signal",
@@ -224,9 +221,8 @@ impl<'a> Life<'a> {
 /// The picture of the calls among these lines.
 pub(crate) fn draw(told: &[Told]) -> String {
     let calls = told.iter().filter_map(|(at, line)| {
-        let (call, chapter) = line.rsplit_once("  # docs/")?;
-        let chapter = COLORS.iter().find(|(name, _)| chapter.strip_suffix(".md") == Some(name))?.0;
-        Some((*at, call, chapter))
+        let call = Call::of(line).filter(|call| COLORS.iter().any(|it| it.0 == call.chapter))?;
+        Some((*at, line.as_str(), call))
     });
     let calls: Vec<_> = calls.collect();
     let life = Life::of(calls.get(..MOST).unwrap_or(&calls));
@@ -285,8 +281,9 @@ impl<'a> Picture<'a> {
     }
 
     fn draw(mut self, all: usize) -> String {
-        let is_used =
-            |chapter: &&(&str, &str)| self.life.ticks.iter().any(|tick| tick.chapter == chapter.0);
+        let is_used = |chapter: &&(&str, &str)| {
+            self.life.ticks.iter().any(|tick| tick.call.chapter == chapter.0)
+        };
         let chapters: Vec<_> = COLORS.iter().filter(is_used).collect();
         let height = self.bottom + 76.0 + 24.0 * chapters.len().div_ceil(6) as f64;
         self.frame(height, all);
@@ -427,11 +424,11 @@ impl<'a> Picture<'a> {
         let width = (self.pitch * 0.6).clamp(1.5, 7.0);
         for (at, tick) in self.life.ticks.iter().enumerate() {
             let (x, y) = (self.x(at) - width / 2.0, self.y(tick.lane) - 9.0);
-            let failed = if tick.result.starts_with('-') { " failed" } else { "" };
-            let (chapter, line) = (tick.chapter, escaped(tick.line));
+            let failed = if tick.call.result.starts_with('-') { " failed" } else { "" };
+            let (chapter, line) = (tick.call.chapter, escaped(tick.line));
             self.put(format!(
                 "<rect class='tick {chapter}{failed}' x='{x:.1}' y='{y:.1}' width='{width:.1}' \
-                height='18' rx='2'><title>{line}  # docs/{chapter}.md</title></rect>"
+                height='18' rx='2'><title>{line}</title></rect>"
             ));
         }
     }

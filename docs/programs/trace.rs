@@ -26,7 +26,7 @@ use std::process::{Child, Command, ExitCode, Stdio};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, channel};
 use std::thread;
 use std::time::Duration;
-use view::{View, now};
+use view::{Call, View, now};
 
 /// A server that has made no call for this long is asleep.
 const SILENCE: Duration = Duration::from_millis(60);
@@ -174,9 +174,8 @@ impl Narrator {
 
     /// Shows the call under way, as strace does: it is told only when it has returned.
     fn sleep(&mut self) {
-        let mut calls =
-            self.told.iter().filter_map(|(_, line)| line.strip_prefix("epoll_create1("));
-        let epoll = calls.next().and_then(|call| call.split(['=', '#']).nth(1)).map(str::trim);
+        let mut calls = self.told.iter().filter_map(|(_, line)| Call::of(line));
+        let epoll = calls.find(|call| call.name == "epoll_create1").map(|call| call.result);
         if let (true, Some(epoll), Some((at, _))) = (self.is_terminal, epoll, self.told.last()) {
             print!("{}", self.view.wait(*at, &format!("epoll_wait({epoll}, ")));
             let _ = stdout().flush();

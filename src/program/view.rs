@@ -43,6 +43,27 @@ pub(crate) fn columns(terminal: impl AsFd) -> usize {
     window_columns(terminal).unwrap_or(80)
 }
 
+/// A line of a narrator, taken apart.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Call<'a> {
+    pub(crate) name: &'a str,
+    pub(crate) arguments: &'a str,
+    pub(crate) result: &'a str,
+    /// The page of docs/ that explains it, without its `.md`.
+    pub(crate) chapter: &'a str,
+}
+
+impl<'a> Call<'a> {
+    /// `None` for any other line.
+    pub(crate) fn of(line: &'a str) -> Option<Call<'a>> {
+        let (call, chapter) = line.rsplit_once("  # docs/")?;
+        let (call, result) = call.rsplit_once(" = ").unwrap_or((call, ""));
+        let (name, rest) = call.trim_end().split_once('(').unwrap_or((call, ""));
+        let arguments = rest.strip_suffix(')').unwrap_or(rest);
+        Some(Call { name, arguments, result, chapter: chapter.trim_end_matches(".md") })
+    }
+}
+
 /// Shows the lines of a narrator one after the other, and keeps what later ones need.
 #[derive(Debug)]
 pub(crate) struct View {
@@ -76,22 +97,20 @@ impl View {
 
     /// A line of the narrator, which ended at that moment; or any other line, left as it is.
     pub(crate) fn line(&mut self, at: Duration, columns: usize, line: &str) -> String {
-        let Some((call, chapter)) = line.rsplit_once("  # docs/") else {
+        let Some(Call { name, arguments, result, chapter }) = Call::of(line) else {
             // Of a record, the time of day is of no interest here.
             let record = line.split_once(" [threadbare] ").filter(|(when, _)| when.contains("Z "));
             let text = record.map_or(line, |(_, text)| text);
             return format!("{}         {text}", self.interrupt());
         };
-        let (call, result) = call.rsplit_once(" = ").unwrap_or((call, ""));
-        let (name, rest) = call.trim_end().split_once('(').unwrap_or((call, ""));
-        let mut arguments = self.shorter(name, rest.strip_suffix(')').unwrap_or(rest), at);
+        let mut arguments = self.shorter(name, arguments, at);
         // A wait is completed where it stands.
         let (begin, at) = match self.asleep.take() {
             Some(since) if name == "epoll_wait" => ("\r", since),
             Some(_) => ("<unfinished ...>\n", at),
             None => ("", at),
         };
-        let (time, chapter) = (self.time(at), chapter.trim_end_matches(".md"));
+        let time = self.time(at);
         let room = columns.min(WIDEST).saturating_sub(time.len());
         let beside = room.saturating_sub(chapter.len() + 1);
         if name == "epoll_wait" && width(name, &arguments, result) > beside {
