@@ -124,8 +124,12 @@ fn print_all(mut server: Box<dyn Connection>) -> io::Result<()> {
         if count == 0 {
             return Ok(());
         }
-        io::stdout().write_all(buffer.get(..count).unwrap_or_default())?;
-        io::stdout().flush()?;
+        let mut stdout = io::stdout().lock();
+        let shown = stdout.write_all(buffer.get(..count).unwrap_or_default());
+        match shown.and_then(|()| stdout.flush()) {
+            Err(error) if error.kind() == io::ErrorKind::BrokenPipe => return Ok(()), // `| head`
+            shown => shown?,
+        }
     }
 }
 

@@ -625,4 +625,12 @@ fn client_words() {
     let mut client = Command::new(support::example("client"));
     let told = console::output(client.args(["--to", &server.addresses[0], "--", "--help", "me"]));
     assert_eq!(told, "--help me\n");
+    // Whoever reads its output may stop: the server is not to blame.
+    let pipe = std::io::pipe().unwrap();
+    let mut client = Command::new(support::example("client"));
+    client.args(["--to", &server.addresses[0], "x"]).stdout(pipe.1);
+    drop(pipe.0);
+    let output = client.stderr(std::process::Stdio::piped()).spawn().unwrap();
+    let output = output.wait_with_output().unwrap();
+    assert_eq!((output.status.code(), output.stderr), (Some(0), Vec::new()));
 }
