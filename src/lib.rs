@@ -70,6 +70,9 @@ mod slots;
 
 pub use address::{AddressError, ToAddresses};
 pub use close_reason::CloseReason;
+#[cfg(feature = "sim")]
+#[doc(hidden)]
+pub use connection::{TRANSITIONS, Transition};
 pub use counters::Counters;
 pub use error::Error;
 pub use handler::ConnectionHandler;

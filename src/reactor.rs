@@ -16,8 +16,7 @@
 //! 3. A message costs one recv, one send and its share of an epoll_wait, and no
 //!    memory: everything else is in the `#[cold]` paths.
 
-use crate::close_reason::CloseReason;
-use crate::connection::{ANSWER, Connection, Finish, LINGER_TOTAL, OUTBOUND, Phase, UNWATCHED};
+use crate::connection::{ANSWER, Attention, OUTBOUND, State, UNWATCHED};
 use crate::core::Core;
 use crate::deadlines::{Alarm, Alarms, Deadlines, Span, Tick};
 use crate::error::Error;
@@ -159,7 +158,8 @@ impl<H: ConnectionHandler, K: Kernel> Reactor<H, K> {
         let is_tight = self.net.budget.is_tight();
         let now = self.net.now;
         let Some(connection) = self.net.connections.find(id) else { return }; // a stale event
-        if mask != kernel::IN || !connection.quiet || connection.staged > 0 || is_tight {
+        let is_quiet = connection.attention == Attention::Quiet;
+        if mask != kernel::IN || !is_quiet || connection.staged > 0 || is_tight {
             return self.serve_busy(id.slot, mask);
         }
         match self.kernel.recv(&connection.fd, &mut self.input) {
@@ -214,17 +214,17 @@ impl<H: ConnectionHandler, K: Kernel> Reactor<H, K> {
         self.begin_file(slot);
         let (now, draining, is_over) = (self.net.now, self.net.draining, self.net.is_over(slot));
         let Some(connection) = self.net.connections.get_mut(slot) else { return };
-        if connection.phase == Phase::Open && connection.full != is_over {
-            connection.full = is_over;
-            connection.drained |= !is_over;
-            connection.input.touch(now);
+        if let Some((input, reading)) = connection.state.input_mut() {
+            reading.again &= !input.is_empty();
         }
-        connection.reoffer &= !connection.input.is_empty();
-        connection.starved &= connection.starves(&self.net.budget);
+        if let Some(open) = connection.state.open_mut() {
+            let allowance = self.net.budget.allowance(open.input.len());
+            open.settle_level(is_over, allowance == 0, now);
+        }
         self.finish(slot);
         self.register(slot);
         let Some(connection) = self.net.connections.get_mut(slot) else { return };
-        if connection.phase == Phase::Gone {
+        if connection.state.is_gone() {
             return self.free(slot);
         }
         if let Some(at) = connection.deadline(&self.net.timeouts, now) {
@@ -233,15 +233,17 @@ impl<H: ConnectionHandler, K: Kernel> Reactor<H, K> {
         if connection.has_work(draining) {
             self.work.push(slot);
         }
-        connection.marked = false;
         // While stopping, what is read is counted: the short way does not.
-        connection.quiet = !draining && connection.is_quiet();
+        let is_quiet = !draining && connection.is_quiet();
+        connection.attention = if is_quiet { Attention::Quiet } else { Attention::Busy };
+        debug_assert_eq!(connection.contradiction(), None, "{connection}");
     }
 
     /// Sends from a file for which no event has been asked yet.
     fn begin_file(&mut self, slot: u32) {
         let Some(connection) = self.net.connections.get(slot) else { return };
-        if connection.file && connection.registered & kernel::OUT as u8 == 0 {
+        let has_file = connection.state.unsent().is_some_and(|unsent| unsent.file);
+        if has_file && connection.registered & kernel::OUT as u8 == 0 {
             self.net.send_file(&mut self.kernel, slot);
         }
     }
@@ -251,26 +253,10 @@ impl<H: ConnectionHandler, K: Kernel> Reactor<H, K> {
     fn finish(&mut self, slot: u32) {
         let now = self.net.now;
         let Some(connection) = self.net.connections.get_mut(slot) else { return };
-        let is_closing = connection.phase == Phase::Closing;
-        let is_finishing = connection.phase == Phase::Open && connection.finish != Finish::No;
-        if !(is_closing || is_finishing) || !connection.is_flushed() {
-            return;
-        }
-        if connection.eof && is_closing {
-            return connection.gone(connection.why);
-        }
-        if connection.eof_told && is_finishing {
-            return connection.gone(CloseReason::PeerClosed);
-        }
-        let has_fin = connection.finish == Finish::Sent;
-        connection.finish = Finish::Sent;
-        if is_closing {
-            connection.phase = Phase::Lingering;
-            connection.read_at_end = 0;
-            connection.last = now;
-            connection.timer = now.after(LINGER_TOTAL);
-        }
-        if !has_fin && let Err(errno) = self.kernel.shutdown(&connection.fd) {
+        if connection.is_flushed()
+            && connection.flushed(now)
+            && let Err(errno) = self.kernel.shutdown(&connection.fd)
+        {
             self.net.failed(slot, Call::Shutdown, errno);
         }
     }
@@ -281,7 +267,7 @@ impl<H: ConnectionHandler, K: Kernel> Reactor<H, K> {
         let Some(connection) = self.net.connections.get_mut(slot) else { return };
         let interest = connection.interest();
         let unwatched = connection.registered == UNWATCHED && interest == 0;
-        if unwatched || connection.phase == Phase::Gone {
+        if unwatched || connection.state.is_gone() {
             return;
         }
         let (fd, told) = (&connection.fd, &mut connection.registered);
@@ -295,14 +281,15 @@ impl<H: ConnectionHandler, K: Kernel> Reactor<H, K> {
     fn free(&mut self, slot: u32) {
         let id = ConnId(self.net.connections.id(slot));
         let Some(connection) = self.net.connections.remove(slot) else { return };
-        log::debug!("closed {id} {connection}: {}", connection.why);
-        self.net.counters.count_close(connection.why);
+        let State::Gone { why, reset } = *connection.state else { return };
+        log::debug!("closed {id} {connection}: {why}");
+        self.net.counters.count_close(why);
         self.net.counters.received += connection.received;
         self.net.counters.sent += connection.sent;
         self.net.discard_file(slot);
         let peer = connection.peer();
-        let Connection { fd, listener, why, reset, .. } = connection;
-        let is_outbound = listener == OUTBOUND;
+        let is_outbound = connection.listener() == OUTBOUND;
+        let fd = connection.fd;
         if reset {
             // If it fails the peer may take a cut answer for a whole one; nothing to be done.
             let _ = self.kernel.setsockopt(&fd, SocketOption::ResetOnClose);

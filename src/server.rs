@@ -1,7 +1,7 @@
 //! Building a server, running it, and reaching it from other threads.
 
 use crate::address::{AddressError, ToAddresses};
-use crate::connection::{OUTBOUND, Phase};
+use crate::connection::{OUTBOUND, PeerEnd, State};
 use crate::core::{Core, LISTENERS};
 use crate::counters::Counters;
 use crate::deadlines::{Alarms, Deadlines};
@@ -222,19 +222,20 @@ impl<H: ConnectionHandler, K: Kernel> Server<H, K> {
     #[doc(hidden)]
     pub fn states(&self) -> impl Iterator<Item = (i32, &'static str)> {
         self.reactor.net.connections.iter().map(|(_, connection)| {
-            let state = match connection.phase {
-                Phase::Connecting => "connecting",
-                Phase::Open if connection.file => "sending a file",
-                Phase::Open if connection.later => "later",
-                Phase::Open if connection.paused => "paused",
-                Phase::Open if connection.full => "full",
-                Phase::Open if connection.eof => "half-closed",
-                Phase::Open => "open",
-                Phase::Closing if connection.later => "closing, later",
-                Phase::Closing => "closing",
-                Phase::Lingering => "lingering",
-                Phase::Broken => "broken",
-                Phase::Gone => "gone",
+            let later = connection.shortage.waits();
+            let state = match &*connection.state {
+                State::Connecting { .. } => "connecting",
+                State::Open(open) if open.unsent.file => "sending a file",
+                State::Open(_) if later => "later",
+                State::Open(open) if open.reading.paused => "paused",
+                State::Open(open) if open.writing.is_full() => "full",
+                State::Open(open) if open.reading.end != PeerEnd::Ahead => "half-closed",
+                State::Open(_) => "open",
+                State::Closing { .. } if later => "closing, later",
+                State::Closing { .. } => "closing",
+                State::Lingering { .. } => "lingering",
+                State::Broken { .. } => "broken",
+                State::Gone { .. } => "gone",
             };
             (connection.fd.number(), state)
         })
@@ -374,7 +375,7 @@ impl<H: ConnectionHandler, K: Kernel> Drop for Reactor<H, K> {
         self.mailbox.close();
         for slot in self.net.slots_where(|_| true) {
             if let Some(connection) = self.net.connections.remove(slot) {
-                if connection.phase != Phase::Lingering {
+                if !matches!(*connection.state, State::Lingering { .. }) {
                     // An answer that was cut off must not look like a whole one.
                     let _ = self.kernel.setsockopt(&connection.fd, SocketOption::ResetOnClose);
                 }

@@ -2,7 +2,7 @@
 
 use super::Reactor;
 use crate::close_reason::CloseReason;
-use crate::connection::{Connection, Phase, UNWATCHED};
+use crate::connection::{Connection, UNWATCHED};
 use crate::core::LISTENERS;
 use crate::deadlines::Alarm;
 use crate::error::Error;
@@ -141,15 +141,13 @@ impl<H: ConnectionHandler, K: Kernel> Reactor<H, K> {
         let call = Call::ConnectResult;
         let errno = match self.kernel.getsockopt_error(&connection.fd) {
             Ok(None) => {
-                self.net.change(slot, |connection| {
-                    (connection.phase, connection.timed) = (Phase::Open, false);
-                    connection.last = now;
-                });
+                self.net.change(slot, |connection| connection.established(now));
                 let id = ConnId(self.net.connections.id(slot));
                 if let Some(connection) = self.net.connections.get(slot) {
                     log::debug!("opened {id} {connection}");
                 }
-                return self.open_session(slot);
+                self.open_session(slot);
+                return self.net.send_waiting(&mut self.kernel, slot); // what was written early
             }
             Ok(Some(errno)) => errno,
             Err(errno) if reaction(call, errno) == Reaction::Bug => {

@@ -8,7 +8,7 @@
 use super::accepting::Queue;
 use super::{BATCH, GRACE, LOOKS, Reactor};
 use crate::close_reason::CloseReason;
-use crate::connection::{OUTBOUND, Phase};
+use crate::connection::{OUTBOUND, State};
 use crate::core::{EVENTFD, LISTENERS, SIGNALFD, TIMERFD};
 use crate::deadlines::{Alarm, Span, Tick};
 use crate::error::Error;
@@ -140,24 +140,26 @@ impl<H: ConnectionHandler, K: Kernel> Reactor<H, K> {
     fn look_at(&mut self, slot: u32, now: Tick) {
         let Some(connection) = self.net.connections.get_mut(slot) else { return };
         let come = |at: Option<Tick>| at.is_some_and(|at| !now.before(at));
-        if connection.phase == Phase::Open && come(connection.timer()) {
-            connection.timed = false;
+        if let Some(open) = connection.state.open_mut()
+            && come(open.timer)
+        {
+            open.timer = None;
             self.call(slot, |handler, conn, session| handler.on_timer(conn, session));
         }
         let timeouts = &self.net.timeouts;
         let Some(connection) = self.net.connections.get_mut(slot) else { return };
-        if connection.later {
-            connection.later = false; // perhaps a little early
+        if connection.shortage.waits() {
+            connection.shortage.try_again(); // perhaps a little early
         } else if come(connection.write_deadline(timeouts)) {
             self.net.change(slot, |c| c.abort(CloseReason::WriteStalled));
         } else if come(connection.message_deadline(timeouts)) {
             self.net.close_slot(slot, CloseReason::MessageTooSlow);
         } else if come(connection.deadline(timeouts, now)) {
-            self.net.change(slot, |connection| match connection.phase {
-                Phase::Connecting => connection.gone(TOO_SLOW),
-                Phase::Open => connection.close(CloseReason::Idle),
-                Phase::Closing => connection.abort(CloseReason::Idle),
-                _ => connection.gone(connection.why),
+            self.net.change(slot, |connection| match *connection.state {
+                State::Connecting { .. } => connection.gone(TOO_SLOW),
+                State::Open(_) => connection.close(CloseReason::Idle),
+                State::Closing { .. } => connection.abort(CloseReason::Idle),
+                _ => connection.done(),
             });
         }
         self.net.mark(slot); // to be looked at again
@@ -206,7 +208,7 @@ impl<H: ConnectionHandler, K: Kernel> Reactor<H, K> {
             self.alarms.ring_by(Alarm::Cut, self.net.now.after(span));
         }
         for slot in self.net.slots_where(|_| true) {
-            self.net.change(slot, |connection| connection.read_at_end = 0);
+            self.net.change(slot, |connection| connection.state.forget_read());
         }
     }
 
@@ -244,17 +246,21 @@ impl<H: ConnectionHandler, K: Kernel> Reactor<H, K> {
         let (mut accepted, mut begun) = (0, 0);
         for slot in self.net.slots_where(|_| true) {
             self.net.change(slot, |connection| {
-                if matches!(connection.phase, Phase::Lingering | Phase::Gone) {
-                    return connection.gone(connection.why);
+                if let State::Lingering { .. } | State::Gone { .. } = *connection.state {
+                    return connection.done();
                 }
-                let count =
-                    if connection.listener == OUTBOUND { &mut begun } else { &mut accepted };
+                let is_begun = connection.listener() == OUTBOUND;
+                let count = if is_begun { &mut begun } else { &mut accepted };
                 *count += 1;
                 connection.abort(CloseReason::DrainDeadline);
             });
         }
         // A client and the connection begun for it are one.
         self.end.cut += accepted.max(begun);
+        if !self.net.connections.is_empty() {
+            // Whoever hears of this end may have begun a connection meanwhile.
+            self.alarms.ring_by(Alarm::Cut, self.net.now.after(Span::millis(1)));
+        }
     }
 
     /// Whether everything is done.
