@@ -23,10 +23,11 @@ use crate::limits::Timeouts;
 use std::fmt;
 use std::net::{SocketAddr, SocketAddrV6};
 
+#[cfg(feature = "sim")]
+pub(crate) mod place;
 mod state;
 
 pub(crate) use state::{Fin, Level, Life, Open, PeerEnd, State};
-#[cfg(feature = "sim")]
 pub use state::{TRANSITIONS, Transition};
 
 /// Most bytes read from a closing connection.

@@ -70,7 +70,6 @@ mod slots;
 
 pub use address::{AddressError, ToAddresses};
 pub use close_reason::CloseReason;
-#[cfg(feature = "sim")]
 #[doc(hidden)]
 pub use connection::{TRANSITIONS, Transition};
 pub use counters::Counters;

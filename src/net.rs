@@ -46,6 +46,17 @@ impl fmt::Display for ConnId {
     }
 }
 
+/// How far the server is on its way to its end.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Stop {
+    /// Nobody has asked for it.
+    No,
+    /// It is to stop, and begins in this turn.
+    Wanted,
+    /// It finishes what it has received.
+    Draining,
+}
+
 /// All connections of the server, as its handler may use them.
 #[derive(Debug)]
 pub struct Net {
@@ -60,10 +71,7 @@ pub struct Net {
     pub(crate) now_millis: u64,
     pub(crate) start_millis: u64,
     pub(crate) now: Tick,
-    /// Somebody asked the server to stop.
-    pub(crate) stop: bool,
-    /// The server is stopping.
-    pub(crate) draining: bool,
+    pub(crate) stop: Stop,
     /// How many of the connections we began ourselves.
     pub(crate) outbound: u32,
     /// The files that are being sent, by slot.
@@ -219,7 +227,13 @@ impl Net {
 
     /// Stops the server as SIGTERM does: it finishes what it has received.
     pub fn stop(&mut self) {
-        self.stop = true;
+        if self.stop == Stop::No {
+            self.stop = Stop::Wanted;
+        }
+    }
+
+    pub(crate) fn is_draining(&self) -> bool {
+        self.stop == Stop::Draining
     }
 
     pub(crate) fn new(limits: Limits, now_nanos: u64) -> Result<Net, TryReserveError> {
@@ -235,8 +249,7 @@ impl Net {
             now_millis,
             start_millis: now_millis,
             now: Tick::from_millis(now_millis),
-            stop: false,
-            draining: false,
+            stop: Stop::No,
             outbound: 0,
             files: BTreeMap::new(),
             discarded: Vec::new(),
@@ -251,6 +264,18 @@ impl Net {
     fn measure(&mut self) {
         self.outbox.limit(self.budget.left());
         self.high_water = self.limits.high_water.min(self.budget.share().max(SMALL)).max(1);
+    }
+
+    /// Whether the outbox and the high water mark agree with the budget, as they always do.
+    pub(crate) fn is_measured(&self) -> bool {
+        let high_water = self.limits.high_water.min(self.budget.share().max(SMALL)).max(1);
+        self.outbox.is_limited_to(self.budget.left()) && self.high_water == high_water
+    }
+
+    /// Whether the budget counts what connections hold, as it always does.
+    pub(crate) fn is_counted(&self) -> bool {
+        let held = self.connections.iter().map(|(_, connection)| connection.footprint());
+        held.sum::<usize>() == self.budget.used()
     }
 
     pub(crate) fn begin_turn(&mut self, nanos: u64) {

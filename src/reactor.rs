@@ -24,7 +24,7 @@ use crate::handler::ConnectionHandler;
 use crate::kernel::{self, Clock, Event, Fd, Kernel, Signal, SocketOption, Wait};
 use crate::listener::{Crowd, Listener};
 use crate::mailbox::Mailbox;
-use crate::net::{ConnId, Net};
+use crate::net::{ConnId, Net, Stop};
 use crate::reaction::{Call, Reaction, reaction};
 use crate::slots::Id;
 use std::sync::Arc;
@@ -43,6 +43,8 @@ const GROUP: usize = 32;
 const LOOKS: usize = 1_024;
 /// What a stopping server still reads of one connection.
 const DRAIN_BYTES: u32 = 8 << 20;
+/// Up to so many connections, what they hold is added up after each turn, in debug builds.
+const CROWD: usize = 64;
 /// A stopping server leaves its listeners open so long for handshakes under way.
 const GRACE: Span = Span::millis(20);
 
@@ -58,10 +60,7 @@ pub(crate) struct Reactor<H: ConnectionHandler, K: Kernel> {
     pub(crate) crowd: Crowd,
     pub(crate) deadlines: Deadlines,
     pub(crate) alarms: Alarms,
-    /// When the timerfd goes off.
-    pub(crate) armed: Option<Tick>,
-    /// It went off, and stays readable until it is set again.
-    pub(crate) went_off: bool,
+    pub(crate) timerfd: Timerfd,
     /// Successive full batches for which deadlines have been put off.
     pub(crate) put_off: usize,
     /// The one input buffer, and the one batch of events.
@@ -75,12 +74,40 @@ pub(crate) struct Reactor<H: ConnectionHandler, K: Kernel> {
     pub(crate) end: End,
 }
 
+/// What the timerfd was told last, and what it did since.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Timerfd {
+    /// It never expires.
+    Disarmed,
+    /// When it expires.
+    Armed(Tick),
+    /// It has expired, and stays readable until it is set again.
+    Expired,
+}
+
+/// The signals to stop that have come.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) enum Signals {
+    #[default]
+    None,
+    One(Signal),
+    /// Everything ends at once; the last of them.
+    Two(Signal),
+}
+
+impl Signals {
+    pub(crate) fn last(self) -> Option<Signal> {
+        match self {
+            Signals::None => None,
+            Signals::One(signal) | Signals::Two(signal) => Some(signal),
+        }
+    }
+}
+
 /// How the server comes to its end.
 #[derive(Debug, Default)]
 pub(crate) struct End {
-    pub(crate) signal: Option<Signal>,
-    /// A second signal: everything ends at once.
-    pub(crate) forced: bool,
+    pub(crate) signals: Signals,
     /// What made it stop.
     pub(crate) failure: Option<Error>,
     /// Connections that had not finished at the drain deadline.
@@ -109,7 +136,7 @@ impl<H: ConnectionHandler, K: Kernel> Reactor<H, K> {
             return Ok(true); // messages and nothing else: the common turn ends here
         }
         self.serve_core(ready);
-        if self.net.stop && !self.net.draining {
+        if self.net.stop == Stop::Wanted {
             self.begin_drain();
         }
         let mut work = std::mem::take(&mut self.work);
@@ -129,12 +156,12 @@ impl<H: ConnectionHandler, K: Kernel> Reactor<H, K> {
     /// Whether nothing has happened in this turn that asks for more than answers.
     fn is_settled(&self) -> bool {
         let nothing_marked = self.net.marked.is_empty() && self.woken.is_empty();
-        nothing_marked && self.work.is_empty() && !self.net.stop
+        nothing_marked && self.work.is_empty() && self.net.stop == Stop::No
     }
 
     /// Whether nothing is left to do without an event.
     pub(crate) fn is_idle(&self) -> bool {
-        self.work.is_empty() && (self.net.draining || !self.net.stop)
+        self.work.is_empty() && self.net.stop != Stop::Wanted
     }
 
     fn wait(&mut self) -> Result<usize, Error> {
@@ -192,6 +219,7 @@ impl<H: ConnectionHandler, K: Kernel> Reactor<H, K> {
         }
         self.settle_listeners();
         self.close_discarded();
+        debug_assert!(self.net.connections.len() > CROWD || self.net.is_counted(), "miscounted");
     }
 
     /// Closes the files that nobody sends any more.
@@ -212,7 +240,8 @@ impl<H: ConnectionHandler, K: Kernel> Reactor<H, K> {
     /// meanwhile, so that what happens here does not put it on the list again.
     fn reconcile(&mut self, slot: u32) {
         self.begin_file(slot);
-        let (now, draining, is_over) = (self.net.now, self.net.draining, self.net.is_over(slot));
+        let (now, draining, is_over) =
+            (self.net.now, self.net.is_draining(), self.net.is_over(slot));
         let Some(connection) = self.net.connections.get_mut(slot) else { return };
         if let Some((input, reading)) = connection.state.input_mut() {
             reading.again &= !input.is_empty();
@@ -237,6 +266,7 @@ impl<H: ConnectionHandler, K: Kernel> Reactor<H, K> {
         let is_quiet = !draining && connection.is_quiet();
         connection.attention = if is_quiet { Attention::Quiet } else { Attention::Busy };
         debug_assert_eq!(connection.contradiction(), None, "{connection}");
+        debug_assert!(self.net.is_measured(), "the limits are not what the budget gives");
     }
 
     /// Sends from a file for which no event has been asked yet.
@@ -300,7 +330,7 @@ impl<H: ConnectionHandler, K: Kernel> Reactor<H, K> {
         } else {
             self.crowd.leave(peer);
         }
-        if self.net.draining {
+        if self.net.is_draining() {
             self.alarms.ring_by(Alarm::CloseListeners, self.net.now.after(Span::millis(1)));
         }
         let session = self.sessions.get_mut(slot as usize).and_then(Option::take);

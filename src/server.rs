@@ -1,7 +1,9 @@
 //! Building a server, running it, and reaching it from other threads.
 
 use crate::address::{AddressError, ToAddresses};
-use crate::connection::{OUTBOUND, PeerEnd, State};
+#[cfg(feature = "sim")]
+use crate::connection::place;
+use crate::connection::{OUTBOUND, State};
 use crate::core::{Core, LISTENERS};
 use crate::counters::Counters;
 use crate::deadlines::{Alarms, Deadlines};
@@ -15,7 +17,7 @@ use crate::listener::{Crowd, Listener};
 use crate::mailbox::{CallError, Mailbox};
 use crate::net::Net;
 use crate::reaction::Call;
-use crate::reactor::{BATCH, End, Input, Reactor};
+use crate::reactor::{BATCH, End, Input, Reactor, Signals, Timerfd};
 use std::collections::TryReserveError;
 use std::fmt;
 use std::sync::Arc;
@@ -216,36 +218,27 @@ impl<H: ConnectionHandler, K: Kernel> Server<H, K> {
         self.reactor.is_idle()
     }
 
-    /// The state of each connection, by descriptor. For the tests that count which calls
-    /// failed in which state.
+    /// Where each connection stands, by descriptor; with all that is known of it, and only
+    /// its state, reading and writing. For the tests that count which calls failed where.
     #[cfg(feature = "sim")]
     #[doc(hidden)]
-    pub fn states(&self) -> impl Iterator<Item = (i32, &'static str)> {
-        self.reactor.net.connections.iter().map(|(_, connection)| {
-            let later = connection.shortage.waits();
-            let state = match &*connection.state {
-                State::Connecting { .. } => "connecting",
-                State::Open(open) if open.unsent.file => "sending a file",
-                State::Open(_) if later => "later",
-                State::Open(open) if open.reading.paused => "paused",
-                State::Open(open) if open.writing.is_full() => "full",
-                State::Open(open) if open.reading.end != PeerEnd::Ahead => "half-closed",
-                State::Open(_) => "open",
-                State::Closing { .. } if later => "closing, later",
-                State::Closing { .. } => "closing",
-                State::Lingering { .. } => "lingering",
-                State::Broken { .. } => "broken",
-                State::Gone { .. } => "gone",
-            };
-            (connection.fd.number(), state)
-        })
+    pub fn places(&self) -> impl Iterator<Item = (i32, [&'static str; 2])> {
+        let all = self.reactor.net.connections.iter();
+        all.map(|(_, connection)| (connection.fd.number(), place::of(connection)))
+    }
+
+    /// State × Reading × Writing: where a connection can stand, as far as types can say.
+    #[cfg(feature = "sim")]
+    #[doc(hidden)]
+    pub fn all_places() -> Vec<&'static str> {
+        place::product()
     }
 
     /// Whether it stops. For the same tests.
     #[cfg(feature = "sim")]
     #[doc(hidden)]
     pub fn is_stopping(&self) -> bool {
-        self.reactor.net.draining
+        self.reactor.net.is_draining()
     }
 
     /// The memory that is counted as in use, and that which is: always the same.
@@ -264,9 +257,10 @@ impl<H: ConnectionHandler, K: Kernel> Server<H, K> {
     /// As [`run`](Server::run).
     pub fn finish(&mut self) -> Result<Summary, Error> {
         self.reactor.mailbox.close();
-        let End { signal, forced, failure, cut, .. } = std::mem::take(&mut self.reactor.end);
+        let End { signals, failure, cut, .. } = std::mem::take(&mut self.reactor.end);
+        let forced = matches!(signals, Signals::Two(_));
         let counters = self.reactor.net.counters.clone();
-        failure.map_or(Ok(Summary { stopped_by: signal, forced, cut, counters }), Err)
+        failure.map_or(Ok(Summary { stopped_by: signals.last(), forced, cut, counters }), Err)
     }
 }
 
@@ -327,8 +321,7 @@ impl<H: ConnectionHandler, K: Kernel> Reactor<H, K> {
             crowd: Crowd::default(),
             deadlines,
             alarms: Alarms::default(),
-            armed: None,
-            went_off: false,
+            timerfd: Timerfd::Disarmed,
             put_off: 0,
             input,
             events,

@@ -176,7 +176,6 @@ impl Deref for Life {
 }
 
 /// An arrow of the diagram: what leads from which state to which.
-#[cfg(feature = "sim")]
 #[doc(hidden)]
 #[derive(Debug)]
 pub struct Transition {
@@ -216,7 +215,6 @@ macro_rules! transitions {
         }
 
         /// All arrows of the diagram, in the order of their declaration.
-        #[cfg(feature = "sim")]
         #[doc(hidden)]
         pub const TRANSITIONS: &[Transition] = &[$($(
             Transition {
@@ -248,7 +246,7 @@ transitions! {
         Broken { why, reset, .. } => Gone { why: *why, reset: *reset };
     }
 
-    /// The kernel has taken all output of a connection that has ended, or finished.
+    /// All output of a connection that has ended or finished is sent. Gone if EOF was received.
     flushed(now: Tick) {
         Open (open) if open.writing.fin != Fin::No && open.reading.end == PeerEnd::Told => Gone {
             why: CloseReason::PeerClosed,
@@ -516,6 +514,15 @@ impl State {
 }
 
 impl Early {
+    /// As [`Open`] would have it.
+    #[cfg(feature = "sim")]
+    pub(super) fn place(&self) -> (Reading, Writing, bool) {
+        let level = if self.full { Level::Full } else { Level::Low };
+        let fin = if self.finish { Fin::Wanted } else { Fin::No };
+        let reading = Reading { paused: self.paused, ..Reading::default() };
+        (reading, Writing { level, fin, duplex: self.duplex }, self.unsent.file)
+    }
+
     /// What becomes of it when the connection is established.
     fn open(&mut self, now: Tick) -> Open {
         let Early { unsent, full, finish, paused, duplex, held, timer } = take(self);

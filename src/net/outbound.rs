@@ -47,7 +47,7 @@ impl Net {
             return Err(Error::new(Call::Socket, object, Errno::EMFILE));
         }
         let accepted = self.connections.len() - self.outbound as usize;
-        if self.draining && self.outbound as usize >= accepted {
+        if self.is_draining() && self.outbound as usize >= accepted {
             let object = format!("{address}, the server is stopping");
             return Err(Error::new(Call::Socket, object, Errno::ESHUTDOWN));
         }

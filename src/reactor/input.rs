@@ -256,8 +256,9 @@ impl<H: ConnectionHandler, K: Kernel> Reactor<H, K> {
 
     /// Does for a connection what needs no event: as much as one `recv` allows.
     pub(super) fn step(&mut self, slot: u32) {
+        let draining = self.net.is_draining();
         let Some(connection) = self.net.connections.get_mut(slot) else { return };
-        if !connection.has_work(self.net.draining) {
+        if !connection.has_work(draining) {
             return;
         }
         if let Some(Open { writing, .. }) = connection.state.open_mut()
@@ -284,10 +285,10 @@ impl<H: ConnectionHandler, K: Kernel> Reactor<H, K> {
 
     /// Goes on with a connection, if all it has received has been offered.
     fn go_on(&mut self, slot: u32) {
-        let Some(connection) = self.net.connections.get_mut(slot) else { return };
+        let Some(connection) = self.net.connections.get(slot) else { return };
         let Some((input, reading)) = connection.state.input() else { return };
         let has_more = reading.again && connection.can_offer();
-        if has_more || !connection.has_work(self.net.draining) {
+        if has_more || !connection.has_work(self.net.is_draining()) {
             return;
         }
         let Some(Open { read, .. }) = connection.state.open() else { return self.read_out(slot) };

@@ -6,7 +6,7 @@
 //! reset, and counted.
 
 use super::accepting::Queue;
-use super::{BATCH, GRACE, LOOKS, Reactor};
+use super::{BATCH, GRACE, LOOKS, Reactor, Signals, Timerfd};
 use crate::close_reason::CloseReason;
 use crate::connection::{OUTBOUND, State};
 use crate::core::{EVENTFD, LISTENERS, SIGNALFD, TIMERFD};
@@ -14,6 +14,7 @@ use crate::deadlines::{Alarm, Span, Tick};
 use crate::error::Error;
 use crate::handler::ConnectionHandler;
 use crate::kernel::{Errno, Kernel, Signal};
+use crate::net::Stop;
 use crate::reaction::{Call, Reaction, attempt};
 
 /// Why a connection that we began ends that is not established in time.
@@ -47,7 +48,9 @@ impl<H: ConnectionHandler, K: Kernel> Reactor<H, K> {
                     job(&mut self.handler, &mut self.net);
                     self.net.flush_group(&mut self.kernel);
                 }
-                self.net.stop |= stop;
+                if stop {
+                    self.net.stop();
+                }
             }
             Err(error) => {
                 self.mailbox.close(); // or it would be ready for ever
@@ -64,7 +67,7 @@ impl<H: ConnectionHandler, K: Kernel> Reactor<H, K> {
             Some(_) => log::error!("{error}"),
             None => self.end.failure = Some(error),
         }
-        self.net.stop = true;
+        self.net.stop();
     }
 
     // ---- signals ---------------------------------------------------------------------
@@ -87,11 +90,11 @@ impl<H: ConnectionHandler, K: Kernel> Reactor<H, K> {
                 Err(_) => break,
             }
         }
-        if ending.is_some() {
-            self.end.forced = self.end.signal.is_some();
-            self.end.signal = ending;
-            self.net.stop = true;
-            if self.end.forced {
+        if let Some(signal) = ending {
+            let is_second = self.end.signals.last().is_some();
+            self.end.signals = if is_second { Signals::Two(signal) } else { Signals::One(signal) };
+            self.net.stop();
+            if is_second {
                 self.cut();
             }
         }
@@ -117,7 +120,7 @@ impl<H: ConnectionHandler, K: Kernel> Reactor<H, K> {
     // ---- time ------------------------------------------------------------------------
 
     fn look_at_deadlines(&mut self) {
-        (self.armed, self.went_off, self.put_off) = (None, true, 0);
+        (self.timerfd, self.put_off) = (Timerfd::Expired, 0);
         let now = self.net.now;
         if self.net.connections.is_empty() {
             self.deadlines.clear();
@@ -171,10 +174,12 @@ impl<H: ConnectionHandler, K: Kernel> Reactor<H, K> {
             (Some(a), Some(b)) => Some(a.earlier(b)),
             (a, b) => a.or(b),
         };
-        let late = match (next, self.armed) {
-            (Some(next), Some(armed)) => next.before(armed),
-            (next, None) => next.is_some() || self.went_off,
-            (None, Some(_)) => false, // it goes off once for nothing, which is cheaper than a call now
+        let late = match (next, self.timerfd) {
+            (Some(next), Timerfd::Armed(at)) => next.before(at),
+            (Some(_), Timerfd::Disarmed) | (_, Timerfd::Expired) => true,
+            // It expires once for nothing, which is cheaper than a call now.
+            (None, Timerfd::Armed(_)) => false,
+            (None, Timerfd::Disarmed) => false,
         };
         if !late {
             return Ok(());
@@ -185,17 +190,17 @@ impl<H: ConnectionHandler, K: Kernel> Reactor<H, K> {
         let set = self.kernel.timerfd_settime(timer, nanos);
         // Without time there is not even a drain deadline: it ends here.
         set.map_err(|errno| Error::new(Call::SetTimer, "timerfd", errno))?;
-        (self.armed, self.went_off) = (next, false);
+        self.timerfd = next.map_or(Timerfd::Disarmed, Timerfd::Armed);
         Ok(())
     }
 
     // ---- the stop --------------------------------------------------------------------
 
     pub(super) fn begin_drain(&mut self) {
-        self.net.draining = true;
+        self.net.stop = Stop::Draining;
         let why = match &self.end.failure {
             Some(error) => error.to_string(),
-            None => self.end.signal.map_or("asked to", Signal::as_str).to_owned(),
+            None => self.end.signals.last().map_or("asked to", Signal::as_str).to_owned(),
         };
         log::info!("stopping ({why}), {} open", self.net.connections.len());
         self.handler.on_shutdown(&mut self.net);
@@ -266,6 +271,7 @@ impl<H: ConnectionHandler, K: Kernel> Reactor<H, K> {
     /// Whether everything is done.
     pub(super) fn has_ended(&self) -> bool {
         let closed = self.listeners.iter().all(|listener| listener.fd.is_none());
-        self.end.forced || self.net.draining && closed && self.net.connections.is_empty()
+        let is_forced = matches!(self.end.signals, Signals::Two(_));
+        is_forced || self.net.is_draining() && closed && self.net.connections.is_empty()
     }
 }
