@@ -27,7 +27,7 @@ use std::net::{SocketAddr, SocketAddrV6};
 pub(crate) mod place;
 mod state;
 
-pub(crate) use state::{Fin, Level, Life, Open, PeerEnd, State};
+pub(crate) use state::{Fin, Level, Life, Open, PeerEnd, Reading, State};
 pub use state::{TRANSITIONS, Transition};
 
 /// Most bytes read from a closing connection.
@@ -233,7 +233,7 @@ impl Connection {
     pub(crate) fn can_offer(&self) -> bool {
         match &*self.state {
             State::Open(open) => {
-                !open.reading.paused && !open.writing.holds_up_input() && !self.shortage.waits()
+                !open.reading.paused && !open.holds_up_input() && !self.shortage.waits()
             }
             State::Broken { reading, .. } => !reading.paused,
             _ => false,
@@ -247,8 +247,9 @@ impl Connection {
         }
         let read = match &*self.state {
             State::Connecting { .. } => return kernel::OUT as u8,
-            State::Open(Open { reading, writing, .. }) => {
-                reading.end == PeerEnd::Ahead && !reading.paused && !writing.holds_up_input()
+            State::Open(open) => {
+                let Reading { end, paused, .. } = open.reading;
+                end == PeerEnd::Ahead && !paused && !open.holds_up_input()
             }
             State::Closing { at_end, read, .. } => !at_end && *read < LINGER_BYTES,
             State::Lingering { read, .. } => *read < LINGER_BYTES,
@@ -273,20 +274,29 @@ impl Connection {
 
     /// When something happens to it though no byte moves.
     pub(crate) fn deadline(&self, timeouts: &Timeouts, now: Tick) -> Option<Tick> {
-        let idle = timeouts.idle.map(|span| self.last.after(span));
-        let waits = self.shortage.waits();
-        let retry = Span::millis(5 << self.shortage.tries().min(8));
-        let retry = waits.then(|| now.after(retry));
-        match &*self.state {
-            State::Connecting { deadline, .. } => earliest([Some(*deadline), retry]),
-            State::Open(open) => {
-                let message = self.message_deadline(timeouts);
-                earliest([idle, message, self.write_deadline(timeouts), open.timer, retry])
-            }
-            State::Closing { .. } => earliest([idle, self.write_deadline(timeouts), retry]),
-            State::Lingering { until, .. } => Some(self.last.after(LINGER_QUIET).earlier(*until)),
-            State::Broken { .. } | State::Gone { .. } => None,
+        let mut first = None;
+        let mut by = |at: Option<Tick>| first = earlier(first, at);
+        if self.shortage.waits() {
+            by(Some(now.after(Span::millis(5 << self.shortage.tries().min(8)))));
         }
+        match &*self.state {
+            State::Connecting { deadline, .. } => by(Some(*deadline)),
+            State::Open(open) => {
+                by(timeouts.idle.map(|span| self.last.after(span)));
+                by(self.message_deadline(timeouts));
+                by(self.write_deadline(timeouts));
+                by(open.timer);
+            }
+            State::Closing { .. } => {
+                by(timeouts.idle.map(|span| self.last.after(span)));
+                by(self.write_deadline(timeouts));
+            }
+            State::Lingering { until, .. } => {
+                return Some(self.last.after(LINGER_QUIET).earlier(*until));
+            }
+            State::Broken { .. } | State::Gone { .. } => return None,
+        }
+        first
     }
 
     /// Runs while the rest of a message is awaited; not while we do not read.
@@ -326,8 +336,12 @@ impl Connection {
     }
 }
 
-fn earliest<const N: usize>(times: [Option<Tick>; N]) -> Option<Tick> {
-    times.into_iter().flatten().reduce(Tick::earlier)
+#[inline]
+fn earlier(one: Option<Tick>, other: Option<Tick>) -> Option<Tick> {
+    match (one, other) {
+        (Some(one), Some(other)) => Some(one.earlier(other)),
+        (one, other) => one.or(other),
+    }
 }
 
 /// A [`Peer`] in 24 bytes instead of 32. The flow label of IPv6 is left out, which

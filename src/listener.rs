@@ -292,6 +292,9 @@ impl Crowd {
     }
 
     pub(crate) fn leave(&mut self, peer: Peer) {
+        if self.0.is_empty() {
+            return;
+        }
         let Some(network) = Network::of(peer) else { return };
         if let Some(count) = self.0.get_mut(&network) {
             *count -= 1;

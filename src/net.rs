@@ -314,12 +314,15 @@ impl Net {
         let before = connection.footprint();
         let result = change(connection);
         let after = connection.footprint();
+        if connection.attention != Attention::Marked {
+            connection.attention = Attention::Marked;
+            self.marked.push(slot);
+        }
         if after != before {
             self.budget.take(after);
             self.budget.give_back(before);
             self.measure();
         }
-        self.mark(slot);
         Some(result)
     }
 
@@ -440,10 +443,14 @@ impl Net {
     }
 
     /// Sends what is staged: one `send` a segment.
+    #[inline]
     pub(crate) fn flush<K: Kernel>(&mut self, kernel: &mut K) {
-        if self.outbox.is_empty() {
-            return;
+        if !self.outbox.is_empty() {
+            self.flush_segments(kernel);
         }
+    }
+
+    fn flush_segments<K: Kernel>(&mut self, kernel: &mut K) {
         for index in 0..self.outbox.len() {
             let Some((slot, bytes)) = self.outbox.get(index) else { continue };
             let Some(connection) = self.connections.get_mut(slot) else { continue };
@@ -611,7 +618,7 @@ impl Net {
 
     /// Whether it can only go on by reading, and memory is too short for that.
     pub(crate) fn starves(&self, open: &Open) -> bool {
-        !open.reading.again && self.budget.allowance(open.input.len()) == 0
+        open.needs_to_read() && self.budget.allowance(open.input.len()) == 0
     }
 
     /// Holds a connection back until memory is free again.
@@ -645,19 +652,26 @@ impl Net {
 
     /// Sets a reserve aside for as many as there are.
     pub(crate) fn plan(&mut self) {
-        self.budget.plan_for(self.connections.len());
-        self.measure();
+        if self.budget.plan_for(self.connections.len()) {
+            self.measure();
+        }
     }
 
     /// Marks those held back for want of memory, if enough has become free; whether it has.
+    #[inline]
     pub(crate) fn relieve(&mut self) -> bool {
         let due = self.budget.take_relief();
         if due {
-            let is_full = |open: &Open| open.writing.is_full();
-            let held = self.slots_where(|connection| connection.state.open().is_some_and(is_full));
-            held.into_iter().for_each(|slot| self.mark(slot));
+            self.relieve_the_full();
         }
         due
+    }
+
+    #[cold]
+    fn relieve_the_full(&mut self) {
+        let is_full = |open: &Open| open.writing.is_full();
+        let held = self.slots_where(|connection| connection.state.open().is_some_and(is_full));
+        held.into_iter().for_each(|slot| self.mark(slot));
     }
 
     /// Ends the worst debtors until `more` bytes fit; whether they do.

@@ -218,11 +218,14 @@ impl<H: ConnectionHandler, K: Kernel> Reactor<H, K> {
             kernel::return_memory();
         }
         self.settle_listeners();
-        self.close_discarded();
+        if !self.net.discarded.is_empty() {
+            self.close_discarded();
+        }
         debug_assert!(self.net.connections.len() > CROWD || self.net.is_counted(), "miscounted");
     }
 
     /// Closes the files that nobody sends any more.
+    #[cold]
     pub(crate) fn close_discarded(&mut self) {
         while let Some(file) = self.net.discarded.pop() {
             self.close(file);

@@ -39,7 +39,7 @@ const fn scenario(name: &'static str, script: fn(&mut Stage<Chorus>)) -> Scenari
     Scenario { name, addresses: &[TCP], max_connections, max_per_address, script }
 }
 
-const SCENARIOS: [Scenario; 20] = [
+const SCENARIOS: [Scenario; 21] = [
     scenario("dialogue", dialogue),
     scenario("pipelined", pipelined),
     scenario("half-close", half_close),
@@ -57,6 +57,7 @@ const SCENARIOS: [Scenario; 20] = [
     scenario("held", held),
     scenario("leaps", leaps),
     scenario("goodbyes", goodbyes),
+    scenario("finished", finished),
     Scenario { script: Script::OneGuest(once), ..scenario("once", dialogue) },
     Scenario { max_per_address: 2, ..scenario("neighbours", neighbours) },
     scenario("clogged", clogged),
@@ -403,6 +404,29 @@ fn goodbyes(stage: &mut Stage) {
     }
     stage.end(other);
     stage.listen(3_000);
+}
+
+/// Our direction is ended while much of it waits, and the client talks on; it ends its own
+/// before it has heard all, behind it, or never hears it.
+fn finished(stage: &mut Stage) {
+    let (one, other, rude) = (stage.join(), stage.join(), stage.join());
+    stage.say(one, ">f>");
+    stage.say(other, "*f");
+    stage.say(rude, "*f");
+    stage.pass(10);
+    stage.say(one, "z>");
+    stage.end(one);
+    for _ in 0..4 {
+        stage.pass(100);
+        stage.hear(one, 30);
+        stage.hear(other, 50);
+    }
+    stage.leave(rude, true);
+    stage.listen(1_100);
+    stage.say(other, ">");
+    stage.listen(10);
+    stage.end(other);
+    stage.listen(10);
 }
 
 // ---- the sweep -----------------------------------------------------------------------

@@ -10,18 +10,17 @@ use std::sync::OnceLock;
 
 const STATES: [&str; 6] = ["connecting", "open", "closing", "lingering", "broken", "gone"];
 /// What else is known of it, the first of each being left out.
-const PARTS: [&[&str]; 8] = [
+const PARTS: [&[&str]; 7] = [
     &["", "seen", "told"],
     &["", "paused"],
     &["", "again"],
     &["", "full", "starved", "drained"],
     &["", "fin wanted", "fin sent"],
-    &["", "duplex"],
     &["", "file"],
     &["", "later"],
 ];
 /// Those of them that are not Reading or Writing.
-const ASIDE: [usize; 2] = [6, 7];
+const ASIDE: [usize; 2] = [5, 6];
 
 type Parts = [usize; PARTS.len()];
 
@@ -61,21 +60,19 @@ fn reading(state: usize) -> impl Iterator<Item = Parts> {
     let again = if matches!(state, 1 | 4) { 2 } else { 1 };
     ends.iter().flat_map(move |&end| {
         (0..paused * again)
-            .map(move |flags| [end as usize, flags % paused, flags / paused, 0, 0, 0, 0, 0])
+            .map(move |flags| [end as usize, flags % paused, flags / paused, 0, 0, 0, 0])
     })
 }
 
-fn writing(state: usize) -> impl Iterator<Item = (usize, usize, usize)> {
-    let (levels, fins, duplex) = match state {
-        0 => (2, 2, 2),
-        1 => (4, 3, 2),
-        2 => (1, 3, 1),
-        _ => (1, 1, 1),
+fn writing(state: usize) -> impl Iterator<Item = (usize, usize)> {
+    let (levels, fins) = match state {
+        0 => (2, 2),
+        1 => (4, 3),
+        2 => (1, 3),
+        _ => (1, 1),
     };
     let fins = if state == 2 { 1..fins } else { 0..fins };
-    (0..levels).flat_map(move |level| {
-        fins.clone().flat_map(move |fin| (0..duplex).map(move |duplex| (level, fin, duplex)))
-    })
+    (0..levels).flat_map(move |level| fins.clone().map(move |fin| (level, fin)))
 }
 
 /// State × Reading × Writing: every place that the types allow.
@@ -83,8 +80,8 @@ pub(crate) fn product() -> Vec<&'static str> {
     let mut all = Vec::new();
     for state in 0..STATES.len() {
         for [end, paused, again, ..] in reading(state) {
-            for (level, fin, duplex) in writing(state) {
-                all.push(named(state, [end, paused, again, level, fin, duplex, 0, 0]));
+            for (level, fin) in writing(state) {
+                all.push(named(state, [end, paused, again, level, fin, 0, 0]));
             }
         }
     }
@@ -111,14 +108,13 @@ pub(crate) fn of(connection: &Connection) -> [&'static str; 2] {
     };
     let later = connection.shortage.waits();
     let Reading { end, paused, again } = reading;
-    let Writing { level, fin, duplex } = writing;
+    let Writing { level, fin } = writing;
     let parts: Parts = [
         end as usize,
         paused.into(),
         again.into(),
         level as usize,
         fin as usize,
-        duplex.into(),
         file.into(),
         later.into(),
     ];

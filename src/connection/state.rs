@@ -96,6 +96,9 @@ pub(crate) struct Open {
     pub(crate) read: u32,
     /// A stop does not end it by itself.
     pub(crate) held: bool,
+    /// Input is offered even while output is full, because it is answered on another
+    /// connection (proxy).
+    pub(crate) duplex: bool,
 }
 
 /// Output that the kernel has not taken: bytes, and a part of a file behind them.
@@ -132,9 +135,6 @@ pub(crate) enum PeerEnd {
 pub(crate) struct Writing {
     pub(crate) level: Level,
     pub(crate) fin: Fin,
-    /// Input is offered even while output is full, because it is answered on another
-    /// connection (proxy).
-    pub(crate) duplex: bool,
 }
 
 /// How much output waits.
@@ -406,7 +406,7 @@ impl Life {
     pub(crate) fn duplex(&mut self, duplex: bool) {
         match &mut self.0 {
             State::Connecting { early, .. } => early.duplex = duplex,
-            State::Open(open) => open.writing.duplex = duplex,
+            State::Open(open) => open.duplex = duplex,
             _ => {}
         }
     }
@@ -520,32 +520,41 @@ impl Early {
         let level = if self.full { Level::Full } else { Level::Low };
         let fin = if self.finish { Fin::Wanted } else { Fin::No };
         let reading = Reading { paused: self.paused, ..Reading::default() };
-        (reading, Writing { level, fin, duplex: self.duplex }, self.unsent.file)
+        (reading, Writing { level, fin }, self.unsent.file)
     }
 
     /// What becomes of it when the connection is established.
     fn open(&mut self, now: Tick) -> Open {
         let Early { unsent, full, finish, paused, duplex, held, timer } = take(self);
-        let mut open = Open { unsent, timer, held, ..Open::default() };
+        let mut open = Open { unsent, timer, held, duplex, ..Open::default() };
         open.unsent.bytes.touch(now); // until now the kernel could take nothing
         open.reading.paused = paused;
         open.writing = Writing {
             level: if full { Level::Full } else { Level::Low },
             fin: if finish { Fin::Wanted } else { Fin::No },
-            duplex,
         };
         open
     }
 }
 
 impl Open {
+    /// Whether output, or a shortage of memory, holds up the input.
+    pub(crate) fn holds_up_input(&self) -> bool {
+        if self.duplex { self.writing.level == Level::Starved } else { self.writing.is_full() }
+    }
+
+    /// Whether it can only go on by reading.
+    pub(crate) fn needs_to_read(&self) -> bool {
+        !self.reading.again && self.reading.end == PeerEnd::Ahead
+    }
+
     /// What became of the output: whether it is above the mark now, and whether memory is
     /// too short to read.
     pub(crate) fn settle_level(&mut self, is_over: bool, starves: bool, now: Tick) {
         if self.writing.is_full() != is_over {
             self.writing.level = if is_over { Level::Full } else { Level::Drained };
             self.input.touch(now);
-        } else if self.writing.level == Level::Starved && (self.reading.again || !starves) {
+        } else if self.writing.level == Level::Starved && !(starves && self.needs_to_read()) {
             self.writing.level = Level::Full;
         }
     }
@@ -560,11 +569,6 @@ impl Unsent {
 impl Writing {
     pub(crate) fn is_full(self) -> bool {
         matches!(self.level, Level::Full | Level::Starved)
-    }
-
-    /// Whether output, or a shortage of memory, holds up the input.
-    pub(crate) fn holds_up_input(self) -> bool {
-        if self.duplex { self.level == Level::Starved } else { self.is_full() }
     }
 }
 

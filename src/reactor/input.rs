@@ -109,8 +109,7 @@ impl<H: ConnectionHandler, K: Kernel> Reactor<H, K> {
             return;
         }
         self.net.change(slot, |connection| {
-            let is_held_up =
-                connection.state.open().is_some_and(|open| open.writing.holds_up_input());
+            let is_held_up = connection.state.open().is_some_and(|open| open.holds_up_input());
             let is_broken = connection.state.open().is_none();
             let Some((input, reading)) = connection.state.input_mut() else { return };
             let stopped = reading.paused || is_held_up || reading.again;
@@ -342,10 +341,12 @@ impl<H: ConnectionHandler, K: Kernel> Reactor<H, K> {
     }
 
     fn tell_eof(&mut self, slot: u32) {
-        let rest = self.net.take_input(slot);
-        self.net.change(slot, |connection| {
-            connection.state.input_mut().map(|(_, reading)| reading.end = PeerEnd::Told)
+        let told = self.net.change(slot, |connection| {
+            let (input, reading) = connection.state.input_mut()?;
+            reading.end = PeerEnd::Told;
+            Some(std::mem::take(input))
         });
+        let rest = told.flatten().unwrap_or_default();
         self.call(slot, |handler, conn, session| handler.on_eof(conn, session, rest.as_slice()));
     }
 

@@ -53,7 +53,7 @@ impl Talker {
         let count = if self.unsent.is_empty() { 0 } else { client.send(&self.unsent) };
         self.sent.extend(self.unsent.drain(..count));
         // (Before it is connected, that would be to give up.)
-        let can_end = self.ends && !self.ended && !self.eof && client.established();
+        let can_end = self.ends && !self.ended && client.established();
         let ends = can_end && self.unsent.is_empty();
         if ends {
             client.shutdown();
