@@ -143,6 +143,9 @@ impl<P: Part> Stage<P> {
                 None if ending == Some(Ending::Abort) => {
                     ensure!(talker.has_no_whole_answer(), "no reset: {}", story());
                 }
+                None if ending == Some(Ending::LateAbort) => {
+                    ensure!(complete || talker.has_no_whole_answer(), "a cut one: {}", story());
+                }
                 // Who talks on after the end, and does not hear it, is reset after a while;
                 // before he has heard all, if he dawdles, or his link is clogged.
                 None if ending == Some(Ending::Close)

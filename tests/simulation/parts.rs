@@ -56,6 +56,8 @@ pub struct Due {
 pub enum Ending {
     Close,
     Abort,
+    /// Behind a FIN, which may have told all before it.
+    LateAbort,
 }
 
 /// A handler, and the accounts of what it was told.
@@ -207,6 +209,7 @@ impl Part for Chorus {
                     due.answers.extend(answers);
                     break;
                 }
+                b'a' if finished => due.ending = Some(Ending::LateAbort),
                 b'a' => due.ending = Some(Ending::Abort),
                 b'x' => due.ending = Some(Ending::Close),
                 b'f' => finished = true,
