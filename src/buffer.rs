@@ -9,7 +9,7 @@
 //!    half of its memory: else it has moved to less. A move costs little beside what was
 //!    consumed.
 
-use crate::deadlines::Tick;
+use crate::time::Tick;
 use std::collections::TryReserveError;
 
 /// Smaller leftovers are not worth moving to a smaller allocation.

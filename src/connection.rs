@@ -17,9 +17,9 @@
 //! [`contradiction`]: Connection::contradiction
 
 use crate::close_reason::CloseReason;
-use crate::deadlines::{Span, Tick};
 use crate::kernel::{self, Fd, Peer};
 use crate::limits::Timeouts;
+use crate::time::{Span, Tick};
 use std::fmt;
 use std::net::{SocketAddr, SocketAddrV6};
 
@@ -168,6 +168,15 @@ impl Connection {
     pub(crate) fn abort(&mut self, why: CloseReason) {
         self.state.end(why);
         self.state.reset_on_close();
+    }
+
+    /// EOF has been received on a connection that has ended.
+    pub(crate) fn at_end(&mut self) {
+        if !matches!(*self.state, State::Closing { .. }) {
+            self.done();
+        } else if !self.state.at_end() {
+            self.broken(CloseReason::PeerReset); // it was read before: this is a hang-up
+        }
     }
 
     /// Ends it now, for the reason for which its service ended.

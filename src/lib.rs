@@ -36,9 +36,9 @@
 //! ```
 //!
 //! The files of the source, lowest floor first; each knows only those before it:
-//! [`kernel`] (every system call, as a trait), [`reaction`] (what an errno
+//! time, [`kernel`] (every system call, as a trait), [`reaction`] (what an errno
 //! means), buffer, budget, slots, deadlines, connection, listener, [`handler`],
-//! net, core, reactor, mailbox, server, and on top pool, [`framing`] and [`handlers`].
+//! net, reactor, mailbox, server, and on top pool, [`framing`] and [`handlers`].
 
 #[cfg(not(all(target_os = "linux", target_pointer_width = "64")))]
 compile_error!("threadbare is built on epoll, eventfd, signalfd and timerfd: 64-bit Linux only");
@@ -48,7 +48,6 @@ mod budget;
 mod buffer;
 mod close_reason;
 mod connection;
-mod core;
 mod counters;
 mod deadlines;
 mod error;
@@ -67,6 +66,7 @@ pub mod reaction;
 mod reactor;
 mod server;
 mod slots;
+mod time;
 
 pub use address::{AddressError, ToAddresses};
 pub use close_reason::CloseReason;

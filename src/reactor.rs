@@ -17,8 +17,7 @@
 //!    memory: everything else is in the `#[cold]` paths.
 
 use crate::connection::{ANSWER, Attention, OUTBOUND, State, UNWATCHED};
-use crate::core::Core;
-use crate::deadlines::{Alarm, Alarms, Deadlines, Span, Tick};
+use crate::deadlines::{Alarm, Alarms, Deadlines};
 use crate::error::Error;
 use crate::handler::ConnectionHandler;
 use crate::kernel::{self, Clock, Event, Fd, Kernel, Signal, SocketOption, Wait};
@@ -27,13 +26,17 @@ use crate::mailbox::Mailbox;
 use crate::net::{ConnId, Net, Stop};
 use crate::reaction::{Call, Reaction, reaction};
 use crate::slots::Id;
+use crate::time::{Span, Tick};
 use std::sync::Arc;
 
 mod accepting;
 mod input;
+mod opening;
+mod poll;
 mod stopping;
 
 pub(crate) use input::Input;
+use poll::Poll;
 
 /// Events taken at once.
 pub(crate) const BATCH: usize = 1_024;
@@ -54,7 +57,7 @@ pub(crate) struct Reactor<H: ConnectionHandler, K: Kernel> {
     pub(crate) net: Net,
     /// The second column of the table of connections.
     pub(crate) sessions: Vec<Option<H::Session>>,
-    pub(crate) core: Core,
+    pub(crate) poll: Poll,
     pub(crate) mailbox: Arc<Mailbox<H>>,
     pub(crate) listeners: Vec<Listener>,
     pub(crate) crowd: Crowd,
@@ -72,6 +75,8 @@ pub(crate) struct Reactor<H: ConnectionHandler, K: Kernel> {
     pub(crate) work: Vec<u32>,
     pub(crate) turn: u64,
     pub(crate) end: End,
+    /// What belongs to the process as a whole is ours: the allocator's settings, too.
+    pub(crate) owns_process: bool,
 }
 
 /// What the timerfd was told last, and what it did since.
@@ -166,7 +171,7 @@ impl<H: ConnectionHandler, K: Kernel> Reactor<H, K> {
 
     fn wait(&mut self) -> Result<usize, Error> {
         let wait = if self.is_idle() { Wait::Forever } else { Wait::No };
-        let ready = match self.core.wait(&mut self.kernel, &mut self.events, wait) {
+        let ready = match self.poll.wait(&mut self.kernel, &mut self.events, wait) {
             Ok(ready) => ready,
             Err(errno) if reaction(Call::EpollWait, errno) == Reaction::Retry => 0,
             Err(errno) => return Err(Error::new(Call::EpollWait, "epoll", errno)),
@@ -214,7 +219,7 @@ impl<H: ConnectionHandler, K: Kernel> Reactor<H, K> {
             self.settle_marked();
         }
         self.net.plan();
-        if self.net.budget.take_ebb() {
+        if self.net.budget.take_ebb() && self.owns_process {
             kernel::return_memory();
         }
         self.settle_listeners();
@@ -304,7 +309,7 @@ impl<H: ConnectionHandler, K: Kernel> Reactor<H, K> {
             return;
         }
         let (fd, told) = (&connection.fd, &mut connection.registered);
-        if let Err((call, errno)) = self.core.rewatch(&mut self.kernel, fd, told, interest, data) {
+        if let Err((call, errno)) = self.poll.rewatch(&mut self.kernel, fd, told, interest, data) {
             self.net.failed(slot, call, errno);
         }
     }

@@ -24,7 +24,7 @@
 
 use crate::buffer::Buffer;
 use crate::close_reason::CloseReason;
-use crate::deadlines::{Span, Tick};
+use crate::time::{Span, Tick};
 use std::mem::take;
 use std::ops::Deref;
 

@@ -6,11 +6,11 @@
 
 use super::{ConnId, Net};
 use crate::connection::Connection;
-use crate::deadlines::Span;
 use crate::error::Error;
 use crate::kernel::{Address, Errno, Kernel, Peer};
 use crate::listener::tunables;
 use crate::reaction::{Call, Reaction, reaction};
+use crate::time::Span;
 use std::time::Duration;
 
 impl Net {

@@ -1,9 +1,9 @@
 //! New clients: how many a turn, who is turned away, and when nobody is let in.
 
 use super::Reactor;
+use super::poll::LISTENERS;
 use crate::close_reason::CloseReason;
 use crate::connection::{Connection, UNWATCHED};
-use crate::core::LISTENERS;
 use crate::deadlines::Alarm;
 use crate::error::Error;
 use crate::handler::ConnectionHandler;
@@ -111,7 +111,7 @@ impl<H: ConnectionHandler, K: Kernel> Reactor<H, K> {
         let id = self.net.connections.insert(connection);
         let Some(connection) = self.net.connections.get(id.slot) else { return };
         let (fd, data) = (&connection.fd, id.to_u64());
-        if let Err(errno) = self.core.watch(&mut self.kernel, EpollOp::Add, fd, kernel::IN, data) {
+        if let Err(errno) = self.poll.watch(&mut self.kernel, EpollOp::Add, fd, kernel::IN, data) {
             return self.admit_failed(id.slot, listener, errno);
         }
         log::debug!("opened {} {connection}", ConnId(id));
@@ -229,7 +229,7 @@ impl<H: ConnectionHandler, K: Kernel> Reactor<H, K> {
                 continue;
             }
             let (data, told) = (u64::from(LISTENERS) + index as u64, &mut listener.registered);
-            let Err((call, errno)) = self.core.rewatch(&mut self.kernel, fd, told, interest, data)
+            let Err((call, errno)) = self.poll.rewatch(&mut self.kernel, fd, told, interest, data)
             else {
                 continue;
             };

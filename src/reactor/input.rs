@@ -158,7 +158,7 @@ impl<H: ConnectionHandler, K: Kernel> Reactor<H, K> {
         let data = self.net.connections.id(slot).to_u64();
         let Some(connection) = self.net.connections.get_mut(slot) else { return };
         let (fd, told) = (&connection.fd, &mut connection.registered);
-        if let Err((call, errno)) = self.core.unwatch(&mut self.kernel, fd, told, data) {
+        if let Err((call, errno)) = self.poll.unwatch(&mut self.kernel, fd, told, data) {
             self.net.failed(slot, call, errno);
         }
     }
@@ -237,14 +237,8 @@ impl<H: ConnectionHandler, K: Kernel> Reactor<H, K> {
                 connection.state.count_read(n);
             }
             match (received, &*connection.state) {
-                (Ok(0), State::Closing { .. }) => {
-                    if !connection.state.at_end() {
-                        connection.broken(CloseReason::PeerReset); // read for a hang-up
-                    }
-                }
-                (Ok(0), _) | (Ok(_), State::Lingering { read: LINGER_BYTES.., .. }) => {
-                    connection.done();
-                }
+                (Ok(0), _) => connection.at_end(),
+                (Ok(_), State::Lingering { read: LINGER_BYTES.., .. }) => connection.done(),
                 _ => {}
             }
         });

@@ -6,16 +6,17 @@
 //! reset, and counted.
 
 use super::accepting::Queue;
+use super::poll::{EVENTFD, LISTENERS, SIGNALFD, TIMERFD};
 use super::{BATCH, GRACE, LOOKS, Reactor, Signals, Timerfd};
 use crate::close_reason::CloseReason;
 use crate::connection::{OUTBOUND, State};
-use crate::core::{EVENTFD, LISTENERS, SIGNALFD, TIMERFD};
-use crate::deadlines::{Alarm, Span, Tick};
+use crate::deadlines::Alarm;
 use crate::error::Error;
 use crate::handler::ConnectionHandler;
 use crate::kernel::{Errno, Kernel, Signal};
 use crate::net::Stop;
 use crate::reaction::{Call, Reaction, attempt};
+use crate::time::{Span, Tick};
 
 /// Why a connection that we began ends that is not established in time.
 const TOO_SLOW: CloseReason = CloseReason::Network { call: Call::Connect, errno: Errno::ETIMEDOUT };
@@ -76,12 +77,12 @@ impl<H: ConnectionHandler, K: Kernel> Reactor<H, K> {
     fn take_signals(&mut self) {
         let mut ending = None;
         loop {
-            let Some(fd) = &self.core.signals else { return };
+            let Some(fd) = &self.poll.signals else { return };
             match attempt(Call::ReadSignal, || self.kernel.read_signal(fd)) {
                 Ok(Signal::SIGUSR1) => self.report(),
                 Ok(signal) => ending = Some(signal),
                 Err((Reaction::FailRuntime, errno)) => {
-                    if let Some(fd) = self.core.signals.take() {
+                    if let Some(fd) = self.poll.signals.take() {
                         self.close(fd); // or it would be ready for ever
                     }
                     self.fail(Error::new(Call::ReadSignal, "signalfd", errno));
@@ -186,7 +187,7 @@ impl<H: ConnectionHandler, K: Kernel> Reactor<H, K> {
         }
         let nanos =
             next.map(|at| (self.net.now_millis + u64::from(at.since(self.net.now))) * 1_000_000);
-        let Some(timer) = &self.core.timer else { return Ok(()) };
+        let Some(timer) = &self.poll.timer else { return Ok(()) };
         let set = self.kernel.timerfd_settime(timer, nanos);
         // Without time there is not even a drain deadline: it ends here.
         set.map_err(|errno| Error::new(Call::SetTimer, "timerfd", errno))?;
