@@ -94,6 +94,7 @@ impl Net {
             Err(errno) => self.file_failed(slot, Call::ReadFile, errno),
         }
         self.outbox = outbox;
+        self.measure(); // it was away when the budget changed
     }
 
     /// `n` bytes of the file are done with.
