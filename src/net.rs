@@ -443,14 +443,10 @@ impl Net {
     }
 
     /// Sends what is staged: one `send` a segment.
-    #[inline]
     pub(crate) fn flush<K: Kernel>(&mut self, kernel: &mut K) {
-        if !self.outbox.is_empty() {
-            self.flush_segments(kernel);
+        if self.outbox.is_empty() {
+            return;
         }
-    }
-
-    fn flush_segments<K: Kernel>(&mut self, kernel: &mut K) {
         for index in 0..self.outbox.len() {
             let Some((slot, bytes)) = self.outbox.get(index) else { continue };
             let Some(connection) = self.connections.get_mut(slot) else { continue };
