@@ -38,14 +38,14 @@ fn play_seeds(count: usize, triples: usize) {
 /// Some random plays come to rest, with all accounts balanced.
 #[test]
 fn some_seeds() {
-    play_seeds(2_500, 360);
+    play_seeds(2_500, 480);
 }
 
 /// Many random plays come to rest, with all accounts balanced.
 #[test]
 #[ignore = "a quarter of a minute"]
 fn many_seeds() {
-    play_seeds(50_000, 680);
+    play_seeds(50_000, 1_250);
 }
 
 /// Where a connection never stands between two turns, though types allow it, and why. All of

@@ -33,7 +33,10 @@ impl<P: Part> Stage<P> {
         for who in 0..self.talkers.len() {
             match self.talkers[who].deaf {
                 true => self.leave(who, true), // others may wait for its place
-                false => self.end(who),
+                false => {
+                    self.talkers[who].ends_late = true;
+                    self.end(who);
+                }
             }
         }
         for _ in 0..self.talkers.len() {
