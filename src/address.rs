@@ -107,6 +107,9 @@ fn tcp(word: &OsStr) -> Result<Vec<Address>, AddressError> {
 
 /// The host, without its brackets, and the port; or what is wrong, and what to write.
 fn split(text: &str) -> Result<(&str, u16), String> {
+    if let Some((_, rest)) = text.split_once("://") {
+        return Err(scheme(rest));
+    }
     if text.starts_with(['/', '.']) {
         return Err(format!("looks like a path, write unix:{}", escaped(text.as_bytes())));
     }
@@ -130,6 +133,14 @@ fn split(text: &str) -> Result<(&str, u16), String> {
         "*" => Err(format!("is not understood, write 0.0.0.0:{number} (and [::]:{number})")),
         _ => Ok((unbracketed(host, number)?, number)),
     }
+}
+
+/// What to write instead of a URL, of which `rest` is what follows its scheme.
+fn scheme(rest: &str) -> String {
+    let authority = rest.split(['/', '?', '#']).next().unwrap_or(rest);
+    let authority = if authority.is_empty() { "127.0.0.1" } else { authority };
+    let port = if split(authority).is_ok() { "" } else { ":1234" };
+    format!("has a scheme, write {}{port}", escaped(authority.as_bytes()))
 }
 
 /// A V6 host stands in brackets, and nothing else does.
@@ -283,6 +294,10 @@ mod tests {
             ("a:http", r#""a:http" has no port from 0 to 65535 behind its last colon"#),
             ("*:80", r#""*:80" is not understood, write 0.0.0.0:80 (and [::]:80)"#),
             ("/tmp/s", r#""/tmp/s" looks like a path, write unix:/tmp/s"#),
+            ("tcp://a:80", r#""tcp://a:80" has a scheme, write a:80"#),
+            ("http://[::1]:80/x?y", r#""http://[::1]:80/x?y" has a scheme, write [::1]:80"#),
+            ("http://a/", r#""http://a/" has a scheme, write a:1234"#),
+            ("http://", r#""http://" has a scheme, write 127.0.0.1:1234"#),
             ("unix:", r#""unix:" names no path, write unix:/tmp/threadbare.sock"#),
             ("unix:a\0b", r#""unix:a\x00b" has a NUL byte in its path"#),
             ("\x1b[2J", r#""\x1b[2J" names no port, write \x1b[2J:1234"#),

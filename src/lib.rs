@@ -49,6 +49,7 @@ mod buffer;
 mod close_reason;
 mod connection;
 mod counters;
+mod cuts;
 mod deadlines;
 mod error;
 pub mod escape;

@@ -167,15 +167,14 @@ impl Listener {
         self.failures >= 16
     }
 
-    /// Lets nobody begin to connect any more; who has begun can still be accepted.
-    /// If it fails, the rest of the world sees the door close a little less gently.
-    pub(crate) fn refuse_new<K: Kernel>(&mut self, kernel: &mut K) {
-        match (&self.address, &self.fd) {
-            (Address::Tcp(_), Some(fd)) => {
-                let _ = kernel.setsockopt(fd, SocketOption::DropSyn);
-            }
-            _ => self.remove_file(kernel),
+    /// Lets no client begin to connect any more; what has begun can still be accepted.
+    pub(crate) fn refuse_new<K: Kernel>(&mut self, kernel: &mut K) -> Result<(), Error> {
+        if let (Address::Tcp(_), Some(fd)) = (&self.address, &self.fd) {
+            let refused = kernel.setsockopt(fd, SocketOption::DropSyn);
+            return refused.map_err(|errno| Error::new(Call::RefuseNew, &self.address, errno));
         }
+        self.remove_file(kernel);
+        Ok(())
     }
 
     /// Closes the listener; whoever still waits in its queue is reset.

@@ -16,6 +16,7 @@ use crate::buffer::Buffer;
 use crate::close_reason::CloseReason;
 use crate::connection::{ANSWER, Attention, Connection, Level, Open, PeerEnd, Shortage};
 use crate::counters::Counters;
+use crate::cuts::Cuts;
 use crate::kernel::{self, Address, Errno, Fd, Kernel, Peer};
 use crate::limits::{Limits, Timeouts};
 use crate::outbox::Outbox;
@@ -65,6 +66,8 @@ pub struct Net {
     pub(crate) limits: Limits,
     pub(crate) timeouts: Timeouts,
     pub(crate) counters: Counters,
+    /// What the log has said of clients that a limit cut.
+    pub(crate) cuts: Cuts,
     /// Where each listener listens.
     pub(crate) locals: Vec<Address>,
     /// Milliseconds of the monotonic clock, read once a turn; and when it was first read.
@@ -236,6 +239,21 @@ impl Net {
         self.stop == Stop::Draining
     }
 
+    /// Logs that a client has ended, if a limit cut it.
+    pub(crate) fn tell_cut(&mut self, why: CloseReason, peer: Peer) {
+        self.cuts.tell(why, peer, &self.limits, self.now_millis);
+    }
+
+    /// The counters, with the bytes of connections that are still open.
+    pub(crate) fn totals(&self) -> Counters {
+        let mut counters = self.counters.clone();
+        for (_, connection) in self.connections.iter() {
+            counters.received += connection.received;
+            counters.sent += connection.sent;
+        }
+        counters
+    }
+
     pub(crate) fn new(limits: Limits, now_nanos: u64) -> Result<Net, TryReserveError> {
         let now_millis = now_nanos / 1_000_000;
         let mut net = Net {
@@ -245,6 +263,7 @@ impl Net {
             budget: Budget::new(limits.max_memory),
             limits,
             counters: Counters::default(),
+            cuts: Cuts::default(),
             locals: Vec::new(),
             now_millis,
             start_millis: now_millis,

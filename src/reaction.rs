@@ -52,13 +52,14 @@ pub enum Call {
     ReadCounter,
     WriteCounter,
     ReadSignal,
+    RefuseNew,
     Shutdown,
     Close,
 }
 
 impl Call {
     /// Every call, in the order in which a server meets them.
-    pub const ALL: [Call; 40] = [
+    pub const ALL: [Call; 41] = [
         Call::SignalAction,
         Call::SignalMask,
         Call::DescriptorLimit,
@@ -97,6 +98,7 @@ impl Call {
         Call::ReadCounter,
         Call::WriteCounter,
         Call::ReadSignal,
+        Call::RefuseNew,
         Call::Shutdown,
         Call::Close,
     ];
@@ -109,7 +111,7 @@ impl Call {
             Call::DescriptorLimit => "prlimit",
             Call::Memory => "mmap",
             Call::Socket => "socket",
-            Call::SetOption | Call::SetTunable => "setsockopt",
+            Call::SetOption | Call::SetTunable | Call::RefuseNew => "setsockopt",
             Call::FileMode => "chmod",
             Call::FileStatus => "lstat",
             Call::BindTcp | Call::BindUnix => "bind",
@@ -203,7 +205,6 @@ pub fn reaction(call: Call, errno: Errno) -> Reaction {
         },
         Call::EpollModify => match errno {
             ENOMEM => Later, // by timer: no event may come to remind us
-            ENOENT => Retry, // as an ADD
             _ => Bug,
         },
         Call::EpollRemove => match errno {
@@ -229,6 +230,7 @@ pub fn reaction(call: Call, errno: Errno) -> Reaction {
             EINTR => Retry,
             _ => FailRuntime,
         },
+        Call::RefuseNew => Degrade, // EPERM: without CAP_NET_ADMIN, on kernels since 2026
 
         // Connections.
         Call::Accept => match errno {
@@ -352,7 +354,6 @@ mod tests {
             (Call::ProbeUnix, &[ECONNREFUSED], Reaction::Ignore),
             (Call::EpollAddConnection, &[EEXIST, EBADF, EINVAL, ELOOP, EPERM], Reaction::Bug),
             (Call::EpollModify, &[ENOMEM], Reaction::Later),
-            (Call::EpollModify, &[ENOENT], Reaction::Retry),
             (Call::EpollRemove, &[ENOENT, EBADF], Reaction::Ignore),
             (Call::EpollWait, &[EINTR], Reaction::Retry),
             (Call::ReadCounter, &[EAGAIN], Reaction::Ignore),

@@ -326,6 +326,7 @@ impl<H: ConnectionHandler, K: Kernel> Reactor<H, K> {
         self.net.counters.sent += connection.sent;
         self.net.discard_file(slot);
         let peer = connection.peer();
+        self.net.tell_cut(why, peer);
         let is_outbound = connection.listener() == OUTBOUND;
         let fd = connection.fd;
         if reset {

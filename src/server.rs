@@ -89,6 +89,7 @@ impl<H: ConnectionHandler, K: Kernel> Builder<H, K> {
         let mut signals = Vec::new();
         if owns_process {
             kernel::map_large_buffers();
+            kernel::ignore_file_size_limit();
             signals = block_signals(&mut kernel, &mut warnings)?;
         }
         fit_limits(&mut kernel, &mut limits, addresses.len(), owns_process, &mut warnings)?;
@@ -206,6 +207,17 @@ impl<H: ConnectionHandler, K: Kernel> Server<H, K> {
     /// As [`run`](Server::run).
     pub fn turn(&mut self) -> Result<bool, Error> {
         self.reactor.turn()
+    }
+
+    /// How many connections are open, in whatever state.
+    pub fn open(&self) -> usize {
+        self.reactor.net.connections.len()
+    }
+
+    /// What the server has done so far; the bytes of open connections are included, unlike
+    /// in [`Summary::counters`]. It looks at each of them, so it is not for every turn.
+    pub fn counters(&self) -> Counters {
+        self.reactor.net.totals()
     }
 
     /// Whether the next turn waits for an event, for nothing is left to do.

@@ -23,7 +23,9 @@ use nix::sys::resource::{Resource, setrlimit};
 use nix::sys::signal::raise;
 use nix::sys::socket::{GetSockOpt, SetSockOpt, getsockopt, setsockopt, sockopt};
 use nix::sys::stat::{Mode, umask};
-use support::{PATIENCE, Scratch, Signal, until};
+use support::{
+    PATIENCE, Scratch, Signal, again, command, may_refuse_clients, needs, outcome, path, until,
+};
 use threadbare::kernel::{
     Address, Clock, ERR, EpollOp, Errno, Event, Fd, FileKind, HUP, IN, Kernel, Linux, OUT, Peer,
     SocketOption, Wait,
@@ -179,20 +181,38 @@ fn flags(fd: &Fd) -> i32 {
 
 /// Runs a test in a process of its own: it changes what belongs to the process.
 fn alone(name: &str, test: impl FnOnce()) {
-    let Some(output) = in_a_process(name, test) else { return };
-    let told = String::from_utf8_lossy(&output.stdout);
-    assert!(output.status.success() && told.contains("1 passed"), "{output:?}");
+    alone_under(command("env"), name, test);
 }
 
-/// The same, for a test that may end its process: how that ended, but for the process itself.
-fn in_a_process(name: &str, test: impl FnOnce()) -> Option<Output> {
+fn alone_under(command: Command, name: &str, test: impl FnOnce()) {
+    let Some(output) = in_a_process(command, name, test) else { return };
+    let (is_true, said) = outcome(&output);
+    assert!(is_true, "{said}");
+}
+
+/// Runs a test that lets sockets hear nothing: where this process may not, as root in a user
+/// namespace of its own, which may.
+fn deafening(name: &str, test: impl FnOnce()) {
+    if may_refuse_clients() {
+        return test();
+    }
+    if needs(&["unshare", "ip"]) {
+        let mut unshare = command("unshare");
+        let start = "ip link set lo up && exec \"$0\" \"$@\"";
+        unshare.args(["--map-root-user", "--net", "sh", "-c", start]).env("PATH", path());
+        alone_under(unshare, name, test);
+    }
+}
+
+/// Runs a test that may end its process in one of its own: how that ended, but for the process
+/// itself.
+fn in_a_process(mut command: Command, name: &str, test: impl FnOnce()) -> Option<Output> {
     const IN_CHILD: &str = "THREADBARE_FACT";
     if std::env::var(IN_CHILD).is_ok() {
         test();
         return None;
     }
-    let mut child = Command::new(std::env::current_exe().unwrap());
-    Some(child.args([name, "--exact", "--nocapture"]).env(IN_CHILD, "1").output().unwrap())
+    Some(again(&mut command, name).env(IN_CHILD, "1").output().unwrap())
 }
 
 /// Lets a socket hear nothing any more: a filter drops what comes for it. Or undoes a filter.
@@ -290,24 +310,28 @@ fn reset_in_the_queue_is_accepted() {
 
 #[test] // a handshake that ends while the queue is full: the client is connected, the server does not know
 fn connected_is_not_queued() {
-    let listener = bind(0, &[]).unwrap();
-    Linux.listen(listener.fd(), 2).unwrap();
-    let address = address_of(&listener);
-    let late = own(Linux.socket(&Address::Tcp(address)));
-    deafen(&late.fd().number(), true); // it does not hear the answer to its SYN
-    assert_eq!(Linux.connect(late.fd(), &Address::Tcp(address)), Err(Errno::EINPROGRESS));
-    let _queued: Vec<_> = (0..3).map(|_| TcpStream::connect(address).unwrap()).collect();
-    deafen(&late.fd().number(), false);
-    Set::of(late.fd(), OUT).until(OUT);
-    assert_eq!(Linux.getsockopt_error(late.fd()), Ok(None));
-    assert_eq!(Linux.send(late.fd(), b"hello"), Ok(5));
-    // The server's side still is in SYN_RECV, which is state 3.
-    let row = format!("{} {} 03", hex(address), hex(address_of(&late)));
-    assert!(fs::read_to_string("/proc/net/tcp").unwrap().contains(&row));
-    let accept = || Linux.accept4(listener.fd()).map(|(fd, peer)| (Own(Some(fd)), peer));
-    let _accepted: Vec<_> = (0..3).map(|_| accept().unwrap()).collect();
-    // Its bytes are sent again, and now there is room.
-    until("the fourth", || accept().is_ok_and(|(_, peer)| peer == Peer::Tcp(address_of(&late))));
+    deafening("connected_is_not_queued", || {
+        let listener = bind(0, &[]).unwrap();
+        Linux.listen(listener.fd(), 2).unwrap();
+        let address = address_of(&listener);
+        let late = own(Linux.socket(&Address::Tcp(address)));
+        deafen(&late.fd().number(), true); // it does not hear the answer to its SYN
+        assert_eq!(Linux.connect(late.fd(), &Address::Tcp(address)), Err(Errno::EINPROGRESS));
+        let _queued: Vec<_> = (0..3).map(|_| TcpStream::connect(address).unwrap()).collect();
+        deafen(&late.fd().number(), false);
+        Set::of(late.fd(), OUT).until(OUT);
+        assert_eq!(Linux.getsockopt_error(late.fd()), Ok(None));
+        assert_eq!(Linux.send(late.fd(), b"hello"), Ok(5));
+        // The server's side still is in SYN_RECV, which is state 3.
+        let row = format!("{} {} 03", hex(address), hex(address_of(&late)));
+        assert!(fs::read_to_string("/proc/net/tcp").unwrap().contains(&row));
+        let accept = || Linux.accept4(listener.fd()).map(|(fd, peer)| (Own(Some(fd)), peer));
+        let _accepted: Vec<_> = (0..3).map(|_| accept().unwrap()).collect();
+        // Its bytes are sent again, and now there is room.
+        until("the fourth", || {
+            accept().is_ok_and(|(_, peer)| peer == Peer::Tcp(address_of(&late)))
+        });
+    });
 }
 
 /// An address as in /proc/net/tcp.
@@ -395,14 +419,29 @@ fn second_listen_fails() {
     assert_eq!(third.map(drop), Err(Errno::EADDRINUSE));
 }
 
+#[test] // a filter for TCP takes CAP_NET_ADMIN, where the kernel is one of those since 2026
+fn a_filter_takes_a_capability() {
+    const CAP_NET_ADMIN: u64 = 1 << 12;
+    let status = fs::read_to_string("/proc/thread-self/status").unwrap();
+    let effective = status.lines().find_map(|line| line.strip_prefix("CapEff:\t")).unwrap();
+    let has_it = u64::from_str_radix(effective, 16).unwrap() & CAP_NET_ADMIN != 0;
+    let listener = TcpListener::bind(local(0)).unwrap();
+    let attached = Linux.setsockopt(&fd(&listener), SocketOption::DropSyn);
+    assert!(attached == Ok(()) || !has_it && attached == Err(Errno::EPERM), "{attached:?}");
+    assert_eq!(attached.is_ok(), may_refuse_clients());
+}
+
 #[test] // with the SYN filter nobody new gets in, nobody is refused, and the queue is served
 fn dropped_syns_leave_the_queue_alone() {
     let listener = TcpListener::bind(local(0)).unwrap();
     let address = listener.local_addr().unwrap();
     let mut queued = TcpStream::connect(address).unwrap();
-    Linux.setsockopt(&fd(&listener), SocketOption::DropSyn).unwrap();
+    let filtered = Linux.setsockopt(&fd(&listener), SocketOption::DropSyn);
     let late = TcpStream::connect_timeout(&address, Duration::from_millis(100));
-    assert_eq!(late.unwrap_err().kind(), ErrorKind::TimedOut);
+    match may_refuse_clients() {
+        true => assert_eq!(late.unwrap_err().kind(), ErrorKind::TimedOut),
+        false => assert!(filtered == Err(Errno::EPERM) && late.is_ok()),
+    }
     queued.write_all(b"question").unwrap();
     let mut server = listener.accept().unwrap().0;
     assert_eq!(recv(&server).unwrap(), b"question");
@@ -481,8 +520,9 @@ fn a_refused_connection() {
 
 #[test] // nobody answers: nothing is reported, and nothing is lost by giving up
 fn a_connection_that_is_not_answered() {
-    let listener = listen(0, &[]).unwrap();
-    Linux.setsockopt(listener.fd(), SocketOption::DropSyn).unwrap();
+    let listener = bind(0, &[]).unwrap();
+    Linux.listen(listener.fd(), 0).unwrap();
+    let _queued = TcpStream::connect(address_of(&listener)).unwrap(); // and the queue is full
     let (socket, begun) = begin(address_of(&listener));
     assert_eq!(begun, Err(Errno::EINPROGRESS));
     let set = Set::of(socket.fd(), OUT);
@@ -1032,7 +1072,7 @@ fn a_blocked_signal_is_not_ignored() {
 
 #[test] // one thread that does not block a signal is enough: it takes it, and the process ends
 fn a_thread_too_early_takes_the_signal() {
-    let ended = in_a_process("a_thread_too_early_takes_the_signal", || {
+    let ended = in_a_process(command("env"), "a_thread_too_early_takes_the_signal", || {
         thread::spawn(|| thread::sleep(PATIENCE)); // it does not block anything
         Linux.rt_sigprocmask(&[Signal::SIGTERM]).unwrap();
         let _source = own(Linux.signalfd4(&[Signal::SIGTERM]));
@@ -1092,11 +1132,13 @@ fn until_timed_out(server: &TcpStream) {
 
 #[test] // bytes that nobody acknowledges end it after TCP_USER_TIMEOUT
 fn unacknowledged_bytes_time_out() {
-    let (mut server, client) = pair();
-    Linux.setsockopt(&fd(&server), SocketOption::UserTimeout(500)).unwrap();
-    deafen(&client, true);
-    server.write_all(b"hello").unwrap();
-    until_timed_out(&server);
+    deafening("unacknowledged_bytes_time_out", || {
+        let (mut server, client) = pair();
+        Linux.setsockopt(&fd(&server), SocketOption::UserTimeout(500)).unwrap();
+        deafen(&client, true);
+        server.write_all(b"hello").unwrap();
+        until_timed_out(&server);
+    });
 }
 
 #[test] // and so does a window that stays closed, though the peer lives and says so
@@ -1109,12 +1151,14 @@ fn a_closed_window_times_out() {
 
 #[test] // with TCP_USER_TIMEOUT keepalive does not wait for all of its probes, here 100
 fn the_user_timeout_shortens_keepalive() {
-    let (server, client) = pair();
-    setsockopt(&server, sockopt::KeepAlive, &true).unwrap();
-    setsockopt(&server, sockopt::TcpKeepIdle, &1).unwrap();
-    setsockopt(&server, sockopt::TcpKeepInterval, &1).unwrap();
-    setsockopt(&server, sockopt::TcpKeepCount, &100).unwrap();
-    Linux.setsockopt(&fd(&server), SocketOption::UserTimeout(1_500)).unwrap();
-    deafen(&client, true);
-    until_timed_out(&server);
+    deafening("the_user_timeout_shortens_keepalive", || {
+        let (server, client) = pair();
+        setsockopt(&server, sockopt::KeepAlive, &true).unwrap();
+        setsockopt(&server, sockopt::TcpKeepIdle, &1).unwrap();
+        setsockopt(&server, sockopt::TcpKeepInterval, &1).unwrap();
+        setsockopt(&server, sockopt::TcpKeepCount, &100).unwrap();
+        Linux.setsockopt(&fd(&server), SocketOption::UserTimeout(1_500)).unwrap();
+        deafen(&client, true);
+        until_timed_out(&server);
+    });
 }

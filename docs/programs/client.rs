@@ -1,7 +1,9 @@
 //! A client to talk to any of the servers in this repository.
 //!
 //! ```text
-//! cargo run --example client -- [--to HOST:PORT | --to unix:PATH] [WORD...]
+//! make client SAY='hello'         says it, and prints the answer
+//! make client                     a conversation: each line you type is sent
+//! make client TO=unix:/tmp/s      talks to another server than 127.0.0.1:1234
 //! ```
 //!
 //! With words it sends them as one line and prints the reply; without, it sends
@@ -13,35 +15,88 @@
 //! for whom?* Reading and typing both block, so each has a thread; the server in
 //! this repository shows how to do without.
 
-use std::io::{self, Read, Write};
+use std::io::{self, IsTerminal, Read, Write};
 use std::net::{Shutdown, TcpStream};
 use std::os::unix::net::UnixStream;
 use std::process::ExitCode;
 use std::thread;
 
+const HELP: &str = "\
+Usage: client [--to HOST:PORT | --to unix:PATH] [--] [WORD...]
+Sends the words as one line, and prints the answer. Without words it sends each line
+that you type, until Ctrl-D. The server is at 127.0.0.1:1234, unless --to names another.
+";
+
+/// What the command line asks for.
+enum Command {
+    Help,
+    Talk { address: String, words: Vec<String> },
+}
+
 fn main() -> ExitCode {
-    let mut words: Vec<String> = std::env::args().skip(1).collect();
-    let mut address = "127.0.0.1:1234".to_string();
-    if words.first().is_some_and(|word| word == "--to") && words.len() > 1 {
-        address = words.drain(..2).skip(1).collect();
-    }
-    let talk = if words.is_empty() { converse(&address) } else { ask(&address, &words.join(" ")) };
+    let talk = match parse(std::env::args().skip(1)) {
+        Ok(Command::Help) => io::stdout().write_all(HELP.as_bytes()),
+        Ok(Command::Talk { address, words }) => {
+            let talk = if words.is_empty() { converse(&address) } else { ask(&address, &words) };
+            talk.map_err(|error| explain(&address, error))
+        }
+        Err(usage) => {
+            eprintln!("error: {usage}; try -h");
+            return ExitCode::from(2);
+        }
+    };
     match talk {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
-            eprintln!("error: {address}: {error}");
-            if let io::ErrorKind::ConnectionRefused | io::ErrorKind::NotFound = error.kind() {
-                eprintln!("Nobody listens there. Start a server in another terminal: make run");
-            }
+            eprintln!("error: {error}");
             ExitCode::FAILURE
         }
     }
 }
 
+/// Options stand first; the first word that is none begins the message.
+fn parse(mut words: impl Iterator<Item = String>) -> Result<Command, String> {
+    let mut address = "127.0.0.1:1234".to_owned();
+    let first = loop {
+        let Some(word) = words.next() else { break None };
+        match word.as_str() {
+            "-h" | "--help" => return Ok(Command::Help),
+            "--to" => address = words.next().ok_or("--to needs an address")?,
+            "--" => break words.next(),
+            option if option.starts_with('-') && option != "-" => {
+                match option.strip_prefix("--to=") {
+                    Some(to) => address = to.to_owned(),
+                    None => {
+                        return Err(format!("unknown option {option:?}, to send it: -- {option}"));
+                    }
+                }
+            }
+            _ => break Some(word),
+        }
+    };
+    Ok(Command::Talk { address, words: first.into_iter().chain(words).collect() })
+}
+
+/// What to do about it, where that is known.
+fn explain(address: &str, error: io::Error) -> io::Error {
+    use io::ErrorKind::*;
+    let advice = match error.kind() {
+        ConnectionRefused | NotFound => {
+            "nothing listens there; start a server in another terminal: make run"
+        }
+        InvalidInput => "an address is HOST:PORT or unix:PATH, such as 127.0.0.1:1234",
+        ConnectionReset | BrokenPipe => {
+            "the server broke the connection off; its own lines say why"
+        }
+        _ => return io::Error::new(error.kind(), format!("{address}: {error}")),
+    };
+    io::Error::new(error.kind(), format!("{address}: {error}; {advice}"))
+}
+
 /// One line there, everything that comes back here.
-fn ask(address: &str, line: &str) -> io::Result<()> {
+fn ask(address: &str, words: &[String]) -> io::Result<()> {
     let mut server = connect(address)?;
-    server.write_all(format!("{line}\n").as_bytes())?;
+    server.write_all(format!("{}\n", words.join(" ")).as_bytes())?;
     server.finish()?;
     print_all(server)
 }
@@ -49,6 +104,9 @@ fn ask(address: &str, line: &str) -> io::Result<()> {
 /// Lines from the terminal to the server, until either side has no more to say.
 fn converse(address: &str) -> io::Result<()> {
     let server = connect(address)?;
+    if io::stdin().is_terminal() {
+        eprintln!("Connected to {address}. Type a line and press Enter; Ctrl-D ends.");
+    }
     let mut sender = server.another()?;
     thread::spawn(move || {
         // If sending fails, the server has gone: the reading side says so, and ends.

@@ -3,7 +3,7 @@
 //! ```text
 //! cargo run --example shout                     and, in another terminal:
 //! cargo run --example client -- hello
-//! cargo test --features sim --example shout     its tests, without a socket
+//! cargo test --test sim shout                   its tests, without a socket
 //! ```
 //!
 //! `docs/handler.md` tells how it came about.
@@ -111,7 +111,6 @@ fn main() -> Result<(), Box<dyn Error>> {
 }
 
 #[cfg(test)]
-#[cfg(feature = "sim")]
 mod tests {
     use super::*;
     use threadbare::kernel::sim::{At, Client, Method, Short, Simulated, Times};

@@ -12,13 +12,19 @@
 
 use nix::libc;
 use nix::sys::socket::{setsockopt, sockopt};
-use std::io::{self, Read, Write};
+use std::cell::Cell;
+use std::io::{self, IsTerminal, Read, Write, stdout};
 use std::net::{Shutdown, SocketAddr, TcpStream, ToSocketAddrs};
 use std::process::ExitCode;
+use std::sync::mpsc::{RecvTimeoutError, channel};
+use std::thread;
 use std::time::{Duration, Instant};
 
 /// How long a polite client waits for its answer.
 const PATIENCE: Duration = Duration::from_secs(5);
+
+/// How often the seconds are written anew.
+const TICK: Duration = Duration::from_millis(200);
 
 /// What a client found out: nothing to complain of, or what went wrong.
 type Verdict = Result<(), String>;
@@ -60,26 +66,64 @@ fn main() -> ExitCode {
         eprintln!("error: {word}: no such address; try make torture ADDR=127.0.0.1:1234");
         return ExitCode::from(2);
     };
-    let victim = Victim { address };
+    let victim = Victim { address, waited: Cell::default() };
     if let Err(why) = victim.answers() {
         eprintln!("error: {word}: {why}; a server that answers lines must listen there: make run");
         return ExitCode::from(2);
     }
+    println!("{:<60} a polite one waits", "Rude clients");
     let mut survived = 0;
     for (what, rude) in RUDE {
-        let begun = Instant::now();
-        let verdict = rude(&victim).and_then(|()| victim.answers());
+        victim.waited.take();
+        let verdict = watched(what, || rude(&victim).and_then(|()| victim.answers()));
         survived += usize::from(verdict.is_ok());
-        let verdict = verdict.map_or_else(|why| format!("FAILED: {why}"), |()| "survived".into());
-        println!("{what:<62} {verdict} ({:.1} s)", begun.elapsed().as_secs_f32());
+        let waited = victim.waited.get();
+        match verdict {
+            Ok(()) => {
+                println!("{what:<60} survived {} {:.1} ms", bar(waited), 1e3 * waited.as_secs_f32())
+            }
+            Err(why) => println!("{what:<60} FAILED: {why}"),
+        }
     }
     println!("survived {survived} of {}", RUDE.len());
     ExitCode::from(u8::from(survived < RUDE.len()))
 }
 
+/// Acts; on a terminal the seconds run meanwhile, where the verdict will stand.
+fn watched(what: &str, act: impl FnOnce() -> Verdict) -> Verdict {
+    if !stdout().is_terminal() {
+        return act();
+    }
+    thread::scope(|scope| {
+        let (acting, acted) = channel::<()>();
+        scope.spawn(move || {
+            let begun = Instant::now();
+            loop {
+                print!("\r{what:<60} {:.1} s\r", begun.elapsed().as_secs_f32());
+                let _ = stdout().flush();
+                if acted.recv_timeout(TICK) == Err(RecvTimeoutError::Disconnected) {
+                    return;
+                }
+            }
+        });
+        let verdict = act();
+        drop(acting);
+        verdict
+    })
+}
+
+/// A wait as one letter: each step is a little more than three times as long.
+fn bar(waited: Duration) -> char {
+    let steps = [1, 3, 10, 30, 100, 300, 1000];
+    let longer = steps.iter().filter(|&&step| waited.as_millis() >= step).count();
+    "▁▂▃▄▅▆▇█".chars().nth(longer).unwrap_or('█')
+}
+
 /// The server under test.
 struct Victim {
     address: SocketAddr,
+    /// The longest wait of a polite client, since this was last taken.
+    waited: Cell<Duration>,
 }
 
 impl Victim {
@@ -98,7 +142,10 @@ impl Victim {
             client.write_all(b"are you there?\n")?;
             read_until(&mut client, b"are you there?")
         };
-        polite().map_err(|error: io::Error| format!("a polite client: {error}"))
+        let asked = Instant::now();
+        let answered = polite();
+        self.waited.set(self.waited.get().max(asked.elapsed()));
+        answered.map_err(|error: io::Error| format!("a polite client: {error}"))
     }
 
     /// Does the same `count` times, each time with a new client, whose own end does not matter.
@@ -117,9 +164,8 @@ impl Victim {
         for client in &mut clients {
             let _ = act(client);
         }
-        let asked = Instant::now();
         self.answers()?;
-        match asked.elapsed() {
+        match self.waited.get() {
             soon if soon < Duration::from_secs(1) => Ok(()),
             late => Err(format!("a polite client waited {:.1} s", late.as_secs_f32())),
         }
@@ -194,7 +240,7 @@ fn byte_at_a_time(victim: &Victim) -> Verdict {
         let mut client = victim.connect()?;
         for byte in b"one by one\n" {
             client.write_all(std::slice::from_ref(byte))?;
-            std::thread::sleep(Duration::from_millis(2)); // each is to be a segment of its own
+            thread::sleep(Duration::from_millis(2)); // each is to be a segment of its own
         }
         client.shutdown(Shutdown::Write)?;
         let mut answer = Vec::new();
@@ -208,7 +254,7 @@ fn pipelined(victim: &Victim) -> Verdict {
     let talk = || {
         let mut client = victim.connect()?;
         let mut reader = client.try_clone()?;
-        let counting = std::thread::spawn(move || {
+        let counting = thread::spawn(move || {
             let mut answer = Vec::new();
             reader.read_to_end(&mut answer)?;
             Ok::<usize, io::Error>(answer.iter().filter(|&&byte| byte == b'\n').count())

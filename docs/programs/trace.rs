@@ -3,31 +3,60 @@
 //! ```text
 //! make trace                                      a short dialogue, told
 //! make trace ARGS='-l 127.0.0.1:1234 greet'       a session of your own, until Ctrl-C
+//! make trace SVG=life.svg                         drawn, too: see lanes.rs
 //! ```
 //!
-//! It runs the program with `--narrate` and prints each call with the chapter behind it.
-//! Addresses and events are told shorter than strace tells them: `8 EPOLLIN` is an event
-//! of descriptor 8, where strace has the number that the server registered for it.
+//! It runs the program with `--narrate` and shows each call as the program itself does on a
+//! terminal: shorter than strace has it, with the time in front and the chapter behind.
+//! `8 EPOLLIN` is an event of descriptor 8, where strace has the number that the server
+//! registered for it.
 
+mod lanes;
+#[path = "../../src/program/view.rs"]
+mod view;
+
+use lanes::Told;
 use nix::sys::signal::{SigSet, Signal, kill};
 use nix::unistd::Pid;
-use std::collections::HashMap;
 use std::env::{args, var_os};
-use std::io::{self, BufRead, BufReader, IsTerminal, Read, Write};
+use std::fs::File;
+use std::io::{self, BufRead, BufReader, IsTerminal, Read, Write, stdout};
 use std::net::{Shutdown, TcpStream};
 use std::process::{Child, Command, ExitCode, Stdio};
-use std::sync::mpsc::{Receiver, channel};
+use std::sync::mpsc::{Receiver, RecvTimeoutError, channel};
 use std::thread;
 use std::time::Duration;
+use threadbare::kernel::{Clock, Kernel, Linux};
+use view::View;
 
 /// A server that has told nothing for so long is asleep.
 const SILENCE: Duration = Duration::from_millis(60);
 
 fn main() -> ExitCode {
-    let words: Vec<String> = args().skip(1).collect();
+    let mut words: Vec<String> = args().skip(1).collect();
+    let mut svg = String::new();
+    if words.first().is_some_and(|word| word == "--svg") && words.len() > 1 {
+        svg = words.drain(..2).nth(1).unwrap_or_default();
+    }
     let Some((program, own)) = words.split_first() else {
         eprintln!("error: which program? try: make trace");
         return ExitCode::from(2);
+    };
+    match run(program, own, &svg) {
+        Ok(status) => ExitCode::from(status),
+        Err(error) => {
+            eprintln!("error: {error}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+/// Shows a life, and draws it if `svg` names a file; the server's exit status.
+fn run(program: &str, own: &[String], svg: &str) -> Result<u8, String> {
+    let of = |what: &str, error: io::Error| format!("{what}: {error}");
+    let file = match svg {
+        "" => None,
+        path => Some(File::create(path).map_err(|error| of(path, error))?),
     };
     // Ctrl-C is for the server, which blocks it, too, and reads it.
     let ignored = SigSet::from(Signal::SIGINT).thread_block();
@@ -35,27 +64,32 @@ fn main() -> ExitCode {
         [] => dialogue(program),
         _ => session(program, own),
     });
-    match told {
-        Ok(status) => ExitCode::from(status),
-        Err(error) => {
-            eprintln!("error: {program}: {error}");
-            ExitCode::FAILURE
-        }
+    let (status, told) = told.map_err(|error| of(program, error))?;
+    if let Some(mut file) = file {
+        let picture = lanes::draw(&told);
+        file.write_all(picture.as_bytes()).map_err(|error| of(svg, error))?;
+        println!("\nThe picture is in {svg}. A browser shows it, each call at its tick.");
     }
+    Ok(status)
 }
 
+/// The exit status of the server, and what it told.
+type Life = (u8, Vec<Told>);
+
 /// What the reader does is told until the server ends.
-fn session(program: &str, own: &[String]) -> io::Result<u8> {
+fn session(program: &str, own: &[String]) -> io::Result<Life> {
     let mut server = start(program, own, Stdio::inherit())?;
     let mut narrator = Narrator::of(&mut server);
-    while let Ok(line) = narrator.lines.recv() {
-        narrator.tell(&line);
+    loop {
+        narrator.until_asleep();
+        let Ok(told) = narrator.lines.recv() else { break };
+        narrator.tell(told);
     }
-    end(server)
+    end(server, narrator)
 }
 
 /// One client, one message, and an orderly end.
-fn dialogue(program: &str) -> io::Result<u8> {
+fn dialogue(program: &str) -> io::Result<Life> {
     let words = ["-l", "127.0.0.1:0"].map(str::to_owned);
     let mut server = start(program, &words, Stdio::piped())?;
     let mut narrator = Narrator::of(&mut server);
@@ -65,7 +99,7 @@ fn dialogue(program: &str) -> io::Result<u8> {
     }
     narrator.step("The server starts.");
     let Some(address) = ready.trim_end().strip_prefix("listening on ") else {
-        return end(server);
+        return end(server, narrator);
     };
     let mut client = TcpStream::connect(address)?;
     narrator.step("A client connects.");
@@ -74,12 +108,12 @@ fn dialogue(program: &str) -> io::Result<u8> {
     narrator.step("It says: hello");
     let count = client.read(&mut answer)?;
     let answer = String::from_utf8_lossy(answer.get(..count).unwrap_or_default());
-    narrator.step(&format!("It hears: {}", answer.trim_end()));
+    narrator.heading(&format!("It hears: {}", answer.trim_end()));
     client.shutdown(Shutdown::Write)?;
     narrator.step("It has no more to say.");
     kill(Pid::from_raw(server.id() as i32), Signal::SIGTERM)?;
     narrator.step("SIGTERM: the server is to stop.");
-    end(server)
+    end(server, narrator)
 }
 
 fn start(program: &str, words: &[String], stdout: Stdio) -> io::Result<Child> {
@@ -88,17 +122,22 @@ fn start(program: &str, words: &[String], stdout: Stdio) -> io::Result<Child> {
 }
 
 /// The exit status of the server is ours.
-fn end(mut server: Child) -> io::Result<u8> {
+fn end(mut server: Child, narrator: Narrator) -> io::Result<Life> {
     let code = server.wait()?.code().unwrap_or(1);
-    Ok(u8::try_from(code).unwrap_or(1))
+    Ok((u8::try_from(code).unwrap_or(1), narrator.told))
 }
 
-/// Shows the lines of a server.
+fn now() -> Duration {
+    Duration::from_nanos(Linux.clock_gettime(Clock::Monotonic))
+}
+
+/// Shows the lines of a server, and keeps them for the picture.
 struct Narrator {
-    lines: Receiver<String>,
-    is_coloured: bool,
-    /// The descriptor behind each number that was registered with epoll.
-    descriptors: HashMap<String, String>,
+    lines: Receiver<Told>,
+    told: Vec<Told>,
+    view: View,
+    is_terminal: bool,
+    is_colored: bool,
 }
 
 impl Narrator {
@@ -107,84 +146,49 @@ impl Narrator {
         if let Some(stderr) = server.stderr.take() {
             thread::spawn(move || {
                 let lines = BufReader::new(stderr).lines().map_while(Result::ok);
-                lines.map_while(|line| sender.send(line).ok()).for_each(drop);
+                lines.map_while(|line| sender.send((now(), line)).ok()).for_each(drop);
             });
         }
-        let is_coloured = io::stdout().is_terminal() && var_os("NO_COLOR").is_none();
-        Narrator { lines, is_coloured, descriptors: HashMap::new() }
+        let is_terminal = stdout().is_terminal();
+        let is_colored = is_terminal && var_os("NO_COLOR").is_none_or(|it| it.is_empty());
+        let view = View::new(now(), is_colored);
+        Narrator { lines, told: Vec::new(), view, is_terminal, is_colored }
     }
 
     /// Says what has happened, and then what the server did about it until it slept.
     fn step(&mut self, what: &str) {
-        println!("\n{}", self.paint("1", what));
-        while let Ok(line) = self.lines.recv_timeout(SILENCE) {
-            self.tell(&line);
+        self.heading(what);
+        self.until_asleep();
+    }
+
+    fn heading(&mut self, what: &str) {
+        let (begin, end) = if self.is_colored { ("\x1b[1m", "\x1b[0m") } else { ("", "") };
+        println!("{}\n{begin}{what}{end}", self.view.interrupt());
+    }
+
+    fn until_asleep(&mut self) {
+        loop {
+            match self.lines.recv_timeout(SILENCE) {
+                Ok(told) => self.tell(told),
+                Err(RecvTimeoutError::Timeout) => return self.sleep(),
+                Err(RecvTimeoutError::Disconnected) => return,
+            }
         }
     }
 
-    fn tell(&mut self, line: &str) {
-        let Some((call, chapter)) = line.rsplit_once("  # docs/") else {
-            return println!("            {line}");
-        };
-        let chapter = format!("{:<10}", chapter.trim_end_matches(".md"));
-        let (call, result) = call.rsplit_once(" = ").unwrap_or((call, ""));
-        let (name, rest) = call.trim_end().split_once('(').unwrap_or((call, ""));
-        let rest = shorter(rest);
-        let rest = if name == "epoll_ctl" { self.learn(&rest) } else { self.with_names(&rest) };
-        let result = if result.starts_with('-') { self.paint("31", result) } else { result.into() };
-        let (chapter, name) = (self.paint("2", &chapter), self.paint("36", name));
-        println!("{chapter}  {name}({rest} = {result}");
+    fn tell(&mut self, (at, line): Told) {
+        println!("{}", self.view.line(at, view::columns(stdout()), &line));
+        self.told.push((at, line));
     }
 
-    /// What epoll_ctl registers: `4, EPOLL_CTL_ADD, 8, {events=EPOLLIN, data=…}`.
-    fn learn(&mut self, rest: &str) -> String {
-        let (about, event) = rest.split_once(", {events=").unwrap_or((rest, ""));
-        let (mask, data) = event.split_once(", data={").unwrap_or((event, ""));
-        let descriptor = about.rsplit(", ").next().unwrap_or_default();
-        self.descriptors.insert(data.trim_end_matches("})").into(), descriptor.into());
-        format!("{about}, {mask})")
-    }
-
-    /// Events with the descriptors that they are about.
-    fn with_names(&self, rest: &str) -> String {
-        let mut pieces = rest.split("{events=");
-        let mut told = pieces.next().unwrap_or_default().to_owned();
-        for piece in pieces {
-            let (mask, piece) = piece.split_once(", data={").unwrap_or((piece, ""));
-            let (data, piece) = piece.split_once("}}").unwrap_or((piece, ""));
-            let name = self.descriptors.get(&format!("{data}}}")).map_or("?", String::as_str);
-            told += &format!("{name} {mask}{piece}");
+    /// Shows the call under way, as strace does: it is told only when it has returned.
+    fn sleep(&mut self) {
+        let mut calls =
+            self.told.iter().filter_map(|(_, line)| line.strip_prefix("epoll_create1("));
+        let epoll = calls.next().and_then(|call| call.split(['=', '#']).nth(1)).map(str::trim);
+        if let (true, Some(epoll), Some((at, _))) = (self.is_terminal, epoll, self.told.last()) {
+            print!("{}", self.view.wait(*at, &format!("epoll_wait({epoll}, ")));
+            let _ = stdout().flush();
         }
-        told
     }
-
-    fn paint(&self, colour: &str, text: &str) -> String {
-        if self.is_coloured { format!("\x1b[{colour}m{text}\x1b[0m") } else { text.into() }
-    }
-}
-
-/// Arguments without what nobody reads in a terminal.
-fn shorter(arguments: &str) -> String {
-    let mut told = arguments.to_owned();
-    for (from, to) in [
-        ("{sa_family=AF_INET, sin_port=htons(", "PORT("),
-        (", [128 => 16]", ""),
-        ("{it_interval={tv_sec=0, tv_nsec=0}, it_value={tv_sec=0, tv_nsec=0}}", "never"),
-        ("{it_interval={tv_sec=0, tv_nsec=0}, it_value={tv_sec=", "second "),
-    ] {
-        told = told.replace(from, to);
-    }
-    if let Some((before, address)) = told.split_once("PORT(")
-        && let Some((port, address)) = address.split_once("), sin_addr=inet_addr(\"")
-        && let Some((ip, after)) = address.split_once("\")}")
-    {
-        told = format!("{before}{ip}:{port}{after}");
-    }
-    if let Some((before, nanoseconds)) = told.split_once(", tv_nsec=")
-        && let Some((nanoseconds, after)) = nanoseconds.split_once("}}")
-        && let Ok(nanoseconds) = nanoseconds.parse::<u32>()
-    {
-        told = format!("{before}.{:03}{after}", nanoseconds / 1_000_000);
-    }
-    told
 }

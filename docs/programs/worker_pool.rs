@@ -3,7 +3,7 @@
 //! ```text
 //! cargo run --release --example worker_pool         and, in another terminal:
 //! cargo run --example client -- 1000000007000000049
-//! cargo test --features sim --example worker_pool   its tests, without a socket
+//! cargo test --test sim worker_pool                 its tests, without a socket
 //! ```
 //!
 //! One thread serves the clients, the others do the sums: see `docs/worker-pool.md`.
@@ -136,7 +136,6 @@ fn serve(kernel: impl Kernel, address: &str) -> Result<(), Box<dyn Error>> {
 }
 
 #[cfg(test)]
-#[cfg(feature = "sim")]
 mod tests {
     use super::*;
     use std::time::{Duration, Instant};

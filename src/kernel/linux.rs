@@ -6,6 +6,10 @@
 //! - **One method, one system call**, made through the libc function that strace
 //!   shows under the same name. (Two exceptions, each said where it stands:
 //!   `clock_gettime` makes none, `prlimit` makes two when it sets.)
+//! - **The three calls of a message are made directly**: `epoll_wait`, `recv`, `send`. The C
+//!   library's functions for them are points where a thread can be cancelled (pthreads(7)).
+//!   In a process with a second thread, as the program has for its log, each of them
+//!   prepares for that, at some 40 instructions a call; and nobody cancels here.
 //! - **No policy.** The errno is returned as it came; nothing is retried, logged
 //!   or interpreted. That is the business of [`reaction`](crate::reaction).
 //! - **Non-blocking and close-on-exec from birth**, by the flags of the call that
@@ -22,6 +26,7 @@
 
 use std::ffi::{CString, OsStr};
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr, SocketAddrV4, SocketAddrV6};
+use std::os::fd::{AsFd, AsRawFd};
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 use std::{mem, ptr};
@@ -208,15 +213,14 @@ impl Kernel for Linux {
     #[inline]
     fn epoll_wait(&mut self, epoll: &Fd, events: &mut [Event], wait: Wait) -> Result<usize> {
         let capacity = i32::try_from(events.len()).unwrap_or(i32::MAX);
-        let timeout = match wait {
+        let timeout: i32 = match wait {
             Wait::No => 0,
             Wait::Forever => -1,
         };
-        let events = events.as_mut_ptr().cast();
+        let (fd, events) = (epoll.number() as usize, events.as_mut_ptr() as usize);
         // SAFETY: `events` is valid for writing `capacity` events, and an `Event` has the
-        // layout of `epoll_event`.
-        let count = unsafe { libc::epoll_wait(epoll.number(), events, capacity, timeout) };
-        Ok(Errno::result(count)? as usize)
+        // layout of `epoll_event`. No signal mask is given.
+        unsafe { call(EPOLL_WAIT, [fd, events, capacity as usize, timeout as usize, 0, 8]) }
     }
 
     #[inline]
@@ -251,18 +255,19 @@ impl Kernel for Linux {
 
     #[inline]
     fn recv(&mut self, fd: &Fd, buffer: &mut [u8]) -> Result<usize> {
-        let (pointer, length) = (buffer.as_mut_ptr().cast(), buffer.len());
-        // SAFETY: the pointer and the length are those of `buffer`.
-        let received = unsafe { libc::recv(fd.number(), pointer, length, 0) };
-        Ok(Errno::result(received)? as usize)
+        let (pointer, length) = (buffer.as_mut_ptr() as usize, buffer.len());
+        // SAFETY: the pointer and the length are those of `buffer`; no address is asked for.
+        unsafe { call(libc::SYS_recvfrom, [fd.number() as usize, pointer, length, 0, 0, 0]) }
     }
 
     #[inline]
     fn send(&mut self, fd: &Fd, bytes: &[u8]) -> Result<usize> {
-        let (pointer, length) = (bytes.as_ptr().cast(), bytes.len());
-        // SAFETY: the pointer and the length are those of `bytes`.
-        let sent = unsafe { libc::send(fd.number(), pointer, length, libc::MSG_NOSIGNAL) };
-        Ok(Errno::result(sent)? as usize)
+        let (pointer, length) = (bytes.as_ptr() as usize, bytes.len());
+        let flags = libc::MSG_NOSIGNAL;
+        // SAFETY: the pointer and the length are those of `bytes`; no address is given.
+        unsafe {
+            call(libc::SYS_sendto, [fd.number() as usize, pointer, length, flags as usize, 0, 0])
+        }
     }
 
     // ---- a connection outwards
@@ -385,6 +390,52 @@ const SECOND: u64 = 1_000_000_000;
 /// The result of a call that makes a descriptor: -1 is the one number an [`Fd`] cannot have.
 fn own(number: i32) -> Result<Fd> {
     Fd::new(number).ok_or_else(Errno::last)
+}
+
+/// Younger architectures have it only with a mask of signals and the mask's size.
+#[cfg(target_arch = "x86_64")]
+const EPOLL_WAIT: libc::c_long = libc::SYS_epoll_wait;
+#[cfg(not(target_arch = "x86_64"))]
+const EPOLL_WAIT: libc::c_long = libc::SYS_epoll_pwait;
+
+/// Makes a system call. syscall(2)
+///
+/// # Safety
+///
+/// As for the call: what it is given as pointers must be valid for what it does with them.
+#[cfg(target_arch = "x86_64")]
+#[inline]
+unsafe fn call(number: libc::c_long, [a, b, c, d, e, f]: [usize; 6]) -> Result<usize> {
+    let result: isize;
+    // SAFETY: the caller's; and these are the registers of the call, and those it changes.
+    unsafe {
+        std::arch::asm!(
+            "syscall",
+            inlateout("rax") number as isize => result,
+            in("rdi") a, in("rsi") b, in("rdx") c, in("r10") d, in("r8") e, in("r9") f,
+            lateout("rcx") _, lateout("r11") _,
+            options(nostack),
+        );
+    }
+    if result < 0 { Err(errno(result)) } else { Ok(result as usize) }
+}
+
+/// What the kernel itself returns of a call that failed: the errno, negative. Out of line,
+/// because all calls but one in a thousand are made without it.
+#[cfg(target_arch = "x86_64")]
+#[cold]
+#[inline(never)]
+fn errno(result: isize) -> Errno {
+    Errno::from_raw(-result as i32)
+}
+
+/// The same where the C library has to know how.
+#[cfg(not(target_arch = "x86_64"))]
+#[inline]
+unsafe fn call(number: libc::c_long, [a, b, c, d, e, f]: [usize; 6]) -> Result<usize> {
+    // SAFETY: the caller's.
+    let result = unsafe { libc::syscall(number, a, b, c, d, e, f) };
+    Ok(Errno::result(result)? as usize)
 }
 
 /// The result of a call that only succeeds or fails.
@@ -530,6 +581,25 @@ pub(crate) fn map_large_buffers() {
     unsafe {
         libc::mallopt(libc::M_MMAP_THRESHOLD, 64 << 10);
     }
+}
+
+/// Lets a write beyond the file size limit fail (EFBIG) instead of ending the process: the
+/// file may be the log. setrlimit(2), RLIMIT_FSIZE
+pub(crate) fn ignore_file_size_limit() {
+    // SAFETY: no handler is installed, so nothing runs when the signal comes.
+    unsafe {
+        libc::signal(libc::SIGXFSZ, libc::SIG_IGN);
+    }
+}
+
+/// How many columns the window of a terminal has; `None` if it is no terminal. For programs
+/// that show what the server does. ioctl_tty(2), TIOCGWINSZ
+pub fn window_columns(terminal: impl AsFd) -> Option<usize> {
+    let mut window = libc::winsize { ws_row: 0, ws_col: 0, ws_xpixel: 0, ws_ypixel: 0 };
+    // SAFETY: `terminal` is open while it is borrowed, and `window` is what TIOCGWINSZ fills in.
+    let status =
+        unsafe { libc::ioctl(terminal.as_fd().as_raw_fd(), libc::TIOCGWINSZ, &raw mut window) };
+    (status == 0 && window.ws_col > 0).then_some(window.ws_col.into())
 }
 
 /// Gives memory that was freed back to the kernel: the C library keeps it between

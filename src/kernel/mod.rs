@@ -33,7 +33,9 @@ mod narrated;
 pub mod sim;
 
 pub use linux::Linux;
-pub(crate) use linux::{map_large_buffers, return_memory};
+#[doc(hidden)]
+pub use linux::window_columns;
+pub(crate) use linux::{ignore_file_size_limit, map_large_buffers, return_memory};
 pub use narrated::Narrated;
 #[cfg(feature = "sim")]
 pub use sim::Simulated;
@@ -77,7 +79,7 @@ pub trait Kernel: Clone + Send + 'static {
     /// Sets one option of a socket.
     ///
     /// setsockopt(2), socket(7), tcp(7), ipv6(7), docs/door.md, docs/stopping.md, docs/goodbye.md,
-    /// [`Call::SetOption`], [`Call::SetTunable`]
+    /// [`Call::SetOption`], [`Call::SetTunable`], [`Call::RefuseNew`]
     fn setsockopt(&mut self, fd: &Fd, option: SocketOption) -> Result<()>;
 
     /// Sets the mode that a Unix socket's file is born with (less the umask).
@@ -286,7 +288,11 @@ impl fmt::Debug for Fd {
 
 impl Drop for Fd {
     fn drop(&mut self) {
-        debug_assert!(std::thread::panicking(), "descriptor {} leaked", self.number());
+        debug_assert!(
+            std::thread::panicking(),
+            "descriptor {} leaked: it was dropped before it was closed, as by an early return",
+            self.number()
+        );
     }
 }
 

@@ -35,11 +35,15 @@ use super::{
     Peer, Result, Signal, SocketOption, Wait,
 };
 
+type Sink = Arc<dyn Fn(&str) + Send + Sync>;
+
 /// A kernel that tells what it is asked, one line a call, as strace would.
 #[derive(Clone)]
 pub struct Narrated<K> {
     kernel: K,
-    sink: Arc<dyn Fn(&str) + Send + Sync>,
+    sink: Sink,
+    /// Given the beginning of a wait, before it is made.
+    on_wait: Option<Sink>,
     /// The number of the timerfd: its counter is read for another reason than the eventfd's.
     timer: Option<i32>,
     /// The limits that prlimit reported last.
@@ -50,7 +54,14 @@ impl<K> Narrated<K> {
     /// Wraps `kernel`; `sink` is given each line, without a newline.
     pub fn new(kernel: K, sink: impl Fn(&str) + Send + Sync + 'static) -> Narrated<K> {
         let sink = Arc::new(sink);
-        Narrated { kernel, sink, timer: None, limits: None }
+        Narrated { kernel, sink, on_wait: None, timer: None, limits: None }
+    }
+
+    /// Hands the beginning of each wait that may sleep, `epoll_wait(4, `, to `sink` before
+    /// the call is made. Its whole line follows when it has returned.
+    pub fn on_wait(mut self, sink: impl Fn(&str) + Send + Sync + 'static) -> Narrated<K> {
+        self.on_wait = Some(Arc::new(sink));
+        self
     }
 
     /// Hands one line to the sink. `number` is what the system call returned, taken from
@@ -240,6 +251,9 @@ impl<K: Kernel> Kernel for Narrated<K> {
     }
 
     fn epoll_wait(&mut self, epoll: &Fd, events: &mut [Event], wait: Wait) -> Result<usize> {
+        if let (Some(begin), Wait::Forever) = (&self.on_wait, wait) {
+            begin(&format!("epoll_wait({epoll:?}, "));
+        }
         let result = self.kernel.epoll_wait(epoll, events, wait);
         let capacity = events.len();
         let reported = match result {
@@ -690,7 +704,10 @@ mod tests {
         while Linux.read_counter(&timer).is_err() {}
         assert_eq!(kernel.read_counter(&timer), Err(Errno::EAGAIN));
         kernel.setsockopt(&connection, SocketOption::ResetOnClose)?;
-        kernel.setsockopt(&listener, SocketOption::DropSyn)?;
+        let filtered = match kernel.setsockopt(&listener, SocketOption::DropSyn) {
+            Ok(()) => "0",
+            Err(_) => "-1 EPERM (Operation not permitted)", // without CAP_NET_ADMIN
+        };
         kernel.shutdown(&connection)?;
 
         let (l, e, t, b, c) = (&listener, &epoll, &timer, &bell, &connection);
@@ -740,7 +757,7 @@ mod tests {
                 "setsockopt({c:?}, SOL_SOCKET, SO_LINGER, {{l_onoff=1, l_linger=0}}, 8) = 0  # docs/goodbye.md"
             ),
             format!(
-                "setsockopt({l:?}, SOL_SOCKET, SO_ATTACH_FILTER, {{len=4, filter={POINTER}}}, 16) = 0  # docs/stopping.md"
+                "setsockopt({l:?}, SOL_SOCKET, SO_ATTACH_FILTER, {{len=4, filter={POINTER}}}, 16) = {filtered}  # docs/stopping.md"
             ),
             format!("shutdown({c:?}, SHUT_WR) = 0  # docs/goodbye.md"),
         ];

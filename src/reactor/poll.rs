@@ -81,20 +81,13 @@ impl Poll {
         if *told == interest {
             return Ok(());
         }
-        let mut change = |op, call, told: &mut u8| {
-            let changed = self.watch(kernel, op, fd, interest.into(), data);
-            changed.map(|()| *told = interest).map_err(|errno| (call, errno))
+        let (op, call) = match *told {
+            UNWATCHED => (EpollOp::Add, Call::EpollAddConnection),
+            _ => (EpollOp::Modify, Call::EpollModify),
         };
-        let mut changed = Err((Call::EpollModify, Errno::ENOENT));
-        if *told != UNWATCHED {
-            changed = change(EpollOp::Modify, Call::EpollModify, told);
-        }
-        if changed.is_err_and(|(call, errno)| reaction(call, errno) == Reaction::Retry) {
-            changed = change(EpollOp::Add, Call::EpollAddConnection, told);
-        }
-        let Err((call, errno)) = changed else { return Ok(()) };
-        let lasts = matches!(reaction(call, errno), Reaction::Later | Reaction::Pause);
-        if *told != UNWATCHED && lasts {
+        let changed = self.watch(kernel, op, fd, interest.into(), data);
+        let Err(errno) = changed.map(|()| *told = interest) else { return Ok(()) };
+        if reaction(call, errno) == Reaction::Later {
             self.unwatch(kernel, fd, told, data)?;
         }
         Err((call, errno))

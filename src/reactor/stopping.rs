@@ -14,12 +14,16 @@ use crate::deadlines::Alarm;
 use crate::error::Error;
 use crate::handler::ConnectionHandler;
 use crate::kernel::{Errno, Kernel, Signal};
-use crate::net::Stop;
+use crate::net::{ConnId, Stop};
 use crate::reaction::{Call, Reaction, attempt};
 use crate::time::{Span, Tick};
+use std::cmp::Reverse;
 
 /// Why a connection that we began ends that is not established in time.
 const TOO_SLOW: CloseReason = CloseReason::Network { call: Call::Connect, errno: Errno::ETIMEDOUT };
+
+/// How many connections a report names.
+const REPORTED: usize = 100;
 
 impl<H: ConnectionHandler, K: Kernel> Reactor<H, K> {
     /// Serves the core descriptors that were ready, after the connections: those who
@@ -101,21 +105,27 @@ impl<H: ConnectionHandler, K: Kernel> Reactor<H, K> {
         }
     }
 
-    /// SIGUSR1: what the server is doing, a line a connection.
+    /// SIGUSR1: the totals, then a line for each of the connections that hold most memory.
+    /// Not for all: 10,000 lines would keep everybody waiting, and no log takes them.
     #[cold]
     fn report(&self) {
-        for (slot, connection) in self.net.connections.iter() {
+        let (open, waiting) = (self.net.connections.len(), self.net.budget.used());
+        let which = if open > REPORTED { "; those that hold most:" } else { "" };
+        log::info!("{open} open, holding {waiting} bytes of memory, {}{which}", self.net.totals());
+        let held = self.net.connections.iter();
+        let mut held: Vec<_> =
+            held.map(|(slot, connection)| (Reverse(connection.footprint()), slot)).collect();
+        if held.len() > REPORTED {
+            held.select_nth_unstable(REPORTED);
+            held.truncate(REPORTED);
+        }
+        held.sort_unstable();
+        for (_, slot) in held {
+            let Some(connection) = self.net.connections.get(slot) else { continue };
             let idle = self.net.now.since(connection.last);
-            let id = crate::net::ConnId(self.net.connections.id(slot));
+            let id = ConnId(self.net.connections.id(slot));
             log::info!("{id} {connection} idle {}.{:03} s", idle / 1_000, idle % 1_000);
         }
-        let (open, waiting) = (self.net.connections.len(), self.net.budget.used());
-        let mut counters = self.net.counters.clone();
-        for (_, connection) in self.net.connections.iter() {
-            counters.received += connection.received;
-            counters.sent += connection.sent;
-        }
-        log::info!("{open} open, holding {waiting} bytes of memory, {counters}");
     }
 
     // ---- time ------------------------------------------------------------------------
@@ -203,11 +213,9 @@ impl<H: ConnectionHandler, K: Kernel> Reactor<H, K> {
             Some(error) => error.to_string(),
             None => self.end.signals.last().map_or("asked to", Signal::as_str).to_owned(),
         };
-        log::info!("stopping ({why}), {} open", self.net.connections.len());
+        log::info!("stopping ({why}), {} open{}", self.net.connections.len(), self.what_now());
         self.handler.on_shutdown(&mut self.net);
-        for listener in &mut self.listeners {
-            listener.refuse_new(&mut self.kernel);
-        }
+        self.refuse_new();
         self.end.grace = self.net.now.after(GRACE);
         self.alarms.ring_by(Alarm::CloseListeners, self.end.grace);
         if let Some(span) = self.net.timeouts.drain {
@@ -216,6 +224,36 @@ impl<H: ConnectionHandler, K: Kernel> Reactor<H, K> {
         for slot in self.net.slots_where(|_| true) {
             self.net.change(slot, |connection| connection.state.forget_read());
         }
+    }
+
+    /// How long a stop takes at most, and how it takes no time, if there is reason to ask.
+    fn what_now(&self) -> String {
+        if self.net.connections.is_empty() {
+            return String::new();
+        }
+        let most = match self.net.limits.drain_timeout {
+            Some(most) => format!(": waits at most {} s", most.as_secs_f64()),
+            None => ": waits until they have finished".to_owned(),
+        };
+        let again = match self.end.signals.last() {
+            Some(Signal::SIGINT) => "; a second Ctrl-C ends it now",
+            Some(_) => "; a second signal ends it now",
+            None => "",
+        };
+        most + again
+    }
+
+    /// Keeps new clients out. Where that fails, one line for all listeners says what follows.
+    fn refuse_new(&mut self) {
+        let listeners = self.listeners.iter_mut();
+        let failed = listeners.filter_map(|listener| listener.refuse_new(&mut self.kernel).err());
+        let Some(error) = failed.reduce(|first, _| first) else { return };
+        // An ordinary user is not allowed to, which is no reason to be alarmed at each stop.
+        let (level, way_out) = match error.errno {
+            Errno::EPERM => (log::Level::Info, "; with CAP_NET_ADMIN they would be kept out"),
+            _ => (log::Level::Warn, ""),
+        };
+        log::log!(level, "{error}; clients that connect from now on may get no answer{way_out}");
     }
 
     /// Lets in whoever waits; closes a listener when nobody does.

@@ -1,9 +1,11 @@
 //! The console blocks of the docs, run: what they show is what a user sees.
 
 use std::fs;
+use std::os::unix::fs::symlink;
+use std::path::Path;
 use std::process::Command;
 
-use super::support::{Client, Scratch, Server, example, thanks, until};
+use super::support::{Client, Scratch, Server, command, example, quoted, thanks, until};
 use super::trace::masked;
 
 /// A console block, with what its commands really print. The first word of each must be
@@ -18,7 +20,16 @@ pub fn run(block: &[String]) -> Result<Vec<String>, String> {
         let text = match words[..] {
             ["threadbare", "-h" | "-V"] => output(Command::new(PROGRAM).args(&words[1..])),
             ["threadbare", ref args @ ..] => served(&mut server, args),
-            ["make", "run"] => make_run() + &served(&mut server, &[]),
+            ["make", "run"] => {
+                let folder = Scratch::new();
+                let (nothing, made) = (Path::new("/bin/true"), folder.path("threadbare"));
+                symlink(nothing, &made).unwrap();
+                make(&["run"], &made) + &served(&mut server, &[])
+            }
+            ["make", "client", ref args @ ..] => {
+                let _ = server.is_none().then(|| served(&mut server, &[]));
+                make(&[&["client"], args].concat(), Path::new(&example("client")))
+            }
             ["make", "run", "ARGS=--narrate"] => {
                 let server = Server::start(&["--narrate"]);
                 until("a chapter behind a call", || server.logs().contains("# docs/"));
@@ -50,7 +61,7 @@ pub fn run(block: &[String]) -> Result<Vec<String>, String> {
     Ok(shown)
 }
 
-const PROGRAM: &str = env!("CARGO_BIN_EXE_threadbare");
+pub const PROGRAM: &str = env!("CARGO_BIN_EXE_threadbare");
 
 /// How a command names the server that the block began with.
 const PID: &str = "$(pidof threadbare)";
@@ -68,18 +79,28 @@ fn two_clients(server: &Server) -> Vec<Client> {
 
 /// What the server logs when it is asked for a report, but for ports and moments.
 fn report(server: &Server) -> String {
-    const LAST: &str = " open, holding ";
-    let count = || server.logs().lines().filter(|line| line.contains(LAST)).count();
-    let before = count();
+    let before = server.logs().len();
+    let told = || server.logs()[before..].to_owned();
+    // The totals, and a line for each that is open.
+    let is_whole = |told: &str| {
+        let open = told.split_once(" open, holding ").and_then(|(start, _)| start.rsplit_once(' '));
+        let open = open.and_then(|(_, count)| count.parse::<usize>().ok());
+        open.is_some_and(|open| told.matches('\n').count() > open)
+    };
     server.signal(super::support::Signal::SIGUSR1);
-    until("the report", || count() > before);
-    let logs = server.logs();
-    let mut lines: Vec<&str> = logs.lines().collect();
-    let is_last = |line: &&&str| line.contains(LAST);
-    let end = lines.iter().rev().skip(1).take_while(|line| !is_last(line)).count() + 1;
-    let told = lines.split_off(lines.len() - end).join("\n") + "\n";
-    let told = masked(&told, "127.0.0.1:", char::is_ascii_digit, 4, "…");
-    masked(&told, "idle ", |c| c.is_ascii_digit() || *c == '.', 1, "…")
+    until("the report", || is_whole(&told()));
+    let told = masked(&told(), "127.0.0.1:", char::is_ascii_digit, 4, "…");
+    timeless(&masked(&told, "idle ", |c| c.is_ascii_digit() || *c == '.', 1, "…"))
+}
+
+/// Records without the time at which they came.
+fn timeless(told: &str) -> String {
+    let is_time = |word: &&str| word.ends_with('Z') && word.matches(':').count() == 2;
+    let without = |line: &str| {
+        let time = line.split(' ').find(is_time);
+        time.map_or(line.to_owned(), |time| line.replace(time, "…Z")) + "\n"
+    };
+    told.lines().map(without).collect()
 }
 
 /// What a command says about a running server.
@@ -104,21 +125,36 @@ fn served(server: &mut Option<Server>, args: &[&str]) -> String {
     let args = if has_address { args.to_vec() } else { [&["-l", "127.0.0.1:1234"], args].concat() };
     let folder = Scratch::new();
     fs::create_dir(folder.path("public")).unwrap();
-    let prelude = format!("cd {}", folder.path(".").display());
+    let prelude = format!("cd {}", quoted(&folder.path(".")));
     server.insert(Server::start_after(&prelude, &args)).stdout()
 }
 
-/// What `make run` says before it becomes the program.
-fn make_run() -> String {
+/// What `make` prints, for a target that runs a program once cargo has built it: here it was,
+/// and the part of cargo is played by a line that names it.
+fn make(words: &[&str], built: &Path) -> String {
+    let cargo = format!("CARGO=printf '\"executable\":\"%s\"\\n' {}", quoted(built));
     let mut make = Command::new("make");
-    output(make.args(["--no-print-directory", "run", "CARGO=true", "BIN=true"]))
+    output(make.arg("--no-print-directory").args(words).arg(cargo.replace('$', "$$")))
 }
 
 /// What `make trace` prints, but for ports and moments.
 fn make_trace() -> String {
     let limits = "ulimit -Sn 1024; ulimit -Hn 16384; exec \"$0\" \"$@\"";
-    let mut trace = Command::new("sh");
+    let mut trace = command("sh");
     let told = output(trace.args(["-c", limits, &example("trace"), PROGRAM]));
-    let told = masked(&told, "127.0.0.1:", char::is_ascii_digit, 4, "…");
-    masked(&told, "second ", |c| c.is_ascii_digit() || *c == '.', 1, "…")
+    told.lines().map(|line| steady(line) + "\n").collect()
+}
+
+/// A line of it: the moment that stands in front, and ports, without the chapter being moved.
+fn steady(line: &str) -> String {
+    let shown = masked(line, "127.0.0.1:", char::is_ascii_digit, 4, "…");
+    let shown = masked(&shown, "ABSTIME, in ", |c| c.is_ascii_digit() || *c == '.', 1, "…");
+    let lost = " ".repeat(line.chars().count() - shown.chars().count());
+    let told = |time: &str| time.trim().parse::<f64>().is_ok();
+    match (shown.split_at_checked(9), shown.rsplit_once(' ')) {
+        (Some((time, _)), Some((call, chapter))) if told(time) => {
+            format!("      …  {}{lost} {chapter}", &call[9..])
+        }
+        _ => shown,
+    }
 }

@@ -6,26 +6,33 @@
 
 #![allow(dead_code, unreachable_pub)] // each test program uses its own part of it
 
+mod needs;
+
 use std::fs;
 use std::io::{self, BufRead, BufReader, ErrorKind, Read, Write};
+use std::mem::ManuallyDrop;
 use std::net::{Ipv4Addr, Shutdown, TcpListener, TcpStream};
 use std::os::fd::{AsRawFd, OwnedFd};
 use std::os::unix::net::UnixStream;
+use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::process::{Child, Command, Output, Stdio};
+use std::sync::atomic::{AtomicU16, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, Once};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
-use nix::sys::signal::kill;
+use nix::sys::signal::{SigHandler, kill, signal};
 use nix::sys::socket::{
     AddressFamily, SockFlag, SockType, SockaddrIn, UnixAddr, bind, connect, setsockopt, socket,
     sockopt,
 };
 use nix::unistd::Pid;
+use threadbare::kernel::{Fd, Kernel, Linux, SocketOption};
 
+#[allow(unused_imports)]
+pub use needs::{needs, path, skip};
 pub use nix::sys::signal::Signal;
 
 /// How long anything may take before the test that waits for it fails.
@@ -147,16 +154,51 @@ impl Capture {
     }
 }
 
-/// A program of docs/programs, built as `cargo test` builds it: its path.
+/// A program of docs/programs: its path. `cargo test` has built it, and then this does nothing.
 pub fn example(name: &str) -> String {
     static BUILT: Once = Once::new();
     BUILT.call_once(|| {
-        let features = if cfg!(feature = "sim") { "sim" } else { "" };
         let mut cargo = Command::new(env!("CARGO"));
-        let build = cargo.args(["build", "--locked", "-q", "--examples", "--features", features]);
-        assert!(build.status().unwrap().success());
+        assert!(cargo.args(["build", "--locked", "-q", "--examples"]).status().unwrap().success());
     });
-    env!("CARGO_BIN_EXE_threadbare").replace("/threadbare", &format!("/examples/{name}"))
+    let beside = Path::new(env!("CARGO_BIN_EXE_threadbare")).with_file_name("examples");
+    beside.join(name).to_str().unwrap().to_owned()
+}
+
+/// A path as a word of the shell.
+pub fn quoted(path: &Path) -> String {
+    format!("'{}'", path.display().to_string().replace('\'', r"'\''"))
+}
+
+/// A command for a child that SIGHUP ends, as usual: what nohup(1) ignores, a child ignores too.
+#[allow(unsafe_code)]
+pub fn command(program: &str) -> Command {
+    let mut command = Command::new(program);
+    let reset = || {
+        // SAFETY: the default action is no function of ours.
+        unsafe { signal(Signal::SIGHUP, SigHandler::SigDfl) }.map(drop).map_err(io::Error::from)
+    };
+    if Linux.rt_sigaction(Signal::SIGHUP) == Ok(true) {
+        // SAFETY: what runs between fork and exec is one system call.
+        unsafe { command.pre_exec(reset) };
+    }
+    command
+}
+
+/// This test once more, in a process of its own that `command` starts: to be told by a
+/// variable in its environment that it is the child. `name` is that of the test.
+pub fn again<'a>(command: &'a mut Command, name: &str) -> &'a mut Command {
+    command.arg(std::env::current_exe().unwrap());
+    command.args([name, "--exact", "--include-ignored", "--nocapture"])
+}
+
+/// Whether such a process did its work, and what it said, without what the harness says: the
+/// test counts once.
+pub fn outcome(output: &Output) -> (bool, String) {
+    let said = [String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr)];
+    let is_ours = |line: &&str| !["running 1 test", "test "].iter().any(|it| line.starts_with(it));
+    let ours: Vec<&str> = said.iter().flat_map(|said| said.lines()).filter(is_ours).collect();
+    (output.status.success() && said[0].contains(" 1 passed;"), ours.join("\n"))
 }
 
 /// A program that has come to its end.
@@ -220,11 +262,19 @@ impl Server {
         Server::spawn_under(&["sh", "-c", &format!("{prelude}\nexec \"$0\" \"$@\"")], args)
     }
 
+    /// The same with another program.
+    pub fn spawn_other(prelude: &str, path: &str, args: &[&str]) -> Server {
+        Server::spawn_words(&["sh", "-c", &format!("{prelude}\nexec \"$0\" \"$@\""), path], args)
+    }
+
     /// The same, with words in front of the program's name that end in its start.
     pub fn spawn_under(words: &[&str], args: &[&str]) -> Server {
-        let mut child = Command::new(words[0])
+        Server::spawn_words(&[words, &[env!("CARGO_BIN_EXE_threadbare")]].concat(), args)
+    }
+
+    fn spawn_words(words: &[&str], args: &[&str]) -> Server {
+        let mut child = command(words[0])
             .args(&words[1..])
-            .arg(env!("CARGO_BIN_EXE_threadbare"))
             .args(args)
             .stdin(Stdio::null())
             .stdout(Stdio::piped())
@@ -247,7 +297,7 @@ impl Server {
 
     /// Starts another program, after some lines of shell, and waits until it is ready.
     pub fn other(prelude: &str, path: &str, args: &[&str]) -> Server {
-        let mut server = Server::spawn(&format!("{prelude}\nexec '{path}' \"$@\""), args);
+        let mut server = Server::spawn_other(prelude, path, args);
         server.addresses = eventually("the ready line", || {
             let ready = server.ready_lines();
             assert!(!ready.is_empty() || !server.has_ended(), "no start: {}", server.logs());
@@ -362,11 +412,12 @@ impl Server {
     }
 
     /// Bytes that the kernel holds for its TCP connections: received and not yet read, written
-    /// and not yet acknowledged, with what it needs to manage them. ss(8), skmem
+    /// and not yet acknowledged, with what it needs to manage them. ss(8), skmem; the test
+    /// [`needs`] it.
     pub fn parked_bytes(&self) -> u64 {
         let port = self.addresses[0].rsplit_once(':').unwrap().1;
         let filter = ["-Htmn", "state", "established", "sport", "=", &format!(":{port}")];
-        let told = Command::new("ss").args(filter).output().expect("ss is there: make deps");
+        let told = Command::new("ss").args(filter).output().unwrap();
         let told = String::from_utf8(told.stdout).unwrap();
         let fields = told.split([',', '(']).filter_map(|field| field.strip_prefix(['r', 'w']));
         fields.filter_map(|number| number.parse::<u64>().ok()).sum()
@@ -446,15 +497,12 @@ pub fn stuck_clients(server: &Server, count: usize) -> Vec<Client> {
     clients
 }
 
-/// Whether strace is here and may do its work; where it must be, that it is not is a failure.
-pub fn can_trace() -> bool {
-    let strace = Command::new("strace").args(["-qq", "-o", "/dev/null", "true"]).status();
-    let can = strace.is_ok_and(|status| status.success());
-    assert!(can || std::env::var("CI").as_deref() != Ok("true"), "strace does not work here");
-    if !can {
-        eprintln!("SKIPPED: this needs strace, which is missing or may not trace");
-    }
-    can
+/// Whether a server that this process starts may keep new clients out while it stops: on
+/// kernels since 2026 that takes CAP_NET_ADMIN. Tests assert what comes of either.
+pub fn may_refuse_clients() -> bool {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let fd = ManuallyDrop::new(Fd::new(listener.as_raw_fd()).unwrap());
+    Linux.setsockopt(&fd, SocketOption::DropSyn).is_ok()
 }
 
 fn status_field(path: &Path, name: &str) -> u64 {
@@ -545,9 +593,12 @@ impl Client {
     /// Reads a line, with its ending.
     #[track_caller]
     pub fn line(&mut self) -> String {
+        in_time(self.try_line())
+    }
+
+    pub fn try_line(&mut self) -> io::Result<String> {
         let mut line = String::new();
-        in_time(self.stream.read_line(&mut line));
-        line
+        self.stream.read_line(&mut line).map(|_| line)
     }
 
     /// Sends to a `greet` server and reads its thanks.
@@ -672,9 +723,11 @@ pub fn show(bytes: &[u8]) -> String {
     format!("{} bytes \"{start}\"", bytes.len())
 }
 
-/// A port of 127.0.0.1 that the kernel gives to no client: below the ephemeral range.
+/// A port of 127.0.0.1 that the kernel gives to no client, below the ephemeral range; and that
+/// is given to no other test.
 pub fn quiet_port() -> u16 {
+    static NEXT: AtomicU16 = AtomicU16::new(0);
     let first = 20_000 + u16::try_from(std::process::id() % 1000).unwrap() * 10;
-    let mut ports = first..32_000;
+    let mut ports = (0..10_000).map(|_| first + NEXT.fetch_add(1, Ordering::Relaxed));
     ports.find(|port| TcpListener::bind(("127.0.0.1", *port)).is_ok()).unwrap()
 }

@@ -12,6 +12,8 @@ use std::ffi::OsStr;
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 
+/// The page of a folder.
+const INDEX: &[u8] = b"index.html";
 /// The one part of a path that may begin with a dot, at its start. RFC 8615
 const WELL_KNOWN: &[u8] = b".well-known";
 
@@ -42,8 +44,10 @@ impl Files {
         target: &str,
     ) -> Result<Found, Status> {
         decode(target.as_bytes(), &mut self.path)?;
-        if self.path.ends_with(b"/") {
-            self.path.extend(b"index.html");
+        let folder = self.path.len();
+        let is_folder = self.path.ends_with(b"/");
+        if is_folder {
+            self.path.extend(INDEX);
         }
         let slashes = self.path.iter().take_while(|&&byte| byte == b'/').count();
         let path = self.path.get(slashes..).unwrap_or_default();
@@ -52,7 +56,14 @@ impl Files {
         }
         let (directory, path) = (&self.directory, Path::new(OsStr::from_bytes(path)));
         let opened = attempt(Call::OpenFile, || kernel.openat2(Some(directory), path));
-        let file = opened.map_err(|(_, errno)| status_of(errno))?;
+        let file = match opened {
+            Ok(file) => file,
+            Err((_, Errno::ENOENT)) if is_folder => {
+                self.path.truncate(folder);
+                return Err(self.without_index(kernel));
+            }
+            Err((_, errno)) => return Err(status_of(errno)),
+        };
         match kernel.fstat(&file) {
             Ok(status) if status.kind == FileKind::Regular => Ok(Found::File(file, status)),
             other => {
@@ -64,6 +75,21 @@ impl Files {
                 }
             }
         }
+    }
+
+    /// What to say of a folder in which there is no page: whether there is the folder.
+    #[cold]
+    fn without_index<K: Kernel>(&self, kernel: &mut K) -> Status {
+        let path = &self.path;
+        let slashes = path.iter().take_while(|&&byte| byte == b'/').count();
+        let path = path.get(slashes..).filter(|path| !path.is_empty()).unwrap_or(b".");
+        let path = Path::new(OsStr::from_bytes(path));
+        let opened = attempt(Call::OpenFile, || kernel.openat2(Some(&self.directory), path));
+        let Ok(folder) = opened else { return Status::NOT_FOUND };
+        let is_folder =
+            kernel.fstat(&folder).is_ok_and(|status| status.kind == FileKind::Directory);
+        let _ = kernel.close(folder); // whatever it says, it is closed
+        if is_folder { Status::NO_INDEX } else { Status::NOT_FOUND }
     }
 
     /// The type of the file that was opened last, by its name.

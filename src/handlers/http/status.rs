@@ -14,6 +14,9 @@ impl Status {
     pub(super) const BAD_REQUEST: Status = Status("400 Bad Request");
     pub(super) const FORBIDDEN: Status = Status("403 Forbidden");
     pub(super) const NOT_FOUND: Status = Status("404 Not Found");
+    /// The phrase is free, and says what a visitor of a folder would wonder about.
+    pub(super) const NO_INDEX: Status =
+        Status("404 This folder has no index.html, and folders are not listed");
     pub(super) const METHOD_NOT_ALLOWED: Status = Status("405 Method Not Allowed");
     pub(super) const REQUEST_TIMEOUT: Status = Status("408 Request Timeout");
     pub(super) const LENGTH_REQUIRED: Status = Status("411 Length Required");

@@ -26,8 +26,10 @@ use report::Table;
 use seat::Seats;
 use serde_json::{Map, Value};
 use server::{PROGRAMS, Program, Server};
+use std::io::{IsTerminal, stderr};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
+use std::thread;
 use std::time::Duration;
 
 type Outcome<T> = Result<T, Box<dyn std::error::Error>>;
@@ -81,6 +83,14 @@ fn main() -> ExitCode {
 fn measure(words: &[&str]) -> Outcome<()> {
     let is_server = |word: &&str| PROGRAMS.iter().any(|program| program.name.starts_with(*word));
     let (servers, tables): (Vec<&str>, Vec<&str>) = words.iter().partition(|word| is_server(word));
+    if stderr().is_terminal() {
+        thread::spawn(|| {
+            loop {
+                thread::sleep(Duration::from_secs(2));
+                eprint!(".");
+            }
+        });
+    }
     let bench = Bench::new(|program| match servers[..] {
         [] => !is_quick() || QUICK.contains(&program.name),
         _ => program.is_checked() || servers.iter().any(|word| program.name.starts_with(word)),

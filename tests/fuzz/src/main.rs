@@ -13,7 +13,7 @@
 #![no_main]
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
 
-#[path = "../../simulation/mod.rs"]
+#[path = "../../sim/simulation/mod.rs"]
 mod simulation;
 #[path = "../targets/mod.rs"]
 mod targets;

@@ -10,10 +10,13 @@ use std::time::Duration;
 use threadbare::Address;
 use threadbare::handlers::Framing;
 
-/// The program's own; its unit tests come with it.
-#[path = "../../../src/cli.rs"]
+// The program's own; their unit tests come with them.
+#[path = "../../../src/program/cli.rs"]
 #[allow(dead_code)]
 mod cli;
+#[path = "../../../src/program/guess.rs"]
+#[allow(dead_code)]
+mod guess;
 
 /// A line of input is a word.
 pub fn target(bytes: &[u8]) {

@@ -1,6 +1,6 @@
 //! What is fuzzed: each target makes something of any bytes, and panics if it breaks a
 //! promise. To add one is to name it here and to give it a corpus, and in
-//! tests/fuzz_corpus.rs a test.
+//! tests/sim/corpus.rs a test.
 #![allow(unreachable_pub)] // seen by two programs
 
 mod addresses;

@@ -1,0 +1,803 @@
+//! The command line: words in, [`Command`] out.
+//!
+//! Options may stand anywhere; of one that is given twice the last counts, and
+//! `-l` adds. Whatever cannot be understood ends in a [`Usage`] error: one line
+//! that quotes the word, names what was probably meant, and is never followed by
+//! a half-configured server. All of `-h` is one constant, so that the page can be
+//! read here as it is printed; a test holds it against the parser.
+
+use super::guess;
+use lexopt::Arg::{Long, Short, Value};
+use lexopt::Parser;
+use log::LevelFilter;
+use std::ffi::{OsStr, OsString};
+use std::fmt;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, UdpSocket};
+use std::os::unix::ffi::OsStrExt;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+use threadbare::address::ToAddresses;
+use threadbare::escape::escaped;
+use threadbare::handlers::Framing;
+use threadbare::{Address, Limits};
+
+pub(crate) const VERSION: &str = concat!("threadbare ", env!("CARGO_PKG_VERSION"), "\n");
+
+pub(crate) const HELP: &str = "\
+Usage: threadbare [OPTIONS] [HANDLER [ARG]]
+Serves many clients at once, on one thread.
+
+Handlers:
+  greet   answers each line with \"Thank you for your message <line>\" (default)
+  once    prints the first message of any client, answers it, and exits
+  echo    sends the bytes back as they come
+  chat    passes each line to everyone else as NAME: line
+  http [DIR]  serves the files beneath DIR; without it, a plain \"hello\"
+  proxy ADDR  hands each client on to the server at ADDR (written as for -l)
+
+Options:
+  -l, --listen ADDR      HOST:PORT, [V6]:PORT or unix:PATH; may be repeated
+                         (127.0.0.1:1234; once: 127.0.0.1:9999)
+  --framing line|chunk   greet, once: a message is a line, or what one recv gave
+  --max-line BYTES       greet, once, chat: the longest line (64K)
+  --access-log           http: a line for each answer on stderr (common format)
+  --max-connections N    clients served at once; more wait in the queue (10000)
+  --max-per-ip N         clients served at once per address (0 = off)
+  --backlog N            clients that may wait in the queue (4096)
+  --idle-timeout S       a client may be silent so long (300)
+  --message-timeout S    the rest of a message may take so long (30)
+  --write-timeout S      a client may refuse to read so long (60)
+  --drain-timeout S      a stop waits so long for clients to finish (10)
+  --high-water BYTES     a client with so much unsent is not read for now (256K)
+  --max-output BYTES     a client with so much unsent is cut off (4M)
+  --max-memory BYTES     all that may wait, of all clients together (256M)
+  --connect-timeout S    proxy: the server may take so long to answer (10)
+  --unix-mode MODE       permissions of unix:PATH (0600)
+  --narrate              show every system call, and client data, on stderr
+  -v, -q                 log more; log errors only
+  -h, -V                 print this page; print the version
+BYTES takes K, M, G. S is seconds, 0.5 too, and 0 = off. Port 0: any free one.
+SIGINT, SIGTERM, SIGHUP: finish, then stop; twice: now. SIGUSR1: report.
+
+Examples:
+  threadbare                    talk to it: make client, or nc 127.0.0.1 1234
+  threadbare -l localhost:7777 -l unix:/tmp/echo.sock --idle-timeout 60 echo
+  threadbare -l 127.0.0.1:8080 --access-log http public
+  threadbare --narrate once
+";
+
+/// What the words ask for.
+#[derive(Debug)]
+pub(crate) enum Command {
+    Help,
+    Version,
+    Serve(Box<Options>),
+}
+
+/// How to serve.
+#[derive(Debug)]
+pub(crate) struct Options {
+    pub(crate) handler: Handler,
+    pub(crate) listen: Vec<Address>,
+    pub(crate) limits: Limits,
+    pub(crate) narrate: bool,
+    pub(crate) log_level: LevelFilter,
+}
+
+/// Who answers.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Handler {
+    Greet { framing: Framing, max_line: usize },
+    Once { framing: Framing, max_line: usize },
+    Echo,
+    Chat { max_line: usize },
+    Proxy { upstreams: Vec<Address>, connect_timeout: Duration },
+    Http { directory: Option<PathBuf>, access_log: bool, deadline: Option<Duration> },
+}
+
+/// Words that make no sense: one line, without its `error: `.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) struct Usage(String);
+
+impl fmt::Display for Usage {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}; try -h", self.0)
+    }
+}
+
+/// Understands the words behind the program's name.
+pub(crate) fn parse(words: impl IntoIterator<Item = OsString>) -> Result<Command, Usage> {
+    let mut parser = Parser::from_args(words);
+    let mut draft = Draft::default();
+    loop {
+        // For the error: lexopt takes words apart, and the user knows them whole.
+        let whole = parser.try_raw_args().and_then(|words| words.peek().map(OsStr::to_os_string));
+        let Some(arg) = parser.next().map_err(readable)? else {
+            return draft.finish().map(Box::new).map(Command::Serve);
+        };
+        let name = match arg {
+            Short('h') | Long("help") => return Ok(Command::Help),
+            Short('V') | Long("version") => return Ok(Command::Version),
+            Short(letter) => format!("-{letter}"),
+            Long(name) => format!("--{name}"),
+            Value(word) => {
+                draft.word(word)?;
+                continue;
+            }
+        };
+        draft.option(&name, &mut parser, whole.as_deref())?;
+    }
+}
+
+/// What has been said so far.
+#[derive(Default)]
+struct Draft {
+    handler: Option<OsString>,
+    /// The word behind the handler, for one that takes a word.
+    arg: Option<OsString>,
+    listen: Vec<OsString>,
+    limits: Limits,
+    framing: Option<Framing>,
+    max_line: Option<usize>,
+    connect_timeout: Option<Option<Duration>>,
+    access_log: bool,
+    narrate: bool,
+    log_level: Option<LevelFilter>,
+}
+
+impl Draft {
+    /// The one table from names to meanings.
+    fn option(
+        &mut self,
+        name: &str,
+        words: &mut Parser,
+        whole: Option<&OsStr>,
+    ) -> Result<(), Usage> {
+        let limits = &mut self.limits;
+        match name {
+            "-l" | "--listen" => self.listen.push(value(name, words)?),
+            "--framing" => self.framing = Some(take(name, words, framing)?),
+            "--max-line" => self.max_line = Some(take(name, words, bytes)?),
+            "--access-log" => self.access_log = true,
+            "--max-connections" => limits.max_connections = take(name, words, count)?,
+            "--max-per-ip" => limits.max_per_address = take(name, words, count_or_off)?,
+            "--backlog" => limits.backlog = take(name, words, count)?,
+            "--idle-timeout" => limits.idle_timeout = take(name, words, seconds)?,
+            "--message-timeout" => limits.message_timeout = take(name, words, seconds)?,
+            "--write-timeout" => limits.write_timeout = take(name, words, seconds)?,
+            "--connect-timeout" => self.connect_timeout = Some(take(name, words, seconds)?),
+            "--drain-timeout" => limits.drain_timeout = take(name, words, seconds)?,
+            "--high-water" => limits.high_water = take(name, words, bytes)?,
+            "--max-output" => limits.max_output = take(name, words, bytes)?,
+            "--max-memory" => limits.max_memory = take(name, words, bytes)?,
+            "--unix-mode" => limits.unix_mode = take(name, words, mode)?,
+            "--narrate" => self.narrate = true,
+            "-v" | "--verbose" => self.log_level = Some(LevelFilter::Debug),
+            "-q" | "--quiet" => self.log_level = Some(LevelFilter::Error),
+            unknown => return Err(unknown_option(unknown, words.value().ok(), whole)),
+        }
+        Ok(())
+    }
+
+    /// A word that is no option: the handler, and what a handler may have behind it.
+    fn word(&mut self, word: OsString) -> Result<(), Usage> {
+        let takes_a_word = |handler: &OsString| handler == "proxy" || handler == "http";
+        match &self.handler {
+            None => self.handler = Some(word),
+            Some(handler) if takes_a_word(handler) && self.arg.is_none() => self.arg = Some(word),
+            Some(handler) => {
+                let name = handler.to_string_lossy();
+                if !guess::HANDLERS.contains(&&*name) {
+                    return Err(unknown_handler(handler, Some(&word)));
+                }
+                let arg = self.arg.as_deref().and_then(OsStr::to_str);
+                let advice = guess::surplus(&word.to_string_lossy(), &name, arg);
+                let (word, handler) = (quoted(&word), quoted(handler));
+                return Err(Usage(format!(
+                    "surplus word {word} behind the handler {handler}{advice}"
+                )));
+            }
+        }
+        Ok(())
+    }
+
+    /// Puts the options together, now that all of them are known.
+    fn finish(self) -> Result<Options, Usage> {
+        let word = self.handler.clone().unwrap_or_else(|| "greet".into());
+        let framing = self.framing.unwrap_or(Framing::Line);
+        let max_line = self.max_line.unwrap_or(64 << 10);
+        let (handler, listen) = match word.to_str() {
+            Some("greet") => (Handler::Greet { framing, max_line }, "127.0.0.1:1234"),
+            Some("once") => (Handler::Once { framing, max_line }, "127.0.0.1:9999"),
+            Some("echo") => (Handler::Echo, "127.0.0.1:1234"),
+            Some("chat") => (Handler::Chat { max_line }, "127.0.0.1:1234"),
+            Some("http") => (self.http(), "127.0.0.1:1234"),
+            Some("proxy") => (self.proxy()?, "127.0.0.1:1234"),
+            _ => return Err(unknown_handler(&word, None)),
+        };
+        self.refuse_unused(&handler)?;
+        let mut limits = self.limits;
+        if let Handler::Http { .. } = handler {
+            limits.message_timeout = None; // it has a deadline of its own, and says so
+        }
+        limits.high_water = limits.high_water.min(limits.max_output);
+        limits.max_input = max_line.saturating_add(128 << 10);
+        let listen = if self.listen.is_empty() { vec![listen.into()] } else { self.listen };
+        let listen = addresses(&listen)?;
+        if let Handler::Proxy { upstreams, .. } = &handler {
+            limits.max_outbound = limits.max_connections;
+            refuse_loop(&listen, upstreams)?;
+        }
+        let log_level = self.log_level.unwrap_or(LevelFilter::Info);
+        Ok(Options { handler, listen, limits, narrate: self.narrate, log_level })
+    }
+
+    fn http(&self) -> Handler {
+        Handler::Http {
+            directory: self.arg.as_ref().map(PathBuf::from),
+            access_log: self.access_log,
+            deadline: self.limits.message_timeout,
+        }
+    }
+
+    /// An option that the handler does not use is a mistake.
+    fn refuse_unused(&self, handler: &Handler) -> Result<(), Usage> {
+        let (name, takes_lines) = match handler {
+            Handler::Greet { .. } => ("greet", true),
+            Handler::Once { .. } => ("once", true),
+            Handler::Chat { .. } => ("chat", true),
+            Handler::Echo => ("echo", false),
+            Handler::Http { .. } => ("http", false),
+            Handler::Proxy { .. } => ("proxy", false),
+        };
+        let takes_chunks = matches!(handler, Handler::Greet { .. } | Handler::Once { .. });
+        let unused = match self {
+            Draft { framing: Some(_), .. } if !takes_chunks => "--framing is for greet and once",
+            Draft { max_line: Some(_), .. } if !takes_lines => {
+                "--max-line is for greet, once and chat"
+            }
+            Draft { access_log: true, .. } if name != "http" => "--access-log is for http",
+            Draft { connect_timeout: Some(_), .. } if name != "proxy" => {
+                "--connect-timeout is for proxy"
+            }
+            _ => return Ok(()),
+        };
+        Err(Usage(format!("{unused}, {name} does not use it")))
+    }
+
+    /// The handler that needs a word more.
+    fn proxy(&self) -> Result<Handler, Usage> {
+        let Some(word) = &self.arg else {
+            return Err(Usage("proxy needs an address, as in proxy 127.0.0.1:8080".into()));
+        };
+        let upstreams = word.to_addresses().map_err(|error| Usage(format!("proxy {error}")))?;
+        let no_port = |address: &Address| matches!(address, Address::Tcp(tcp) if tcp.port() == 0);
+        if upstreams.iter().any(no_port) {
+            return Err(Usage(format!("proxy {} names no port to connect to", quoted(word))));
+        }
+        let seconds = self.connect_timeout.unwrap_or(Some(Duration::from_secs(10)));
+        Ok(Handler::Proxy { upstreams, connect_timeout: seconds.unwrap_or(Duration::MAX) })
+    }
+}
+
+/// All addresses of all words; one that was named twice is meant once, but every
+/// port 0 is another port.
+fn addresses(words: &[OsString]) -> Result<Vec<Address>, Usage> {
+    let mut all = Vec::new();
+    for word in words {
+        for address in resolved(word)? {
+            let any_port = matches!(address, Address::Tcp(address) if address.port() == 0);
+            if any_port || !all.contains(&address) {
+                all.push(address);
+            }
+        }
+    }
+    Ok(all)
+}
+
+/// A proxy that connected to itself would hand on one client until nothing is left.
+fn refuse_loop(listen: &[Address], upstreams: &[Address]) -> Result<(), Usage> {
+    let shown = |address: &Address| escaped(address.to_string().as_bytes()).to_string();
+    for own in listen {
+        if let Some(upstream) = upstreams.iter().find(|upstream| reaches(upstream, own)) {
+            let what = match (shown(own), shown(upstream)) {
+                (own, upstream) if own == upstream => format!("proxy listens on {own}"),
+                (own, upstream) => format!("proxy listens on {own}, which is {upstream} too"),
+            };
+            return Err(Usage(format!("{what}, and cannot hand on to itself")));
+        }
+    }
+    Ok(())
+}
+
+/// Whether a client of `target` comes to the listener at `own`. A listener that is given
+/// port 0 gets a free one, which nothing names.
+fn reaches(target: &Address, own: &Address) -> bool {
+    match (target, own) {
+        (Address::Tcp(target), Address::Tcp(own)) => {
+            let to = match target.ip().to_canonical() {
+                IpAddr::V4(ip) if ip.is_unspecified() => Ipv4Addr::LOCALHOST.into(),
+                IpAddr::V6(ip) if ip.is_unspecified() => Ipv6Addr::LOCALHOST.into(),
+                ip => ip, // the unspecified address is this machine, to connect to
+            };
+            let at = own.ip().to_canonical();
+            let is_everywhere = at.is_unspecified() && at.is_ipv4() == to.is_ipv4();
+            target.port() == own.port() && (to == at || is_everywhere && is_ours(to))
+        }
+        (Address::Unix(target), Address::Unix(own)) => place(target) == place(own),
+        _ => false,
+    }
+}
+
+/// Whether this machine has the address: then a socket can be bound to it.
+fn is_ours(ip: IpAddr) -> bool {
+    ip.is_loopback() || UdpSocket::bind((ip, 0)).is_ok()
+}
+
+/// The file that the path names, whether or not it exists, and however it is written.
+fn place(path: &Path) -> PathBuf {
+    let of_folder = || {
+        let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty());
+        let folder = folder.unwrap_or(Path::new(".")).canonicalize().ok()?;
+        Some(folder.join(path.file_name()?))
+    };
+    path.canonicalize().ok().or_else(of_folder).unwrap_or_else(|| path.to_owned())
+}
+
+fn resolved(word: &OsStr) -> Result<Vec<Address>, Usage> {
+    word.to_addresses().map_err(|error| Usage(format!("-l {error}")))
+}
+
+// ---- values ----------------------------------------------------------------
+
+/// A kind of value: what the text means, or what it should have been.
+type Kind<T> = fn(&str) -> Result<T, &'static str>;
+
+fn value(name: &str, words: &mut Parser) -> Result<OsString, Usage> {
+    words.value().map_err(|_| Usage(format!("{name} needs a value")))
+}
+
+fn take<T>(name: &str, words: &mut Parser, kind: Kind<T>) -> Result<T, Usage> {
+    let word = value(name, words)?;
+    let meant = kind(word.to_str().unwrap_or_default());
+    meant.map_err(|wanted| Usage(format!("{name} takes {wanted}, not {}", quoted(&word))))
+}
+
+fn framing(text: &str) -> Result<Framing, &'static str> {
+    match text {
+        "line" => Ok(Framing::Line),
+        "chunk" => Ok(Framing::Chunk),
+        _ => Err("line or chunk"),
+    }
+}
+
+/// A number from 1 to the largest that listen(2) takes.
+fn count(text: &str) -> Result<u32, &'static str> {
+    let number = digits(text).and_then(|number| i32::try_from(number).ok());
+    number
+        .filter(|&number| number > 0)
+        .map(i32::unsigned_abs)
+        .ok_or("a number from 1 to 2147483647")
+}
+
+fn count_or_off(text: &str) -> Result<u32, &'static str> {
+    let number = digits(text).and_then(|number| u32::try_from(number).ok());
+    number.ok_or("a number from 1 to 4294967295, or 0 for off")
+}
+
+fn bytes(text: &str) -> Result<usize, &'static str> {
+    let shift = match text.chars().last() {
+        Some('K' | 'k') => 10,
+        Some('M' | 'm') => 20,
+        Some('G' | 'g') => 30,
+        _ => 0,
+    };
+    let number = text.strip_suffix(['K', 'k', 'M', 'm', 'G', 'g']).unwrap_or(text);
+    let bytes = digits(number).and_then(|number| number.checked_mul(1 << shift));
+    let bytes = bytes.and_then(|bytes| usize::try_from(bytes).ok()).filter(|&bytes| bytes > 0);
+    bytes.ok_or("a number of bytes such as 65536, 64K, 4M or 1G")
+}
+
+/// Seconds; 0 is off. Deadlines are kept in milliseconds, so a shorter time is one
+/// of these and never off, and the longest is what 32 bits of them hold safely.
+fn seconds(text: &str) -> Result<Option<Duration>, &'static str> {
+    const LONGEST: f64 = 1e6;
+    let plain = text.bytes().all(|byte| byte.is_ascii_digit() || byte == b'.');
+    match text.parse::<f64>() {
+        Ok(0.0) if plain => Ok(None),
+        Ok(seconds) if plain && seconds <= LONGEST => {
+            Ok(Some(Duration::from_secs_f64(seconds).max(Duration::from_millis(1))))
+        }
+        _ => Err("seconds such as 30 or 0.5, at most 1000000, or 0 for off"),
+    }
+}
+
+/// Permission bits as chmod(1) writes them.
+fn mode(text: &str) -> Result<u32, &'static str> {
+    let octal = text.bytes().all(|byte| byte.is_ascii_digit());
+    let mode = u32::from_str_radix(text, 8).ok().filter(|&mode| octal && mode <= 0o777);
+    mode.ok_or("an octal mode from 0 to 0777, such as 0600")
+}
+
+/// A number in plain digits: no sign, no space.
+fn digits(text: &str) -> Option<u64> {
+    text.bytes().all(|byte| byte.is_ascii_digit()).then(|| text.parse().ok())?
+}
+
+// ---- errors ----------------------------------------------------------------
+
+fn quoted(word: &OsStr) -> String {
+    format!("\"{}\"", escaped(word.as_bytes()))
+}
+
+/// lexopt's own complaint: only a value where none belongs can come up here.
+fn readable(error: lexopt::Error) -> Usage {
+    match error {
+        lexopt::Error::UnexpectedValue { option, value } => {
+            Usage(format!("{} takes no value, not {}", escaped(option.as_bytes()), quoted(&value)))
+        }
+        other => Usage(escaped(other.to_string().as_bytes()).to_string()),
+    }
+}
+
+/// `value` is what would be its value.
+fn unknown_option(name: &str, value: Option<OsString>, whole: Option<&OsStr>) -> Usage {
+    let word = quoted(whole.unwrap_or(OsStr::new(name)));
+    let advice = guess::option(name, value.as_deref().and_then(OsStr::to_str));
+    Usage(format!("unknown option {word}{advice}"))
+}
+
+/// `next` is the word behind it.
+fn unknown_handler(word: &OsStr, next: Option<&OsStr>) -> Usage {
+    let advice = guess::handler(&word.to_string_lossy(), next.and_then(OsStr::to_str));
+    Usage(format!("unknown handler {}{advice}", quoted(word)))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::os::unix::ffi::OsStringExt;
+
+    fn parsed(line: &str) -> Result<Command, String> {
+        parse(line.split_whitespace().map(OsString::from)).map_err(|usage| usage.to_string())
+    }
+
+    fn options(line: &str) -> Result<Options, String> {
+        match parsed(line)? {
+            Command::Serve(options) => Ok(*options),
+            other => Err(format!("{other:?}")),
+        }
+    }
+
+    fn complaint(line: &str) -> String {
+        options(line).err().unwrap_or_default()
+    }
+
+    fn listen(line: &str) -> Result<Vec<String>, String> {
+        Ok(options(line)?.listen.iter().map(Address::to_string).collect())
+    }
+
+    #[test]
+    fn without_words_the_defaults_of_the_contract() -> Result<(), String> {
+        let options = options("")?;
+        let seconds = |seconds| Some(Duration::from_secs(seconds));
+        let due = Limits {
+            max_outbound: 0,
+            max_connections: 10_000,
+            max_per_address: 0,
+            backlog: 4096,
+            idle_timeout: seconds(300),
+            message_timeout: seconds(30),
+            write_timeout: seconds(60),
+            drain_timeout: seconds(10),
+            high_water: 256 << 10,
+            max_output: 4 << 20,
+            max_memory: 256 << 20,
+            max_input: (64 << 10) + (128 << 10),
+            unix_mode: 0o600,
+        };
+        assert_eq!(options.limits, due);
+        let handler = Handler::Greet { framing: Framing::Line, max_line: 64 << 10 };
+        assert_eq!(options.handler, handler);
+        assert_eq!((options.narrate, options.log_level), (false, LevelFilter::Info));
+        assert_eq!(listen("")?, ["127.0.0.1:1234"]);
+        assert_eq!(listen("once")?, ["127.0.0.1:9999"]);
+        assert_eq!(listen("echo")?, ["127.0.0.1:1234"]);
+        Ok(())
+    }
+
+    #[test]
+    fn http_has_a_directory_and_a_deadline_of_its_own() -> Result<(), String> {
+        let options = options("http --access-log public --message-timeout 5")?;
+        let directory = Some(PathBuf::from("public"));
+        let deadline = Some(Duration::from_secs(5));
+        assert_eq!(options.handler, Handler::Http { directory, access_log: true, deadline });
+        assert_eq!(options.limits.message_timeout, None);
+        Ok(())
+    }
+
+    #[test]
+    fn options_stand_anywhere_and_the_last_wins() -> Result<(), String> {
+        let words = "--max-line=1 once -q --max-line 2K -vl127.0.0.1:1 --framing chunk --narrate";
+        let options = options(words)?;
+        assert_eq!(options.handler, Handler::Once { framing: Framing::Chunk, max_line: 2048 });
+        assert_eq!((options.narrate, options.log_level), (true, LevelFilter::Debug));
+        assert_eq!(options.limits.max_input, 2048 + (128 << 10));
+        assert_eq!(listen(words)?, ["127.0.0.1:1"]);
+        Ok(())
+    }
+
+    #[test]
+    fn proxy_takes_an_address_and_a_connection_for_each_client() -> Result<(), String> {
+        let options = options("--max-connections 7 proxy [::1]:80 --connect-timeout 0.5")?;
+        assert_eq!((options.limits.max_connections, options.limits.max_outbound), (7, 7));
+        let Handler::Proxy { upstreams, connect_timeout } = options.handler else {
+            return Err(format!("{:?}", options.handler));
+        };
+        assert_eq!(upstreams, [Address::Tcp(([0, 0, 0, 0, 0, 0, 0, 1], 80).into())]);
+        assert_eq!(connect_timeout, Duration::from_millis(500));
+        Ok(())
+    }
+
+    #[test]
+    fn listeners_add_up_and_one_named_twice_is_one() -> Result<(), String> {
+        let words = "-l unix:b -l 127.0.0.1:1 --listen=unix:a -l unix:b -l 127.0.0.1:1";
+        assert_eq!(listen(words)?, ["unix:b", "127.0.0.1:1", "unix:a"]);
+        assert_eq!(listen("-l 127.0.0.1:0 -l 127.0.0.1:0")?, ["127.0.0.1:0", "127.0.0.1:0"]);
+        Ok(())
+    }
+
+    #[test]
+    fn values_mean_what_they_say() {
+        let table: [(&str, Result<usize, ()>); 9] = [
+            ("1", Ok(1)),
+            ("64K", Ok(65_536)),
+            ("64k", Ok(65_536)),
+            ("3M", Ok(3 << 20)),
+            ("2g", Ok(2 << 30)),
+            ("0", Err(())),
+            ("K", Err(())),
+            ("1KB", Err(())),
+            ("17179869184G", Err(())), // 2^64 bytes
+        ];
+        for (text, due) in table {
+            assert_eq!(bytes(text).map_err(drop), due, "{text}");
+        }
+        let table = [
+            ("0", Ok(None)),
+            ("0.0", Ok(None)),
+            ("0.5", Ok(Some(500_000))),
+            (".25", Ok(Some(250_000))),
+            ("300", Ok(Some(300_000_000))),
+            ("0.00000000001", Ok(Some(1000))), // short, but not off
+            ("1000000", Ok(Some(1_000_000_000_000))),
+            ("1000001", Err(())),
+            (".", Err(())),
+            ("", Err(())),
+            ("-1", Err(())),
+            ("1e3", Err(())),
+            ("NaN", Err(())),
+        ];
+        for (text, due) in table {
+            let micros = |time: Option<Duration>| time.map(|time| time.as_micros());
+            assert_eq!(seconds(text).map(micros).map_err(drop), due, "{text}");
+        }
+        for (text, due) in
+            [("0600", Ok(0o600)), ("777", Ok(0o777)), ("1777", Err(())), ("+7", Err(()))]
+        {
+            assert_eq!(mode(text).map_err(drop), due, "{text}");
+        }
+        for (text, due) in
+            [("1", Ok(1)), ("2147483647", Ok(0x7fff_ffff)), ("0", Err(())), ("+1", Err(()))]
+        {
+            assert_eq!(count(text).map_err(drop), due, "{text}");
+        }
+        assert_eq!(count_or_off("0"), Ok(0));
+    }
+
+    #[test]
+    fn high_water_is_cut_to_the_largest_output() -> Result<(), String> {
+        assert_eq!(options("--high-water 9M")?.limits.high_water, 4 << 20);
+        assert_eq!(options("--max-output 1K")?.limits.high_water, 1 << 10);
+        Ok(())
+    }
+
+    #[test]
+    fn complaints_quote_the_word_and_say_what_was_meant() {
+        for (line, due) in [
+            (
+                "--idle-timout 5",
+                r#"unknown option "--idle-timout", did you mean --idle-timeout?; try -h"#,
+            ),
+            (
+                "--idle-timout=5",
+                r#"unknown option "--idle-timout=5", did you mean --idle-timeout?; try -h"#,
+            ),
+            ("--drain", r#"unknown option "--drain", did you mean --drain-timeout?; try -h"#),
+            ("--frobnicate", r#"unknown option "--frobnicate"; try -h"#),
+            ("-vx", r#"unknown option "-x"; try -h"#),
+            ("--narrate=yes", r#"--narrate takes no value, not "yes"; try -h"#),
+            ("--backlog", "--backlog needs a value; try -h"),
+            ("--access-log", "--access-log is for http, greet does not use it; try -h"),
+            ("http a b", r#"surplus word "b" behind the handler "http"; try -h"#),
+            (
+                "--max-line 5 http",
+                "--max-line is for greet, once and chat, http does not use it; try -h",
+            ),
+            (
+                "--backlog many",
+                r#"--backlog takes a number from 1 to 2147483647, not "many"; try -h"#,
+            ),
+            ("--framing word", r#"--framing takes line or chunk, not "word"; try -h"#),
+            ("ehco", r#"unknown handler "ehco", did you mean echo?; try -h"#),
+            ("caht", r#"unknown handler "caht", did you mean chat?; try -h"#),
+            (
+                "serve",
+                r#"unknown handler "serve", leave it out, or write greet, once, echo, chat, http or proxy; try -h"#,
+            ),
+            (
+                "127.0.0.1:80",
+                r#"unknown handler "127.0.0.1:80", did you mean -l 127.0.0.1:80?; try -h"#,
+            ),
+            ("8080", r#"unknown handler "8080", did you mean -l 127.0.0.1:8080?; try -h"#),
+            ("echo more", r#"surplus word "more" behind the handler "echo"; try -h"#),
+            (
+                "echo --framing line",
+                "--framing is for greet and once, echo does not use it; try -h",
+            ),
+            (
+                "--max-line 5 echo",
+                "--max-line is for greet, once and chat, echo does not use it; try -h",
+            ),
+            (
+                "chat --framing line",
+                "--framing is for greet and once, chat does not use it; try -h",
+            ),
+            ("proxy", "proxy needs an address, as in proxy 127.0.0.1:8080; try -h"),
+            ("proxy 127.0.0.1:0", r#"proxy "127.0.0.1:0" names no port to connect to; try -h"#),
+            (
+                "proxy 8080",
+                r#"proxy "8080" names no host, write 127.0.0.1:8080 (or 0.0.0.0:8080 for every interface); try -h"#,
+            ),
+            (
+                "proxy 127.0.0.1:1 127.0.0.1:2",
+                r#"surplus word "127.0.0.1:2" behind the handler "proxy"; try -h"#,
+            ),
+            (
+                "proxy 127.0.0.1:1234",
+                "proxy listens on 127.0.0.1:1234, and cannot hand on to itself; try -h",
+            ),
+            (
+                "proxy 127.0.0.1:1 --framing line",
+                "--framing is for greet and once, proxy does not use it; try -h",
+            ),
+            (
+                "echo --connect-timeout 1",
+                "--connect-timeout is for proxy, echo does not use it; try -h",
+            ),
+            ("-l 127.0.0.1", r#"-l "127.0.0.1" names no port, write 127.0.0.1:1234; try -h"#),
+            (
+                "\u{1b}[2J",
+                r#"unknown handler "\x1b[2J", there are greet, once, echo, chat, http and proxy; try -h"#,
+            ),
+        ] {
+            assert_eq!(complaint(line), due, "{line}");
+        }
+    }
+
+    #[test]
+    fn what_newcomers_type_first_is_answered_with_what_to_type() {
+        for (line, due) in [
+            ("-p 8080", r#"unknown option "-p", did you mean -l 127.0.0.1:8080?"#),
+            ("-p8080", r#"unknown option "-p8080", did you mean -l 127.0.0.1:8080?"#),
+            ("--port 8080", r#"unknown option "--port", did you mean -l 127.0.0.1:8080?"#),
+            ("--port=8080", r#"unknown option "--port=8080", did you mean -l 127.0.0.1:8080?"#),
+            ("-p", r#"unknown option "-p", did you mean -l 127.0.0.1:1234?"#),
+            ("-p -v", r#"unknown option "-p", did you mean -l 127.0.0.1:1234?"#),
+            ("echo -p 0.0.0.0:80", r#"unknown option "-p", did you mean -l 0.0.0.0:80?"#),
+            ("--host localhost", r#"unknown option "--host", did you mean -l localhost:1234?"#),
+            ("--host ::1", r#"unknown option "--host", did you mean -l [::1]:1234?"#),
+            ("http -d public", r#"unknown option "-d", did you mean http public?"#),
+            ("--dir", r#"unknown option "--dir", did you mean http DIR?"#),
+            ("--threads 4", r#"unknown option "--threads", one thread serves all clients"#),
+            ("help", r#"unknown handler "help", did you mean -h?"#),
+            ("version", r#"unknown handler "version", did you mean -V?"#),
+            ("serve public", r#"unknown handler "serve", did you mean http public?"#),
+            ("serve 8080", r#"unknown handler "serve", did you mean -l 127.0.0.1:8080?"#),
+            ("start echo", r#"unknown handler "start", did you mean echo?"#),
+            ("src", r#"unknown handler "src", did you mean http src?"#),
+            ("/tmp/a", r#"unknown handler "/tmp/a", did you mean -l unix:/tmp/a?"#),
+            (":80", r#"unknown handler ":80", did you mean -l 127.0.0.1:80?"#),
+            ("tcp://[::1]:80", r#"unknown handler "tcp://[::1]:80", did you mean -l [::1]:80?"#),
+            (
+                "echo 8080",
+                r#"surplus word "8080" behind the handler "echo", did you mean -l 127.0.0.1:8080?"#,
+            ),
+            (
+                "proxy localhost 80",
+                r#"surplus word "80" behind the handler "proxy", did you mean proxy localhost:80?"#,
+            ),
+            ("-l tcp://0.0.0.0:80", r#"-l "tcp://0.0.0.0:80" has a scheme, write 0.0.0.0:80"#),
+            ("proxy http://[::1]/", r#"proxy "http://[::1]/" has a scheme, write [::1]:1234"#),
+        ] {
+            assert_eq!(complaint(line), format!("{due}; try -h"), "{line}");
+        }
+    }
+
+    #[test]
+    fn a_proxy_that_would_reach_itself_does_not_start() {
+        for (listen, upstream) in [
+            ("127.0.0.1:1234", "127.0.0.1:1234"),
+            ("0.0.0.0:1234", "127.0.0.1:1234"),
+            ("0.0.0.0:1234", "127.9.9.9:1234"),
+            ("0.0.0.0:1234", "0.0.0.0:1234"),
+            ("127.0.0.1:1234", "0.0.0.0:1234"),
+            ("0.0.0.0:1234", "[::ffff:127.0.0.1]:1234"),
+            ("[::]:1234", "[::1]:1234"),
+            ("[::1]:1234", "[::]:1234"),
+            ("unix:u1", "unix:./u1"),
+            ("unix:/tmp/../tmp/u1", "unix:/tmp/u1"),
+        ] {
+            let words = format!("-l 127.0.0.1:1 -l {listen} proxy {upstream}");
+            let complaint = complaint(&words);
+            assert!(complaint.contains("cannot hand on to itself"), "{words}: {complaint}");
+        }
+        for (listen, upstream) in [
+            ("0.0.0.0:1234", "127.0.0.1:1235"),
+            ("0.0.0.0:1234", "203.0.113.9:1234"), // another machine's, RFC 5737
+            ("127.0.0.1:1234", "127.0.0.2:1234"),
+            ("127.0.0.2:1234", "0.0.0.0:1234"),
+            ("[::]:1234", "127.0.0.1:1234"), // it takes V6 only
+            ("0.0.0.0:1234", "[::1]:1234"),
+            ("unix:u1", "unix:/tmp/u1"),
+            ("unix:1234", "127.0.0.1:1234"),
+        ] {
+            let words = format!("-l {listen} proxy {upstream}");
+            assert_eq!(complaint(&words), "", "{words}");
+        }
+    }
+
+    #[test]
+    fn words_that_are_no_utf8_are_quoted_byte_by_byte() {
+        for (word, shown) in [
+            (&b"br\xffken"[..], r#""br\xffken""#),
+            (b"--br\xffken=\x01", r#""--br\xffken=\x01""#),
+            (b"-\xff", r#""-\xff""#),
+            (b"--narrate=\xff", r#""\xff""#),
+            (b"-l\xff:80", r#""\xff:80""#),
+            (b"--backlog=\xff", r#""\xff""#),
+        ] {
+            let usage =
+                parse([OsString::from_vec(word.to_vec())]).err().map(|usage| usage.to_string());
+            assert!(usage.as_ref().is_some_and(|usage| usage.contains(shown)), "{usage:?}");
+        }
+    }
+
+    /// The page of -h is a screen, and names the options that exist, and only these.
+    #[test]
+    fn help_is_one_screen_and_true() {
+        assert!(HELP.lines().count() <= 40);
+        for line in HELP.lines() {
+            assert!(line.len() <= 80, "{line}");
+        }
+        let boundary = |c: char| !(c.is_ascii_alphanumeric() || c == '-');
+        let named: Vec<&str> = HELP.split(boundary).filter(|word| word.starts_with('-')).collect();
+        for option in guess::OPTIONS {
+            let long_form = ["--verbose", "--quiet", "--help", "--version"].contains(&option);
+            assert!(named.contains(&option) || long_form, "{option} is not in -h");
+            assert!(!complaint(option).starts_with("unknown"), "{option} is not understood");
+        }
+        for name in named {
+            assert!(guess::OPTIONS.contains(&name), "{name} is in -h but is no option");
+        }
+    }
+
+    #[test]
+    fn help_and_version_come_first() {
+        for line in ["-h", "--help", "echo -h", "-h --frobnicate", "-l nowhere -h"] {
+            assert!(matches!(parsed(line), Ok(Command::Help)), "{line}");
+        }
+        assert!(matches!(parsed("-V"), Ok(Command::Version)));
+        assert_eq!(VERSION, "threadbare 0.1.0\n");
+    }
+}

@@ -1,0 +1,221 @@
+//! What a person at a terminal sees first: what is served and where, and what to try.
+//!
+//! ```text
+//! ┌ greet: each line is answered with "Thank you for your message <line>"
+//! │ talk to it     nc 127.0.0.1 1234
+//! │ stop it        Ctrl-C: it finishes what it has received; a second one: now
+//! │ look inside    kill -USR1 4711, or start it with --narrate
+//! └ be rude to it  yes | nc 127.0.0.1 1234 | sleep 9    a client that never reads
+//! ```
+//!
+//! It has no right side: names of files may be wider than their number of characters. No
+//! line is wider than [`WIDTH`] columns, and what comes from outside is escaped.
+
+use crate::cli::Handler;
+use std::env::var_os;
+use std::fmt::Write;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::os::unix::ffi::OsStrExt;
+use std::path::Path;
+use threadbare::Address;
+use threadbare::escape::escaped;
+
+const WIDTH: usize = 79;
+
+/// All lines, without the last one's end.
+pub(crate) fn frame(handler: &Handler, addresses: &[Address]) -> String {
+    // Make's target `run` sets it: then its other targets are at hand.
+    let has_make = var_os("THREADBARE_TIPS").is_some_and(|tips| tips == "make");
+    draw(&rows(handler, addresses, has_make, std::process::id()), is_utf8())
+}
+
+/// Draws a line beside the rows.
+fn draw(rows: &[String], is_utf8: bool) -> String {
+    let [first, between, last] = if is_utf8 { ["┌", "│", "└"] } else { ["+", "|", "+"] };
+    let mut drawn = String::new();
+    for (at, row) in rows.iter().enumerate() {
+        let side = match at {
+            0 => first,
+            _ if at + 1 == rows.len() => last,
+            _ => between,
+        };
+        let end = if at + 1 == rows.len() { "" } else { "\n" };
+        let row = cut(row, WIDTH - 2, is_utf8);
+        let _ = write!(drawn, "{side} {row}{end}");
+    }
+    drawn
+}
+
+/// What the frame says.
+fn rows(handler: &Handler, addresses: &[Address], has_make: bool, pid: u32) -> Vec<String> {
+    let mut rows = vec![served(handler)];
+    let mut row = |what: &str, how: &str| rows.push(format!("{what:<15}{how}"));
+    let Some(address) = addresses.first() else { return rows };
+    let named: Vec<String> = addresses.iter().take(3).map(shown).collect();
+    let more = if addresses.len() > 3 { ", and more" } else { "" };
+    let is_http = matches!(handler, Handler::Http { .. });
+    let answers_lines = matches!(handler, Handler::Greet { .. } | Handler::Echo);
+    if addresses.len() > 1 {
+        row("listens on", &format!("{}{more}", named.join(", ")));
+    }
+    let (nc, url) = (netcat(address), url(address));
+    // Both use this address unless they are told otherwise.
+    let other = Some(shown(address)).filter(|it| it != "127.0.0.1:1234");
+    let target = |name: &str| other.as_ref().map_or(String::new(), |it| format!(" {name}={it}"));
+    let has_make = has_make && matches!(address, Address::Tcp(_));
+    match url {
+        Some(url) if is_http => row("open it", &format!("{url}    or: curl {url}")),
+        _ if is_http => row("talk to it", &format!("{} http://localhost/", curl_unix(address))),
+        _ if has_make => row("talk to it", &format!("make client{}    or: {nc}", target("TO"))),
+        _ => row("talk to it", &format!("{nc}    and type a line")),
+    }
+    row("stop it", "Ctrl-C: it finishes what it has received; a second one: now");
+    let narrate = if has_make { "make run ARGS=--narrate" } else { "start it with --narrate" };
+    row("look inside", &format!("kill -USR1 {pid}    or {narrate}"));
+    let rude = match handler {
+        _ if has_make && answers_lines => format!("make torture{}", target("ADDR")),
+        // A client that asks and asks, and reads no answer; of what answers nothing, half a
+        // message.
+        Handler::Greet { .. } | Handler::Echo | Handler::Proxy { .. } => {
+            format!("yes | {nc} | sleep 9    asks, and never reads")
+        }
+        _ => format!("(printf half; sleep 99) | {nc}    never ends its message"),
+    };
+    row("be rude to it", &rude);
+    rows
+}
+
+/// What is served.
+fn served(handler: &Handler) -> String {
+    match handler {
+        Handler::Greet { .. } => {
+            "greet: each line is answered with \"Thank you for your message <line>\"".into()
+        }
+        Handler::Once { .. } => {
+            "once: the first message is printed, answered, and that is all".into()
+        }
+        Handler::Echo => "echo: what you send comes back".into(),
+        Handler::Chat { .. } => "chat: each line goes to everyone else".into(),
+        Handler::Http { directory: None, .. } => "http: every GET is answered with hello".into(),
+        Handler::Http { directory: Some(directory), .. } => {
+            format!("http: the files beneath {}", path(directory))
+        }
+        Handler::Proxy { upstreams, .. } => {
+            let upstream = upstreams.first().map(shown).unwrap_or_default();
+            format!("proxy: each client is handed on to {upstream}")
+        }
+    }
+}
+
+fn shown(address: &Address) -> String {
+    escaped(address.to_string().as_bytes()).to_string()
+}
+
+fn path(path: &Path) -> String {
+    escaped(path.as_os_str().as_bytes()).to_string()
+}
+
+/// An address to connect to: one that means every interface is reached through this machine.
+fn reachable(address: SocketAddr) -> (IpAddr, u16) {
+    let ip = match address.ip() {
+        ip if !ip.is_unspecified() => ip,
+        IpAddr::V4(_) => Ipv4Addr::LOCALHOST.into(),
+        IpAddr::V6(_) => Ipv6Addr::LOCALHOST.into(),
+    };
+    (ip, address.port())
+}
+
+fn netcat(address: &Address) -> String {
+    match address {
+        Address::Tcp(tcp) => {
+            let (ip, port) = reachable(*tcp);
+            format!("nc {ip} {port}")
+        }
+        Address::Unix(socket) => format!("nc -U {}", path(socket)),
+    }
+}
+
+fn url(address: &Address) -> Option<String> {
+    let Address::Tcp(tcp) = address else { return None };
+    let (ip, port) = reachable(*tcp);
+    let address = SocketAddr::new(ip, port);
+    Some(if port == 80 && ip.is_ipv4() {
+        format!("http://{ip}/")
+    } else {
+        format!("http://{address}/")
+    })
+}
+
+fn curl_unix(address: &Address) -> String {
+    match address {
+        Address::Unix(socket) => format!("curl --unix-socket {}", path(socket)),
+        Address::Tcp(_) => "curl".into(),
+    }
+}
+
+/// As much of a row as fits. Characters beyond ASCII may take two columns.
+fn cut(row: &str, width: usize, is_utf8: bool) -> String {
+    let columns = |c: char| if c.is_ascii() { 1 } else { 2 };
+    if row.chars().map(columns).sum::<usize>() <= width {
+        return row.to_owned();
+    }
+    let more = if is_utf8 { "…" } else { "..." };
+    let mut left = width - 3;
+    let fits = |c: &char| {
+        let fits = columns(*c) <= left;
+        left = left.saturating_sub(columns(*c));
+        fits
+    };
+    row.chars().take_while(fits).chain(more.chars()).collect()
+}
+
+/// Whether the terminal takes more than ASCII: the first of these that says something.
+fn is_utf8() -> bool {
+    let said = |name| var_os(name).filter(|value| !value.is_empty());
+    let locale = ["LC_ALL", "LC_CTYPE", "LANG"].into_iter().find_map(said).unwrap_or_default();
+    let locale = locale.to_string_lossy().to_ascii_lowercase();
+    locale.contains("utf-8") || locale.contains("utf8")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::path::PathBuf;
+
+    fn http(directory: &str) -> Handler {
+        Handler::Http {
+            directory: Some(PathBuf::from(directory)),
+            access_log: false,
+            deadline: None,
+        }
+    }
+
+    #[test]
+    fn every_row_fits_and_nothing_in_it_is_a_control_character() {
+        let long = format!("/tmp/{}", "x\u{1b}[2J界".repeat(40));
+        let unix = Address::Unix(PathBuf::from(&long));
+        let tcp = Address::Tcp(([255, 255, 255, 255], 65_535).into());
+        let v6: SocketAddr = SocketAddr::new(Ipv6Addr::from([0xffff; 8]).into(), 65_535);
+        for address in [unix, tcp, Address::Tcp(v6)] {
+            let addresses = vec![address; 5];
+            for handler in [http(&long), Handler::Echo, Handler::Chat { max_line: 1 }] {
+                for (has_make, is_utf8) in [(true, false), (false, true)] {
+                    let drawn = draw(&rows(&handler, &addresses, has_make, u32::MAX), is_utf8);
+                    for line in drawn.lines() {
+                        let columns = line.chars().map(|c| if c.is_ascii() { 1 } else { 2 });
+                        assert!(columns.sum::<usize>() <= 80, "{line}");
+                        assert!(!line.contains(char::is_control), "{line}");
+                    }
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn what_to_type_is_what_works() {
+        let all = [Address::Tcp(([0, 0, 0, 0], 1234).into())];
+        let rows = rows(&http("public"), &all, false, 7);
+        assert!(rows.iter().any(|row| row.contains("curl http://127.0.0.1:1234/")), "{rows:?}");
+        assert_eq!(netcat(&Address::Unix("/run/s".into())), "nc -U /run/s");
+    }
+}

@@ -1,0 +1,69 @@
+//! What to do about a start that failed: the third part of its error line.
+
+use threadbare::kernel::Errno;
+use threadbare::{Call, Error};
+
+/// Advice for the errors that have one, with what joins it to the line.
+pub(crate) fn hint(error: &Error) -> String {
+    advice(error.call, &error.object, error.errno)
+        .map(|advice| format!("; {advice}"))
+        .unwrap_or_default()
+}
+
+#[rustfmt::skip] // one row a line
+fn advice(call: Call, object: &str, errno: Errno) -> Option<&'static str> {
+    use Call::*;
+    use Errno::*;
+    Some(match (call, errno) {
+        (BindTcp, EACCES) => "ports below 1024 need a privilege, try -l 127.0.0.1:1234",
+        (BindTcp | Listen, EADDRINUSE) => "something has that port (ss -tanp shows what), try another, or -l 127.0.0.1:0 for any",
+        (BindTcp, EADDRNOTAVAIL) => "no interface of this machine has that address (see ip addr), try -l 127.0.0.1:1234",
+        (BindTcp, EINVAL) if object.starts_with("[fe80:") => "a link-local address needs its interface, as in -l [fe80::1%eth0]:1234",
+        (Socket, EAFNOSUPPORT) => "this kernel does not speak that family of addresses, try -l 127.0.0.1:1234",
+        (BindUnix | ProbeUnix, EADDRINUSE) => "a server listens there, or the file is no socket; try another path",
+        (BindUnix, ENOENT) => "the directory does not exist",
+        (BindUnix, ENOTDIR) => "a part of the path is no directory",
+        (BindUnix, EACCES) => "you may not create files in that directory, try -l unix:/tmp/threadbare.sock",
+        (BindUnix, EROFS) => "the file system is read-only, try -l unix:/tmp/threadbare.sock",
+        (ProbeUnix | FileStatus | FileMode | Unlink, EACCES | EPERM) => "the file belongs to somebody else, try another path",
+        (OpenDirectory, ENOENT) if crate::guess::is_address(object) => "http takes a directory, and -l says where to listen, as in http . -l 127.0.0.1:8080",
+        (OpenDirectory, ENOENT) => "the directory does not exist",
+        (OpenDirectory, ENOTDIR) => "it is no directory, write the one that it is in",
+        (OpenDirectory, ENOSYS) => "to serve files takes Linux 5.6",
+        (EpollCreate, EMFILE) => "RLIMIT_NOFILE or fs.epoll.max_user_instances is too low, try ulimit -n 1024",
+        (DescriptorLimit, EMFILE) => "try ulimit -n 1024",
+        (_, EMFILE) => "too few descriptors (RLIMIT_NOFILE), try ulimit -n 1024",
+        (_, ENFILE) => "the machine has no descriptor left (fs.file-max)",
+        (_, ENOMEM | ENOBUFS) => "the kernel has no memory left",
+        (EpollAddCore, ENOSPC) => "the user's epoll watches are used up (fs.epoll.max_user_watches)",
+        (_, EPERM | EACCES | ENOSYS) => "a sandbox forbids it (seccomp, SELinux, AppArmor, a container)",
+        _ => return None,
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_line_of_the_contract() {
+        let error =
+            Error { call: Call::BindTcp, object: "127.0.0.1:80".into(), errno: Errno::EACCES };
+        let line = format!("{error}{}", hint(&error));
+        assert_eq!(
+            line,
+            "bind 127.0.0.1:80: EACCES (Permission denied); \
+             ports below 1024 need a privilege, try -l 127.0.0.1:1234"
+        );
+    }
+
+    #[test]
+    fn advice_is_one_short_line() {
+        for call in Call::ALL {
+            for errno in (1..134).map(Errno::from_raw) {
+                let advice = advice(call, "", errno).unwrap_or_default();
+                assert!(advice.len() <= 100 && !advice.contains('\n'), "{advice}");
+            }
+        }
+    }
+}

@@ -1,0 +1,241 @@
+//! The program: flags in, exit status out. Everything it can do is in the library.
+//!
+//! | exit status | |
+//! |---|---|
+//! | 0 | done: stopped by a signal, or `once` has had its message |
+//! | 1 | work left undone: clients were cut at the drain deadline, `once` had no message |
+//! | 2 | wrong words on the command line, or the start failed |
+//! | 3 | it failed later |
+//! | 128+n | ended at once by a second signal, n |
+//!
+//! stdout carries what scripts read: a line per listener once all of them
+//! accept, and the message of `once`. Everything else is stderr's, and there are two
+//! kinds of lines: diagnostics, which say why a start or an end failed, and the log of the
+//! running server ([`lines`]).
+
+mod cli;
+mod frame;
+mod guess;
+mod hint;
+mod lines;
+mod results;
+mod status;
+mod view;
+
+use cli::{Command, Handler, Options};
+use status::{Picture, StatusLine};
+use std::env::var_os;
+use std::io::{IsTerminal, stderr};
+use std::os::unix::ffi::OsStrExt;
+use std::process::ExitCode;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+use threadbare::escape::escaped;
+use threadbare::handlers::{Chat, Echo, Greet, Http, Once, Proxy};
+use threadbare::kernel::{Clock, Kernel, Linux, Narrated};
+use threadbare::{ConnectionHandler, Errno, Error, Server, Summary};
+use view::View;
+
+const DONE: u8 = 0;
+const UNDONE: u8 = 1;
+const NOT_STARTED: u8 = 2;
+const FAILED: u8 = 3;
+
+fn main() -> ExitCode {
+    let _end = lines::FlushAtEnd;
+    lines::install();
+    let status = match cli::parse(std::env::args_os().skip(1)) {
+        Ok(Command::Help) => print(cli::HELP),
+        Ok(Command::Version) => print(cli::VERSION),
+        Ok(Command::Serve(options)) => serve(&options),
+        Err(usage) => {
+            lines::raw(format_args!("error: {usage}"));
+            NOT_STARTED
+        }
+    };
+    ExitCode::from(status)
+}
+
+/// Chooses the kernel. What is not narrated has no trace of the narrator in its type.
+fn serve(options: &Options) -> u8 {
+    log::set_max_level(options.log_level);
+    if options.narrate { serve_on(options, narrated()) } else { serve_on(options, Linux) }
+}
+
+/// The real kernel, which tells what it is asked: on a terminal in the [`View`], elsewhere
+/// in whole lines, which programs may read.
+fn narrated() -> Narrated<Linux> {
+    if !stderr().is_terminal() {
+        return Narrated::new(Linux, |line| lines::raw(format_args!("{line}")));
+    }
+    let now = || Duration::from_nanos(Linux.clock_gettime(Clock::Monotonic));
+    let is_colored = var_os("NO_COLOR").is_none_or(|it| it.is_empty());
+    let view = Arc::new(Mutex::new(View::new(now(), is_colored)));
+    let waiting = view.clone();
+    fn lock(view: &Mutex<View>) -> MutexGuard<'_, View> {
+        view.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+    Narrated::new(Linux, move |line| {
+        let line = lock(&view).line(now(), view::columns(stderr()), line);
+        lines::raw(format_args!("{line}"));
+    })
+    .on_wait(move |call| {
+        let call = lock(&waiting).wait(now(), call);
+        lines::piece(format_args!("{call}"));
+    })
+}
+
+/// Chooses the handler.
+fn serve_on<K: Kernel>(options: &Options, kernel: K) -> u8 {
+    match &options.handler {
+        &Handler::Greet { framing, max_line } => {
+            run(options, Greet::new(framing, max_line), kernel, |_| true)
+        }
+        &Handler::Once { framing, max_line } => {
+            run(options, Once::new(framing, max_line, print_message), kernel, Once::done)
+        }
+        Handler::Echo => run(options, Echo, kernel, |_| true),
+        &Handler::Chat { max_line } => run(options, Chat::new(max_line), kernel, |_| true),
+        Handler::Http { directory, access_log, deadline } => {
+            let mut http = Http::new(kernel.clone()).deadline(*deadline);
+            if *access_log {
+                http = http.access_log(|line| lines::raw(format_args!("{line}")));
+            }
+            let http = match directory {
+                Some(directory) => http.serve(directory),
+                None => Ok(http),
+            };
+            match http {
+                Ok(http) => run(options, http, kernel, |_| true),
+                Err(error) => not_started(&error),
+            }
+        }
+        Handler::Proxy { upstreams, connect_timeout } => {
+            let proxy = Proxy::new(kernel.clone(), upstreams.clone(), *connect_timeout);
+            run(options, proxy, kernel, |_| true)
+        }
+    }
+}
+
+/// The one line of a start that failed.
+fn not_started(error: &Error) -> u8 {
+    lines::raw(format_args!("error: {error}{}", hint::hint(error)));
+    NOT_STARTED
+}
+
+/// Starts, says so, serves until stopped. A start that fails prints only its error.
+fn run<H, K>(options: &Options, handler: H, kernel: K, done: fn(&H) -> bool) -> u8
+where
+    H: ConnectionHandler + 'static,
+    K: Kernel,
+{
+    let builder = Server::builder(handler).kernel(kernel).limits(options.limits.clone());
+    let mut server = match builder.own_process(true).bind(&options.listen) {
+        Ok(server) => server,
+        Err(error) => return not_started(&error),
+    };
+    // Now the signals are blocked, and so they are in the thread that is started here.
+    let handle = server.handle();
+    let nudge = move || {
+        let _ = handle.call(|_, _| {}); // refused only by a server that turns anyway, or never again
+    };
+    let status = shows_status(options).then(|| StatusLine::new(nudge));
+    let is_watched = status.is_some();
+    if let Err(error) = lines::start(status) {
+        let errno = Errno::from_raw(error.raw_os_error().unwrap_or_default());
+        lines::raw(format_args!("error: clone log thread: {errno:?} ({})", errno.desc()));
+        return NOT_STARTED;
+    }
+    for warning in server.warnings().iter().chain(&no_index(options)) {
+        lines::raw(format_args!("warning: {warning}"));
+    }
+    lines::flush();
+    for address in server.addresses() {
+        print(&format!("listening on {}\n", escaped(address.to_string().as_bytes())));
+    }
+    if stderr().is_terminal() && options.log_level >= log::LevelFilter::Info {
+        lines::raw(format_args!("{}", frame::frame(&options.handler, server.addresses())));
+    }
+    let ended = if is_watched { run_watched(&mut server) } else { server.run() };
+    status::ended();
+    match ended {
+        Ok(summary) => finished(&summary, options.limits.drain_timeout, done(server.handler())),
+        Err(error) => {
+            lines::raw(format_args!("error: {error}"));
+            FAILED
+        }
+    }
+}
+
+/// Serves as [`Server::run`] does, and publishes for the status line what each turn did.
+fn run_watched<H: ConnectionHandler, K: Kernel>(
+    server: &mut Server<H, K>,
+) -> Result<Summary, Error> {
+    let mut goes_on = true;
+    while goes_on {
+        status::turned(|| {
+            let counters = server.counters();
+            let open = server.open() as u64;
+            Picture { open, received: counters.received, sent: counters.sent }
+        });
+        goes_on = server.turn()?;
+    }
+    server.finish()
+}
+
+/// Whether there is a status line: on a terminal that can erase a line, if nothing else
+/// fills it. (`once` prints its message there.)
+fn shows_status(options: &Options) -> bool {
+    let can_erase = var_os("TERM").is_some_and(|term| !term.is_empty() && term != "dumb");
+    let is_quiet = options.log_level == log::LevelFilter::Info && !options.narrate;
+    let fills_it =
+        matches!(options.handler, Handler::Once { .. } | Handler::Http { access_log: true, .. });
+    stderr().is_terminal() && can_erase && is_quiet && !fills_it
+}
+
+/// A warning, if the files of a directory are served and it has no page to begin with.
+fn no_index(options: &Options) -> Option<String> {
+    let Handler::Http { directory: Some(directory), .. } = &options.handler else { return None };
+    let shown = escaped(directory.as_os_str().as_bytes());
+    (!directory.join("index.html").is_file())
+        .then(|| format!("{shown} has no index.html, and folders are not listed: / is 404"))
+}
+
+/// What the exit status says of a server that was stopped, and why, in a line.
+fn finished(summary: &Summary, drain_timeout: Option<Duration>, done: bool) -> u8 {
+    log::info!("{summary}");
+    if let (true, Some(signal)) = (summary.forced, summary.stopped_by) {
+        return u8::try_from(signal as i32).map_or(FAILED, |number| 128 + number);
+    }
+    if summary.cut > 0 {
+        let plural = if summary.cut == 1 { "" } else { "s" };
+        let deadline = drain_timeout.unwrap_or_default().as_secs_f64();
+        lines::raw(format_args!(
+            "error: cut {} connection{plural} at the drain deadline ({deadline} s)",
+            summary.cut
+        ));
+        return UNDONE;
+    }
+    if !done {
+        lines::raw(format_args!("error: stopped before a message came"));
+        return UNDONE;
+    }
+    DONE
+}
+
+/// `once`: the message, which may hold anything, as a line of its own.
+fn print_message(message: &[u8]) {
+    print(&format!("The message was: {}\n", escaped(message)));
+}
+
+/// Text on stdout. If stdout is full or gone, stderr gets to know, and life goes on.
+fn print(text: &str) -> u8 {
+    match results::print(text) {
+        Ok(()) => DONE,
+        Err(errno) => {
+            let line = text.lines().next().unwrap_or_default();
+            log::warn!("write stdout: {errno:?} ({}); lost: {line}", errno.desc());
+            UNDONE
+        }
+    }
+}

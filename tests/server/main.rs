@@ -1,0 +1,21 @@
+//! The program from outside: a child process, real sockets, and what its clients see.
+
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
+
+mod ancestors;
+mod chat;
+mod costs;
+mod dialogues;
+mod endurance;
+mod http;
+mod log_lines;
+mod pool;
+mod program;
+mod proxy;
+mod terminal;
+
+// What they share.
+#[path = "../support/http_table.rs"]
+mod http_table;
+#[path = "../support/mod.rs"]
+mod support;

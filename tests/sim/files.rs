@@ -1,0 +1,393 @@
+//! Files as output, under the simulated kernel: every errno of every call at every place,
+//! short transfers, slow clients, clients that leave, files that change, and a stop.
+//! Whatever happens, what arrives is a prefix of what is due, others notice nothing, and
+//! every descriptor is closed in the end.
+
+use crate::simulation::journal::{errnos, is_a_lie};
+use crate::simulation::stage::{SHORTS, TIMES};
+use crate::simulation::{Report, World};
+use std::path::Path;
+use std::time::Duration;
+use threadbare::kernel::sim::{At, Client, Method, Short, Simulated, Times};
+use threadbare::kernel::{Fd, Kernel};
+use threadbare::{CloseReason, Conn, ConnectionHandler, Errno, Limits, Net, Signal};
+
+const FILE: &str = "/srv/file";
+const SIZE: usize = 60_000;
+
+/// Answers `file\n` with that line and the file, `close\n` the same and closes, anything
+/// else with itself.
+struct Sender {
+    kernel: Simulated,
+    directory: Option<Fd>,
+    /// How much of the file is sent.
+    length: u64,
+}
+
+impl Sender {
+    fn new(sim: &Simulated) -> Sender {
+        let mut kernel = sim.clone();
+        let directory = Some(kernel.openat2(None, Path::new("/srv")).unwrap());
+        Sender { kernel, directory, length: SIZE as u64 }
+    }
+
+    fn open(&mut self) -> Option<Fd> {
+        self.kernel.openat2(self.directory.as_ref(), Path::new("file")).ok()
+    }
+}
+
+impl ConnectionHandler for Sender {
+    type Session = ();
+
+    fn on_data(&mut self, conn: &mut Conn<'_>, _: &mut (), input: &[u8]) -> usize {
+        let mut consumed = 0;
+        for line in input.split_inclusive(|&byte| byte == b'\n') {
+            if conn.is_full() || !line.ends_with(b"\n") {
+                break;
+            }
+            consumed += line.len();
+            conn.write(line);
+            match line {
+                b"file\n" | b"close\n" => match self.open() {
+                    Some(file) => conn.write_file(file, 0, self.length),
+                    None => conn.abort(),
+                },
+                b"and behind\n" => {
+                    let file = self.open().unwrap();
+                    conn.write_file(file, 0, self.length);
+                    conn.write(b"behind");
+                }
+                b"twice\n" => {
+                    for file in [self.open().unwrap(), self.open().unwrap()] {
+                        conn.write_file(file, 0, self.length);
+                    }
+                }
+                b"abort\n" => {
+                    let file = self.open().unwrap();
+                    conn.write_file(file, 0, self.length);
+                    conn.abort();
+                }
+                _ => {}
+            }
+            if line == b"close\n" {
+                conn.close();
+                break;
+            }
+        }
+        consumed
+    }
+}
+
+impl Drop for Sender {
+    fn drop(&mut self) {
+        if let Some(directory) = self.directory.take() {
+            self.kernel.close(directory).unwrap();
+        }
+    }
+}
+
+fn content() -> Vec<u8> {
+    (0..SIZE).map(|at| (at * 31 % 251) as u8).collect()
+}
+
+/// What is due for some lines.
+fn due(lines: &[u8]) -> Vec<u8> {
+    let mut due = Vec::new();
+    for line in lines.split_inclusive(|&byte| byte == b'\n') {
+        due.extend(line);
+        if line == b"file\n" || line == b"close\n" {
+            due.extend(content());
+        }
+    }
+    due
+}
+
+fn world(limits: Limits) -> World<Sender> {
+    let sim = Simulated::new(1);
+    sim.write_file(Path::new(FILE), &content());
+    let sender = Sender::new(&sim);
+    World::on(sim, sender, limits).unwrap()
+}
+
+/// Reads, as much as there is each time, until nothing comes any more.
+fn read_all(world: &mut World<Sender>, client: &mut Client, each: usize) -> Vec<u8> {
+    let mut received = Vec::new();
+    for _ in 0..2_000_000 {
+        world.rest();
+        let some = client.recv_at_most(each);
+        if some.is_empty() {
+            return received;
+        }
+        received.extend(some);
+    }
+    panic!("it does not end");
+}
+
+#[test]
+fn files_follow_what_was_written_and_come_in_order() {
+    for (outbox, inbox) in [(40, 1), (1_000, 100), (128 << 10, 64 << 10), (1 << 20, 1 << 20)] {
+        for (name, short) in SHORTS {
+            if short == Short::AtMost(1) && outbox > 1_000 {
+                continue; // a byte is a byte
+            }
+            let case = format!("{outbox} {inbox} {name}");
+            let _report = Report(&case);
+            let mut world = world(Limits::default());
+            world.sim.set_buffers(outbox, inbox);
+            world.sim.shorten(short);
+            let before = world.sim.descriptors();
+            let mut client = world.client();
+            let lines = b"one\nfile\ntwo\nfile\nclose\nnever\n";
+            let mut sent = 0;
+            while sent < lines.len() {
+                sent += client.send(&lines[sent..]);
+                world.rest();
+            }
+            let received = read_all(&mut world, &mut client, 10_000);
+            assert_eq!(received.len(), due(&lines[..24]).len());
+            assert!(received == due(&lines[..24]));
+            assert!(client.saw_eof());
+            client.close();
+            world.rest();
+            assert_eq!(world.sim.descriptors(), before);
+            assert_eq!(world.stop().counters.closed_for(CloseReason::Handler), 1);
+        }
+    }
+}
+
+/// The lines of two clients: the first gets files, slowly, the other its words back.
+const LINES: &[u8] = b"file\nword\nfile\n";
+
+/// What one case came to: whether the fault struck.
+fn play(method: Method, at: u64, errno: Errno, times: Times, short: Short) -> bool {
+    let mut world =
+        world(Limits { write_timeout: Some(Duration::from_secs(20)), ..Limits::default() });
+    world.sim.set_buffers(10_000, 5_000);
+    world.sim.shorten(short);
+    let before = world.sim.descriptors();
+    let (mut reader, mut other) = (world.client(), world.client());
+    world.rest();
+    let struck = world.sim.count(method) + at;
+    world.sim.fail(At::Of(method, struck), errno, times);
+    reader.send(LINES);
+    let mut received = Vec::new();
+    let mut echoed = Vec::new();
+    let mut said = Vec::new();
+    let mut idle = 0;
+    while idle < 4 {
+        let word = format!("word {}\n", said.len());
+        if echoed.len() == said.len() && said.len() < 200 {
+            other.send(word.as_bytes());
+            said.extend(word.as_bytes());
+        }
+        world.pass(Duration::from_millis(50));
+        let (some, echo) = (reader.recv_at_most(8_000), other.recv());
+        idle = if some.is_empty() && echo.is_empty() { idle + 1 } else { 0 };
+        received.extend(some);
+        echoed.extend(echo);
+        if idle == 2 {
+            world.sim.heal();
+            world.pass(Duration::from_secs(5)); // what was put off is due
+        }
+    }
+    let whole = due(LINES);
+    assert!(whole.starts_with(&received), "wrong bytes, after {} of them", received.len());
+    let ended = reader.saw_reset() || reader.saw_eof();
+    assert!(received == whole || ended, "stuck after {} of {}", received.len(), whole.len());
+    // Of a peer that is gone nobody needs to see a reset.
+    let is_gone = matches!(errno, Errno::EPIPE | Errno::ECONNRESET);
+    assert!(received == whole || !reader.saw_eof() || is_gone, "cut short, with a FIN");
+    if matches!(method, Method::Sendfile | Method::Openat2 | Method::Pread64) {
+        assert_eq!(echoed, said, "another client notices");
+    }
+    assert!(said.starts_with(&echoed), "another client gets wrong bytes");
+    let was_struck = world.sim.trace().iter().any(|call| call.injected);
+    reader.close();
+    other.close();
+    world.rest();
+    world.pass(Duration::from_secs(100));
+    assert_eq!(world.sim.descriptors(), before, "descriptors are left open");
+    was_struck
+}
+
+/// Every errno of the calls that a file needs, at these indices.
+fn sweep(indices: &[u64], shorts: &[Short]) -> usize {
+    let own = [Method::Openat2, Method::Sendfile, Method::Pread64];
+    let common = [Method::Send, Method::Recv, Method::EpollCtl];
+    let mut struck = 0;
+    for method in own.into_iter().chain(common) {
+        for &errno in errnos(method) {
+            for (name, times) in TIMES {
+                let is_patient = matches!(errno, Errno::EAGAIN | Errno::EINTR);
+                let is_bug = matches!(errno, Errno::EBADF | Errno::EFAULT | Errno::ENOTSOCK);
+                let is_lie = is_patient && times == Times::UntilHealed;
+                if is_lie || is_bug || is_a_lie(method, errno, times) {
+                    continue;
+                }
+                for (&at, &short) in
+                    indices.iter().flat_map(|at| shorts.iter().map(move |short| (at, short)))
+                {
+                    let case = format!("{method:?} {at} {errno:?} {name} {short:?}");
+                    let _report = Report(&case);
+                    struck += usize::from(play(method, at, errno, times, short));
+                }
+            }
+        }
+    }
+    println!("{struck} cases struck");
+    struck
+}
+
+#[test]
+fn errnos_of_every_call() {
+    assert!(sweep(&[1], &[Short::Random]) >= 180);
+}
+
+#[test]
+#[ignore = "10 s; `make check` runs it"]
+fn every_errno_of_every_call() {
+    assert!(sweep(&[0, 1, 5, 9], &[Short::Full, Short::Random]) >= 1_000);
+}
+
+/// A regression: a file that sendfile does not take was read into the buffer in which the
+/// answers to others were waiting, and these were lost.
+#[test]
+fn a_file_that_is_read_among_the_answers_to_others() {
+    assert!(play(Method::Sendfile, 1, Errno::EINVAL, Times::Once, Short::Random));
+}
+
+/// A file that got shorter cannot be sent: no FIN may make the answer look whole.
+#[test]
+fn a_file_that_shrinks() {
+    for fault in [None, Some(Errno::EINVAL)] {
+        let mut world = world(Limits::default());
+        world.sim.set_buffers(10_000, 5_000);
+        if let Some(errno) = fault {
+            world.sim.fail(At::Of(Method::Sendfile, 0), errno, Times::UntilHealed);
+        }
+        let mut client = world.client();
+        client.send(b"file\n");
+        if fault.is_none() {
+            world.rest();
+        }
+        world.sim.write_file(Path::new(FILE), &content()[..20_000]);
+        let received = read_all(&mut world, &mut client, 9_000);
+        assert!(due(b"file\n").starts_with(&received) && received.len() <= 20_005);
+        assert!(client.saw_reset() && !client.saw_eof());
+        let before = world.sim.descriptors();
+        world.pass(Duration::from_secs(10));
+        assert_eq!(world.sim.descriptors(), before);
+        world.stop();
+    }
+}
+
+/// What ends in the middle of a file: the client, the handler, its bugs, a stop.
+#[test]
+fn ends_in_the_middle() {
+    for (line, why) in [
+        (&b"file\n"[..], CloseReason::PeerReset),
+        (b"abort\n", CloseReason::Handler),
+        (b"twice\n", CloseReason::Handler),
+        (b"and behind\n", CloseReason::Handler),
+        (b"file\nx", CloseReason::DrainDeadline),
+        (b"close\nx", CloseReason::DrainDeadline),
+    ] {
+        let mut world = world(Limits::default());
+        world.sim.set_buffers(10_000, 5_000);
+        let before = world.sim.descriptors();
+        let mut client = world.client();
+        client.send(line);
+        world.rest();
+        match why {
+            CloseReason::PeerReset => client.reset(),
+            CloseReason::DrainDeadline => {
+                assert!(world.sim.signal(Signal::SIGTERM));
+                world.pass(Duration::from_secs(20));
+                client.recv();
+                assert!(client.saw_reset());
+            }
+            _ => {}
+        }
+        world.rest();
+        if world.running {
+            assert_eq!(world.sim.descriptors(), before, "{line:?}");
+            assert!(world.sim.signal(Signal::SIGTERM));
+            world.pass(Duration::from_secs(20));
+        }
+        let counters = world.server.finish().unwrap().counters;
+        assert_eq!(counters.closed_for(why), 1, "{line:?}: {counters}");
+        let is_bug = matches!(line, b"twice\n" | b"and behind\n");
+        assert_eq!(counters.bugs, u64::from(is_bug));
+        let sim = world.sim.clone();
+        drop(world);
+        assert_eq!(sim.descriptors(), 0, "{line:?}");
+    }
+}
+
+/// A stop waits for a file that is being sent, and answers what came before it.
+#[test]
+fn a_stop_sends_the_file_to_its_end() {
+    let mut world = world(Limits::default());
+    world.sim.set_buffers(10_000, 5_000);
+    let mut client = world.client();
+    client.send(b"file\nword\nfile\n");
+    world.rest();
+    assert!(world.sim.signal(Signal::SIGTERM));
+    let received = read_all(&mut world, &mut client, 9_000);
+    assert!(received == due(b"file\nword\nfile\n"));
+    assert!(client.saw_eof());
+    client.close();
+    assert_eq!(world.end().cut, 0);
+}
+
+/// A client that takes nothing of a file is cut off, and one that takes a little is not.
+#[test]
+fn a_client_that_does_not_take_the_file() {
+    let mut world =
+        world(Limits { write_timeout: Some(Duration::from_secs(10)), ..Limits::default() });
+    world.sim.set_buffers(1_000, 1_000);
+    let (mut deaf, mut slow) = (world.client(), world.client());
+    deaf.send(b"file\n");
+    slow.send(b"file\n");
+    let mut received = 0;
+    for _ in 0..10 {
+        world.pass(Duration::from_secs(9));
+        received += slow.recv_at_most(1_000).len();
+    }
+    deaf.recv();
+    assert!(deaf.saw_reset() && !slow.saw_reset() && received == 10_000);
+    slow.close();
+    assert_eq!(world.stop().counters.closed_for(CloseReason::WriteStalled), 1);
+}
+
+/// A file that fits is sent at once, and epoll is not asked for anything; one that does not
+/// is sent on when there is room, and not tried before.
+#[test]
+fn no_call_too_many() {
+    let mut fits = world(Limits::default());
+    let mut client = fits.client();
+    fits.rest();
+    let before = fits.sim.count(Method::EpollCtl);
+    assert_eq!(fits.ask(&mut client, b"file\n"), due(b"file\n"));
+    assert_eq!((fits.sim.count(Method::EpollCtl), fits.sim.count(Method::Sendfile)), (before, 1));
+
+    let mut world = world(Limits::default());
+    world.sim.set_buffers(1_000, 1_000);
+    let mut client = world.client();
+    client.send(b"file\n");
+    world.rest();
+    let before = world.sim.count(Method::Sendfile);
+    let pause = |_: &mut Sender, net: &mut Net| {
+        let id = net.ids().next().unwrap();
+        net.conn(id).unwrap().pause();
+    };
+    world.server.handle().call(pause).unwrap();
+    world.rest();
+    assert_eq!(world.sim.count(Method::Sendfile), before);
+    world.sim.take_trace();
+    assert_eq!(read_all(&mut world, &mut client, 1_000), due(b"file\n"));
+    let calls = world.sim.take_trace();
+    let mut sent = calls.iter().filter(|call| call.method == Method::Sendfile);
+    assert!(sent.all(|call| call.result.is_ok()));
+    world.stop();
+}

@@ -1,0 +1,227 @@
+//! The HTTP handler under the simulated kernel: the table cut in two at every place, every
+//! errno of the calls for a file, and deadlines to the millisecond. (Requests that nobody
+//! would think of are made up by tests/fuzz.)
+
+use crate::http_table::{LAST, answers, cases};
+use crate::simulation::journal::errnos;
+use crate::simulation::{Report, World};
+use std::path::Path;
+use std::time::Duration;
+use threadbare::handlers::Http;
+use threadbare::kernel::sim::{At, Client, Method, Short, Simulated, Times};
+use threadbare::{CloseReason, Errno, Limits};
+
+type Www = World<Http<Simulated>>;
+
+fn www() -> Www {
+    let sim = Simulated::new(1);
+    for (name, content) in [
+        ("index.html", &b"index\n"[..]),
+        ("sub/index.html", b"sub\n"),
+        ("bare/other", b""),
+        ("ü b.txt", b"umlaut\n"),
+        ("empty.txt", b""),
+        (".env", b"secret\n"),
+        (".well-known/x", b"known\n"),
+        ("big.bin", &[b'x'; 100_000]),
+    ] {
+        sim.write_file(&Path::new("/srv/www").join(name), content);
+    }
+    let http = Http::new(sim.clone()).serve(Path::new("/srv/www")).unwrap();
+    let limits = Limits { message_timeout: None, ..Limits::default() };
+    World::on(sim, http, limits).unwrap()
+}
+
+/// Everything that is answered until nothing comes any more.
+fn listen(world: &mut Www, client: &mut Client) -> Vec<u8> {
+    let mut said = Vec::new();
+    loop {
+        world.rest();
+        let some = client.recv();
+        if some.is_empty() {
+            return said;
+        }
+        said.extend(some);
+    }
+}
+
+/// Sends pieces, and lets the server look at each; everything that is answered.
+fn ask<'a>(world: &mut Www, pieces: impl IntoIterator<Item = &'a [u8]>) -> (Vec<u8>, Client) {
+    let mut client = world.client();
+    let mut said = Vec::new();
+    for piece in pieces {
+        client.send(piece);
+        said.extend(listen(world, &mut client));
+    }
+    (said, client)
+}
+
+fn statuses(said: &[u8], request: &[u8]) -> Vec<u16> {
+    answers(said, request).iter().map(|(status, _)| *status).collect()
+}
+
+/// The same bytes get the same answers, wherever they are cut.
+fn cut_everywhere(step: usize) {
+    let mut world = www();
+    let (mut count, mut places) = (0, 0);
+    for case in cases() {
+        let shown = String::from_utf8_lossy(&case.request).into_owned();
+        let _report = Report(&shown);
+        let bytes = [&case.request, LAST.as_bytes()].concat();
+        let (whole, client) = ask(&mut world, [&bytes[..]]);
+        assert_eq!(statuses(&whole, &bytes), case.due);
+        assert!(client.saw_eof());
+        let step = if bytes.len() > 1_000 { 1_009 } else { step };
+        for at in (1..bytes.len()).step_by(step) {
+            let (first, second) = bytes.split_at(at);
+            let (said, _) = ask(&mut world, [first, second]);
+            assert!(said == whole, "cut at {at}");
+            places += 1;
+        }
+        count += 1;
+    }
+    println!("{count} cases cut at {places} places");
+    assert!(count >= 150 && places >= 10_000 / step, "{count} cases, {places} places");
+    world.stop();
+}
+
+#[test]
+fn the_table_cut_in_two() {
+    cut_everywhere(7);
+}
+
+#[test]
+#[ignore = "5 s; `make check` runs it"]
+fn the_table_cut_in_two_at_every_place() {
+    cut_everywhere(1);
+}
+
+/// Whatever fails on the way to a file is a status or a reset, never a wrong answer; and
+/// nothing stays open.
+#[test]
+fn every_errno_on_the_way_to_a_file() {
+    let mut count = 0;
+    for path in ["/", "/big.bin", "/sub"] {
+        for method in [Method::Openat2, Method::Fstat, Method::Pread64, Method::Sendfile] {
+            for &errno in errnos(method) {
+                for times in [Times::Once, Times::Burst(20)] {
+                    let case = format!("{path} {method:?} {errno:?} {times:?}");
+                    let _report = Report(&case);
+                    let mut world = www();
+                    let before = world.sim.descriptors();
+                    let at = world.sim.count(method);
+                    world.sim.fail(At::Of(method, at), errno, times);
+                    let request = format!("GET {path} HTTP/1.1\r\nHost: x\r\n\r\n{LAST}");
+                    let (mut said, mut client) = ask(&mut world, [request.as_bytes()]);
+                    world.pass(Duration::from_secs(60));
+                    said.extend(client.recv());
+                    if client.saw_eof() && errno != Errno::EPIPE && errno != Errno::ECONNRESET {
+                        let statuses = statuses(&said, b"");
+                        let first = [200, 301, 403, 404, 500, 503].contains(&statuses[0]);
+                        assert!(first && statuses.len() == 2, "{statuses:?}");
+                    }
+                    client.close();
+                    world.rest();
+                    assert_eq!(world.sim.descriptors(), before);
+                    count += 1;
+                }
+            }
+        }
+    }
+    println!("{count} cases");
+    assert!(count >= 250, "{count} cases");
+}
+
+/// A head that broke off was looked at again only if a line had ended: whoever sent a wrong
+/// version in two pieces, and no more, was told something else than who sent it in one.
+#[test]
+fn what_is_wrong_at_the_end() {
+    let wrong = [
+        (&["GET / HTTP/1.2"][..], 505),
+        (&["GET / HTTP", "/1.2"], 505),
+        // Blank, but not as lines are: it was an answer, or none.
+        (&["\n\r\r"], 400),
+        (&["\n", "\r", "\r"], 400),
+    ];
+    for (pieces, status) in wrong {
+        let mut world = www();
+        let (mut said, mut client) = ask(&mut world, pieces.iter().map(|piece| piece.as_bytes()));
+        client.shutdown();
+        said.extend(listen(&mut world, &mut client));
+        assert_eq!(statuses(&said, b""), [status]);
+        world.stop();
+    }
+}
+
+#[test]
+fn out_of_descriptors_is_for_now() {
+    for errno in [Errno::EMFILE, Errno::ENFILE, Errno::ENOMEM] {
+        let mut world = www();
+        let at = world.sim.count(Method::Openat2);
+        world.sim.fail(At::Of(Method::Openat2, at), errno, Times::Once);
+        let request = format!("GET / HTTP/1.1\r\nHost: x\r\n\r\n{LAST}");
+        let (said, _) = ask(&mut world, [request.as_bytes()]);
+        assert_eq!(statuses(&said, b""), [503, 404]);
+        assert!(String::from_utf8(said).unwrap().contains("\r\nRetry-After: 1\r\n"));
+        world.stop();
+    }
+}
+
+/// The deadline of a head begins with its first byte and ends with its last, that of a body
+/// likewise; none runs between requests, or while the client does not take its answers.
+#[test]
+fn deadlines() {
+    let second = Duration::from_secs(1);
+    let head = b"GET /big.bin HTTP/1.1\r\nHost: x\r\nContent-Length: 20\r\n\r\n";
+    let mut world = www();
+    let mut client = world.client();
+    world.pass(100 * second); // no deadline before the first byte
+    for byte in &head[..15] {
+        client.send(&[*byte]);
+        world.pass(second);
+    }
+    client.send(&head[15..]);
+    for _ in 0..18 {
+        world.pass(second);
+        assert_eq!(client.send(b"x"), 1);
+    }
+    assert_eq!(listen(&mut world, &mut client), b"");
+    client.send(b"xx");
+    assert_eq!(statuses(&listen(&mut world, &mut client), b""), [200]);
+    world.pass(100 * second); // none between requests
+    client.send(b"G");
+    world.pass(19 * second);
+    assert_eq!(client.recv(), b"");
+    world.pass(2 * second);
+    assert_eq!(statuses(&client.recv(), b""), [408]);
+    assert!(client.saw_eof());
+
+    world.sim.set_buffers(1_000, 1_000);
+    let mut slow = world.client();
+    slow.send(b"GET /big.bin HTTP/1.1\r\nHost: x\r\n\r\nGET / HT");
+    let mut said = Vec::new();
+    while said.len() < 100_000 {
+        world.pass(second); // 100 s in all
+        said.extend(slow.recv());
+    }
+    said.extend(listen(&mut world, &mut slow));
+    slow.send(b"TP/1.0\r\n\r\n");
+    said.extend(listen(&mut world, &mut slow));
+    assert_eq!(statuses(&said, b""), [200, 200]);
+    assert_eq!(world.stop().counters.closed_for(CloseReason::Handler), 2);
+}
+
+/// However little the kernel moves at once.
+#[test]
+fn short_transfers() {
+    for short in [Short::AtMost(5), Short::Random] {
+        let mut world = www();
+        world.sim.shorten(short);
+        let request = format!(
+            "GET / HTTP/1.1\r\nHost: x\r\n\r\nGET /big.bin HTTP/1.1\r\nHost: x\r\nRange: bytes=0-39999\r\n\r\n{LAST}"
+        );
+        let (said, _) = ask(&mut world, [request.as_bytes()]);
+        assert_eq!(statuses(&said, b""), [200, 206, 404]);
+        world.stop();
+    }
+}

@@ -1,0 +1,33 @@
+//! The server under the simulated kernel: no socket, no real clock, and every call can be made
+//! to fail. Exact and quick; no test here can be slow or unlucky.
+
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
+
+mod chat;
+#[cfg(feature = "cli")]
+mod corpus;
+mod every_fault;
+mod files;
+#[cfg(feature = "http")]
+mod http;
+mod proxy;
+mod random;
+mod regressions;
+mod server;
+
+// What they share.
+#[cfg(feature = "http")]
+#[path = "../support/http_table.rs"]
+mod http_table;
+mod simulation;
+
+// What is fuzzed, and two programs of the walkthrough: their tests come with them.
+#[allow(dead_code, clippy::print_stdout)] // here nobody calls `main`
+#[path = "../../docs/programs/shout.rs"]
+mod shout;
+#[cfg(feature = "cli")]
+#[path = "../fuzz/targets/mod.rs"]
+mod targets;
+#[allow(dead_code)]
+#[path = "../../docs/programs/worker_pool.rs"]
+mod worker_pool;
