@@ -483,7 +483,7 @@ fn faults_in_a_sample() {
 #[ignore = "half a minute; `make check` runs it"]
 fn every_fault() {
     if !repertoire().replay() {
-        repertoire().sweep([1, 37, 2, 1], [3, 20_011, 17, 31]).conclude(200_000, 3_000);
+        repertoire().sweep([1, 37, 2, 1], [3, 20_011, 17, 31]).conclude(200_000, 2_900);
     }
 }
 
