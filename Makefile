@@ -133,7 +133,7 @@ docs-update: able deps ## write what docs/ quotes: code, traces, tables, figures
 bench: FOR := bench
 bench: able deps ## beside its peers, 14 minutes: make bench [QUICK=1] [ARGS=memory]
 	@$(call build,--release --bin threadbare); \
-	$(CARGO) build $(OF_BENCH) --release; `# the peers, too` \
+	$(CARGO) build $(OF_BENCH) --release; \
 	QUICK=$(QUICK) $(RUN_BENCH) --release -- $(ARGS)
 
 fuzz: FOR := fuzz

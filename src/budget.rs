@@ -46,10 +46,14 @@ impl Budget {
         budget
     }
 
-    /// Sets the reserve aside; whenever their number has changed.
-    pub(crate) fn plan_for(&mut self, connections: usize) {
-        self.reserve = (WHOLE_SHARE + connections * RESERVE_EACH).min(self.max / 4);
-        self.tight_from = self.max.saturating_sub(self.reserve + 8 * WHOLE_SHARE);
+    /// Sets the reserve aside; whether that changed anything, because their number has.
+    #[inline]
+    pub(crate) fn plan_for(&mut self, connections: usize) -> bool {
+        let reserve = (WHOLE_SHARE + connections * RESERVE_EACH).min(self.max / 4);
+        let changes = reserve != self.reserve;
+        self.reserve = reserve;
+        self.tight_from = self.max.saturating_sub(reserve + 8 * WHOLE_SHARE);
+        changes
     }
 
     pub(crate) fn used(&self) -> usize {
@@ -110,6 +114,7 @@ impl Budget {
     }
 
     /// Whether a flood has run off: then memory should be returned to the kernel.
+    #[inline]
     pub(crate) fn take_ebb(&mut self) -> bool {
         self.peak = self.peak.max(self.used);
         let ebb = self.peak > FLOOD && self.used < self.peak / 8;
@@ -120,6 +125,7 @@ impl Budget {
     }
 
     /// Whether enough has become free to look again at those held back.
+    #[inline]
     pub(crate) fn take_relief(&mut self) -> bool {
         let due = self.relief.is_some_and(|relief| self.used <= relief);
         if due {

@@ -9,7 +9,7 @@
 //!    half of its memory: else it has moved to less. A move costs little beside what was
 //!    consumed.
 
-use crate::deadlines::Tick;
+use crate::time::Tick;
 use std::collections::TryReserveError;
 
 /// Smaller leftovers are not worth moving to a smaller allocation.
@@ -106,10 +106,6 @@ impl Buffer {
             bytes.start = 0;
         }
     }
-
-    pub(crate) fn clear(&mut self) {
-        self.0 = None;
-    }
 }
 
 #[cfg(test)]
@@ -194,12 +190,5 @@ mod tests {
         let held = buffer.footprint();
         buffer.push(&[7; 10_000], 0, NOW).unwrap();
         assert_eq!(buffer.footprint(), held);
-    }
-
-    #[test]
-    fn a_cleared_buffer_owns_nothing() {
-        let mut buffer = of_length(10);
-        buffer.clear();
-        assert_eq!((buffer.is_empty(), buffer.footprint()), (true, 0));
     }
 }

@@ -1,45 +1,39 @@
-//! One socket: its state, what waits on either side of it, and what follows from that.
+//! One socket: its state, its counters, and what follows from them.
 //!
-//! ```text
-//!   Connecting ── refused, too slow ──▶ Gone
-//!    │ connected
-//!    ▼       close(), idle, limits            output sent          EOF, time
-//!   Open ────────────────────────▶ Closing ───────────▶ Lingering ──────────▶ Gone
-//!    │  ╲                             │    (shutdown)                           ▲
-//!    │   ╲ send or recv failed        │ EOF seen before: nothing to linger for  │
-//!    │    ╲                           └─────────────────────────────────────────┤
-//!    │     ▶ Broken ── what the peer had still sent is read and offered ────────┤
-//!    └──────── abort ───────────────────────────────────────────────────────────┘
-//! ```
-//!
-//! Nothing here calls the kernel. Callbacks and events change the fields; the
-//! reactor then asks the pure functions below what follows: [`interest`],
-//! [`has_work`], [`deadline`]. So no decision is stored that could be derived.
+//! Nothing here calls the kernel. Callbacks and events change the [state](state); the
+//! reactor then asks the pure functions below what follows: [`interest`], [`has_work`],
+//! [`deadline`]. So no decision is stored that could be derived.
 //!
 //! Invariants:
-//! 1. `input` is empty unless the phase is Open or Broken.
-//! 2. `output` is empty, and `file` false, unless the phase is Open or Closing.
-//! 3. `registered` is what epoll was told (or that it does not watch it), nothing else.
+//! 1. `registered` is what epoll was told (or that it does not watch it), nothing else.
+//! 2. `attention` is Quiet only if [`is_quiet`] held when it was last settled, and nothing
+//!    but answered messages has happened since.
+//! 3. What a settled connection holds agrees with itself: see [`contradiction`].
 //!
 //! [`interest`]: Connection::interest
 //! [`has_work`]: Connection::has_work
 //! [`deadline`]: Connection::deadline
+//! [`is_quiet`]: Connection::is_quiet
+//! [`contradiction`]: Connection::contradiction
 
-use crate::budget::Budget;
-use crate::buffer::Buffer;
 use crate::close_reason::CloseReason;
-use crate::deadlines::{Span, Tick};
 use crate::kernel::{self, Fd, Peer};
 use crate::limits::Timeouts;
+use crate::time::{Span, Tick};
 use std::fmt;
 use std::net::{SocketAddr, SocketAddrV6};
 
-/// A closing connection is read out up to this many bytes,
+#[cfg(feature = "sim")]
+pub(crate) mod place;
+mod state;
+
+pub(crate) use state::{Fin, Level, Life, Open, PeerEnd, Reading, State};
+pub use state::{TRANSITIONS, Transition};
+
+/// Most bytes read from a closing connection.
 pub(crate) const LINGER_BYTES: u32 = 1 << 20;
-/// this long after its last byte,
+/// Lingering ends after this long without a byte.
 const LINGER_QUIET: Span = Span::millis(2_001);
-/// and this long in all.
-pub(crate) const LINGER_TOTAL: Span = Span::millis(5_001);
 
 /// Stands for the mask of what epoll does not watch.
 pub(crate) const UNWATCHED: u8 = 1 << 7;
@@ -48,223 +42,227 @@ pub(crate) const ANSWER: u32 = u32::MAX;
 /// Stands for the listener of a connection that we began ourselves.
 pub(crate) const OUTBOUND: u8 = u8::MAX;
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Phase {
-    /// Begun by us, not yet established.
-    Connecting,
-    /// In service; the peer may have sent its end already.
-    Open,
-    /// The last output is being sent, then FIN.
-    Closing,
-    /// FIN is sent; what the peer still sends is read and thrown away, for a
-    /// close with unread input would reset the connection and lose the answer.
-    Lingering,
-    /// Nothing can be sent any more; what the peer had sent before is still offered.
-    Broken,
-    /// To be freed when the batch is done.
-    Gone,
+/// How often in a row the kernel was out of memory for a connection; and whether nothing is
+/// tried until somebody looks at it again.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Shortage(u8);
+
+impl Shortage {
+    const WAITS: u8 = 1 << 7;
+
+    pub(crate) fn waits(self) -> bool {
+        self.0 & Shortage::WAITS != 0
+    }
+
+    pub(crate) fn tries(self) -> u8 {
+        self.0 & !Shortage::WAITS
+    }
+
+    /// Once more.
+    pub(crate) fn strike(&mut self) {
+        self.0 = (self.tries() + 1) | Shortage::WAITS;
+    }
+
+    /// Now it is tried again.
+    pub(crate) fn try_again(&mut self) {
+        self.0 = self.tries();
+    }
 }
 
-/// How far the handler has ended its own direction while it goes on reading.
+/// Whether somebody must look at a connection before the next wait.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Finish {
-    /// Not at all.
-    No,
-    /// FIN follows the last byte of output.
-    Wanted,
-    /// FIN is sent.
-    Sent,
+pub(crate) enum Attention {
+    /// No: nothing is going on but the next message.
+    Quiet,
+    /// No, but more than that is going on.
+    Busy,
+    /// Yes: it is in the list of those to be settled.
+    Marked,
 }
 
 #[derive(Debug)]
 pub(crate) struct Connection {
     pub(crate) fd: Fd,
-    pub(crate) phase: Phase,
-    /// Valid from the moment the phase is no longer Open.
-    pub(crate) why: CloseReason,
-    peer: PackedPeer,
-    /// Which listener it came from, or [`OUTBOUND`].
-    pub(crate) listener: u8,
-    /// What epoll was told to watch for.
-    pub(crate) registered: u8,
-    /// How often in a row the kernel was out of memory for it.
-    pub(crate) tries: u8,
-    /// The kernel was out of memory: nothing is tried until somebody looks at it again.
-    pub(crate) later: bool,
-
-    /// The peer's end was read.
-    pub(crate) eof: bool,
-    /// The handler was told of the end.
-    pub(crate) eof_told: bool,
-    /// The handler wants no input for now.
-    pub(crate) paused: bool,
-    /// Output was above high water and has not yet fallen below low water.
-    pub(crate) full: bool,
-    /// Memory is so short that it must not be read.
-    pub(crate) starved: bool,
-    /// It is read though it be full: its input is not answered on itself.
-    pub(crate) duplex: bool,
-    /// The rest is to be offered again without new bytes.
-    pub(crate) reoffer: bool,
-    /// Output has fallen below low water and the handler is to be told.
-    pub(crate) drained: bool,
-    /// It is in the list of those to be settled.
-    pub(crate) marked: bool,
-    /// Nothing is going on but the next message: [`Connection::is_quiet`], as of the last
-    /// time it was settled, and not marked since.
-    pub(crate) quiet: bool,
-    /// Its close is to be a reset.
-    pub(crate) reset: bool,
-    /// A stop does not end it by itself.
-    pub(crate) held: bool,
-    pub(crate) finish: Finish,
-    /// A part of a file follows the output.
-    pub(crate) file: bool,
-    /// There is a `timer`.
-    pub(crate) timed: bool,
-
-    /// Received, not consumed.
-    pub(crate) input: Buffer,
-    /// Written, not taken by the kernel.
-    pub(crate) output: Buffer,
     /// What the outbox holds for it, or [`ANSWER`].
     pub(crate) staged: u32,
-    /// Read since the phase, or the drain, began.
-    pub(crate) read_at_end: u32,
-
     pub(crate) received: u64,
     pub(crate) sent: u64,
     /// When the last byte moved.
     pub(crate) last: Tick,
-    /// While `timed`: when the handler wants to be called. Connecting: when it is too
-    /// slow. Lingering: when that is over.
-    pub(crate) timer: Tick,
+    pub(crate) attention: Attention,
+    pub(crate) shortage: Shortage,
+    /// What epoll was told to watch for.
+    pub(crate) registered: u8,
+    peer: PackedPeer,
+    pub(crate) state: Life,
 }
 
 impl Connection {
     pub(crate) fn new(fd: Fd, peer: Peer, listener: u8, now: Tick) -> Connection {
+        let registered = kernel::IN as u8;
+        Connection::begin(fd, PackedPeer::of(peer, listener), registered, now, Life::open())
+    }
+
+    /// An outbound connection, which is given up at `deadline`.
+    pub(crate) fn outbound(fd: Fd, peer: Peer, now: Tick, deadline: Tick) -> Connection {
+        let peer = PackedPeer::of(peer, OUTBOUND);
+        Connection::begin(fd, peer, UNWATCHED, now, Life::connecting(deadline))
+    }
+
+    fn begin(fd: Fd, peer: PackedPeer, registered: u8, now: Tick, state: Life) -> Connection {
         Connection {
             fd,
-            phase: Phase::Open,
-            why: CloseReason::Handler,
-            peer: PackedPeer::of(peer),
-            listener,
-            registered: kernel::IN as u8,
-            tries: 0,
-            later: false,
-            eof: false,
-            eof_told: false,
-            paused: false,
-            full: false,
-            starved: false,
-            duplex: false,
-            reoffer: false,
-            drained: false,
-            marked: false,
-            quiet: false,
-            reset: false,
-            held: false,
-            finish: Finish::No,
-            file: false,
-            timed: false,
-            input: Buffer::default(),
-            output: Buffer::default(),
             staged: 0,
-            read_at_end: 0,
             received: 0,
             sent: 0,
             last: now,
-            timer: now,
+            attention: Attention::Busy,
+            shortage: Shortage::default(),
+            registered,
+            peer,
+            state,
         }
     }
 
-    /// A connection that we begin ourselves, and that is too slow at `deadline`.
-    pub(crate) fn outbound(fd: Fd, peer: Peer, now: Tick, deadline: Tick) -> Connection {
-        Connection {
-            phase: Phase::Connecting,
-            registered: UNWATCHED,
-            timed: true,
-            timer: deadline,
-            ..Connection::new(fd, peer, OUTBOUND, now)
+    /// Which listener it came from, or [`OUTBOUND`].
+    pub(crate) fn listener(&self) -> u8 {
+        self.peer.listener
+    }
+
+    // ---- what happens to it ------------------------------------------------------------
+
+    pub(crate) fn established(&mut self, now: Tick) {
+        self.state.established(now);
+        self.last = now;
+    }
+
+    /// Ends it with FIN: what is written is still sent.
+    pub(crate) fn close(&mut self, why: CloseReason) {
+        self.state.close(why);
+    }
+
+    /// All output is sent: FIN, and if the peer's has come already, that is all. Returns
+    /// whether FIN is to be sent now.
+    pub(crate) fn flushed(&mut self, now: Tick) -> bool {
+        let is_closing = matches!(*self.state, State::Closing { .. });
+        let fin = self.state.take_fin();
+        self.state.flushed(now);
+        if is_closing {
+            self.last = now;
+        }
+        fin
+    }
+
+    /// Nothing can be sent any more: what the peer sent before is still read.
+    pub(crate) fn broken(&mut self, why: CloseReason) {
+        self.shortage.try_again();
+        self.state.broken(why);
+    }
+
+    /// Ends it now.
+    pub(crate) fn gone(&mut self, why: CloseReason) {
+        self.state.end(why);
+    }
+
+    /// Ends it now, with a reset.
+    pub(crate) fn abort(&mut self, why: CloseReason) {
+        self.state.end(why);
+        self.state.reset_on_close();
+    }
+
+    /// EOF has been received on a connection that has ended.
+    pub(crate) fn at_end(&mut self) {
+        if !matches!(*self.state, State::Closing { .. }) {
+            self.done();
+        } else if !self.state.at_end() {
+            self.broken(CloseReason::PeerReset); // it was read before: this is a hang-up
         }
     }
+
+    /// Ends it now, for the reason for which its service ended.
+    pub(crate) fn done(&mut self) {
+        if let Some(why) = self.state.why() {
+            self.state.end(why);
+        }
+    }
+
+    // ---- what follows from its state ----------------------------------------------------
 
     /// Nothing is going on but the next message.
-    #[inline]
     pub(crate) fn is_quiet(&self) -> bool {
-        self.phase == Phase::Open
-            && self.registered == kernel::IN as u8
-            && self.input.is_empty()
-            && self.output.is_empty()
-            && !self.paused
-            && self.finish == Finish::No
-            && self.tries == 0
+        let State::Open(open) = &*self.state else { return false };
+        self.registered == kernel::IN as u8
+            && open.input.is_empty()
+            && open.unsent.bytes.is_empty()
+            && !open.reading.paused
+            && open.writing.fin == Fin::No
+            && self.shortage == Shortage::default()
     }
 
     /// Bytes written and not yet taken by the kernel.
     pub(crate) fn queued(&self) -> usize {
-        self.staged as usize + self.output.len()
+        self.staged as usize + self.state.unsent().map_or(0, |unsent| unsent.bytes.len())
     }
 
     /// Whether the kernel has taken everything.
     pub(crate) fn is_flushed(&self) -> bool {
-        self.queued() == 0 && !self.file
+        self.staged == 0 && !self.is_sending()
     }
 
     /// Whether anything waits for the kernel to take it.
     pub(crate) fn is_sending(&self) -> bool {
-        !self.output.is_empty() || self.file
+        self.state.unsent().is_some_and(|unsent| !unsent.is_empty())
     }
 
-    /// Whether the handler may write.
-    pub(crate) fn takes_output(&self) -> bool {
-        self.phase == Phase::Open && self.finish == Finish::No && !self.file
+    /// Whether the kernel would take bytes, as far as we know.
+    pub(crate) fn can_send(&self) -> bool {
+        !self.shortage.waits() && !self.state.is_connecting()
     }
 
-    /// Whether it owes as much as `mark`; who owes nothing never does.
+    /// Whether as much as `mark` is queued; never true when nothing is queued.
     pub(crate) fn owes(&self, mark: usize) -> bool {
         self.queued() > 0 && self.queued() >= mark
     }
 
-    /// Whether it can only go on by reading, and memory is too short for that.
-    pub(crate) fn starves(&self, budget: &Budget) -> bool {
-        !self.reoffer && budget.allowance(self.input.len()) == 0
-    }
-
     /// What it holds of the memory budget.
     pub(crate) fn footprint(&self) -> usize {
-        self.input.footprint() + self.output.footprint()
+        self.input_footprint() + self.state.unsent().map_or(0, |unsent| unsent.bytes.footprint())
     }
 
-    /// Whether received bytes are still for the handler.
-    pub(crate) fn takes_input(&self) -> bool {
-        matches!(self.phase, Phase::Open | Phase::Broken)
+    pub(crate) fn input_footprint(&self) -> usize {
+        self.state.input().map_or(0, |(input, _)| input.footprint())
     }
 
-    /// Whether its output, or want of memory, holds up its input.
-    pub(crate) fn is_held_up(&self) -> bool {
-        if self.duplex { self.starved } else { self.full }
+    /// Bytes received and not consumed.
+    pub(crate) fn rest(&self) -> usize {
+        self.state.input().map_or(0, |(input, _)| input.len())
     }
 
     /// Whether the handler may be offered input now.
     pub(crate) fn can_offer(&self) -> bool {
-        match self.phase {
-            Phase::Open => !self.paused && !self.is_held_up() && !self.later,
-            Phase::Broken => !self.paused,
+        match &*self.state {
+            State::Open(open) => {
+                !open.reading.paused && !open.holds_up_input() && !self.shortage.waits()
+            }
+            State::Broken { reading, .. } => !reading.paused,
             _ => false,
         }
     }
 
     /// What epoll should watch for. HUP and ERR come unasked.
     pub(crate) fn interest(&self) -> u8 {
-        if self.later {
+        if self.shortage.waits() {
             return 0;
         }
-        let read = match self.phase {
-            Phase::Connecting => return kernel::OUT as u8,
-            Phase::Open => !self.eof && !self.paused && !self.is_held_up(),
-            Phase::Closing | Phase::Lingering => !self.eof && self.read_at_end < LINGER_BYTES,
-            Phase::Broken | Phase::Gone => false,
+        let read = match &*self.state {
+            State::Connecting { .. } => return kernel::OUT as u8,
+            State::Open(open) => {
+                let Reading { end, paused, .. } = open.reading;
+                end == PeerEnd::Ahead && !paused && !open.holds_up_input()
+            }
+            State::Closing { at_end, read, .. } => !at_end && *read < LINGER_BYTES,
+            State::Lingering { read, .. } => *read < LINGER_BYTES,
+            State::Broken { .. } | State::Gone { .. } => false,
         };
         let write = self.is_sending();
         (if read { kernel::IN as u8 } else { 0 }) | (if write { kernel::OUT as u8 } else { 0 })
@@ -272,122 +270,99 @@ impl Connection {
 
     /// Whether there is something to do for it without waiting for an event.
     pub(crate) fn has_work(&self, draining: bool) -> bool {
-        match self.phase {
-            Phase::Open => {
-                self.drained
+        match &*self.state {
+            State::Open(Open { reading, writing, held, .. }) => {
+                writing.level == Level::Drained
                     || self.can_offer()
-                        && (self.reoffer || self.eof && !self.eof_told || draining && !self.held)
+                        && (reading.again || reading.end == PeerEnd::Seen || draining && !held)
             }
-            Phase::Broken => true,
+            State::Broken { .. } => true,
             _ => false,
         }
     }
 
     /// When something happens to it though no byte moves.
     pub(crate) fn deadline(&self, timeouts: &Timeouts, now: Tick) -> Option<Tick> {
-        let idle = timeouts.idle.map(|span| self.last.after(span));
-        let earliest = |a: Option<Tick>, b: Option<Tick>| match (a, b) {
-            (Some(a), Some(b)) => Some(a.earlier(b)),
-            (a, b) => a.or(b),
-        };
-        let retry = Some(now.after(Span::millis(5 << self.tries.min(8)))).filter(|_| self.later);
-        match self.phase {
-            Phase::Connecting => earliest(self.timer(), retry),
-            Phase::Open => {
-                let waits =
-                    earliest(self.message_deadline(timeouts), self.write_deadline(timeouts));
-                earliest(earliest(idle, waits), earliest(self.timer(), retry))
-            }
-            Phase::Closing => earliest(earliest(idle, retry), self.write_deadline(timeouts)),
-            Phase::Lingering => {
-                let quiet = self.last.after(LINGER_QUIET);
-                Some(quiet.earlier(self.timer))
-            }
-            Phase::Broken | Phase::Gone => None,
+        let mut first = None;
+        let mut by = |at: Option<Tick>| first = earlier(first, at);
+        if self.shortage.waits() {
+            by(Some(now.after(Span::millis(5 << self.shortage.tries().min(8)))));
         }
-    }
-
-    /// When the handler wants to be called.
-    pub(crate) fn timer(&self) -> Option<Tick> {
-        Some(self.timer).filter(|_| self.timed)
+        match &*self.state {
+            State::Connecting { deadline, .. } => by(Some(*deadline)),
+            State::Open(open) => {
+                by(timeouts.idle.map(|span| self.last.after(span)));
+                by(self.message_deadline(timeouts));
+                by(self.write_deadline(timeouts));
+                by(open.timer);
+            }
+            State::Closing { .. } => {
+                by(timeouts.idle.map(|span| self.last.after(span)));
+                by(self.write_deadline(timeouts));
+            }
+            State::Lingering { until, .. } => {
+                return Some(self.last.after(LINGER_QUIET).earlier(*until));
+            }
+            State::Broken { .. } | State::Gone { .. } => return None,
+        }
+        first
     }
 
     /// Runs while the rest of a message is awaited; not while we do not read.
     pub(crate) fn message_deadline(&self, timeouts: &Timeouts) -> Option<Tick> {
-        let awaited = !self.input.is_empty() && self.can_offer() && !self.reoffer && !self.eof;
-        timeouts.message.filter(|_| awaited).map(|span| self.input.since().after(span))
+        let Open { input, reading, .. } = self.state.open()?;
+        let is_awaited = !input.is_empty() && !reading.again && reading.end == PeerEnd::Ahead;
+        let span = timeouts.message.filter(|_| is_awaited && self.can_offer())?;
+        Some(input.since().after(span))
     }
 
     /// Runs while output waits.
     pub(crate) fn write_deadline(&self, timeouts: &Timeouts) -> Option<Tick> {
-        let stalled_since = if self.output.is_empty() { self.last } else { self.output.since() };
-        timeouts.write.filter(|_| self.is_sending()).map(|span| stalled_since.after(span))
+        let unsent = self.state.unsent().filter(|unsent| !unsent.is_empty())?;
+        let is_file = unsent.bytes.is_empty();
+        let stalled_since = if is_file { self.last } else { unsent.bytes.since() };
+        timeouts.write.map(|span| stalled_since.after(span))
+    }
+
+    /// What is wrong with a settled connection, if anything is: what types cannot say.
+    pub(crate) fn contradiction(&self) -> Option<&'static str> {
+        let claims = match &*self.state {
+            State::Open(open) => [
+                (!open.reading.again || !open.input.is_empty(), "nothing is to be offered again"),
+                (!open.unsent.file || open.writing.is_full(), "a file is sent, but it is not full"),
+                (
+                    open.reading.end != PeerEnd::Told || open.input.is_empty(),
+                    "a rest stands behind the end",
+                ),
+            ],
+            _ => [(true, ""); 3],
+        };
+        claims.into_iter().find(|(holds, _)| !holds).map(|(_, wrong)| wrong)
     }
 
     pub(crate) fn peer(&self) -> Peer {
         self.peer.unpack()
     }
+}
 
-    /// Ends it with FIN: what is written is still sent.
-    pub(crate) fn close(&mut self, why: CloseReason) {
-        if self.phase == Phase::Open {
-            self.phase = Phase::Closing;
-            self.why = why;
-            self.input.clear();
-            self.timed = false;
-            self.read_at_end = 0;
-        } else if self.phase == Phase::Broken {
-            self.gone(self.why);
-        } else if self.phase == Phase::Connecting {
-            self.gone(why);
-        }
-    }
-
-    /// Ends it for reading what is left: nothing can be sent any more.
-    pub(crate) fn broken(&mut self, why: CloseReason) {
-        match self.phase {
-            Phase::Open => {
-                self.phase = Phase::Broken;
-                self.why = why;
-                self.read_at_end = 0;
-            }
-            Phase::Connecting | Phase::Closing => self.gone(why), // the last answer is lost
-            Phase::Lingering => self.gone(self.why),              // it had everything
-            Phase::Broken | Phase::Gone => {}
-        }
-        self.output.clear();
-        self.file = false;
-        self.full = false;
-        self.later = false;
-        self.timed = false;
-    }
-
-    /// Ends it now.
-    pub(crate) fn gone(&mut self, why: CloseReason) {
-        if self.phase != Phase::Gone {
-            self.phase = Phase::Gone;
-            self.why = why;
-        }
-        self.input.clear();
-        self.output.clear();
-        self.file = false;
-    }
-
-    /// Ends it now, with a reset.
-    pub(crate) fn abort(&mut self, why: CloseReason) {
-        self.gone(why);
-        self.reset = true;
+#[inline]
+fn earlier(one: Option<Tick>, other: Option<Tick>) -> Option<Tick> {
+    match (one, other) {
+        (Some(one), Some(other)) => Some(one.earlier(other)),
+        (one, other) => one.or(other),
     }
 }
 
 /// A [`Peer`] in 24 bytes instead of 32. The flow label of IPv6 is left out, which
-/// Linux tells only to who asks for it.
+/// Linux reports only on request.
 #[derive(Clone, Copy, Debug)]
 struct PackedPeer {
     ip: [u8; 16],
     scope: u32,
     port: u16,
     family: Family,
+    /// In the byte that is left over.
+    listener: u8,
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -398,8 +373,8 @@ enum Family {
 }
 
 impl PackedPeer {
-    fn of(peer: Peer) -> PackedPeer {
-        let packed = |ip, port, scope, family| PackedPeer { ip, port, scope, family };
+    fn of(peer: Peer, listener: u8) -> PackedPeer {
+        let packed = |ip, port, scope, family| PackedPeer { ip, port, scope, family, listener };
         match peer {
             Peer::Unix => packed([0; 16], 0, 0, Family::Unix),
             Peer::Tcp(SocketAddr::V4(peer)) => {
@@ -412,7 +387,7 @@ impl PackedPeer {
     }
 
     fn unpack(self) -> Peer {
-        let PackedPeer { ip, port, scope, family } = self;
+        let PackedPeer { ip, port, scope, family, .. } = self;
         let [.., a, b, c, d] = ip;
         match family {
             Family::Unix => Peer::Unix,
@@ -425,22 +400,33 @@ impl PackedPeer {
 /// The connection on one line, as the log and SIGUSR1 show it.
 impl fmt::Display for Connection {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Connection { fd, phase, received, sent, .. } = self;
-        write!(f, "{} fd {fd:?}", self.peer())?;
-        if *phase != Phase::Gone {
-            write!(f, " {phase:?}")?;
-        }
+        let Connection { fd, received, sent, .. } = self;
+        write!(
+            f,
+            "{} fd {fd:?}{}",
+            self.peer(),
+            match *self.state {
+                State::Connecting { .. } => " Connecting",
+                State::Open(_) => " Open",
+                State::Closing { .. } => " Closing",
+                State::Lingering { .. } => " Lingering",
+                State::Broken { .. } => " Broken",
+                State::Gone { .. } => "",
+            }
+        )?;
         write!(f, " received {received} sent {sent}")?;
-        if !self.input.is_empty() {
-            write!(f, " rest {}", self.input.len())?;
+        if self.rest() > 0 {
+            write!(f, " rest {}", self.rest())?;
         }
         if self.queued() > 0 {
             write!(f, " unsent {}", self.queued())?;
         }
-        for (flag, name) in [(self.eof, "eof"), (self.paused, "paused"), (self.full, "full")] {
-            if flag {
-                write!(f, " {name}")?;
-            }
+        let reading = self.state.input().map(|(_, reading)| reading).unwrap_or_default();
+        let is_full = self.state.is_full();
+        let flags =
+            [(reading.end != PeerEnd::Ahead, "eof"), (reading.paused, "paused"), (is_full, "full")];
+        for (_, name) in flags.into_iter().filter(|(flag, _)| *flag) {
+            write!(f, " {name}")?;
         }
         Ok(())
     }
@@ -461,9 +447,9 @@ mod tests {
     fn a_peer_is_what_it_was() {
         for text in ["192.0.2.1:80", "[2001:db8::1]:65535", "[fe80::1%7]:0"] {
             let peer = Peer::Tcp(text.parse().unwrap());
-            assert_eq!(PackedPeer::of(peer).unpack(), peer);
+            assert_eq!(PackedPeer::of(peer, 0).unpack(), peer);
         }
-        assert_eq!(PackedPeer::of(Peer::Unix).unpack(), Peer::Unix);
+        assert_eq!(PackedPeer::of(Peer::Unix, 0).unpack(), Peer::Unix);
     }
 
     fn connection() -> Connection {
@@ -475,7 +461,7 @@ mod tests {
     fn a_new_connection_is_quiet() {
         let mut connection = connection();
         assert!(connection.is_quiet());
-        connection.paused = true;
+        connection.state.open_mut().unwrap().reading.paused = true;
         assert!(!connection.is_quiet());
         connection.fd.into_number();
     }
@@ -484,12 +470,14 @@ mod tests {
     fn what_the_log_says_of_a_connection() {
         let mut connection = connection();
         assert_eq!(connection.to_string(), "unix fd 3 Open received 0 sent 0");
-        connection.input.push(b"abc", 0, Tick::default()).unwrap();
-        (connection.staged, connection.eof) = (5, true);
+        let open = connection.state.open_mut().unwrap();
+        open.input.push(b"abc", 0, Tick::default()).unwrap();
+        open.reading.end = PeerEnd::Seen;
+        connection.staged = 5;
         let said = "unix fd 3 Open received 0 sent 0 rest 3 unsent 5 eof";
         assert_eq!(connection.to_string(), said);
-        connection.phase = Phase::Gone;
-        assert_eq!(connection.to_string(), said.replace(" Open", ""));
+        connection.gone(CloseReason::Idle);
+        assert_eq!(connection.to_string(), "unix fd 3 received 0 sent 0 unsent 5");
         connection.fd.into_number();
     }
 }

@@ -36,9 +36,9 @@
 //! ```
 //!
 //! The files of the source, lowest floor first; each knows only those before it:
-//! [`kernel`] (every system call, as a trait), [`reaction`] (what an errno
+//! time, [`kernel`] (every system call, as a trait), [`reaction`] (what an errno
 //! means), buffer, budget, slots, deadlines, connection, listener, [`handler`],
-//! net, core, reactor, mailbox, server, and on top pool, [`framing`] and [`handlers`].
+//! net, reactor, mailbox, server, and on top pool, [`framing`] and [`handlers`].
 
 #[cfg(not(all(target_os = "linux", target_pointer_width = "64")))]
 compile_error!("threadbare is built on epoll, eventfd, signalfd and timerfd: 64-bit Linux only");
@@ -48,7 +48,6 @@ mod budget;
 mod buffer;
 mod close_reason;
 mod connection;
-mod core;
 mod counters;
 mod cuts;
 mod deadlines;
@@ -68,9 +67,12 @@ pub mod reaction;
 mod reactor;
 mod server;
 mod slots;
+mod time;
 
 pub use address::{AddressError, ToAddresses};
 pub use close_reason::CloseReason;
+#[doc(hidden)]
+pub use connection::{TRANSITIONS, Transition};
 pub use counters::Counters;
 pub use error::Error;
 pub use handler::ConnectionHandler;

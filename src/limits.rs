@@ -1,6 +1,6 @@
 //! Every bound the server keeps, as plain fields.
 
-use crate::deadlines::Span;
+use crate::time::Span;
 use std::time::Duration;
 
 /// What the server allows, safe for the open internet by default.

@@ -10,11 +10,11 @@
 //!    no further call.
 //! 2. The file of a Unix socket is removed only if it is the one we made.
 
-use crate::deadlines::{Span, Tick};
 use crate::error::Error;
 use crate::kernel::{self, Address, Errno, Fd, FileKind, Kernel, Peer, SocketOption};
 use crate::limits::Limits;
 use crate::reaction::{Call, Reaction, reaction};
+use crate::time::{Span, Tick};
 use std::collections::BTreeMap;
 use std::net::IpAddr;
 use std::path::Path;
@@ -291,6 +291,9 @@ impl Crowd {
     }
 
     pub(crate) fn leave(&mut self, peer: Peer) {
+        if self.0.is_empty() {
+            return;
+        }
         let Some(network) = Network::of(peer) else { return };
         if let Some(count) = self.0.get_mut(&network) {
             *count -= 1;

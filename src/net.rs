@@ -14,15 +14,15 @@
 use crate::budget::{Budget, RESERVE_EACH, SMALL};
 use crate::buffer::Buffer;
 use crate::close_reason::CloseReason;
-use crate::connection::{ANSWER, Connection, Finish, Phase};
+use crate::connection::{ANSWER, Attention, Connection, Level, Open, PeerEnd, Shortage};
 use crate::counters::Counters;
 use crate::cuts::Cuts;
-use crate::deadlines::{Span, Tick};
 use crate::kernel::{self, Address, Errno, Fd, Kernel, Peer};
 use crate::limits::{Limits, Timeouts};
 use crate::outbox::Outbox;
 use crate::reaction::{Call, Reaction, reaction};
 use crate::slots::{Id, Slots};
+use crate::time::{Span, Tick};
 use std::collections::{BTreeMap, TryReserveError};
 use std::fmt;
 use std::time::Duration;
@@ -47,6 +47,17 @@ impl fmt::Display for ConnId {
     }
 }
 
+/// How far the server is on its way to its end.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Stop {
+    /// Nobody has asked for it.
+    No,
+    /// It is to stop, and begins in this turn.
+    Wanted,
+    /// It finishes what it has received.
+    Draining,
+}
+
 /// All connections of the server, as its handler may use them.
 #[derive(Debug)]
 pub struct Net {
@@ -63,10 +74,7 @@ pub struct Net {
     pub(crate) now_millis: u64,
     pub(crate) start_millis: u64,
     pub(crate) now: Tick,
-    /// Somebody asked the server to stop.
-    pub(crate) stop: bool,
-    /// The server is stopping.
-    pub(crate) draining: bool,
+    pub(crate) stop: Stop,
     /// How many of the connections we began ourselves.
     pub(crate) outbound: u32,
     /// The files that are being sent, by slot.
@@ -101,7 +109,7 @@ impl Conn<'_> {
     /// The listener it came through: for a listener on all addresses, that address.
     pub fn local(&self) -> Option<&Address> {
         let connection = self.net.connections.get(self.slot)?;
-        self.net.locals.get(usize::from(connection.listener))
+        self.net.locals.get(usize::from(connection.listener()))
     }
 
     /// Sends `bytes`, in order, as fast as the peer takes them. Never blocks; what
@@ -123,15 +131,18 @@ impl Conn<'_> {
     /// input. `on_drain` says when it has fallen below the low one.
     #[inline]
     pub fn is_full(&self) -> bool {
-        let is_full = || self.net.connections.get(self.slot).is_some_and(|c| c.full);
+        let is_full = || self.net.connections.get(self.slot).is_some_and(|c| c.state.is_full());
         self.net.outbox.is_full(self.slot).unwrap_or_else(is_full)
     }
 
     /// Ends the connection when everything written has been sent: FIN, and what the
-    /// peer still sends is thrown away. No more input is offered.
+    /// peer still sends is thrown away. No more input is offered. A connection that is not
+    /// established yet is given up at once.
     pub fn close(&mut self) {
         let Some(connection) = self.net.connections.get_mut(self.slot) else { return };
-        let why = if connection.eof { CloseReason::PeerClosed } else { CloseReason::Handler };
+        let has_ended =
+            connection.state.input().is_some_and(|(_, reading)| reading.end != PeerEnd::Ahead);
+        let why = if has_ended { CloseReason::PeerClosed } else { CloseReason::Handler };
         self.net.close_slot(self.slot, why);
     }
 
@@ -139,24 +150,20 @@ impl Conn<'_> {
     /// peer sends is still offered. Nothing more can be written. When the peer has ended
     /// too, the connection closes by itself.
     pub fn finish(&mut self) {
-        self.net.change(self.slot, |connection| {
-            if connection.phase == Phase::Open && connection.finish == Finish::No {
-                connection.finish = Finish::Wanted;
-            }
-        });
+        self.net.change(self.slot, |connection| connection.state.finish());
     }
 
     /// Offers input though output stands above the high water mark, for a handler that does
     /// not answer it here but elsewhere, as a proxy does. It has to [`pause`](Conn::pause)
     /// this connection when that one is full.
     pub fn duplex(&mut self, duplex: bool) {
-        self.net.change(self.slot, |connection| connection.duplex = duplex);
+        self.net.change(self.slot, |connection| connection.state.duplex(duplex));
     }
 
     /// While held, a connection is not ended by a stop of the server: it is read and
     /// served until the handler closes it, or the drain deadline cuts it off.
     pub fn hold(&mut self, hold: bool) {
-        self.net.change(self.slot, |connection| connection.held = hold);
+        self.net.change(self.slot, |connection| connection.state.hold(hold));
     }
 
     /// Ends the connection now, with a reset; what was written may be lost.
@@ -167,26 +174,19 @@ impl Conn<'_> {
     /// Takes no more input until [`resume`](Conn::resume): nothing is offered, and
     /// soon TCP lets the peer wait.
     pub fn pause(&mut self) {
-        self.net.change(self.slot, |connection| connection.paused = true);
+        self.net.change(self.slot, |connection| connection.state.pause());
     }
 
     /// Ends a pause; what was not consumed is offered again.
     pub fn resume(&mut self) {
         let now = self.net.now;
-        self.net.change(self.slot, |connection| {
-            connection.reoffer |= connection.paused;
-            connection.paused = false;
-            connection.input.touch(now);
-        });
+        self.net.change(self.slot, |connection| connection.state.resume(now));
     }
 
     /// Calls `on_timer` once after `delay`, or never; replaces the time set before.
     pub fn set_timer(&mut self, delay: Option<Duration>) {
         let at = delay.map(|delay| self.net.now.after(Span::at_least(delay)));
-        self.net.change(self.slot, |connection| {
-            connection.timed = at.is_some();
-            connection.timer = at.unwrap_or(connection.timer);
-        });
+        self.net.change(self.slot, |connection| connection.state.set_timer(at));
     }
 
     /// All connections, this one included.
@@ -219,7 +219,7 @@ impl Net {
 
     /// The ids of all connections in service.
     pub fn ids(&self) -> impl Iterator<Item = ConnId> + '_ {
-        let in_service = self.connections.iter().filter(|(_, c)| c.phase == Phase::Open);
+        let in_service = self.connections.iter().filter(|(_, c)| c.state.open().is_some());
         in_service.map(|(slot, _)| ConnId(self.connections.id(slot)))
     }
 
@@ -230,7 +230,13 @@ impl Net {
 
     /// Stops the server as SIGTERM does: it finishes what it has received.
     pub fn stop(&mut self) {
-        self.stop = true;
+        if self.stop == Stop::No {
+            self.stop = Stop::Wanted;
+        }
+    }
+
+    pub(crate) fn is_draining(&self) -> bool {
+        self.stop == Stop::Draining
     }
 
     /// Logs that a client has ended, if a limit cut it.
@@ -262,8 +268,7 @@ impl Net {
             now_millis,
             start_millis: now_millis,
             now: Tick::from_millis(now_millis),
-            stop: false,
-            draining: false,
+            stop: Stop::No,
             outbound: 0,
             files: BTreeMap::new(),
             discarded: Vec::new(),
@@ -280,6 +285,18 @@ impl Net {
         self.high_water = self.limits.high_water.min(self.budget.share().max(SMALL)).max(1);
     }
 
+    /// Whether the outbox and the high water mark agree with the budget, as they always do.
+    pub(crate) fn is_measured(&self) -> bool {
+        let high_water = self.limits.high_water.min(self.budget.share().max(SMALL)).max(1);
+        self.outbox.is_limited_to(self.budget.left()) && self.high_water == high_water
+    }
+
+    /// Whether the budget counts what connections hold, as it always does.
+    pub(crate) fn is_counted(&self) -> bool {
+        let held = self.connections.iter().map(|(_, connection)| connection.footprint());
+        held.sum::<usize>() == self.budget.used()
+    }
+
     pub(crate) fn begin_turn(&mut self, nanos: u64) {
         self.now_millis = nanos / 1_000_000;
         self.now = Tick::from_millis(self.now_millis);
@@ -287,7 +304,12 @@ impl Net {
 
     /// Puts a connection on the list of those to be settled.
     pub(crate) fn mark(&mut self, slot: u32) {
-        self.change(slot, |_| {});
+        if let Some(connection) = self.counted(slot)
+            && connection.attention != Attention::Marked
+        {
+            connection.attention = Attention::Marked;
+            self.marked.push(slot);
+        }
     }
 
     /// A connection to which more happens than an answer: what is staged is counted.
@@ -310,13 +332,16 @@ impl Net {
         let connection = self.connections.get_mut(slot)?;
         let before = connection.footprint();
         let result = change(connection);
-        self.budget.take(connection.footprint());
-        self.budget.give_back(before);
-        if !connection.marked {
-            (connection.marked, connection.quiet) = (true, false);
+        let after = connection.footprint();
+        if connection.attention != Attention::Marked {
+            connection.attention = Attention::Marked;
             self.marked.push(slot);
         }
-        self.measure();
+        if after != before {
+            self.budget.take(after);
+            self.budget.give_back(before);
+            self.measure();
+        }
         Some(result)
     }
 
@@ -363,8 +388,8 @@ impl Net {
         }
         let most = self.budget.left();
         match self.counted(slot) {
-            Some(connection) if connection.takes_output() => {}
-            Some(connection) if connection.phase == Phase::Open && connection.file => {
+            Some(connection) if connection.state.takes_output() => {}
+            Some(connection) if connection.state.is_behind_a_file() => {
                 self.wrote_behind_a_file(slot);
                 return false;
             }
@@ -379,7 +404,7 @@ impl Net {
 
     /// If these are the bytes that were staged last, they need not be staged again.
     fn stage_again(&mut self, slot: u32, bytes: &[u8]) -> bool {
-        let takes = self.counted(slot).is_some_and(|connection| connection.takes_output());
+        let takes = self.counted(slot).is_some_and(|connection| connection.state.takes_output());
         let staged = takes && self.outbox.repeat(slot, bytes);
         if staged {
             self.count_staged(slot, bytes.len());
@@ -408,10 +433,7 @@ impl Net {
     /// then takes everything at once.
     #[cold]
     fn became_full(&mut self, slot: u32) {
-        if let Some(connection) = self.connections.get_mut(slot) {
-            connection.full = true;
-        }
-        self.mark(slot);
+        self.change(slot, |connection| connection.state.become_full());
     }
 
     /// Sends what is staged if it is enough for a group.
@@ -424,15 +446,17 @@ impl Net {
 
     /// Lends out the unconsumed input of a connection, to be given back.
     pub(crate) fn take_input(&mut self, slot: u32) -> Buffer {
-        let taken = self.change(slot, |connection| std::mem::take(&mut connection.input));
-        taken.unwrap_or_default()
+        let taken = self.change(slot, |connection| {
+            connection.state.input_mut().map(|(input, _)| std::mem::take(input))
+        });
+        taken.flatten().unwrap_or_default()
     }
 
     /// Gives it back, unless the connection takes no input any more.
     pub(crate) fn put_input(&mut self, slot: u32, input: Buffer) {
         self.change(slot, |connection| {
-            if connection.takes_input() {
-                connection.input = input;
+            if let Some((place, _)) = connection.state.input_mut() {
+                *place = input;
             }
         });
     }
@@ -474,11 +498,9 @@ impl Net {
     fn transmit<K: Kernel>(&mut self, kernel: &mut K, slot: u32, bytes: &[u8]) {
         let Some(connection) = self.connections.get_mut(slot) else { return };
         connection.staged = (connection.staged as usize).saturating_sub(bytes.len()) as u32;
-        if !connection.output.is_empty() || connection.later {
+        let Some(unsent) = connection.state.unsent() else { return };
+        if !unsent.bytes.is_empty() || !connection.can_send() {
             return self.keep_output(slot, bytes);
-        }
-        if matches!(connection.phase, Phase::Broken | Phase::Gone) {
-            return;
         }
         match kernel.send(&connection.fd, bytes) {
             Ok(n) if n == bytes.len() => {
@@ -501,16 +523,19 @@ impl Net {
 
     /// Sends from the connection's own output.
     pub(crate) fn send_waiting<K: Kernel>(&mut self, kernel: &mut K, slot: u32) {
-        let Some(connection) = self.connections.get_mut(slot) else { return };
-        if connection.later {
+        let Some(connection) = self.connections.get(slot) else { return };
+        let Some(unsent) = connection.state.unsent() else { return };
+        if !connection.can_send() {
             return;
         }
-        if connection.output.is_empty() {
+        if unsent.bytes.is_empty() {
             return self.send_file(kernel, slot);
         }
-        match kernel.send(&connection.fd, connection.output.as_slice()) {
+        match kernel.send(&connection.fd, unsent.bytes.as_slice()) {
             Ok(n) => {
-                self.change(slot, |connection| connection.output.consume(n));
+                self.change(slot, |connection| {
+                    connection.state.unsent_mut().map(|unsent| unsent.bytes.consume(n))
+                });
                 self.moved(slot, n);
             }
             Err(errno) => self.failed(slot, Call::Send, errno),
@@ -523,9 +548,11 @@ impl Net {
         let Some(connection) = self.connections.get_mut(slot) else { return };
         connection.sent += n as u64;
         if n > 0 {
-            connection.tries = 0;
+            connection.shortage = Shortage::default();
             connection.last = now;
-            connection.output.touch(now);
+            if let Some(unsent) = connection.state.unsent_mut() {
+                unsent.bytes.touch(now);
+            }
         }
     }
 
@@ -535,12 +562,11 @@ impl Net {
         let (now, max_output) = (self.now, self.limits.max_output);
         let spare = self.budget.spare();
         self.change(slot, |connection| {
-            if matches!(connection.phase, Phase::Broken | Phase::Gone) {
-                return;
-            }
-            if connection.output.push(bytes, spare, now).is_err() {
+            let Some(unsent) = connection.state.unsent_mut() else { return };
+            let output = &mut unsent.bytes;
+            if output.push(bytes, spare, now).is_err() {
                 connection.abort(CloseReason::MemoryBudget);
-            } else if connection.output.len() > max_output {
+            } else if output.len() > max_output {
                 connection.abort(CloseReason::OutputLimit);
             }
         });
@@ -555,9 +581,8 @@ impl Net {
             Reaction::Wait | Reaction::Retry | Reaction::Ignore | Reaction::Degrade => {}
             Reaction::Later | Reaction::Pause => {
                 self.change(slot, |connection| {
-                    connection.tries += 1;
-                    connection.later = true;
-                    if connection.tries > MAX_TRIES {
+                    connection.shortage.strike();
+                    if connection.shortage.tries() > MAX_TRIES {
                         connection.abort(CloseReason::Server { call, errno });
                     }
                 });
@@ -565,12 +590,14 @@ impl Net {
             Reaction::DropConnection => {
                 self.change(slot, |connection| {
                     // If it lives, a cut answer must not look like a whole one.
-                    connection.reset |= reason != CloseReason::PeerReset;
-                    let read_out = call == Call::Recv && !connection.reoffer;
-                    if read_out && connection.phase == Phase::Open {
-                        connection.gone(reason);
-                    } else {
-                        connection.broken(reason);
+                    let reset = reason != CloseReason::PeerReset;
+                    let is_read_out = |open: &Open| call == Call::Recv && !open.reading.again;
+                    match connection.state.open().is_some_and(is_read_out) {
+                        true => connection.gone(reason),
+                        false => connection.broken(reason),
+                    }
+                    if reset {
+                        connection.state.reset_on_close();
                     }
                 });
             }
@@ -588,10 +615,12 @@ impl Net {
     pub(crate) fn is_over(&mut self, slot: u32) -> bool {
         let high_water = self.high_water;
         let Some(connection) = self.connections.get(slot) else { return false };
+        let Some(open) = connection.state.open() else { return false };
+        let is_full = open.writing.is_full();
         // Once full, it is full until it has fallen to the low water mark, half of the high one.
-        let mark = if connection.full { high_water / 2 } else { high_water };
-        let owes = connection.owes(mark) || connection.file;
-        let starved = connection.full && connection.starves(&self.budget);
+        let mark = if is_full { high_water / 2 } else { high_water };
+        let owes = connection.owes(mark) || open.unsent.file;
+        let starved = is_full && self.starves(open);
         if starved && !owes {
             self.make_way();
         }
@@ -602,11 +631,20 @@ impl Net {
         over
     }
 
+    /// Whether it can only go on by reading, and memory is too short for that.
+    pub(crate) fn starves(&self, open: &Open) -> bool {
+        open.needs_to_read() && self.budget.allowance(open.input.len()) == 0
+    }
+
     /// Holds a connection back until memory is free again.
     #[cold]
     pub(crate) fn hold_back(&mut self, slot: u32) {
         self.budget.squeeze();
-        self.change(slot, |connection| (connection.full, connection.starved) = (true, true));
+        self.change(slot, |connection| {
+            if let Some(open) = connection.state.open_mut() {
+                open.writing.level = Level::Starved;
+            }
+        });
         self.make_way();
     }
 
@@ -616,9 +654,9 @@ impl Net {
     /// then the largest message is ended, or the worst debtor.
     #[cold]
     fn make_way(&mut self) {
-        let inputs: usize = self.connections.iter().map(|(_, c)| c.input.footprint()).sum();
+        let inputs: usize = self.connections.iter().map(|(_, c)| c.input_footprint()).sum();
         let in_the_way = match inputs > self.budget.used() / 2 {
-            true => self.largest(|connection| connection.input.footprint()),
+            true => self.largest(Connection::input_footprint),
             false if self.budget.share() == 0 => self.worst(),
             false => None,
         };
@@ -629,18 +667,26 @@ impl Net {
 
     /// Sets a reserve aside for as many as there are.
     pub(crate) fn plan(&mut self) {
-        self.budget.plan_for(self.connections.len());
-        self.measure();
+        if self.budget.plan_for(self.connections.len()) {
+            self.measure();
+        }
     }
 
     /// Marks those held back for want of memory, if enough has become free; whether it has.
+    #[inline]
     pub(crate) fn relieve(&mut self) -> bool {
         let due = self.budget.take_relief();
         if due {
-            let held = self.slots_where(|connection| connection.full);
-            held.into_iter().for_each(|slot| self.mark(slot));
+            self.relieve_the_full();
         }
         due
+    }
+
+    #[cold]
+    fn relieve_the_full(&mut self) {
+        let is_full = |open: &Open| open.writing.is_full();
+        let held = self.slots_where(|connection| connection.state.open().is_some_and(is_full));
+        held.into_iter().for_each(|slot| self.mark(slot));
     }
 
     /// Ends the worst debtors until `more` bytes fit; whether they do.
@@ -668,7 +714,10 @@ impl Net {
     /// Who holds the most; of those who have taken nothing for a while, if there are any.
     fn worst(&self) -> Option<u32> {
         let is_stalled = |c: &Connection| {
-            c.output.len() > RESERVE_EACH && self.now.since(c.output.since()) >= STALLED
+            c.state.unsent().is_some_and(|unsent| {
+                let bytes = &unsent.bytes;
+                bytes.len() > RESERVE_EACH && self.now.since(bytes.since()) >= STALLED
+            })
         };
         let stalled = self.largest(|c| if is_stalled(c) { c.footprint() } else { 0 });
         stalled.or_else(|| self.largest(Connection::footprint))

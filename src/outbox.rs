@@ -179,6 +179,10 @@ impl Outbox {
         }
     }
 
+    pub(crate) fn is_limited_to(&self, most: usize) -> bool {
+        self.most == most
+    }
+
     /// Everything is sent.
     pub(crate) fn clear(&mut self) {
         self.segments.clear();

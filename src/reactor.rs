@@ -16,25 +16,27 @@
 //! 3. A message costs one recv, one send and its share of an epoll_wait, and no
 //!    memory: everything else is in the `#[cold]` paths.
 
-use crate::close_reason::CloseReason;
-use crate::connection::{ANSWER, Connection, Finish, LINGER_TOTAL, OUTBOUND, Phase, UNWATCHED};
-use crate::core::Core;
-use crate::deadlines::{Alarm, Alarms, Deadlines, Span, Tick};
+use crate::connection::{ANSWER, Attention, OUTBOUND, State, UNWATCHED};
+use crate::deadlines::{Alarm, Alarms, Deadlines};
 use crate::error::Error;
 use crate::handler::ConnectionHandler;
 use crate::kernel::{self, Clock, Event, Fd, Kernel, Signal, SocketOption, Wait};
 use crate::listener::{Crowd, Listener};
 use crate::mailbox::Mailbox;
-use crate::net::{ConnId, Net};
+use crate::net::{ConnId, Net, Stop};
 use crate::reaction::{Call, Reaction, reaction};
 use crate::slots::Id;
+use crate::time::{Span, Tick};
 use std::sync::Arc;
 
 mod accepting;
 mod input;
+mod opening;
+mod poll;
 mod stopping;
 
 pub(crate) use input::Input;
+use poll::Poll;
 
 /// Events taken at once.
 pub(crate) const BATCH: usize = 1_024;
@@ -44,6 +46,8 @@ const GROUP: usize = 32;
 const LOOKS: usize = 1_024;
 /// What a stopping server still reads of one connection.
 const DRAIN_BYTES: u32 = 8 << 20;
+/// Up to so many connections, what they hold is added up after each turn, in debug builds.
+const CROWD: usize = 64;
 /// A stopping server leaves its listeners open so long for handshakes under way.
 const GRACE: Span = Span::millis(20);
 
@@ -53,16 +57,13 @@ pub(crate) struct Reactor<H: ConnectionHandler, K: Kernel> {
     pub(crate) net: Net,
     /// The second column of the table of connections.
     pub(crate) sessions: Vec<Option<H::Session>>,
-    pub(crate) core: Core,
+    pub(crate) poll: Poll,
     pub(crate) mailbox: Arc<Mailbox<H>>,
     pub(crate) listeners: Vec<Listener>,
     pub(crate) crowd: Crowd,
     pub(crate) deadlines: Deadlines,
     pub(crate) alarms: Alarms,
-    /// When the timerfd goes off.
-    pub(crate) armed: Option<Tick>,
-    /// It went off, and stays readable until it is set again.
-    pub(crate) went_off: bool,
+    pub(crate) timerfd: Timerfd,
     /// Successive full batches for which deadlines have been put off.
     pub(crate) put_off: usize,
     /// The one input buffer, and the one batch of events.
@@ -74,14 +75,44 @@ pub(crate) struct Reactor<H: ConnectionHandler, K: Kernel> {
     pub(crate) work: Vec<u32>,
     pub(crate) turn: u64,
     pub(crate) end: End,
+    /// What belongs to the process as a whole is ours: the allocator's settings, too.
+    pub(crate) owns_process: bool,
+}
+
+/// What the timerfd was told last, and what it did since.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Timerfd {
+    /// It never expires.
+    Disarmed,
+    /// When it expires.
+    Armed(Tick),
+    /// It has expired, and stays readable until it is set again.
+    Expired,
+}
+
+/// The signals to stop that have come.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) enum Signals {
+    #[default]
+    None,
+    One(Signal),
+    /// Everything ends at once; the last of them.
+    Two(Signal),
+}
+
+impl Signals {
+    pub(crate) fn last(self) -> Option<Signal> {
+        match self {
+            Signals::None => None,
+            Signals::One(signal) | Signals::Two(signal) => Some(signal),
+        }
+    }
 }
 
 /// How the server comes to its end.
 #[derive(Debug, Default)]
 pub(crate) struct End {
-    pub(crate) signal: Option<Signal>,
-    /// A second signal: everything ends at once.
-    pub(crate) forced: bool,
+    pub(crate) signals: Signals,
     /// What made it stop.
     pub(crate) failure: Option<Error>,
     /// Connections that had not finished at the drain deadline.
@@ -110,7 +141,7 @@ impl<H: ConnectionHandler, K: Kernel> Reactor<H, K> {
             return Ok(true); // messages and nothing else: the common turn ends here
         }
         self.serve_core(ready);
-        if self.net.stop && !self.net.draining {
+        if self.net.stop == Stop::Wanted {
             self.begin_drain();
         }
         let mut work = std::mem::take(&mut self.work);
@@ -130,17 +161,17 @@ impl<H: ConnectionHandler, K: Kernel> Reactor<H, K> {
     /// Whether nothing has happened in this turn that asks for more than answers.
     fn is_settled(&self) -> bool {
         let nothing_marked = self.net.marked.is_empty() && self.woken.is_empty();
-        nothing_marked && self.work.is_empty() && !self.net.stop
+        nothing_marked && self.work.is_empty() && self.net.stop == Stop::No
     }
 
     /// Whether nothing is left to do without an event.
     pub(crate) fn is_idle(&self) -> bool {
-        self.work.is_empty() && (self.net.draining || !self.net.stop)
+        self.work.is_empty() && self.net.stop != Stop::Wanted
     }
 
     fn wait(&mut self) -> Result<usize, Error> {
         let wait = if self.is_idle() { Wait::Forever } else { Wait::No };
-        let ready = match self.core.wait(&mut self.kernel, &mut self.events, wait) {
+        let ready = match self.poll.wait(&mut self.kernel, &mut self.events, wait) {
             Ok(ready) => ready,
             Err(errno) if reaction(Call::EpollWait, errno) == Reaction::Retry => 0,
             Err(errno) => return Err(Error::new(Call::EpollWait, "epoll", errno)),
@@ -159,7 +190,8 @@ impl<H: ConnectionHandler, K: Kernel> Reactor<H, K> {
         let is_tight = self.net.budget.is_tight();
         let now = self.net.now;
         let Some(connection) = self.net.connections.find(id) else { return }; // a stale event
-        if mask != kernel::IN || !connection.quiet || connection.staged > 0 || is_tight {
+        let is_quiet = connection.attention == Attention::Quiet;
+        if mask != kernel::IN || !is_quiet || connection.staged > 0 || is_tight {
             return self.serve_busy(id.slot, mask);
         }
         match self.kernel.recv(&connection.fd, &mut self.input) {
@@ -187,14 +219,18 @@ impl<H: ConnectionHandler, K: Kernel> Reactor<H, K> {
             self.settle_marked();
         }
         self.net.plan();
-        if self.net.budget.take_ebb() {
+        if self.net.budget.take_ebb() && self.owns_process {
             kernel::return_memory();
         }
         self.settle_listeners();
-        self.close_discarded();
+        if !self.net.discarded.is_empty() {
+            self.close_discarded();
+        }
+        debug_assert!(self.net.connections.len() > CROWD || self.net.is_counted(), "miscounted");
     }
 
     /// Closes the files that nobody sends any more.
+    #[cold]
     pub(crate) fn close_discarded(&mut self) {
         while let Some(file) = self.net.discarded.pop() {
             self.close(file);
@@ -212,19 +248,20 @@ impl<H: ConnectionHandler, K: Kernel> Reactor<H, K> {
     /// meanwhile, so that what happens here does not put it on the list again.
     fn reconcile(&mut self, slot: u32) {
         self.begin_file(slot);
-        let (now, draining, is_over) = (self.net.now, self.net.draining, self.net.is_over(slot));
+        let (now, draining, is_over) =
+            (self.net.now, self.net.is_draining(), self.net.is_over(slot));
         let Some(connection) = self.net.connections.get_mut(slot) else { return };
-        if connection.phase == Phase::Open && connection.full != is_over {
-            connection.full = is_over;
-            connection.drained |= !is_over;
-            connection.input.touch(now);
+        if let Some((input, reading)) = connection.state.input_mut() {
+            reading.again &= !input.is_empty();
         }
-        connection.reoffer &= !connection.input.is_empty();
-        connection.starved &= connection.starves(&self.net.budget);
+        if let Some(open) = connection.state.open_mut() {
+            let allowance = self.net.budget.allowance(open.input.len());
+            open.settle_level(is_over, allowance == 0, now);
+        }
         self.finish(slot);
         self.register(slot);
         let Some(connection) = self.net.connections.get_mut(slot) else { return };
-        if connection.phase == Phase::Gone {
+        if connection.state.is_gone() {
             return self.free(slot);
         }
         if let Some(at) = connection.deadline(&self.net.timeouts, now) {
@@ -233,15 +270,18 @@ impl<H: ConnectionHandler, K: Kernel> Reactor<H, K> {
         if connection.has_work(draining) {
             self.work.push(slot);
         }
-        connection.marked = false;
         // While stopping, what is read is counted: the short way does not.
-        connection.quiet = !draining && connection.is_quiet();
+        let is_quiet = !draining && connection.is_quiet();
+        connection.attention = if is_quiet { Attention::Quiet } else { Attention::Busy };
+        debug_assert_eq!(connection.contradiction(), None, "{connection}");
+        debug_assert!(self.net.is_measured(), "the limits are not what the budget gives");
     }
 
     /// Sends from a file for which no event has been asked yet.
     fn begin_file(&mut self, slot: u32) {
         let Some(connection) = self.net.connections.get(slot) else { return };
-        if connection.file && connection.registered & kernel::OUT as u8 == 0 {
+        let has_file = connection.state.unsent().is_some_and(|unsent| unsent.file);
+        if has_file && connection.registered & kernel::OUT as u8 == 0 {
             self.net.send_file(&mut self.kernel, slot);
         }
     }
@@ -251,26 +291,10 @@ impl<H: ConnectionHandler, K: Kernel> Reactor<H, K> {
     fn finish(&mut self, slot: u32) {
         let now = self.net.now;
         let Some(connection) = self.net.connections.get_mut(slot) else { return };
-        let is_closing = connection.phase == Phase::Closing;
-        let is_finishing = connection.phase == Phase::Open && connection.finish != Finish::No;
-        if !(is_closing || is_finishing) || !connection.is_flushed() {
-            return;
-        }
-        if connection.eof && is_closing {
-            return connection.gone(connection.why);
-        }
-        if connection.eof_told && is_finishing {
-            return connection.gone(CloseReason::PeerClosed);
-        }
-        let has_fin = connection.finish == Finish::Sent;
-        connection.finish = Finish::Sent;
-        if is_closing {
-            connection.phase = Phase::Lingering;
-            connection.read_at_end = 0;
-            connection.last = now;
-            connection.timer = now.after(LINGER_TOTAL);
-        }
-        if !has_fin && let Err(errno) = self.kernel.shutdown(&connection.fd) {
+        if connection.is_flushed()
+            && connection.flushed(now)
+            && let Err(errno) = self.kernel.shutdown(&connection.fd)
+        {
             self.net.failed(slot, Call::Shutdown, errno);
         }
     }
@@ -281,11 +305,11 @@ impl<H: ConnectionHandler, K: Kernel> Reactor<H, K> {
         let Some(connection) = self.net.connections.get_mut(slot) else { return };
         let interest = connection.interest();
         let unwatched = connection.registered == UNWATCHED && interest == 0;
-        if unwatched || connection.phase == Phase::Gone {
+        if unwatched || connection.state.is_gone() {
             return;
         }
         let (fd, told) = (&connection.fd, &mut connection.registered);
-        if let Err((call, errno)) = self.core.rewatch(&mut self.kernel, fd, told, interest, data) {
+        if let Err((call, errno)) = self.poll.rewatch(&mut self.kernel, fd, told, interest, data) {
             self.net.failed(slot, call, errno);
         }
     }
@@ -295,15 +319,16 @@ impl<H: ConnectionHandler, K: Kernel> Reactor<H, K> {
     fn free(&mut self, slot: u32) {
         let id = ConnId(self.net.connections.id(slot));
         let Some(connection) = self.net.connections.remove(slot) else { return };
-        log::debug!("closed {id} {connection}: {}", connection.why);
-        self.net.counters.count_close(connection.why);
+        let State::Gone { why, reset } = *connection.state else { return };
+        log::debug!("closed {id} {connection}: {why}");
+        self.net.counters.count_close(why);
         self.net.counters.received += connection.received;
         self.net.counters.sent += connection.sent;
         self.net.discard_file(slot);
         let peer = connection.peer();
-        self.net.tell_cut(connection.why, peer);
-        let Connection { fd, listener, why, reset, .. } = connection;
-        let is_outbound = listener == OUTBOUND;
+        self.net.tell_cut(why, peer);
+        let is_outbound = connection.listener() == OUTBOUND;
+        let fd = connection.fd;
         if reset {
             // If it fails the peer may take a cut answer for a whole one; nothing to be done.
             let _ = self.kernel.setsockopt(&fd, SocketOption::ResetOnClose);
@@ -314,7 +339,7 @@ impl<H: ConnectionHandler, K: Kernel> Reactor<H, K> {
         } else {
             self.crowd.leave(peer);
         }
-        if self.net.draining {
+        if self.net.is_draining() {
             self.alarms.ring_by(Alarm::CloseListeners, self.net.now.after(Span::millis(1)));
         }
         let session = self.sessions.get_mut(slot as usize).and_then(Option::take);

@@ -1,22 +1,18 @@
 //! Building a server, running it, and reaching it from other threads.
 
 use crate::address::{AddressError, ToAddresses};
-use crate::connection::{OUTBOUND, Phase};
-use crate::core::{Core, LISTENERS};
+use crate::connection::OUTBOUND;
+#[cfg(feature = "sim")]
+use crate::connection::place;
 use crate::counters::Counters;
-use crate::deadlines::{Alarms, Deadlines};
 use crate::error::Error;
 use crate::handler::ConnectionHandler;
-use crate::kernel::{
-    self, Address, Clock, EpollOp, Errno, Event, Kernel, Linux, Signal, SocketOption,
-};
+use crate::kernel::{self, Address, Errno, Kernel, Linux, Signal};
 use crate::limits::Limits;
-use crate::listener::{Crowd, Listener};
 use crate::mailbox::{CallError, Mailbox};
 use crate::net::Net;
 use crate::reaction::Call;
-use crate::reactor::{BATCH, End, Input, Reactor};
-use std::collections::TryReserveError;
+use crate::reactor::{End, Reactor, Signals};
 use std::fmt;
 use std::sync::Arc;
 use std::thread::JoinHandle;
@@ -68,8 +64,9 @@ impl<H: ConnectionHandler, K: Kernel> Builder<H, K> {
 
     /// Lets the server take what belongs to the process as a whole: the signals SIGINT,
     /// SIGTERM, SIGUSR1, and SIGHUP unless it is ignored, which are blocked in this
-    /// thread, so do it before there are others; SIGXFSZ, which is ignored; and as many
-    /// descriptors as it is allowed (RLIMIT_NOFILE).
+    /// thread, so do it before there are others; SIGXFSZ, which is ignored; as many
+    /// descriptors as it is allowed (RLIMIT_NOFILE); and the allocator: large buffers are
+    /// mapped, and memory is returned to the kernel after a flood. mallopt(3), malloc_trim(3)
     pub fn own_process(mut self, owns: bool) -> Self {
         self.owns_process = owns;
         self
@@ -96,7 +93,7 @@ impl<H: ConnectionHandler, K: Kernel> Builder<H, K> {
             signals = block_signals(&mut kernel, &mut warnings)?;
         }
         fit_limits(&mut kernel, &mut limits, addresses.len(), owns_process, &mut warnings)?;
-        let mut reactor = Reactor::new(handler, kernel, limits)?;
+        let mut reactor = Reactor::new(handler, kernel, limits, owns_process)?;
         reactor.open(&addresses, &signals, &mut warnings)?;
         Ok(Server { addresses: reactor.net.locals.clone(), reactor, warnings })
     }
@@ -228,35 +225,27 @@ impl<H: ConnectionHandler, K: Kernel> Server<H, K> {
         self.reactor.is_idle()
     }
 
-    /// The state of each connection, by descriptor. For the tests that count which calls
-    /// failed in which state.
+    /// Where each connection stands, by descriptor; with all that is known of it, and only
+    /// its state, reading and writing. For the tests that count which calls failed where.
     #[cfg(feature = "sim")]
     #[doc(hidden)]
-    pub fn states(&self) -> impl Iterator<Item = (i32, &'static str)> {
-        self.reactor.net.connections.iter().map(|(_, connection)| {
-            let state = match connection.phase {
-                Phase::Connecting => "connecting",
-                Phase::Open if connection.file => "sending a file",
-                Phase::Open if connection.later => "later",
-                Phase::Open if connection.paused => "paused",
-                Phase::Open if connection.full => "full",
-                Phase::Open if connection.eof => "half-closed",
-                Phase::Open => "open",
-                Phase::Closing if connection.later => "closing, later",
-                Phase::Closing => "closing",
-                Phase::Lingering => "lingering",
-                Phase::Broken => "broken",
-                Phase::Gone => "gone",
-            };
-            (connection.fd.number(), state)
-        })
+    pub fn places(&self) -> impl Iterator<Item = (i32, [&'static str; 2])> {
+        let all = self.reactor.net.connections.iter();
+        all.map(|(_, connection)| (connection.fd.number(), place::of(connection)))
+    }
+
+    /// State × Reading × Writing: where a connection can stand, as far as types can say.
+    #[cfg(feature = "sim")]
+    #[doc(hidden)]
+    pub fn all_places() -> Vec<&'static str> {
+        place::product()
     }
 
     /// Whether it stops. For the same tests.
     #[cfg(feature = "sim")]
     #[doc(hidden)]
     pub fn is_stopping(&self) -> bool {
-        self.reactor.net.draining
+        self.reactor.net.is_draining()
     }
 
     /// The memory that is counted as in use, and that which is: always the same.
@@ -275,9 +264,10 @@ impl<H: ConnectionHandler, K: Kernel> Server<H, K> {
     /// As [`run`](Server::run).
     pub fn finish(&mut self) -> Result<Summary, Error> {
         self.reactor.mailbox.close();
-        let End { signal, forced, failure, cut, .. } = std::mem::take(&mut self.reactor.end);
+        let End { signals, failure, cut, .. } = std::mem::take(&mut self.reactor.end);
+        let forced = matches!(signals, Signals::Two(_));
         let counters = self.reactor.net.counters.clone();
-        failure.map_or(Ok(Summary { stopped_by: signal, forced, cut, counters }), Err)
+        failure.map_or(Ok(Summary { stopped_by: signals.last(), forced, cut, counters }), Err)
     }
 }
 
@@ -304,98 +294,6 @@ where
 impl<H: ConnectionHandler, K: Kernel> fmt::Debug for Server<H, K> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Server").field("addresses", &self.addresses).finish_non_exhaustive()
-    }
-}
-
-/// An empty vector with room for `length` elements.
-fn room_for<T>(length: usize) -> Result<Vec<T>, TryReserveError> {
-    let mut vector = Vec::new();
-    vector.try_reserve_exact(length).map(|()| vector)
-}
-
-impl<H: ConnectionHandler, K: Kernel> Reactor<H, K> {
-    /// A loop that owns no descriptor yet.
-    fn new(handler: H, mut kernel: K, limits: Limits) -> Result<Self, Error> {
-        let no_memory = || {
-            let object = format!("buffers and tables for {} connections", limits.max_connections);
-            Error::new(Call::Memory, object, Errno::ENOMEM)
-        };
-        let net = Net::new(limits.clone(), kernel.clock_gettime(Clock::Monotonic))
-            .map_err(|_| no_memory())?;
-        let deadlines = Deadlines::with_capacity(limits.slots()).map_err(|_| no_memory())?;
-        let sessions = room_for(limits.slots() as usize).map_err(|_| no_memory())?;
-        let input = Input::allocate().ok_or_else(no_memory)?;
-        let mut events = room_for(BATCH).map_err(|_| no_memory())?;
-        events.resize(BATCH, Event::default());
-        Ok(Reactor {
-            handler,
-            net,
-            sessions,
-            mailbox: Arc::default(),
-            core: Core::default(),
-            kernel,
-            listeners: Vec::new(),
-            crowd: Crowd::default(),
-            deadlines,
-            alarms: Alarms::default(),
-            armed: None,
-            went_off: false,
-            put_off: 0,
-            input,
-            events,
-            woken: Vec::new(),
-            work: Vec::new(),
-            turn: 0,
-            end: End::default(),
-        })
-    }
-
-    /// Opens all listeners, then what the loop needs, and lets epoll watch them all. If
-    /// one fails, dropping the loop closes the others.
-    fn open(
-        &mut self,
-        addresses: &[Address],
-        signals: &[Signal],
-        warnings: &mut Vec<String>,
-    ) -> Result<(), Error> {
-        for address in addresses {
-            let limits = &self.net.limits;
-            let listener = Listener::open(&mut self.kernel, address, limits, warnings)?;
-            self.net.locals.push(listener.address.clone());
-            self.listeners.push(listener);
-        }
-        let eventfd = self.core.open(&mut self.kernel, signals)?;
-        self.mailbox.open(self.kernel.clone(), eventfd);
-        for (index, listener) in self.listeners.iter().enumerate() {
-            let Some(fd) = &listener.fd else { continue };
-            let data = u64::from(LISTENERS) + index as u64;
-            let added = self.core.watch(&mut self.kernel, EpollOp::Add, fd, kernel::IN, data);
-            let failed = |errno| Error::new(Call::EpollAddCore, &listener.address, errno);
-            added.map_err(failed)?;
-        }
-        Ok(())
-    }
-}
-
-/// Gives everything back, also when a handler panics.
-impl<H: ConnectionHandler, K: Kernel> Drop for Reactor<H, K> {
-    fn drop(&mut self) {
-        for listener in &mut self.listeners {
-            listener.close(&mut self.kernel);
-        }
-        self.mailbox.close();
-        for slot in self.net.slots_where(|_| true) {
-            if let Some(connection) = self.net.connections.remove(slot) {
-                if connection.phase != Phase::Lingering {
-                    // An answer that was cut off must not look like a whole one.
-                    let _ = self.kernel.setsockopt(&connection.fd, SocketOption::ResetOnClose);
-                }
-                let _ = self.kernel.close(connection.fd);
-                self.net.discard_file(slot);
-            }
-        }
-        self.close_discarded();
-        self.core.close(&mut self.kernel);
     }
 }
 

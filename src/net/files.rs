@@ -7,7 +7,6 @@
 
 use super::{Conn, Net};
 use crate::close_reason::CloseReason;
-use crate::connection::{Connection, Phase};
 use crate::kernel::{Errno, Fd, Kernel};
 use crate::reaction::{Call, Reaction, reaction};
 
@@ -37,11 +36,10 @@ impl Conn<'_> {
     /// MSG_NOSIGNAL, and a client that leaves would end the process.
     pub fn write_file(&mut self, file: Fd, offset: u64, length: u64) {
         let Conn { net, slot } = self;
-        let is_busy = |c: &mut Connection| c.phase == Phase::Open && c.file;
-        if net.counted(*slot).is_some_and(is_busy) {
+        if net.counted(*slot).is_some_and(|c| c.state.is_behind_a_file()) {
             net.wrote_behind_a_file(*slot);
         }
-        let takes = net.connections.get(*slot).is_some_and(|c| c.takes_output());
+        let takes = net.connections.get(*slot).is_some_and(|c| c.state.takes_output());
         if !takes || length == 0 {
             net.discarded.push(file);
             return net.mark(*slot); // so that this turn closes it
@@ -50,7 +48,7 @@ impl Conn<'_> {
         net.files.insert(*slot, FilePart { fd: file, offset, left: length });
         net.change(*slot, |connection| {
             connection.last = now; // from now on the kernel must take some
-            (connection.file, connection.full) = (true, true);
+            connection.state.write_file();
         });
     }
 }
@@ -59,7 +57,8 @@ impl Net {
     /// Sends from the file of a connection that has nothing else to send.
     pub(crate) fn send_file<K: Kernel>(&mut self, kernel: &mut K, slot: u32) {
         let Some(connection) = self.connections.get(slot) else { return };
-        if !connection.file || connection.queued() > 0 || connection.later {
+        let is_next = connection.state.unsent().is_some_and(|unsent| unsent.file);
+        if !is_next || connection.queued() > 0 || !connection.can_send() {
             return;
         }
         let Some(FilePart { fd, offset, left }) = self.files.get(&slot) else { return };
@@ -95,6 +94,7 @@ impl Net {
             Err(errno) => self.file_failed(slot, Call::ReadFile, errno),
         }
         self.outbox = outbox;
+        self.measure(); // it was away when the budget changed
     }
 
     /// `n` bytes of the file are done with.
@@ -104,7 +104,9 @@ impl Net {
         part.left = part.left.saturating_sub(n as u64);
         if part.left == 0 {
             self.discard_file(slot);
-            self.change(slot, |connection| connection.file = false);
+            self.change(slot, |connection| {
+                connection.state.unsent_mut().map(|unsent| unsent.file = false)
+            });
         }
     }
 

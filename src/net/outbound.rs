@@ -6,26 +6,36 @@
 
 use super::{ConnId, Net};
 use crate::connection::Connection;
-use crate::deadlines::Span;
 use crate::error::Error;
 use crate::kernel::{Address, Errno, Kernel, Peer};
 use crate::listener::tunables;
 use crate::reaction::{Call, Reaction, reaction};
+use crate::time::Span;
 use std::time::Duration;
 
 impl Net {
-    /// Begins to connect to `address`. When the connection stands, `on_open` is called
-    /// with this id, and from then on it is a connection like any other. If it does not
-    /// within `timeout`, or is refused, `on_close` says why:
+    /// Begins to connect to `address`. When the connection is established, `on_open` is
+    /// called with this id, and from then on it is a connection like any other. If it is
+    /// refused, or not established within `timeout`, `on_close` reports why:
     /// [`Network`](crate::CloseReason::Network) with the call `connect` and its errno,
     /// ETIMEDOUT if it was too slow. connect(2)
+    ///
+    /// The id can be used at once. What is written waits until the connection is
+    /// established, bounded as all output is, and is dropped if it never is;
+    /// [`finish`](crate::Conn::finish) takes effect behind it, and a timer that is due before then
+    /// rings then.
     ///
     /// `kernel` must be the kernel that the server runs on.
     ///
     /// # Errors
     ///
-    /// What failed at once, `on_close` is not called then. EMFILE from `socket` also if
-    /// there are [`max_outbound`](crate::Limits::max_outbound) such connections already.
+    /// The call that failed at once; `on_close` is not called then. Also, as `socket`:
+    ///
+    /// - EMFILE if there are [`max_outbound`](crate::Limits::max_outbound) such connections.
+    /// - ESHUTDOWN if the server is stopping and there are as many such connections as
+    ///   accepted ones, so none is left to begin it for: a handler that begins a connection
+    ///   again whenever it ends would hold up the stop for ever. No system call that opens a
+    ///   connection fails with this errno.
     pub fn connect<K: Kernel>(
         &mut self,
         kernel: &mut K,
@@ -33,11 +43,13 @@ impl Net {
         timeout: Duration,
     ) -> Result<ConnId, Error> {
         if self.outbound >= self.limits.max_outbound {
-            return Err(Error::new(
-                Call::Socket,
-                format!("{address}, max_outbound"),
-                Errno::EMFILE,
-            ));
+            let object = format!("{address}, max_outbound");
+            return Err(Error::new(Call::Socket, object, Errno::EMFILE));
+        }
+        let accepted = self.connections.len() - self.outbound as usize;
+        if self.is_draining() && self.outbound as usize >= accepted {
+            let object = format!("{address}, the server is stopping");
+            return Err(Error::new(Call::Socket, object, Errno::ESHUTDOWN));
         }
         let fd =
             kernel.socket(address).map_err(|errno| Error::new(Call::Socket, address, errno))?;

@@ -1,9 +1,9 @@
 //! New clients: how many a turn, who is turned away, and when nobody is let in.
 
 use super::Reactor;
+use super::poll::LISTENERS;
 use crate::close_reason::CloseReason;
-use crate::connection::{Connection, Phase, UNWATCHED};
-use crate::core::LISTENERS;
+use crate::connection::{Connection, UNWATCHED};
 use crate::deadlines::Alarm;
 use crate::error::Error;
 use crate::handler::ConnectionHandler;
@@ -111,7 +111,7 @@ impl<H: ConnectionHandler, K: Kernel> Reactor<H, K> {
         let id = self.net.connections.insert(connection);
         let Some(connection) = self.net.connections.get(id.slot) else { return };
         let (fd, data) = (&connection.fd, id.to_u64());
-        if let Err(errno) = self.core.watch(&mut self.kernel, EpollOp::Add, fd, kernel::IN, data) {
+        if let Err(errno) = self.poll.watch(&mut self.kernel, EpollOp::Add, fd, kernel::IN, data) {
             return self.admit_failed(id.slot, listener, errno);
         }
         log::debug!("opened {} {connection}", ConnId(id));
@@ -141,15 +141,13 @@ impl<H: ConnectionHandler, K: Kernel> Reactor<H, K> {
         let call = Call::ConnectResult;
         let errno = match self.kernel.getsockopt_error(&connection.fd) {
             Ok(None) => {
-                self.net.change(slot, |connection| {
-                    (connection.phase, connection.timed) = (Phase::Open, false);
-                    connection.last = now;
-                });
+                self.net.change(slot, |connection| connection.established(now));
                 let id = ConnId(self.net.connections.id(slot));
                 if let Some(connection) = self.net.connections.get(slot) {
                     log::debug!("opened {id} {connection}");
                 }
-                return self.open_session(slot);
+                self.open_session(slot);
+                return self.net.send_waiting(&mut self.kernel, slot); // what was written early
             }
             Ok(Some(errno)) => errno,
             Err(errno) if reaction(call, errno) == Reaction::Bug => {
@@ -232,7 +230,7 @@ impl<H: ConnectionHandler, K: Kernel> Reactor<H, K> {
                 continue;
             }
             let (data, told) = (u64::from(LISTENERS) + index as u64, &mut listener.registered);
-            let Err((call, errno)) = self.core.rewatch(&mut self.kernel, fd, told, interest, data)
+            let Err((call, errno)) = self.poll.rewatch(&mut self.kernel, fd, told, interest, data)
             else {
                 continue;
             };

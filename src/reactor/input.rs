@@ -8,7 +8,7 @@
 use super::{DRAIN_BYTES, Reactor};
 use crate::budget::SMALL;
 use crate::close_reason::CloseReason;
-use crate::connection::{LINGER_BYTES, Phase};
+use crate::connection::{LINGER_BYTES, Level, Open, PeerEnd, Shortage, State};
 use crate::handler::ConnectionHandler;
 use crate::kernel::{self, Kernel};
 use crate::net::Conn;
@@ -72,8 +72,8 @@ impl<H: ConnectionHandler, K: Kernel> Reactor<H, K> {
         let rest = self.input.get(..n).and_then(|input| input.get(consumed..));
         let (now, spare) = (self.net.now, self.net.budget.spare());
         self.net.change(slot, |connection| {
-            if connection.takes_input()
-                && connection.input.push(rest.unwrap_or_default(), spare, now).is_err()
+            if let Some((input, _)) = connection.state.input_mut()
+                && input.push(rest.unwrap_or_default(), spare, now).is_err()
             {
                 connection.abort(CloseReason::MemoryBudget);
             }
@@ -81,11 +81,14 @@ impl<H: ConnectionHandler, K: Kernel> Reactor<H, K> {
         self.after_offer(slot, n, consumed);
     }
 
-    /// Offers what was left over, and what came since.
+    /// Offers what was left over, and what came since; nothing if there is nothing.
     fn offer(&mut self, slot: u32) {
         let Some(Some(session)) = self.sessions.get_mut(slot as usize) else { return };
         let mut rest = self.net.take_input(slot);
         let offered = rest.len();
+        if offered == 0 {
+            return;
+        }
         let conn = &mut Conn { net: &mut self.net, slot };
         let consumed = self.handler.on_data(conn, session, rest.as_slice());
         if consumed > 0 {
@@ -106,11 +109,13 @@ impl<H: ConnectionHandler, K: Kernel> Reactor<H, K> {
             return;
         }
         self.net.change(slot, |connection| {
-            let stopped = connection.paused || connection.is_held_up() || connection.reoffer;
-            let at_end = connection.eof || connection.phase == Phase::Broken;
-            connection.reoffer =
-                !connection.input.is_empty() && (stopped || at_end && consumed > 0);
-            if connection.input.len() > max_input && !connection.reoffer {
+            let is_held_up = connection.state.open().is_some_and(|open| open.holds_up_input());
+            let is_broken = connection.state.open().is_none();
+            let Some((input, reading)) = connection.state.input_mut() else { return };
+            let stopped = reading.paused || is_held_up || reading.again;
+            let at_end = reading.end != PeerEnd::Ahead || is_broken;
+            reading.again = !input.is_empty() && (stopped || at_end && consumed > 0);
+            if input.len() > max_input && !reading.again {
                 connection.close(CloseReason::InputLimit);
             }
         });
@@ -119,11 +124,12 @@ impl<H: ConnectionHandler, K: Kernel> Reactor<H, K> {
     #[cold]
     pub(super) fn serve_busy(&mut self, slot: u32, mut mask: u32) {
         let Some(connection) = self.net.connections.get(slot) else { return };
-        if connection.phase == Phase::Connecting {
+        if connection.state.is_connecting() {
             return self.connected(slot);
         }
         let both_ended = mask & (kernel::ERR | kernel::HUP) == kernel::HUP;
-        if both_ended && connection.phase == Phase::Open && !connection.eof_told {
+        let is_awaited = |open: &Open| open.reading.end != PeerEnd::Told;
+        if both_ended && connection.state.open().is_some_and(is_awaited) {
             // In order: what the peer sent before its end is read when it is wanted.
             mask = connection.interest().into();
             if mask == 0 {
@@ -132,14 +138,14 @@ impl<H: ConnectionHandler, K: Kernel> Reactor<H, K> {
         }
         let hangup = mask & (kernel::ERR | kernel::HUP) != 0;
         if mask & kernel::IN != 0 || hangup {
-            let allowance = self.net.budget.allowance(connection.input.len());
-            match connection.phase {
+            let allowance = self.net.budget.allowance(connection.rest());
+            match &*connection.state {
                 // First what is here already.
-                Phase::Open if connection.reoffer && connection.can_offer() && !hangup => {}
-                Phase::Open if allowance == 0 && !hangup => self.net.hold_back(slot),
-                Phase::Open => self.read(slot, allowance.max(SMALL), hangup),
-                Phase::Closing | Phase::Lingering => self.discard(slot),
-                Phase::Connecting | Phase::Broken | Phase::Gone => {}
+                State::Open(open) if open.reading.again && connection.can_offer() && !hangup => {}
+                State::Open(_) if allowance == 0 && !hangup => self.net.hold_back(slot),
+                State::Open(_) => self.read(slot, allowance.max(SMALL), hangup),
+                State::Closing { .. } | State::Lingering { .. } => self.discard(slot),
+                State::Connecting { .. } | State::Broken { .. } | State::Gone { .. } => {}
             }
         }
         if mask & kernel::OUT != 0 {
@@ -152,7 +158,7 @@ impl<H: ConnectionHandler, K: Kernel> Reactor<H, K> {
         let data = self.net.connections.id(slot).to_u64();
         let Some(connection) = self.net.connections.get_mut(slot) else { return };
         let (fd, told) = (&connection.fd, &mut connection.registered);
-        if let Err((call, errno)) = self.core.unwatch(&mut self.kernel, fd, told, data) {
+        if let Err((call, errno)) = self.poll.unwatch(&mut self.kernel, fd, told, data) {
             self.net.failed(slot, call, errno);
         }
     }
@@ -172,20 +178,20 @@ impl<H: ConnectionHandler, K: Kernel> Reactor<H, K> {
         let now = self.net.now;
         match received {
             Ok(0) => {
-                self.net.change(slot, |connection| match connection.eof {
-                    true => connection.broken(CloseReason::PeerReset), // read for a hang-up
-                    false => {
-                        connection.eof = true;
-                        connection.reoffer |= !connection.input.is_empty();
+                self.net.change(slot, |connection| match connection.state.open_mut() {
+                    Some(Open { reading, input, .. }) if reading.end == PeerEnd::Ahead => {
+                        reading.end = PeerEnd::Seen;
+                        reading.again |= !input.is_empty();
                     }
+                    _ => connection.broken(CloseReason::PeerReset), // read for a hang-up
                 });
                 self.step(slot); // most often the end can be told, and the connection freed, at once
             }
             Ok(n) => {
                 self.net.change(slot, |connection| {
-                    connection.tries = 0;
+                    connection.shortage = Shortage::default();
                     connection.received += n as u64;
-                    connection.read_at_end = connection.read_at_end.saturating_add(n as u32);
+                    connection.state.count_read(n);
                     connection.last = now;
                 });
                 self.take_in(slot, n);
@@ -203,16 +209,17 @@ impl<H: ConnectionHandler, K: Kernel> Reactor<H, K> {
     fn take_in(&mut self, slot: u32, n: usize) {
         let Some(connection) = self.net.connections.get(slot) else { return };
         let can_offer = connection.can_offer();
-        if can_offer && connection.input.is_empty() {
+        if can_offer && connection.rest() == 0 {
             return self.offer_fresh(slot, n);
         }
         let fresh = self.input.get(..n).unwrap_or_default();
         let (now, spare) = (self.net.now, self.net.budget.spare());
         self.net.change(slot, |connection| {
-            if connection.input.push(fresh, spare, now).is_err() {
+            let Some((input, reading)) = connection.state.input_mut() else { return };
+            reading.again |= !can_offer;
+            if input.push(fresh, spare, now).is_err() {
                 connection.abort(CloseReason::MemoryBudget);
             }
-            connection.reoffer |= !can_offer;
         });
         if can_offer {
             self.offer(slot);
@@ -224,18 +231,16 @@ impl<H: ConnectionHandler, K: Kernel> Reactor<H, K> {
         let Some(connection) = self.net.connections.get_mut(slot) else { return };
         let received = self.kernel.recv(&connection.fd, &mut self.input);
         let now = self.net.now;
-        self.net.change(slot, |connection| match received {
-            Ok(0) if connection.phase == Phase::Lingering => connection.gone(connection.why),
-            Ok(0) if connection.eof => connection.broken(CloseReason::PeerReset), // a hang-up
-            Ok(0) => connection.eof = true,
-            Ok(n) => {
+        self.net.change(slot, |connection| {
+            if let Ok(n @ 1..) = received {
                 connection.last = now;
-                connection.read_at_end = connection.read_at_end.saturating_add(n as u32);
-                if connection.phase == Phase::Lingering && connection.read_at_end >= LINGER_BYTES {
-                    connection.gone(connection.why);
-                }
+                connection.state.count_read(n);
             }
-            Err(_) => {}
+            match (received, &*connection.state) {
+                (Ok(0), _) => connection.at_end(),
+                (Ok(_), State::Lingering { read: LINGER_BYTES.., .. }) => connection.done(),
+                _ => {}
+            }
         });
         if let Err(errno) = received {
             self.net.failed(slot, Call::Recv, errno);
@@ -244,11 +249,15 @@ impl<H: ConnectionHandler, K: Kernel> Reactor<H, K> {
 
     /// Does for a connection what needs no event: as much as one `recv` allows.
     pub(super) fn step(&mut self, slot: u32) {
+        let draining = self.net.is_draining();
         let Some(connection) = self.net.connections.get_mut(slot) else { return };
-        if !connection.has_work(self.net.draining) {
+        if !connection.has_work(draining) {
             return;
         }
-        if std::mem::take(&mut connection.drained) {
+        if let Some(Open { writing, .. }) = connection.state.open_mut()
+            && writing.level == Level::Drained
+        {
+            writing.level = Level::Low;
             self.call(slot, |handler, conn, session| handler.on_drain(conn, session));
         }
         self.offer_again(slot);
@@ -259,25 +268,28 @@ impl<H: ConnectionHandler, K: Kernel> Reactor<H, K> {
     /// Offers the rest without new bytes, if that is wanted, and possible.
     fn offer_again(&mut self, slot: u32) {
         let Some(connection) = self.net.connections.get_mut(slot) else { return };
-        if connection.can_offer() && std::mem::take(&mut connection.reoffer) {
+        if connection.can_offer()
+            && let Some((_, reading)) = connection.state.input_mut()
+            && std::mem::take(&mut reading.again)
+        {
             self.offer(slot);
         }
     }
 
     /// Goes on with a connection, if all it has received has been offered.
     fn go_on(&mut self, slot: u32) {
-        let Some(connection) = self.net.connections.get_mut(slot) else { return };
-        let has_more = connection.reoffer && connection.can_offer();
-        if has_more || !connection.has_work(self.net.draining) {
+        let Some(connection) = self.net.connections.get(slot) else { return };
+        let Some((input, reading)) = connection.state.input() else { return };
+        let has_more = reading.again && connection.can_offer();
+        if has_more || !connection.has_work(self.net.is_draining()) {
             return;
         }
-        if connection.phase == Phase::Broken {
-            self.read_out(slot);
-        } else if connection.eof && !connection.eof_told {
+        let Some(Open { read, .. }) = connection.state.open() else { return self.read_out(slot) };
+        if reading.end == PeerEnd::Seen {
             self.tell_eof(slot);
-        } else if connection.eof || connection.read_at_end >= DRAIN_BYTES {
+        } else if reading.end == PeerEnd::Told || *read >= DRAIN_BYTES {
             self.net.close_slot(slot, CloseReason::Shutdown);
-        } else if self.net.budget.allowance(connection.input.len()) == 0 {
+        } else if self.net.budget.allowance(input.len()) == 0 {
             self.net.hold_back(slot);
         } else {
             self.read_last(slot);
@@ -287,7 +299,7 @@ impl<H: ConnectionHandler, K: Kernel> Reactor<H, K> {
     /// A stopping server answers what it has received, and no more.
     fn read_last(&mut self, slot: u32) {
         let Some(connection) = self.net.connections.get_mut(slot) else { return };
-        let allowance = self.net.budget.allowance(connection.input.len());
+        let allowance = self.net.budget.allowance(connection.rest());
         let length = self.input.len().min(allowance);
         let Some(input) = self.input.get_mut(..length) else { return };
         match self.kernel.recv(&connection.fd, input) {
@@ -301,12 +313,12 @@ impl<H: ConnectionHandler, K: Kernel> Reactor<H, K> {
     /// Nothing can be sent any more, but what the peer sent before is still worth having.
     fn read_out(&mut self, slot: u32) {
         let Some(connection) = self.net.connections.get_mut(slot) else { return };
-        let mut why = connection.why;
-        if connection.can_offer() && connection.read_at_end < DRAIN_BYTES {
+        let State::Broken { mut why, read, .. } = *connection.state else { return };
+        if connection.can_offer() && read < DRAIN_BYTES {
             match self.kernel.recv(&connection.fd, &mut self.input) {
                 Ok(n @ 1..) => {
                     connection.received += n as u64;
-                    connection.read_at_end = connection.read_at_end.saturating_add(n as u32);
+                    connection.state.count_read(n);
                     return self.take_in(slot, n);
                 }
                 // A hang-up was taken for a reset. Only now does the kernel say what it was.
@@ -323,8 +335,12 @@ impl<H: ConnectionHandler, K: Kernel> Reactor<H, K> {
     }
 
     fn tell_eof(&mut self, slot: u32) {
-        let rest = self.net.take_input(slot);
-        self.net.change(slot, |connection| connection.eof_told = true);
+        let told = self.net.change(slot, |connection| {
+            let (input, reading) = connection.state.input_mut()?;
+            reading.end = PeerEnd::Told;
+            Some(std::mem::take(input))
+        });
+        let rest = told.flatten().unwrap_or_default();
         self.call(slot, |handler, conn, session| handler.on_eof(conn, session, rest.as_slice()));
     }
 

@@ -6,16 +6,17 @@
 //! reset, and counted.
 
 use super::accepting::Queue;
-use super::{BATCH, GRACE, LOOKS, Reactor};
+use super::poll::{EVENTFD, LISTENERS, SIGNALFD, TIMERFD};
+use super::{BATCH, GRACE, LOOKS, Reactor, Signals, Timerfd};
 use crate::close_reason::CloseReason;
-use crate::connection::{OUTBOUND, Phase};
-use crate::core::{EVENTFD, LISTENERS, SIGNALFD, TIMERFD};
-use crate::deadlines::{Alarm, Span, Tick};
+use crate::connection::{OUTBOUND, State};
+use crate::deadlines::Alarm;
 use crate::error::Error;
 use crate::handler::ConnectionHandler;
 use crate::kernel::{Errno, Kernel, Signal};
-use crate::net::ConnId;
+use crate::net::{ConnId, Stop};
 use crate::reaction::{Call, Reaction, attempt};
+use crate::time::{Span, Tick};
 use std::cmp::Reverse;
 
 /// Why a connection that we began ends that is not established in time.
@@ -52,7 +53,9 @@ impl<H: ConnectionHandler, K: Kernel> Reactor<H, K> {
                     job(&mut self.handler, &mut self.net);
                     self.net.flush_group(&mut self.kernel);
                 }
-                self.net.stop |= stop;
+                if stop {
+                    self.net.stop();
+                }
             }
             Err(error) => {
                 self.mailbox.close(); // or it would be ready for ever
@@ -69,7 +72,7 @@ impl<H: ConnectionHandler, K: Kernel> Reactor<H, K> {
             Some(_) => log::error!("{error}"),
             None => self.end.failure = Some(error),
         }
-        self.net.stop = true;
+        self.net.stop();
     }
 
     // ---- signals ---------------------------------------------------------------------
@@ -78,12 +81,12 @@ impl<H: ConnectionHandler, K: Kernel> Reactor<H, K> {
     fn take_signals(&mut self) {
         let mut ending = None;
         loop {
-            let Some(fd) = &self.core.signals else { return };
+            let Some(fd) = &self.poll.signals else { return };
             match attempt(Call::ReadSignal, || self.kernel.read_signal(fd)) {
                 Ok(Signal::SIGUSR1) => self.report(),
                 Ok(signal) => ending = Some(signal),
                 Err((Reaction::FailRuntime, errno)) => {
-                    if let Some(fd) = self.core.signals.take() {
+                    if let Some(fd) = self.poll.signals.take() {
                         self.close(fd); // or it would be ready for ever
                     }
                     self.fail(Error::new(Call::ReadSignal, "signalfd", errno));
@@ -92,11 +95,11 @@ impl<H: ConnectionHandler, K: Kernel> Reactor<H, K> {
                 Err(_) => break,
             }
         }
-        if ending.is_some() {
-            self.end.forced = self.end.signal.is_some();
-            self.end.signal = ending;
-            self.net.stop = true;
-            if self.end.forced {
+        if let Some(signal) = ending {
+            let is_second = self.end.signals.last().is_some();
+            self.end.signals = if is_second { Signals::Two(signal) } else { Signals::One(signal) };
+            self.net.stop();
+            if is_second {
                 self.cut();
             }
         }
@@ -128,7 +131,7 @@ impl<H: ConnectionHandler, K: Kernel> Reactor<H, K> {
     // ---- time ------------------------------------------------------------------------
 
     fn look_at_deadlines(&mut self) {
-        (self.armed, self.went_off, self.put_off) = (None, true, 0);
+        (self.timerfd, self.put_off) = (Timerfd::Expired, 0);
         let now = self.net.now;
         if self.net.connections.is_empty() {
             self.deadlines.clear();
@@ -151,24 +154,26 @@ impl<H: ConnectionHandler, K: Kernel> Reactor<H, K> {
     fn look_at(&mut self, slot: u32, now: Tick) {
         let Some(connection) = self.net.connections.get_mut(slot) else { return };
         let come = |at: Option<Tick>| at.is_some_and(|at| !now.before(at));
-        if connection.phase == Phase::Open && come(connection.timer()) {
-            connection.timed = false;
+        if let Some(open) = connection.state.open_mut()
+            && come(open.timer)
+        {
+            open.timer = None;
             self.call(slot, |handler, conn, session| handler.on_timer(conn, session));
         }
         let timeouts = &self.net.timeouts;
         let Some(connection) = self.net.connections.get_mut(slot) else { return };
-        if connection.later {
-            connection.later = false; // perhaps a little early
+        if connection.shortage.waits() {
+            connection.shortage.try_again(); // perhaps a little early
         } else if come(connection.write_deadline(timeouts)) {
             self.net.change(slot, |c| c.abort(CloseReason::WriteStalled));
         } else if come(connection.message_deadline(timeouts)) {
             self.net.close_slot(slot, CloseReason::MessageTooSlow);
         } else if come(connection.deadline(timeouts, now)) {
-            self.net.change(slot, |connection| match connection.phase {
-                Phase::Connecting => connection.gone(TOO_SLOW),
-                Phase::Open => connection.close(CloseReason::Idle),
-                Phase::Closing => connection.abort(CloseReason::Idle),
-                _ => connection.gone(connection.why),
+            self.net.change(slot, |connection| match *connection.state {
+                State::Connecting { .. } => connection.gone(TOO_SLOW),
+                State::Open(_) => connection.close(CloseReason::Idle),
+                State::Closing { .. } => connection.abort(CloseReason::Idle),
+                _ => connection.done(),
             });
         }
         self.net.mark(slot); // to be looked at again
@@ -180,31 +185,33 @@ impl<H: ConnectionHandler, K: Kernel> Reactor<H, K> {
             (Some(a), Some(b)) => Some(a.earlier(b)),
             (a, b) => a.or(b),
         };
-        let late = match (next, self.armed) {
-            (Some(next), Some(armed)) => next.before(armed),
-            (next, None) => next.is_some() || self.went_off,
-            (None, Some(_)) => false, // it goes off once for nothing, which is cheaper than a call now
+        let late = match (next, self.timerfd) {
+            (Some(next), Timerfd::Armed(at)) => next.before(at),
+            (Some(_), Timerfd::Disarmed) | (_, Timerfd::Expired) => true,
+            // It expires once for nothing, which is cheaper than a call now.
+            (None, Timerfd::Armed(_)) => false,
+            (None, Timerfd::Disarmed) => false,
         };
         if !late {
             return Ok(());
         }
         let nanos =
             next.map(|at| (self.net.now_millis + u64::from(at.since(self.net.now))) * 1_000_000);
-        let Some(timer) = &self.core.timer else { return Ok(()) };
+        let Some(timer) = &self.poll.timer else { return Ok(()) };
         let set = self.kernel.timerfd_settime(timer, nanos);
         // Without time there is not even a drain deadline: it ends here.
         set.map_err(|errno| Error::new(Call::SetTimer, "timerfd", errno))?;
-        (self.armed, self.went_off) = (next, false);
+        self.timerfd = next.map_or(Timerfd::Disarmed, Timerfd::Armed);
         Ok(())
     }
 
     // ---- the stop --------------------------------------------------------------------
 
     pub(super) fn begin_drain(&mut self) {
-        self.net.draining = true;
+        self.net.stop = Stop::Draining;
         let why = match &self.end.failure {
             Some(error) => error.to_string(),
-            None => self.end.signal.map_or("asked to", Signal::as_str).to_owned(),
+            None => self.end.signals.last().map_or("asked to", Signal::as_str).to_owned(),
         };
         log::info!("stopping ({why}), {} open{}", self.net.connections.len(), self.what_now());
         self.handler.on_shutdown(&mut self.net);
@@ -215,7 +222,7 @@ impl<H: ConnectionHandler, K: Kernel> Reactor<H, K> {
             self.alarms.ring_by(Alarm::Cut, self.net.now.after(span));
         }
         for slot in self.net.slots_where(|_| true) {
-            self.net.change(slot, |connection| connection.read_at_end = 0);
+            self.net.change(slot, |connection| connection.state.forget_read());
         }
     }
 
@@ -228,7 +235,7 @@ impl<H: ConnectionHandler, K: Kernel> Reactor<H, K> {
             Some(most) => format!(": waits at most {} s", most.as_secs_f64()),
             None => ": waits until they have finished".to_owned(),
         };
-        let again = match self.end.signal {
+        let again = match self.end.signals.last() {
             Some(Signal::SIGINT) => "; a second Ctrl-C ends it now",
             Some(_) => "; a second signal ends it now",
             None => "",
@@ -283,22 +290,27 @@ impl<H: ConnectionHandler, K: Kernel> Reactor<H, K> {
         let (mut accepted, mut begun) = (0, 0);
         for slot in self.net.slots_where(|_| true) {
             self.net.change(slot, |connection| {
-                if matches!(connection.phase, Phase::Lingering | Phase::Gone) {
-                    return connection.gone(connection.why);
+                if let State::Lingering { .. } | State::Gone { .. } = *connection.state {
+                    return connection.done();
                 }
-                let count =
-                    if connection.listener == OUTBOUND { &mut begun } else { &mut accepted };
+                let is_begun = connection.listener() == OUTBOUND;
+                let count = if is_begun { &mut begun } else { &mut accepted };
                 *count += 1;
                 connection.abort(CloseReason::DrainDeadline);
             });
         }
         // A client and the connection begun for it are one.
         self.end.cut += accepted.max(begun);
+        if !self.net.connections.is_empty() {
+            // Whoever hears of this end may have begun a connection meanwhile.
+            self.alarms.ring_by(Alarm::Cut, self.net.now.after(Span::millis(1)));
+        }
     }
 
     /// Whether everything is done.
     pub(super) fn has_ended(&self) -> bool {
         let closed = self.listeners.iter().all(|listener| listener.fd.is_none());
-        self.end.forced || self.net.draining && closed && self.net.connections.is_empty()
+        let is_forced = matches!(self.end.signals, Signals::Two(_));
+        is_forced || self.net.is_draining() && closed && self.net.connections.is_empty()
     }
 }

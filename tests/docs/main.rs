@@ -12,6 +12,7 @@
 //! | `<!-- patch: name -->` | a diff | that patch of docs/exercises, which tests/server tries |
 //! | `<!-- errnos: Accept Recv -->` | a table | what `reaction` says of these calls |
 //! | `<!-- calls -->` | a table | the methods of `trait Kernel` |
+//! | `<!-- states -->` | a drawing and a table | the transitions that the states of a connection declare |
 //! | `<!-- variants: src/x.rs#Name -->` | a drawing | names every variant of the enum |
 //! | `<!-- fact: name ... -->` | | tests in tests/kernel_facts.rs |
 //! | `<!-- count: hello recvfrom..sendto -->` | a number | how many calls the piece of a trace has |
@@ -44,6 +45,7 @@ use std::sync::{Mutex, PoisonError};
 use std::time::Instant;
 
 use source::Method;
+use threadbare::{TRANSITIONS, Transition};
 use trace::Traces;
 
 const INDEX: &str = "docs/README.md";
@@ -121,6 +123,52 @@ fn fenced(kind: &str, lines: &[String]) -> Vec<String> {
     [&[begin], lines, &["```".to_owned()]].concat()
 }
 
+/// The states and what leads from one to another: an arrow a line, and a row an event.
+fn states() -> Vec<String> {
+    let mut names: Vec<&str> = Vec::new();
+    let mut events: Vec<(&str, &str)> = Vec::new();
+    for Transition { event, when, from, to } in TRANSITIONS {
+        let new = [from, to].into_iter().filter(|name| !names.contains(name)).collect::<Vec<_>>();
+        names.extend(new);
+        if !events.contains(&(*event, *when)) {
+            events.push((*event, *when));
+        }
+    }
+    let between = |from: &str, to: &str| -> Vec<&str> {
+        let arrows = TRANSITIONS.iter().filter(|arrow| arrow.from == from && arrow.to == to);
+        arrows.map(|arrow| arrow.event).collect()
+    };
+    let mut drawing = Vec::new();
+    for from in &names {
+        let mut start = *from;
+        for to in &names {
+            let mut between = between(from, to);
+            between.dedup();
+            if !between.is_empty() {
+                drawing.push(format!("  {start:<10} ──▶ {to:<9}  {}", between.join(", ")));
+                start = "";
+            }
+        }
+    }
+    // Nothing leads out of the last.
+    names.retain(|name| TRANSITIONS.iter().any(|arrow| arrow.from == *name));
+    let mut table = vec![
+        format!("| event | {} | when |", names.join(" | ")),
+        format!("|---|{}---|", "---|".repeat(names.len())),
+    ];
+    for (event, when) in events {
+        let cells = names.iter().map(|from| {
+            let arrows = TRANSITIONS.iter().filter(|it| it.event == event && it.from == *from);
+            let mut targets: Vec<&str> = arrows.map(|arrow| arrow.to).collect();
+            targets.dedup();
+            targets.join(" or ")
+        });
+        let cells: Vec<String> = cells.collect();
+        table.push(format!("| `{event}` | {} | {} |", cells.join(" | "), when.trim()));
+    }
+    [fenced("text", &drawing), table].concat()
+}
+
 impl Proof {
     /// A page as it should be.
     fn page(&self, path: &str, text: &str) -> String {
@@ -196,13 +244,19 @@ impl Proof {
                 self.hold("calls", self.methods.len());
                 calls_table(&self.methods)
             }
+            "states" => {
+                self.hold("transitions", TRANSITIONS.len());
+                states()
+            }
             "variants" => {
                 let (file, name) = asked.split_once('#').ok_or("which enum of it?")?;
                 let piece = source::piece(file, name)?;
-                let variants = piece
-                    .lines
-                    .iter()
-                    .filter_map(|line| line.strip_prefix("    ")?.strip_suffix(','));
+                let variants = piece.lines.iter().filter_map(|line| {
+                    let name = line
+                        .strip_prefix("    ")
+                        .filter(|it| it.starts_with(char::is_uppercase))?;
+                    name.split(|c: char| !c.is_alphanumeric()).next()
+                });
                 let mut untold = variants.filter(|variant| !old.join("\n").contains(variant));
                 if let Some(variant) = untold.next() {
                     return Err(format!("the drawing leaves out {variant}"));

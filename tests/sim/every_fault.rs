@@ -35,7 +35,7 @@ const fn scenario(name: &'static str, script: fn(&mut Stage<Chorus>)) -> Scenari
     Scenario { name, addresses: &[TCP], max_connections, max_per_address, script }
 }
 
-const SCENARIOS: [Scenario; 20] = [
+const SCENARIOS: [Scenario; 21] = [
     scenario("dialogue", dialogue),
     scenario("pipelined", pipelined),
     scenario("half-close", half_close),
@@ -53,6 +53,7 @@ const SCENARIOS: [Scenario; 20] = [
     scenario("held", held),
     scenario("leaps", leaps),
     scenario("goodbyes", goodbyes),
+    scenario("finished", finished),
     Scenario { script: Script::OneGuest(once), ..scenario("once", dialogue) },
     Scenario { max_per_address: 2, ..scenario("neighbours", neighbours) },
     scenario("clogged", clogged),
@@ -401,6 +402,29 @@ fn goodbyes(stage: &mut Stage) {
     stage.listen(3_000);
 }
 
+/// Our direction is ended while much of it waits, and the client talks on; it ends its own
+/// before it has heard all, behind it, or never hears it.
+fn finished(stage: &mut Stage) {
+    let (one, other, rude) = (stage.join(), stage.join(), stage.join());
+    stage.say(one, ">f>");
+    stage.say(other, "*f");
+    stage.say(rude, "*f");
+    stage.pass(10);
+    stage.say(one, "z>");
+    stage.end(one);
+    for _ in 0..4 {
+        stage.pass(100);
+        stage.hear(one, 30);
+        stage.hear(other, 50);
+    }
+    stage.leave(rude, true);
+    stage.listen(1_100);
+    stage.say(other, ">");
+    stage.listen(10);
+    stage.end(other);
+    stage.listen(10);
+}
+
 // ---- the sweep -----------------------------------------------------------------------
 
 fn repertoire() -> Repertoire {
@@ -450,7 +474,7 @@ fn play_part<P: Part>(
 #[test]
 fn faults_in_a_sample() {
     if !repertoire().replay() {
-        repertoire().sweep([7, 401, 41, 23], [41, 20_011, 401, 401]).conclude(12_000, 860);
+        repertoire().sweep([7, 401, 41, 23], [41, 20_011, 401, 401]).conclude(15_000, 2_400);
     }
 }
 
@@ -459,7 +483,7 @@ fn faults_in_a_sample() {
 #[ignore = "half a minute; `make check` runs it"]
 fn every_fault() {
     if !repertoire().replay() {
-        repertoire().sweep([1, 37, 2, 1], [3, 20_011, 17, 31]).conclude(180_000, 955);
+        repertoire().sweep([1, 37, 2, 1], [3, 20_011, 17, 31]).conclude(200_000, 2_900);
     }
 }
 

@@ -558,7 +558,7 @@ fn plays_without_faults() {
 #[test]
 fn faults_in_a_sample() {
     if !repertoire().replay() {
-        repertoire().sweep([29, 4_001, 997, 997], [997; 4]).conclude(3_500, 770);
+        repertoire().sweep([29, 4_001, 997, 997], [997; 4]).conclude(4_000, 1_400);
     }
 }
 
@@ -567,7 +567,7 @@ fn faults_in_a_sample() {
 #[ignore = "a quarter of a minute; `make check` runs it"]
 fn every_fault() {
     if !repertoire().replay() {
-        repertoire().sweep([1, 401, 97, 97], [97; 4]).conclude(65_000, 950);
+        repertoire().sweep([1, 401, 97, 97], [97; 4]).conclude(68_000, 1_870);
     }
 }
 

@@ -6,9 +6,9 @@ use crate::simulation::stage::{UNIX, leave_stale_file};
 use crate::simulation::{Report, World};
 use std::path::Path;
 use std::time::Duration;
-use threadbare::handlers::{Echo, Framing, Greet};
+use threadbare::handlers::{Chat, Echo, Framing, Greet};
 use threadbare::kernel::Kernel;
-use threadbare::kernel::sim::{At, Client, Method, Short, Simulated, Times};
+use threadbare::kernel::sim::{At, Client, Method, Remote, Short, Simulated, Times};
 use threadbare::{
     Address, Call, CloseReason, Conn, ConnId, ConnectionHandler, Errno, Limits, Net, Signal,
     Summary,
@@ -689,6 +689,248 @@ fn closed_while_connecting() {
     assert_eq!(world.server.handler().0, Some(CloseReason::Handler));
     assert_eq!(world.sim.descriptors(), before);
     world.stop();
+}
+
+/// A newcomer in `chat` sets the timer of another member. A member that is on its way out
+/// has none: its goodbye takes as long as it would have taken.
+#[test]
+fn a_newcomer_does_not_cut_a_goodbye() {
+    let limits = Limits {
+        idle_timeout: Some(Duration::from_secs(2)),
+        write_timeout: None,
+        ..Limits::default()
+    };
+    let mut world = World::new(Chat::new(64), limits);
+    let before = world.sim.descriptors();
+    let _silent = world.client();
+    world.pass(Duration::from_millis(2_300));
+    assert_eq!(world.sim.count(Method::Shutdown), 1, "it has been idle, and lingers");
+    let _newcomer = world.client();
+    world.pass(Duration::from_millis(1_500));
+    assert_eq!(world.sim.descriptors(), before + 2, "it still lingers");
+    world.pass(Duration::from_millis(400));
+    assert_eq!(world.sim.descriptors(), before + 1);
+}
+
+/// Notes what happens to a connection that it begins.
+#[derive(Default)]
+struct Early {
+    id: Option<ConnId>,
+    opened: bool,
+    rang: bool,
+    drained: bool,
+    why: Option<CloseReason>,
+}
+
+impl ConnectionHandler for Early {
+    type Session = ();
+    fn on_open(&mut self, _: &mut Conn<'_>, _: &mut ()) {
+        self.opened = true;
+    }
+    fn on_data(&mut self, _: &mut Conn<'_>, _: &mut (), input: &[u8]) -> usize {
+        input.len()
+    }
+    fn on_timer(&mut self, _: &mut Conn<'_>, _: &mut ()) {
+        self.rang = true;
+    }
+    fn on_drain(&mut self, _: &mut Conn<'_>, _: &mut ()) {
+        self.drained = true;
+    }
+    fn on_close(&mut self, _: &mut Net, _: ConnId, _: (), why: CloseReason) {
+        self.why = Some(why);
+    }
+}
+
+/// A world in which a connection is being begun, to somebody who does not answer yet, and
+/// `act` has been done to it.
+fn dialing(
+    limits: Limits,
+    act: impl FnOnce(&mut Conn<'_>) + Send + 'static,
+) -> (World<Early>, Remote) {
+    let mut world = World::new(Early::default(), Limits { max_outbound: 1, ..limits });
+    let back = Address::Tcp(([127, 0, 0, 1], 90).into());
+    let mut remote = world.sim.listen(&back).unwrap();
+    remote.mute(true);
+    let mut kernel = world.sim.clone();
+    let dial = move |early: &mut Early, net: &mut Net| {
+        let id = net.connect(&mut kernel, &back, Duration::from_secs(5)).unwrap();
+        early.id = Some(id);
+        act(&mut net.conn(id).unwrap());
+    };
+    world.server.handle().call(dial).unwrap();
+    world.rest();
+    (world, remote)
+}
+
+/// The timer of a handler does not replace the time that a connect has; it runs all the
+/// same, and rings once the connection stands.
+#[test]
+fn a_timer_leaves_the_time_of_a_connect_alone() {
+    let too_slow = CloseReason::Network { call: Call::Connect, errno: Errno::ETIMEDOUT };
+    for timer in [None, Some(100), Some(60_000)] {
+        let (mut world, _remote) = dialing(Limits::default(), move |conn| {
+            conn.set_timer(timer.map(Duration::from_millis));
+        });
+        world.pass(Duration::from_millis(4_990));
+        assert_eq!(world.server.handler().why, None, "{timer:?}");
+        world.pass(Duration::from_millis(20));
+        assert_eq!(world.server.handler().why, Some(too_slow), "{timer:?}");
+        assert!(!world.server.handler().rang);
+        world.stop();
+    }
+    let (mut world, mut remote) =
+        dialing(Limits::default(), |conn| conn.set_timer(Some(Duration::from_secs(1))));
+    remote.mute(false);
+    world.pass(Duration::from_millis(990));
+    assert!(world.server.handler().opened && !world.server.handler().rang);
+    world.pass(Duration::from_millis(20));
+    assert!(world.server.handler().rang);
+    world.stop();
+}
+
+/// What is written to a connection that is still being begun waits until it stands, and so
+/// does the end.
+#[test]
+fn written_while_connecting() {
+    let (mut world, mut remote) = dialing(Limits::default(), |conn| {
+        conn.write(b"hello ");
+        conn.write(b"there");
+        assert_eq!(conn.queued(), 11);
+        let id = conn.id();
+        conn.finish();
+        assert!(!conn.net().send(id, b"too late"));
+    });
+    assert_eq!(world.sim.count(Method::Send), 0);
+    assert!(world.server.memory().0 > 0, "it counts");
+    remote.mute(false);
+    world.rest();
+    let mut server = remote.accept().unwrap();
+    assert_eq!(server.recv(), b"hello there");
+    assert!(server.saw_eof());
+    server.close();
+    world.rest();
+    assert_eq!(world.server.handler().why, Some(CloseReason::PeerClosed));
+    assert_eq!(world.server.memory(), (0, 0));
+    world.stop();
+}
+
+/// It is bounded as all output is, has a high water mark, and is dropped with the connection.
+#[test]
+fn much_is_written_while_connecting() {
+    let much = |conn: &mut Conn<'_>| {
+        conn.write(&[7; 1_000]);
+        assert!(!conn.is_full());
+        conn.write(&[7; 1_000]);
+        assert!(conn.is_full());
+    };
+    let limits = Limits { high_water: 1_500, max_output: 2_500, ..Limits::default() };
+    let (mut world, mut remote) = dialing(limits.clone(), much);
+    remote.mute(false);
+    world.rest();
+    assert_eq!(remote.accept().unwrap().recv().len(), 2_000);
+    world.rest();
+    assert!(world.server.handler().drained);
+    world.stop();
+
+    let (mut world, mut remote) = dialing(limits.clone(), much);
+    world.pass(Duration::from_secs(6));
+    assert!(world.server.handler().why.is_some());
+    assert_eq!(world.server.memory(), (0, 0));
+    remote.mute(false);
+    assert!(remote.accept().is_none());
+    world.stop();
+
+    let (world, _remote) = dialing(limits, move |conn| {
+        much(conn);
+        conn.write(&[7; 1_000]);
+    });
+    assert_eq!(world.server.handler().why, Some(CloseReason::OutputLimit));
+    assert_eq!(world.server.memory(), (0, 0));
+    world.stop();
+}
+
+/// Whatever a handler does, `on_data` has bytes: a natural handler looks at the first.
+#[test]
+fn on_data_always_has_bytes() {
+    struct Careless;
+    impl ConnectionHandler for Careless {
+        type Session = ();
+        fn on_data(&mut self, conn: &mut Conn<'_>, _: &mut (), input: &[u8]) -> usize {
+            assert_ne!(input, b"", "on_data without bytes");
+            conn.write(&[input[0]; 1_000]);
+            conn.pause();
+            input.len()
+        }
+        fn on_drain(&mut self, conn: &mut Conn<'_>, _: &mut ()) {
+            conn.resume();
+        }
+    }
+    let mut world = World::new(Careless, Limits { high_water: 100, ..Limits::default() });
+    let mut client = world.client();
+    for _ in 0..3 {
+        assert_eq!(world.ask(&mut client, b"x").len(), 1_000);
+    }
+    world.stop();
+}
+
+/// A handler that keeps its connection outwards alive begins it again when it ends. Not while
+/// the server stops, which would then never end.
+#[test]
+fn who_dials_again_does_not_hold_up_a_stop() {
+    struct Faithful<K>(K, Address, Vec<Errno>);
+    impl<K: Kernel> ConnectionHandler for Faithful<K> {
+        type Session = ();
+        fn on_data(&mut self, _: &mut Conn<'_>, _: &mut (), input: &[u8]) -> usize {
+            input.len()
+        }
+        fn on_close(&mut self, net: &mut Net, _: ConnId, _: (), _: CloseReason) {
+            let again = net.connect(&mut self.0, &self.1, Duration::from_secs(1));
+            self.2.extend(again.err().map(|error| error.errno));
+        }
+    }
+    for drain_timeout in [None, Some(Duration::from_secs(3))] {
+        let sim = Simulated::new(1);
+        let back = Address::Tcp(([127, 0, 0, 1], 90).into());
+        let mut remote = sim.listen(&back).unwrap();
+        remote.mute(true);
+        let handler = Faithful(sim.clone(), back, Vec::new());
+        let limits = Limits { drain_timeout, max_outbound: 5, ..Limits::default() };
+        let mut world = World::on(sim, handler, limits).unwrap();
+        let mut client = world.client();
+        world.rest();
+        client.reset();
+        world.pass(Duration::from_secs(10));
+        assert!(world.sim.count(Method::Connect) >= 9, "it tries and tries");
+        world.sim.signal(Signal::SIGTERM);
+        world.end();
+        assert_eq!(world.server.handler().2, [Errno::ESHUTDOWN]);
+    }
+    // For a client that is still there it may be begun; the drain deadline cuts both.
+    let sim = Simulated::new(1);
+    let back = Address::Tcp(([127, 0, 0, 1], 90).into());
+    let mut remote = sim.listen(&back).unwrap();
+    remote.mute(true);
+    let handler = Faithful(sim.clone(), back, Vec::new());
+    let drain_timeout = Some(Duration::from_secs(3));
+    let limits = Limits { drain_timeout, max_outbound: 5, ..Limits::default() };
+    let mut world = World::on(sim, handler, limits).unwrap();
+    let (mut gone, _held) = (world.client(), world.client());
+    world.rest();
+    let hold = |_: &mut Faithful<Simulated>, net: &mut Net| {
+        net.ids().collect::<Vec<_>>().into_iter().for_each(|id| {
+            net.conn(id).unwrap().hold(true);
+        });
+    };
+    world.server.handle().call(hold).unwrap();
+    world.rest();
+    gone.reset();
+    world.rest();
+    world.sim.signal(Signal::SIGTERM);
+    world.pass(Duration::from_millis(2_900));
+    assert!(world.running && world.sim.count(Method::Connect) >= 3);
+    world.pass(Duration::from_millis(200));
+    assert!(!world.running);
+    world.end();
 }
 
 /// A paused connection is offered nothing, and what waited comes after resume, first and

@@ -3,8 +3,8 @@
 //!
 //! It is read as it comes and kept nowhere, up to [`MAX_BODY`] bytes with its framing.
 
-use super::answer::Status;
 use super::request::MAX_BODY;
+use super::status::Status;
 
 /// How much of a body is still to come.
 #[derive(Debug)]

@@ -5,7 +5,7 @@
 //! with a dot, so that `.git` and `.env` are not there, and neither is `..`. Only regular
 //! files are served; a pipe or a device is opened without waiting and closed again.
 
-use super::answer::Status;
+use super::status::Status;
 use crate::kernel::{Errno, Fd, FileKind, FileStatus, Kernel};
 use crate::reaction::{Call, attempt};
 use std::ffi::OsStr;

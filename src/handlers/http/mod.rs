@@ -26,11 +26,12 @@ use crate::handler::ConnectionHandler;
 use crate::kernel::{Clock, Fd, Kernel};
 use crate::net::Conn;
 use crate::reaction::{Call, attempt};
-use answer::{Answers, Status, date};
+use answer::{Answers, date};
 use body::Body;
 use files::{Files, Found};
 use log::AccessLog;
 use request::{Request, Then};
+use status::Status;
 use std::fmt;
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
@@ -42,6 +43,7 @@ mod body;
 mod files;
 mod log;
 mod request;
+mod status;
 mod wishes;
 
 /// Files up to here are read, larger ones sent from where they are.

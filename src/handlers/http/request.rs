@@ -9,8 +9,8 @@
 //! It is a pure function of the bytes, and says the same of them however they arrived: what
 //! it looks at is cut to [`MAX_HEAD`] first.
 
-use super::answer::Status;
 use super::body::Body;
+use super::status::Status;
 use memchr::{memchr, memchr_iter};
 use std::mem::MaybeUninit;
 

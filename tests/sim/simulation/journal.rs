@@ -46,7 +46,7 @@ impl Journal {
     pub fn before<H: ConnectionHandler>(&mut self, server: &Server<H, Simulated>) {
         self.server = if server.is_stopping() { "stopping" } else { "serving" };
         self.states.clear();
-        self.states.extend(server.states());
+        self.states.extend(server.places().map(|(fd, [place, _])| (fd, place)));
     }
 
     /// Reads the trace of what was called since the last time.

@@ -33,7 +33,10 @@ impl<P: Part> Stage<P> {
         for who in 0..self.talkers.len() {
             match self.talkers[who].deaf {
                 true => self.leave(who, true), // others may wait for its place
-                false => self.end(who),
+                false => {
+                    self.talkers[who].ends_late = true;
+                    self.end(who);
+                }
             }
         }
         for _ in 0..self.talkers.len() {
@@ -142,6 +145,9 @@ impl<P: Part> Stage<P> {
             match touched {
                 None if ending == Some(Ending::Abort) => {
                     ensure!(talker.has_no_whole_answer(), "no reset: {}", story());
+                }
+                None if ending == Some(Ending::LateAbort) => {
+                    ensure!(complete || talker.has_no_whole_answer(), "a cut one: {}", story());
                 }
                 // Who talks on after the end, and does not hear it, is reset after a while;
                 // before he has heard all, if he dawdles, or his link is clogged.

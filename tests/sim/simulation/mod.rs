@@ -10,6 +10,7 @@ pub mod parts;
 pub mod play;
 pub mod stage;
 pub mod sweep;
+pub mod whim;
 
 use journal::Journal;
 use std::time::Duration;
@@ -25,6 +26,8 @@ pub struct World<H: ConnectionHandler> {
     pub turns: u64,
     /// What faults struck, if anybody wants to know.
     pub journal: Option<Journal>,
+    /// Is called with each place at which a connection stands between two turns.
+    pub watch: Option<Box<dyn FnMut(&'static str)>>,
 }
 
 impl<H: ConnectionHandler> World<H> {
@@ -44,7 +47,15 @@ impl<H: ConnectionHandler> World<H> {
     ) -> Result<World<H>, Error> {
         let builder = Server::builder(handler).kernel(sim.clone()).limits(limits);
         let server = builder.own_process(true).bind(address)?;
-        Ok(World { sim, server, running: true, failure: None, turns: 0, journal: None })
+        Ok(World {
+            sim,
+            server,
+            running: true,
+            failure: None,
+            turns: 0,
+            journal: None,
+            watch: None,
+        })
     }
 
     pub fn address(&self) -> Address {
@@ -69,6 +80,9 @@ impl<H: ConnectionHandler> World<H> {
         assert_eq!(counted, held, "the memory in use is miscounted");
         if let Some(journal) = &mut self.journal {
             journal.after(&self.sim);
+        }
+        if let Some(watch) = &mut self.watch {
+            self.server.places().for_each(|(_, [_, place])| watch(place));
         }
     }
 

@@ -56,6 +56,8 @@ pub struct Due {
 pub enum Ending {
     Close,
     Abort,
+    /// Behind a FIN, which may have told all before it.
+    LateAbort,
 }
 
 /// A handler, and the accounts of what it was told.
@@ -153,6 +155,10 @@ impl ConnectionHandler for Chorus {
                     conn.abort();
                     break;
                 }
+                b'f' => {
+                    (0..ECHOES).for_each(|_| conn.write(line));
+                    conn.finish(); // what comes behind it is taken, and not answered
+                }
                 _ => conn.write(line),
             }
         }
@@ -188,23 +194,30 @@ impl ConnectionHandler for Chorus {
 impl Part for Chorus {
     fn due(&self, _: Option<Peer>, sent: &[u8], ended: bool) -> Due {
         let mut due = Due::default();
+        let mut finished = false;
         for line in sent.split_inclusive(|&byte| byte == b'\n') {
+            let times = match line[0] {
+                _ if finished => 0,
+                b'a' => 0,
+                b'*' | b'f' if line.ends_with(b"\n") => ECHOES,
+                _ => 1,
+            };
             match line[0] {
                 _ if !line.ends_with(b"\n") => {
-                    due.answers.extend(ended.then(|| [line, b"\n"].concat()));
-                    due.to_rest = ended;
-                }
-                b'*' => due.answers.extend((0..ECHOES).map(|_| line.to_vec())),
-                b'a' => {
-                    due.ending = Some(Ending::Abort);
+                    let answers = (ended && !finished).then(|| [line, b"\n"].concat());
+                    due.to_rest = answers.is_some();
+                    due.answers.extend(answers);
                     break;
                 }
-                b'x' => {
-                    due.answers.push(line.to_vec());
-                    due.ending = Some(Ending::Close);
-                    break;
-                }
-                _ => due.answers.push(line.to_vec()),
+                b'a' if finished => due.ending = Some(Ending::LateAbort),
+                b'a' => due.ending = Some(Ending::Abort),
+                b'x' => due.ending = Some(Ending::Close),
+                b'f' => finished = true,
+                _ => {}
+            }
+            due.answers.extend((0..times).map(|_| line.to_vec()));
+            if due.ending.is_some() {
+                break;
             }
         }
         due

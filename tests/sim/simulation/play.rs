@@ -117,8 +117,8 @@ impl<'a> Play<'a> {
             Method::Setsockopt,
             Method::Close,
         ];
-        const KINDS: [&str; 12] =
-            [">", ">", ">>", ">>", ">*", "*", "!", "!>", "z", "z>", "x>", "a"];
+        const KINDS: [&str; 13] =
+            [">", ">", ">>", ">>", ">*", "*", "!", "!>", "z", "z>", "x>", "a", "f>"];
         let crowd = stage.talkers.len();
         if crowd == 0 || crowd < 8 && self.dice.one_in(8) {
             stage.join_at(crowd);

@@ -29,6 +29,8 @@ pub struct Talker {
     /// It ends its direction when all is sent.
     ends: bool,
     pub ended: bool,
+    /// It ends its direction also where the server has ended its own, and waits for that.
+    pub ends_late: bool,
     /// It never reads.
     pub deaf: bool,
     /// It went without waiting for its answers.
@@ -53,11 +55,13 @@ impl Talker {
         let count = if self.unsent.is_empty() { 0 } else { client.send(&self.unsent) };
         self.sent.extend(self.unsent.drain(..count));
         // (Before it is connected, that would be to give up.)
-        let can_end = self.ends && !self.ended && !self.eof && client.established();
+        let in_time = !self.eof || self.ends_late;
+        let can_end = self.ends && !self.ended && in_time && client.established();
         let ends = can_end && self.unsent.is_empty();
         if ends {
             client.shutdown();
-            self.ended = true;
+            // Behind the server's own end, it makes no message of a rest.
+            (self.ended, self.ends_late) = (!self.eof, false);
         }
         count + usize::from(ends)
     }
@@ -198,6 +202,7 @@ impl<P: Part> Stage<P> {
             received: Vec::new(),
             ends: false,
             ended: false,
+            ends_late: false,
             deaf: false,
             left,
             eof: false,

@@ -14,7 +14,7 @@ pub(crate) const TIMERFD: u32 = 2;
 pub(crate) const LISTENERS: u32 = 3;
 
 #[derive(Debug, Default)]
-pub(crate) struct Core {
+pub(crate) struct Poll {
     /// Each is `None` only before it is opened and after all are closed.
     epoll: Option<Fd>,
     pub(crate) timer: Option<Fd>,
@@ -22,9 +22,9 @@ pub(crate) struct Core {
     pub(crate) signals: Option<Fd>,
 }
 
-impl Core {
+impl Poll {
     /// Opens them all; also the eventfd, which will belong to the mailbox. If one fails,
-    /// the others stay until [`close`](Core::close).
+    /// the others stay until [`close`](Poll::close).
     pub(crate) fn open<K: Kernel>(
         &mut self,
         kernel: &mut K,

@@ -1,0 +1,617 @@
+//! The states of a connection, what is known in each, and the transitions between them.
+//!
+//! ```text
+//!   Connecting ── refused, too slow ──▶ Gone
+//!    │ established
+//!    ▼       close(), idle, limits            output sent          EOF, time
+//!   Open ────────────────────────▶ Closing ───────────▶ Lingering ──────────▶ Gone
+//!    │  ╲                             │    (shutdown)                           ▲
+//!    │   ╲ send or recv failed        │ EOF seen before: nothing to linger for  │
+//!    │    ╲                           └─────────────────────────────────────────┤
+//!    │     ▶ Broken ── what the peer had still sent is read and offered ────────┤
+//!    └──────── abort ───────────────────────────────────────────────────────────┘
+//! ```
+//!
+//! A variant carries what only that state needs, so a combination that cannot occur does not
+//! compile: no input in Closing, no timer in Lingering, no close reason in Open. [`Life`]
+//! owns the state and keeps it private. `transitions!` declares, once, which event leads from
+//! which state to which; each event becomes a method, and these methods are the only way to
+//! another state. The same declaration is the table that the chapter on closing prints.
+//!
+//! Invariants:
+//! 1. A connection begins as Connecting or Open and ends as Gone; no state is entered twice.
+//! 2. `why` is set when service ends and does not change after it.
+
+use crate::buffer::Buffer;
+use crate::close_reason::CloseReason;
+use crate::time::{Span, Tick};
+use std::mem::take;
+use std::ops::Deref;
+
+/// Upper bound on lingering.
+const LINGER_TOTAL: Span = Span::millis(5_001);
+
+#[derive(Debug)]
+pub(crate) enum State {
+    /// An outbound connection that is not established yet.
+    Connecting {
+        /// When the connect is given up.
+        deadline: Tick,
+        early: Early,
+    },
+    /// In service. The peer may have sent its FIN already.
+    Open(Open),
+    /// The handler or a limit has ended it: the last output is being sent, then FIN.
+    Closing {
+        why: CloseReason,
+        unsent: Unsent,
+        /// FIN is sent already, because the handler had finished.
+        has_fin: bool,
+        /// EOF has been received: there is nothing to linger for.
+        at_end: bool,
+        /// Bytes read and thrown away.
+        read: u32,
+    },
+    /// FIN is sent. Input is read and thrown away, because a close with unread input resets
+    /// the connection, and the answer is lost.
+    Lingering { why: CloseReason, until: Tick, read: u32 },
+    /// Nothing can be sent any more. What the peer sent before is still offered.
+    Broken {
+        why: CloseReason,
+        /// Its close is to be a reset.
+        reset: bool,
+        input: Buffer,
+        reading: Reading,
+        /// Bytes read since it broke.
+        read: u32,
+    },
+    /// To be freed when the batch is done.
+    Gone { why: CloseReason, reset: bool },
+}
+
+/// What a handler has asked of a connection before it is established.
+#[derive(Debug, Default)]
+pub(crate) struct Early {
+    unsent: Unsent,
+    /// Output has reached the high water mark.
+    full: bool,
+    finish: bool,
+    paused: bool,
+    duplex: bool,
+    held: bool,
+    timer: Option<Tick>,
+}
+
+/// A connection in service: its two directions, and what the handler has asked for.
+#[derive(Debug, Default)]
+pub(crate) struct Open {
+    /// Received, not consumed.
+    pub(crate) input: Buffer,
+    pub(crate) unsent: Unsent,
+    pub(crate) reading: Reading,
+    pub(crate) writing: Writing,
+    /// When the handler wants to be called.
+    pub(crate) timer: Option<Tick>,
+    /// Bytes read since the drain began.
+    pub(crate) read: u32,
+    /// A stop does not end it by itself.
+    pub(crate) held: bool,
+    /// Input is offered even while output is full, because it is answered on another
+    /// connection (proxy).
+    pub(crate) duplex: bool,
+}
+
+/// Output that the kernel has not taken: bytes, and a part of a file behind them.
+#[derive(Debug, Default)]
+pub(crate) struct Unsent {
+    pub(crate) bytes: Buffer,
+    pub(crate) file: bool,
+}
+
+/// The peer's direction, as the handler sees it.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Reading {
+    pub(crate) end: PeerEnd,
+    /// The handler wants no input for now.
+    pub(crate) paused: bool,
+    /// The rest is to be offered again without new bytes.
+    pub(crate) again: bool,
+}
+
+/// How far the peer's end has come.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) enum PeerEnd {
+    /// EOF has not been received.
+    #[default]
+    Ahead,
+    /// EOF has been received.
+    Seen,
+    /// The handler has been called with it.
+    Told,
+}
+
+/// Our direction.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Writing {
+    pub(crate) level: Level,
+    pub(crate) fin: Fin,
+}
+
+/// How much output waits.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) enum Level {
+    #[default]
+    Low,
+    /// Output was above the high water mark and has not fallen below the low one.
+    Full,
+    /// The same, and memory is too short to read.
+    Starved,
+    /// Output has fallen below the low water mark, and the handler is to be called.
+    Drained,
+}
+
+/// How far the handler has ended our direction while it goes on reading.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) enum Fin {
+    /// Not at all.
+    #[default]
+    No,
+    /// FIN follows the last byte of output.
+    Wanted,
+    /// FIN is sent.
+    Sent,
+}
+
+/// The state of a connection, which only transitions change.
+#[derive(Debug)]
+pub(crate) struct Life(State);
+
+impl Deref for Life {
+    type Target = State;
+
+    #[inline]
+    fn deref(&self) -> &State {
+        &self.0
+    }
+}
+
+/// An arrow of the diagram: what leads from which state to which.
+#[doc(hidden)]
+#[derive(Debug)]
+pub struct Transition {
+    /// The name of the event.
+    pub event: &'static str,
+    /// When it happens, in a sentence.
+    pub when: &'static str,
+    /// The state it finds.
+    pub from: &'static str,
+    /// The state it leads to.
+    pub to: &'static str,
+}
+
+/// Makes each event a method of [`Life`], and all of them a table.
+///
+/// An arm is read from the top: the first whose state, fields and condition fit is taken. In
+/// a state that is not named the event changes nothing.
+macro_rules! transitions {
+    ($(
+        #[doc = $when:literal]
+        $event:ident($($name:ident: $Type:ty),*) {
+            $($From:ident $known:tt $(if $condition:expr)? => $To:ident $made:tt;)+
+        }
+    )+) => {
+        impl Life {
+            $(
+                #[doc = $when]
+                pub(crate) fn $event(&mut self $(, $name: $Type)*) {
+                    let next = match &mut self.0 {
+                        $(State::$From $known $(if $condition)? => State::$To $made,)+
+                        #[allow(unreachable_patterns, reason = "some events concern all states")]
+                        _ => return,
+                    };
+                    self.0 = next;
+                }
+            )+
+        }
+
+        /// All arrows of the diagram, in the order of their declaration.
+        #[doc(hidden)]
+        pub const TRANSITIONS: &[Transition] = &[$($(
+            Transition {
+                event: stringify!($event),
+                when: $when,
+                from: stringify!($From),
+                to: stringify!($To),
+            },
+        )+)+];
+    };
+}
+
+transitions! {
+    /// A connect has succeeded.
+    established(now: Tick) {
+        Connecting { early, .. } => Open (early.open(now));
+    }
+
+    /// The handler, the peer's FIN, a timeout or a limit ends it: what is written is sent.
+    close(why: CloseReason) {
+        Connecting { .. } => Gone { why, reset: false };
+        Open (open) => Closing {
+            why,
+            has_fin: open.writing.fin == Fin::Sent,
+            at_end: open.reading.end != PeerEnd::Ahead,
+            unsent: take(&mut open.unsent),
+            read: 0
+        };
+        Broken { why, reset, .. } => Gone { why: *why, reset: *reset };
+    }
+
+    /// All output of a connection that has ended or finished is sent. Gone if EOF was received.
+    flushed(now: Tick) {
+        Open (open) if open.writing.fin != Fin::No && open.reading.end == PeerEnd::Told => Gone {
+            why: CloseReason::PeerClosed,
+            reset: false
+        };
+        Closing { why, at_end: true, .. } => Gone { why: *why, reset: false };
+        Closing { why, .. } => Lingering { why: *why, until: now.after(LINGER_TOTAL), read: 0 };
+    }
+
+    /// A call has failed for good, or the peer has hung up: nothing can be sent.
+    broken(why: CloseReason) {
+        Connecting { .. } => Gone { why, reset: false };
+        Open (open) => Broken {
+            why,
+            reset: false,
+            input: take(&mut open.input),
+            reading: open.reading,
+            read: 0
+        };
+        Closing { .. } => Gone { why, reset: false };
+        Lingering { why, .. } => Gone { why: *why, reset: false };
+    }
+
+    /// It ends now: by `abort`, a limit, a failure, or because nothing is left to do.
+    end(why: CloseReason) {
+        Connecting { .. } => Gone { why, reset: false };
+        Open (_) => Gone { why, reset: false };
+        Closing { .. } => Gone { why, reset: false };
+        Lingering { .. } => Gone { why, reset: false };
+        Broken { reset, .. } => Gone { why, reset: *reset };
+    }
+}
+
+impl Life {
+    /// An accepted connection.
+    pub(super) fn open() -> Life {
+        Life(State::Open(Open::default()))
+    }
+
+    /// An outbound connection, which is given up at `deadline`.
+    pub(super) fn connecting(deadline: Tick) -> Life {
+        Life(State::Connecting { deadline, early: Early::default() })
+    }
+
+    pub(crate) fn open_mut(&mut self) -> Option<&mut Open> {
+        if let State::Open(open) = &mut self.0 { Some(open) } else { None }
+    }
+
+    /// What the peer has sent, while it is still for the handler.
+    pub(crate) fn input_mut(&mut self) -> Option<(&mut Buffer, &mut Reading)> {
+        match &mut self.0 {
+            State::Open(open) => Some((&mut open.input, &mut open.reading)),
+            State::Broken { input, reading, .. } => Some((input, reading)),
+            _ => None,
+        }
+    }
+
+    /// What waits for the kernel, while it can be sent, or may be later.
+    pub(crate) fn unsent_mut(&mut self) -> Option<&mut Unsent> {
+        match &mut self.0 {
+            State::Connecting { early, .. } => Some(&mut early.unsent),
+            State::Open(Open { unsent, .. }) | State::Closing { unsent, .. } => Some(unsent),
+            _ => None,
+        }
+    }
+
+    /// Bytes read since the state, or the drain, began.
+    fn read_mut(&mut self) -> Option<&mut u32> {
+        match &mut self.0 {
+            State::Open(Open { read, .. })
+            | State::Closing { read, .. }
+            | State::Lingering { read, .. }
+            | State::Broken { read, .. } => Some(read),
+            State::Connecting { .. } | State::Gone { .. } => None,
+        }
+    }
+
+    pub(crate) fn count_read(&mut self, n: usize) {
+        if let Some(read) = self.read_mut() {
+            *read = read.saturating_add(n as u32);
+        }
+    }
+
+    /// Begins to count anew.
+    pub(crate) fn forget_read(&mut self) {
+        if let Some(read) = self.read_mut() {
+            *read = 0;
+        }
+    }
+
+    /// The close of a connection that has ended is to be a reset.
+    pub(crate) fn reset_on_close(&mut self) {
+        if let State::Broken { reset, .. } | State::Gone { reset, .. } = &mut self.0 {
+            *reset = true;
+        }
+    }
+
+    /// EOF has been received on a closing connection; `false` if it had been before.
+    pub(crate) fn at_end(&mut self) -> bool {
+        match &mut self.0 {
+            State::Closing { at_end: at_end @ false, .. } => {
+                *at_end = true;
+                true
+            }
+            _ => false,
+        }
+    }
+
+    /// Whether FIN is to be sent now that all output is, which it is from now on.
+    pub(crate) fn take_fin(&mut self) -> bool {
+        match &mut self.0 {
+            State::Open(Open { reading, writing, .. }) => {
+                let due = writing.fin == Fin::Wanted && reading.end != PeerEnd::Told;
+                if due {
+                    writing.fin = Fin::Sent;
+                }
+                due
+            }
+            State::Closing { has_fin, at_end, .. } => !*has_fin && !*at_end,
+            _ => false,
+        }
+    }
+
+    // ---- what a handler asks for, in whatever state -------------------------------------
+
+    pub(crate) fn pause(&mut self) {
+        match &mut self.0 {
+            State::Connecting { early, .. } => early.paused = true,
+            State::Open(Open { reading, .. }) | State::Broken { reading, .. } => {
+                reading.paused = true;
+            }
+            _ => {}
+        }
+    }
+
+    pub(crate) fn resume(&mut self, now: Tick) {
+        if let State::Connecting { early, .. } = &mut self.0 {
+            early.paused = false;
+        }
+        if let Some((input, reading)) = self.input_mut() {
+            reading.again |= reading.paused;
+            reading.paused = false;
+            input.touch(now);
+        }
+    }
+
+    pub(crate) fn finish(&mut self) {
+        match &mut self.0 {
+            State::Connecting { early, .. } => early.finish = true,
+            State::Open(Open { writing, .. }) if writing.fin == Fin::No => {
+                writing.fin = Fin::Wanted;
+            }
+            _ => {}
+        }
+    }
+
+    pub(crate) fn duplex(&mut self, duplex: bool) {
+        match &mut self.0 {
+            State::Connecting { early, .. } => early.duplex = duplex,
+            State::Open(open) => open.duplex = duplex,
+            _ => {}
+        }
+    }
+
+    pub(crate) fn hold(&mut self, held: bool) {
+        match &mut self.0 {
+            State::Connecting { early, .. } => early.held = held,
+            State::Open(open) => open.held = held,
+            _ => {}
+        }
+    }
+
+    pub(crate) fn set_timer(&mut self, at: Option<Tick>) {
+        match &mut self.0 {
+            State::Connecting { early, .. } => early.timer = at,
+            State::Open(open) => open.timer = at,
+            _ => {}
+        }
+    }
+
+    /// A file goes behind what was written; until it is sent, the connection is full.
+    pub(crate) fn write_file(&mut self) {
+        if let Some(unsent) = self.unsent_mut() {
+            unsent.file = true;
+        }
+        self.become_full();
+    }
+
+    /// Output has reached the high water mark.
+    pub(crate) fn become_full(&mut self) {
+        match &mut self.0 {
+            State::Connecting { early, .. } => early.full = true,
+            State::Open(open) if !open.writing.is_full() => open.writing.level = Level::Full,
+            _ => {}
+        }
+    }
+}
+
+impl State {
+    pub(crate) fn open(&self) -> Option<&Open> {
+        if let State::Open(open) = self { Some(open) } else { None }
+    }
+
+    pub(crate) fn input(&self) -> Option<(&Buffer, Reading)> {
+        match self {
+            State::Open(open) => Some((&open.input, open.reading)),
+            State::Broken { input, reading, .. } => Some((input, *reading)),
+            _ => None,
+        }
+    }
+
+    pub(crate) fn unsent(&self) -> Option<&Unsent> {
+        match self {
+            State::Connecting { early, .. } => Some(&early.unsent),
+            State::Open(Open { unsent, .. }) | State::Closing { unsent, .. } => Some(unsent),
+            _ => None,
+        }
+    }
+
+    /// Whether the handler may write.
+    pub(crate) fn takes_output(&self) -> bool {
+        match self {
+            State::Connecting { early, .. } => !early.finish && !early.unsent.file,
+            State::Open(open) => open.writing.fin == Fin::No && !open.unsent.file,
+            _ => false,
+        }
+    }
+
+    /// Whether a write would come behind a file that is not sent yet.
+    pub(crate) fn is_behind_a_file(&self) -> bool {
+        match self {
+            State::Connecting { early: Early { unsent, .. }, .. }
+            | State::Open(Open { unsent, .. }) => unsent.file,
+            _ => false,
+        }
+    }
+
+    /// Whether output is above the high water mark.
+    pub(crate) fn is_full(&self) -> bool {
+        match self {
+            State::Connecting { early, .. } => early.full,
+            State::Open(open) => open.writing.is_full(),
+            _ => false,
+        }
+    }
+
+    pub(crate) fn is_connecting(&self) -> bool {
+        matches!(self, State::Connecting { .. })
+    }
+
+    pub(crate) fn is_gone(&self) -> bool {
+        matches!(self, State::Gone { .. })
+    }
+
+    /// Why it ended, once it has.
+    pub(crate) fn why(&self) -> Option<CloseReason> {
+        match self {
+            State::Connecting { .. } | State::Open(_) => None,
+            State::Closing { why, .. }
+            | State::Lingering { why, .. }
+            | State::Broken { why, .. }
+            | State::Gone { why, .. } => Some(*why),
+        }
+    }
+}
+
+impl Early {
+    /// As [`Open`] would have it.
+    #[cfg(feature = "sim")]
+    pub(super) fn place(&self) -> (Reading, Writing, bool) {
+        let level = if self.full { Level::Full } else { Level::Low };
+        let fin = if self.finish { Fin::Wanted } else { Fin::No };
+        let reading = Reading { paused: self.paused, ..Reading::default() };
+        (reading, Writing { level, fin }, self.unsent.file)
+    }
+
+    /// What becomes of it when the connection is established.
+    fn open(&mut self, now: Tick) -> Open {
+        let Early { unsent, full, finish, paused, duplex, held, timer } = take(self);
+        let mut open = Open { unsent, timer, held, duplex, ..Open::default() };
+        open.unsent.bytes.touch(now); // until now the kernel could take nothing
+        open.reading.paused = paused;
+        open.writing = Writing {
+            level: if full { Level::Full } else { Level::Low },
+            fin: if finish { Fin::Wanted } else { Fin::No },
+        };
+        open
+    }
+}
+
+impl Open {
+    /// Whether output, or a shortage of memory, holds up the input.
+    pub(crate) fn holds_up_input(&self) -> bool {
+        if self.duplex { self.writing.level == Level::Starved } else { self.writing.is_full() }
+    }
+
+    /// Whether it can only go on by reading.
+    pub(crate) fn needs_to_read(&self) -> bool {
+        !self.reading.again && self.reading.end == PeerEnd::Ahead
+    }
+
+    /// What became of the output: whether it is above the mark now, and whether memory is
+    /// too short to read.
+    pub(crate) fn settle_level(&mut self, is_over: bool, starves: bool, now: Tick) {
+        if self.writing.is_full() != is_over {
+            self.writing.level = if is_over { Level::Full } else { Level::Drained };
+            self.input.touch(now);
+        } else if self.writing.level == Level::Starved && !(starves && self.needs_to_read()) {
+            self.writing.level = Level::Full;
+        }
+    }
+}
+
+impl Unsent {
+    pub(crate) fn is_empty(&self) -> bool {
+        self.bytes.is_empty() && !self.file
+    }
+}
+
+impl Writing {
+    pub(crate) fn is_full(self) -> bool {
+        matches!(self.level, Level::Full | Level::Starved)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Whatever the events and their order, it comes to its end once, and for the first reason.
+    #[test]
+    fn every_life_ends_and_for_one_reason() {
+        const NOW: Tick = Tick::from_millis(7);
+        let mut random = 1u64;
+        for round in 0..20_000u64 {
+            let mut life = if round % 2 == 0 { Life::open() } else { Life::connecting(NOW) };
+            let (mut reason, mut rank) = (None, 0);
+            for step in 0..12 {
+                random = random.wrapping_mul(6364136223846793005).wrapping_add(round + step);
+                let why = [CloseReason::Handler, CloseReason::Idle, CloseReason::PeerReset]
+                    [(random >> 40) as usize % 3];
+                match (random >> 33) % 8 {
+                    0 => life.established(NOW),
+                    1 => life.close(why),
+                    2 => life.flushed(NOW),
+                    3 => life.broken(why),
+                    4 if step > 6 => life.end(why),
+                    5 => life.finish(),
+                    6 => drop(life.take_fin()),
+                    _ => drop(life.at_end()),
+                }
+                let order = match *life {
+                    State::Connecting { .. } => 0,
+                    State::Open(_) => 1,
+                    State::Closing { .. } => 2,
+                    State::Lingering { .. } | State::Broken { .. } => 3,
+                    State::Gone { .. } => 4,
+                };
+                assert!(order >= rank, "back to {life:?}");
+                rank = order;
+                if rank == 4 {
+                    reason = reason.or(life.why());
+                    assert_eq!(life.why(), reason);
+                }
+            }
+        }
+    }
+}
