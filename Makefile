@@ -80,7 +80,7 @@ doctor: ## what this machine lacks, and what to type to mend it
 	@tests/doctor
 
 test: FOR := test
-test: able deps ## a minute, and the first time two more to build: make test [ONLY=name]
+test: able deps ## three minutes at first, then one and a quarter: [ONLY=name]
 	@tests/run
 
 ##@ To work on it
