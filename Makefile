@@ -31,8 +31,10 @@ PREFIX := /usr/local
 BINDIR = $(DESTDIR)$(PREFIX)/bin
 DOCDIR = $(DESTDIR)$(PREFIX)/share/doc/threadbare
 
-# What `make deps` looks for, by the targets in tests/tools.
+# What `make deps` looks for, by the targets in tests/tools. Nothing else installs, but where
+# nobody is there to ask: other targets say what they lack, and do without.
 FOR := test check
+DEPS := $(if $(filter true,$(CI)),deps)
 
 # The sets of features that somebody may build: the program, the bare library, everything.
 FEATURES := --features=default --no-default-features --all-features
@@ -80,7 +82,7 @@ doctor: ## what this machine lacks, and what to type to mend it
 	@tests/doctor
 
 test: FOR := test
-test: able deps ## a minute, and the first time two more to build: make test [ONLY=name]
+test: able $(DEPS) ## a minute, and the first time two more to build: make test [ONLY=name]
 	@tests/run
 
 ##@ To work on it
@@ -93,7 +95,8 @@ build: able ## build the program, with LTO, and say what next
 	echo "  make test    to see that it works"; \
 	echo "  make help    for everything else"
 
-check: able deps ## everything: format, lints, docs, every test, oldest Rust
+check: able $(DEPS) ## everything: format, lints, docs, every test, oldest Rust
+	@tests/deps --missing test check
 	@echo "format"
 	@$(CARGO) fmt --check
 	@$(CARGO) fmt --check --manifest-path tests/fuzz/Cargo.toml
@@ -122,7 +125,7 @@ doc: able ## the library's documentation, no warning allowed
 	@RUSTDOCFLAGS="-D warnings" $(CARGO) doc --locked --no-deps --all-features
 
 docs-update: FOR := test
-docs-update: able deps ## write what docs/ quotes: code, traces, tables, figures
+docs-update: able $(DEPS) ## write what docs/ quotes: code, traces, tables, figures
 	@$(CARGO) test --locked --no-run --test docs
 	@echo "running what the docs show"
 	@UPDATE=1 $(CARGO) test --locked --quiet --test docs the_docs_are_true -- \
@@ -131,13 +134,15 @@ docs-update: able deps ## write what docs/ quotes: code, traces, tables, figures
 ##@ Now and then
 
 bench: FOR := bench
-bench: able deps ## beside its peers, 14 minutes: make bench [QUICK=1] [ARGS=memory]
+bench: able $(DEPS) ## beside its peers, 14 minutes: make bench [QUICK=1] [ARGS=memory]
+	@tests/deps --missing bench
 	@$(call build,--release --bin threadbare); \
 	$(CARGO) build $(OF_BENCH) --release; \
 	QUICK=$(QUICK) $(RUN_BENCH) --release -- $(ARGS)
 
 fuzz: FOR := fuzz
-fuzz: able deps ## feed mutants to parsers: make fuzz [TARGET=name] [SECONDS=60]
+fuzz: able $(DEPS) ## feed mutants to parsers: make fuzz [TARGET=name] [SECONDS=60]
+	@tests/deps --missing fuzz
 	@host=$$(rustc -vV | sed -n 's/^host: //p'); \
 	RUSTFLAGS="$(COVERAGE)" $(CARGO) build --locked --release --target $$host \
 		--manifest-path tests/fuzz/Cargo.toml --target-dir "$(FUZZ)"; \
@@ -183,7 +188,7 @@ msrv: ## build with the oldest Rust that will do: make msrv [MSRV=install]
 	CARGO_TARGET_DIR="$(or $(CARGO_TARGET_DIR),target)/msrv" \
 		rustup run $(OLDEST) cargo check --locked --all-features
 
-deps: ## install what the tests need, if that takes no password
+deps: ## install what tests need, by apt: make deps [FOR='test check bench fuzz']
 	@tests/deps $(FOR)
 
 install: able ## the program: make install [PREFIX=/usr/local] [DESTDIR=]
