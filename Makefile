@@ -59,7 +59,7 @@ RUN_BENCH = SERVER="$$threadbare" $(CARGO) run --quiet $(OF_BENCH)
 
 ##@ The first minutes
 
-run: able ## serve on 127.0.0.1:1234: make run [echo] [ARGS='-v --narrate']
+run: able ## serve on port 1234: make run [echo] [ARGS='-v --narrate']
 	@$(call build,$(FIRST)); THREADBARE_TIPS=make exec "$$threadbare" $(OWN) $(ARGS)
 
 client: able ## talk to a server: make client [SAY='hello'] [TO=host:port]
@@ -69,7 +69,7 @@ client: able ## talk to a server: make client [SAY='hello'] [TO=host:port]
 tour: able ## a minute: what the server does about good clients and bad
 	@$(call build,$(FIRST) --example tour); exec "$$tour" "$$threadbare"
 
-trace: able ## a short life of the server, call by call: make trace [echo] [SVG=life.svg]
+trace: able ## a short life, call by call: make trace [echo] [SVG=life.svg]
 	@$(call build,$(FIRST) --example trace); exec "$$trace" --svg "$(SVG)" "$$threadbare" $(OWN) $(ARGS)
 
 torture: able ## rude clients for a server: make torture [ADDR=host:port]
@@ -82,7 +82,7 @@ doctor: ## what this machine lacks, and what to type to mend it
 	@tests/doctor
 
 test: FOR := test
-test: able $(DEPS) ## a minute, and the first time two more to build: make test [ONLY=name]
+test: able $(DEPS) ## a minute, the first time two more: make test [ONLY=name]
 	@tests/run
 
 ##@ To work on it
@@ -134,7 +134,7 @@ docs-update: able $(DEPS) ## write what docs/ quotes: code, traces, tables, figu
 ##@ Now and then
 
 bench: FOR := bench
-bench: able $(DEPS) ## beside its peers, 14 minutes: make bench [QUICK=1] [ARGS=memory]
+bench: able $(DEPS) ## with peers, 14 minutes: make bench [QUICK=1] [ARGS=memory]
 	@tests/deps --missing bench
 	@$(call build,--release --bin threadbare); \
 	$(CARGO) build $(OF_BENCH) --release; \
@@ -170,7 +170,7 @@ mutants: able ## change the core a bit: do the tests notice? (hours)
 	@$(CARGO) mutants --version >/dev/null 2>&1 || $(CARGO) install --locked cargo-mutants
 	@$(CARGO) mutants --config tests/mutants.toml --output $(or $(CARGO_TARGET_DIR),target) $(ARGS)
 
-msrv: ## build with the oldest Rust that will do: make msrv [MSRV=install]
+msrv: ## build with the oldest Rust allowed: make msrv [MSRV=install]
 	@if ! rustup run $(OLDEST) cargo --version >/dev/null 2>&1; then \
 		case "$(MSRV)$${CI:+install}" in \
 		install*) \
@@ -188,7 +188,7 @@ msrv: ## build with the oldest Rust that will do: make msrv [MSRV=install]
 	CARGO_TARGET_DIR="$(or $(CARGO_TARGET_DIR),target)/msrv" \
 		rustup run $(OLDEST) cargo check --locked --all-features
 
-deps: ## install what tests need, by apt: make deps [FOR='test check bench fuzz']
+deps: ## apt installs what tests need: make deps [FOR='bench fuzz']
 	@tests/deps $(FOR)
 
 install: able ## the program: make install [PREFIX=/usr/local] [DESTDIR=]
@@ -204,6 +204,8 @@ uninstall: ## remove what `make install` has installed
 	rm -rf "$(DOCDIR)"
 
 clean: ## remove what was built
+	@command -v $(firstword $(CARGO)) >/dev/null \
+		|| { echo "error: there is no cargo; type: rm -rf $(or $(CARGO_TARGET_DIR),target)" >&2; exit 1; }
 	@$(CARGO) clean
 
 help: ## this page
