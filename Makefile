@@ -31,8 +31,10 @@ PREFIX := /usr/local
 BINDIR = $(DESTDIR)$(PREFIX)/bin
 DOCDIR = $(DESTDIR)$(PREFIX)/share/doc/threadbare
 
-# What `make deps` looks for, by the targets in tests/tools.
+# What `make deps` looks for, by the targets in tests/tools. Nothing else installs, but where
+# nobody is there to ask: other targets say what they lack, and do without.
 FOR := test check
+DEPS := $(if $(filter true,$(CI)),deps)
 
 # The sets of features that somebody may build: the program, the bare library, everything.
 FEATURES := --features=default --no-default-features --all-features
@@ -57,7 +59,7 @@ RUN_BENCH = SERVER="$$threadbare" $(CARGO) run --quiet $(OF_BENCH)
 
 ##@ The first minutes
 
-run: able ## serve on 127.0.0.1:1234: make run [echo] [ARGS='-v --narrate']
+run: able ## serve on port 1234: make run [echo] [ARGS='-v --narrate']
 	@$(call build,$(FIRST)); THREADBARE_TIPS=make exec "$$threadbare" $(OWN) $(ARGS)
 
 client: able ## talk to a server: make client [SAY='hello'] [TO=host:port]
@@ -67,7 +69,7 @@ client: able ## talk to a server: make client [SAY='hello'] [TO=host:port]
 tour: able ## a minute: what the server does about good clients and bad
 	@$(call build,$(FIRST) --example tour); exec "$$tour" "$$threadbare"
 
-trace: able ## a short life of the server, call by call: make trace [echo] [SVG=life.svg]
+trace: able ## a short life, call by call: make trace [echo] [SVG=life.svg]
 	@$(call build,$(FIRST) --example trace); exec "$$trace" --svg "$(SVG)" "$$threadbare" $(OWN) $(ARGS)
 
 torture: able ## rude clients for a server: make torture [ADDR=host:port]
@@ -80,7 +82,7 @@ doctor: ## what this machine lacks, and what to type to mend it
 	@tests/doctor
 
 test: FOR := test
-test: able deps ## three minutes at first, then one and a quarter: [ONLY=name]
+test: able $(DEPS) ## some of them: make test ONLY=name (at first three minutes)
 	@tests/run
 
 ##@ To work on it
@@ -93,7 +95,8 @@ build: able ## build the program, with LTO, and say what next
 	echo "  make test    to see that it works"; \
 	echo "  make help    for everything else"
 
-check: able deps ## everything: format, lints, docs, every test, oldest Rust
+check: able $(DEPS) ## everything: format, lints, docs, every test, oldest Rust
+	@tests/deps --missing test check
 	@echo "format"
 	@$(CARGO) fmt --check
 	@$(CARGO) fmt --check --manifest-path tests/fuzz/Cargo.toml
@@ -122,7 +125,7 @@ doc: able ## the library's documentation, no warning allowed
 	@RUSTDOCFLAGS="-D warnings" $(CARGO) doc --locked --no-deps --all-features
 
 docs-update: FOR := test
-docs-update: able deps ## write what docs/ quotes: code, traces, tables, figures
+docs-update: able $(DEPS) ## write what docs/ quotes: code, traces, tables, figures
 	@$(CARGO) test --locked --no-run --test docs
 	@echo "running what the docs show"
 	@UPDATE=1 $(CARGO) test --locked --quiet --test docs the_docs_are_true -- \
@@ -131,13 +134,15 @@ docs-update: able deps ## write what docs/ quotes: code, traces, tables, figures
 ##@ Now and then
 
 bench: FOR := bench
-bench: able deps ## beside its peers, 14 minutes: make bench [QUICK=1] [ARGS=memory]
+bench: able $(DEPS) ## with peers, 14 minutes: make bench [QUICK=1] [ARGS=memory]
+	@tests/deps --missing bench
 	@$(call build,--release --bin threadbare); \
 	$(CARGO) build $(OF_BENCH) --release; \
 	QUICK=$(QUICK) $(RUN_BENCH) --release -- $(ARGS)
 
 fuzz: FOR := fuzz
-fuzz: able deps ## feed mutants to parsers: make fuzz [TARGET=name] [SECONDS=60]
+fuzz: able $(DEPS) ## feed mutants to parsers: make fuzz [TARGET=name] [SECONDS=60]
+	@tests/deps --missing fuzz
 	@host=$$(rustc -vV | sed -n 's/^host: //p'); \
 	RUSTFLAGS="$(COVERAGE)" $(CARGO) build --locked --release --target $$host \
 		--manifest-path tests/fuzz/Cargo.toml --target-dir "$(FUZZ)"; \
@@ -165,7 +170,7 @@ mutants: able ## change the core a bit: do the tests notice? (hours)
 	@$(CARGO) mutants --version >/dev/null 2>&1 || $(CARGO) install --locked cargo-mutants
 	@$(CARGO) mutants --config tests/mutants.toml --output $(or $(CARGO_TARGET_DIR),target) $(ARGS)
 
-msrv: ## build with the oldest Rust that will do: make msrv [MSRV=install]
+msrv: ## build with the oldest Rust allowed: make msrv [MSRV=install]
 	@if ! rustup run $(OLDEST) cargo --version >/dev/null 2>&1; then \
 		case "$(MSRV)$${CI:+install}" in \
 		install*) \
@@ -183,7 +188,7 @@ msrv: ## build with the oldest Rust that will do: make msrv [MSRV=install]
 	CARGO_TARGET_DIR="$(or $(CARGO_TARGET_DIR),target)/msrv" \
 		rustup run $(OLDEST) cargo check --locked --all-features
 
-deps: ## install what the tests need, if that takes no password
+deps: ## apt installs what tests need: make deps [FOR='bench fuzz']
 	@tests/deps $(FOR)
 
 install: able ## the program: make install [PREFIX=/usr/local] [DESTDIR=]
@@ -199,6 +204,8 @@ uninstall: ## remove what `make install` has installed
 	rm -rf "$(DOCDIR)"
 
 clean: ## remove what was built
+	@command -v $(firstword $(CARGO)) >/dev/null \
+		|| { echo "error: there is no cargo; type: rm -rf $(or $(CARGO_TARGET_DIR),target)" >&2; exit 1; }
 	@$(CARGO) clean
 
 help: ## this page

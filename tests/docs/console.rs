@@ -52,6 +52,12 @@ pub fn run(block: &[String]) -> Result<Vec<String>, String> {
     Ok(shown)
 }
 
+/// Whether its commands do without a network of their own.
+pub fn is_simple(block: &[String]) -> bool {
+    let mut commands = block.iter().filter_map(|line| line.strip_prefix("$ "));
+    commands.all(|command| matches!(command, "threadbare -h" | "threadbare -V"))
+}
+
 pub const PROGRAM: &str = env!("CARGO_BIN_EXE_threadbare");
 
 /// How a command names the server that the block began with.

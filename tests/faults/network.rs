@@ -24,7 +24,7 @@ use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
 use crate::support::{
-    Client, PATIENCE, Server, Signal, again, needs, outcome, path, pattern, skip, until,
+    Client, PATIENCE, Server, Signal, WAYS, again, needs, outcome, path, pattern, skip, until,
 };
 
 /// Tells a process which case it is to play, and what network it must not play in.
@@ -656,9 +656,6 @@ fn judge_log(case: &Case, lab: &Lab) {
     assert!(info.len() <= 2, "that it stops, and what it did");
     assert_eq!(errors, case.errors);
 }
-
-/// The ways into a namespace of one's own: as one who may, and as anybody.
-const WAYS: [&[&str]; 2] = [&["--net"], &["--map-root-user", "--net"]];
 
 /// What the cases need there.
 const NEEDS: &str = "

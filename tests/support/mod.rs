@@ -32,7 +32,7 @@ use nix::unistd::Pid;
 use threadbare::kernel::{Fd, Kernel, Linux, SocketOption};
 
 #[allow(unused_imports)]
-pub use needs::{needs, path, skip};
+pub use needs::{WAYS, needs, path, skip, way_into_a_network};
 pub use nix::sys::signal::Signal;
 
 /// How long anything may take before the test that waits for it fails.
@@ -213,7 +213,7 @@ pub fn in_a_network_of_its_own(name: &str, prepare: &str, test: impl FnOnce()) {
     }
     let start = format!("ip link set lo up\n{prepare}\nexec \"$0\" \"$@\"");
     let mut unshare = command("unshare");
-    unshare.args(["--map-root-user", "--net", "sh", "-ec", &start]).env("PATH", path());
+    unshare.args(way_into_a_network().unwrap()).args(["sh", "-ec", &start]).env("PATH", path());
     let (is_true, said) = outcome(&again(&mut unshare, name).env(INSIDE, "1").output().unwrap());
     println!("{said}");
     assert!(is_true, "see above");

@@ -11,29 +11,29 @@ use std::thread;
 /// Programs, each with the package it comes from; `make deps` reads the same table.
 const TOOLS: &str = include_str!("../tools");
 
-/// A right that a program needs to be of use, how it is tried, and how to get it.
-struct Right {
-    program: &'static str,
-    name: &'static str,
-    tried: &'static [&'static str],
-    allow: &'static str,
+/// Programs that need a right to be of use: what is said if they have none.
+const RIGHTS: [(&str, &str); 2] =
+    [("strace", "strace may not trace"), ("unshare", "no network namespace is to be had")];
+
+/// The ways into a network of one's own: as one who may, and as anybody. Root takes the first
+/// also where there are no user namespaces, as in a chroot.
+pub const WAYS: [&[&str]; 2] = [&["--net"], &["--map-root-user", "--net"]];
+
+fn succeeds(program: &str, words: &[&str]) -> bool {
+    Command::new(program).args(words).output().is_ok_and(|output| output.status.success())
 }
 
-const RIGHTS: [Right; 2] = [
-    Right {
-        program: "strace",
-        name: "strace may not trace",
-        tried: &["-qq", "-o", "/dev/null", "true"],
-        allow: "sudo sysctl kernel.yama.ptrace_scope=1; in a container, --cap-add=SYS_PTRACE",
-    },
-    Right {
-        program: "unshare",
-        name: "no network namespace is to be had",
-        tried: &["--map-root-user", "--net", "true"],
-        allow: "sudo sysctl kernel.unprivileged_userns_clone=1 \
-            kernel.apparmor_restrict_unprivileged_userns=0; in a container, --privileged",
-    },
-];
+/// The first of the ways that is open.
+pub fn way_into_a_network() -> Option<&'static [&'static str]> {
+    WAYS.into_iter().find(|way| succeeds("unshare", &[way, &["true"][..]].concat()))
+}
+
+/// What to type, as `make doctor` says it too.
+fn way_out(words: &[&str]) -> String {
+    let told = Command::new("tests/doctor").args(words).output();
+    let told = told.map(|output| String::from_utf8_lossy(&output.stdout).trim().to_owned());
+    told.unwrap_or_else(|_| "make doctor".to_owned())
+}
 
 /// Where programs are looked for. Not everybody's PATH leads to nft.
 pub fn path() -> String {
@@ -49,13 +49,16 @@ pub fn needs(programs: &[&str]) -> bool {
     if !missing.is_empty() {
         let mut packages: Vec<&str> = missing.iter().map(|program| package(program)).collect();
         packages.dedup();
-        let install = format!("sudo apt-get install {}", packages.join(" "));
+        let install = way_out(&[&["install"], &packages[..]].concat());
         return skip(&format!("needs {}", missing.join(", ")), &install);
     }
-    for right in RIGHTS.iter().filter(|right| programs.contains(&right.program)) {
-        let tried = Command::new(right.program).args(right.tried).output();
-        if !tried.is_ok_and(|output| output.status.success()) {
-            return skip(right.name, right.allow);
+    for (program, without) in RIGHTS.iter().filter(|(program, _)| programs.contains(program)) {
+        let is_permitted = match *program {
+            "unshare" => way_into_a_network().is_some(),
+            _ => succeeds(program, &["-qq", "-o", "/dev/null", "true"]),
+        };
+        if !is_permitted {
+            return skip(without, &way_out(&["allow", program]));
         }
     }
     true
