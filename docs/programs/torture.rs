@@ -71,22 +71,35 @@ fn main() -> ExitCode {
         eprintln!("error: {word}: {why}; a server that answers lines must listen there: make run");
         return ExitCode::from(2);
     }
-    println!("{:<60} a polite one waits", "Rude clients");
+    match torture(&victim) {
+        Ok(all) => ExitCode::from(u8::from(!all)),
+        Err(error) if error.kind() == io::ErrorKind::BrokenPipe => ExitCode::SUCCESS, // `| head`
+        Err(error) => {
+            eprintln!("error: stdout: {error}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+/// Whether the server survives all of them. An error is one of stdout.
+fn torture(victim: &Victim) -> io::Result<bool> {
+    writeln!(stdout(), "{:<60} a polite one waits", "Rude clients")?;
     let mut survived = 0;
     for (what, rude) in RUDE {
         victim.waited.take();
-        let verdict = watched(what, || rude(&victim).and_then(|()| victim.answers()));
+        let verdict = watched(what, || rude(victim).and_then(|()| victim.answers()));
         survived += usize::from(verdict.is_ok());
         let waited = victim.waited.get();
         match verdict {
             Ok(()) => {
-                println!("{what:<60} survived {} {:.1} ms", bar(waited), 1e3 * waited.as_secs_f32())
+                let millis = 1e3 * waited.as_secs_f32();
+                writeln!(stdout(), "{what:<60} survived {} {millis:.1} ms", bar(waited))?;
             }
-            Err(why) => println!("{what:<60} FAILED: {why}"),
+            Err(why) => writeln!(stdout(), "{what:<60} FAILED: {why}")?,
         }
     }
-    println!("survived {survived} of {}", RUDE.len());
-    ExitCode::from(u8::from(survived < RUDE.len()))
+    writeln!(stdout(), "survived {survived} of {}", RUDE.len())?;
+    Ok(survived == RUDE.len())
 }
 
 /// Acts; on a terminal the seconds run meanwhile, where the verdict will stand.
@@ -99,7 +112,7 @@ fn watched(what: &str, act: impl FnOnce() -> Verdict) -> Verdict {
         scope.spawn(move || {
             let begun = Instant::now();
             loop {
-                print!("\r{what:<60} {:.1} s\r", begun.elapsed().as_secs_f32());
+                let _ = write!(stdout(), "\r{what:<60} {:.1} s\r", begun.elapsed().as_secs_f32());
                 let _ = stdout().flush();
                 if acted.recv_timeout(TICK) == Err(RecvTimeoutError::Disconnected) {
                     return;
