@@ -1,4 +1,4 @@
-//! Rude clients for any TCP server that answers lines, or echoes.
+//! Rude clients for any TCP server whose answer to a line contains the line.
 //!
 //! ```text
 //! make torture ADDR=127.0.0.1:1234
@@ -68,7 +68,8 @@ fn main() -> ExitCode {
     };
     let victim = Victim { address, waited: Cell::default() };
     if let Err(why) = victim.answers() {
-        eprintln!("error: {word}: {why}; a server that answers lines must listen there: make run");
+        let takes = "any server will do whose answer to a line contains the line: make run";
+        eprintln!("error: {word}: {why}; {takes}");
         return ExitCode::from(2);
     }
     match torture(&victim) {
@@ -214,9 +215,15 @@ impl Victim {
 fn read_until(client: &mut TcpStream, words: &[u8]) -> io::Result<()> {
     let (mut seen, mut buffer) = (Vec::new(), [0; 4096]);
     while !seen.windows(words.len()).any(|window| window == words) {
-        match client.read(&mut buffer)? {
-            0 => return Err(io::ErrorKind::UnexpectedEof.into()),
-            n => seen.extend_from_slice(buffer.get(..n).unwrap_or_default()),
+        match client.read(&mut buffer) {
+            Ok(0) => return Err(io::ErrorKind::UnexpectedEof.into()),
+            Ok(n) => seen.extend_from_slice(buffer.get(..n).unwrap_or_default()),
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+                let within = PATIENCE.as_secs();
+                let what = format!("no answer with the words of the question within {within} s");
+                return Err(io::Error::new(io::ErrorKind::TimedOut, what));
+            }
+            Err(error) => return Err(error),
         }
     }
     Ok(())

@@ -40,6 +40,7 @@ use std::collections::{BTreeMap, HashSet};
 use std::fs;
 use std::io::{BufRead, BufReader};
 use std::iter::Peekable;
+use std::net::TcpListener;
 use std::os::unix::process::CommandExt;
 use std::path::Path;
 use std::process::{Command, Stdio};
@@ -653,6 +654,17 @@ fn torture() {
         let table = console::output(torture.arg(&server.addresses[0]));
         assert!(table.ends_with("survived 20 of 20\n"), "{handler}:\n{table}");
     }
+}
+
+#[test] // what is no victim is told apart from what is a bad one
+fn torture_of_a_server_that_repeats_nothing() {
+    let silent = TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = silent.local_addr().unwrap().to_string();
+    let output = Command::new(support::example("torture")).arg(&address).output().unwrap();
+    let due = "a polite client: no answer with the words of the question within 5 s; any server";
+    let said = String::from_utf8(output.stderr).unwrap();
+    assert!(said.starts_with(&format!("error: {address}: {due}")), "{said}");
+    assert_eq!(output.status.code(), Some(2));
 }
 
 #[test] // each call that `make tour` announces is made, and the server ends as it should
