@@ -1,4 +1,4 @@
-//! Rude clients for any TCP server that answers lines, or echoes.
+//! Rude clients for any TCP server whose answer to a line contains the line.
 //!
 //! ```text
 //! make torture ADDR=127.0.0.1:1234
@@ -68,25 +68,39 @@ fn main() -> ExitCode {
     };
     let victim = Victim { address, waited: Cell::default() };
     if let Err(why) = victim.answers() {
-        eprintln!("error: {word}: {why}; a server that answers lines must listen there: make run");
+        let takes = "any server will do whose answer to a line contains the line: make run";
+        eprintln!("error: {word}: {why}; {takes}");
         return ExitCode::from(2);
     }
-    println!("{:<60} a polite one waits", "Rude clients");
+    match torture(&victim) {
+        Ok(all) => ExitCode::from(u8::from(!all)),
+        Err(error) if error.kind() == io::ErrorKind::BrokenPipe => ExitCode::SUCCESS, // `| head`
+        Err(error) => {
+            eprintln!("error: stdout: {error}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+/// Whether the server survives all of them. An error is one of stdout.
+fn torture(victim: &Victim) -> io::Result<bool> {
+    writeln!(stdout(), "{:<60} a polite one waits", "Rude clients")?;
     let mut survived = 0;
     for (what, rude) in RUDE {
         victim.waited.take();
-        let verdict = watched(what, || rude(&victim).and_then(|()| victim.answers()));
+        let verdict = watched(what, || rude(victim).and_then(|()| victim.answers()));
         survived += usize::from(verdict.is_ok());
         let waited = victim.waited.get();
         match verdict {
             Ok(()) => {
-                println!("{what:<60} survived {} {:.1} ms", bar(waited), 1e3 * waited.as_secs_f32())
+                let millis = 1e3 * waited.as_secs_f32();
+                writeln!(stdout(), "{what:<60} survived {} {millis:.1} ms", bar(waited))?;
             }
-            Err(why) => println!("{what:<60} FAILED: {why}"),
+            Err(why) => writeln!(stdout(), "{what:<60} FAILED: {why}")?,
         }
     }
-    println!("survived {survived} of {}", RUDE.len());
-    ExitCode::from(u8::from(survived < RUDE.len()))
+    writeln!(stdout(), "survived {survived} of {}", RUDE.len())?;
+    Ok(survived == RUDE.len())
 }
 
 /// Acts; on a terminal the seconds run meanwhile, where the verdict will stand.
@@ -99,7 +113,7 @@ fn watched(what: &str, act: impl FnOnce() -> Verdict) -> Verdict {
         scope.spawn(move || {
             let begun = Instant::now();
             loop {
-                print!("\r{what:<60} {:.1} s\r", begun.elapsed().as_secs_f32());
+                let _ = write!(stdout(), "\r{what:<60} {:.1} s\r", begun.elapsed().as_secs_f32());
                 let _ = stdout().flush();
                 if acted.recv_timeout(TICK) == Err(RecvTimeoutError::Disconnected) {
                     return;
@@ -201,9 +215,15 @@ impl Victim {
 fn read_until(client: &mut TcpStream, words: &[u8]) -> io::Result<()> {
     let (mut seen, mut buffer) = (Vec::new(), [0; 4096]);
     while !seen.windows(words.len()).any(|window| window == words) {
-        match client.read(&mut buffer)? {
-            0 => return Err(io::ErrorKind::UnexpectedEof.into()),
-            n => seen.extend_from_slice(buffer.get(..n).unwrap_or_default()),
+        match client.read(&mut buffer) {
+            Ok(0) => return Err(io::ErrorKind::UnexpectedEof.into()),
+            Ok(n) => seen.extend_from_slice(buffer.get(..n).unwrap_or_default()),
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+                let within = PATIENCE.as_secs();
+                let what = format!("no answer with the words of the question within {within} s");
+                return Err(io::Error::new(io::ErrorKind::TimedOut, what));
+            }
+            Err(error) => return Err(error),
         }
     }
     Ok(())

@@ -12,17 +12,18 @@
 //! registered for it.
 
 mod lanes;
+mod server;
 #[path = "../../src/program/view.rs"]
 mod view;
 
 use lanes::Told;
-use nix::sys::signal::{SigSet, Signal, kill};
-use nix::unistd::Pid;
+use nix::sys::signal::{SigSet, Signal};
+use server::Server;
 use std::env::args;
 use std::fs::File;
 use std::io::{self, BufRead, BufReader, IsTerminal, Read, Write, stdout};
 use std::net::{Shutdown, TcpStream};
-use std::process::{Child, Command, ExitCode, Stdio};
+use std::process::{Command, ExitCode, Stdio};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, channel};
 use std::thread;
 use std::time::Duration;
@@ -43,19 +44,21 @@ fn main() -> ExitCode {
     };
     match run(program, own, &svg) {
         Ok(status) => ExitCode::from(status),
-        Err(error) => {
-            eprintln!("error: {error}");
+        // The reader has seen enough (`| head`). A server that dies resets, and breaks no pipe.
+        Err((_, error)) if error.kind() == io::ErrorKind::BrokenPipe => ExitCode::SUCCESS,
+        Err((what, error)) => {
+            eprintln!("error: {what}: {error}");
             ExitCode::FAILURE
         }
     }
 }
 
-/// Shows a life, and draws it if `svg` names a file; the server's exit status.
-fn run(program: &str, own: &[String], svg: &str) -> Result<u8, String> {
-    let of = |what: &str, error: io::Error| format!("{what}: {error}");
+/// Shows a life, and draws it if `svg` names a file; the server's exit status. An error
+/// comes with the name of the file that it is about.
+fn run<'a>(program: &'a str, own: &[String], svg: &'a str) -> Result<u8, (&'a str, io::Error)> {
     let file = match svg {
         "" => None,
-        path => Some(File::create(path).map_err(|error| of(path, error))?),
+        path => Some(File::create(path).map_err(|error| (path, error))?),
     };
     // Ctrl-C is for the server, which blocks it, too, and reads it.
     let ignored = SigSet::from(Signal::SIGINT).thread_block();
@@ -63,11 +66,14 @@ fn run(program: &str, own: &[String], svg: &str) -> Result<u8, String> {
         [] => dialogue(program),
         _ => session(program, own),
     });
-    let (status, told) = told.map_err(|error| of(program, error))?;
+    let (status, told) = told.map_err(|error| (program, error))?;
     if let Some(mut file) = file {
         let picture = lanes::draw(&told);
-        file.write_all(picture.as_bytes()).map_err(|error| of(svg, error))?;
-        println!("\nThe picture is in {svg}. A browser shows it, each call at its tick.");
+        let written = file.write_all(picture.as_bytes()).and_then(|()| {
+            let what = "A browser shows it, each call at its tick.";
+            writeln!(stdout(), "\nThe picture is in {svg}. {what}")
+        });
+        written.map_err(|error| (svg, error))?;
     }
     Ok(status)
 }
@@ -80,9 +86,9 @@ fn session(program: &str, own: &[String]) -> io::Result<Life> {
     let mut server = start(program, own, Stdio::inherit())?;
     let mut narrator = Narrator::of(&mut server);
     loop {
-        narrator.until_asleep();
+        narrator.until_asleep()?;
         let Ok(told) = narrator.lines.recv() else { break };
-        narrator.tell(told);
+        narrator.tell(told)?;
     }
     end(server, narrator)
 }
@@ -93,36 +99,37 @@ fn dialogue(program: &str) -> io::Result<Life> {
     let mut server = start(program, &words, Stdio::piped())?;
     let mut narrator = Narrator::of(&mut server);
     let mut ready = String::new();
-    if let Some(stdout) = server.stdout.as_mut() {
+    if let Some(stdout) = server.0.stdout.as_mut() {
         BufReader::new(stdout).read_line(&mut ready)?;
     }
-    narrator.step("The server starts.");
+    narrator.step("The server starts.")?;
     let Some(address) = ready.trim_end().strip_prefix("listening on ") else {
         return end(server, narrator);
     };
     let mut client = TcpStream::connect(address)?;
-    narrator.step("A client connects.");
+    narrator.step("A client connects.")?;
     client.write_all(b"hello\n")?;
     let mut answer = [0; 100];
-    narrator.step("It says: hello");
+    narrator.step("It says: hello")?;
     let count = client.read(&mut answer)?;
     let answer = String::from_utf8_lossy(answer.get(..count).unwrap_or_default());
-    narrator.heading(&format!("It hears: {}", answer.trim_end()));
+    narrator.heading(&format!("It hears: {}", answer.trim_end()))?;
     client.shutdown(Shutdown::Write)?;
-    narrator.step("It has no more to say.");
-    kill(Pid::from_raw(server.id() as i32), Signal::SIGTERM)?;
-    narrator.step("SIGTERM: the server is to stop.");
+    narrator.step("It has no more to say.")?;
+    server.signal(Signal::SIGTERM)?;
+    narrator.step("SIGTERM: the server is to stop.")?;
     end(server, narrator)
 }
 
-fn start(program: &str, words: &[String], stdout: Stdio) -> io::Result<Child> {
+fn start(program: &str, words: &[String], stdout: Stdio) -> io::Result<Server> {
     let mut command = Command::new(program);
-    command.arg("--narrate").args(words).stdout(stdout).stderr(Stdio::piped()).spawn()
+    command.arg("--narrate").args(words).stdout(stdout).stderr(Stdio::piped());
+    command.spawn().map(Server)
 }
 
 /// The exit status of the server is ours.
-fn end(mut server: Child, narrator: Narrator) -> io::Result<Life> {
-    let code = server.wait()?.code().unwrap_or(1);
+fn end(mut server: Server, narrator: Narrator) -> io::Result<Life> {
+    let code = server.0.wait()?.code().unwrap_or(1);
     Ok((u8::try_from(code).unwrap_or(1), narrator.told))
 }
 
@@ -135,9 +142,9 @@ struct Narrator {
 }
 
 impl Narrator {
-    fn of(server: &mut Child) -> Narrator {
+    fn of(server: &mut Server) -> Narrator {
         let (sender, lines) = channel();
-        if let Some(stderr) = server.stderr.take() {
+        if let Some(stderr) = server.0.stderr.take() {
             thread::spawn(move || {
                 let lines = BufReader::new(stderr).lines().map_while(Result::ok);
                 lines.map_while(|line| sender.send((now(), line)).ok()).for_each(drop);
@@ -148,37 +155,39 @@ impl Narrator {
     }
 
     /// Says what has happened, and then what the server did about it until it slept.
-    fn step(&mut self, what: &str) {
-        self.heading(what);
-        self.until_asleep();
+    fn step(&mut self, what: &str) -> io::Result<()> {
+        self.heading(what)?;
+        self.until_asleep()
     }
 
-    fn heading(&mut self, what: &str) {
-        println!("{}\n{}", self.view.interrupt(), self.view.paint("1", what));
+    fn heading(&mut self, what: &str) -> io::Result<()> {
+        writeln!(stdout(), "{}\n{}", self.view.interrupt(), self.view.paint("1", what))
     }
 
-    fn until_asleep(&mut self) {
+    fn until_asleep(&mut self) -> io::Result<()> {
         loop {
             match self.lines.recv_timeout(SILENCE) {
-                Ok(told) => self.tell(told),
+                Ok(told) => self.tell(told)?,
                 Err(RecvTimeoutError::Timeout) => return self.sleep(),
-                Err(RecvTimeoutError::Disconnected) => return,
+                Err(RecvTimeoutError::Disconnected) => return Ok(()),
             }
         }
     }
 
-    fn tell(&mut self, (at, line): Told) {
-        println!("{}", self.view.line(at, view::columns(stdout()), &line));
+    fn tell(&mut self, (at, line): Told) -> io::Result<()> {
+        writeln!(stdout(), "{}", self.view.line(at, view::columns(stdout()), &line))?;
         self.told.push((at, line));
+        Ok(())
     }
 
     /// Shows the call under way, as strace does: it is told only when it has returned.
-    fn sleep(&mut self) {
+    fn sleep(&mut self) -> io::Result<()> {
         let mut calls = self.told.iter().filter_map(|(_, line)| Call::of(line));
         let epoll = calls.find(|call| call.name == "epoll_create1").map(|call| call.result);
         if let (true, Some(epoll), Some((at, _))) = (self.is_terminal, epoll, self.told.last()) {
-            print!("{}", self.view.wait(*at, &format!("epoll_wait({epoll}, ")));
-            let _ = stdout().flush();
+            write!(stdout(), "{}", self.view.wait(*at, &format!("epoll_wait({epoll}, ")))?;
+            stdout().flush()?;
         }
+        Ok(())
     }
 }

@@ -248,9 +248,9 @@ impl<H: ConnectionHandler, K: Kernel> Reactor<H, K> {
         let listeners = self.listeners.iter_mut();
         let failed = listeners.filter_map(|listener| listener.refuse_new(&mut self.kernel).err());
         let Some(error) = failed.reduce(|first, _| first) else { return };
-        // An ordinary user is not allowed to, which is no reason to be alarmed at each stop.
+        // An ordinary user is not allowed to: no news, and the same at each stop.
         let (level, way_out) = match error.errno {
-            Errno::EPERM => (log::Level::Info, "; with CAP_NET_ADMIN they would be kept out"),
+            Errno::EPERM => (log::Level::Debug, "; with CAP_NET_ADMIN they would be kept out"),
             _ => (log::Level::Warn, ""),
         };
         log::log!(level, "{error}; clients that connect from now on may get no answer{way_out}");

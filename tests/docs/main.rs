@@ -38,12 +38,18 @@ mod trace;
 use std::cell::RefCell;
 use std::collections::{BTreeMap, HashSet};
 use std::fs;
+use std::io::{BufRead, BufReader};
 use std::iter::Peekable;
+use std::net::TcpListener;
+use std::os::unix::process::CommandExt;
 use std::path::Path;
-use std::process::Command;
+use std::process::{Command, Stdio};
 use std::sync::{Mutex, PoisonError};
 use std::time::Instant;
 
+use nix::errno::Errno;
+use nix::sys::signal::killpg;
+use nix::unistd::Pid;
 use source::Method;
 use threadbare::{TRANSITIONS, Transition};
 use trace::Traces;
@@ -666,6 +672,17 @@ fn torture() {
     }
 }
 
+#[test] // what is no victim is told apart from what is a bad one
+fn torture_of_a_server_that_repeats_nothing() {
+    let silent = TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = silent.local_addr().unwrap().to_string();
+    let output = Command::new(support::example("torture")).arg(&address).output().unwrap();
+    let due = "a polite client: no answer with the words of the question within 5 s; any server";
+    let said = String::from_utf8(output.stderr).unwrap();
+    assert!(said.starts_with(&format!("error: {address}: {due}")), "{said}");
+    assert_eq!(output.status.code(), Some(2));
+}
+
 #[test] // each call that `make tour` announces is made, and the server ends as it should
 fn tour() {
     let _alone = ALONE.lock().unwrap_or_else(PoisonError::into_inner);
@@ -673,6 +690,28 @@ fn tour() {
     assert!(told.contains("It has ended (exit status: 0)"), "{told}");
     let widest = told.lines().map(|line| line.chars().count()).max();
     assert!(widest <= Some(80), "{told}");
+}
+
+#[test] // `make trace | head -1`: no panic, no server left behind
+fn a_reader_that_stops_is_a_quiet_end() {
+    let _alone = ALONE.lock().unwrap_or_else(PoisonError::into_inner);
+    let server = support::Server::start(&["echo"]);
+    for (program, words) in [
+        ("tour", &[console::PROGRAM][..]),
+        ("trace", &[console::PROGRAM]),
+        ("trace", &[console::PROGRAM, "-l", "127.0.0.1:0"]),
+        ("torture", &[&server.addresses[0]]),
+    ] {
+        let mut command = Command::new(support::example(program));
+        command.args(words).stdout(Stdio::piped()).stderr(Stdio::piped()).process_group(0);
+        let mut child = command.spawn().unwrap();
+        let group = Pid::from_raw(child.id() as i32);
+        BufReader::new(child.stdout.take().unwrap()).read_line(&mut String::new()).unwrap();
+        let output = child.wait_with_output().unwrap();
+        assert_eq!(String::from_utf8_lossy(&output.stderr), "", "{program} {words:?}");
+        assert!(output.status.success(), "{program} {words:?}: {}", output.status);
+        assert_eq!(killpg(group, None), Err(Errno::ESRCH), "{program} {words:?} left a child");
+    }
 }
 
 #[test] // the client takes no option for a message, and its errors name the way out

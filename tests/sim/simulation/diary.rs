@@ -76,7 +76,7 @@ pub fn judge(journal: &Journal, listeners: usize, minutes: u64) -> Verdict<()> {
                 cuts += 1;
                 cuts <= 36 * (1 + minutes)
             }
-            _ if line.contains("; clients that connect from now on may get no") => {
+            Level::Warn if line.contains("; clients that connect from now on may get no") => {
                 filters += 1;
                 names_what_struck(&line)
             }
