@@ -25,10 +25,13 @@ const WIDTH: usize = 79;
 
 /// All lines, without the last one's end.
 pub(crate) fn frame(options: &Options, addresses: &[Address]) -> String {
-    // Make's target `run` sets it: then its other targets are at hand.
-    let has_make = var_os("THREADBARE_TIPS").is_some_and(|tips| tips == "make");
     let Options { handler, narrate, .. } = options;
-    draw(&rows(handler, addresses, *narrate, has_make, std::process::id()), is_utf8())
+    draw(&rows(handler, addresses, *narrate, has_make(), std::process::id()), is_utf8())
+}
+
+/// Make's target `run` sets it: then its other targets are at hand.
+pub(crate) fn has_make() -> bool {
+    var_os("THREADBARE_TIPS").is_some_and(|tips| tips == "make")
 }
 
 /// Draws a line beside the rows.
