@@ -104,16 +104,21 @@ fn ask(address: &str, words: &[String]) -> io::Result<()> {
 /// Lines from the terminal to the server, until either side has no more to say.
 fn converse(address: &str) -> io::Result<()> {
     let server = connect(address)?;
-    if io::stdin().is_terminal() {
+    let is_typed = io::stdin().is_terminal();
+    if is_typed {
         eprintln!("Connected to {address}. Type a line and press Enter; Ctrl-D ends.");
     }
     let mut sender = server.another()?;
-    thread::spawn(move || {
+    let typing = thread::spawn(move || {
         // If sending fails, the server has gone: the reading side says so, and ends.
         let _ = io::copy(&mut io::stdin().lock(), &mut sender);
         let _ = sender.finish();
     });
-    print_all(server)
+    print_all(server)?;
+    if is_typed && !typing.is_finished() {
+        eprintln!("The server closed the connection.");
+    }
+    Ok(())
 }
 
 /// Copies to stdout, at once and not only whole lines, until the server ends.

@@ -19,6 +19,7 @@ use std::process::ExitCode;
 use std::sync::mpsc::{RecvTimeoutError, channel};
 use std::thread;
 use std::time::{Duration, Instant};
+use threadbare::kernel::window_columns;
 
 /// How long a polite client waits for its answer.
 const PATIENCE: Duration = Duration::from_secs(5);
@@ -113,7 +114,10 @@ fn watched(what: &str, act: impl FnOnce() -> Verdict) -> Verdict {
         scope.spawn(move || {
             let begun = Instant::now();
             loop {
-                let _ = write!(stdout(), "\r{what:<60} {:.1} s\r", begun.elapsed().as_secs_f32());
+                // In a narrow window the seconds stand further to the left.
+                let width = window_columns(stdout()).map_or(60, |it| it.saturating_sub(8).min(60));
+                let seconds = begun.elapsed().as_secs_f32();
+                let _ = write!(stdout(), "\r{what:<width$.width$} {seconds:.1} s\r");
                 let _ = stdout().flush();
                 if acted.recv_timeout(TICK) == Err(RecvTimeoutError::Disconnected) {
                     return;

@@ -14,6 +14,7 @@
 use crate::cli::{Handler, Options};
 use std::env::var_os;
 use std::fmt::Write;
+use std::fs::read_dir;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
@@ -24,10 +25,13 @@ const WIDTH: usize = 79;
 
 /// All lines, without the last one's end.
 pub(crate) fn frame(options: &Options, addresses: &[Address]) -> String {
-    // Make's target `run` sets it: then its other targets are at hand.
-    let has_make = var_os("THREADBARE_TIPS").is_some_and(|tips| tips == "make");
     let Options { handler, narrate, .. } = options;
-    draw(&rows(handler, addresses, *narrate, has_make, std::process::id()), is_utf8())
+    draw(&rows(handler, addresses, *narrate, has_make(), std::process::id()), is_utf8())
+}
+
+/// Make's target `run` sets it: then its other targets are at hand.
+pub(crate) fn has_make() -> bool {
+    var_os("THREADBARE_TIPS").is_some_and(|tips| tips == "make")
 }
 
 /// Draws a line beside the rows.
@@ -71,7 +75,11 @@ fn rows(
     let target = |name: &str| other.as_ref().map_or(String::new(), |it| format!(" {name}={it}"));
     let has_make = has_make && matches!(address, Address::Tcp(_));
     match url {
-        Some(url) if is_http => row("open it", &format!("{url}    or: curl {url}")),
+        Some(url) if is_http => {
+            let url = url + &a_file(handler);
+            let both = format!("{url}    or: curl {url}");
+            row("open it", if both.len() <= WIDTH - 2 - 15 { &both } else { &url });
+        }
         _ if is_http => row("talk to it", &format!("{} http://localhost/", curl_unix(address))),
         _ if has_make => row("talk to it", &format!("make client{}    or: {nc}", target("TO"))),
         _ => row("talk to it", &format!("{nc}    and type a line")),
@@ -89,7 +97,7 @@ fn rows(
         Handler::Greet { .. } | Handler::Echo | Handler::Proxy { .. } => {
             format!("yes | {nc} | sleep 9    asks, and never reads")
         }
-        _ => format!("(printf half; sleep 99) | {nc}    never ends its message"),
+        _ => format!("(printf half; sleep 99) | {nc}    half a message"),
     };
     row("be rude to it", &rude);
     rows
@@ -115,6 +123,22 @@ fn served(handler: &Handler) -> String {
             format!("proxy: each client is handed on to {upstream}")
         }
     }
+}
+
+/// The path of a file to open, where `/` would be answered with 404: the first by name.
+fn a_file(handler: &Handler) -> String {
+    let Handler::Http { directory: Some(directory), .. } = handler else { return String::new() };
+    if directory.join("index.html").exists() {
+        return String::new();
+    }
+    let is_plain = |name: &String| {
+        !name.starts_with('.')
+            && name.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"._-".contains(&byte))
+    };
+    let files = read_dir(directory).into_iter().flatten().flatten();
+    let files = files.filter(|file| file.file_type().is_ok_and(|it| it.is_file()));
+    let names = files.filter_map(|file| file.file_name().into_string().ok()).filter(is_plain);
+    names.min().unwrap_or_default()
 }
 
 fn shown(address: &Address) -> String {
@@ -220,6 +244,31 @@ mod tests {
                 }
             }
         }
+    }
+
+    #[test]
+    fn no_row_is_cut_at_an_address_of_the_usual_length() {
+        let address = [Address::Tcp(([127, 0, 0, 1], 65_535).into())];
+        let chat = Handler::Chat { max_line: 1 };
+        for handler in [Handler::Echo, chat, http("docs"), http("docs/charts")] {
+            for has_make in [true, false] {
+                for row in rows(&handler, &address, false, has_make, 4_194_304) {
+                    assert!(row.len() <= WIDTH - 2, "{row}");
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn what_to_open_is_there() {
+        let address = [Address::Tcp(([127, 0, 0, 1], 1234).into())];
+        let opened = |directory| rows(&http(directory), &address, false, false, 7).remove(1);
+        assert_eq!(opened("docs"), "open it        http://127.0.0.1:1234/README.md");
+        let there = opened("nonexistent");
+        assert_eq!(
+            there,
+            "open it        http://127.0.0.1:1234/    or: curl http://127.0.0.1:1234/"
+        );
     }
 
     #[test]

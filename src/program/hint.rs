@@ -16,6 +16,7 @@ fn advice(call: Call, object: &str, errno: Errno) -> Option<&'static str> {
     use Errno::*;
     Some(match (call, errno) {
         (BindTcp, EACCES) => "ports below 1024 need a privilege, try -l 127.0.0.1:1234",
+        (BindTcp | Listen, EADDRINUSE) if crate::frame::has_make() => "something has that port (is another `make run` still going?), try ARGS='-l 127.0.0.1:0'",
         (BindTcp | Listen, EADDRINUSE) => "something has that port (ss -tanp shows what), try another, or -l 127.0.0.1:0 for any",
         (BindTcp, EADDRNOTAVAIL) => "no interface of this machine has that address (see ip addr), try -l 127.0.0.1:1234",
         (BindTcp, EINVAL) if object.starts_with("[fe80:") => "a link-local address needs its interface, as in -l [fe80::1%eth0]:1234",

@@ -27,6 +27,7 @@
 //! 2. After the last turn either what it did is published, or `stale` is seen.
 
 use crate::lines;
+use crate::view::columns;
 use nix::time::{ClockId, clock_gettime};
 use nix::unistd::{getpgrp, tcgetpgrp};
 use std::io::{Write, stderr};
@@ -36,8 +37,6 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 /// How long a picture stays at least.
 const PAUSE: Duration = Duration::from_millis(250);
-/// As wide as the narrowest terminals, but for the last column.
-const WIDTH: usize = 79;
 /// To the first column, and nothing to the right of it.
 const ERASE: &str = "\r\x1b[K";
 
@@ -184,8 +183,9 @@ impl StatusLine {
     /// Puts it there again.
     pub(crate) fn redraw(&mut self) {
         if !self.text.is_empty() && !ENDED.load(SeqCst) && is_foreground() {
-            // In a terminal that is narrower it is cut, not continued on the next line.
-            let line = format!("{ERASE}\x1b[?7l{}\x1b[?7h", self.text);
+            // It is cut, not continued on the next line, even if the window shrinks just now.
+            let text = self.text.get(..columns(stderr())).unwrap_or(&self.text); // all ASCII
+            let line = format!("{ERASE}\x1b[?7l{text}\x1b[?7h");
             self.is_shown = stderr().write_all(line.as_bytes()).is_ok();
         }
     }
@@ -205,7 +205,6 @@ impl StatusLine {
                 text += &format!(", last message {hours:02}:{minutes:02}:{seconds:02}Z");
             }
         }
-        text.truncate(WIDTH); // all of it is ASCII
         text
     }
 }

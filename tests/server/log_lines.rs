@@ -19,7 +19,7 @@ use super::support::{
     until,
 };
 use nix::fcntl::{FcntlArg, FdFlag, fcntl};
-use nix::pty::openpty;
+use nix::pty::{Winsize, openpty};
 use nix::sys::stat::Mode;
 use nix::sys::termios::{FlowArg, tcflow};
 use nix::unistd::mkfifo;
@@ -71,7 +71,11 @@ struct Terminal {
 
 impl Terminal {
     fn new() -> Terminal {
-        let pty = openpty(None, None).unwrap();
+        Terminal::of(None)
+    }
+
+    fn of(window: Option<&Winsize>) -> Terminal {
+        let pty = openpty(window, None).unwrap();
         for fd in [&pty.slave, &pty.master] {
             fcntl(fd, FcntlArg::F_SETFD(FdFlag::FD_CLOEXEC)).unwrap();
         }
@@ -489,6 +493,16 @@ fn a_terminal_shows_what_to_try_and_that_it_lives() {
     assert!(lines[lines.len() - 2].contains(", 10 bytes received, "), "{lines:?}");
     assert_eq!(lines.iter().filter(|line| line.contains(" bytes in, ")).count(), 0, "{lines:?}");
     assert_eq!(server.stdout(), format!("listening on {}\n", server.addresses[0]));
+}
+
+#[test] // what does not fit a narrow window is left out, and its last column is not overwritten
+fn the_status_line_of_a_narrow_window() {
+    let window = Winsize { ws_row: 24, ws_col: 30, ws_xpixel: 0, ws_ypixel: 0 };
+    let terminal = Terminal::of(Some(&window));
+    let seen = terminal.look();
+    let _server = terminal.start("", &[]);
+    let due = "0 open, 0 bytes in, 0 bytes ou";
+    until("the line", || screen(&seen.lock().unwrap()).last().unwrap() == due);
 }
 
 #[test] // idle is idle with the status line, too: no thread wakes when nothing happens

@@ -272,6 +272,8 @@ fn failed_start_cleans_up() {
     let finished = run_after("ulimit -n 64", &args); // which would be a warning
     assert_refused(&args, &finished, &[&format!("error: bind {address}: EADDRINUSE (")]);
     assert!(!path.exists());
+    let finished = run_after("export THREADBARE_TIPS=make", &args);
+    assert_refused(&args, &finished, &["is another `make run` still going?"]);
 }
 
 // ---- Unix sockets ----------------------------------------------------------------
