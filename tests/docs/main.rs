@@ -29,6 +29,7 @@
 #![allow(unreachable_pub)] // the rooms are no library
 
 mod console;
+mod layout;
 mod life;
 mod source;
 #[path = "../support/mod.rs"]
