@@ -15,6 +15,7 @@
 //! | `<!-- states -->` | a drawing and a table | the transitions that the states of a connection declare |
 //! | `<!-- variants: src/x.rs#Name -->` | a drawing | names every variant of the enum |
 //! | `<!-- fact: name ... -->` | | tests in tests/kernel_facts.rs |
+//! | `<!-- test: module::name ... -->` | | tests in tests/, each in the one file that ends so |
 //! | `<!-- count: hello recvfrom..sendto -->` | a number | how many calls the piece of a trace has |
 //! | `<!-- measured: table -->` | a table | that table of docs/measured.md, which `make bench` writes |
 //! | `<!-- measured: table/row/column -->` | a number | a figure in it |
@@ -51,12 +52,13 @@ use trace::Traces;
 
 const INDEX: &str = "docs/README.md";
 /// With fewer marks than this, something does not look any more.
-const AT_LEAST: [(&str, usize); 6] = [
+const AT_LEAST: [(&str, usize); 7] = [
     ("calls told by both witnesses", 600),
     ("errno tables", 13),
     ("facts", 95),
     ("links", 300),
     ("quotes", 30),
+    ("tests", 60),
     ("traces", 25),
 ];
 
@@ -65,6 +67,8 @@ struct Proof {
     traces: Traces,
     methods: Vec<Method>,
     facts: String,
+    /// The names of the tests in each file below tests/, as `sim::regressions`.
+    tests: BTreeMap<String, Vec<String>>,
     measured: String,
     /// How many marks of each kind held.
     held: RefCell<BTreeMap<&'static str, usize>>,
@@ -303,11 +307,25 @@ impl Proof {
         Ok(())
     }
 
+    fn test(&self, asked: &str) -> Result<(), String> {
+        for path in asked.split_whitespace() {
+            let (module, name) = path.rsplit_once("::").ok_or("in which file?")?;
+            let is_it = |file: &str| file == module || file.ends_with(&format!("::{module}"));
+            let mut files = self.tests.iter().filter(|(file, _)| is_it(file));
+            let (Some((_, tests)), None) = (files.next(), files.next()) else {
+                return Err(format!("not one file, but none or several, is {module}"));
+            };
+            if !tests.iter().any(|test| test == name) {
+                return Err(format!("{module} has no test {name}"));
+            }
+            self.hold("tests", 1);
+        }
+        Ok(())
+    }
+
     /// What is tested is told.
     fn untold_facts(&self, pages: &[(String, String)]) {
-        let tests = self.facts.split("\n#[test]").skip(1);
-        let names = tests.filter_map(|test| test.split("\nfn ").nth(1)?.split('(').next());
-        for name in names {
+        for name in source::tests(&self.facts) {
             let marks = |text: &String| {
                 text.split("<!-- fact: ")
                     .skip(1)
@@ -330,6 +348,7 @@ impl Proof {
             let number = rest[..number.unwrap_or(rest.len())].trim_end_matches([',', '.']);
             let due = match kind {
                 "fact" => self.fact(asked).map(|()| number.to_owned()),
+                "test" => self.test(asked).map(|()| number.to_owned()),
                 "count" => {
                     let (name, bounds) = asked.split_once(' ').unwrap_or((asked, ""));
                     self.hold("counts", 1);
@@ -555,6 +574,7 @@ fn the_docs_are_true() {
             traces: Traces::new(&methods, &faults).unwrap_or_else(|wrong| panic!("{wrong}")),
             methods,
             facts: fs::read_to_string("tests/kernel_facts.rs").unwrap(),
+            tests: source::all_tests(),
             measured: fs::read_to_string("docs/measured.md").unwrap_or_default(),
             held: RefCell::default(),
             wrong: RefCell::default(),
