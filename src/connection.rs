@@ -19,7 +19,7 @@
 use crate::close_reason::CloseReason;
 use crate::kernel::{self, Fd, Peer};
 use crate::limits::Timeouts;
-use crate::time::{Span, Tick};
+use crate::time::{Moment, Span, Tick};
 use std::fmt;
 use std::net::{SocketAddr, SocketAddrV6};
 
@@ -87,8 +87,10 @@ pub(crate) struct Connection {
     pub(crate) staged: u32,
     pub(crate) received: u64,
     pub(crate) sent: u64,
-    /// When the last byte moved.
+    /// When the last byte moved, or the end of the last of `idle_spans`.
     pub(crate) last: Tick,
+    /// For how many of the longest spans no byte has moved: see [`Connection::idle_on`].
+    idle_spans: u8,
     pub(crate) attention: Attention,
     pub(crate) shortage: Shortage,
     /// What epoll was told to watch for.
@@ -104,7 +106,7 @@ impl Connection {
     }
 
     /// An outbound connection, which is given up at `deadline`.
-    pub(crate) fn outbound(fd: Fd, peer: Peer, now: Tick, deadline: Tick) -> Connection {
+    pub(crate) fn outbound(fd: Fd, peer: Peer, now: Tick, deadline: Moment) -> Connection {
         let peer = PackedPeer::of(peer, OUTBOUND);
         Connection::begin(fd, peer, UNWATCHED, now, Life::connecting(deadline))
     }
@@ -116,6 +118,7 @@ impl Connection {
             received: 0,
             sent: 0,
             last: now,
+            idle_spans: 0,
             attention: Attention::Busy,
             shortage: Shortage::default(),
             registered,
@@ -133,7 +136,26 @@ impl Connection {
 
     pub(crate) fn established(&mut self, now: Tick) {
         self.state.established(now);
+        self.touch(now);
+    }
+
+    /// A byte has moved. (While it is quiet `idle_spans` is 0, and `last` alone is set.)
+    pub(crate) fn touch(&mut self, now: Tick) {
         self.last = now;
+        self.idle_spans = 0;
+    }
+
+    /// It has been idle for as long as ticks tell, though it may be so for longer: that is
+    /// counted, and the ticks begin anew. Returns whether it was so.
+    pub(crate) fn idle_on(&mut self, timeouts: &Timeouts, now: Tick) -> bool {
+        let until = self.last.after(Span::LONGEST);
+        let is_in_service = matches!(*self.state, State::Open(_) | State::Closing { .. });
+        let goes_on = is_in_service && self.may_idle_on(timeouts) && !now.before(until);
+        if goes_on {
+            self.last = until;
+            self.idle_spans = self.idle_spans.saturating_add(1); // 255 are eight years
+        }
+        goes_on
     }
 
     /// Ends it with FIN: what is written is still sent.
@@ -148,7 +170,7 @@ impl Connection {
         let fin = self.state.take_fin();
         self.state.flushed(now);
         if is_closing {
-            self.last = now;
+            self.touch(now);
         }
         fin
     }
@@ -197,6 +219,7 @@ impl Connection {
             && !open.reading.paused
             && open.writing.fin == Fin::No
             && self.shortage == Shortage::default()
+            && self.idle_spans == 0
     }
 
     /// Bytes written and not yet taken by the kernel.
@@ -282,22 +305,23 @@ impl Connection {
     }
 
     /// When something happens to it though no byte moves.
-    pub(crate) fn deadline(&self, timeouts: &Timeouts, now: Tick) -> Option<Tick> {
+    pub(crate) fn deadline(&self, timeouts: &Timeouts, now_millis: u64) -> Option<Tick> {
+        let now = Tick::from_millis(now_millis);
         let mut first = None;
         let mut by = |at: Option<Tick>| first = earlier(first, at);
         if self.shortage.waits() {
             by(Some(now.after(Span::millis(5 << self.shortage.tries().min(8)))));
         }
         match &*self.state {
-            State::Connecting { deadline, .. } => by(Some(*deadline)),
+            State::Connecting { deadline, .. } => by(Some(deadline.look(now_millis))),
             State::Open(open) => {
-                by(timeouts.idle.map(|span| self.last.after(span)));
+                by(self.idle_deadline(timeouts));
                 by(self.message_deadline(timeouts));
                 by(self.write_deadline(timeouts));
-                by(open.timer);
+                by(open.timer.map(|at| at.look(now_millis)));
             }
             State::Closing { .. } => {
-                by(timeouts.idle.map(|span| self.last.after(span)));
+                by(self.idle_deadline(timeouts));
                 by(self.write_deadline(timeouts));
             }
             State::Lingering { until, .. } => {
@@ -306,6 +330,22 @@ impl Connection {
             State::Broken { .. } | State::Gone { .. } => return None,
         }
         first
+    }
+
+    /// Runs whatever happens; or when to [look](Connection::idle_on) once more.
+    fn idle_deadline(&self, timeouts: &Timeouts) -> Option<Tick> {
+        let span = if self.may_idle_on(timeouts) { Span::LONGEST } else { timeouts.idle? };
+        Some(self.last.after(span))
+    }
+
+    fn may_idle_on(&self, timeouts: &Timeouts) -> bool {
+        u64::from(self.idle_spans) < timeouts.idle_spans
+    }
+
+    /// Milliseconds since the last byte moved.
+    pub(crate) fn idle_millis(&self, now: Tick) -> u64 {
+        let counted = u64::from(self.idle_spans) * u64::from(Span::LONGEST.as_millis());
+        counted + u64::from(now.since(self.last))
     }
 
     /// Runs while the rest of a message is awaited; not while we do not read.

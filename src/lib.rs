@@ -36,9 +36,9 @@
 //! ```
 //!
 //! The files of the source, lowest floor first; each knows only those before it:
-//! time, [`kernel`] (every system call, as a trait), [`reaction`] (what an errno
-//! means), buffer, budget, slots, deadlines, connection, listener, [`handler`],
-//! net, reactor, mailbox, server, and on top pool, [`framing`] and [`handlers`].
+//! [`kernel`], [`reaction`], error, close_reason, time, limits, buffer, budget, slots,
+//! deadlines, connection, counters, cuts, listener, outbox, net, [`handler`], mailbox,
+//! reactor, [`escape`], [`address`], server, pool, [`framing`] and [`handlers`].
 
 #[cfg(not(all(target_os = "linux", target_pointer_width = "64")))]
 compile_error!("threadbare is built on epoll, eventfd, signalfd and timerfd: 64-bit Linux only");

@@ -73,6 +73,8 @@ impl Default for Limits {
 #[derive(Debug)]
 pub(crate) struct Timeouts {
     pub(crate) idle: Option<Span>,
+    /// How often the longest span comes before that one.
+    pub(crate) idle_spans: u64,
     pub(crate) message: Option<Span>,
     pub(crate) write: Option<Span>,
     pub(crate) drain: Option<Span>,
@@ -80,8 +82,10 @@ pub(crate) struct Timeouts {
 
 impl Timeouts {
     pub(crate) fn of(limits: &Limits) -> Timeouts {
+        let idle = limits.idle_timeout.map(Span::in_parts);
         Timeouts {
-            idle: limits.idle_timeout.map(Span::at_least),
+            idle: idle.map(|(_, span)| span),
+            idle_spans: idle.map_or(0, |(spans, _)| spans),
             message: limits.message_timeout.map(Span::at_least),
             write: limits.write_timeout.map(Span::at_least),
             drain: limits.drain_timeout.map(Span::at_least),

@@ -22,7 +22,7 @@ use crate::limits::{Limits, Timeouts};
 use crate::outbox::Outbox;
 use crate::reaction::{Call, Reaction, reaction};
 use crate::slots::{Id, Slots};
-use crate::time::{Span, Tick};
+use crate::time::{Moment, Tick};
 use std::collections::{BTreeMap, TryReserveError};
 use std::fmt;
 use std::time::Duration;
@@ -185,7 +185,7 @@ impl Conn<'_> {
 
     /// Calls `on_timer` once after `delay`, or never; replaces the time set before.
     pub fn set_timer(&mut self, delay: Option<Duration>) {
-        let at = delay.map(|delay| self.net.now.after(Span::at_least(delay)));
+        let at = delay.map(|delay| Moment::after(self.net.now_millis, delay));
         self.net.change(self.slot, |connection| connection.state.set_timer(at));
     }
 
@@ -505,7 +505,7 @@ impl Net {
         match kernel.send(&connection.fd, bytes) {
             Ok(n) if n == bytes.len() => {
                 connection.sent += n as u64;
-                connection.last = self.now;
+                connection.touch(self.now);
             }
             sent => self.sent_less(slot, bytes, sent),
         }
@@ -549,7 +549,7 @@ impl Net {
         connection.sent += n as u64;
         if n > 0 {
             connection.shortage = Shortage::default();
-            connection.last = now;
+            connection.touch(now);
             if let Some(unsent) = connection.state.unsent_mut() {
                 unsent.bytes.touch(now);
             }

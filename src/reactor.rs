@@ -264,7 +264,7 @@ impl<H: ConnectionHandler, K: Kernel> Reactor<H, K> {
         if connection.state.is_gone() {
             return self.free(slot);
         }
-        if let Some(at) = connection.deadline(&self.net.timeouts, now) {
+        if let Some(at) = connection.deadline(&self.net.timeouts, self.net.now_millis) {
             self.deadlines.look_by(slot, at);
         }
         if connection.has_work(draining) {

@@ -24,7 +24,7 @@
 
 use crate::buffer::Buffer;
 use crate::close_reason::CloseReason;
-use crate::time::{Span, Tick};
+use crate::time::{Moment, Span, Tick};
 use std::mem::take;
 use std::ops::Deref;
 
@@ -36,7 +36,7 @@ pub(crate) enum State {
     /// An outbound connection that is not established yet.
     Connecting {
         /// When the connect is given up.
-        deadline: Tick,
+        deadline: Moment,
         early: Early,
     },
     /// In service. The peer may have sent its FIN already.
@@ -79,7 +79,7 @@ pub(crate) struct Early {
     paused: bool,
     duplex: bool,
     held: bool,
-    timer: Option<Tick>,
+    timer: Option<Moment>,
 }
 
 /// A connection in service: its two directions, and what the handler has asked for.
@@ -91,7 +91,7 @@ pub(crate) struct Open {
     pub(crate) reading: Reading,
     pub(crate) writing: Writing,
     /// When the handler wants to be called.
-    pub(crate) timer: Option<Tick>,
+    pub(crate) timer: Option<Moment>,
     /// Bytes read since the drain began.
     pub(crate) read: u32,
     /// A stop does not end it by itself.
@@ -287,7 +287,7 @@ impl Life {
     }
 
     /// An outbound connection, which is given up at `deadline`.
-    pub(super) fn connecting(deadline: Tick) -> Life {
+    pub(super) fn connecting(deadline: Moment) -> Life {
         Life(State::Connecting { deadline, early: Early::default() })
     }
 
@@ -419,7 +419,7 @@ impl Life {
         }
     }
 
-    pub(crate) fn set_timer(&mut self, at: Option<Tick>) {
+    pub(crate) fn set_timer(&mut self, at: Option<Moment>) {
         match &mut self.0 {
             State::Connecting { early, .. } => early.timer = at,
             State::Open(open) => open.timer = at,
@@ -582,7 +582,8 @@ mod tests {
         const NOW: Tick = Tick::from_millis(7);
         let mut random = 1u64;
         for round in 0..20_000u64 {
-            let mut life = if round % 2 == 0 { Life::open() } else { Life::connecting(NOW) };
+            let deadline = Moment::after(7, std::time::Duration::ZERO);
+            let mut life = if round % 2 == 0 { Life::open() } else { Life::connecting(deadline) };
             let (mut reason, mut rank) = (None, 0);
             for step in 0..12 {
                 random = random.wrapping_mul(6364136223846793005).wrapping_add(round + step);

@@ -47,7 +47,7 @@ impl Conn<'_> {
         let now = net.now;
         net.files.insert(*slot, FilePart { fd: file, offset, left: length });
         net.change(*slot, |connection| {
-            connection.last = now; // from now on the kernel must take some
+            connection.touch(now); // from now on the kernel must take some
             connection.state.write_file();
         });
     }

@@ -192,7 +192,7 @@ impl<H: ConnectionHandler, K: Kernel> Reactor<H, K> {
                     connection.shortage = Shortage::default();
                     connection.received += n as u64;
                     connection.state.count_read(n);
-                    connection.last = now;
+                    connection.touch(now);
                 });
                 self.take_in(slot, n);
                 self.net.change(slot, |connection| {
@@ -233,7 +233,7 @@ impl<H: ConnectionHandler, K: Kernel> Reactor<H, K> {
         let now = self.net.now;
         self.net.change(slot, |connection| {
             if let Ok(n @ 1..) = received {
-                connection.last = now;
+                connection.touch(now);
                 connection.state.count_read(n);
             }
             match (received, &*connection.state) {

@@ -122,7 +122,7 @@ impl<H: ConnectionHandler, K: Kernel> Reactor<H, K> {
         held.sort_unstable();
         for (_, slot) in held {
             let Some(connection) = self.net.connections.get(slot) else { continue };
-            let idle = self.net.now.since(connection.last);
+            let idle = connection.idle_millis(self.net.now);
             let id = ConnId(self.net.connections.id(slot));
             log::info!("{id} {connection} idle {}.{:03} s", idle / 1_000, idle % 1_000);
         }
@@ -155,7 +155,7 @@ impl<H: ConnectionHandler, K: Kernel> Reactor<H, K> {
         let Some(connection) = self.net.connections.get_mut(slot) else { return };
         let come = |at: Option<Tick>| at.is_some_and(|at| !now.before(at));
         if let Some(open) = connection.state.open_mut()
-            && come(open.timer)
+            && open.timer.is_some_and(|at| at.is_past(self.net.now_millis))
         {
             open.timer = None;
             self.call(slot, |handler, conn, session| handler.on_timer(conn, session));
@@ -168,7 +168,9 @@ impl<H: ConnectionHandler, K: Kernel> Reactor<H, K> {
             self.net.change(slot, |c| c.abort(CloseReason::WriteStalled));
         } else if come(connection.message_deadline(timeouts)) {
             self.net.close_slot(slot, CloseReason::MessageTooSlow);
-        } else if come(connection.deadline(timeouts, now)) {
+        } else if connection.idle_on(timeouts, now) {
+            // It may be idle for longer.
+        } else if come(connection.deadline(timeouts, self.net.now_millis)) {
             self.net.change(slot, |connection| match *connection.state {
                 State::Connecting { .. } => connection.gone(TOO_SLOW),
                 State::Open(_) => connection.close(CloseReason::Idle),

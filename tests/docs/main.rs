@@ -15,6 +15,7 @@
 //! | `<!-- states -->` | a drawing and a table | the transitions that the states of a connection declare |
 //! | `<!-- variants: src/x.rs#Name -->` | a drawing | names every variant of the enum |
 //! | `<!-- fact: name ... -->` | | tests in tests/kernel_facts.rs |
+//! | `<!-- test: module::name ... -->` | | tests in tests/, each in the one file that ends so |
 //! | `<!-- count: hello recvfrom..sendto -->` | a number | how many calls the piece of a trace has |
 //! | `<!-- measured: table -->` | a table | that table of docs/measured.md, which `make bench` writes |
 //! | `<!-- measured: table/row/column -->` | a number | a figure in it |
@@ -29,6 +30,7 @@
 #![allow(unreachable_pub)] // the rooms are no library
 
 mod console;
+mod layout;
 mod life;
 mod source;
 #[path = "../support/mod.rs"]
@@ -56,12 +58,13 @@ use trace::Traces;
 
 const INDEX: &str = "docs/README.md";
 /// With fewer marks than this, something does not look any more.
-const AT_LEAST: [(&str, usize); 6] = [
+const AT_LEAST: [(&str, usize); 7] = [
     ("calls told by both witnesses", 600),
     ("errno tables", 13),
     ("facts", 95),
     ("links", 300),
     ("quotes", 30),
+    ("tests", 60),
     ("traces", 25),
 ];
 
@@ -71,6 +74,8 @@ struct Proof {
     traces: Option<Traces>,
     methods: Vec<Method>,
     facts: String,
+    /// The names of the tests in each file below tests/, as `sim::regressions`.
+    tests: BTreeMap<String, Vec<String>>,
     measured: String,
     /// How many marks of each kind held.
     held: RefCell<BTreeMap<&'static str, usize>>,
@@ -312,11 +317,25 @@ impl Proof {
         Ok(())
     }
 
+    fn test(&self, asked: &str) -> Result<(), String> {
+        for path in asked.split_whitespace() {
+            let (module, name) = path.rsplit_once("::").ok_or("in which file?")?;
+            let is_it = |file: &str| file == module || file.ends_with(&format!("::{module}"));
+            let mut files = self.tests.iter().filter(|(file, _)| is_it(file));
+            let (Some((_, tests)), None) = (files.next(), files.next()) else {
+                return Err(format!("not one file, but none or several, is {module}"));
+            };
+            if !tests.iter().any(|test| test == name) {
+                return Err(format!("{module} has no test {name}"));
+            }
+            self.hold("tests", 1);
+        }
+        Ok(())
+    }
+
     /// What is tested is told.
     fn untold_facts(&self, pages: &[(String, String)]) {
-        let tests = self.facts.split("\n#[test]").skip(1);
-        let names = tests.filter_map(|test| test.split("\nfn ").nth(1)?.split('(').next());
-        for name in names {
+        for name in source::tests(&self.facts) {
             let marks = |text: &String| {
                 text.split("<!-- fact: ")
                     .skip(1)
@@ -339,6 +358,7 @@ impl Proof {
             let number = rest[..number.unwrap_or(rest.len())].trim_end_matches([',', '.']);
             let due = match kind {
                 "fact" => self.fact(asked).map(|()| number.to_owned()),
+                "test" => self.test(asked).map(|()| number.to_owned()),
                 "count" => {
                     let (name, bounds) = asked.split_once(' ').unwrap_or((asked, ""));
                     self.hold("counts", 1);
@@ -558,6 +578,7 @@ static ALONE: Mutex<()> = Mutex::new(());
 #[test]
 fn the_docs_are_true() {
     let _alone = ALONE.lock().unwrap_or_else(PoisonError::into_inner);
+<<<<<<< HEAD
     if !as_shown("the_docs_are_true", || prove(true)) {
         prove(false); // what takes no traces is compared all the same
     }
@@ -596,6 +617,38 @@ fn prove(with_traces: bool) {
     if let Some(traces) = traces {
         for name in traces.names().filter(|name| !name.contains(' ')) {
             let text = traces.lines(name).unwrap().join("\n") + "\n";
+=======
+    as_shown("the_docs_are_true", || {
+        let started = Instant::now();
+        let pages = pages();
+        let methods = source::methods();
+        let marks = pages.iter().flat_map(|(_, text)| text.lines().filter_map(mark));
+        let faults: Vec<String> =
+            marks.filter(|mark| mark.0 == "fault").map(|mark| mark.1.to_owned()).collect();
+        let proof = Proof {
+            traces: Traces::new(&methods, &faults).unwrap_or_else(|wrong| panic!("{wrong}")),
+            methods,
+            facts: fs::read_to_string("tests/kernel_facts.rs").unwrap(),
+            tests: source::all_tests(),
+            measured: fs::read_to_string("docs/measured.md").unwrap_or_default(),
+            held: RefCell::default(),
+            wrong: RefCell::default(),
+        };
+        proof.hold(
+            "cells of `reaction`",
+            source::arms_are_true().unwrap_or_else(|wrong| panic!("{wrong}")),
+        );
+        proof.hold("calls told by both witnesses", proof.traces.agreed);
+        proof.links(&pages);
+        proof.index(&pages);
+        proof.coverage(&pages);
+        proof.untold_facts(&pages);
+        proof.leftovers(&pages);
+        let due = pages.iter().map(|(path, text)| (path.clone(), proof.page(path, text)));
+        let mut due: Vec<(String, String)> = due.collect();
+        for name in proof.traces.names().filter(|name| !name.contains(' ')) {
+            let text = proof.traces.lines(name).unwrap().join("\n") + "\n";
+>>>>>>> heart
             due.push((trace::golden(name), text));
         }
         due.push((life::PICTURE.to_owned(), life::picture()));

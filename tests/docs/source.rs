@@ -1,6 +1,7 @@
 //! What the docs take from the source: named pieces of code, the methods of `trait Kernel`
 //! with what stands above them, and the rows of `reaction`.
 
+use std::collections::BTreeMap;
 use std::fs;
 
 use threadbare::kernel::Errno;
@@ -262,4 +263,27 @@ pub fn arms_are_true() -> Result<usize, String> {
 
 fn cells() -> impl Iterator<Item = (Call, Errno)> {
     Call::ALL.into_iter().flat_map(|call| (1..134).map(move |raw| (call, Errno::from_raw(raw))))
+}
+
+// ---- tests ---------------------------------------------------------------------------
+
+/// The names of the tests in a file.
+pub fn tests(text: &str) -> impl Iterator<Item = &str> {
+    let tests = text.split("\n#[test]").skip(1);
+    tests.filter_map(|test| test.split("\nfn ").nth(1)?.split('(').next())
+}
+
+/// The names of the tests in each file below tests/ that is a room of a test program.
+pub fn all_tests() -> BTreeMap<String, Vec<String>> {
+    let mut all = BTreeMap::new();
+    for directory in ["library", "server", "sim", "faults", "docs"] {
+        for entry in fs::read_dir(format!("tests/{directory}")).unwrap() {
+            let path = entry.unwrap().path();
+            let Some(stem) = path.file_stem().and_then(|stem| stem.to_str()) else { continue };
+            let Ok(text) = fs::read_to_string(&path) else { continue }; // a directory
+            let names = tests(&text).map(str::to_owned).collect();
+            all.insert(format!("{directory}::{stem}"), names);
+        }
+    }
+    all
 }

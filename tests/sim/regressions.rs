@@ -548,6 +548,70 @@ fn a_write_long_after_finish() {
     assert_eq!(summary.counters.closed_for(CloseReason::PeerClosed), 1, "{summary}");
 }
 
+/// A time beyond 12 days was cut to that: a timer of 30 days rang after 12.43.
+#[test]
+fn a_deadline_beyond_twelve_days() {
+    const DAY: Duration = Duration::from_secs(24 * 3_600);
+    struct Far(Vec<&'static str>);
+    impl ConnectionHandler for Far {
+        type Session = ();
+        fn on_open(&mut self, conn: &mut Conn<'_>, _: &mut ()) {
+            conn.set_timer(Some(30 * DAY));
+        }
+        fn on_data(&mut self, conn: &mut Conn<'_>, _: &mut (), input: &[u8]) -> usize {
+            conn.write(input);
+            input.len()
+        }
+        fn on_timer(&mut self, _: &mut Conn<'_>, _: &mut ()) {
+            self.0.push("rang");
+        }
+        fn on_close(&mut self, _: &mut Net, _: ConnId, _: (), why: CloseReason) {
+            self.0.push(match why {
+                CloseReason::Idle => "idle",
+                CloseReason::Network { call: Call::Connect, errno: Errno::ETIMEDOUT } => "slow",
+                _ => "otherwise",
+            });
+        }
+    }
+    let moment = Duration::from_millis(20);
+
+    // A timer, and an idle timeout of weeks. Between them a message that begins it anew.
+    let limits = Limits { idle_timeout: Some(60 * DAY), ..Limits::default() };
+    let mut world = World::new(Far(Vec::new()), limits);
+    let mut client = world.client();
+    world.pass(30 * DAY - moment);
+    assert!(world.server.handler().0.is_empty(), "{:?}", world.server.handler().0);
+    world.pass(2 * moment);
+    assert_eq!(world.server.handler().0, ["rang"]);
+    assert_eq!(world.ask(&mut client, b"hello"), b"hello");
+    world.pass(60 * DAY - moment);
+    assert_eq!(world.server.handler().0, ["rang"]);
+    world.pass(2 * moment);
+    client.recv();
+    assert!(client.saw_eof());
+    client.close();
+    world.rest();
+    assert_eq!(world.server.handler().0, ["rang", "idle"]);
+    let looks = world.turns;
+    assert!(looks < 60, "{looks} turns");
+    world.stop();
+
+    // A connect to somebody who never answers.
+    let limits = Limits { max_outbound: 1, idle_timeout: None, ..Limits::default() };
+    let mut world = World::new(Far(Vec::new()), limits);
+    let back = Address::Tcp(([127, 0, 0, 1], 90).into());
+    let mut remote = world.sim.listen(&back).unwrap();
+    remote.mute(true);
+    let mut kernel = world.sim.clone();
+    let dial = move |_: &mut Far, net: &mut Net| drop(net.connect(&mut kernel, &back, 20 * DAY));
+    world.server.handle().call(dial).unwrap();
+    world.pass(20 * DAY - moment);
+    assert!(world.server.handler().0.is_empty(), "{:?}", world.server.handler().0);
+    world.pass(2 * moment);
+    assert_eq!(world.server.handler().0, ["slow"]);
+    world.stop();
+}
+
 // ---- the well-known ones
 
 fn greet() -> Greet {

@@ -3,8 +3,10 @@
 //!
 //! It is read as it comes and kept nowhere, up to [`MAX_BODY`] bytes with its framing.
 
-use super::request::MAX_BODY;
 use super::status::Status;
+
+/// The longest body.
+pub(super) const MAX_BODY: u64 = 1 << 20;
 
 /// How much of a body is still to come.
 #[derive(Debug)]

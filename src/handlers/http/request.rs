@@ -9,7 +9,7 @@
 //! It is a pure function of the bytes, and says the same of them however they arrived: what
 //! it looks at is cut to [`MAX_HEAD`] first.
 
-use super::body::Body;
+use super::body::{Body, MAX_BODY};
 use super::status::Status;
 use memchr::{memchr, memchr_iter};
 use std::mem::MaybeUninit;
@@ -18,10 +18,8 @@ use std::mem::MaybeUninit;
 const MAX_HEAD: usize = 16 << 10;
 /// the longest first line of one,
 const MAX_LINE: usize = 8 << 10;
-/// how many fields it may have,
+/// and how many fields it may have.
 const MAX_FIELDS: usize = 100;
-/// and the longest body.
-pub(super) const MAX_BODY: u64 = 1 << 20;
 
 /// A request that is to be answered, when its body has passed by.
 #[derive(Debug)]

@@ -1,0 +1,147 @@
+//! The source reads in one order: each room knows only those before it.
+//!
+//! A room is a file of src, with what stands in the directory of its name. The order stands
+//! in the words of src/lib.rs, and in the table of the README; src/program, which uses the
+//! library as anybody would, is in the README's alone. What a room uses are its `use crate::`
+//! lines, without those of its tests.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::path::{Path, PathBuf};
+
+/// What one reads to understand how the server works: an evening.
+const EVENING: [&str; 10] = [
+    "kernel/mod.rs",
+    "reaction.rs",
+    "buffer.rs",
+    "slots.rs",
+    "connection/state.rs",
+    "connection.rs",
+    "outbox.rs",
+    "net.rs",
+    "reactor.rs",
+    "reactor/input.rs",
+];
+/// Most lines of code that it has. (2,000 are the goal.)
+const EVENING_LINES: usize = 2_600;
+/// Enums and tables of these names are looked up, not read: options, and names of calls.
+const LOOKED_UP: [&str; 5] = ["Clock", "EpollOp", "FileKind", "SocketOption", "Call"];
+
+/// The files of the library, by path below src, without what is for their tests.
+fn sources() -> BTreeMap<String, String> {
+    fn collect(directory: &Path, files: &mut Vec<PathBuf>) {
+        for entry in fs::read_dir(directory).unwrap() {
+            let path = entry.unwrap().path();
+            if path.is_dir() { collect(&path, files) } else { files.push(path) }
+        }
+    }
+    let mut files = Vec::new();
+    collect(Path::new("src"), &mut files);
+    let name = |path: &PathBuf| path.strip_prefix("src").unwrap().to_str().unwrap().to_owned();
+    let files = files.iter().map(|path| (name(path), fs::read_to_string(path).unwrap()));
+    let is_library = |name: &String| {
+        name.ends_with(".rs") && !name.starts_with("program/") && !name.ends_with("tests.rs")
+    };
+    let without_tests = |text: String| text.split("#[cfg(test)]\nmod tests").next().unwrap().into();
+    files
+        .filter(|(name, _)| is_library(name))
+        .map(|(name, text)| (name, without_tests(text)))
+        .collect()
+}
+
+/// `net` of `net.rs` and of `net/files.rs`.
+fn room(file: &str) -> &str {
+    file.split(['/', '.']).next().unwrap()
+}
+
+/// The rooms that a file uses. Not those it only links to, in what rustdoc shows: a method of
+/// `trait Kernel` names its rows in the table of reactions, and the table is of kernel's errnos.
+fn uses(text: &str) -> Vec<&str> {
+    let lines = text.lines().zip(text.lines().skip(1));
+    let real = lines.filter(|(above, _)| *above != "#[cfg(doc)]");
+    let paths = real.filter_map(|(_, line)| {
+        ["use crate::", "pub(crate) use crate::"].iter().find_map(|it| line.strip_prefix(it))
+    });
+    paths.map(|path| path.split([':', ';']).next().unwrap()).collect()
+}
+
+fn order_in_lib(lib: &str) -> Vec<String> {
+    let words: Vec<&str> = lib.lines().filter_map(|line| line.strip_prefix("//!")).collect();
+    let words = words.join(" ");
+    let list = words.split("each knows only those before it:").nth(1).expect("the order in lib.rs");
+    let names = list.split(|c: char| !c.is_ascii_lowercase() && c != '_');
+    names.filter(|name| !name.is_empty() && *name != "and").map(str::to_owned).collect()
+}
+
+fn order_in_readme(readme: &str) -> Vec<String> {
+    let section = readme.split("\n## Read it\n").nth(1).expect("the section");
+    let rows = section.lines().skip_while(|line| !line.starts_with('|'));
+    let mut order = Vec::new();
+    for row in rows.take_while(|line| line.starts_with('|')) {
+        for target in row.split("](src/").skip(1) {
+            let room = room(target).to_owned();
+            if room != "program" && !order.contains(&room) {
+                order.push(room);
+            }
+        }
+    }
+    order
+}
+
+#[test]
+fn each_room_knows_only_those_before_it() {
+    let sources = sources();
+    let order = order_in_lib(&sources["lib.rs"]);
+    let readme = order_in_readme(&fs::read_to_string("README.md").unwrap());
+    assert_eq!(order, readme, "lib.rs, and README.md");
+    let place = |room: &str| order.iter().position(|it| it == room);
+    let (mut used, mut wrong) = (0, Vec::new());
+    for (file, text) in sources.iter().filter(|(file, _)| *file != "lib.rs") {
+        let Some(own) = place(room(file)) else {
+            wrong.push(format!("src/{file} is in no list"));
+            continue;
+        };
+        for other in uses(text) {
+            used += 1;
+            if place(other).is_none_or(|other| other > own) {
+                wrong.push(format!("src/{file} uses {other}, which comes later"));
+            }
+        }
+    }
+    for room in &order {
+        let exists = sources.keys().any(|file| self::room(file) == room);
+        wrong.extend((!exists).then(|| format!("there is no {room}")));
+    }
+    assert!(wrong.is_empty(), "{wrong:#?}");
+    assert!(used > 100, "only {used} lines seen");
+}
+
+/// Lines of code: no blank ones, no comments, and nothing that is looked up.
+fn code_lines(text: &str) -> usize {
+    let mut looked_up = false;
+    let mut count = 0;
+    for line in text.lines() {
+        let code = line.trim();
+        let is_begin = |name: &&str| {
+            code.ends_with(&format!("enum {name} {{")) || code.contains(&format!(": [{name}; "))
+        };
+        looked_up |= LOOKED_UP.iter().any(is_begin);
+        count += usize::from(!looked_up && !code.is_empty() && !code.starts_with("//"));
+        looked_up &= !matches!(code, "}" | "];");
+    }
+    count
+}
+
+#[test]
+fn the_evening_is_not_a_night() {
+    let readme = fs::read_to_string("README.md").unwrap();
+    let line = readme.lines().find(|line| line.starts_with("An evening is enough"));
+    let line = line.expect("the README names the path");
+    let named: Vec<&str> =
+        line.split("](src/").skip(1).map(|link| link.split(')').next().unwrap()).collect();
+    assert_eq!(named, EVENING);
+    let sources = sources();
+    let lines = EVENING.map(|file| (file, code_lines(&sources[file])));
+    let sum: usize = lines.iter().map(|(_, lines)| lines).sum();
+    assert!(sum > 1_000 && sum <= EVENING_LINES, "{sum} lines: {lines:?}");
+}
