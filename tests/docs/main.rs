@@ -578,7 +578,6 @@ static ALONE: Mutex<()> = Mutex::new(());
 #[test]
 fn the_docs_are_true() {
     let _alone = ALONE.lock().unwrap_or_else(PoisonError::into_inner);
-<<<<<<< HEAD
     if !as_shown("the_docs_are_true", || prove(true)) {
         prove(false); // what takes no traces is compared all the same
     }
@@ -597,6 +596,7 @@ fn prove(with_traces: bool) {
             .then(|| Traces::new(&methods, &faults).unwrap_or_else(|it| panic!("{it}"))),
         methods,
         facts: fs::read_to_string("tests/kernel_facts.rs").unwrap(),
+        tests: source::all_tests(),
         measured: fs::read_to_string("docs/measured.md").unwrap_or_default(),
         held: RefCell::default(),
         wrong: RefCell::default(),
@@ -617,38 +617,6 @@ fn prove(with_traces: bool) {
     if let Some(traces) = traces {
         for name in traces.names().filter(|name| !name.contains(' ')) {
             let text = traces.lines(name).unwrap().join("\n") + "\n";
-=======
-    as_shown("the_docs_are_true", || {
-        let started = Instant::now();
-        let pages = pages();
-        let methods = source::methods();
-        let marks = pages.iter().flat_map(|(_, text)| text.lines().filter_map(mark));
-        let faults: Vec<String> =
-            marks.filter(|mark| mark.0 == "fault").map(|mark| mark.1.to_owned()).collect();
-        let proof = Proof {
-            traces: Traces::new(&methods, &faults).unwrap_or_else(|wrong| panic!("{wrong}")),
-            methods,
-            facts: fs::read_to_string("tests/kernel_facts.rs").unwrap(),
-            tests: source::all_tests(),
-            measured: fs::read_to_string("docs/measured.md").unwrap_or_default(),
-            held: RefCell::default(),
-            wrong: RefCell::default(),
-        };
-        proof.hold(
-            "cells of `reaction`",
-            source::arms_are_true().unwrap_or_else(|wrong| panic!("{wrong}")),
-        );
-        proof.hold("calls told by both witnesses", proof.traces.agreed);
-        proof.links(&pages);
-        proof.index(&pages);
-        proof.coverage(&pages);
-        proof.untold_facts(&pages);
-        proof.leftovers(&pages);
-        let due = pages.iter().map(|(path, text)| (path.clone(), proof.page(path, text)));
-        let mut due: Vec<(String, String)> = due.collect();
-        for name in proof.traces.names().filter(|name| !name.contains(' ')) {
-            let text = proof.traces.lines(name).unwrap().join("\n") + "\n";
->>>>>>> heart
             due.push((trace::golden(name), text));
         }
         due.push((life::PICTURE.to_owned(), life::picture()));
