@@ -82,7 +82,7 @@ doctor: ## what this machine lacks, and what to type to mend it
 	@tests/doctor
 
 test: FOR := test
-test: able $(DEPS) ## some of them: make test ONLY=name (at first three minutes)
+test: able $(DEPS) ## the quick tests, 75 s (at first 3 min): make test [ONLY=name]
 	@tests/run
 
 ##@ To work on it
