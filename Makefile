@@ -19,7 +19,7 @@ OWN = $(foreach word,$(WORDS),'$(subst ','\'',$(word))')
 # Builds in one go, so that the library is compiled once, and with cargo's own bar. Cargo says
 # where it put each program, so any target directory will do: afterwards $$threadbare is the
 # path of the program, $$client that of the example, and so on.
-build = paths=$$($(CARGO) build --locked --message-format=json-render-diagnostics $1 \
+build = paths=$$(tests/tick $(CARGO) build --locked --message-format=json-render-diagnostics $1 \
 	| sed -n "s/'/'\\\\''/g; s/.*\"executable\":\"\(.*\/\([a-z]*\)\)\".*/\2='\1'/p") \
 	|| { tests/doctor crates; exit 1; }; eval "$$paths"
 
@@ -115,18 +115,18 @@ fmt: ## format the code
 	@$(CARGO) fmt --manifest-path tests/bench/Cargo.toml
 
 lint: able ## clippy, for every set of features, no warning allowed
-	@clippy() { echo "clippy $$*"; $(CARGO) clippy --locked "$$@" -- -D warnings; }; \
+	@clippy() { echo "clippy $$*"; tests/tick $(CARGO) clippy --locked "$$@" -- -D warnings; }; \
 	for features in $(FEATURES); do clippy --all-targets $$features; done; \
 	clippy --no-default-features --manifest-path tests/fuzz/Cargo.toml --target-dir "$(FUZZ)"; \
 	clippy --no-default-features --manifest-path tests/bench/Cargo.toml --target-dir "$(BENCH)" \
 		--all-targets
 
 doc: able ## the library's documentation, no warning allowed
-	@RUSTDOCFLAGS="-D warnings" $(CARGO) doc --locked --no-deps --all-features
+	@RUSTDOCFLAGS="-D warnings" tests/tick $(CARGO) doc --locked --no-deps --all-features
 
 docs-update: FOR := test
 docs-update: able $(DEPS) ## write what docs/ quotes: code, traces, tables, figures
-	@$(CARGO) test --locked --no-run --test docs
+	@tests/tick $(CARGO) test --locked --no-run --test docs
 	@echo "running what the docs show"
 	@UPDATE=1 $(CARGO) test --locked --quiet --test docs the_docs_are_true -- \
 		--nocapture 2>&1 | grep -v '^running\|^test \|^\.\?$$'
@@ -137,14 +137,14 @@ bench: FOR := bench
 bench: able $(DEPS) ## with peers, 14 minutes: make bench [QUICK=1] [ARGS=memory]
 	@tests/deps --missing bench
 	@$(call build,--release --bin threadbare); \
-	$(CARGO) build $(OF_BENCH) --release; \
+	tests/tick $(CARGO) build $(OF_BENCH) --release; \
 	QUICK=$(QUICK) $(RUN_BENCH) --release -- $(ARGS)
 
 fuzz: FOR := fuzz
 fuzz: able $(DEPS) ## feed mutants to parsers: make fuzz [TARGET=name] [SECONDS=60]
 	@tests/deps --missing fuzz
 	@host=$$(rustc -vV | sed -n 's/^host: //p'); \
-	RUSTFLAGS="$(COVERAGE)" $(CARGO) build --locked --release --target $$host \
+	RUSTFLAGS="$(COVERAGE)" tests/tick $(CARGO) build --locked --release --target $$host \
 		--manifest-path tests/fuzz/Cargo.toml --target-dir "$(FUZZ)"; \
 	for target in $(TARGET); do \
 		scratch="$(FUZZ)/$$target"; \
@@ -186,7 +186,7 @@ msrv: ## build with the oldest Rust allowed: make msrv [MSRV=install]
 		esac; \
 	fi; \
 	CARGO_TARGET_DIR="$(or $(CARGO_TARGET_DIR),target)/msrv" \
-		rustup run $(OLDEST) cargo check --locked --all-features
+		tests/tick rustup run $(OLDEST) cargo check --locked --all-features
 
 deps: ## apt installs what tests need: make deps [FOR='bench fuzz']
 	@tests/deps $(FOR)
