@@ -43,7 +43,7 @@ pub(crate) const ANSWER: u32 = u32::MAX;
 pub(crate) const OUTBOUND: u8 = u8::MAX;
 
 /// How often in a row the kernel was out of memory for a connection; and whether nothing is
-/// tried until somebody looks at it again.
+/// tried until the timer has it looked at again.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Shortage(u8);
 
@@ -69,7 +69,7 @@ impl Shortage {
     }
 }
 
-/// Whether somebody must look at a connection before the next wait.
+/// Whether a connection must be looked at before the next wait.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Attention {
     /// No: nothing is going on but the next message.

@@ -27,8 +27,8 @@ struct Cut {
 
 impl Cuts {
     /// Logs that a client was cut, if a limit did it and that reason is due again.
-    #[cold]
-    pub(crate) fn tell(&mut self, why: CloseReason, peer: Peer, limits: &Limits, now: u64) {
+    #[inline(never)] // each close asks, and hardly any has a line
+    pub(crate) fn report(&mut self, why: CloseReason, peer: Peer, limits: &Limits, now: u64) {
         let Some(more) = self.due(why, now) else { return };
         let Some(limit) = explained(why, limits) else { return };
         match more {

@@ -66,7 +66,7 @@ pub struct Net {
     pub(crate) limits: Limits,
     pub(crate) timeouts: Timeouts,
     pub(crate) counters: Counters,
-    /// What the log has said of clients that a limit cut.
+    /// When each reason for cutting a client was logged.
     pub(crate) cuts: Cuts,
     /// Where each listener listens.
     pub(crate) locals: Vec<Address>,
@@ -240,8 +240,8 @@ impl Net {
     }
 
     /// Logs that a client has ended, if a limit cut it.
-    pub(crate) fn tell_cut(&mut self, why: CloseReason, peer: Peer) {
-        self.cuts.tell(why, peer, &self.limits, self.now_millis);
+    pub(crate) fn report_cut(&mut self, why: CloseReason, peer: Peer) {
+        self.cuts.report(why, peer, &self.limits, self.now_millis);
     }
 
     /// The counters, with the bytes of connections that are still open.

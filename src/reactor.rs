@@ -46,7 +46,7 @@ const GROUP: usize = 32;
 const LOOKS: usize = 1_024;
 /// What a stopping server still reads of one connection.
 const DRAIN_BYTES: u32 = 8 << 20;
-/// Up to so many connections, what they hold is added up after each turn, in debug builds.
+/// Up to this many connections, a debug build adds up what they hold after each turn.
 const CROWD: usize = 64;
 /// A stopping server leaves its listeners open so long for handshakes under way.
 const GRACE: Span = Span::millis(20);
@@ -326,7 +326,7 @@ impl<H: ConnectionHandler, K: Kernel> Reactor<H, K> {
         self.net.counters.sent += connection.sent;
         self.net.discard_file(slot);
         let peer = connection.peer();
-        self.net.tell_cut(why, peer);
+        self.net.report_cut(why, peer);
         let is_outbound = connection.listener() == OUTBOUND;
         let fd = connection.fd;
         if reset {

@@ -2,7 +2,7 @@
 //!
 //! A [`Tick`] is a moment, a [`Span`] a length of time. Both are half the size of what the
 //! standard library has, and comparing two is one subtraction. They reach 12 days. A
-//! [`Moment`] reaches as far as anybody asks: whoever waits for one looks at it every 12 days.
+//! [`Moment`] has no such limit: a wait for one is looked at again every 12 days.
 
 use std::num::NonZeroU64;
 use std::time::Duration;

@@ -114,7 +114,7 @@ struct Tick<'a> {
     lane: usize,
     /// The lane that the first event of a wait is about.
     woken_by: Option<usize>,
-    /// The wait before it was a sleep, of so long.
+    /// How long the sleep before it was, if the wait was one.
     slept: Option<Duration>,
 }
 

@@ -26,7 +26,7 @@ fn advice(call: Call, object: &str, errno: Errno) -> Option<&'static str> {
         (BindUnix, ENOTDIR) => "a part of the path is no directory",
         (BindUnix, EACCES) => "you may not create files in that directory, try -l unix:/tmp/threadbare.sock",
         (BindUnix, EROFS) => "the file system is read-only, try -l unix:/tmp/threadbare.sock",
-        (ProbeUnix | FileStatus | FileMode | Unlink, EACCES | EPERM) => "the file belongs to somebody else, try another path",
+        (ProbeUnix | FileStatus | FileMode | Unlink, EACCES | EPERM) => "the file belongs to another user, try another path",
         (OpenDirectory, ENOENT) if crate::guess::is_address(object) => "http takes a directory, and -l says where to listen, as in http . -l 127.0.0.1:8080",
         (OpenDirectory, ENOENT) => "the directory does not exist",
         (OpenDirectory, ENOTDIR) => "it is no directory, write the one that it is in",

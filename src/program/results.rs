@@ -14,14 +14,14 @@ use std::time::{Duration, Instant};
 
 /// What a pipe takes at once, or not at all.
 const PIPE_BUF: usize = 4096;
-/// How long a text waits, all in all, for whoever reads it.
+/// How long a text waits, all in all, for its reader.
 const PATIENCE: Duration = Duration::from_millis(250);
 
 /// Writes to stdout.
 ///
 /// # Errors
 ///
-/// Why it was not written, or not all of it: EAGAIN if nobody reads it.
+/// Why it was not written, or not all of it: EAGAIN if its reader is too slow.
 pub(crate) fn print(text: &str) -> Result<(), Errno> {
     send(&stdout(), text.as_bytes(), PATIENCE)
 }

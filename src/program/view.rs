@@ -314,7 +314,7 @@ fn width(name: &str, arguments: &str, result: &str) -> usize {
     name.len() + arguments.chars().count() + result.chars().count() + 5
 }
 
-/// Arguments and result in so many columns: without the words for an errno, with less of
+/// Arguments and result in at most `room` columns: without the words for an errno, with less of
 /// the payload. None if that is not enough.
 fn fit(name: &str, arguments: &str, result: &str, room: usize) -> Option<(String, String)> {
     if width(name, arguments, result) <= room {

@@ -162,7 +162,7 @@ impl<H: ConnectionHandler, K: Kernel> Reactor<H, K> {
     /// A client that never becomes a connection.
     fn turn_away(&mut self, fd: Fd, peer: Peer, why: CloseReason) {
         log::debug!("turned away {peer}: {why}");
-        self.net.tell_cut(why, peer);
+        self.net.report_cut(why, peer);
         self.net.counters.count_close(why);
         self.close(fd);
     }
