@@ -17,11 +17,12 @@
 //!    memory: everything else is in the `#[cold]` paths.
 
 use crate::connection::{ANSWER, Attention, OUTBOUND, State, UNWATCHED};
+use crate::crowd::Crowd;
 use crate::deadlines::{Alarm, Alarms, Deadlines};
 use crate::error::Error;
 use crate::handler::ConnectionHandler;
 use crate::kernel::{self, Clock, Event, Fd, Kernel, Signal, SocketOption, Wait};
-use crate::listener::{Crowd, Listener};
+use crate::listener::Listener;
 use crate::mailbox::Mailbox;
 use crate::net::{ConnId, Net, Stop};
 use crate::reaction::{Call, Reaction, reaction};

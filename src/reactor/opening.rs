@@ -6,12 +6,13 @@
 use super::poll::{LISTENERS, Poll};
 use super::{BATCH, End, Input, Reactor, Timerfd};
 use crate::connection::State;
+use crate::crowd::Crowd;
 use crate::deadlines::{Alarms, Deadlines};
 use crate::error::Error;
 use crate::handler::ConnectionHandler;
 use crate::kernel::{self, Address, Clock, EpollOp, Errno, Event, Kernel, Signal, SocketOption};
 use crate::limits::Limits;
-use crate::listener::{Crowd, Listener};
+use crate::listener::Listener;
 use crate::net::Net;
 use crate::reaction::Call;
 use std::collections::TryReserveError;
