@@ -74,6 +74,8 @@ calls! {
     WriteCounter "write",
     ReadSignal "read",
     RefuseNew "setsockopt",
+    CheckFile "lstat",
+    RemoveFile "unlink",
     Shutdown "shutdown",
     Close "close",
 }
@@ -163,6 +165,7 @@ pub fn reaction(call: Call, errno: Errno) -> Reaction {
             EINTR => Retry,
             _ => FailRuntime,
         },
+        Call::CheckFile | Call::RemoveFile => Ignore, // the next start removes it, if it is stale
         Call::RefuseNew => Degrade, // EPERM: without CAP_NET_ADMIN, on kernels since 2026
 
         // Connections.
@@ -236,16 +239,23 @@ pub(crate) fn attempt<T>(
     call: Call,
     mut make: impl FnMut() -> crate::kernel::Result<T>,
 ) -> Result<T, (Reaction, Errno)> {
+    let mut failed = Errno::EINTR;
     for _ in 0..16 {
         match make() {
             Ok(result) => return Ok(result),
             Err(errno) => match reaction(call, errno) {
-                Reaction::Retry => {}
+                Reaction::Retry => failed = errno,
                 reaction => return Err((reaction, errno)),
             },
         }
     }
-    Err((Reaction::Wait, Errno::EINTR))
+    Err((Reaction::Wait, failed))
+}
+
+/// Makes nothing of a failure, as where something is given up anyway. If the table calls it
+/// a bug, its errno is returned.
+pub(crate) fn tolerate(call: Call, result: crate::kernel::Result<()>) -> Option<Errno> {
+    result.err().filter(|&errno| reaction(call, errno) == Reaction::Bug)
 }
 
 #[cfg(test)]
