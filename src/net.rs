@@ -22,7 +22,7 @@ use crate::limits::{Limits, Timeouts};
 use crate::outbox::Outbox;
 use crate::reaction::{Call, Reaction, reaction};
 use crate::slots::{Id, Slots};
-use crate::time::{Moment, Tick};
+use crate::time::{Moment, Span};
 use std::collections::{BTreeMap, TryReserveError};
 use std::fmt;
 use std::time::Duration;
@@ -32,8 +32,8 @@ mod outbound;
 
 /// Output is sent when so many bytes wait.
 const GROUP_BYTES: usize = 64 << 10;
-/// Whoever takes no byte for so many milliseconds is the first to go when memory is short.
-const STALLED: u32 = 1_000;
+/// Whoever takes no byte for so long is the first to go when memory is short.
+const STALLED: Span = Span::millis(1_000);
 /// How often the kernel may be out of memory for one connection in a row.
 const MAX_TRIES: u8 = 12;
 
@@ -70,10 +70,9 @@ pub struct Net {
     pub(crate) cuts: Cuts,
     /// Where each listener listens.
     pub(crate) locals: Vec<Address>,
-    /// Milliseconds of the monotonic clock, read once a turn; and when it was first read.
-    pub(crate) now_millis: u64,
-    pub(crate) start_millis: u64,
-    pub(crate) now: Tick,
+    /// The monotonic clock, read once a turn; and when it was first read.
+    pub(crate) now: Moment,
+    start: Moment,
     pub(crate) stop: Stop,
     /// How many of the connections we began ourselves.
     pub(crate) outbound: u32,
@@ -185,7 +184,7 @@ impl Conn<'_> {
 
     /// Calls `on_timer` once after `delay`, or never; replaces the time set before.
     pub fn set_timer(&mut self, delay: Option<Duration>) {
-        let at = delay.map(|delay| Moment::after(self.net.now_millis, delay));
+        let at = delay.map(|delay| self.net.now.after(Span::at_least(delay)));
         self.net.change(self.slot, |connection| connection.state.set_timer(at));
     }
 
@@ -225,7 +224,7 @@ impl Net {
 
     /// Time since the server was built, read once a turn of the loop.
     pub fn now(&self) -> Duration {
-        Duration::from_millis(self.now_millis - self.start_millis)
+        Duration::from_millis(self.now.since(self.start).as_millis())
     }
 
     /// Stops the server as SIGTERM does: it finishes what it has received.
@@ -241,7 +240,7 @@ impl Net {
 
     /// Logs that a client has ended, if a limit cut it.
     pub(crate) fn report_cut(&mut self, why: CloseReason, peer: Peer) {
-        self.cuts.report(why, peer, &self.limits, self.now_millis);
+        self.cuts.report(why, peer, &self.limits, self.now.as_millis());
     }
 
     /// The counters, with the bytes of connections that are still open.
@@ -255,7 +254,7 @@ impl Net {
     }
 
     pub(crate) fn new(limits: Limits, now_nanos: u64) -> Result<Net, TryReserveError> {
-        let now_millis = now_nanos / 1_000_000;
+        let now = Moment::from_millis(now_nanos / 1_000_000);
         let mut net = Net {
             connections: Slots::with_capacity(limits.slots())?,
             marked: Vec::new(),
@@ -265,9 +264,8 @@ impl Net {
             counters: Counters::default(),
             cuts: Cuts::default(),
             locals: Vec::new(),
-            now_millis,
-            start_millis: now_millis,
-            now: Tick::from_millis(now_millis),
+            now,
+            start: now,
             stop: Stop::No,
             outbound: 0,
             files: BTreeMap::new(),
@@ -298,8 +296,7 @@ impl Net {
     }
 
     pub(crate) fn begin_turn(&mut self, nanos: u64) {
-        self.now_millis = nanos / 1_000_000;
-        self.now = Tick::from_millis(self.now_millis);
+        self.now = Moment::from_millis(nanos / 1_000_000);
     }
 
     /// Puts a connection on the list of those to be settled.
@@ -716,7 +713,8 @@ impl Net {
         let is_stalled = |c: &Connection| {
             c.state.unsent().is_some_and(|unsent| {
                 let bytes = &unsent.bytes;
-                bytes.len() > RESERVE_EACH && self.now.since(bytes.since()) >= STALLED
+                let is_stalled = |since| self.now.since(since) >= STALLED;
+                bytes.len() > RESERVE_EACH && bytes.since().is_some_and(is_stalled)
             })
         };
         let stalled = self.largest(|c| if is_stalled(c) { c.footprint() } else { 0 });

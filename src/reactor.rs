@@ -17,16 +17,17 @@
 //!    memory: everything else is in the `#[cold]` paths.
 
 use crate::connection::{ANSWER, Attention, OUTBOUND, State, UNWATCHED};
+use crate::crowd::Crowd;
 use crate::deadlines::{Alarm, Alarms, Deadlines};
 use crate::error::Error;
 use crate::handler::ConnectionHandler;
 use crate::kernel::{self, Clock, Event, Fd, Kernel, Signal, SocketOption, Wait};
-use crate::listener::{Crowd, Listener};
+use crate::listener::Listener;
 use crate::mailbox::Mailbox;
 use crate::net::{ConnId, Net, Stop};
-use crate::reaction::{Call, Reaction, reaction};
+use crate::reaction::{Call, Reaction, reaction, tolerate};
 use crate::slots::Id;
-use crate::time::{Span, Tick};
+use crate::time::{Moment, Span};
 use std::sync::Arc;
 
 mod accepting;
@@ -85,7 +86,7 @@ pub(crate) enum Timerfd {
     /// It never expires.
     Disarmed,
     /// When it expires.
-    Armed(Tick),
+    Armed(Moment),
     /// It has expired, and stays readable until it is set again.
     Expired,
 }
@@ -118,7 +119,7 @@ pub(crate) struct End {
     /// Connections that had not finished at the drain deadline.
     pub(crate) cut: u64,
     /// Draining: listeners stay open until then, for handshakes under way.
-    pub(crate) grace: Tick,
+    pub(crate) grace: Option<Moment>,
 }
 
 impl<H: ConnectionHandler, K: Kernel> Reactor<H, K> {
@@ -197,7 +198,7 @@ impl<H: ConnectionHandler, K: Kernel> Reactor<H, K> {
         match self.kernel.recv(&connection.fd, &mut self.input) {
             Ok(n @ 1..) => {
                 connection.received += n as u64;
-                connection.last = now;
+                connection.last = now.tick();
                 connection.staged = ANSWER;
                 self.net.open_answer(id.slot);
                 self.offer_fresh(id.slot, n);
@@ -264,8 +265,8 @@ impl<H: ConnectionHandler, K: Kernel> Reactor<H, K> {
         if connection.state.is_gone() {
             return self.free(slot);
         }
-        if let Some(at) = connection.deadline(&self.net.timeouts, self.net.now_millis) {
-            self.deadlines.look_by(slot, at);
+        if let Some(at) = connection.deadline(&self.net.timeouts, now) {
+            self.deadlines.look_by(slot, at.look(now));
         }
         if connection.has_work(draining) {
             self.work.push(slot);
@@ -330,8 +331,7 @@ impl<H: ConnectionHandler, K: Kernel> Reactor<H, K> {
         let is_outbound = connection.listener() == OUTBOUND;
         let fd = connection.fd;
         if reset {
-            // If it fails the peer may take a cut answer for a whole one; nothing to be done.
-            let _ = self.kernel.setsockopt(&fd, SocketOption::ResetOnClose);
+            self.reset_on_close(&fd);
         }
         self.close(fd);
         if is_outbound {
@@ -350,10 +350,13 @@ impl<H: ConnectionHandler, K: Kernel> Reactor<H, K> {
         }
     }
 
+    /// If it fails the peer may take a cut answer for a whole one; nothing to be done.
+    fn reset_on_close(&mut self, fd: &Fd) {
+        tolerate(Call::SetTunable, self.kernel.setsockopt(fd, SocketOption::ResetOnClose));
+    }
+
     fn close(&mut self, fd: Fd) {
-        if let Err(errno) = self.kernel.close(fd)
-            && reaction(Call::Close, errno) == Reaction::Bug
-        {
+        if let Some(errno) = tolerate(Call::Close, self.kernel.close(fd)) {
             self.net.counters.bugs += 1;
             log::error!("bug: close: {errno}");
         }

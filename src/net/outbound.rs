@@ -10,7 +10,7 @@ use crate::error::Error;
 use crate::kernel::{Address, Errno, Kernel, Peer};
 use crate::listener::tunables;
 use crate::reaction::{Call, Reaction, reaction};
-use crate::time::Moment;
+use crate::time::Span;
 use std::time::Duration;
 
 impl Net {
@@ -74,7 +74,7 @@ impl Net {
             Address::Tcp(address) => Peer::Tcp(*address),
             Address::Unix(_) => Peer::Unix,
         };
-        let deadline = Moment::after(self.now_millis, timeout);
+        let deadline = self.now.after(Span::at_least(timeout));
         let id = self.connections.insert(Connection::outbound(fd, peer, self.now, deadline));
         self.outbound += 1;
         self.counters.connected += 1;
