@@ -11,7 +11,7 @@
 use super::Net;
 use crate::error::Error;
 use crate::kernel::{Clock, Fd, FileStatus, Kernel, Linux, Result};
-use crate::reaction::{Call, Reaction, attempt, reaction};
+use crate::reaction::{Call, attempt, tolerate};
 use std::fmt;
 use std::os::fd::OwnedFd;
 use std::path::Path;
@@ -161,9 +161,7 @@ impl fmt::Debug for File {
 impl Drop for File {
     fn drop(&mut self) {
         let fd = std::mem::replace(&mut self.fd, Fd::UNOPENED);
-        if let Err(errno) = self.kernel.close(fd)
-            && reaction(Call::Close, errno) == Reaction::Bug
-        {
+        if let Some(errno) = tolerate(Call::Close, self.kernel.close(fd)) {
             log::error!("bug: close: {errno}");
         }
     }

@@ -393,6 +393,22 @@ fn a_client_that_does_not_take_the_file() {
     assert_eq!(world.stop().counters.closed_for(CloseReason::WriteStalled), 1);
 }
 
+/// However long a client may take nothing of a file, it is that long.
+#[test]
+fn a_file_may_stall_for_weeks() {
+    const DAY: Duration = Duration::from_secs(24 * 3_600);
+    let (write_timeout, moment) = (Some(30 * DAY), Duration::from_millis(20));
+    let mut world = world(Limits { write_timeout, idle_timeout: None, ..Limits::default() });
+    world.sim.set_buffers(1_000, 1_000);
+    let mut deaf = world.client();
+    deaf.send(b"file\n");
+    world.pass(30 * DAY - moment);
+    assert_eq!(world.server.open(), 1);
+    world.pass(2 * moment);
+    assert_eq!(world.server.open(), 0);
+    assert_eq!(world.stop().counters.closed_for(CloseReason::WriteStalled), 1);
+}
+
 /// A file that fits is sent at once, and epoll is not asked for anything; one that does not
 /// is sent on when there is room, and not tried before.
 #[test]
