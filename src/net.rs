@@ -9,7 +9,7 @@ use crate::close_reason::CloseReason;
 use crate::connection::{Connection, PeerEnd};
 use crate::counters::Counters;
 use crate::cuts::Cuts;
-use crate::kernel::{Address, Errno, Fd, Peer};
+use crate::kernel::{Address, Clock, Errno, Kernel, Peer};
 use crate::limits::{Limits, Timeouts};
 use crate::outbox::Outbox;
 use crate::reaction::Call;
@@ -22,10 +22,14 @@ use std::time::Duration;
 use table::Table;
 
 mod files;
+mod lent;
 mod memory;
 mod outbound;
 mod sending;
 mod table;
+
+use lent::Lent;
+pub use lent::{Directory, File};
 
 /// Names a connection for as long as the server runs: an id is never used again.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -67,8 +71,10 @@ pub struct Net {
     pub(crate) outbound: u32,
     /// The files that are being sent, by slot.
     files: BTreeMap<u32, files::FilePart>,
-    /// Files to be closed.
-    pub(crate) discarded: Vec<Fd>,
+    /// Outbound connections that have no socket yet, and where they are to lead.
+    wishes: Vec<(ConnId, Address)>,
+    /// For what a callback must know at once.
+    kernel: Box<dyn Lent>,
 }
 
 /// The connection a callback is about.
@@ -234,8 +240,8 @@ impl Net {
         counters
     }
 
-    pub(crate) fn new(limits: Limits, now_nanos: u64) -> Result<Net, TryReserveError> {
-        let now = Moment::from_millis(now_nanos / 1_000_000);
+    pub(crate) fn new<K: Kernel>(limits: Limits, kernel: &mut K) -> Result<Net, TryReserveError> {
+        let now = Moment::from_millis(kernel.clock_gettime(Clock::Monotonic) / 1_000_000);
         Ok(Net {
             table: Table::new(&limits, Outbox::with_room(2 * GROUP_BYTES)?)?,
             timeouts: Timeouts::of(&limits),
@@ -248,7 +254,8 @@ impl Net {
             stop: Stop::No,
             outbound: 0,
             files: BTreeMap::new(),
-            discarded: Vec::new(),
+            wishes: Vec::new(),
+            kernel: kernel.lend(),
         })
     }
 

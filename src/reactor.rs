@@ -213,6 +213,7 @@ impl<H: ConnectionHandler, K: Kernel> Reactor<H, K> {
     fn settle(&mut self) {
         self.net.flush(&mut self.kernel);
         self.net.keep_budget();
+        self.net.dial(&mut self.kernel);
         self.settle_marked();
         if self.net.relieve() {
             self.settle_marked();
@@ -222,18 +223,7 @@ impl<H: ConnectionHandler, K: Kernel> Reactor<H, K> {
             kernel::return_memory();
         }
         self.settle_listeners();
-        if !self.net.discarded.is_empty() {
-            self.close_discarded();
-        }
         debug_assert!(self.net.table.len() > CROWD || self.net.table.is_counted(), "miscounted");
-    }
-
-    /// Closes the files that nobody sends any more.
-    #[cold]
-    pub(crate) fn close_discarded(&mut self) {
-        while let Some(file) = self.net.discarded.pop() {
-            self.close(file);
-        }
     }
 
     fn settle_marked(&mut self) {
@@ -302,15 +292,13 @@ impl<H: ConnectionHandler, K: Kernel> Reactor<H, K> {
         self.net.counters.count_close(why);
         self.net.counters.received += connection.received;
         self.net.counters.sent += connection.sent;
-        self.net.discard_file(slot);
+        self.net.close_file(slot);
         let peer = connection.peer();
         self.net.report_cut(why, peer);
         let is_outbound = connection.listener() == OUTBOUND;
-        let fd = connection.fd;
-        if reset {
-            self.reset_on_close(&fd);
+        if !connection.fd.is_unopened() {
+            self.close_socket(connection.fd, reset);
         }
-        self.close(fd);
         if is_outbound {
             self.net.outbound -= 1;
         } else {
@@ -327,9 +315,12 @@ impl<H: ConnectionHandler, K: Kernel> Reactor<H, K> {
         }
     }
 
-    /// If it fails the peer may take a cut answer for a whole one; nothing to be done.
-    fn reset_on_close(&mut self, fd: &Fd) {
-        tolerate(Call::SetTunable, self.kernel.setsockopt(fd, SocketOption::ResetOnClose));
+    fn close_socket(&mut self, fd: Fd, reset: bool) {
+        if reset {
+            // If it fails the peer may take a cut answer for a whole one; nothing to be done.
+            tolerate(Call::SetTunable, self.kernel.setsockopt(&fd, SocketOption::ResetOnClose));
+        }
+        self.close(fd);
     }
 
     fn close(&mut self, fd: Fd) {
