@@ -317,14 +317,10 @@ impl<H: ConnectionHandler, K: Kernel> Reactor<H, K> {
 
     fn close_socket(&mut self, fd: Fd, reset: bool) {
         if reset {
-            self.reset_on_close(&fd);
+            // If it fails the peer may take a cut answer for a whole one; nothing to be done.
+            tolerate(Call::SetTunable, self.kernel.setsockopt(&fd, SocketOption::ResetOnClose));
         }
         self.close(fd);
-    }
-
-    /// If it fails the peer may take a cut answer for a whole one; nothing to be done.
-    fn reset_on_close(&mut self, fd: &Fd) {
-        tolerate(Call::SetTunable, self.kernel.setsockopt(fd, SocketOption::ResetOnClose));
     }
 
     fn close(&mut self, fd: Fd) {

@@ -57,7 +57,8 @@ impl Net {
             Address::Unix(_) => Peer::Unix,
         };
         let deadline = self.now.after(Span::at_least(timeout));
-        let id = ConnId(self.table.insert(Connection::outbound(peer, self.now, deadline)));
+        let connection = Connection::outbound(peer, self.now, deadline);
+        let id = ConnId(self.table.insert(connection));
         self.wishes.push((id, address.clone()));
         self.outbound += 1;
         self.counters.connected += 1;
@@ -98,8 +99,7 @@ impl Net {
         let fd = kernel.socket(address).map_err(none)?;
         if let Address::Tcp(_) = address {
             for option in tunables(&self.limits) {
-                // It is the worse for it, but it works.
-                tolerate(Call::SetTunable, kernel.setsockopt(&fd, option));
+                tolerate(Call::SetTunable, kernel.setsockopt(&fd, option)); // it works without
             }
         }
         let Err(errno) = kernel.connect(&fd, address) else { return Ok(fd) };
@@ -109,8 +109,7 @@ impl Net {
             return Ok(fd);
         }
         if reaction == Reaction::Bug {
-            self.counters.bugs += 1;
-            log::error!("bug: connect: {errno}");
+            self.counters.bug(format_args!("connect: {errno}"));
         }
         tolerate(Call::Close, kernel.close(fd));
         Err(CloseReason::Network { call: Call::Connect, errno })

@@ -86,8 +86,7 @@ impl<H: ConnectionHandler, K: Kernel> Reactor<H, K> {
                 Ok((fd, peer)) => {
                     self.net.counters.accepted += 1;
                     turned_away += 1;
-                    self.reset_on_close(&fd);
-                    self.turn_away(fd, peer, CloseReason::DrainDeadline);
+                    self.turn_away(fd, peer, CloseReason::DrainDeadline, true);
                 }
                 Err(errno) => match reaction(Call::Accept, errno) {
                     Reaction::Retry => self.net.counters.accept_failed += 1,
@@ -109,7 +108,7 @@ impl<H: ConnectionHandler, K: Kernel> Reactor<H, K> {
     fn admit(&mut self, fd: Fd, peer: Peer, listener: usize) {
         let max = self.net.limits.max_per_address;
         if max > 0 && !self.crowd.enter(peer, max) {
-            return self.turn_away(fd, peer, CloseReason::AddressLimit);
+            return self.turn_away(fd, peer, CloseReason::AddressLimit, false);
         }
         let connection = Connection::new(fd, peer, listener as u8, self.net.now);
         let id = self.net.table.insert(connection);
@@ -164,11 +163,11 @@ impl<H: ConnectionHandler, K: Kernel> Reactor<H, K> {
     }
 
     /// A client that never becomes a connection.
-    fn turn_away(&mut self, fd: Fd, peer: Peer, why: CloseReason) {
+    fn turn_away(&mut self, fd: Fd, peer: Peer, why: CloseReason, reset: bool) {
         log::debug!("turned away {peer}: {why}");
         self.net.report_cut(why, peer);
         self.net.counters.count_close(why);
-        self.close(fd);
+        self.close_socket(fd, reset);
     }
 
     /// epoll would not take the connection just accepted.

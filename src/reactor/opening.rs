@@ -14,7 +14,7 @@ use crate::kernel::{self, Address, Errno, Event, Kernel, Signal};
 use crate::limits::Limits;
 use crate::listener::Listener;
 use crate::net::Net;
-use crate::reaction::{Call, tolerate};
+use crate::reaction::Call;
 use std::collections::TryReserveError;
 use std::sync::Arc;
 
@@ -68,7 +68,7 @@ impl<H: ConnectionHandler, K: Kernel> Reactor<H, K> {
     /// Lets the handler open what it needs, as it does before it has a client.
     pub(crate) fn start(&mut self) -> Result<(), Error> {
         self.handler.on_start(&mut self.net)?;
-        self.work.extend(self.net.table.slots_where(|_| true)); // those it has begun
+        self.work.extend(self.net.table.slots_where(|_| true)); // it may have begun connections
         Ok(())
     }
 
@@ -110,11 +110,9 @@ impl<H: ConnectionHandler, K: Kernel> Drop for Reactor<H, K> {
                 if connection.fd.is_unopened() {
                     continue;
                 }
-                if !matches!(*connection.state, State::Lingering { .. }) {
-                    // An answer that was cut off must not look like a whole one.
-                    self.reset_on_close(&connection.fd);
-                }
-                tolerate(Call::Close, self.kernel.close(connection.fd));
+                // An answer that was cut off must not look like a whole one.
+                let reset = !matches!(*connection.state, State::Lingering { .. });
+                self.close_socket(connection.fd, reset);
                 self.net.close_file(slot);
             }
         }
