@@ -6,10 +6,10 @@
 
 use super::{ConnId, Net};
 use crate::connection::Connection;
-use crate::error::Error;
+use crate::error::{Error, needed};
 use crate::kernel::{Address, Errno, Kernel, Peer};
 use crate::listener::tunables;
-use crate::reaction::{Call, Reaction, reaction};
+use crate::reaction::{Call, Reaction, reaction, tolerate};
 use crate::time::Span;
 use std::time::Duration;
 
@@ -44,18 +44,18 @@ impl Net {
     ) -> Result<ConnId, Error> {
         if self.outbound >= self.limits.max_outbound {
             let object = format!("{address}, max_outbound");
-            return Err(Error::new(Call::Socket, object, Errno::EMFILE));
+            return Err(Error::new(Call::OutboundSocket, object, Errno::EMFILE));
         }
         let accepted = self.connections.len() - self.outbound as usize;
         if self.is_draining() && self.outbound as usize >= accepted {
             let object = format!("{address}, the server is stopping");
-            return Err(Error::new(Call::Socket, object, Errno::ESHUTDOWN));
+            return Err(Error::new(Call::OutboundSocket, object, Errno::ESHUTDOWN));
         }
-        let fd =
-            kernel.socket(address).map_err(|errno| Error::new(Call::Socket, address, errno))?;
+        let fd = needed(Call::OutboundSocket, address, || kernel.socket(address))?;
         if let Address::Tcp(_) = address {
             for option in tunables(&self.limits) {
-                let _ = kernel.setsockopt(&fd, option); // it is the worse for it, but it works
+                // It is the worse without, but it works.
+                tolerate(Call::SetTunable, kernel.setsockopt(&fd, option));
             }
         }
         if let Err(errno) = kernel.connect(&fd, address) {
@@ -66,7 +66,7 @@ impl Net {
                     self.counters.bugs += 1;
                     log::error!("bug: connect: {errno}");
                 }
-                let _ = kernel.close(fd);
+                tolerate(Call::Close, kernel.close(fd));
                 return Err(Error::new(Call::Connect, address, errno));
             }
         }
