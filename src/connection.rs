@@ -17,8 +17,10 @@
 //! [`contradiction`]: Connection::contradiction
 
 use crate::close_reason::CloseReason;
-use crate::kernel::{self, Fd, Peer};
+use crate::counters::Counters;
+use crate::kernel::{self, Errno, Fd, Peer};
 use crate::limits::Timeouts;
+use crate::reaction::{Call, Reaction, reaction};
 use crate::time::{Moment, Span, Tick};
 use std::fmt;
 use std::net::{SocketAddr, SocketAddrV6};
@@ -34,6 +36,9 @@ pub use state::{TRANSITIONS, Transition};
 pub(crate) const LINGER_BYTES: u32 = 1 << 20;
 /// Lingering ends after this long without a byte.
 const LINGER_QUIET: Span = Span::millis(2_001);
+
+/// How often the kernel may be out of memory for one connection in a row.
+const MAX_TRIES: u8 = 12;
 
 /// Stands for the mask of what epoll does not watch.
 pub(crate) const UNWATCHED: u8 = 1 << 7;
@@ -82,6 +87,7 @@ pub(crate) enum Attention {
 
 #[derive(Debug)]
 pub(crate) struct Connection {
+    /// Its socket; of an outbound connection at first [none](Fd::UNOPENED).
     pub(crate) fd: Fd,
     /// What the outbox holds for it, or [`ANSWER`].
     pub(crate) staged: u32,
@@ -104,10 +110,10 @@ impl Connection {
         Connection::begin(fd, PackedPeer::of(peer, listener), registered, now, Life::open())
     }
 
-    /// An outbound connection, which is given up at `deadline`.
-    pub(crate) fn outbound(fd: Fd, peer: Peer, now: Moment, deadline: Moment) -> Connection {
+    /// An outbound connection, which is given up at `deadline`. It has no socket yet.
+    pub(crate) fn outbound(peer: Peer, now: Moment, deadline: Moment) -> Connection {
         let peer = PackedPeer::of(peer, OUTBOUND);
-        Connection::begin(fd, peer, UNWATCHED, now, Life::connecting(deadline))
+        Connection::begin(Fd::UNOPENED, peer, UNWATCHED, now, Life::connecting(deadline))
     }
 
     fn begin(fd: Fd, peer: PackedPeer, registered: u8, now: Moment, state: Life) -> Connection {
@@ -142,6 +148,26 @@ impl Connection {
     pub(crate) fn touch(&mut self, now: Moment) {
         self.last = now.tick();
         self.spans = 0;
+    }
+
+    /// `n` bytes have arrived.
+    pub(crate) fn arrived(&mut self, n: usize, now: Moment) {
+        self.received += n as u64;
+        self.shortage = Shortage::default();
+        self.state.count_read(n);
+        self.touch(now);
+    }
+
+    /// The kernel took `n` bytes that had waited.
+    pub(crate) fn moved(&mut self, n: usize, now: Moment) {
+        self.sent += n as u64;
+        if n > 0 {
+            self.shortage = Shortage::default();
+            self.touch(now);
+            if let Some(unsent) = self.state.unsent_mut() {
+                unsent.bytes.touch(now);
+            }
+        }
     }
 
     /// It is looked at: `last` is kept within the reach of ticks.
@@ -184,6 +210,36 @@ impl Connection {
     pub(crate) fn abort(&mut self, why: CloseReason) {
         self.state.end(why);
         self.state.reset_on_close();
+    }
+
+    /// A call on it has failed: does what the table of errnos says.
+    #[cold]
+    pub(crate) fn failed(&mut self, call: Call, errno: Errno, counters: &mut Counters) {
+        match reaction(call, errno) {
+            // An interrupted call is made again at the next event, which is there already.
+            Reaction::Wait | Reaction::Retry | Reaction::Ignore | Reaction::Degrade => {}
+            Reaction::Later | Reaction::Pause => {
+                self.shortage.strike();
+                if self.shortage.tries() > MAX_TRIES {
+                    self.abort(CloseReason::Server { call, errno });
+                }
+            }
+            Reaction::DropConnection => {
+                let why = CloseReason::of(call, errno);
+                let is_read_out = |open: &Open| call == Call::Recv && !open.reading.again;
+                match self.state.open().is_some_and(is_read_out) {
+                    true => self.gone(why),
+                    false => self.broken(why),
+                }
+                if why != CloseReason::PeerReset {
+                    self.state.reset_on_close(); // a cut answer must not look like a whole one
+                }
+            }
+            Reaction::FailStartup | Reaction::FailRuntime | Reaction::Bug => {
+                counters.bug(format_args!("{call} on a connection: {errno}"));
+                self.abort(CloseReason::Server { call, errno });
+            }
+        }
     }
 
     /// EOF has been received on a connection that has ended.
@@ -243,7 +299,11 @@ impl Connection {
 
     /// What it holds of the memory budget.
     pub(crate) fn footprint(&self) -> usize {
-        self.input_footprint() + self.state.unsent().map_or(0, |unsent| unsent.bytes.footprint())
+        match &*self.state {
+            State::Open(open) => open.input.footprint() + open.unsent.bytes.footprint(),
+            State::Broken { input, .. } => input.footprint(),
+            state => state.unsent().map_or(0, |unsent| unsent.bytes.footprint()),
+        }
     }
 
     pub(crate) fn input_footprint(&self) -> usize {
@@ -272,6 +332,7 @@ impl Connection {
             return 0;
         }
         let read = match &*self.state {
+            State::Connecting { .. } if self.fd.is_unopened() => return 0,
             State::Connecting { .. } => return kernel::OUT as u8,
             State::Open(open) => {
                 let Reading { end, paused, .. } = open.reading;
@@ -288,6 +349,7 @@ impl Connection {
     /// Whether there is something to do for it without waiting for an event.
     pub(crate) fn has_work(&self, draining: bool) -> bool {
         match &*self.state {
+            State::Connecting { .. } => self.fd.is_unopened(),
             State::Open(Open { reading, writing, held, .. }) => {
                 writing.level == Level::Drained
                     || self.can_offer()
@@ -471,7 +533,7 @@ mod tests {
     const NOW: Moment = Moment::from_millis(0);
 
     fn connection() -> Connection {
-        Connection::new(Fd::new(3).unwrap(), Peer::Unix, 0, NOW)
+        Connection::new(Fd::simulated(3).unwrap(), Peer::Unix, 0, NOW)
     }
 
     /// Else each message would go the long way.
@@ -481,7 +543,6 @@ mod tests {
         assert!(connection.is_quiet());
         connection.state.open_mut().unwrap().reading.paused = true;
         assert!(!connection.is_quiet());
-        connection.fd.into_number();
     }
 
     #[test]
@@ -496,6 +557,5 @@ mod tests {
         assert_eq!(connection.to_string(), said);
         connection.gone(CloseReason::Idle);
         assert_eq!(connection.to_string(), "unix fd 3 received 0 sent 0 unsent 5");
-        connection.fd.into_number();
     }
 }

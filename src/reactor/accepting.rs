@@ -3,7 +3,7 @@
 use super::Reactor;
 use super::poll::LISTENERS;
 use crate::close_reason::CloseReason;
-use crate::connection::{Connection, UNWATCHED};
+use crate::connection::Connection;
 use crate::deadlines::Alarm;
 use crate::error::Error;
 use crate::handler::ConnectionHandler;
@@ -86,8 +86,7 @@ impl<H: ConnectionHandler, K: Kernel> Reactor<H, K> {
                 Ok((fd, peer)) => {
                     self.net.counters.accepted += 1;
                     turned_away += 1;
-                    self.reset_on_close(&fd);
-                    self.turn_away(fd, peer, CloseReason::DrainDeadline);
+                    self.turn_away(fd, peer, CloseReason::DrainDeadline, true);
                 }
                 Err(errno) => match reaction(Call::Accept, errno) {
                     Reaction::Retry => self.net.counters.accept_failed += 1,
@@ -101,7 +100,7 @@ impl<H: ConnectionHandler, K: Kernel> Reactor<H, K> {
 
     /// Whether there is no slot for another client.
     pub(super) fn is_full(&self) -> bool {
-        let accepted = self.net.connections.len() - self.net.outbound as usize;
+        let accepted = self.net.table.len() - self.net.outbound as usize;
         accepted >= self.net.limits.max_connections as usize
     }
 
@@ -109,11 +108,11 @@ impl<H: ConnectionHandler, K: Kernel> Reactor<H, K> {
     fn admit(&mut self, fd: Fd, peer: Peer, listener: usize) {
         let max = self.net.limits.max_per_address;
         if max > 0 && !self.crowd.enter(peer, max) {
-            return self.turn_away(fd, peer, CloseReason::AddressLimit);
+            return self.turn_away(fd, peer, CloseReason::AddressLimit, false);
         }
         let connection = Connection::new(fd, peer, listener as u8, self.net.now);
-        let id = self.net.connections.insert(connection);
-        let Some(connection) = self.net.connections.get(id.slot) else { return };
+        let id = self.net.table.insert(connection);
+        let Some(connection) = self.net.table.look(id.slot) else { return };
         let (fd, data) = (&connection.fd, id.to_u64());
         if let Err(errno) = self.poll.watch(&mut self.kernel, EpollOp::Add, fd, kernel::IN, data) {
             return self.admit_failed(id.slot, listener, errno);
@@ -123,7 +122,7 @@ impl<H: ConnectionHandler, K: Kernel> Reactor<H, K> {
             intake.accepted();
         }
         self.open_session(id.slot);
-        self.net.mark(id.slot); // its first deadline, and a full house, are settled
+        self.net.table.mark(id.slot); // its first deadline, and a full house, are settled
     }
 
     /// A connection stands: the handler gets to know it.
@@ -141,13 +140,13 @@ impl<H: ConnectionHandler, K: Kernel> Reactor<H, K> {
     #[cold]
     pub(super) fn connected(&mut self, slot: u32) {
         let now = self.net.now;
-        let Some(connection) = self.net.connections.get(slot) else { return };
+        let Some(connection) = self.net.table.look(slot) else { return };
         let call = Call::ConnectResult;
         let errno = match self.kernel.getsockopt_error(&connection.fd) {
             Ok(None) => {
                 self.net.change(slot, |connection| connection.established(now));
-                let id = ConnId(self.net.connections.id(slot));
-                if let Some(connection) = self.net.connections.get(slot) {
+                let id = ConnId(self.net.table.id(slot));
+                if let Some(connection) = self.net.table.look(slot) {
                     log::debug!("opened {id} {connection}");
                 }
                 self.open_session(slot);
@@ -164,11 +163,11 @@ impl<H: ConnectionHandler, K: Kernel> Reactor<H, K> {
     }
 
     /// A client that never becomes a connection.
-    fn turn_away(&mut self, fd: Fd, peer: Peer, why: CloseReason) {
+    fn turn_away(&mut self, fd: Fd, peer: Peer, why: CloseReason, reset: bool) {
         log::debug!("turned away {peer}: {why}");
         self.net.report_cut(why, peer);
         self.net.counters.count_close(why);
-        self.close(fd);
+        self.close_socket(fd, reset);
     }
 
     /// epoll would not take the connection just accepted.
@@ -231,9 +230,6 @@ impl<H: ConnectionHandler, K: Kernel> Reactor<H, K> {
             let Some(listener) = self.listeners.get_mut(index) else { return };
             let Some(socket) = &mut listener.socket else { continue };
             let interest = socket.interest(is_full);
-            if socket.registered == UNWATCHED && interest == 0 {
-                continue;
-            }
             let (data, fd) = (u64::from(LISTENERS) + index as u64, &socket.fd);
             let told = &mut socket.registered;
             let Err((call, errno)) = self.poll.rewatch(&mut self.kernel, fd, told, interest, data)

@@ -10,11 +10,11 @@ use crate::crowd::Crowd;
 use crate::deadlines::{Alarms, Deadlines};
 use crate::error::Error;
 use crate::handler::ConnectionHandler;
-use crate::kernel::{self, Address, Clock, Errno, Event, Kernel, Signal};
+use crate::kernel::{self, Address, Errno, Event, Kernel, Signal};
 use crate::limits::Limits;
 use crate::listener::Listener;
 use crate::net::Net;
-use crate::reaction::{Call, tolerate};
+use crate::reaction::Call;
 use std::collections::TryReserveError;
 use std::sync::Arc;
 
@@ -36,8 +36,7 @@ impl<H: ConnectionHandler, K: Kernel> Reactor<H, K> {
             let object = format!("buffers and tables for {} connections", limits.max_connections);
             Error::new(Call::Memory, object, Errno::ENOMEM)
         };
-        let net = Net::new(limits.clone(), kernel.clock_gettime(Clock::Monotonic))
-            .map_err(|_| no_memory())?;
+        let net = Net::new(limits.clone(), &mut kernel).map_err(|_| no_memory())?;
         let deadlines = Deadlines::with_capacity(limits.slots()).map_err(|_| no_memory())?;
         let sessions = room_for(limits.slots() as usize).map_err(|_| no_memory())?;
         let input = Input::allocate().ok_or_else(no_memory)?;
@@ -64,6 +63,13 @@ impl<H: ConnectionHandler, K: Kernel> Reactor<H, K> {
             end: End::default(),
             owns_process,
         })
+    }
+
+    /// Lets the handler open what it needs, as it does before it has a client.
+    pub(crate) fn start(&mut self) -> Result<(), Error> {
+        self.handler.on_start(&mut self.net)?;
+        self.work.extend(self.net.table.slots_where(|_| true)); // it may have begun connections
+        Ok(())
     }
 
     /// Opens all listeners, then what the loop needs, and lets epoll watch them all. If
@@ -99,17 +105,17 @@ impl<H: ConnectionHandler, K: Kernel> Drop for Reactor<H, K> {
             listener.close(&mut self.kernel);
         }
         self.mailbox.close();
-        for slot in self.net.slots_where(|_| true) {
-            if let Some(connection) = self.net.connections.remove(slot) {
-                if !matches!(*connection.state, State::Lingering { .. }) {
-                    // An answer that was cut off must not look like a whole one.
-                    self.reset_on_close(&connection.fd);
+        for slot in self.net.table.slots_where(|_| true) {
+            if let Some(connection) = self.net.table.remove(slot) {
+                if connection.fd.is_unopened() {
+                    continue;
                 }
-                tolerate(Call::Close, self.kernel.close(connection.fd));
-                self.net.discard_file(slot);
+                // An answer that was cut off must not look like a whole one.
+                let reset = !matches!(*connection.state, State::Lingering { .. });
+                self.close_socket(connection.fd, reset);
+                self.net.close_file(slot);
             }
         }
-        self.close_discarded();
         self.poll.close(&mut self.kernel);
     }
 }
