@@ -25,6 +25,7 @@ impl ConnectionHandler for Busy {
     }
 
     fn on_data(&mut self, conn: &mut Conn<'_>, _: &mut (), input: &[u8]) -> usize {
+        conn.write(input);
         let open = |directory: &Directory| directory.open("file").ok();
         if let Some(mut file) = self.0.as_ref().and_then(open) {
             let _ = (file.status(), file.read_at(&mut [0; 4], 0));
@@ -144,7 +145,8 @@ fn each_row_is_asked() {
         for errno in [Errno::EXDEV, Errno::EAGAIN, Errno::ENOMEM, Errno::EINVAL] {
             let sim = fresh();
             let world = start(&sim).unwrap();
-            sim.fail(At::Call(begun + index), errno, Times::Burst(2));
+            sim.fail(At::Call(begun + index), errno, Times::Once);
+            sim.fail(At::Call(begun + index + 1), Errno::EINVAL, Times::Once);
             serve(world);
             let (unasked, bits) = take_ledger();
             assert!(unasked.is_empty(), "call {index}, {errno:?}: {unasked:?}");
