@@ -518,10 +518,10 @@ const fn bpf(code: u32, jt: u8, jf: u8, k: u32) -> libc::sock_filter {
 // ---- addresses as bytes: ip(7), ipv6(7), unix(7)
 
 /// The size of `struct sockaddr_storage`, which holds any address.
-const ADDRESS_SIZE: usize = size_of::<libc::sockaddr_storage>();
+pub(super) const ADDRESS_SIZE: usize = size_of::<libc::sockaddr_storage>();
 
 /// The size of a `struct sockaddr_in6`, the larger one of TCP's two.
-const TCP_ADDRESS_SIZE: usize = size_of::<libc::sockaddr_in6>();
+pub(super) const TCP_ADDRESS_SIZE: usize = size_of::<libc::sockaddr_in6>();
 
 /// The longest path of a Unix socket, without the NUL behind it. unix(7)
 const PATH_MAX: usize = 107;
