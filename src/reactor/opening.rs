@@ -1,70 +1,14 @@
-//! The beginning and the end of a loop: what it owns is opened, and given back.
-//!
-//! A start that fails gives back what it has opened, because dropping the loop does, at any
-//! time: after a clean stop, amid everything, or while a handler panics.
+//! What a loop owns is opened: the listeners, and the descriptors it always watches.
 
-use super::poll::{LISTENERS, Poll};
-use super::{BATCH, End, Input, Reactor, Timerfd};
-use crate::connection::State;
-use crate::deadlines::{Alarms, Deadlines};
+use super::Reactor;
+use super::poll::LISTENERS;
 use crate::error::Error;
 use crate::handler::ConnectionHandler;
-use crate::kernel::{self, Address, Clock, EpollOp, Errno, Event, Kernel, Signal, SocketOption};
-use crate::limits::Limits;
-use crate::listener::{Crowd, Listener};
-use crate::net::Net;
+use crate::kernel::{self, Address, EpollOp, Kernel, Signal};
+use crate::listener::Listener;
 use crate::reaction::Call;
-use std::collections::TryReserveError;
-use std::sync::Arc;
-
-/// An empty vector with room for `length` elements.
-fn room_for<T>(length: usize) -> Result<Vec<T>, TryReserveError> {
-    let mut vector = Vec::new();
-    vector.try_reserve_exact(length).map(|()| vector)
-}
 
 impl<H: ConnectionHandler, K: Kernel> Reactor<H, K> {
-    /// A loop that owns no descriptor yet.
-    pub(crate) fn new(
-        handler: H,
-        mut kernel: K,
-        limits: Limits,
-        owns_process: bool,
-    ) -> Result<Self, Error> {
-        let no_memory = || {
-            let object = format!("buffers and tables for {} connections", limits.max_connections);
-            Error::new(Call::Memory, object, Errno::ENOMEM)
-        };
-        let net = Net::new(limits.clone(), kernel.clock_gettime(Clock::Monotonic))
-            .map_err(|_| no_memory())?;
-        let deadlines = Deadlines::with_capacity(limits.slots()).map_err(|_| no_memory())?;
-        let sessions = room_for(limits.slots() as usize).map_err(|_| no_memory())?;
-        let input = Input::allocate().ok_or_else(no_memory)?;
-        let mut events = room_for(BATCH).map_err(|_| no_memory())?;
-        events.resize(BATCH, Event::default());
-        Ok(Reactor {
-            handler,
-            net,
-            sessions,
-            mailbox: Arc::default(),
-            poll: Poll::default(),
-            kernel,
-            listeners: Vec::new(),
-            crowd: Crowd::default(),
-            deadlines,
-            alarms: Alarms::default(),
-            timerfd: Timerfd::Disarmed,
-            put_off: 0,
-            input,
-            events,
-            woken: Vec::new(),
-            work: Vec::new(),
-            turn: 0,
-            end: End::default(),
-            owns_process,
-        })
-    }
-
     /// Opens all listeners, then what the loop needs, and lets epoll watch them all. If
     /// one fails, dropping the loop closes the others.
     pub(crate) fn open(
@@ -89,27 +33,5 @@ impl<H: ConnectionHandler, K: Kernel> Reactor<H, K> {
             added.map_err(failed)?;
         }
         Ok(())
-    }
-}
-
-/// Gives everything back, also when a handler panics.
-impl<H: ConnectionHandler, K: Kernel> Drop for Reactor<H, K> {
-    fn drop(&mut self) {
-        for listener in &mut self.listeners {
-            listener.close(&mut self.kernel);
-        }
-        self.mailbox.close();
-        for slot in self.net.table.slots_where(|_| true) {
-            if let Some(connection) = self.net.table.remove(slot) {
-                if !matches!(*connection.state, State::Lingering { .. }) {
-                    // An answer that was cut off must not look like a whole one.
-                    let _ = self.kernel.setsockopt(&connection.fd, SocketOption::ResetOnClose);
-                }
-                let _ = self.kernel.close(connection.fd);
-                self.net.discard_file(slot);
-            }
-        }
-        self.close_discarded();
-        self.poll.close(&mut self.kernel);
     }
 }
