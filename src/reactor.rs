@@ -17,15 +17,16 @@
 //!    memory: everything else is in the `#[cold]` paths.
 
 use crate::connection::{Attention, Connection, OUTBOUND, State};
+use crate::crowd::Crowd;
 use crate::deadlines::Alarm;
 use crate::error::Error;
 use crate::handler::ConnectionHandler;
 use crate::kernel::{self, Clock, Errno, Event, Fd, Kernel, SocketOption, Wait};
 use crate::limits::Limits;
-use crate::listener::{Crowd, Listener};
+use crate::listener::Listener;
 use crate::mailbox::Mailbox;
 use crate::net::{ConnId, Net, Stop};
-use crate::reaction::{Call, Reaction, reaction};
+use crate::reaction::{Call, Reaction, reaction, tolerate};
 use crate::slots::Id;
 use crate::time::Span;
 use std::sync::Arc;
@@ -89,12 +90,12 @@ impl<H: ConnectionHandler, K: Kernel> Reactor<H, K> {
         owns_process: bool,
     ) -> Result<Self, Error> {
         let object = format!("buffers and tables for {} connections", limits.max_connections);
-        let (slots, now) = (limits.slots(), kernel.clock_gettime(Clock::Monotonic));
+        let slots = limits.slots();
         let allocate = || {
             let mut events = room_for(BATCH)?;
             events.resize(BATCH, Event::default());
             let sessions = room_for(slots as usize)?;
-            Some((Net::new(limits, now).ok()?, Timer::new(slots).ok()?, sessions, events))
+            Some((Net::new(limits, &mut kernel).ok()?, Timer::new(slots).ok()?, sessions, events))
         };
         let allocated = allocate().zip(Input::allocate());
         let Some(((net, timer, sessions, events), input)) = allocated else {
@@ -210,6 +211,7 @@ impl<H: ConnectionHandler, K: Kernel> Reactor<H, K> {
     fn settle(&mut self) {
         self.net.flush(&mut self.kernel);
         self.net.keep_budget();
+        self.net.dial(&mut self.kernel);
         self.settle_marked();
         if self.net.relieve() {
             self.settle_marked();
@@ -219,18 +221,7 @@ impl<H: ConnectionHandler, K: Kernel> Reactor<H, K> {
             kernel::return_memory();
         }
         self.settle_listeners();
-        if !self.net.discarded.is_empty() {
-            self.close_discarded();
-        }
         debug_assert!(self.net.table.len() > CROWD || self.net.table.is_counted(), "miscounted");
-    }
-
-    /// Closes the files that nobody sends any more.
-    #[cold]
-    pub(crate) fn close_discarded(&mut self) {
-        while let Some(file) = self.net.discarded.pop() {
-            self.close(file);
-        }
     }
 
     fn settle_marked(&mut self) {
@@ -267,8 +258,8 @@ impl<H: ConnectionHandler, K: Kernel> Reactor<H, K> {
             drop(connection);
             return self.free(slot);
         }
-        if let Some(at) = connection.deadline(&net.timeouts, net.now_millis) {
-            timer.deadlines.look_by(slot, at);
+        if let Some(at) = connection.deadline(&net.timeouts, now) {
+            timer.deadlines.look_by(slot, at.look(now));
         }
         if connection.has_work(draining) {
             work.push(slot);
@@ -299,16 +290,13 @@ impl<H: ConnectionHandler, K: Kernel> Reactor<H, K> {
         self.net.counters.count_close(why);
         self.net.counters.received += connection.received;
         self.net.counters.sent += connection.sent;
-        self.net.discard_file(slot);
+        self.net.close_file(slot);
         let peer = connection.peer();
         self.net.report_cut(why, peer);
         let is_outbound = connection.listener() == OUTBOUND;
-        let fd = connection.fd;
-        if reset {
-            // If it fails the peer may take a cut answer for a whole one; nothing to be done.
-            let _ = self.kernel.setsockopt(&fd, SocketOption::ResetOnClose);
+        if !connection.fd.is_unopened() {
+            self.close_socket(connection.fd, reset);
         }
-        self.close(fd);
         if is_outbound {
             self.net.outbound -= 1;
         } else {
@@ -325,10 +313,16 @@ impl<H: ConnectionHandler, K: Kernel> Reactor<H, K> {
         }
     }
 
+    fn close_socket(&mut self, fd: Fd, reset: bool) {
+        if reset {
+            // If it fails the peer may take a cut answer for a whole one; nothing to be done.
+            tolerate(Call::SetTunable, self.kernel.setsockopt(&fd, SocketOption::ResetOnClose));
+        }
+        self.close(fd);
+    }
+
     fn close(&mut self, fd: Fd) {
-        if let Err(errno) = self.kernel.close(fd)
-            && reaction(Call::Close, errno) == Reaction::Bug
-        {
+        if let Some(errno) = tolerate(Call::Close, self.kernel.close(fd)) {
             self.net.counters.bug(format_args!("close: {errno}"));
         }
     }
@@ -343,15 +337,15 @@ impl<H: ConnectionHandler, K: Kernel> Drop for Reactor<H, K> {
         self.mailbox.close();
         for slot in self.net.table.slots_where(|_| true) {
             if let Some(connection) = self.net.table.remove(slot) {
-                if !matches!(*connection.state, State::Lingering { .. }) {
-                    // An answer that was cut off must not look like a whole one.
-                    let _ = self.kernel.setsockopt(&connection.fd, SocketOption::ResetOnClose);
+                if connection.fd.is_unopened() {
+                    continue;
                 }
-                let _ = self.kernel.close(connection.fd);
-                self.net.discard_file(slot);
+                // An answer that was cut off must not look like a whole one.
+                let reset = !matches!(*connection.state, State::Lingering { .. });
+                self.close_socket(connection.fd, reset);
+                self.net.close_file(slot);
             }
         }
-        self.close_discarded();
         self.poll.close(&mut self.kernel);
     }
 }

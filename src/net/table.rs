@@ -17,7 +17,7 @@ use crate::connection::{ANSWER, Attention, Connection};
 use crate::limits::Limits;
 use crate::outbox::Outbox;
 use crate::slots::{Id, Slots};
-use crate::time::Tick;
+use crate::time::Moment;
 use std::collections::TryReserveError;
 use std::mem::{forget, take};
 use std::ops::{Deref, DerefMut};
@@ -312,9 +312,9 @@ pub(crate) struct Tally<'a>(&'a mut Connection);
 impl Tally<'_> {
     /// A quiet connection has received `n` bytes, which are to be answered.
     #[inline]
-    pub(crate) fn asked(&mut self, n: usize, now: Tick) {
+    pub(crate) fn asked(&mut self, n: usize, now: Moment) {
         self.0.received += n as u64;
-        self.0.last = now;
+        self.0.last = now.tick();
         self.0.staged = ANSWER;
     }
 
@@ -336,7 +336,7 @@ impl Tally<'_> {
     }
 
     /// The kernel took `n` bytes, and none had waited before them.
-    pub(super) fn sent(&mut self, n: usize, now: Tick) {
+    pub(super) fn sent(&mut self, n: usize, now: Moment) {
         self.0.sent += n as u64;
         self.0.touch(now);
     }

@@ -4,11 +4,17 @@ use super::Reactor;
 use super::poll::LISTENERS;
 use crate::error::Error;
 use crate::handler::ConnectionHandler;
-use crate::kernel::{self, Address, EpollOp, Kernel, Signal};
+use crate::kernel::{self, Address, Kernel, Signal};
 use crate::listener::Listener;
-use crate::reaction::Call;
 
 impl<H: ConnectionHandler, K: Kernel> Reactor<H, K> {
+    /// Lets the handler open what it needs, as it does before it has a client.
+    pub(crate) fn start(&mut self) -> Result<(), Error> {
+        self.handler.on_start(&mut self.net)?;
+        self.work.extend(self.net.table.slots_where(|_| true)); // it may have begun connections
+        Ok(())
+    }
+
     /// Opens all listeners, then what the loop needs, and lets epoll watch them all. If
     /// one fails, dropping the loop closes the others.
     pub(crate) fn open(
@@ -25,12 +31,11 @@ impl<H: ConnectionHandler, K: Kernel> Reactor<H, K> {
         }
         let eventfd = self.poll.open(&mut self.kernel, signals)?;
         self.mailbox.open(self.kernel.clone(), eventfd);
-        for (index, listener) in self.listeners.iter().enumerate() {
-            let Some(fd) = &listener.fd else { continue };
-            let data = u64::from(LISTENERS) + index as u64;
-            let added = self.poll.watch(&mut self.kernel, EpollOp::Add, fd, kernel::IN, data);
-            let failed = |errno| Error::new(Call::EpollAddCore, &listener.address, errno);
-            added.map_err(failed)?;
+        for (index, listener) in self.listeners.iter_mut().enumerate() {
+            let Some(socket) = &mut listener.socket else { continue };
+            let (fd, data) = (&socket.fd, u64::from(LISTENERS) + index as u64);
+            self.poll.watch_core(&mut self.kernel, fd, data, &listener.address)?;
+            socket.registered = kernel::IN as u8;
         }
         Ok(())
     }

@@ -76,7 +76,7 @@ impl<H: ConnectionHandler, K: Kernel> Reactor<H, K> {
         held.sort_unstable();
         for (_, slot) in held {
             let Some(connection) = self.net.table.look(slot) else { continue };
-            let idle = connection.idle_millis(self.net.now);
+            let idle = connection.idle(self.net.now).as_millis();
             let id = ConnId(self.net.table.id(slot));
             log::info!("{id} {connection} idle {}.{:03} s", idle / 1_000, idle % 1_000);
         }

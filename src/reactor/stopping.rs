@@ -13,7 +13,7 @@ use crate::error::Error;
 use crate::handler::ConnectionHandler;
 use crate::kernel::{Errno, Kernel, Signal};
 use crate::net::Stop;
-use crate::time::{Span, Tick};
+use crate::time::{Moment, Span};
 
 /// A stopping server leaves its listeners open so long for handshakes under way.
 const GRACE: Span = Span::millis(20);
@@ -27,7 +27,7 @@ pub(crate) struct End {
     /// Connections that had not finished at the drain deadline.
     pub(crate) cut: u64,
     /// Draining: listeners stay open until then, for handshakes under way.
-    pub(crate) grace: Tick,
+    pub(crate) grace: Option<Moment>,
 }
 
 impl<H: ConnectionHandler, K: Kernel> Reactor<H, K> {
@@ -51,8 +51,9 @@ impl<H: ConnectionHandler, K: Kernel> Reactor<H, K> {
         log::info!("stopping ({why}), {} open{}", self.net.table.len(), self.what_now());
         self.handler.on_shutdown(&mut self.net);
         self.refuse_new();
-        self.end.grace = self.net.now.after(GRACE);
-        self.timer.alarms.ring_by(Alarm::CloseListeners, self.end.grace);
+        let grace = self.net.now.after(GRACE);
+        self.end.grace = Some(grace);
+        self.timer.alarms.ring_by(Alarm::CloseListeners, grace);
         if let Some(span) = self.net.timeouts.drain {
             self.timer.alarms.ring_by(Alarm::Cut, self.net.now.after(span));
         }
@@ -93,8 +94,8 @@ impl<H: ConnectionHandler, K: Kernel> Reactor<H, K> {
 
     /// Lets in whoever waits; closes a listener when nobody does.
     pub(super) fn close_listeners(&mut self) {
-        if self.net.now.before(self.end.grace) {
-            return self.timer.alarms.ring_by(Alarm::CloseListeners, self.end.grace);
+        if let Some(grace) = self.end.grace.filter(|&grace| self.net.now < grace) {
+            return self.timer.alarms.ring_by(Alarm::CloseListeners, grace);
         }
         for index in 0..self.listeners.len() {
             if self.accept(index, u8::MAX) == Queue::Empty
@@ -106,9 +107,9 @@ impl<H: ConnectionHandler, K: Kernel> Reactor<H, K> {
         if self.is_full() {
             return; // until somebody leaves
         }
-        for listener in self.listeners.iter().filter(|listener| listener.fd.is_some()) {
+        for listener in self.listeners.iter().filter(|listener| listener.socket.is_some()) {
             // Not at once: that would be within this turn, and a turn is bounded.
-            let again = listener.paused_until.unwrap_or(self.net.now.after(Span::millis(1)));
+            let again = listener.paused_until().unwrap_or(self.net.now.after(Span::millis(1)));
             self.timer.alarms.ring_by(Alarm::CloseListeners, again);
         }
     }
@@ -144,7 +145,7 @@ impl<H: ConnectionHandler, K: Kernel> Reactor<H, K> {
 
     /// Whether everything is done.
     pub(super) fn has_ended(&self) -> bool {
-        let closed = self.listeners.iter().all(|listener| listener.fd.is_none());
+        let closed = self.listeners.iter().all(|listener| listener.socket.is_none());
         let is_forced = matches!(self.end.signals, Signals::Two(_));
         is_forced || self.net.is_draining() && closed && self.net.table.is_empty()
     }

@@ -8,11 +8,11 @@ use super::{BATCH, Reactor};
 use crate::close_reason::CloseReason;
 use crate::connection::State;
 use crate::deadlines::{Alarm, Alarms, Deadlines};
-use crate::error::Error;
+use crate::error::{Error, needed};
 use crate::handler::ConnectionHandler;
 use crate::kernel::{Errno, Kernel};
 use crate::reaction::Call;
-use crate::time::Tick;
+use crate::time::Moment;
 use std::collections::TryReserveError;
 
 /// Why an outbound connection ends that is not established in time.
@@ -36,7 +36,7 @@ enum Timerfd {
     /// It never expires.
     Disarmed,
     /// When it expires.
-    Armed(Tick),
+    Armed(Moment),
     /// It has expired, and stays readable until it is set again.
     Expired,
 }
@@ -57,13 +57,11 @@ impl Timer {
     }
 
     /// What to tell the timerfd: nothing, or when to expire, if ever.
-    fn due(&self) -> Option<Option<Tick>> {
-        let next = match (self.deadlines.next(), self.alarms.next()) {
-            (Some(a), Some(b)) => Some(a.earlier(b)),
-            (a, b) => a.or(b),
-        };
+    fn due(&self, now: Moment) -> Option<Option<Moment>> {
+        let look = self.deadlines.next().map(|tick| now.next(tick));
+        let next = [look, self.alarms.next()].into_iter().flatten().min();
         let is_late = match (next, self.fd) {
-            (Some(next), Timerfd::Armed(at)) => next.before(at),
+            (Some(next), Timerfd::Armed(at)) => next < at,
             (Some(_), Timerfd::Disarmed) | (_, Timerfd::Expired) => true,
             // It expires once for nothing, which is cheaper than a call now.
             (None, Timerfd::Armed(_) | Timerfd::Disarmed) => false,
@@ -95,27 +93,25 @@ impl<H: ConnectionHandler, K: Kernel> Reactor<H, K> {
     }
 
     /// Somebody should look at `slot` now: which of its deadlines has come, if any?
-    fn look_at(&mut self, slot: u32, now: Tick) {
-        let now_millis = self.net.now_millis;
-        let come = |at: Option<Tick>| at.is_some_and(|at| !now.before(at));
+    fn look_at(&mut self, slot: u32, now: Moment) {
+        let come = |at: Option<Moment>| at.is_some_and(|at| at <= now);
         let rings = self.net.change(slot, |connection| {
             let timer = connection.state.open_mut().map(|open| &mut open.timer);
-            timer.and_then(|timer| timer.take_if(|at| at.is_past(now_millis)))
+            timer.and_then(|timer| timer.take_if(|at| *at <= now))
         });
         if rings.flatten().is_some() {
             self.call(slot, |handler, conn, session| handler.on_timer(conn, session));
         }
         let timeouts = &self.net.timeouts;
         let Some(mut connection) = self.net.table.edit(slot) else { return };
+        connection.carry(now);
         if connection.shortage.waits() {
             connection.shortage.try_again(); // perhaps a little early
-        } else if come(connection.write_deadline(timeouts)) {
+        } else if come(connection.write_deadline(timeouts, now)) {
             connection.abort(CloseReason::WriteStalled);
         } else if come(connection.message_deadline(timeouts)) {
             connection.close(CloseReason::MessageTooSlow);
-        } else if connection.idle_on(timeouts, now) {
-            // It may be idle for longer.
-        } else if come(connection.deadline(timeouts, now_millis)) {
+        } else if come(connection.deadline(timeouts, now)) {
             match *connection.state {
                 State::Connecting { .. } => connection.gone(TOO_SLOW),
                 State::Open(_) => connection.close(CloseReason::Idle),
@@ -127,13 +123,11 @@ impl<H: ConnectionHandler, K: Kernel> Reactor<H, K> {
 
     /// Sets the timerfd if an earlier deadline has appeared, or it went off.
     pub(super) fn set_timer(&mut self) -> Result<(), Error> {
-        let Some(next) = self.timer.due() else { return Ok(()) };
-        let nanos =
-            next.map(|at| (self.net.now_millis + u64::from(at.since(self.net.now))) * 1_000_000);
+        let Some(next) = self.timer.due(self.net.now) else { return Ok(()) };
+        let nanos = next.map(|at| at.as_millis().saturating_mul(1_000_000));
         let Some(timer) = &self.poll.timer else { return Ok(()) };
-        let set = self.kernel.timerfd_settime(timer, nanos);
         // Without time there is not even a drain deadline: it ends here.
-        set.map_err(|errno| Error::new(Call::SetTimer, "timerfd", errno))?;
+        needed(Call::SetTimer, "timerfd", || self.kernel.timerfd_settime(timer, nanos))?;
         self.timer.fd = next.map_or(Timerfd::Disarmed, Timerfd::Armed);
         Ok(())
     }
