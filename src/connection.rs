@@ -19,27 +19,26 @@
 use crate::close_reason::CloseReason;
 use crate::counters::Counters;
 use crate::kernel::{self, Errno, Fd, Peer};
-use crate::limits::Timeouts;
 use crate::reaction::{Call, Reaction, reaction};
-use crate::time::{Moment, Span, Tick};
+use crate::time::{Moment, Tick};
 
+mod deadline;
 mod peer;
 #[cfg(feature = "sim")]
 pub(crate) mod place;
 mod shortage;
 mod shown;
 mod state;
+mod transitions;
 
 use peer::PackedPeer;
 use shortage::{MAX_TRIES, Shortage};
+pub use state::TRANSITIONS;
 pub(crate) use state::{Fin, Level, Life, Open, PeerEnd, Reading, State};
-pub use state::{TRANSITIONS, Transition};
+pub use transitions::Transition;
 
 /// Most bytes read from a closing connection.
 pub(crate) const LINGER_BYTES: u32 = 1 << 20;
-/// Lingering ends after this long without a byte.
-const LINGER_QUIET: Span = Span::millis(2_001);
-
 /// Stands for the mask of what epoll does not watch.
 pub(crate) const UNWATCHED: u8 = 1 << 7;
 /// Stands for the length of the one segment that the outbox holds for a quiet connection.
@@ -140,14 +139,6 @@ impl Connection {
             if let Some(unsent) = self.state.unsent_mut() {
                 unsent.bytes.touch(now);
             }
-        }
-    }
-
-    /// It is looked at: `last` is kept within the reach of ticks.
-    pub(crate) fn carry(&mut self, now: Moment) {
-        if self.last.age(now) >= Tick::REACH {
-            self.last = self.last.one_reach_on();
-            self.spans = self.spans.saturating_add(1); // 255 are eight years
         }
     }
 
@@ -331,56 +322,6 @@ impl Connection {
             State::Broken { .. } => true,
             _ => false,
         }
-    }
-
-    /// When something happens to it though no byte moves.
-    pub(crate) fn deadline(&self, timeouts: &Timeouts, now: Moment) -> Option<Moment> {
-        let shortage = self.shortage.waits().then(|| 5 << self.shortage.tries().min(8));
-        let shortage = shortage.map(|millis| now.after(Span::millis(millis)));
-        let (write, idle) = (self.write_deadline(timeouts, now), self.idle_deadline(timeouts, now));
-        let all = match &*self.state {
-            State::Connecting { deadline, .. } => [shortage, Some(*deadline), None, None, None],
-            State::Open(open) => {
-                [shortage, idle, self.message_deadline(timeouts), write, open.timer]
-            }
-            State::Closing { .. } => [shortage, idle, write, None, None],
-            State::Lingering { until, .. } => {
-                [Some(self.last(now).after(LINGER_QUIET)), Some(*until), None, None, None]
-            }
-            State::Broken { .. } | State::Gone { .. } => [None; 5],
-        };
-        all.into_iter().flatten().min()
-    }
-
-    /// When the last byte moved.
-    fn last(&self, now: Moment) -> Moment {
-        now.before(self.idle(now))
-    }
-
-    /// How long no byte has moved.
-    pub(crate) fn idle(&self, now: Moment) -> Span {
-        let counted = u64::from(self.spans) * Tick::REACH.as_millis();
-        Span::millis(counted + self.last.age(now).as_millis())
-    }
-
-    /// Runs whatever happens.
-    fn idle_deadline(&self, timeouts: &Timeouts, now: Moment) -> Option<Moment> {
-        timeouts.idle.map(|span| self.last(now).after(span))
-    }
-
-    /// Runs while the rest of a message is awaited; not while we do not read.
-    pub(crate) fn message_deadline(&self, timeouts: &Timeouts) -> Option<Moment> {
-        let Open { input, reading, .. } = self.state.open()?;
-        let is_awaited = !reading.again && reading.end == PeerEnd::Ahead && self.can_offer();
-        let since = input.since().filter(|_| is_awaited)?;
-        timeouts.message.map(|span| since.after(span))
-    }
-
-    /// Runs while output waits.
-    pub(crate) fn write_deadline(&self, timeouts: &Timeouts, now: Moment) -> Option<Moment> {
-        let unsent = self.state.unsent().filter(|unsent| !unsent.is_empty())?;
-        let since = unsent.bytes.since().unwrap_or_else(|| self.last(now)); // it is a file
-        timeouts.write.map(|span| since.after(span))
     }
 
     /// What is wrong with a settled connection, if anything is: what types cannot say.
