@@ -37,7 +37,7 @@
 //!
 //! The files of the source, lowest floor first; each knows only those before it:
 //! [`kernel`], [`reaction`], error, close_reason, time, limits, buffer, budget, slots,
-//! deadlines, connection, counters, cuts, crowd, listener, outbox, net, [`handler`], mailbox,
+//! deadlines, counters, connection, cuts, crowd, listener, outbox, net, [`handler`], mailbox,
 //! reactor, [`escape`], [`address`], server, pool, [`framing`] and [`handlers`].
 
 #[cfg(not(all(target_os = "linux", target_pointer_width = "64")))]

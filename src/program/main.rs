@@ -140,6 +140,20 @@ where
         lines::raw(format_args!("error: clone log thread: {errno:?} ({})", errno.desc()));
         return NOT_STARTED;
     }
+    announce(options, &server);
+    let ended = serve_until_stopped(&mut server, is_watched);
+    status::ended();
+    match ended {
+        Ok(summary) => finished(&summary, options.limits.drain_timeout, done(server.handler())),
+        Err(error) => {
+            lines::raw(format_args!("error: {error}"));
+            FAILED
+        }
+    }
+}
+
+/// Prints what could not be had as asked for, where it listens, and on a terminal what to do.
+fn announce<H: ConnectionHandler, K: Kernel>(options: &Options, server: &Server<H, K>) {
     for warning in server.warnings().iter().chain(&no_index(options)) {
         lines::raw(format_args!("warning: {warning}"));
     }
@@ -149,15 +163,6 @@ where
     }
     if stderr().is_terminal() && options.log_level >= log::LevelFilter::Info {
         lines::raw(format_args!("{}", frame::frame(options, server.addresses())));
-    }
-    let ended = serve_until_stopped(&mut server, is_watched);
-    status::ended();
-    match ended {
-        Ok(summary) => finished(&summary, options.limits.drain_timeout, done(server.handler())),
-        Err(error) => {
-            lines::raw(format_args!("error: {error}"));
-            FAILED
-        }
     }
 }
 

@@ -1,70 +1,13 @@
-//! The beginning and the end of a loop: what it owns is opened, and given back.
-//!
-//! A start that fails gives back what it has opened, because dropping the loop does, at any
-//! time: after a clean stop, amid everything, or while a handler panics.
+//! What a loop owns is opened: the listeners, and the descriptors it always watches.
 
-use super::poll::{LISTENERS, Poll};
-use super::{BATCH, End, Input, Reactor, Timerfd};
-use crate::connection::State;
-use crate::crowd::Crowd;
-use crate::deadlines::{Alarms, Deadlines};
+use super::Reactor;
+use super::poll::LISTENERS;
 use crate::error::Error;
 use crate::handler::ConnectionHandler;
-use crate::kernel::{self, Address, Errno, Event, Kernel, Signal};
-use crate::limits::Limits;
+use crate::kernel::{self, Address, Kernel, Signal};
 use crate::listener::Listener;
-use crate::net::Net;
-use crate::reaction::Call;
-use std::collections::TryReserveError;
-use std::sync::Arc;
-
-/// An empty vector with room for `length` elements.
-fn room_for<T>(length: usize) -> Result<Vec<T>, TryReserveError> {
-    let mut vector = Vec::new();
-    vector.try_reserve_exact(length).map(|()| vector)
-}
 
 impl<H: ConnectionHandler, K: Kernel> Reactor<H, K> {
-    /// A loop that owns no descriptor yet.
-    pub(crate) fn new(
-        handler: H,
-        mut kernel: K,
-        limits: Limits,
-        owns_process: bool,
-    ) -> Result<Self, Error> {
-        let no_memory = || {
-            let object = format!("buffers and tables for {} connections", limits.max_connections);
-            Error::new(Call::Memory, object, Errno::ENOMEM)
-        };
-        let net = Net::new(limits.clone(), &mut kernel).map_err(|_| no_memory())?;
-        let deadlines = Deadlines::with_capacity(limits.slots()).map_err(|_| no_memory())?;
-        let sessions = room_for(limits.slots() as usize).map_err(|_| no_memory())?;
-        let input = Input::allocate().ok_or_else(no_memory)?;
-        let mut events = room_for(BATCH).map_err(|_| no_memory())?;
-        events.resize(BATCH, Event::default());
-        Ok(Reactor {
-            handler,
-            net,
-            sessions,
-            mailbox: Arc::default(),
-            poll: Poll::default(),
-            kernel,
-            listeners: Vec::new(),
-            crowd: Crowd::default(),
-            deadlines,
-            alarms: Alarms::default(),
-            timerfd: Timerfd::Disarmed,
-            put_off: 0,
-            input,
-            events,
-            woken: Vec::new(),
-            work: Vec::new(),
-            turn: 0,
-            end: End::default(),
-            owns_process,
-        })
-    }
-
     /// Lets the handler open what it needs, as it does before it has a client.
     pub(crate) fn start(&mut self) -> Result<(), Error> {
         self.handler.on_start(&mut self.net)?;
@@ -95,24 +38,5 @@ impl<H: ConnectionHandler, K: Kernel> Reactor<H, K> {
             socket.registered = kernel::IN as u8;
         }
         Ok(())
-    }
-}
-
-/// Gives everything back, also when a handler panics.
-impl<H: ConnectionHandler, K: Kernel> Drop for Reactor<H, K> {
-    fn drop(&mut self) {
-        for listener in &mut self.listeners {
-            listener.close(&mut self.kernel);
-        }
-        self.mailbox.close();
-        for slot in self.net.table.slots_where(|_| true) {
-            if let Some(connection) = self.net.table.remove(slot) {
-                // An answer that was cut off must not look like a whole one.
-                let reset = !matches!(*connection.state, State::Lingering { .. });
-                self.close_socket(connection.fd, reset);
-                self.net.close_file(slot);
-            }
-        }
-        self.poll.close(&mut self.kernel);
     }
 }
