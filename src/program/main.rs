@@ -108,8 +108,9 @@ fn serve_on<K: Kernel>(options: &Options, kernel: K) -> u8 {
                 Err(error) => not_started(&error),
             }
         }
-        Handler::Proxy { upstreams, connect_timeout } => {
-            let proxy = Proxy::new(kernel.clone(), upstreams.clone(), *connect_timeout);
+        Handler::Proxy { upstream, connect_timeout, .. } => {
+            let upstreams = upstream.addresses().to_vec();
+            let proxy = Proxy::new(kernel.clone(), upstreams, *connect_timeout);
             run(options, proxy, kernel, |_| true)
         }
     }

@@ -5,15 +5,16 @@
 
 use super::poll::{LISTENERS, Poll};
 use super::{BATCH, End, Input, Reactor, Timerfd};
+use crate::address::Place;
 use crate::connection::State;
 use crate::deadlines::{Alarms, Deadlines};
 use crate::error::Error;
 use crate::handler::ConnectionHandler;
-use crate::kernel::{self, Address, Clock, EpollOp, Errno, Event, Kernel, Signal, SocketOption};
+use crate::kernel::{self, Clock, EpollOp, Errno, Event, Kernel, Signal, SocketOption};
 use crate::limits::Limits;
 use crate::listener::{Crowd, Listener};
 use crate::net::Net;
-use crate::reaction::Call;
+use crate::reaction::{Call, Reaction, reaction};
 use std::collections::TryReserveError;
 use std::sync::Arc;
 
@@ -69,15 +70,12 @@ impl<H: ConnectionHandler, K: Kernel> Reactor<H, K> {
     /// one fails, dropping the loop closes the others.
     pub(crate) fn open(
         &mut self,
-        addresses: &[Address],
+        places: &[Place],
         signals: &[Signal],
         warnings: &mut Vec<String>,
     ) -> Result<(), Error> {
-        for address in addresses {
-            let limits = &self.net.limits;
-            let listener = Listener::open(&mut self.kernel, address, limits, warnings)?;
-            self.net.locals.push(listener.address.clone());
-            self.listeners.push(listener);
+        for place in places {
+            self.listen_at(place, warnings)?;
         }
         let eventfd = self.poll.open(&mut self.kernel, signals)?;
         self.mailbox.open(self.kernel.clone(), eventfd);
@@ -88,6 +86,41 @@ impl<H: ConnectionHandler, K: Kernel> Reactor<H, K> {
             let failed = |errno| Error::new(Call::EpollAddCore, &listener.address, errno);
             added.map_err(failed)?;
         }
+        Ok(())
+    }
+}
+
+/// A place to listen at.
+impl<H: ConnectionHandler, K: Kernel> Reactor<H, K> {
+    /// Listens at all addresses of a place that this machine has. One will do: a name often
+    /// has an IPv6 address where there is no IPv6. An address that is named alone is the
+    /// only one of its place, so to lack it is an error.
+    fn listen_at(&mut self, place: &Place, warnings: &mut Vec<String>) -> Result<(), Error> {
+        let (mut stands, mut lacking) = (false, Vec::new());
+        for address in place.addresses() {
+            if self.listeners.iter().any(|listener| listener.address == *address) {
+                stands = true; // it was named before
+                continue;
+            }
+            match Listener::open(&mut self.kernel, address, &self.net.limits, warnings) {
+                Ok(listener) => {
+                    self.net.locals.push(listener.address.clone());
+                    self.listeners.push(listener);
+                    stands = true;
+                }
+                Err(Error { call, object, errno }) => {
+                    let error = Error::new(call, place.call(object), errno);
+                    match reaction(call, errno) {
+                        Reaction::Degrade => lacking.push(error),
+                        _ => return Err(error),
+                    }
+                }
+            }
+        }
+        if !stands && let Some(error) = lacking.pop() {
+            return Err(error);
+        }
+        warnings.extend(lacking.iter().map(|error| format!("{error}; going on without")));
         Ok(())
     }
 }

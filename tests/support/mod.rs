@@ -259,10 +259,15 @@ impl Server {
 
     /// The same, after some lines of shell in the same process (`umask 0`).
     pub fn start_after(prelude: &str, args: &[&str]) -> Server {
+        Server::start_under(&["sh", "-c", &format!("{prelude}\nexec \"$0\" \"$@\"")], args)
+    }
+
+    /// The same, with words in front of the program's name that end in its start.
+    pub fn start_under(words: &[&str], args: &[&str]) -> Server {
         let given = args.iter().filter(|arg| matches!(**arg, "-l" | "--listen")).count();
         let local = ["-l", "127.0.0.1:0"];
         let args = if given == 0 { [args, &local].concat() } else { args.to_vec() };
-        let mut server = Server::spawn(prelude, &args);
+        let mut server = Server::spawn_under(words, &args);
         server.addresses = eventually("the ready lines", || {
             let ready = server.ready_lines();
             assert!(

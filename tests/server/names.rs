@@ -1,0 +1,138 @@
+//! A name that the user gave keeps its meaning: `localhost` where the machine has only one of
+//! its addresses, a directory that is made anew, a server behind that moves.
+
+use crate::support::{
+    Client, Finished, Scratch, Server, in_a_network_of_its_own, quiet_port, run, until,
+};
+use std::fs;
+use std::path::PathBuf;
+
+/// Words in front of the program's own, which give it a hosts(5) file of its own. (It takes
+/// root, at least of a namespace.)
+fn with_hosts(hosts: &str) -> [String; 6] {
+    let bind = format!("mount --bind '{hosts}' /etc/hosts; exec \"$0\" \"$@\"");
+    ["unshare", "--mount", "sh", "-ec", &bind, "env"].map(str::to_owned)
+}
+
+/// A hosts file.
+struct Hosts(Scratch);
+
+impl Hosts {
+    fn new(lines: &str) -> Hosts {
+        let hosts = Hosts(Scratch::new());
+        hosts.say(lines);
+        hosts
+    }
+
+    fn path(&self) -> PathBuf {
+        self.0.path("hosts")
+    }
+
+    /// In place: what is mounted is the file, not its name.
+    fn say(&self, lines: &str) {
+        fs::write(self.path(), lines).unwrap();
+    }
+
+    fn start(&self, args: &[&str]) -> Server {
+        let words = with_hosts(self.path().to_str().unwrap());
+        Server::start_under(&words.each_ref().map(String::as_str), args)
+    }
+
+    fn run(&self, args: &[&str]) -> Finished {
+        let words = with_hosts(self.path().to_str().unwrap());
+        let mut server = Server::spawn_under(&words.each_ref().map(String::as_str), args);
+        let code = server.wait();
+        Finished { code, stdout: server.stdout(), stderr: server.logs() }
+    }
+}
+
+const BOTH: &str = "::1 localhost\n127.0.0.1 localhost\n";
+
+#[test] // as in a container of Docker's: the name has an address that the machine lacks
+fn localhost_without_ipv6() {
+    let lack = "ip addr del ::1/128 dev lo";
+    in_a_network_of_its_own("names::localhost_without_ipv6", lack, || {
+        let hosts = Hosts::new(BOTH);
+        let server = hosts.start(&["-l", "localhost:1234"]);
+        assert_eq!(server.addresses, ["127.0.0.1:1234"]);
+        server.client().ask("hello");
+        let line = "warning: bind localhost:1234 ([::1]:1234): EADDRNOTAVAIL \
+                    (Cannot assign requested address); going on without\n";
+        assert_eq!(server.logs(), line);
+        // What is written as an address is meant so, even beside the name.
+        for words in [&["-l", "[::1]:1"][..], &["-l", "localhost:1", "-l", "[::1]:1"]] {
+            let failed = hosts.run(words);
+            assert_eq!((failed.code, failed.stdout.as_str()), (Some(2), ""));
+            let line = "error: bind [::1]:1: EADDRNOTAVAIL (Cannot assign requested address); ";
+            assert!(failed.stderr.starts_with(line), "{}", failed.stderr);
+        }
+    });
+}
+
+#[test]
+fn localhost_without_ipv4() {
+    let lack = "ip addr del 127.0.0.1/8 dev lo";
+    in_a_network_of_its_own("names::localhost_without_ipv4", lack, || {
+        let server = Hosts::new(BOTH).start(&["-l", "localhost:1234"]);
+        assert_eq!(server.addresses, ["[::1]:1234"]);
+        server.client().ask("hello");
+        let line = "warning: bind localhost:1234 (127.0.0.1:1234): EADDRNOTAVAIL \
+                    (Cannot assign requested address); going on without\n";
+        assert_eq!(server.logs(), line);
+    });
+}
+
+#[test] // the message names the word that the user wrote
+fn a_name_of_nothing_here() {
+    in_a_network_of_its_own("names::a_name_of_nothing_here", "", || {
+        let hosts = Hosts::new("192.0.2.1 elsewhere\n2001:db8::1 elsewhere\n127.0.0.1 here\n");
+        let failed = hosts.run(&["-l", "elsewhere:1234"]);
+        assert_eq!((failed.code, failed.stdout.as_str()), (Some(2), ""));
+        let line = "error: bind elsewhere:1234 (192.0.2.1:1234): EADDRNOTAVAIL \
+                    (Cannot assign requested address); ";
+        assert!(failed.stderr.starts_with(line), "{}", failed.stderr);
+        assert_eq!(failed.stderr.lines().count(), 1, "{}", failed.stderr);
+        // An address that another server has is no address that is lacking.
+        let _server = hosts.start(&["-l", "127.0.0.1:1234"]);
+        let failed = hosts.run(&["-l", "here:1234"]);
+        let line = "error: bind here:1234 (127.0.0.1:1234): EADDRINUSE ";
+        assert!(failed.stderr.contains("(127.0.0.1:1234): EADDRINUSE"), "{}", failed.stderr);
+        assert!(failed.stderr.replace("listen", "bind").starts_with(line), "{}", failed.stderr);
+        assert!(failed.stderr.contains("ss -tanp"), "{}", failed.stderr);
+    });
+}
+
+#[test] // the resolver takes 0 for 0.0.0.0: that is said, and not done
+fn numbers_are_not_guessed() {
+    for word in ["0:1234", "010.0.0.1:1234", "unix:@name", "[::ffff:127.0.0.1]:1234"] {
+        for words in [&["-l", word][..], &["proxy", word]] {
+            let failed = run(words);
+            assert_eq!((failed.code, failed.stdout.as_str()), (Some(2), ""), "{words:?}");
+            let named = format!("{} \"{word}\" ", words[0]);
+            assert!(failed.stderr.starts_with(&format!("error: {named}")), "{}", failed.stderr);
+            assert!(failed.stderr.contains(" write "), "{}", failed.stderr);
+            assert_eq!(failed.stderr.lines().count(), 1, "{}", failed.stderr);
+        }
+    }
+}
+
+#[test] // more listeners than a server can have: the limit, and the way out
+fn too_many_listeners() {
+    let words: Vec<String> = (1..=256).map(|n| format!("-l127.0.0.1:{}", 10_000 + n)).collect();
+    let words: Vec<&str> = words.iter().map(String::as_str).collect();
+    let failed = run(&words);
+    let line = "error: -l names 256 addresses, and a server has at most 255: 0.0.0.0:PORT is all \
+                addresses of this machine, [::]:PORT all IPv6 ones; try -h\n";
+    assert_eq!((failed.code, failed.stderr.as_str()), (Some(2), line));
+}
+
+#[test] // a place named twice is one, a name and its address too
+fn named_twice() {
+    let port = quiet_port();
+    let words = ["127.0.0.1", "127.0.0.1"].map(|host| format!("{host}:{port}"));
+    let mut server = Server::spawn("", &["-l", &words[0], "-l", &words[1]]);
+    until("the ready line", || server.stdout().ends_with('\n') || server.has_ended());
+    assert_eq!(server.stdout(), format!("listening on 127.0.0.1:{port}\n"), "{}", server.logs());
+    Client::to(&words[0]).ask("hello");
+    assert_eq!(server.stop(), Some(0));
+}
