@@ -512,6 +512,7 @@ fn socket_option(option: SocketOption) -> String {
         SocketOption::KeepIdle(seconds) => number("SOL_TCP, TCP_KEEPIDLE", seconds),
         SocketOption::UserTimeout(ms) => number("SOL_TCP, TCP_USER_TIMEOUT", ms),
         SocketOption::NotSentLowat(bytes) => number("SOL_TCP, TCP_NOTSENT_LOWAT", bytes),
+        SocketOption::UrgentInline => number("SOL_SOCKET, SO_OOBINLINE", 1),
         SocketOption::DropSyn => {
             format!("SOL_SOCKET, SO_ATTACH_FILTER, {{len=4, filter={POINTER}}}, 16")
         }

@@ -40,6 +40,7 @@ pub(super) struct Options {
     pub(super) reuse_address: bool,
     pub(super) drop_syn: bool,
     pub(super) reset_on_close: bool,
+    pub(super) urgent_inline: bool,
     pub(super) not_sent_lowat: usize,
 }
 
@@ -49,6 +50,7 @@ impl Default for Options {
             reuse_address: false,
             drop_syn: false,
             reset_on_close: false,
+            urgent_inline: false,
             not_sent_lowat: usize::MAX,
         }
     }
