@@ -131,6 +131,13 @@ impl fmt::Display for Place {
     }
 }
 
+/// Addresses that no word stands for.
+impl From<Vec<Address>> for Place {
+    fn from(addresses: Vec<Address>) -> Place {
+        Place { word: OsString::new(), name: None, addresses }
+    }
+}
+
 impl From<Address> for Place {
     fn from(address: Address) -> Place {
         let word = match &address {
@@ -180,13 +187,15 @@ fn unix(word: &OsStr, path: &OsStr) -> Result<Address, AddressError> {
         let (name, shown) = (path.as_bytes().get(1..).unwrap_or_default(), path.as_bytes());
         let what = format!(
             "would be an abstract socket, which anybody may use, write unix:/tmp/{} (or unix:./{} for a file of that name)",
-            escaped(name), escaped(shown)
+            escaped(name),
+            escaped(shown)
         );
         Err(AddressError::new(word, what))
     } else if path.as_bytes().starts_with(b"~") {
         let what = format!(
             "has a ~ that no shell has replaced, write unix:$HOME{} (or unix:./{} for a file of that name)",
-            escaped(path.as_bytes().get(1..).unwrap_or_default()), escaped(path.as_bytes())
+            escaped(path.as_bytes().get(1..).unwrap_or_default()),
+            escaped(path.as_bytes())
         );
         Err(AddressError::new(word, what))
     } else if path.as_bytes().contains(&0) {
@@ -456,7 +465,10 @@ mod tests {
             ("http://[::1]:80/x?y", r#""http://[::1]:80/x?y" has a scheme, write [::1]:80"#),
             ("http://a/", r#""http://a/" has a scheme, write a:1234"#),
             ("http://", r#""http://" has a scheme, write 127.0.0.1:1234"#),
-            ("[::ffff:10.0.0.1]:80", r#""[::ffff:10.0.0.1]:80" is an IPv4 address, write 10.0.0.1:80"#),
+            (
+                "[::ffff:10.0.0.1]:80",
+                r#""[::ffff:10.0.0.1]:80" is an IPv4 address, write 10.0.0.1:80"#,
+            ),
             (
                 "unix:@name",
                 r#""unix:@name" would be an abstract socket, which anybody may use, write unix:/tmp/name (or unix:./@name for a file of that name)"#,
@@ -478,8 +490,20 @@ mod tests {
     #[test]
     fn numbers_that_are_no_address_are_not_guessed() {
         for host in [
-            "0", "1", "127.1", "010.0.0.1", "127.0.0.01", "0x7f.0.0.1", "0x7f000001", "2130706433",
-            "256.0.0.1", "1.2.3.4.5", "127.0.0.1.", "0X7F.1", "0x", "127..1",
+            "0",
+            "1",
+            "127.1",
+            "010.0.0.1",
+            "127.0.0.01",
+            "0x7f.0.0.1",
+            "0x7f000001",
+            "2130706433",
+            "256.0.0.1",
+            "1.2.3.4.5",
+            "127.0.0.1.",
+            "0X7F.1",
+            "0x",
+            "127..1",
         ] {
             let error = shown(&format!("{host}:80")).err().unwrap_or_default();
             let due = "is no IPv4 address, which is four numbers from 0 to 255 with no zero before \
@@ -503,7 +527,10 @@ mod tests {
         assert_eq!(name.call("[::1]:80"), "localhost:80 ([::1]:80)");
         let literal = place("127.0.0.1:80");
         assert!(!literal.is_name());
-        assert_eq!((literal.look_up(), literal.call("127.0.0.1:80")), (Ok(literal.clone()), "127.0.0.1:80".into()));
+        assert_eq!(
+            (literal.look_up(), literal.call("127.0.0.1:80")),
+            (Ok(literal.clone()), "127.0.0.1:80".into())
+        );
     }
 
     #[test]

@@ -48,6 +48,7 @@ pub enum Call {
     ReadStatus,
     ReadFile,
     SendFile,
+    DirectoryStatus,
     SetTimer,
     ReadCounter,
     WriteCounter,
@@ -59,7 +60,7 @@ pub enum Call {
 
 impl Call {
     /// Every call, in the order in which a server meets them.
-    pub const ALL: [Call; 41] = [
+    pub const ALL: [Call; 42] = [
         Call::SignalAction,
         Call::SignalMask,
         Call::DescriptorLimit,
@@ -94,6 +95,7 @@ impl Call {
         Call::ReadStatus,
         Call::ReadFile,
         Call::SendFile,
+        Call::DirectoryStatus,
         Call::SetTimer,
         Call::ReadCounter,
         Call::WriteCounter,
@@ -121,6 +123,7 @@ impl Call {
             Call::ReadStatus => "fstat",
             Call::ReadFile => "pread64",
             Call::SendFile => "sendfile",
+            Call::DirectoryStatus => "stat",
             Call::Unlink => "unlink",
             Call::Listen => "listen",
             Call::LocalAddress => "getsockname",
@@ -293,6 +296,7 @@ pub fn reaction(call: Call, errno: Errno) -> Reaction {
             EBADF | EFAULT | ENOTSOCK => Bug,
             _ => DropConnection, // as send, and what the file says: EIO ESPIPE
         },
+        Call::DirectoryStatus => Ignore, // the directory that is open serves on
         Call::Shutdown => match errno {
             EBADF | EINVAL | ENOTSOCK => Bug,
             _ => Ignore, // ENOTCONN: the peer's reset was first

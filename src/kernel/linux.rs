@@ -331,6 +331,17 @@ impl Kernel for Linux {
         Ok(Errno::result(sent)? as usize)
     }
 
+    fn stat(&mut self, path: &Path) -> Result<FileStatus> {
+        let path = c_string(path)?;
+        // SAFETY: `stat` consists of integers, so zeroes are a valid value; `path` ends in NUL.
+        let status = unsafe {
+            let mut status = mem::zeroed::<libc::stat>();
+            Errno::result(libc::stat(path.as_ptr(), &mut status))?;
+            status
+        };
+        Ok(file_status(&status))
+    }
+
     // ---- counters, signals, time
 
     fn timerfd_settime(&mut self, fd: &Fd, deadline: Option<u64>) -> Result<()> {

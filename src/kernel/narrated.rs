@@ -362,6 +362,12 @@ impl<K: Kernel> Kernel for Narrated<K> {
         self.tell("files", &call, result, |count| *count)
     }
 
+    fn stat(&mut self, path: &Path) -> Result<FileStatus> {
+        let result = self.kernel.stat(path);
+        let (path, status) = (quoted_path(path), file_status(result.ok()));
+        self.tell("files", &format!("newfstatat(AT_FDCWD, {path}, {status}, 0)"), result, |_| 0)
+    }
+
     // ---- counters, signals, time
 
     fn timerfd_settime(&mut self, fd: &Fd, deadline: Option<u64>) -> Result<()> {

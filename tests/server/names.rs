@@ -2,10 +2,15 @@
 //! its addresses, a directory that is made anew, a server behind that moves.
 
 use crate::support::{
-    Client, Finished, Scratch, Server, in_a_network_of_its_own, quiet_port, run, until,
+    Client, Finished, PATIENCE, Scratch, Server, eventually, in_a_network_of_its_own, quiet_port,
+    run, until,
 };
 use std::fs;
+use std::io::ErrorKind;
+use std::net::TcpListener;
+use std::os::unix::fs::symlink;
 use std::path::PathBuf;
+use std::time::Instant;
 
 /// Words in front of the program's own, which give it a hosts(5) file of its own. (It takes
 /// root, at least of a namespace.)
@@ -55,7 +60,7 @@ fn localhost_without_ipv6() {
         let hosts = Hosts::new(BOTH);
         let server = hosts.start(&["-l", "localhost:1234"]);
         assert_eq!(server.addresses, ["127.0.0.1:1234"]);
-        server.client().ask("hello");
+        server.client().ask("hello\n");
         let line = "warning: bind localhost:1234 ([::1]:1234): EADDRNOTAVAIL \
                     (Cannot assign requested address); going on without\n";
         assert_eq!(server.logs(), line);
@@ -75,7 +80,7 @@ fn localhost_without_ipv4() {
     in_a_network_of_its_own("names::localhost_without_ipv4", lack, || {
         let server = Hosts::new(BOTH).start(&["-l", "localhost:1234"]);
         assert_eq!(server.addresses, ["[::1]:1234"]);
-        server.client().ask("hello");
+        server.client().ask("hello\n");
         let line = "warning: bind localhost:1234 (127.0.0.1:1234): EADDRNOTAVAIL \
                     (Cannot assign requested address); going on without\n";
         assert_eq!(server.logs(), line);
@@ -133,6 +138,95 @@ fn named_twice() {
     let mut server = Server::spawn("", &["-l", &words[0], "-l", &words[1]]);
     until("the ready line", || server.stdout().ends_with('\n') || server.has_ended());
     assert_eq!(server.stdout(), format!("listening on 127.0.0.1:{port}\n"), "{}", server.logs());
-    Client::to(&words[0]).ask("hello");
+    Client::to(&words[0]).ask("hello\n");
     assert_eq!(server.stop(), Some(0));
+}
+
+// ---- a directory ---------------------------------------------------------------------------
+
+fn page(server: &Server) -> String {
+    let mut client = server.client();
+    client.send("GET /page HTTP/1.0\r\n\r\n");
+    String::from_utf8(client.rest()).unwrap()
+}
+
+#[test] // a deploy that swaps a symbolic link, and one that removes the directory first
+fn a_directory_that_is_another_one() {
+    let scratch = Scratch::new();
+    let path = |name: &str| scratch.path(name);
+    for folder in ["one", "two"] {
+        fs::create_dir(path(folder)).unwrap();
+        fs::write(path(folder).join("page"), folder).unwrap();
+    }
+    let link_to = |folder: &str| {
+        symlink(folder, path("new")).unwrap();
+        fs::rename(path("new"), path("current")).unwrap();
+    };
+    link_to("one");
+    let server = Server::start(&["http", path("current").to_str().unwrap()]);
+    let before = server.descriptors();
+    assert!(page(&server).ends_with("\r\n\r\none"));
+    link_to("two");
+    let begun = Instant::now();
+    until("the new content", || page(&server).ends_with("\r\n\r\ntwo"));
+    assert!(begun.elapsed() < PATIENCE / 2, "{:?}", begun.elapsed());
+    fs::remove_dir_all(path("two")).unwrap();
+    until("the old directory to be empty", || page(&server).contains(" 404 "));
+    fs::create_dir(path("two")).unwrap();
+    fs::write(path("two").join("page"), "anew").unwrap();
+    until("the directory that was made anew", || page(&server).ends_with("\r\n\r\nanew"));
+    until("the old ones to be closed", || server.descriptors() == before);
+}
+
+// ---- the server behind a proxy --------------------------------------------------------------
+
+fn listen_at(address: &str) -> TcpListener {
+    TcpListener::bind(address).unwrap()
+}
+
+/// Whether a client of the proxy comes to this server. If not, it is reset.
+fn reaches(proxy: &Server, server: &TcpListener) -> bool {
+    let client = proxy.client().into_stream();
+    client.set_nonblocking(true).unwrap();
+    server.set_nonblocking(true).unwrap();
+    eventually("a connection, or its end", || match (server.accept(), client.peek(&mut [0])) {
+        (Ok(_), _) => Some(true),
+        (_, Err(error)) if error.kind() == ErrorKind::WouldBlock => None,
+        _ => Some(false),
+    })
+}
+
+#[test] // a container gets a new address, and is not there at first
+fn a_server_behind_that_moves() {
+    in_a_network_of_its_own("names::a_server_behind_that_moves", "", || {
+        let hosts = Hosts::new("127.0.0.1 localhost\n");
+        let proxy = hosts.start(&["-v", "-l", "127.0.0.1:1234", "proxy", "behind:90"]);
+        let line = "warning: proxy \"behind:90\" does not resolve (";
+        assert!(proxy.logs().starts_with(line), "{}", proxy.logs());
+        assert!(proxy.client().until_reset().is_empty());
+        let first = listen_at("127.0.0.2:90");
+        hosts.say("127.0.0.2 behind\n");
+        until("the name to be there", || reaches(&proxy, &first));
+        drop(first);
+        let second = listen_at("127.0.0.3:90");
+        hosts.say("127.0.0.3 behind\n");
+        until("the new address", || reaches(&proxy, &second));
+        assert!(proxy.logs().contains("behind:90 is 127.0.0.3:90"), "{}", proxy.logs());
+        // An address of its own would be a loop.
+        drop(second);
+        hosts.say("127.0.0.1 behind\n");
+        assert!(proxy.client().until_reset().is_empty());
+        until("no thread to be left", || proxy.threads() == 2);
+    });
+}
+
+#[test] // the server behind is named as the user named it
+fn a_name_behind_in_the_log() {
+    in_a_network_of_its_own("names::a_name_behind_in_the_log", "", || {
+        let hosts = Hosts::new("127.0.0.2 behind\n");
+        let proxy = hosts.start(&["-l", "127.0.0.1:1234", "proxy", "behind:90"]);
+        assert!(proxy.client().until_reset().is_empty());
+        let line = "connect behind:90 (127.0.0.2:90): ECONNREFUSED (Connection refused); clients";
+        until("a line in the log", || proxy.logs().contains(line));
+    });
 }

@@ -87,7 +87,7 @@ impl Play {
         sim.set_buffers(48, 48);
         let [front, back] = scenario.addresses;
         let dead = scenario.dead.then(|| address("127.0.0.1:91"));
-        let upstreams = dead.into_iter().chain([address(back)]).collect();
+        let upstreams: Vec<Address> = dead.into_iter().chain([address(back)]).collect();
         let limits = Limits {
             max_connections: 4,
             max_outbound: 4,
@@ -576,7 +576,7 @@ fn every_fault() {
 /// A proxy to these addresses.
 fn proxy(upstreams: &[&str], limits: Limits) -> World<Proxy> {
     let sim = Simulated::new(1);
-    let upstreams = upstreams.iter().map(|word| address(word)).collect();
+    let upstreams: Vec<Address> = upstreams.iter().map(|word| address(word)).collect();
     let handler = Proxy::new(upstreams, Duration::from_secs(3));
     World::on(sim, handler, Limits { max_outbound: limits.max_connections, ..limits }).unwrap()
 }

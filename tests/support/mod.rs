@@ -24,8 +24,8 @@ use std::time::{Duration, Instant};
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use nix::sys::signal::{SigHandler, kill, signal};
 use nix::sys::socket::{
-    AddressFamily, SockFlag, SockType, SockaddrIn, UnixAddr, bind, connect, setsockopt, socket,
-    sockopt,
+    AddressFamily, MsgFlags, SockFlag, SockType, SockaddrIn, UnixAddr, bind, connect, setsockopt,
+    socket, sockopt,
 };
 use nix::unistd::Pid;
 use threadbare::kernel::{Fd, Kernel, Linux, SocketOption};
@@ -598,6 +598,11 @@ impl Client {
         self.stream.get_mut().write_all(bytes.as_ref())
     }
 
+    /// Sends bytes of which the last is urgent.
+    pub fn send_urgent(&mut self, bytes: impl AsRef<[u8]>) {
+        send_urgent(self.stream.get_ref(), bytes.as_ref());
+    }
+
     #[track_caller]
     pub fn send(&mut self, bytes: impl AsRef<[u8]>) {
         in_time(self.try_send(bytes));
@@ -723,6 +728,12 @@ impl Client {
 }
 
 #[track_caller]
+/// Sends bytes of which the last is urgent (MSG_OOB).
+pub fn send_urgent(socket: &impl AsRawFd, bytes: &[u8]) {
+    let sent = nix::sys::socket::send(socket.as_raw_fd(), bytes, MsgFlags::MSG_OOB).unwrap();
+    assert_eq!(sent, bytes.len());
+}
+
 fn in_time<T>(result: io::Result<T>) -> T {
     match result {
         Ok(value) => value,

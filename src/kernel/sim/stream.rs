@@ -444,6 +444,13 @@ impl Streams {
         self.operate(id, |end, peer, free| end.send(peer, bytes, free))?
     }
 
+    /// Whether an urgent byte that is sent here stays among the others there. (On a Unix socket
+    /// it does not: the option is not inherited.)
+    pub(super) fn keeps_urgent(&self, id: EndId) -> Result<bool> {
+        let peer = self.get(id ^ 1).ok_or(Errno::EBADF)?;
+        Ok(peer.tcp && peer.options.urgent_inline)
+    }
+
     /// SO_ERROR: tells the error, and resets it.
     pub(super) fn take_error(&mut self, id: EndId) -> Result<Option<Errno>> {
         self.operate(id, |end, _, _| end.error.take())
