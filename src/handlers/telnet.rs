@@ -169,6 +169,7 @@ pub(super) fn clean(line: &[u8]) -> Cow<'_, [u8]> {
             Was::Command | Was::Asked(_) => {}
         }
     }
+    text.extend((state == State::Command).then_some(IAC)); // what came behind is no command
     Cow::Owned(text)
 }
 
@@ -209,7 +210,7 @@ mod tests {
             (b"\xff\xfa\x1f\xff\xff\n\xff\xf0\n", &[b""], b"", b""),
             (b"a\xff\xffb\n", &[b"a\xffb"], b"", b""),
             (b"\xff\xff\n", &[b"\xff"], b"", b""),
-            (b"caf\xff\n\xff\r\nx", &[b"caf\xff", b"\xff\r"], b"", b"x"), // no telnet
+            (b"caf\xff\n\xff\r\nx", &[b"caf\xff", b"\xff"], b"", b"x"), // no telnet
             (b"\xff\xf1\xff\xf1\xff", &[], b"", b"\xff"), // a keep-alive, and half of one
         ] {
             for size in [1, 2, 3, 100] {
