@@ -247,6 +247,7 @@ fn options_are_inherited() {
     is_inherited(sockopt::TcpKeepIdle, 77);
     is_inherited(sockopt::TcpUserTimeout, 7_777);
     is_inherited(sockopt::ReuseAddr, true);
+    is_inherited(sockopt::OobInline, true);
     is_inherited(sockopt::Linger, nix::libc::linger { l_onoff: 1, l_linger: 7 });
     is_inherited(sockopt::RcvBuf, 30_000);
     is_inherited(sockopt::SndBuf, 30_000);

@@ -150,8 +150,10 @@ impl Chat {
         if !is_name(name) {
             return conn.write(BAD_NAME);
         }
-        let old = looks(&member.name);
-        if looks(name).iter().any(|look| self.looks.contains(look) && !old.contains(look)) {
+        // One's own name may be written otherwise.
+        let own = looks(&member.name);
+        let is_others = |look| self.looks.contains(look) && !own.contains(look);
+        if *name == *member.name || looks(name).iter().any(is_others) {
             return conn.write(TAKEN);
         }
         self.forget(&member.name);

@@ -168,13 +168,18 @@ impl Proxy {
         }
     }
 
-    /// A lookup has ended. If it gave an address that has not just failed, those who wait
+    /// A lookup has ended; with no address if all of them lead back to this proxy. If it gave an address that has not just failed, those who wait
     /// are handed on.
     pub fn looked_up(&mut self, net: &mut Net, found: Result<Vec<Address>, AddressError>) {
         (self.lookup.runs, self.lookup.ended_at) = (false, Some(net.now()));
         let has_news = match found {
             Err(error) => {
-                log::debug!("{error}");
+                self.complain(net.now(), error);
+                false
+            }
+            Ok(found) if found.is_empty() => {
+                let why = format!("{} leads back to this proxy", self.upstream);
+                self.complain(net.now(), why);
                 false
             }
             Ok(found) => {
@@ -199,7 +204,7 @@ impl Proxy {
         match self.upstream.addresses().len() {
             0 => {
                 let object = self.upstream.to_string();
-                let error = Error { call: Call::Connect, object, errno: Errno::EADDRNOTAVAIL };
+                let error = Error { call: Call::Connect, object, errno: Errno::EDESTADDRREQ };
                 self.nobody(net, client, error);
             }
             count => self.dial(net, client, self.answering % count, count - 1),
@@ -246,12 +251,15 @@ impl Proxy {
         if let Some(mut conn) = net.conn(client) {
             conn.abort();
         }
-        let now = net.now();
+        self.complain(net.now(), error);
+    }
+
+    fn complain(&mut self, now: Duration, why: impl fmt::Display) {
         if self.warned_at.is_none_or(|at| now - at >= NEWS) {
             self.warned_at = Some(now);
-            log::warn!("{error}; clients are reset until somebody answers");
+            log::warn!("{why}; clients are reset until somebody answers");
         } else {
-            log::debug!("{error}");
+            log::debug!("{why}");
         }
     }
 
