@@ -9,9 +9,9 @@
 //! Each of these calls may wait for the disk, and while it does all clients wait.
 
 use super::Net;
-use crate::error::Error;
+use crate::error::{Error, needed};
 use crate::kernel::{Clock, Fd, FileStatus, Kernel, Linux, Result};
-use crate::reaction::{Call, Reaction, attempt, reaction};
+use crate::reaction::{Call, attempt, tolerate};
 use std::fmt;
 use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
@@ -94,8 +94,7 @@ impl Net {
         path: impl AsRef<Path>,
     ) -> std::result::Result<Directory, Error> {
         let path = path.as_ref();
-        let failed = |errno| Error::new(Call::OpenDirectory, path.display(), errno);
-        Directory::at(self.kernel.lend(), path).map_err(failed)
+        Directory::at(self.kernel.lend(), path)
     }
 
     /// The time of day, as far as the machine knows; for people. It may jump, unlike
@@ -106,8 +105,8 @@ impl Net {
 }
 
 impl Directory {
-    fn at(mut kernel: Box<dyn Lent>, path: &Path) -> Result<Directory> {
-        let fd = kernel.openat2(None, path)?;
+    fn at(mut kernel: Box<dyn Lent>, path: &Path) -> std::result::Result<Directory, Error> {
+        let fd = needed(Call::OpenDirectory, path.display(), || kernel.openat2(None, path))?;
         let mut file = File { fd, kernel };
         let identity = file.status().ok().map(|status| status.identity);
         Ok(Directory { file, path: path.to_owned(), identity })
@@ -117,15 +116,12 @@ impl Directory {
     /// symbolic link, or removed the directory and made it again. Returns whether it has; while
     /// there is none, the old one stays. stat(2), and nothing else if all is as it was.
     pub fn renew(&mut self) -> bool {
-        let named = self.file.kernel.stat(&self.path).map(|status| status.identity);
-        let is_other = named.is_ok_and(|named| Some(named) != self.identity);
-        match is_other.then(|| Directory::at(self.file.kernel.lend(), &self.path)) {
-            Some(Ok(directory)) => {
-                *self = directory;
-                true
-            }
-            _ => false,
-        }
+        let named = attempt(Call::DirectoryStatus, || self.file.kernel.stat(&self.path));
+        let is_other = named.is_ok_and(|named| Some(named.identity) != self.identity);
+        let other = is_other.then(|| Directory::at(self.file.kernel.lend(), &self.path));
+        let Some(Ok(directory)) = other else { return false };
+        *self = directory;
+        true
     }
 
     /// Opens the file at `path` for reading. Nothing in that path leads out of the
@@ -151,7 +147,8 @@ impl File {
     ///
     /// The errno of the call.
     pub fn status(&mut self) -> Result<FileStatus> {
-        self.kernel.fstat(&self.fd)
+        let status = attempt(Call::ReadStatus, || self.kernel.fstat(&self.fd));
+        status.map_err(|(_, errno)| errno)
     }
 
     /// Reads into `buffer`, from `offset` on; returns the number of bytes, which is 0 behind
@@ -192,9 +189,7 @@ impl fmt::Debug for File {
 impl Drop for File {
     fn drop(&mut self) {
         let fd = std::mem::replace(&mut self.fd, Fd::UNOPENED);
-        if let Err(errno) = self.kernel.close(fd)
-            && reaction(Call::Close, errno) == Reaction::Bug
-        {
+        if let Some(errno) = tolerate(Call::Close, self.kernel.close(fd)) {
             log::error!("bug: close: {errno}");
         }
     }

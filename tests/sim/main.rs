@@ -13,6 +13,7 @@ mod http;
 mod names;
 mod proxy;
 mod random;
+mod reactions;
 mod regressions;
 mod server;
 
