@@ -296,9 +296,7 @@ impl<H: ConnectionHandler, K: Kernel> Reactor<H, K> {
         let peer = connection.peer();
         self.net.report_cut(why, peer);
         let is_outbound = connection.listener() == OUTBOUND;
-        if !connection.fd.is_unopened() {
-            self.close_socket(connection.fd, reset);
-        }
+        self.close_socket(connection.fd, reset);
         if is_outbound {
             self.net.outbound -= 1;
         } else {
@@ -315,7 +313,12 @@ impl<H: ConnectionHandler, K: Kernel> Reactor<H, K> {
         }
     }
 
+    /// Closes the socket of a connection, if that came to have one.
+    #[inline]
     fn close_socket(&mut self, fd: Fd, reset: bool) {
+        if fd.is_unopened() {
+            return;
+        }
         if reset {
             // If it fails the peer may take a cut answer for a whole one; nothing to be done.
             tolerate(Call::SetTunable, self.kernel.setsockopt(&fd, SocketOption::ResetOnClose));

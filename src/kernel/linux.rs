@@ -245,7 +245,7 @@ impl Kernel for Linux {
         let mut length = TCP_ADDRESS_SIZE as u32;
         let flags = libc::SOCK_CLOEXEC | libc::SOCK_NONBLOCK;
         let (address, size) = (bytes.as_mut_ptr() as usize, &raw mut length as usize);
-        let words = [fd.number() as usize, address, size, flags as usize, 0, 0];
+        let words = [fd.raw() as usize, address, size, flags as usize, 0, 0];
         // SAFETY: `address` is valid for writing the `length` bytes that `bytes` has.
         let number = unsafe { call(libc::SYS_accept4, words) }?;
         let fd = own(number as i32)?;

@@ -140,9 +140,6 @@ impl<H: ConnectionHandler, K: Kernel> Drop for Reactor<H, K> {
         self.mailbox.close();
         for slot in self.net.table.slots_where(|_| true) {
             if let Some(connection) = self.net.table.remove(slot) {
-                if connection.fd.is_unopened() {
-                    continue;
-                }
                 // An answer that was cut off must not look like a whole one.
                 let reset = !matches!(*connection.state, State::Lingering { .. });
                 self.close_socket(connection.fd, reset);
