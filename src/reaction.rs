@@ -70,6 +70,7 @@ calls! {
     ReadStatus "fstat",
     ReadFile "pread64",
     SendFile "sendfile",
+    DirectoryStatus "stat",
     SetTimer "timerfd_settime",
     ReadCounter "read",
     WriteCounter "write",
@@ -104,7 +105,7 @@ pub enum Reaction {
     FailStartup,
     /// The server drains what it can and ends with an error.
     FailRuntime,
-    /// Go on without it, and warn once.
+    /// Go on without it, and warn once. (Where nothing would be left, the start fails.)
     Degrade,
     /// It does not matter.
     Ignore,
@@ -123,9 +124,17 @@ pub fn reaction(call: Call, errno: Errno) -> Reaction {
     use Reaction::*;
     match call {
         // Start-up. Nothing is served yet, so failing loudly is the kindest answer.
-        Call::SignalMask | Call::Memory | Call::Socket | Call::SetOption | Call::BindTcp | Call::Listen
-        | Call::LocalAddress | Call::EpollCreate | Call::EventFd | Call::SignalFd | Call::TimerFd
-        | Call::EpollAddCore | Call::OpenDirectory | Call::FileMode | Call::FileStatus | Call::Unlink => FailStartup,
+        Call::Socket => match errno {
+            EAFNOSUPPORT => Degrade, // if another address of the same name serves
+            _ => FailStartup,
+        },
+        Call::BindTcp => match errno {
+            EADDRNOTAVAIL => Degrade, // if another address of the same name serves
+            _ => FailStartup,
+        },
+        Call::SignalMask | Call::Memory | Call::SetOption | Call::Listen | Call::LocalAddress
+        | Call::EpollCreate | Call::EventFd | Call::SignalFd | Call::TimerFd | Call::EpollAddCore
+        | Call::OpenDirectory | Call::FileMode | Call::FileStatus | Call::Unlink => FailStartup,
         Call::SignalAction | Call::DescriptorLimit | Call::SetTunable => Degrade,
         Call::BindUnix => match errno {
             EADDRINUSE => Retry, // once, if the file is a socket at which nobody listens
@@ -226,6 +235,7 @@ pub fn reaction(call: Call, errno: Errno) -> Reaction {
             EBADF | EFAULT | ENOTSOCK => Bug,
             _ => DropConnection, // as send, and what the file says: EIO ESPIPE
         },
+        Call::DirectoryStatus => Ignore, // the directory that is open serves on
         Call::Shutdown => match errno {
             EBADF | EINVAL | ENOTSOCK => Bug,
             _ => Ignore, // ENOTCONN: the peer's reset was first
@@ -297,7 +307,9 @@ mod tests {
     fn the_exceptions() {
         use Errno::*;
         let exceptions = [
-            (Call::BindUnix, &[EADDRINUSE][..], Reaction::Retry),
+            (Call::Socket, &[EAFNOSUPPORT][..], Reaction::Degrade),
+            (Call::BindTcp, &[EADDRNOTAVAIL], Reaction::Degrade),
+            (Call::BindUnix, &[EADDRINUSE], Reaction::Retry),
             (Call::ProbeUnix, &[ECONNREFUSED], Reaction::Ignore),
             (Call::EpollAddConnection, &[EEXIST, EBADF, EINVAL, ELOOP, EPERM], Reaction::Bug),
             (Call::EpollModify, &[ENOMEM], Reaction::Later),

@@ -107,6 +107,7 @@ impl Kernel for Linux {
             SocketOption::NotSentLowat(bytes) => {
                 set(fd, IPPROTO_TCP, libc::TCP_NOTSENT_LOWAT, &bytes)
             }
+            SocketOption::UrgentInline => set(fd, SOL_SOCKET, libc::SO_OOBINLINE, &ON),
             SocketOption::DropSyn => {
                 let mut filter = DROP_SYN;
                 let program =
@@ -327,6 +328,17 @@ impl Kernel for Linux {
         // SAFETY: `offset` is valid for reading and writing.
         let sent = unsafe { libc::sendfile64(fd.raw(), file.raw(), &mut offset, count) };
         Ok(Errno::result(sent)? as usize)
+    }
+
+    fn stat(&mut self, path: &Path) -> Result<FileStatus> {
+        let path = c_string(path)?;
+        // SAFETY: `stat` consists of integers, so zeroes are a valid value; `path` ends in NUL.
+        let status = unsafe {
+            let mut status = mem::zeroed::<libc::stat>();
+            Errno::result(libc::stat(path.as_ptr(), &mut status))?;
+            status
+        };
+        Ok(file_status(&status))
     }
 
     // ---- counters, signals, time

@@ -214,6 +214,11 @@ pub trait Kernel: Clone + Send + 'static {
     /// sendfile(2), docs/files.md, [`Call::SendFile`]
     fn sendfile(&mut self, fd: &Fd, file: &Fd, offset: u64, count: usize) -> Result<usize>;
 
+    /// What a path means now, symbolic links followed.
+    ///
+    /// stat(2), docs/files.md, [`Call::DirectoryStatus`]
+    fn stat(&mut self, path: &Path) -> Result<FileStatus>;
+
     // ---- time, and what wakes the loop ---- docs/time.md, docs/waking.md, docs/signals.md
 
     /// Sets the timer to `deadline`, in nanoseconds of [`clock_gettime`](Kernel::clock_gettime);

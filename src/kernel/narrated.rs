@@ -4,7 +4,7 @@
 //! sink when the call has returned:
 //!
 //! ```text
-//! accept4(3, {sa_family=AF_INET, sin_port=htons(50844), sin_addr=inet_addr("127.0.0.1")}, [128 => 16], SOCK_CLOEXEC|SOCK_NONBLOCK) = 8  # docs/accepting.md
+//! accept4(3, {sa_family=AF_INET, sin_port=htons(50844), sin_addr=inet_addr("127.0.0.1")}, [28 => 16], SOCK_CLOEXEC|SOCK_NONBLOCK) = 8  # docs/accepting.md
 //! recvfrom(8, "hello\n", 65536, 0, NULL, NULL) = 6  # docs/receiving.md
 //! close(8)                                = 0  # docs/goodbye.md
 //! ```
@@ -363,6 +363,12 @@ impl<K: Kernel> Kernel for Narrated<K> {
         self.tell("files", &call, result, |count| *count)
     }
 
+    fn stat(&mut self, path: &Path) -> Result<FileStatus> {
+        let result = self.kernel.stat(path);
+        let (path, status) = (quoted_path(path), file_status(result.ok()));
+        self.tell("files", &format!("newfstatat(AT_FDCWD, {path}, {status}, 0)"), result, |_| 0)
+    }
+
     // ---- counters, signals, time
 
     fn timerfd_settime(&mut self, fd: &Fd, deadline: Option<u64>) -> Result<()> {
@@ -513,6 +519,7 @@ fn socket_option(option: SocketOption) -> String {
         SocketOption::KeepIdle(seconds) => number("SOL_TCP, TCP_KEEPIDLE", seconds),
         SocketOption::UserTimeout(ms) => number("SOL_TCP, TCP_USER_TIMEOUT", ms),
         SocketOption::NotSentLowat(bytes) => number("SOL_TCP, TCP_NOTSENT_LOWAT", bytes),
+        SocketOption::UrgentInline => number("SOL_SOCKET, SO_OOBINLINE", 1),
         SocketOption::DropSyn => {
             format!("SOL_SOCKET, SO_ATTACH_FILTER, {{len=4, filter={POINTER}}}, 16")
         }
@@ -733,7 +740,7 @@ mod tests {
             ),
             format!("eventfd2(0, EFD_CLOEXEC|EFD_NONBLOCK) = {b:?}  # docs/waking.md"),
             format!(
-                "accept4({l:?}, {{sa_family=AF_INET, sin_port=htons({cp}), sin_addr=inet_addr(\"127.0.0.1\")}}, [128 => 16], SOCK_CLOEXEC|SOCK_NONBLOCK) = {c:?}  # docs/accepting.md"
+                "accept4({l:?}, {{sa_family=AF_INET, sin_port=htons({cp}), sin_addr=inet_addr(\"127.0.0.1\")}}, [28 => 16], SOCK_CLOEXEC|SOCK_NONBLOCK) = {c:?}  # docs/accepting.md"
             ),
             format!(
                 "epoll_ctl({e:?}, EPOLL_CTL_ADD, {c:?}, {{events=EPOLLIN, data={{u32=1, u64=4294967297}}}}) = 0  # docs/loop.md"

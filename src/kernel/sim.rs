@@ -191,6 +191,12 @@ impl Simulated {
         }
     }
 
+    /// Lets `name` be a symbolic link to the directory `target`, or no name of anything,
+    /// instead of the directory that every name is in this world.
+    pub fn link(&self, name: &Path, target: Option<&Path>) {
+        self.world().links.insert(name.to_owned(), target.map(Path::to_owned));
+    }
+
     // ---- other hosts
 
     /// Another host listens at `address`, to which the server can connect.
@@ -468,6 +474,10 @@ impl Kernel for Simulated {
 
     fn sendfile(&mut self, fd: &Fd, file: &Fd, offset: u64, count: usize) -> Result<usize> {
         self.call(Method::Sendfile, Some(fd), |world| world.sendfile(fd, file, offset, count))
+    }
+
+    fn stat(&mut self, path: &Path) -> Result<FileStatus> {
+        self.call(Method::Stat, None, |world| world.stat(path))
     }
 
     fn timerfd_settime(&mut self, fd: &Fd, deadline: Option<u64>) -> Result<()> {

@@ -57,6 +57,9 @@ pub enum SocketOption {
     UserTimeout(u32),
     /// TCP_NOTSENT_LOWAT: how many unsent bytes the kernel takes before it says EAGAIN. Inherited. tcp(7)
     NotSentLowat(u32),
+    /// SO_OOBINLINE: an urgent byte (MSG_OOB) stays where it was sent, among the others, instead
+    /// of being taken out of the stream. Inherited. socket(7), tcp(7)
+    UrgentInline,
     /// SO_ATTACH_FILTER with a filter that drops SYNs: no new connection begins on
     /// this listener, those that have begun go on. socket(7)
     DropSyn,

@@ -121,8 +121,7 @@ fn served(handler: &Handler) -> String {
         Handler::Http { directory: Some(directory), .. } => {
             format!("http: the files beneath {}", path(directory))
         }
-        Handler::Proxy { upstreams, .. } => {
-            let upstream = upstreams.first().map(shown).unwrap_or_default();
+        Handler::Proxy { upstream, .. } => {
             format!("proxy: each client is handed on to {upstream}")
         }
     }

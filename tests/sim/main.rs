@@ -10,6 +10,7 @@ mod every_fault;
 mod files;
 #[cfg(feature = "http")]
 mod http;
+mod names;
 mod proxy;
 mod random;
 mod reactions;

@@ -26,6 +26,7 @@ impl ConnectionHandler for Busy {
 
     fn on_data(&mut self, conn: &mut Conn<'_>, _: &mut (), input: &[u8]) -> usize {
         conn.write(input);
+        self.0.as_mut().map(Directory::renew);
         let open = |directory: &Directory| directory.open("file").ok();
         if let Some(mut file) = self.0.as_ref().and_then(open) {
             let _ = (file.status(), file.read_at(&mut [0; 4], 0));
@@ -70,6 +71,10 @@ fn judge(row: Call, errno: Errno, came: &Result<World<Busy>, Error>) -> bool {
             let in_use = (error.call, error.errno) == (Call::BindUnix, Errno::EADDRINUSE);
             let looks = matches!(row, Call::FileStatus | Call::ProbeUnix);
             (error.call, error.errno) == (row, errno) || looks && in_use
+        }
+        // An address that is named alone is the only one of its place.
+        (Reaction::Degrade, Err(error)) if matches!(row, Call::Socket | Call::BindTcp) => {
+            (error.call, error.errno) == (row, errno)
         }
         (Reaction::Degrade, Ok(world)) => world.server.warnings().iter().any(|it| says(it)),
         (Reaction::Retry | Reaction::Ignore | Reaction::Bug, Ok(world)) => {

@@ -1702,9 +1702,9 @@ fn a_close_that_finds_nothing() {
 fn options_are_set_once() {
     let without = || Limits { write_timeout: None, ..Limits::default() };
     for (address, limits, count) in [
-        ("127.0.0.1:80", Limits::default(), 6),
-        ("127.0.0.1:80", without(), 5),
-        ("[::1]:80", without(), 6),
+        ("127.0.0.1:80", Limits::default(), 7),
+        ("127.0.0.1:80", without(), 6),
+        ("[::1]:80", without(), 7),
         (UNIX, Limits::default(), 0),
     ] {
         let mut world = World::at(address, Simulated::new(1), greet(), limits).unwrap();

@@ -147,6 +147,9 @@ impl Http {
         if self.answers.is_late(clock) {
             let since = conn.net().system_time().duration_since(UNIX_EPOCH).unwrap_or_default();
             self.answers.set_date(since.as_nanos() as u64, clock);
+            if let Some(files) = &mut self.files {
+                files.renew(); // once a second is often enough
+            }
         }
     }
 

@@ -55,6 +55,7 @@ methods! {
     Fstat "fstat",
     Pread64 "pread64",
     Sendfile "sendfile",
+    Stat "stat",
     TimerfdSettime "timerfd_settime",
     ReadCounter "read_counter",
     ReadSignal "read_signal",
