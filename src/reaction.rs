@@ -63,6 +63,7 @@ calls! {
     Accept "accept4",
     Recv "recv",
     Send "send",
+    OutboundSocket "socket",
     Connect "connect",
     ConnectResult "getsockopt",
     OpenFile "openat2",
@@ -116,6 +117,8 @@ pub enum Reaction {
 /// pauses a listener, ends a connection, and fails a start.
 #[rustfmt::skip] // one row a line
 pub fn reaction(call: Call, errno: Errno) -> Reaction {
+    #[cfg(feature = "sim")]
+    crate::kernel::sim::asked(call as usize, call.name(), errno); // the tests count who asks
     use Errno::*;
     use Reaction::*;
     match call {
@@ -193,6 +196,7 @@ pub fn reaction(call: Call, errno: Errno) -> Reaction {
             _ => DropConnection, // EPIPE ECONNRESET ETIMEDOUT EHOSTUNREACH ENETUNREACH EPERM …
         },
         // Outwards: whoever asked for the connection is told why there is none.
+        Call::OutboundSocket => DropConnection, // EMFILE ENFILE ENOBUFS ENOMEM
         Call::Connect => match errno {
             EINPROGRESS => Wait,
             EINTR => Wait, // it goes on all the same

@@ -294,9 +294,7 @@ impl<H: ConnectionHandler, K: Kernel> Reactor<H, K> {
         let peer = connection.peer();
         self.net.report_cut(why, peer);
         let is_outbound = connection.listener() == OUTBOUND;
-        if !connection.fd.is_unopened() {
-            self.close_socket(connection.fd, reset);
-        }
+        self.close_socket(connection.fd, reset);
         if is_outbound {
             self.net.outbound -= 1;
         } else {
@@ -313,7 +311,12 @@ impl<H: ConnectionHandler, K: Kernel> Reactor<H, K> {
         }
     }
 
+    /// Closes the socket of a connection, if that came to have one.
+    #[inline]
     fn close_socket(&mut self, fd: Fd, reset: bool) {
+        if fd.is_unopened() {
+            return;
+        }
         if reset {
             // If it fails the peer may take a cut answer for a whole one; nothing to be done.
             tolerate(Call::SetTunable, self.kernel.setsockopt(&fd, SocketOption::ResetOnClose));
@@ -337,9 +340,6 @@ impl<H: ConnectionHandler, K: Kernel> Drop for Reactor<H, K> {
         self.mailbox.close();
         for slot in self.net.table.slots_where(|_| true) {
             if let Some(connection) = self.net.table.remove(slot) {
-                if connection.fd.is_unopened() {
-                    continue;
-                }
                 // An answer that was cut off must not look like a whole one.
                 let reset = !matches!(*connection.state, State::Lingering { .. });
                 self.close_socket(connection.fd, reset);

@@ -244,7 +244,7 @@ impl Kernel for Linux {
         let mut length = TCP_ADDRESS_SIZE as u32;
         let flags = libc::SOCK_CLOEXEC | libc::SOCK_NONBLOCK;
         let (address, size) = (bytes.as_mut_ptr() as usize, &raw mut length as usize);
-        let words = [fd.number() as usize, address, size, flags as usize, 0, 0];
+        let words = [fd.raw() as usize, address, size, flags as usize, 0, 0];
         // SAFETY: `address` is valid for writing the `length` bytes that `bytes` has.
         let number = unsafe { call(libc::SYS_accept4, words) }?;
         let fd = own(number as i32)?;
@@ -518,10 +518,10 @@ const fn bpf(code: u32, jt: u8, jf: u8, k: u32) -> libc::sock_filter {
 // ---- addresses as bytes: ip(7), ipv6(7), unix(7)
 
 /// The size of `struct sockaddr_storage`, which holds any address.
-const ADDRESS_SIZE: usize = size_of::<libc::sockaddr_storage>();
+pub(super) const ADDRESS_SIZE: usize = size_of::<libc::sockaddr_storage>();
 
 /// The size of a `struct sockaddr_in6`, the larger one of TCP's two.
-const TCP_ADDRESS_SIZE: usize = size_of::<libc::sockaddr_in6>();
+pub(super) const TCP_ADDRESS_SIZE: usize = size_of::<libc::sockaddr_in6>();
 
 /// The longest path of a Unix socket, without the NUL behind it. unix(7)
 const PATH_MAX: usize = 107;

@@ -75,7 +75,7 @@ pub trait Kernel: Clone + Send + 'static {
 
     /// A stream socket that speaks the family of `address`.
     ///
-    /// socket(2), docs/door.md, [`Call::Socket`]
+    /// socket(2), docs/door.md, docs/connecting.md, [`Call::Socket`], [`Call::OutboundSocket`]
     fn socket(&mut self, address: &Address) -> Result<Fd>;
 
     /// Sets one option of a socket.

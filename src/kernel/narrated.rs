@@ -30,6 +30,7 @@ use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use super::linux::{ADDRESS_SIZE, TCP_ADDRESS_SIZE};
 use super::{
     Address, Clock, ERR, EpollOp, Errno, Event, Fd, FileKind, FileStatus, HUP, IN, Kernel, OUT,
     Peer, Result, Signal, SocketOption, Wait,
@@ -205,7 +206,7 @@ impl<K: Kernel> Kernel for Narrated<K> {
 
     fn getsockname(&mut self, fd: &Fd) -> Result<Address> {
         let result = self.kernel.getsockname(fd);
-        let address = filled_sockaddr(result.as_ref().ok());
+        let address = filled_sockaddr(result.as_ref().ok(), ADDRESS_SIZE);
         let call = format!("getsockname({fd:?}, {address})");
         self.tell("door", &call, result, |_| 0)
     }
@@ -280,7 +281,7 @@ impl<K: Kernel> Kernel for Narrated<K> {
             Peer::Tcp(address) => Address::Tcp(*address),
             Peer::Unix => Address::Unix(PathBuf::new()),
         });
-        let peer = filled_sockaddr(peer.as_ref());
+        let peer = filled_sockaddr(peer.as_ref(), TCP_ADDRESS_SIZE);
         let call = format!("accept4({fd:?}, {peer}, SOCK_CLOEXEC|SOCK_NONBLOCK)");
         self.tell("accepting", &call, result, |(fd, _)| fd.number())
     }
@@ -493,11 +494,11 @@ fn sockaddr(address: &Address) -> (String, usize) {
     (format!("{{sa_family=AF_{fields}}}"), length)
 }
 
-/// An address as a call gives it back, in 128 bytes of which it fills some.
-fn filled_sockaddr(address: Option<&Address>) -> String {
+/// An address as a call gives it back, in `room` bytes of which it fills some.
+fn filled_sockaddr(address: Option<&Address>, room: usize) -> String {
     match address.map(sockaddr) {
-        Some((address, length)) => format!("{address}, [128 => {length}]"),
-        None => format!("{POINTER}, [128]"),
+        Some((address, length)) => format!("{address}, [{room} => {length}]"),
+        None => format!("{POINTER}, [{room}]"),
     }
 }
 
@@ -627,7 +628,7 @@ mod tests {
 
         let unbound = Address::Unix(PathBuf::new());
         let text = "{sa_family=AF_UNIX}, [128 => 2]";
-        assert_eq!(filled_sockaddr(Some(&unbound)), text);
+        assert_eq!(filled_sockaddr(Some(&unbound), 128), text);
     }
 
     #[test]

@@ -91,6 +91,9 @@ mod tests;
 mod world;
 
 pub use client::{Client, Remote};
+pub(crate) use faults::asked;
+#[doc(hidden)]
+pub use faults::take_ledger;
 pub use faults::{At, Call, Method, Short, Times};
 
 use stream::Capacity;
@@ -335,6 +338,7 @@ impl Simulated {
             _ => connection,
         };
         let injected = fault.is_some() && told.err() == fault;
+        faults::made(method, told.err());
         world.faults.trace.push(Call { method, fd, op, connection, result: told, injected });
         result
     }

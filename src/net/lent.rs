@@ -9,9 +9,9 @@
 //! Each of these calls may wait for the disk, and while it does all clients wait.
 
 use super::Net;
-use crate::error::Error;
+use crate::error::{Error, needed};
 use crate::kernel::{Clock, Fd, FileStatus, Kernel, Linux, Result};
-use crate::reaction::{Call, Reaction, attempt, reaction};
+use crate::reaction::{Call, attempt, tolerate};
 use std::fmt;
 use std::os::fd::OwnedFd;
 use std::path::Path;
@@ -84,8 +84,8 @@ impl Net {
         path: impl AsRef<Path>,
     ) -> std::result::Result<Directory, Error> {
         let path = path.as_ref();
-        let failed = |errno| Error::new(Call::OpenDirectory, path.display(), errno);
-        let fd = self.kernel.openat2(None, path).map_err(failed)?;
+        let shown = path.display();
+        let fd = needed(Call::OpenDirectory, shown, || self.kernel.openat2(None, path))?;
         Ok(Directory(File { fd, kernel: self.kernel.lend() }))
     }
 
@@ -120,7 +120,8 @@ impl File {
     ///
     /// The errno of the call.
     pub fn status(&mut self) -> Result<FileStatus> {
-        self.kernel.fstat(&self.fd)
+        let status = attempt(Call::ReadStatus, || self.kernel.fstat(&self.fd));
+        status.map_err(|(_, errno)| errno)
     }
 
     /// Reads into `buffer`, from `offset` on; returns the number of bytes, which is 0 behind
@@ -161,9 +162,7 @@ impl fmt::Debug for File {
 impl Drop for File {
     fn drop(&mut self) {
         let fd = std::mem::replace(&mut self.fd, Fd::UNOPENED);
-        if let Err(errno) = self.kernel.close(fd)
-            && reaction(Call::Close, errno) == Reaction::Bug
-        {
+        if let Some(errno) = tolerate(Call::Close, self.kernel.close(fd)) {
             log::error!("bug: close: {errno}");
         }
     }

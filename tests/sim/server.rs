@@ -654,7 +654,7 @@ fn outwards_is_counted_apart() {
 #[test]
 fn a_connect_that_fails_at_once() {
     let [tcp, unix] = [Address::Tcp(([127, 0, 0, 1], 90).into()), Address::Unix("/back".into())];
-    let server = CloseReason::Server { call: Call::Socket, errno: Errno::EMFILE };
+    let server = CloseReason::Server { call: Call::OutboundSocket, errno: Errno::EMFILE };
     let network = |errno| CloseReason::Network { call: Call::Connect, errno };
     for (address, fault, why, bugs) in [
         (&unix, None, network(Errno::ENOENT), 0),

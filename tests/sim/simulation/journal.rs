@@ -183,6 +183,8 @@ pub fn roles(method: Method) -> &'static [Call] {
         Method::ReadSignal => &[Call::ReadSignal],
         Method::Shutdown => &[Call::Shutdown],
         Method::Close => &[Call::Close],
+        Method::Pread64 => &[Call::ReadFile],
+        Method::Sendfile => &[Call::SendFile],
         _ => &[],
     }
 }
