@@ -54,6 +54,7 @@ impl Table {
     }
 
     /// The connection in `slot`, to be changed.
+    #[inline]
     pub(crate) fn edit(&mut self, slot: u32) -> Option<Edit<'_>> {
         self.close_answer();
         let Table { slots, ledger } = self;
