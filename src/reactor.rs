@@ -200,7 +200,7 @@ impl<H: ConnectionHandler, K: Kernel> Reactor<H, K> {
                 self.offer_fresh(id.slot, n);
                 self.net.table.close_answer();
             }
-            Ok(_) => self.received(id.slot, Ok(0), false),
+            Ok(_) => self.ended(id.slot),
             Err(errno) => self.received(id.slot, Err(errno), false),
         }
     }
@@ -231,11 +231,25 @@ impl<H: ConnectionHandler, K: Kernel> Reactor<H, K> {
         }
     }
 
+    /// Settles a connection that was just accepted, at once: most have no more to settle than
+    /// their first deadline. If its handler has begun something, it is marked.
+    pub(super) fn settle_new(&mut self, slot: u32) {
+        let Reactor { net, timer, .. } = self;
+        if net.is_draining() {
+            return net.table.mark(slot);
+        }
+        let Some(mut connection) = net.table.tally(slot) else { return };
+        connection.hush();
+        if let Some(at) = connection.deadline(&net.timeouts, net.now) {
+            timer.deadlines.look_by(slot, at.look(net.now));
+        }
+    }
+
     /// Makes what the kernel was told match the connection's state. It stays marked
     /// meanwhile, so that what happens here does not put it on the list again.
     fn reconcile(&mut self, slot: u32) {
         self.begin_file(slot);
-        let (must_wait, starves) = (self.net.must_wait(slot), self.net.allowance(slot) == 0);
+        let (must_wait, starves) = self.net.verdict(slot);
         let (now, draining) = (self.net.now, self.net.is_draining());
         let Reactor { kernel, net, poll, timer, work, .. } = self;
         let data = net.table.id(slot).to_u64();

@@ -10,6 +10,14 @@ use crate::time::{Moment, Span, Tick};
 /// Lingering ends after this long without a byte.
 const LINGER_QUIET: Span = Span::millis(2_001);
 
+/// The earlier of two, if there are any.
+fn first(one: Option<Moment>, other: Option<Moment>) -> Option<Moment> {
+    match (one, other) {
+        (Some(one), Some(other)) => Some(one.min(other)),
+        (one, other) => one.or(other),
+    }
+}
+
 impl Connection {
     /// It is looked at: `last` is kept within the reach of ticks.
     pub(crate) fn carry(&mut self, now: Moment) {
@@ -23,19 +31,18 @@ impl Connection {
     pub(crate) fn deadline(&self, timeouts: &Timeouts, now: Moment) -> Option<Moment> {
         let shortage = self.shortage.waits().then(|| 5 << self.shortage.tries().min(8));
         let shortage = shortage.map(|millis| now.after(Span::millis(millis)));
-        let (write, idle) = (self.write_deadline(timeouts, now), self.idle_deadline(timeouts, now));
-        let all = match &*self.state {
-            State::Connecting { deadline, .. } => [shortage, Some(*deadline), None, None, None],
+        let idle_or_write =
+            || first(self.idle_deadline(timeouts, now), self.write_deadline(timeouts, now));
+        match &*self.state {
+            State::Connecting { deadline, .. } => first(shortage, Some(*deadline)),
             State::Open(open) => {
-                [shortage, idle, self.message_deadline(timeouts), write, open.timer]
+                let message = self.message_deadline(timeouts);
+                first(first(shortage, idle_or_write()), first(message, open.timer))
             }
-            State::Closing { .. } => [shortage, idle, write, None, None],
-            State::Lingering { until, .. } => {
-                [Some(self.last(now).after(LINGER_QUIET)), Some(*until), None, None, None]
-            }
-            State::Broken { .. } | State::Gone { .. } => [None; 5],
-        };
-        all.into_iter().flatten().min()
+            State::Closing { .. } => first(shortage, idle_or_write()),
+            State::Lingering { until, .. } => Some(self.last(now).after(LINGER_QUIET).min(*until)),
+            State::Broken { .. } | State::Gone { .. } => None,
+        }
     }
 
     /// When the last byte moved.

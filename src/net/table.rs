@@ -319,6 +319,14 @@ impl Tally<'_> {
         self.0.staged = ANSWER;
     }
 
+    /// Nothing is going on but its first message; unless it is marked already.
+    #[inline]
+    pub(crate) fn hush(&mut self) {
+        if self.0.attention == Attention::Busy {
+            self.0.attention = Attention::Quiet;
+        }
+    }
+
     /// Takes the answer from what is staged.
     #[inline]
     pub(super) fn take_answer(&mut self) {

@@ -138,6 +138,16 @@ impl<H: ConnectionHandler, K: Kernel> Reactor<H, K> {
         self.kernel.recv(&connection.fd, self.input.get_mut(..most).unwrap_or_default())
     }
 
+    /// EOF of a quiet connection. Most often nothing stands before it, and it is told at once.
+    #[cold]
+    pub(super) fn ended(&mut self, slot: u32) {
+        let connection = self.net.table.look(slot);
+        match connection.and_then(|connection| connection.state.open()) {
+            Some(open) if open.writing.level == Level::Low => self.tell_eof(slot),
+            _ => self.received(slot, Ok(0), false),
+        }
+    }
+
     #[cold]
     pub(super) fn received(&mut self, slot: u32, received: kernel::Result<usize>, hangup: bool) {
         let now = self.net.now;
