@@ -75,7 +75,7 @@ fn in_words(options: &Options) -> Vec<OsString> {
         Handler::Echo => "echo",
         Handler::Proxy { upstream, connect_timeout, .. } => {
             say("connect-timeout", seconds(Some(*connect_timeout).filter(|&t| t != Duration::MAX)));
-            argument = upstream.addresses().first().map(word_of);
+            argument = Some(word_of(upstream));
             "proxy"
         }
         Handler::Http { directory, access_log, deadline } => {
@@ -94,8 +94,8 @@ fn in_words(options: &Options) -> Vec<OsString> {
             if matches!(options.handler, Handler::Greet { .. }) { "greet" } else { "once" }
         }
     };
-    for address in options.listen.iter().flat_map(Place::addresses) {
-        words.push(OsString::from_vec([b"--listen=", word_of(address).as_bytes()].concat()));
+    for place in &options.listen {
+        words.push(OsString::from_vec([b"--listen=", word_of(place).as_bytes()].concat()));
     }
     words.extend(options.narrate.then(|| "--narrate".into()));
     match options.log_level {
@@ -110,10 +110,13 @@ fn in_words(options: &Options) -> Vec<OsString> {
     words
 }
 
-fn word_of(address: &Address) -> OsString {
-    match address {
-        Address::Tcp(address) => address.to_string().into(),
-        Address::Unix(path) => OsString::from_vec([b"unix:", path.as_os_str().as_bytes()].concat()),
+/// As it was written: a path may be any bytes, and nothing else needs an escape.
+fn word_of(place: &Place) -> OsString {
+    match place.addresses() {
+        [Address::Unix(path)] => {
+            OsString::from_vec([b"unix:", path.as_os_str().as_bytes()].concat())
+        }
+        _ => place.to_string().into(),
     }
 }
 
