@@ -2,9 +2,10 @@
 //! errno of the calls for a file, and deadlines to the millisecond. (Requests that nobody
 //! would think of are made up by tests/fuzz.)
 
-use crate::http_table::{LAST, answers, cases};
+use crate::http_table::{Fact, LAST, answers, cases, facts};
 use crate::simulation::journal::errnos;
 use crate::simulation::{Report, World};
+use std::collections::BTreeSet;
 use std::path::Path;
 use std::time::Duration;
 use threadbare::handlers::Http;
@@ -130,6 +131,44 @@ fn every_errno_on_the_way_to_a_file() {
     }
     println!("{count} cases");
     assert!(count >= 250, "{count} cases");
+}
+
+/// What llhttp, the HTTP Garden and nginx's tests say to a request is what we say, or
+/// docs/http.md explains the difference.
+#[test]
+fn foreign_facts() {
+    let page = include_str!("../../docs/http.md");
+    let mut world = www();
+    let mut wrong = Vec::new();
+    let mut told: BTreeSet<&str> = BTreeSet::new();
+    for Fact { case, source, theirs, why } in facts() {
+        let bytes = [&case.request, LAST.as_bytes()].concat();
+        let (said, _) = ask(&mut world, [&bytes[..]]);
+        let ours = statuses(&said, &bytes);
+        let first = *ours.iter().find(|&&status| status != 100).expect("an answer");
+        let is_bad = matches!(first, 400 | 411 | 413 | 414 | 417 | 431 | 505)
+            || first == 501 && ours.len() == 1;
+        let is_same = match theirs {
+            "ok" => !is_bad,
+            "bad" => is_bad,
+            status => status.parse() == Ok(first),
+        };
+        if ours != case.due || is_same != why.is_none() {
+            let due = &case.due;
+            let shown = case.request.escape_ascii();
+            wrong.push(format!("{source}: {theirs}, {ours:?}, not {due:?}, {why:?}\t{shown}"));
+        }
+        told.extend(why);
+    }
+    world.stop();
+    assert!(wrong.is_empty(), "{}", wrong.join("\n"));
+    let explained = page.lines().filter_map(|line| line.strip_prefix("| **")?.split_once("** |"));
+    assert_eq!(told, explained.map(|(name, _)| name).collect());
+    for (repository, least) in [("nodejs/llhttp", 100), ("narf", 76), ("nginx/nginx-tests", 60)] {
+        let count = facts().iter().filter(|fact| fact.source.starts_with(repository)).count();
+        println!("{repository}: {count} facts");
+        assert!(count >= least, "{repository}: {count} facts");
+    }
 }
 
 /// A head that broke off was looked at again only if a line had ended: whoever sent a wrong

@@ -1,5 +1,6 @@
-//! Requests and what is due to them. Behind each stands [`LAST`], which is answered only if
-//! the connection goes on: so what follows a request that is refused is never answered.
+//! Requests and what is due to them: a table of our own, and behind it the facts of others, in
+//! http_facts.txt. Behind each request stands [`LAST`], which is answered only if the
+//! connection goes on: so what follows a request that is refused is never answered.
 
 #![allow(unreachable_pub)] // two test programs use it
 
@@ -9,7 +10,7 @@ pub const LAST: &str = "GET /last HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r
 pub struct Case {
     pub request: Vec<u8>,
     /// The status of each answer, that to `LAST` included (404).
-    pub due: &'static [u16],
+    pub due: Vec<u16>,
     /// What the first answer has in it.
     #[allow(dead_code)] // one of the test programs looks at it
     pub has: &'static str,
@@ -29,7 +30,7 @@ fn post(fields: &str, body: &str) -> Vec<u8> {
 #[rustfmt::skip] // one row a case
 pub fn cases() -> Vec<Case> {
     let mut cases = Vec::new();
-    let mut case = |request: Vec<u8>, due: &'static [u16], has: &'static str| cases.push(Case { request, due, has });
+    let mut case = |request: Vec<u8>, due: &'static [u16], has: &'static str| cases.push(Case { request, due: due.to_vec(), has });
     let raw = |text: &str| text.as_bytes().to_vec();
     // Files.
     case(get("/", ""), &[200, 404], "\r\nContent-Type: text/html; charset=utf-8\r\nContent-Length: 6\r\n");
@@ -147,7 +148,59 @@ pub fn cases() -> Vec<Case> {
     case(get("/", &format!("X: {}", "a".repeat(17_000))), &[431], "");
     case(get("/", &"X: y\n".repeat(101)), &[431], "");
     case(get("/", &"X: y\n".repeat(98)), &[200, 404], "");
+    cases.extend(facts().into_iter().map(|fact| fact.case));
     cases
+}
+
+/// A request that others test, what they say to it, and the row of docs/http.md that explains
+/// why we do not.
+#[allow(dead_code)] // one of the test programs looks at all of it
+pub struct Fact {
+    pub case: Case,
+    /// The repository, the commit and the file.
+    pub source: &'static str,
+    /// `ok`, `bad`, or a status.
+    pub theirs: &'static str,
+    pub why: Option<&'static str>,
+}
+
+pub fn facts() -> Vec<Fact> {
+    let mut source = "";
+    let mut facts = Vec::new();
+    for line in include_str!("http_facts.txt").lines() {
+        if let Some(name) = line.strip_prefix("== ") {
+            source = name;
+        } else if !line.is_empty() && !line.starts_with('#') {
+            let mut columns = line.splitn(4, '\t');
+            let [theirs, due, why, request] = [(); 4].map(|()| columns.next().expect(line));
+            let due = due.split(' ').map(|status| status.parse().expect(line)).collect();
+            let case = Case { request: unescaped(request), due, has: "" };
+            facts.push(Fact { case, source, theirs, why: Some(why).filter(|why| *why != "-") });
+        }
+    }
+    facts
+}
+
+/// What an escaped text stands for, as `escape_ascii` writes it.
+fn unescaped(text: &str) -> Vec<u8> {
+    let mut bytes = text.bytes();
+    let mut unescaped = Vec::new();
+    while let Some(byte) = bytes.next() {
+        unescaped.push(match byte {
+            b'\\' => match bytes.next().expect(text) {
+                b'r' => b'\r',
+                b'n' => b'\n',
+                b't' => b'\t',
+                b'x' => {
+                    let digits = [(); 2].map(|()| bytes.next().expect(text) as char);
+                    u8::from_str_radix(&String::from_iter(digits), 16).expect(text)
+                }
+                byte => byte,
+            },
+            byte => byte,
+        });
+    }
+    unescaped
 }
 
 /// The heads and bodies of what a server said, to requests of which these were HEADs.
@@ -161,7 +214,7 @@ pub fn answers(mut said: &[u8], request: &[u8]) -> Vec<(u16, Vec<u8>)> {
         let status: u16 = status.unwrap_or_else(|| panic!("no status: {head}"));
         let length = head.lines().find_map(|line| line.strip_prefix("Content-Length: "));
         let is_first = answers.iter().all(|(status, _)| *status == 100);
-        let has_body = !(status < 200 || status == 304 || is_head && is_first);
+        let has_body = !(status < 200 || matches!(status, 204 | 304) || is_head && is_first);
         let length = if has_body { length.expect("a length").parse().unwrap() } else { 0 };
         let without_date = head.lines().filter(|line| !line.starts_with("Date: "));
         let mut whole = without_date.collect::<Vec<_>>().join("\r\n").into_bytes();

@@ -85,6 +85,9 @@ impl Answers {
     /// The head and the body of an answer that is a line of text: the plain one, or
     /// the status itself.
     pub(super) fn text(&mut self, status: Status, then: Then, fields: &str) -> (&[u8], &[u8]) {
+        if status == Status::NO_CONTENT {
+            return (self.head(status, then, fields), &[]);
+        }
         let (text, end) = if status == Status::OK { (HELLO, "") } else { (status.0, "\n") };
         let length = text.len() + end.len();
         let about = format!("{fields}Content-Type: {TEXT}\r\nContent-Length: {length}\r\n");

@@ -39,6 +39,7 @@ use std::time::Duration;
 use wishes::{Due, Version};
 
 mod answer;
+mod authority;
 mod body;
 mod files;
 mod log;
@@ -257,7 +258,7 @@ impl<K: Kernel> Http<K> {
     #[cold]
     fn say(&mut self, conn: &mut Conn<'_>, request: &Request<'_>, status: Status) {
         let fields = match status {
-            Status::METHOD_NOT_ALLOWED => "Allow: GET, HEAD\r\n",
+            Status::NO_CONTENT | Status::METHOD_NOT_ALLOWED => "Allow: GET, HEAD, OPTIONS\r\n",
             Status::UNAVAILABLE => "Retry-After: 1\r\n",
             _ => "",
         };
@@ -306,8 +307,8 @@ impl<K: Kernel> Http<K> {
                 let modified = (status.modified / 1_000_000_000).max(0) as u64;
                 let tag = format!("\"{:x}-{:x}\"", status.modified, status.size);
                 // A date in the future would not be believed. RFC 9110, 8.8.2.1
-                let modified = modified.min(self.answers.now);
-                let version = Version { tag: &tag, modified, size: status.size };
+                let modified = Some(modified.min(self.answers.now));
+                let version = Version { tag: &tag, is_weak: false, modified, size: status.size };
                 self.send_version(conn, request, file, &version, of);
             }
             Ok(Found::Directory) => self.redirect(conn, request),
@@ -324,7 +325,7 @@ impl<K: Kernel> Http<K> {
         version: &Version<'_>,
         of: &str,
     ) {
-        let &Version { tag, modified, size } = version;
+        let &Version { tag, modified, size, .. } = version;
         let due = request.wishes.due(version, request.is_head);
         let (status, offset, length) = match due {
             Due::Whole => (Status::OK, 0, size),
@@ -341,7 +342,7 @@ impl<K: Kernel> Http<K> {
             return self.say(conn, request, Status::SERVER_ERROR);
         }
         let last = offset + length.saturating_sub(1);
-        let modified = date(modified);
+        let modified = date(modified.unwrap_or_default());
         let content = format!("Content-Type: {of}\r\nContent-Length: {length}\r\n");
         let range = format!("Content-Range: bytes {offset}-{last}/{size}\r\n");
         let validators =
