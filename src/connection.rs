@@ -82,6 +82,7 @@ pub(crate) enum Attention {
 
 #[derive(Debug)]
 pub(crate) struct Connection {
+    /// Its socket; of an outbound connection at first [none](Fd::UNOPENED).
     pub(crate) fd: Fd,
     /// What the outbox holds for it, or [`ANSWER`].
     pub(crate) staged: u32,
@@ -105,10 +106,10 @@ impl Connection {
         Connection::begin(fd, PackedPeer::of(peer, listener), registered, now, Life::open())
     }
 
-    /// An outbound connection, which is given up at `deadline`.
-    pub(crate) fn outbound(fd: Fd, peer: Peer, now: Tick, deadline: Moment) -> Connection {
+    /// An outbound connection, which is given up at `deadline`. It has no socket yet.
+    pub(crate) fn outbound(peer: Peer, now: Tick, deadline: Moment) -> Connection {
         let peer = PackedPeer::of(peer, OUTBOUND);
-        Connection::begin(fd, peer, UNWATCHED, now, Life::connecting(deadline))
+        Connection::begin(Fd::UNOPENED, peer, UNWATCHED, now, Life::connecting(deadline))
     }
 
     fn begin(fd: Fd, peer: PackedPeer, registered: u8, now: Tick, state: Life) -> Connection {
@@ -278,6 +279,7 @@ impl Connection {
             return 0;
         }
         let read = match &*self.state {
+            State::Connecting { .. } if self.fd.is_unopened() => return 0,
             State::Connecting { .. } => return kernel::OUT as u8,
             State::Open(open) => {
                 let Reading { end, paused, .. } = open.reading;
@@ -294,6 +296,7 @@ impl Connection {
     /// Whether there is something to do for it without waiting for an event.
     pub(crate) fn has_work(&self, draining: bool) -> bool {
         match &*self.state {
+            State::Connecting { .. } => self.fd.is_unopened(),
             State::Open(Open { reading, writing, held, .. }) => {
                 writing.level == Level::Drained
                     || self.can_offer()
@@ -493,7 +496,7 @@ mod tests {
     }
 
     fn connection() -> Connection {
-        Connection::new(Fd::new(3).unwrap(), Peer::Unix, 0, Tick::default())
+        Connection::new(Fd::simulated(3).unwrap(), Peer::Unix, 0, Tick::default())
     }
 
     /// Else each message would go the long way.
@@ -503,7 +506,6 @@ mod tests {
         assert!(connection.is_quiet());
         connection.state.open_mut().unwrap().reading.paused = true;
         assert!(!connection.is_quiet());
-        connection.fd.into_number();
     }
 
     #[test]
@@ -518,6 +520,5 @@ mod tests {
         assert_eq!(connection.to_string(), said);
         connection.gone(CloseReason::Idle);
         assert_eq!(connection.to_string(), "unix fd 3 received 0 sent 0 unsent 5");
-        connection.fd.into_number();
     }
 }

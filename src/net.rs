@@ -17,7 +17,7 @@ use crate::close_reason::CloseReason;
 use crate::connection::{ANSWER, Attention, Connection, Level, Open, PeerEnd, Shortage};
 use crate::counters::Counters;
 use crate::cuts::Cuts;
-use crate::kernel::{self, Address, Errno, Fd, Kernel, Peer};
+use crate::kernel::{self, Address, Clock, Errno, Kernel, Peer};
 use crate::limits::{Limits, Timeouts};
 use crate::outbox::Outbox;
 use crate::reaction::{Call, Reaction, reaction};
@@ -28,7 +28,11 @@ use std::fmt;
 use std::time::Duration;
 
 mod files;
+mod lent;
 mod outbound;
+
+use lent::Lent;
+pub use lent::{Directory, File};
 
 /// Output is sent when so many bytes wait.
 const GROUP_BYTES: usize = 64 << 10;
@@ -79,8 +83,10 @@ pub struct Net {
     pub(crate) outbound: u32,
     /// The files that are being sent, by slot.
     files: BTreeMap<u32, files::FilePart>,
-    /// Files to be closed.
-    pub(crate) discarded: Vec<Fd>,
+    /// Outbound connections that have no socket yet, and where they are to lead.
+    wishes: Vec<(ConnId, Address)>,
+    /// For what a callback must know at once.
+    kernel: Box<dyn Lent>,
     /// The memory that connections hold; the outbox is bounded by what is left of it.
     pub(crate) budget: Budget,
     outbox: Outbox,
@@ -254,8 +260,8 @@ impl Net {
         counters
     }
 
-    pub(crate) fn new(limits: Limits, now_nanos: u64) -> Result<Net, TryReserveError> {
-        let now_millis = now_nanos / 1_000_000;
+    pub(crate) fn new<K: Kernel>(limits: Limits, kernel: &mut K) -> Result<Net, TryReserveError> {
+        let now_millis = kernel.clock_gettime(Clock::Monotonic) / 1_000_000;
         let mut net = Net {
             connections: Slots::with_capacity(limits.slots())?,
             marked: Vec::new(),
@@ -271,7 +277,8 @@ impl Net {
             stop: Stop::No,
             outbound: 0,
             files: BTreeMap::new(),
-            discarded: Vec::new(),
+            wishes: Vec::new(),
+            kernel: kernel.lend(),
             outbox: Outbox::with_room(2 * GROUP_BYTES)?,
             high_water: 0,
         };

@@ -214,6 +214,7 @@ impl<H: ConnectionHandler, K: Kernel> Reactor<H, K> {
     fn settle(&mut self) {
         self.net.flush(&mut self.kernel);
         self.net.keep_budget();
+        self.net.dial(&mut self.kernel);
         self.settle_marked();
         if self.net.relieve() {
             self.settle_marked();
@@ -223,18 +224,7 @@ impl<H: ConnectionHandler, K: Kernel> Reactor<H, K> {
             kernel::return_memory();
         }
         self.settle_listeners();
-        if !self.net.discarded.is_empty() {
-            self.close_discarded();
-        }
         debug_assert!(self.net.connections.len() > CROWD || self.net.is_counted(), "miscounted");
-    }
-
-    /// Closes the files that nobody sends any more.
-    #[cold]
-    pub(crate) fn close_discarded(&mut self) {
-        while let Some(file) = self.net.discarded.pop() {
-            self.close(file);
-        }
     }
 
     fn settle_marked(&mut self) {
@@ -324,16 +314,13 @@ impl<H: ConnectionHandler, K: Kernel> Reactor<H, K> {
         self.net.counters.count_close(why);
         self.net.counters.received += connection.received;
         self.net.counters.sent += connection.sent;
-        self.net.discard_file(slot);
+        self.net.close_file(slot);
         let peer = connection.peer();
         self.net.report_cut(why, peer);
         let is_outbound = connection.listener() == OUTBOUND;
-        let fd = connection.fd;
-        if reset {
-            // If it fails the peer may take a cut answer for a whole one; nothing to be done.
-            let _ = self.kernel.setsockopt(&fd, SocketOption::ResetOnClose);
+        if !connection.fd.is_unopened() {
+            self.close_socket(connection.fd, reset);
         }
-        self.close(fd);
         if is_outbound {
             self.net.outbound -= 1;
         } else {
@@ -348,6 +335,14 @@ impl<H: ConnectionHandler, K: Kernel> Reactor<H, K> {
             self.resume_listeners(); // there is room again
             self.handler.on_close(&mut self.net, id, session, why);
         }
+    }
+
+    fn close_socket(&mut self, fd: Fd, reset: bool) {
+        if reset {
+            // If it fails the peer may take a cut answer for a whole one; nothing to be done.
+            let _ = self.kernel.setsockopt(&fd, SocketOption::ResetOnClose);
+        }
+        self.close(fd);
     }
 
     fn close(&mut self, fd: Fd) {

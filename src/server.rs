@@ -94,6 +94,7 @@ impl<H: ConnectionHandler, K: Kernel> Builder<H, K> {
         }
         fit_limits(&mut kernel, &mut limits, addresses.len(), owns_process, &mut warnings)?;
         let mut reactor = Reactor::new(handler, kernel, limits, owns_process)?;
+        reactor.start()?;
         reactor.open(&addresses, &signals, &mut warnings)?;
         Ok(Server { addresses: reactor.net.locals.clone(), reactor, warnings })
     }

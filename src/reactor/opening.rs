@@ -9,7 +9,7 @@ use crate::connection::State;
 use crate::deadlines::{Alarms, Deadlines};
 use crate::error::Error;
 use crate::handler::ConnectionHandler;
-use crate::kernel::{self, Address, Clock, EpollOp, Errno, Event, Kernel, Signal, SocketOption};
+use crate::kernel::{self, Address, EpollOp, Errno, Event, Kernel, Signal, SocketOption};
 use crate::limits::Limits;
 use crate::listener::{Crowd, Listener};
 use crate::net::Net;
@@ -35,8 +35,7 @@ impl<H: ConnectionHandler, K: Kernel> Reactor<H, K> {
             let object = format!("buffers and tables for {} connections", limits.max_connections);
             Error::new(Call::Memory, object, Errno::ENOMEM)
         };
-        let net = Net::new(limits.clone(), kernel.clock_gettime(Clock::Monotonic))
-            .map_err(|_| no_memory())?;
+        let net = Net::new(limits.clone(), &mut kernel).map_err(|_| no_memory())?;
         let deadlines = Deadlines::with_capacity(limits.slots()).map_err(|_| no_memory())?;
         let sessions = room_for(limits.slots() as usize).map_err(|_| no_memory())?;
         let input = Input::allocate().ok_or_else(no_memory)?;
@@ -63,6 +62,13 @@ impl<H: ConnectionHandler, K: Kernel> Reactor<H, K> {
             end: End::default(),
             owns_process,
         })
+    }
+
+    /// Lets the handler open what it needs, as it does before it has a client.
+    pub(crate) fn start(&mut self) -> Result<(), Error> {
+        self.handler.on_start(&mut self.net)?;
+        self.work.extend(&self.net.marked); // it may have begun connections
+        Ok(())
     }
 
     /// Opens all listeners, then what the loop needs, and lets epoll watch them all. If
@@ -101,15 +107,17 @@ impl<H: ConnectionHandler, K: Kernel> Drop for Reactor<H, K> {
         self.mailbox.close();
         for slot in self.net.slots_where(|_| true) {
             if let Some(connection) = self.net.connections.remove(slot) {
+                if connection.fd.is_unopened() {
+                    continue;
+                }
                 if !matches!(*connection.state, State::Lingering { .. }) {
                     // An answer that was cut off must not look like a whole one.
                     let _ = self.kernel.setsockopt(&connection.fd, SocketOption::ResetOnClose);
                 }
                 let _ = self.kernel.close(connection.fd);
-                self.net.discard_file(slot);
+                self.net.close_file(slot);
             }
         }
-        self.close_discarded();
         self.poll.close(&mut self.kernel);
     }
 }

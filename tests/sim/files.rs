@@ -9,8 +9,9 @@ use crate::simulation::{Report, World};
 use std::path::Path;
 use std::time::Duration;
 use threadbare::kernel::sim::{At, Client, Method, Short, Simulated, Times};
-use threadbare::kernel::{Fd, Kernel};
-use threadbare::{CloseReason, Conn, ConnectionHandler, Errno, Limits, Net, Signal};
+use threadbare::{
+    CloseReason, Conn, ConnectionHandler, Directory, Errno, Error, File, Limits, Net, Signal,
+};
 
 const FILE: &str = "/srv/file";
 const SIZE: usize = 60_000;
@@ -18,26 +19,24 @@ const SIZE: usize = 60_000;
 /// Answers `file\n` with that line and the file, `close\n` the same and closes, anything
 /// else with itself.
 struct Sender {
-    kernel: Simulated,
-    directory: Option<Fd>,
+    directory: Option<Directory>,
     /// How much of the file is sent.
     length: u64,
 }
 
 impl Sender {
-    fn new(sim: &Simulated) -> Sender {
-        let mut kernel = sim.clone();
-        let directory = Some(kernel.openat2(None, Path::new("/srv")).unwrap());
-        Sender { kernel, directory, length: SIZE as u64 }
-    }
-
-    fn open(&mut self) -> Option<Fd> {
-        self.kernel.openat2(self.directory.as_ref(), Path::new("file")).ok()
+    fn open(&mut self) -> Option<File> {
+        self.directory.as_ref().unwrap().open("file").ok()
     }
 }
 
 impl ConnectionHandler for Sender {
     type Session = ();
+
+    fn on_start(&mut self, net: &mut Net) -> Result<(), Error> {
+        self.directory = Some(net.open_directory("/srv")?);
+        Ok(())
+    }
 
     fn on_data(&mut self, conn: &mut Conn<'_>, _: &mut (), input: &[u8]) -> usize {
         let mut consumed = 0;
@@ -78,14 +77,6 @@ impl ConnectionHandler for Sender {
     }
 }
 
-impl Drop for Sender {
-    fn drop(&mut self) {
-        if let Some(directory) = self.directory.take() {
-            self.kernel.close(directory).unwrap();
-        }
-    }
-}
-
 fn content() -> Vec<u8> {
     (0..SIZE).map(|at| (at * 31 % 251) as u8).collect()
 }
@@ -105,7 +96,7 @@ fn due(lines: &[u8]) -> Vec<u8> {
 fn world(limits: Limits) -> World<Sender> {
     let sim = Simulated::new(1);
     sim.write_file(Path::new(FILE), &content());
-    let sender = Sender::new(&sim);
+    let sender = Sender { directory: None, length: SIZE as u64 };
     World::on(sim, sender, limits).unwrap()
 }
 

@@ -7,9 +7,9 @@ use std::time::Duration;
 use threadbare::Signal;
 use threadbare::handlers::{Echo, Framing, Greet, Proxy};
 use threadbare::kernel::sim::{At, Client, Method, Simulated, Times};
-use threadbare::kernel::{Fd, Kernel};
 use threadbare::{
-    Address, Call, CallError, CloseReason, Conn, ConnId, ConnectionHandler, Errno, Limits, Net,
+    Address, Call, CallError, CloseReason, Conn, ConnId, ConnectionHandler, Errno, File, Limits,
+    Net,
 };
 
 /// A handler of which only the answer to bytes matters. (Boxed: a server is compiled for each
@@ -338,19 +338,16 @@ fn a_listener_that_epoll_denies_to_know() {
 }
 
 /// A proxy in front of `back`, and who listens there.
-fn proxy(
-    front: &str,
-    back: &Address,
-) -> (World<Proxy<Simulated>>, threadbare::kernel::sim::Remote) {
+fn proxy(front: &str, back: &Address) -> (World<Proxy>, threadbare::kernel::sim::Remote) {
     let sim = Simulated::new(1);
     let remote = sim.listen(back).unwrap();
-    let handler = Proxy::new(sim.clone(), vec![back.clone()], Duration::from_secs(3));
+    let handler = Proxy::new(vec![back.clone()], Duration::from_secs(3));
     let limits = Limits { max_outbound: 10, high_water: 32 << 10, ..Limits::default() };
     (World::at(front, sim, handler, limits).unwrap(), remote)
 }
 
 /// Reads slowly to the end.
-fn sip(world: &mut World<Proxy<Simulated>>, client: &mut Client) -> usize {
+fn sip(world: &mut World<Proxy>, client: &mut Client) -> usize {
     let mut heard = 0;
     for _ in 0..1_000 {
         heard += client.recv_at_most(8 << 10).len();
@@ -466,12 +463,8 @@ fn descriptors_are_shared_with_connections_outwards() {
 }
 
 /// The file `/srv/file`, opened as a handler does it.
-fn open_file(sim: &Simulated) -> Fd {
-    let mut kernel = sim.clone();
-    let directory = kernel.openat2(None, Path::new("/srv")).unwrap();
-    let file = kernel.openat2(Some(&directory), Path::new("file")).unwrap();
-    kernel.close(directory).unwrap();
-    file
+fn open_file(net: &mut Net) -> File {
+    net.open_directory("/srv").unwrap().open("file").unwrap()
 }
 
 /// A world in which `file` is answered with 20,000 bytes of a file, anything else with
@@ -480,12 +473,18 @@ fn world_with_a_file() -> World<impl ConnectionHandler> {
     let sim = Simulated::new(1);
     sim.set_buffers(2_000, 1_000);
     sim.write_file(Path::new("/srv/file"), &[b'f'; 20_000]);
-    let kernel = sim.clone();
     let handler = Data::new(move |conn: &mut Conn<'_>, input: &[u8]| {
-        match input {
-            b"file" => conn.write_file(open_file(&kernel), 0, 20_000),
-            b"nothing" => conn.write_file(open_file(&kernel), 0, 0),
-            _ => conn.write(input),
+        let length = match input {
+            b"file" => Some(20_000),
+            b"nothing" => Some(0),
+            _ => None,
+        };
+        match length {
+            Some(length) => {
+                let file = open_file(conn.net());
+                conn.write_file(file, 0, length);
+            }
+            None => conn.write(input),
         }
         input.len()
     });
@@ -602,8 +601,7 @@ fn a_deadline_beyond_twelve_days() {
     let back = Address::Tcp(([127, 0, 0, 1], 90).into());
     let mut remote = world.sim.listen(&back).unwrap();
     remote.mute(true);
-    let mut kernel = world.sim.clone();
-    let dial = move |_: &mut Far, net: &mut Net| drop(net.connect(&mut kernel, &back, 20 * DAY));
+    let dial = move |_: &mut Far, net: &mut Net| drop(net.connect(&back, 20 * DAY));
     world.server.handle().call(dial).unwrap();
     world.pass(20 * DAY - moment);
     assert!(world.server.handler().0.is_empty(), "{:?}", world.server.handler().0);

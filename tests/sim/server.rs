@@ -605,9 +605,8 @@ fn nobody_knows_what_became_of_a_connect() {
         let back = Address::Tcp(([127, 0, 0, 1], 90).into());
         let _remote = world.sim.listen(&back).unwrap();
         world.sim.fail(At::Of(Method::GetsockoptError, 0), errno, Times::Once);
-        let mut kernel = world.sim.clone();
         let dial = move |_: &mut Dialer, net: &mut Net| {
-            net.connect(&mut kernel, &back, Duration::from_secs(1)).unwrap();
+            net.connect(&back, Duration::from_secs(1)).unwrap();
         };
         world.server.handle().call(dial).unwrap();
         world.rest();
@@ -629,12 +628,11 @@ fn outwards_is_counted_apart() {
     let mut world = World::new(greet(), limits);
     let back = Address::Tcp(([127, 0, 0, 1], 90).into());
     let mut remote = world.sim.listen(&back).unwrap();
-    let mut kernel = world.sim.clone();
     let dial = move |_: &mut Greet, net: &mut Net| {
         for _ in 0..2 {
-            net.connect(&mut kernel, &back, Duration::from_secs(1)).unwrap();
+            net.connect(&back, Duration::from_secs(1)).unwrap();
         }
-        let third = net.connect(&mut kernel, &back, Duration::from_secs(1));
+        let third = net.connect(&back, Duration::from_secs(1));
         assert_eq!(third.unwrap_err().errno, Errno::EMFILE);
     };
     let before = world.sim.count(Method::EpollCtl);
@@ -658,9 +656,8 @@ fn a_connect_that_is_too_slow() {
     let back = Address::Tcp(([127, 0, 0, 1], 90).into());
     let mut remote = world.sim.listen(&back).unwrap();
     remote.mute(true);
-    let mut kernel = world.sim.clone();
     let dial = move |_: &mut Dialer, net: &mut Net| {
-        net.connect(&mut kernel, &back, Duration::from_secs(1)).unwrap();
+        net.connect(&back, Duration::from_secs(1)).unwrap();
     };
     world.server.handle().call(dial).unwrap();
     world.pass(Duration::from_millis(990));
@@ -679,9 +676,8 @@ fn closed_while_connecting() {
     let mut remote = world.sim.listen(&back).unwrap();
     remote.mute(true);
     let before = world.sim.descriptors();
-    let mut kernel = world.sim.clone();
     let dial = move |_: &mut Dialer, net: &mut Net| {
-        let id = net.connect(&mut kernel, &back, Duration::from_secs(1)).unwrap();
+        let id = net.connect(&back, Duration::from_secs(1)).unwrap();
         assert!(net.close(id));
     };
     world.server.handle().call(dial).unwrap();
@@ -751,9 +747,8 @@ fn dialing(
     let back = Address::Tcp(([127, 0, 0, 1], 90).into());
     let mut remote = world.sim.listen(&back).unwrap();
     remote.mute(true);
-    let mut kernel = world.sim.clone();
     let dial = move |early: &mut Early, net: &mut Net| {
-        let id = net.connect(&mut kernel, &back, Duration::from_secs(5)).unwrap();
+        let id = net.connect(&back, Duration::from_secs(5)).unwrap();
         early.id = Some(id);
         act(&mut net.conn(id).unwrap());
     };
@@ -877,15 +872,15 @@ fn on_data_always_has_bytes() {
 /// the server stops, which would then never end.
 #[test]
 fn who_dials_again_does_not_hold_up_a_stop() {
-    struct Faithful<K>(K, Address, Vec<Errno>);
-    impl<K: Kernel> ConnectionHandler for Faithful<K> {
+    struct Faithful(Address, Vec<Errno>);
+    impl ConnectionHandler for Faithful {
         type Session = ();
         fn on_data(&mut self, _: &mut Conn<'_>, _: &mut (), input: &[u8]) -> usize {
             input.len()
         }
         fn on_close(&mut self, net: &mut Net, _: ConnId, _: (), _: CloseReason) {
-            let again = net.connect(&mut self.0, &self.1, Duration::from_secs(1));
-            self.2.extend(again.err().map(|error| error.errno));
+            let again = net.connect(&self.0, Duration::from_secs(1));
+            self.1.extend(again.err().map(|error| error.errno));
         }
     }
     for drain_timeout in [None, Some(Duration::from_secs(3))] {
@@ -893,7 +888,7 @@ fn who_dials_again_does_not_hold_up_a_stop() {
         let back = Address::Tcp(([127, 0, 0, 1], 90).into());
         let mut remote = sim.listen(&back).unwrap();
         remote.mute(true);
-        let handler = Faithful(sim.clone(), back, Vec::new());
+        let handler = Faithful(back, Vec::new());
         let limits = Limits { drain_timeout, max_outbound: 5, ..Limits::default() };
         let mut world = World::on(sim, handler, limits).unwrap();
         let mut client = world.client();
@@ -903,20 +898,20 @@ fn who_dials_again_does_not_hold_up_a_stop() {
         assert!(world.sim.count(Method::Connect) >= 9, "it tries and tries");
         world.sim.signal(Signal::SIGTERM);
         world.end();
-        assert_eq!(world.server.handler().2, [Errno::ESHUTDOWN]);
+        assert_eq!(world.server.handler().1, [Errno::ESHUTDOWN]);
     }
     // For a client that is still there it may be begun; the drain deadline cuts both.
     let sim = Simulated::new(1);
     let back = Address::Tcp(([127, 0, 0, 1], 90).into());
     let mut remote = sim.listen(&back).unwrap();
     remote.mute(true);
-    let handler = Faithful(sim.clone(), back, Vec::new());
+    let handler = Faithful(back, Vec::new());
     let drain_timeout = Some(Duration::from_secs(3));
     let limits = Limits { drain_timeout, max_outbound: 5, ..Limits::default() };
     let mut world = World::on(sim, handler, limits).unwrap();
     let (mut gone, _held) = (world.client(), world.client());
     world.rest();
-    let hold = |_: &mut Faithful<Simulated>, net: &mut Net| {
+    let hold = |_: &mut Faithful, net: &mut Net| {
         net.ids().collect::<Vec<_>>().into_iter().for_each(|id| {
             net.conn(id).unwrap().hold(true);
         });

@@ -731,8 +731,8 @@ fn descriptors_are_reused_from_the_lowest() {
     assert_eq!(k.descriptors(), 5);
     end(&mut k, fds);
     assert_eq!(k.descriptors(), 0);
-    assert_eq!(k.close(Fd::new(3).unwrap()), Err(Errno::EBADF));
-    assert_eq!(k.close(Fd::new(i32::MIN).unwrap()), Err(Errno::EBADF));
+    assert_eq!(k.close(Fd::simulated(3).unwrap()), Err(Errno::EBADF));
+    assert_eq!(k.close(Fd::simulated((1 << 30) - 1).unwrap()), Err(Errno::EBADF));
 }
 
 #[test]
