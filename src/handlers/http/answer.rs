@@ -53,6 +53,12 @@ impl Answers {
         std::mem::swap(&mut self.hello, &mut self.head);
     }
 
+    /// The time of day in nanoseconds since 1970, when the server's own clock shows `clock`.
+    pub(super) fn time(&self, clock: Duration) -> i64 {
+        let until = self.right_until.saturating_sub(clock).as_nanos() as i64;
+        (self.now as i64).saturating_add(1).saturating_mul(1_000_000_000).saturating_sub(until)
+    }
+
     /// The plain answer: `200 OK`, as text, on a connection that stays.
     #[inline]
     pub(super) fn hello(&self) -> &[u8] {

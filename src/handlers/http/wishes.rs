@@ -3,21 +3,57 @@
 //!
 //! A pure function of the request's fields and the file's.
 
+use super::answer::date;
 use super::request::Wishes;
+use crate::kernel::FileStatus;
 use memchr::memchr;
+use std::fmt::{self, Display};
 use std::time::UNIX_EPOCH;
+
+/// The kernel notes changes to the tick of a clock, at most so many nanoseconds long: two
+/// changes within one may leave the same times. (Since Linux 6.13 they do not, if somebody
+/// looks in between.)
+const TICK: i64 = 10_000_000;
 
 /// What the conditions are about.
 #[derive(Debug)]
-pub(super) struct Version<'a> {
+pub(super) struct Version {
     /// Its entity tag, with its quotes.
-    pub(super) tag: &'a str,
+    tag: String,
     /// The file may change once more and keep this tag.
-    pub(super) is_weak: bool,
+    is_weak: bool,
     /// When it was last changed, in seconds since 1970, if that is known.
-    pub(super) modified: Option<u64>,
+    modified: Option<u64>,
     /// Its length.
     pub(super) size: u64,
+}
+
+impl Version {
+    /// That of a file, when it is `now`, in nanoseconds since 1970. A time of change can be
+    /// set, as backups do; the inode and the time at which that was done give it away.
+    pub(super) fn of(status: &FileStatus, now: i64) -> Version {
+        let &FileStatus { size, modified, changed, identity: (_, inode), .. } = status;
+        let seconds = modified / 1_000_000_000;
+        Version {
+            tag: format!("\"{modified:x}-{size:x}-{inode:x}-{changed:x}\""),
+            is_weak: changed.saturating_add(TICK) > now,
+            // Some tools set 0 or 1 where they do not want a date. One in the future would
+            // not be believed. RFC 9110, 8.8.2.1
+            modified: (seconds > 1).then_some(seconds.min(now / 1_000_000_000) as u64),
+            size,
+        }
+    }
+}
+
+/// The fields that a client hands back.
+impl Display for Version {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if let Some(modified) = self.modified {
+            write!(f, "Last-Modified: {}\r\n", date(modified))?;
+        }
+        let weak = if self.is_weak { "W/" } else { "" };
+        write!(f, "ETag: {weak}{}\r\nAccept-Ranges: bytes\r\n", self.tag)
+    }
 }
 
 /// What is due.
@@ -39,7 +75,7 @@ pub(super) enum Due {
 
 impl Wishes<'_> {
     /// What is due of a file; a HEAD is never for a part.
-    pub(super) fn due(&self, file: &Version<'_>, is_head: bool) -> Due {
+    pub(super) fn due(&self, file: &Version, is_head: bool) -> Due {
         let date = |field: Option<&[u8]>| field.and_then(seconds).zip(file.modified);
         let fails = match date(self.if_unmodified_since) {
             _ if !self.if_match.is_empty() => !names(&self.if_match, file, false),
@@ -70,7 +106,7 @@ impl Wishes<'_> {
 
 /// Whether a list of entity tags, in one line or several, has that of a file. The weak
 /// comparison takes `W/"x"` for `"x"`; the strong one takes no weak tag at all.
-fn names(lines: &[&[u8]], file: &Version<'_>, weakly: bool) -> bool {
+fn names(lines: &[&[u8]], file: &Version, weakly: bool) -> bool {
     let is_it = |(tag, is_weak): (&[u8], bool)| {
         tag == file.tag.as_bytes() && (weakly || !is_weak && !file.is_weak)
     };
@@ -140,14 +176,16 @@ fn number(text: &str) -> Option<Option<u64>> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::kernel::FileKind;
 
-    const FILE: Version<'_> =
-        Version { tag: "\"a-1\"", is_weak: false, modified: Some(784_111_777), size: 1_000 };
+    fn file() -> Version {
+        Version { tag: "\"a-1\"".into(), is_weak: false, modified: Some(784_111_777), size: 1_000 }
+    }
     const THEN: &[u8] = b"Sun, 06 Nov 1994 08:49:37 GMT"; // when it was modified
     const BEFORE: &[u8] = b"Sun, 06 Nov 1994 08:49:36 GMT";
 
     fn due(wishes: &Wishes<'_>) -> Due {
-        wishes.due(&FILE, false)
+        wishes.due(&file(), false)
     }
 
     #[test]
@@ -177,12 +215,12 @@ mod tests {
         ] {
             let wishes = Wishes { range: Some(range.as_bytes()), ..Wishes::default() };
             assert_eq!(due(&wishes), expected, "{range}");
-            assert_eq!(wishes.due(&FILE, true), Due::Whole, "HEAD {range}");
+            assert_eq!(wishes.due(&file(), true), Due::Whole, "HEAD {range}");
         }
         // An empty file has no part, and is not refused for that.
         for range in ["bytes=0-", "bytes=-5", "bytes=-0", "bytes=0-0"] {
             let wishes = Wishes { range: Some(range.as_bytes()), ..Wishes::default() };
-            assert_eq!(wishes.due(&Version { size: 0, ..FILE }, false), Due::Whole, "{range}");
+            assert_eq!(wishes.due(&Version { size: 0, ..file() }, false), Due::Whole, "{range}");
         }
     }
 
@@ -224,6 +262,29 @@ mod tests {
         }
     }
 
+    /// Whatever a file system tells of a change changes the tag.
+    #[test]
+    fn versions() {
+        let (now, kind) = (1_000_000_000_000, FileKind::Regular);
+        let status =
+            FileStatus { kind, size: 5, modified: 7, changed: 8, mode: 0o644, identity: (1, 9) };
+        let tag = |status| Version::of(&status, now).tag;
+        let due = tag(status);
+        assert_ne!(tag(FileStatus { size: 6, ..status }), due);
+        assert_ne!(tag(FileStatus { modified: 8, ..status }), due);
+        assert_ne!(tag(FileStatus { changed: 9, ..status }), due); // with its old date set again
+        assert_ne!(tag(FileStatus { identity: (1, 10), ..status }), due); // another in its place
+        assert_eq!(tag(FileStatus { identity: (2, 9), ..status }), due); // after a boot, perhaps
+        for (changed, is_weak) in [(now - TICK, false), (now - TICK + 1, true), (now + 1, true)] {
+            assert_eq!(Version::of(&FileStatus { changed, ..status }, now).is_weak, is_weak);
+        }
+        for (seconds, due) in [(-1, None), (0, None), (1, None), (2, Some(2)), (9_999, Some(1_000))]
+        {
+            let modified = seconds * 1_000_000_000;
+            assert_eq!(Version::of(&FileStatus { modified, ..status }, now).modified, due);
+        }
+    }
+
     #[test]
     fn a_list_in_several_lines() {
         let lines: Vec<&[u8]> = vec![b"\"b\"", b"", b"\"a-1\""];
@@ -239,7 +300,7 @@ mod tests {
     /// none to compare.
     #[test]
     fn weak_tags_and_no_date() {
-        let weak = Version { is_weak: true, ..FILE };
+        let weak = Version { is_weak: true, ..file() };
         let tag: &[u8] = b"\"a-1\"";
         let range = Some(&b"bytes=0-0"[..]);
         let wishes = Wishes { range, if_range: Some(tag), ..Wishes::default() };
@@ -248,7 +309,7 @@ mod tests {
         assert_eq!(wishes.due(&weak, false), Due::PreconditionFailed);
         let wishes = Wishes { if_none_match: vec![b"W/\"a-1\""], ..Wishes::default() };
         assert_eq!(wishes.due(&weak, false), Due::NotModified);
-        let dateless = Version { modified: None, ..FILE };
+        let dateless = Version { modified: None, ..file() };
         for date in [Some(THEN), Some(BEFORE)] {
             let wishes = Wishes { if_unmodified_since: date, ..Wishes::default() };
             assert_eq!(wishes.due(&dateless, false), Due::Whole);
