@@ -240,17 +240,16 @@ impl Kernel for Linux {
 
     #[inline]
     fn accept4(&mut self, fd: &Fd) -> Result<(Fd, Peer)> {
-        let mut bytes = [0; ADDRESS_SIZE];
-        let mut length = ADDRESS_SIZE as u32;
+        let mut bytes = [0; TCP_ADDRESS_SIZE];
+        let mut length = TCP_ADDRESS_SIZE as u32;
         let flags = libc::SOCK_CLOEXEC | libc::SOCK_NONBLOCK;
-        let address = bytes.as_mut_ptr().cast();
+        let (address, size) = (bytes.as_mut_ptr() as usize, &raw mut length as usize);
+        let words = [fd.number() as usize, address, size, flags as usize, 0, 0];
         // SAFETY: `address` is valid for writing the `length` bytes that `bytes` has.
-        let fd = own(unsafe { libc::accept4(fd.raw(), address, &mut length, flags) })?;
-        let peer = match decode(bytes.get(..length as usize).unwrap_or(&bytes)) {
-            Some(Address::Tcp(address)) => Peer::Tcp(address),
-            Some(Address::Unix(_)) | None => Peer::Unix,
-        };
-        Ok((fd, peer))
+        let number = unsafe { call(libc::SYS_accept4, words) }?;
+        let fd = own(number as i32)?;
+        // The address of a Unix client, which may be longer, is not looked at.
+        Ok((fd, decode_tcp(&bytes).map_or(Peer::Unix, Peer::Tcp)))
     }
 
     #[inline]
@@ -378,7 +377,7 @@ impl Kernel for Linux {
     fn close(&mut self, fd: Fd) -> Result<()> {
         // SAFETY: the number comes from the one `Fd` that owned it, and that is gone now:
         // nobody else can be using this descriptor.
-        done(unsafe { libc::close(fd.into_raw()) })
+        unsafe { call(libc::SYS_close, [fd.into_raw() as usize, 0, 0, 0, 0, 0]) }.map(drop)
     }
 }
 
@@ -527,6 +526,9 @@ const fn bpf(code: u32, jt: u8, jf: u8, k: u32) -> libc::sock_filter {
 /// The size of `struct sockaddr_storage`, which holds any address.
 const ADDRESS_SIZE: usize = size_of::<libc::sockaddr_storage>();
 
+/// The size of a `struct sockaddr_in6`, the larger one of TCP's two.
+const TCP_ADDRESS_SIZE: usize = size_of::<libc::sockaddr_in6>();
+
 /// The longest path of a Unix socket, without the NUL behind it. unix(7)
 const PATH_MAX: usize = 107;
 
@@ -565,13 +567,23 @@ fn encode(address: &Address) -> Result<Vec<u8>> {
 
 /// The address in these bytes, or `None` if they are of another family or too few.
 fn decode(bytes: &[u8]) -> Option<Address> {
+    let (family, path) = bytes.split_first_chunk()?;
+    if i32::from(u16::from_ne_bytes(*family)) != libc::AF_UNIX {
+        return decode_tcp(bytes).map(Address::Tcp);
+    }
+    // A socket that was never bound, as most clients are, has no path at all.
+    let path = path.split(|&byte| byte == 0).next()?;
+    Some(Address::Unix(PathBuf::from(OsStr::from_bytes(path))))
+}
+
+/// The address of TCP in these bytes, or `None` if there is another, or there are too few.
+fn decode_tcp(bytes: &[u8]) -> Option<SocketAddr> {
     let (family, bytes) = bytes.split_first_chunk()?;
     match i32::from(u16::from_ne_bytes(*family)) {
         libc::AF_INET => {
             let (port, bytes) = bytes.split_first_chunk()?;
             let (ip, _) = bytes.split_first_chunk::<4>()?;
-            let address = SocketAddrV4::new(Ipv4Addr::from(*ip), u16::from_be_bytes(*port));
-            Some(Address::Tcp(address.into()))
+            Some(SocketAddrV4::new(Ipv4Addr::from(*ip), u16::from_be_bytes(*port)).into())
         }
         libc::AF_INET6 => {
             let (port, bytes) = bytes.split_first_chunk()?;
@@ -580,13 +592,7 @@ fn decode(bytes: &[u8]) -> Option<Address> {
             let (scope, _) = bytes.split_first_chunk()?;
             let port = u16::from_be_bytes(*port);
             let scope = u32::from_ne_bytes(*scope);
-            let address = SocketAddrV6::new(Ipv6Addr::from(*ip), port, 0, scope);
-            Some(Address::Tcp(address.into()))
-        }
-        libc::AF_UNIX => {
-            // A socket that was never bound, as most clients are, has no path at all.
-            let path = bytes.split(|&byte| byte == 0).next()?;
-            Some(Address::Unix(PathBuf::from(OsStr::from_bytes(path))))
+            Some(SocketAddrV6::new(Ipv6Addr::from(*ip), port, 0, scope).into())
         }
         _ => None,
     }

@@ -95,7 +95,7 @@ pub trait Kernel: Clone + Send + 'static {
 
     /// What stands at `path`, symbolic links not followed.
     ///
-    /// lstat(2), docs/door.md, [`Call::FileStatus`]
+    /// lstat(2), docs/door.md, [`Call::FileStatus`], [`Call::CheckFile`]
     fn lstat(&mut self, path: &Path) -> Result<FileStatus>;
 
     /// Sets the mode of the file at `path`.
@@ -111,7 +111,7 @@ pub trait Kernel: Clone + Send + 'static {
 
     /// Removes the file at `path`.
     ///
-    /// unlink(2), docs/door.md, [`Call::Unlink`]
+    /// unlink(2), docs/door.md, [`Call::Unlink`], [`Call::RemoveFile`]
     fn unlink(&mut self, path: &Path) -> Result<()>;
 
     /// Opens the door: from now on clients queue, up to `backlog` of them.

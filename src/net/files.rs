@@ -37,10 +37,10 @@ impl Conn<'_> {
     pub fn write_file(&mut self, file: impl Into<File>, offset: u64, length: u64) {
         let file = file.into();
         let Conn { net, slot } = self;
-        if net.counted(*slot).is_some_and(|c| c.state.is_behind_a_file()) {
+        if net.table.look(*slot).is_some_and(|c| c.state.is_behind_a_file()) {
             net.wrote_behind_a_file(*slot);
         }
-        let takes = net.connections.get(*slot).is_some_and(|c| c.state.takes_output());
+        let takes = net.table.look(*slot).is_some_and(|c| c.state.takes_output());
         if !takes || length == 0 {
             return;
         }
@@ -56,7 +56,7 @@ impl Conn<'_> {
 impl Net {
     /// Sends from the file of a connection that has nothing else to send.
     pub(crate) fn send_file<K: Kernel>(&mut self, kernel: &mut K, slot: u32) {
-        let Some(connection) = self.connections.get(slot) else { return };
+        let Some(connection) = self.table.look(slot) else { return };
         let is_next = connection.state.unsent().is_some_and(|unsent| unsent.file);
         if !is_next || connection.queued() > 0 || !connection.can_send() {
             return;
@@ -82,7 +82,7 @@ impl Net {
         self.flush(kernel); // the buffer may hold what others are to get
         let Some(FilePart { file, offset, left }) = self.files.get(&slot) else { return };
         let most = READ_CHUNK.min(*left).min(self.limits.max_output as u64).max(1);
-        let mut outbox = std::mem::take(&mut self.outbox);
+        let mut outbox = self.table.take_outbox();
         let bytes = outbox.scratch(most as usize);
         match kernel.pread64(file.fd(), bytes, *offset) {
             Ok(0) => self.file_failed(slot, Call::ReadFile, Errno::ENODATA),
@@ -93,8 +93,7 @@ impl Net {
             Err(errno) if reaction(Call::ReadFile, errno) == Reaction::Retry => {}
             Err(errno) => self.file_failed(slot, Call::ReadFile, errno),
         }
-        self.outbox = outbox;
-        self.measure(); // it was away when the budget changed
+        self.table.put_outbox(outbox);
     }
 
     /// `n` bytes of the file are done with.

@@ -13,8 +13,8 @@ use crate::connection::Connection;
 use crate::error::Error;
 use crate::kernel::{Address, Errno, Fd, Kernel, Peer};
 use crate::listener::tunables;
-use crate::reaction::{Call, Reaction, reaction};
-use crate::time::Moment;
+use crate::reaction::{Call, Reaction, reaction, tolerate};
+use crate::time::Span;
 use std::mem::take;
 use std::time::Duration;
 
@@ -47,7 +47,7 @@ impl Net {
             let object = format!("{address}, max_outbound");
             return Err(Error::new(Call::Socket, object, Errno::EMFILE));
         }
-        let accepted = self.connections.len() - self.outbound as usize;
+        let accepted = self.table.len() - self.outbound as usize;
         if self.is_draining() && self.outbound as usize >= accepted {
             let object = format!("{address}, the server is stopping");
             return Err(Error::new(Call::Socket, object, Errno::ESHUTDOWN));
@@ -56,13 +56,13 @@ impl Net {
             Address::Tcp(address) => Peer::Tcp(*address),
             Address::Unix(_) => Peer::Unix,
         };
-        let deadline = Moment::after(self.now_millis, timeout);
+        let deadline = self.now.after(Span::at_least(timeout));
         let connection = Connection::outbound(peer, self.now, deadline);
-        let id = ConnId(self.connections.insert(connection));
+        let id = ConnId(self.table.insert(connection));
         self.wishes.push((id, address.clone()));
         self.outbound += 1;
         self.counters.connected += 1;
-        self.mark(id.0.slot);
+        self.table.mark(id.0.slot);
         Ok(id)
     }
 
@@ -78,8 +78,7 @@ impl Net {
     #[cold]
     fn dial_all<K: Kernel>(&mut self, kernel: &mut K) {
         for (id, address) in take(&mut self.wishes) {
-            let is_wanted = |connection: &&mut Connection| connection.state.is_connecting();
-            if self.connections.find(id.0).filter(is_wanted).is_none() {
+            if !self.table.find(id.0).is_some_and(|connection| connection.state.is_connecting()) {
                 continue; // it was closed before it had a socket
             }
             let opened = self.open_socket(kernel, &address);
@@ -100,7 +99,7 @@ impl Net {
         let fd = kernel.socket(address).map_err(none)?;
         if let Address::Tcp(_) = address {
             for option in tunables(&self.limits) {
-                let _ = kernel.setsockopt(&fd, option); // it is the worse for it, but it works
+                tolerate(Call::SetTunable, kernel.setsockopt(&fd, option)); // it works without
             }
         }
         let Err(errno) = kernel.connect(&fd, address) else { return Ok(fd) };
@@ -110,10 +109,9 @@ impl Net {
             return Ok(fd);
         }
         if reaction == Reaction::Bug {
-            self.counters.bugs += 1;
-            log::error!("bug: connect: {errno}");
+            self.counters.bug(format_args!("connect: {errno}"));
         }
-        let _ = kernel.close(fd);
+        tolerate(Call::Close, kernel.close(fd));
         Err(CloseReason::Network { call: Call::Connect, errno })
     }
 }

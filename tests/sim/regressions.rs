@@ -610,6 +610,67 @@ fn a_deadline_beyond_twelve_days() {
     world.stop();
 }
 
+/// Of the timeouts only the idle one went beyond 12 days: the others ended then, whatever was
+/// asked for.
+#[test]
+fn timeouts_beyond_twelve_days() {
+    const DAY: Duration = Duration::from_secs(24 * 3_600);
+    let (limit, moment) = (30 * DAY, Duration::from_millis(20));
+    let none = Limits { idle_timeout: None, message_timeout: None, ..Limits::default() };
+    let none = Limits { write_timeout: None, drain_timeout: None, ..none };
+
+    // Half a message, and an answer that is not read, of which a few bytes fit.
+    for (limits, why) in [
+        (Limits { message_timeout: Some(limit), ..none.clone() }, CloseReason::MessageTooSlow),
+        (Limits { write_timeout: Some(limit), ..none.clone() }, CloseReason::WriteStalled),
+    ] {
+        let answer = Data::new(move |conn, input| match why {
+            CloseReason::WriteStalled => {
+                conn.write(&[b'.'; 10_000]);
+                input.len()
+            }
+            _ => 0,
+        });
+        let mut world = World::new(answer, limits);
+        world.sim.set_buffers(1_000, 1_000);
+        world.pass(40 * DAY); // the ticks wrap in what follows
+        let mut client = world.client();
+        client.send(b"half");
+        world.pass(limit - moment);
+        assert_eq!(world.server.open(), 1, "{why}");
+        world.pass(2 * moment);
+        assert_eq!(
+            world.server.counters().closed_for(why),
+            u64::from(why == CloseReason::WriteStalled),
+            "{why}"
+        );
+        client.recv();
+        client.close();
+        world.rest();
+        assert_eq!(world.server.counters().closed_for(why), 1, "{why}");
+        assert!(world.turns < 20, "{} turns", world.turns);
+        world.stop();
+    }
+
+    // A stop that waits for a client.
+    let hold = Data::new(|conn, input| {
+        conn.hold(true);
+        input.len()
+    });
+    let mut world = World::new(hold, Limits { drain_timeout: Some(limit), ..none });
+    let mut client = world.client();
+    client.send(b"wait");
+    world.rest();
+    world.sim.signal(Signal::SIGTERM);
+    world.pass(limit - moment);
+    assert!(world.running && world.server.open() == 1);
+    world.pass(2 * moment);
+    assert!(!world.running);
+    client.recv();
+    assert!(client.saw_reset());
+    assert_eq!(world.end().cut, 1);
+}
+
 // ---- the well-known ones
 
 fn greet() -> Greet {

@@ -10,7 +10,7 @@ use threadbare::handlers::{Chat, Echo, Framing, Greet};
 use threadbare::kernel::Kernel;
 use threadbare::kernel::sim::{At, Client, Method, Remote, Short, Simulated, Times};
 use threadbare::{
-    Address, Call, CloseReason, Conn, ConnId, ConnectionHandler, Errno, Limits, Net, Signal,
+    Address, Call, CloseReason, Conn, ConnId, ConnectionHandler, Errno, Error, Limits, Net, Signal,
     Summary,
 };
 
@@ -649,6 +649,71 @@ fn outwards_is_counted_apart() {
     world.stop();
 }
 
+/// What fails at once is reported as what fails later is: by `on_close`, once. Until then the
+/// id is good.
+#[test]
+fn a_connect_that_fails_at_once() {
+    let [tcp, unix] = [Address::Tcp(([127, 0, 0, 1], 90).into()), Address::Unix("/back".into())];
+    let server = CloseReason::Server { call: Call::Socket, errno: Errno::EMFILE };
+    let network = |errno| CloseReason::Network { call: Call::Connect, errno };
+    for (address, fault, why, bugs) in [
+        (&unix, None, network(Errno::ENOENT), 0),
+        (&tcp, Some((Method::Socket, Errno::EMFILE)), server, 0),
+        (&tcp, Some((Method::Connect, Errno::ENETUNREACH)), network(Errno::ENETUNREACH), 0),
+        (&tcp, Some((Method::Connect, Errno::EBADF)), network(Errno::EBADF), 1),
+    ] {
+        let limits = Limits { max_outbound: 1, ..Limits::default() };
+        let mut world = World::new(Dialer::default(), limits);
+        let before = world.sim.descriptors();
+        if let Some((method, errno)) = fault {
+            world.sim.fail(At::Of(method, world.sim.count(method)), errno, Times::Once);
+        }
+        let there = address.clone();
+        let dial = move |_: &mut Dialer, net: &mut Net| {
+            let id = net.connect(&there, Duration::from_secs(1)).unwrap();
+            assert!(net.send(id, b"hello"));
+        };
+        world.server.handle().call(dial).unwrap();
+        world.rest();
+        assert_eq!(world.server.handler().0, Some(why));
+        assert_eq!(world.sim.descriptors(), before);
+        world.server.handle().stop();
+        world.pass(Duration::from_secs(1));
+        let counters = world.server.finish().unwrap().counters;
+        assert_eq!((counters.connected, counters.bugs), (1, bugs));
+    }
+}
+
+/// A handler that dials again in `on_close`, where each connect fails at once, does so once a
+/// turn: everybody else is served.
+#[test]
+fn who_dials_in_vain_holds_up_nobody() {
+    struct Stubborn(Address);
+    impl ConnectionHandler for Stubborn {
+        type Session = ();
+        fn on_start(&mut self, net: &mut Net) -> Result<(), Error> {
+            net.connect(&self.0, Duration::from_secs(1)).map(drop)
+        }
+        fn on_data(&mut self, conn: &mut Conn<'_>, _: &mut (), input: &[u8]) -> usize {
+            conn.write(input);
+            input.len()
+        }
+        fn on_close(&mut self, net: &mut Net, _: ConnId, _: (), _: CloseReason) {
+            let _ = net.connect(&self.0, Duration::from_secs(1));
+        }
+    }
+    let handler = Stubborn(Address::Unix("/run/nobody".into()));
+    let mut world = World::new(handler, Limits { max_outbound: 1, ..Limits::default() });
+    let mut client = world.client();
+    client.send(b"hello");
+    (0..20).for_each(|_| world.turn());
+    assert_eq!(client.recv(), b"hello");
+    assert_eq!(world.sim.count(Method::Connect), 20);
+    let sim = world.sim.clone();
+    drop(world);
+    assert_eq!(sim.descriptors(), 0);
+}
+
 /// A connect has so much time, and no more.
 #[test]
 fn a_connect_that_is_too_slow() {
@@ -681,8 +746,10 @@ fn closed_while_connecting() {
         assert!(net.close(id));
     };
     world.server.handle().call(dial).unwrap();
+    let sockets = world.sim.count(Method::Socket);
     world.rest();
     assert_eq!(world.server.handler().0, Some(CloseReason::Handler));
+    assert_eq!(world.sim.count(Method::Socket), sockets, "it never had one");
     assert_eq!(world.sim.descriptors(), before);
     world.stop();
 }
