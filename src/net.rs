@@ -117,7 +117,7 @@ impl Conn<'_> {
 
     /// Bytes that the kernel has taken of what was written, files included, since the beginning.
     pub fn sent(&self) -> u64 {
-        self.net.connections.get(self.slot).map_or(0, |connection| connection.sent)
+        self.net.table.look(self.slot).map_or(0, |connection| connection.sent)
     }
 
     /// Whether output stands above the high water mark: time to stop consuming
