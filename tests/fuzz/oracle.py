@@ -12,7 +12,8 @@ import h11
 def read(stream):
     ends = []
     connection = h11.Connection(h11.SERVER)
-    connection.receive_data(stream)
+    if stream:  # nothing would be the end
+        connection.receive_data(stream)
     while True:
         try:
             event = connection.next_event()

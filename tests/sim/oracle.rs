@@ -41,14 +41,12 @@ fn h11_reads_the_same() {
         match difference(stream, theirs) {
             Ok(None) => {}
             Ok(Some(why)) => *differences.entry(why).or_default() += 1,
-            Err(ours) => unexplained.push(format!(
-                "{}\nours: {ours:?}\nh11: {theirs:?}",
-                stream.escape_ascii()
-            )),
+            Err(ours) => unexplained
+                .push(format!("{}\nours: {ours:?}\nh11: {theirs:?}", stream.escape_ascii())),
         }
     }
     println!("{} streams; differences: {differences:#?}", verdicts.len());
-    let some = unexplained.iter().take(3000).cloned().collect::<Vec<_>>().join("\n\n");
+    let some = unexplained.iter().take(10).cloned().collect::<Vec<_>>().join("\n\n");
     assert!(unexplained.is_empty(), "{} unexplained\n{some}", unexplained.len());
     assert_eq!(verdicts.len(), STREAMS);
 }
@@ -108,13 +106,61 @@ fn difference(stream: &[u8], theirs: &Verdict) -> Result<Option<&'static str>, R
     }
 }
 
-/// The differences that we know of and mean, by what stands in the rest of the stream.
+/// The differences that we know of and mean, by what stands in the rest of the stream. There is
+/// none for two requests that end at different bytes.
 fn explained(
     rest: &[u8],
     ours: &Read,
     theirs: &Verdict,
     next: (Option<&usize>, Option<&usize>),
 ) -> Option<&'static str> {
-    let _ = (rest, ours, theirs, next);
-    None
+    let text: String = rest.iter().map(|&byte| byte.to_ascii_lowercase() as char).collect();
+    let has = |what: &str| text.contains(what);
+    let count = |what: &str| text.matches(what).count();
+    let is_empty_in_front = text.starts_with("\r\n") || text.starts_with('\n');
+    match (ours.refused, next) {
+        (_, (Some(_), Some(_))) => None,
+        // h11 takes no empty line in front of a request, and no space in front of an extension.
+        (_, (Some(_), None)) | (None, (None, None)) if theirs.then == "refused" => {
+            let has_space = has(" ;") || has("\t;");
+            let line = text.split("\r\n").next().unwrap_or_default();
+            let reasons = [
+                (is_empty_in_front, "empty lines"),
+                (has_space, "spaces"),
+                (!line.is_ascii(), "bytes beyond ASCII"),
+            ];
+            reasons.into_iter().find(|(is, _)| *is).map(|(_, why)| why)
+        }
+        // Of a CONNECT, and of an expectation that is not met, ours is the last answer.
+        (None, (None, None)) if ours.is_over => Some("what ends a connection"),
+        (_, (None, None)) if theirs.then == "over" => Some("keep-alive in HTTP/1.0"),
+        (None, _) => None,
+        (Some(status), _) if !status.starts_with("400") => Some("limits, and what is not done"),
+        // h11 waits for the end of a head or a line before it looks.
+        (Some(_), (None, None)) if theirs.then == "waits" => Some("sooner"),
+        (Some(_), _) => {
+            let bare = has("\n\n") || text.replace("\r\n", "").contains('\n');
+            let target = text.split(' ').nth(1).unwrap_or_default();
+            let is_odd = |byte: char| !byte.is_ascii_alphanumeric() && !".:-,[]".contains(byte);
+            let host = text.split("\r\nhost:").nth(1).unwrap_or_default();
+            let host = host.split("\r\n").next().unwrap_or_default().trim_matches([' ', '\t']);
+            let two = count("content-length") + count("transfer-encoding") > 1;
+            let is_list = has("content-length") && has(",");
+            let is_control = |byte: char| byte.is_ascii_control() && !"\r\n\t".contains(byte);
+            let reasons = [
+                (bare, "bare LF"),
+                (!target.starts_with('/') || target.contains('#'), "targets"),
+                (text.starts_with("connect "), "targets"),
+                (host.contains(is_odd) || host.contains([':', '[', ',']), "hosts"),
+                (!has("\r\nhost:"), "hosts"), // h11 wants one in 1.1 only, not in 1.2
+                (two || is_list, "two lengths"),
+                (has("transfer-encoding") && has("http/1.0"), "chunks in HTTP/1.0"),
+                (has("chunked") && (has(";") || has(" \r\n")), "extensions"),
+                (text.contains(is_control), "control bytes"),
+                (has("\r\n ") || has("\r\n\t"), "folded lines"),
+                (is_empty_in_front, "empty lines"),
+            ];
+            reasons.into_iter().find(|(is, _)| *is).map(|(_, why)| why)
+        }
+    }
 }

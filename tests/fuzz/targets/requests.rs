@@ -112,10 +112,7 @@ impl Read {
     }
 
     /// Takes a request from the front, or as much of one as there is.
-    fn take(
-        rest: &mut &[u8],
-        pending: &mut Option<(Body, Then)>,
-    ) -> Result<Option<Then>, Status> {
+    fn take(rest: &mut &[u8], pending: &mut Option<(Body, Then)>) -> Result<Option<Then>, Status> {
         if pending.is_none() {
             let Some(mut request) = Request::parse(rest)? else { return Ok(None) };
             *rest = &rest[request.head.len()..];
