@@ -19,18 +19,18 @@ impl Net {
     /// Appends `bytes` to the outbox for `slot`; `false` if it takes none any more.
     #[inline]
     pub(super) fn stage(&mut self, slot: u32, bytes: &[u8]) -> bool {
-        self.table.outbox.write(slot, bytes) || self.stage_counted(slot, bytes)
+        self.table.ledger.outbox.write(slot, bytes) || self.stage_counted(slot, bytes)
     }
 
     /// The same for bytes that are more than an answer.
     #[inline(never)]
     fn stage_counted(&mut self, slot: u32, bytes: &[u8]) -> bool {
         self.table.close_answer();
-        let written = self.table.outbox.written() + bytes.len();
-        if written > self.table.budget.left() && !self.make_room(written) {
+        let written = self.table.ledger.outbox.written() + bytes.len();
+        if written > self.table.ledger.budget.left() && !self.make_room(written) {
             self.abort(slot, CloseReason::MemoryBudget);
         }
-        let most = self.table.budget.left();
+        let most = self.table.ledger.budget.left();
         let put = |outbox: &mut Outbox| bytes.is_empty() || outbox.append(slot, bytes, most);
         let staged = self.table.stage(slot, bytes.len(), put);
         if !staged && self.table.look(slot).is_some_and(|c| c.state.is_behind_a_file()) {
@@ -54,17 +54,17 @@ impl Net {
     /// Sends what is staged if it is enough for a group.
     #[inline]
     pub(crate) fn flush_group<K: Kernel>(&mut self, kernel: &mut K) {
-        if self.table.outbox.written() >= GROUP_BYTES {
+        if self.table.ledger.outbox.written() >= GROUP_BYTES {
             self.flush(kernel);
         }
     }
 
     /// Sends what is staged: one `send` a segment.
     pub(crate) fn flush<K: Kernel>(&mut self, kernel: &mut K) {
-        if self.table.outbox.is_empty() {
+        if self.table.ledger.outbox.is_empty() {
             return;
         }
-        for index in 0..self.table.outbox.len() {
+        for index in 0..self.table.ledger.outbox.len() {
             let Some((slot, bytes, mut connection)) = self.table.segment(index) else { continue };
             if connection.staged != ANSWER {
                 self.lend_outbox(index, |net, bytes| net.transmit(kernel, slot, bytes));
@@ -76,7 +76,7 @@ impl Net {
                 sent => self.lend_outbox(index, |net, bytes| net.sent_less(slot, bytes, sent)),
             }
         }
-        self.table.outbox.clear();
+        self.table.ledger.outbox.clear();
     }
 
     /// Lends out the bytes of a segment, to what changes all the rest.

@@ -25,6 +25,12 @@ use std::ops::{Deref, DerefMut};
 #[derive(Debug)]
 pub(crate) struct Table {
     slots: Slots<Connection>,
+    pub(super) ledger: Ledger,
+}
+
+/// What depends on all connections, and is kept right when one of them changes.
+#[derive(Debug)]
+pub(super) struct Ledger {
     /// The connections to be settled.
     marked: Vec<u32>,
     pub(super) budget: Budget,
@@ -36,7 +42,7 @@ impl Table {
         let slots = Slots::with_capacity(limits.slots())?;
         let budget = Budget::new(limits.max_memory, limits.high_water);
         outbox.limit(budget.left());
-        Ok(Table { slots, marked: Vec::new(), budget, outbox })
+        Ok(Table { slots, ledger: Ledger { marked: Vec::new(), budget, outbox } })
     }
 
     // ---- the door -----------------------------------------------------------------------
@@ -48,13 +54,13 @@ impl Table {
     }
 
     /// The connection in `slot`, to be changed.
+    #[inline]
     pub(crate) fn edit(&mut self, slot: u32) -> Option<Edit<'_>> {
         self.close_answer();
-        let Table { slots, marked, budget, outbox } = self;
+        let Table { slots, ledger } = self;
         let connection = slots.get_mut(slot)?;
-        count_answer(connection, slot, outbox);
-        let held = connection.footprint();
-        Some(Edit { connection, slot, held, marked, budget, outbox })
+        ledger.count_answer(connection, slot);
+        Some(Edit { held: connection.footprint(), connection, slot, ledger })
     }
 
     /// The connection in `slot`, to note what passes.
@@ -75,9 +81,10 @@ impl Table {
     }
 
     /// Removes a connection, and what it holds from the budget.
+    #[inline]
     pub(crate) fn remove(&mut self, slot: u32) -> Option<Connection> {
         let connection = self.slots.remove(slot)?;
-        recount(&mut self.budget, &mut self.outbox, connection.footprint(), 0);
+        self.ledger.recount(connection.footprint(), 0);
         Some(connection)
     }
 
@@ -85,18 +92,18 @@ impl Table {
     pub(crate) fn mark(&mut self, slot: u32) {
         self.close_answer();
         if let Some(connection) = self.slots.get_mut(slot) {
-            count_answer(connection, slot, &self.outbox);
-            mark(connection, slot, &mut self.marked);
+            self.ledger.count_answer(connection, slot);
+            self.ledger.mark(connection, slot);
         }
     }
 
     /// Takes a connection that is to be settled.
     pub(crate) fn next_marked(&mut self) -> Option<u32> {
-        self.marked.pop()
+        self.ledger.marked.pop()
     }
 
     pub(crate) fn is_settled(&self) -> bool {
-        self.marked.is_empty()
+        self.ledger.marked.is_empty()
     }
 
     // ---- all of them --------------------------------------------------------------------
@@ -126,7 +133,7 @@ impl Table {
     /// The memory that is counted, and that which connections hold: always the same.
     pub(crate) fn memory(&self) -> (usize, usize) {
         let held = self.iter().map(|(_, connection)| connection.footprint());
-        (self.budget.used(), held.sum())
+        (self.ledger.budget.used(), held.sum())
     }
 
     pub(crate) fn is_counted(&self) -> bool {
@@ -136,7 +143,7 @@ impl Table {
 
     /// Whether the outbox may take what the budget leaves, as always.
     pub(crate) fn is_measured(&self) -> bool {
-        self.outbox.is_limited_to(self.budget.left())
+        self.ledger.outbox.is_limited_to(self.ledger.budget.left())
     }
 
     // ---- output in the outbox -----------------------------------------------------------
@@ -144,13 +151,13 @@ impl Table {
     /// Begins the answer of a connection that is quiet, and so owes nothing.
     #[inline]
     pub(crate) fn open_answer(&mut self, slot: u32) {
-        self.outbox.open(slot, self.budget.high_water());
+        self.ledger.outbox.open(slot, self.ledger.budget.high_water());
     }
 
     /// Ends it, if it has not ended because more than that happened.
     #[inline]
     pub(crate) fn close_answer(&mut self) {
-        if let Some(slot) = self.outbox.close() {
+        if let Some(slot) = self.ledger.outbox.close() {
             self.answered_oddly(slot);
         }
     }
@@ -158,7 +165,7 @@ impl Table {
     /// The handler wrote nothing, or enough to fill the connection.
     #[cold]
     fn answered_oddly(&mut self, slot: u32) {
-        if self.outbox.length_of(slot) > 0 {
+        if self.ledger.outbox.length_of(slot) > 0 {
             self.became_full(slot);
         } else if let Some(connection) = self.slots.get_mut(slot) {
             connection.staged = 0;
@@ -175,11 +182,11 @@ impl Table {
     ) -> bool {
         self.close_answer();
         let Some(connection) = self.slots.get_mut(slot) else { return false };
-        count_answer(connection, slot, &self.outbox);
-        let staged = connection.state.takes_output() && put(&mut self.outbox);
+        self.ledger.count_answer(connection, slot);
+        let staged = connection.state.takes_output() && put(&mut self.ledger.outbox);
         if staged {
             connection.staged = (connection.staged as usize + n).min(ANSWER as usize - 1) as u32;
-            if connection.owes(self.budget.high_water()) {
+            if connection.owes(self.ledger.budget.high_water()) {
                 self.became_full(slot);
             }
         }
@@ -198,7 +205,7 @@ impl Table {
     /// Bytes written that the kernel has not taken.
     pub(super) fn queued(&self, slot: u32) -> usize {
         match self.look(slot) {
-            Some(connection) if connection.staged == ANSWER => self.outbox.length_of(slot),
+            Some(connection) if connection.staged == ANSWER => self.ledger.outbox.length_of(slot),
             connection => connection.map_or(0, Connection::queued),
         }
     }
@@ -207,49 +214,51 @@ impl Table {
     #[inline]
     pub(super) fn is_full(&self, slot: u32) -> bool {
         let is_full = || self.look(slot).is_some_and(|connection| connection.state.is_full());
-        self.outbox.is_full(slot).unwrap_or_else(is_full)
+        self.ledger.outbox.is_full(slot).unwrap_or_else(is_full)
     }
 
     /// A segment of the outbox: its slot and bytes, and the connection they are for.
     #[inline]
     pub(super) fn segment(&mut self, index: usize) -> Option<(u32, &[u8], Tally<'_>)> {
-        let (slot, bytes) = self.outbox.get(index)?;
+        let (slot, bytes) = self.ledger.outbox.get(index)?;
         Some((slot, bytes, Tally(self.slots.get_mut(slot)?)))
     }
 
     /// Lends the outbox out, to be given back.
     pub(super) fn take_outbox(&mut self) -> Outbox {
-        take(&mut self.outbox)
+        take(&mut self.ledger.outbox)
     }
 
     pub(super) fn put_outbox(&mut self, outbox: Outbox) {
-        self.outbox = outbox;
-        self.outbox.limit(self.budget.left()); // it was away when that changed
+        self.ledger.outbox = outbox;
+        self.ledger.outbox.limit(self.ledger.budget.left()); // it was away when that changed
     }
 }
 
-/// What is staged for a connection is counted.
-#[inline]
-fn count_answer(connection: &mut Connection, slot: u32, outbox: &Outbox) {
-    if connection.staged == ANSWER {
-        connection.staged = outbox.length_of(slot) as u32;
+impl Ledger {
+    /// What is staged for a connection is counted.
+    #[inline]
+    fn count_answer(&self, connection: &mut Connection, slot: u32) {
+        if connection.staged == ANSWER {
+            connection.staged = self.outbox.length_of(slot) as u32;
+        }
     }
-}
 
-#[inline]
-fn mark(connection: &mut Connection, slot: u32, marked: &mut Vec<u32>) {
-    if connection.attention != Attention::Marked {
-        connection.attention = Attention::Marked;
-        marked.push(slot);
+    /// A connection that held `before` bytes holds `after`.
+    #[inline]
+    fn recount(&mut self, before: usize, after: usize) {
+        if before != after {
+            self.budget.changed(before, after);
+            self.outbox.limit(self.budget.left());
+        }
     }
-}
 
-/// A connection that held `before` bytes holds `after`.
-#[inline]
-fn recount(budget: &mut Budget, outbox: &mut Outbox, before: usize, after: usize) {
-    if before != after {
-        budget.changed(before, after);
-        outbox.limit(budget.left());
+    #[inline]
+    fn mark(&mut self, connection: &mut Connection, slot: u32) {
+        if connection.attention != Attention::Marked {
+            connection.attention = Attention::Marked;
+            self.marked.push(slot);
+        }
     }
 }
 
@@ -259,9 +268,7 @@ pub(crate) struct Edit<'a> {
     slot: u32,
     /// What it held when it was lent.
     held: usize,
-    marked: &'a mut Vec<u32>,
-    budget: &'a mut Budget,
-    outbox: &'a mut Outbox,
+    ledger: &'a mut Ledger,
 }
 
 impl Edit<'_> {
@@ -273,14 +280,14 @@ impl Edit<'_> {
     }
 
     fn recount(&mut self) {
-        recount(self.budget, self.outbox, self.held, self.connection.footprint());
+        self.ledger.recount(self.held, self.connection.footprint());
     }
 }
 
 impl Drop for Edit<'_> {
     fn drop(&mut self) {
         self.recount();
-        mark(self.connection, self.slot, self.marked);
+        self.ledger.mark(self.connection, self.slot);
     }
 }
 

@@ -10,10 +10,12 @@ mod every_fault;
 mod files;
 #[cfg(feature = "http")]
 mod http;
+mod names;
 #[cfg(feature = "cli")]
 mod oracle;
 mod proxy;
 mod random;
+mod reactions;
 mod regressions;
 mod server;
 

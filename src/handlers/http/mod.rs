@@ -150,6 +150,9 @@ impl Http {
         if self.answers.is_late(clock) {
             let since = net.system_time().duration_since(UNIX_EPOCH).unwrap_or_default();
             self.answers.set_date(since.as_nanos() as u64, clock);
+            if let Some(files) = &mut self.files {
+                files.renew(); // once a second is often enough
+            }
         }
     }
 
@@ -334,21 +337,7 @@ impl Http {
         if sent > 0 && sent <= SMALL && !self.read(&mut file, offset, sent as usize) {
             return self.say(conn, request, Status::SERVER_ERROR);
         }
-        let answers = &mut self.answers;
-        conn.write(match due {
-            Due::NotModified => answers.head(status, then, version),
-            Due::Part { .. } => {
-                let last = offset + length.saturating_sub(1);
-                let range = format_args!("Content-Range: bytes {offset}-{last}/{size}");
-                let length = format_args!("Content-Length: {length}");
-                let fields = format_args!("{content}{length}\r\n{range}\r\n{version}");
-                answers.head(status, then, fields)
-            }
-            _ => {
-                let length = format_args!("Content-Length: {length}");
-                answers.head(status, then, format_args!("{content}{length}\r\n{version}"))
-            }
-        });
+        conn.write(self.answers.head(status, then, fields(due, version, content)));
         if sent > SMALL {
             conn.write_file(file, offset, sent);
         } else {
@@ -485,5 +474,18 @@ impl fmt::Debug for Http {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Http { directory, deadline, .. } = self;
         write!(f, "Http {{ {directory:?}, deadline: {deadline:?} }}")
+    }
+}
+
+/// The fields that describe a file, of the type in `content`, as far as they are due.
+fn fields(due: Due, version: &Version, content: &str) -> String {
+    match due {
+        Due::Whole => format!("{content}Content-Length: {}\r\n{version}", version.size),
+        Due::Part { offset, length } => {
+            let (last, size) = (offset + length.saturating_sub(1), version.size);
+            let range = format!("Content-Range: bytes {offset}-{last}/{size}\r\n");
+            format!("{content}Content-Length: {length}\r\n{range}{version}")
+        }
+        _ => version.to_string(),
     }
 }

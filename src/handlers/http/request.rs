@@ -103,6 +103,19 @@ fn without_empty_lines(mut head: &[u8]) -> &[u8] {
     head
 }
 
+/// With what status a method is refused, if it is.
+fn refused(method: &str, has_length: bool) -> Result<Option<Status>, Status> {
+    match method {
+        "GET" | "HEAD" => Ok(None),
+        "POST" | "PUT" | "PATCH" if !has_length => Err(Status::LENGTH_REQUIRED),
+        "OPTIONS" => Ok(Some(Status::NO_CONTENT)),
+        "POST" | "PUT" | "PATCH" | "DELETE" | "TRACE" | "CONNECT" => {
+            Ok(Some(Status::METHOD_NOT_ALLOWED))
+        }
+        _ => Ok(Some(Status::NOT_IMPLEMENTED)),
+    }
+}
+
 impl<'a> Request<'a> {
     /// The first request of `input`; `None` if there is not yet all of its head.
     #[inline]
@@ -181,15 +194,7 @@ impl<'a> Request<'a> {
         }
         let body = framing.body(is_old)?;
         let has_length = framing.length.is_some() || framing.coding.is_some();
-        let refusal = match method {
-            "GET" | "HEAD" => None,
-            "POST" | "PUT" | "PATCH" if !has_length => return Err(Status::LENGTH_REQUIRED),
-            "OPTIONS" => Some(Status::NO_CONTENT),
-            "POST" | "PUT" | "PATCH" | "DELETE" | "TRACE" | "CONNECT" => {
-                Some(Status::METHOD_NOT_ALLOWED)
-            }
-            _ => Some(Status::NOT_IMPLEMENTED),
-        };
+        let refusal = refused(method, has_length)?;
         let expects = framing.expects(is_old)? && body.is_some();
         Ok(Request {
             head,
