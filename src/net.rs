@@ -68,6 +68,8 @@ pub struct Net {
     pub(crate) now: Moment,
     start: Moment,
     pub(crate) stop: Stop,
+    /// The connection that was freed last, and how many bytes were sent on it.
+    pub(crate) closed: Option<(ConnId, u64)>,
     /// How many of the connections we began ourselves.
     pub(crate) outbound: u32,
     /// The files that are being sent, by slot.
@@ -112,6 +114,11 @@ impl Conn<'_> {
     /// Bytes written that the kernel has not yet taken.
     pub fn queued(&self) -> usize {
         self.net.table.queued(self.slot)
+    }
+
+    /// Bytes that the kernel has taken of what was written, files included, since the beginning.
+    pub fn sent(&self) -> u64 {
+        self.net.table.look(self.slot).map_or(0, |connection| connection.sent)
     }
 
     /// Whether output stands above the high water mark: time to stop consuming
@@ -204,6 +211,15 @@ impl Net {
         self.conn(id).map(|mut conn| conn.close()).is_some()
     }
 
+    /// What [`Conn::sent`] says of a connection, and said at the end of the one that
+    /// [`on_close`](crate::ConnectionHandler::on_close) is about; 0 of any other.
+    pub fn sent(&mut self, id: ConnId) -> u64 {
+        match self.conn(id) {
+            Some(conn) => conn.sent(),
+            None => self.closed.filter(|(closed, _)| *closed == id).map_or(0, |(_, sent)| sent),
+        }
+    }
+
     /// The ids of all connections in service.
     pub fn ids(&self) -> impl Iterator<Item = ConnId> + '_ {
         let in_service = self.table.iter().filter(|(_, c)| c.state.open().is_some());
@@ -253,6 +269,7 @@ impl Net {
             now,
             start: now,
             stop: Stop::No,
+            closed: None,
             outbound: 0,
             files: BTreeMap::new(),
             wishes: Vec::new(),

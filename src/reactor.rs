@@ -304,6 +304,7 @@ impl<H: ConnectionHandler, K: Kernel> Reactor<H, K> {
         self.net.counters.count_close(why);
         self.net.counters.received += connection.received;
         self.net.counters.sent += connection.sent;
+        self.net.closed = Some((id, connection.sent));
         self.net.close_file(slot);
         let peer = connection.peer();
         self.net.report_cut(why, peer);

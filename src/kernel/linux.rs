@@ -478,10 +478,16 @@ fn file_status(status: &libc::stat) -> FileStatus {
             _ => FileKind::Other,
         },
         size: status.st_size as u64,
-        modified: status.st_mtime * SECOND as i64 + status.st_mtime_nsec,
+        modified: nanoseconds(status.st_mtime, status.st_mtime_nsec),
+        changed: nanoseconds(status.st_ctime, status.st_ctime_nsec),
         mode: status.st_mode & 0o7777,
         identity: (status.st_dev, status.st_ino),
     }
+}
+
+/// A time of a file, which anybody may set: beyond the year 2262 it is the last that fits.
+fn nanoseconds(seconds: i64, nanoseconds: i64) -> i64 {
+    seconds.saturating_mul(SECOND as i64).saturating_add(nanoseconds)
 }
 
 // ---- calls made from more than one place

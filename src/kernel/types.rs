@@ -77,6 +77,8 @@ pub struct FileStatus {
     pub size: u64,
     /// When its content last changed, in nanoseconds since 1970.
     pub modified: i64,
+    /// When anything of it last changed, that time included, in nanoseconds since 1970.
+    pub changed: i64,
     /// Its permission bits.
     pub mode: u32,
     /// The device and the inode: which file this is, whatever its name.

@@ -256,13 +256,13 @@ impl Content {
         file.set_modified(modified).unwrap();
     }
 
-    fn answer(&self) -> Vec<u8> {
+    /// With an entity tag of `tag` bytes, which may be any.
+    fn answer(&self, tag: usize) -> Vec<u8> {
         let Content { length, .. } = self;
-        let (seconds, modified) = MODIFIED;
-        let tag = format!("{:x}-{length:x}", seconds * 1_000_000_000);
+        let (modified, tag) = (MODIFIED.1, "\0".repeat(tag));
         let head = format!(
             "HTTP/1.1 200 OK\r\nDate: {DATE}\r\nContent-Type: text/plain; charset=utf-8\r\n\
-             Content-Length: {length}\r\nLast-Modified: {modified}\r\nETag: \"{tag}\"\r\n\
+             Content-Length: {length}\r\nLast-Modified: {modified}\r\nETag: {tag}\r\n\
              Accept-Ranges: bytes\r\n\r\n"
         );
         [head.as_bytes(), self.bytes()].concat()
@@ -388,7 +388,17 @@ impl Stage<'_> {
                 self.refused.push(status);
                 talk.due.extend(refusal(status).into_bytes());
             }
-            None => talk.due.extend(file.answer()),
+            None => {
+                let begin = talk.due.len();
+                let has = |talk: &Talk, text: &[u8]| {
+                    let head = talk.got.get(begin..).unwrap_or_default();
+                    head.windows(text.len()).position(|some| some == text)
+                };
+                while has(talk, b"\r\n\r\n").is_none() && talk.hear(PATIENCE) {}
+                let end = has(talk, b"\r\nAccept-Ranges: ").unwrap_or(talk.got.len() - begin);
+                let tag = has(talk, b"ETag: ").map_or(0, |tag| end - tag - "ETag: ".len());
+                talk.due.extend(file.answer(tag));
+            }
         }
         self.hear(client);
     }

@@ -741,7 +741,8 @@ impl World {
 
     fn status(&mut self, number: u64) -> Result<FileStatus> {
         let Inode { mode, kind, modified, ref content } = *self.inode(number)?;
-        Ok(FileStatus { kind, size: content.len() as u64, modified, mode, identity: (1, number) })
+        let (size, changed, identity) = (content.len() as u64, modified, (1, number));
+        Ok(FileStatus { kind, size, modified, changed, mode, identity })
     }
 
     pub(super) fn lstat(&mut self, path: &Path) -> Result<FileStatus> {
@@ -778,7 +779,14 @@ impl World {
             self.directories.len() - 1
         });
         let kind = FileKind::Directory;
-        FileStatus { kind, size: 0, modified: 0, mode: 0o777, identity: (2, place as u64) }
+        FileStatus {
+            kind,
+            size: 0,
+            modified: 0,
+            changed: 0,
+            mode: 0o777,
+            identity: (2, place as u64),
+        }
     }
 
     pub(super) fn openat2(&mut self, dir: Option<&Fd>, path: &Path) -> Result<Fd> {
@@ -819,7 +827,7 @@ impl World {
             Entry::Socket(_) | Entry::Stream(_) => FileKind::Socket,
             _ => FileKind::Other,
         };
-        Ok(FileStatus { kind, size: 0, modified: 0, mode: 0o777, identity: (1, 0) })
+        Ok(FileStatus { kind, size: 0, modified: 0, changed: 0, mode: 0o777, identity: (1, 0) })
     }
 
     /// The bytes of an open file from `offset` on.

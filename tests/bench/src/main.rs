@@ -12,6 +12,7 @@ mod check;
 mod counts;
 mod duel;
 mod fairness;
+mod http;
 mod load;
 mod report;
 mod scale;
@@ -213,8 +214,16 @@ impl Bench {
         ];
         let others =
             [step("scale", scale, scale::scale), step("fairness", fairness, fairness::fairness)];
+        let files = http::CASES.map(|(name, title, load, millis)| Step {
+            name,
+            seconds: if self.quick { 15.0 } else { 75.0 },
+            make: Box::new(move |bench| {
+                http::compare(bench, name, title, load, Duration::from_millis(millis))
+            }),
+        });
         let exact = exact.into_iter().map(contest);
-        exact.chain(counts).chain(free.into_iter().map(contest)).chain(others).collect()
+        let all = exact.chain(counts).chain(free.into_iter().map(contest)).chain(others);
+        all.chain(files).collect()
     }
 
     fn contest(

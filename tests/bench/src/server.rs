@@ -139,20 +139,7 @@ impl Server {
             true => words.extend(["-l".into(), format!("127.0.0.1:{port}")]),
             false => words.extend([port.to_string(), buffer.to_string()]),
         }
-        let mut command = Command::new(&words[0]);
-        command.args(&words[1..]).stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
-        let child = command.spawn()?;
-        let pid = Pid::from_raw(child.id() as i32);
-        let mut running = Running { child, pid, port, by_line: self.by_line, name: self.name };
-        let patience = Instant::now() + Duration::from_secs(20);
-        while TcpStream::connect(("127.0.0.1", port)).is_err() {
-            if running.child.try_wait()?.is_some() || Instant::now() > patience {
-                return Err(format!("{} did not start", self.name).into());
-            }
-            sleep(Duration::from_millis(10));
-        }
-        running.settle();
-        Ok(running)
+        Running::start(self.name, &words, port, self.by_line)
     }
 
     pub fn is_ours(&self) -> bool {
@@ -170,6 +157,29 @@ pub struct Running {
 }
 
 impl Running {
+    /// Starts a command, and waits until it listens on its port.
+    pub fn start(
+        name: &'static str,
+        words: &[String],
+        port: u16,
+        by_line: bool,
+    ) -> Outcome<Running> {
+        let mut command = Command::new(&words[0]);
+        command.args(&words[1..]).stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
+        let child = command.spawn()?;
+        let pid = Pid::from_raw(child.id() as i32);
+        let mut running = Running { child, pid, port, by_line, name };
+        let patience = Instant::now() + Duration::from_secs(20);
+        while TcpStream::connect(("127.0.0.1", port)).is_err() {
+            if running.child.try_wait()?.is_some() || Instant::now() > patience {
+                return Err(format!("{name} did not start").into());
+            }
+            sleep(Duration::from_millis(10));
+        }
+        running.settle();
+        Ok(running)
+    }
+
     /// CPU time of all its threads so far, to the nanosecond.
     pub fn cpu(&self) -> Duration {
         let clock = ClockId::pid_cpu_clock_id(self.pid).and_then(ClockId::now);
