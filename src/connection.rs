@@ -19,6 +19,7 @@
 use crate::close_reason::CloseReason;
 use crate::kernel::{self, Fd, Peer};
 use crate::limits::Timeouts;
+use crate::outbox::Staged;
 use crate::time::{Moment, Span, Tick};
 use std::fmt;
 use std::net::{SocketAddr, SocketAddrV6};
@@ -37,8 +38,6 @@ const LINGER_QUIET: Span = Span::millis(2_001);
 
 /// Stands for the mask of what epoll does not watch.
 pub(crate) const UNWATCHED: u8 = 1 << 7;
-/// Stands for the length of the one segment that the outbox holds for a quiet connection.
-pub(crate) const ANSWER: u32 = u32::MAX;
 /// Stands for the listener of a connection that we began ourselves.
 pub(crate) const OUTBOUND: u8 = u8::MAX;
 
@@ -83,8 +82,8 @@ pub(crate) enum Attention {
 #[derive(Debug)]
 pub(crate) struct Connection {
     pub(crate) fd: Fd,
-    /// What the outbox holds for it, or [`ANSWER`].
-    pub(crate) staged: u32,
+    /// What the outbox holds for it.
+    pub(crate) staged: Staged,
     pub(crate) received: u64,
     pub(crate) sent: u64,
     /// When the last byte moved, or the end of the last of `idle_spans`.
@@ -114,7 +113,7 @@ impl Connection {
     fn begin(fd: Fd, peer: PackedPeer, registered: u8, now: Tick, state: Life) -> Connection {
         Connection {
             fd,
-            staged: 0,
+            staged: Staged::NOTHING,
             received: 0,
             sent: 0,
             last: now,
@@ -222,14 +221,14 @@ impl Connection {
             && self.idle_spans == 0
     }
 
-    /// Bytes written and not yet taken by the kernel.
-    pub(crate) fn queued(&self) -> usize {
-        self.staged as usize + self.state.unsent().map_or(0, |unsent| unsent.bytes.len())
+    /// Bytes that wait for the kernel in its own buffer.
+    pub(crate) fn unsent(&self) -> usize {
+        self.state.unsent().map_or(0, |unsent| unsent.bytes.len())
     }
 
     /// Whether the kernel has taken everything.
     pub(crate) fn is_flushed(&self) -> bool {
-        self.staged == 0 && !self.is_sending()
+        self.staged.is_nothing() && !self.is_sending()
     }
 
     /// Whether anything waits for the kernel to take it.
@@ -242,9 +241,9 @@ impl Connection {
         !self.shortage.waits() && !self.state.is_connecting()
     }
 
-    /// Whether as much as `mark` is queued; never true when nothing is queued.
+    /// Whether as much as `mark` waits; never true when nothing waits.
     pub(crate) fn owes(&self, mark: usize) -> bool {
-        self.queued() > 0 && self.queued() >= mark
+        self.unsent() > 0 && self.unsent() >= mark
     }
 
     /// What it holds of the memory budget.
@@ -458,8 +457,8 @@ impl fmt::Display for Connection {
         if self.rest() > 0 {
             write!(f, " rest {}", self.rest())?;
         }
-        if self.queued() > 0 {
-            write!(f, " unsent {}", self.queued())?;
+        if self.unsent() > 0 {
+            write!(f, " unsent {}", self.unsent())?;
         }
         let reading = self.state.input().map(|(_, reading)| reading).unwrap_or_default();
         let is_full = self.state.is_full();
@@ -513,11 +512,11 @@ mod tests {
         let open = connection.state.open_mut().unwrap();
         open.input.push(b"abc", 0, Tick::default()).unwrap();
         open.reading.end = PeerEnd::Seen;
-        connection.staged = 5;
+        open.unsent.bytes.push(b"abcde", 0, Tick::default()).unwrap();
         let said = "unix fd 3 Open received 0 sent 0 rest 3 unsent 5 eof";
         assert_eq!(connection.to_string(), said);
         connection.gone(CloseReason::Idle);
-        assert_eq!(connection.to_string(), "unix fd 3 received 0 sent 0 unsent 5");
+        assert_eq!(connection.to_string(), "unix fd 3 received 0 sent 0");
         connection.fd.into_number();
     }
 }

@@ -1,37 +1,40 @@
 //! What a handler may do: [`Conn`], the connection at hand, and [`Net`], all of them.
 //!
 //! A callback only marks and appends. What it writes goes into the outbox that all
-//! connections share; [`Net::flush`] sends each of its segments with one call, and
+//! connections share; [`Net::flush`] sends all there is for a connection with one call, and
 //! only what the kernel did not take moves into the connection's own buffer. So a
 //! message allocates nothing, and order per connection holds by construction.
 //!
 //! Invariants:
 //! 1. The budget counts the footprints of all connections.
 //! 2. A connection whose state changed is in `marked`, once.
-//! 3. `staged` is what the outbox holds for a connection, or [`ANSWER`]: its only
-//!    segment there, not counted yet. So it is until more than the answer happens to it.
+//! 3. `staged` names what the outbox holds for a connection: nothing, its answer and nothing
+//!    else, or more.
 
 use crate::budget::{Budget, RESERVE_EACH, SMALL};
 use crate::buffer::Buffer;
 use crate::close_reason::CloseReason;
-use crate::connection::{ANSWER, Attention, Connection, Level, Open, PeerEnd, Shortage};
+use crate::connection::{Attention, Connection, Level, Open, PeerEnd, Shortage};
 use crate::counters::Counters;
 use crate::cuts::Cuts;
 use crate::kernel::{self, Address, Errno, Fd, Kernel, Peer};
 use crate::limits::{Limits, Timeouts};
-use crate::outbox::Outbox;
+use crate::outbox::{Outbox, PARTS, Staged};
 use crate::reaction::{Call, Reaction, reaction};
 use crate::slots::{Id, Slots};
 use crate::time::{Moment, Tick};
 use std::collections::{BTreeMap, TryReserveError};
 use std::fmt;
+use std::io::IoSlice;
 use std::time::Duration;
 
 mod files;
 mod outbound;
 
-/// Output is sent when so many bytes wait.
-const GROUP_BYTES: usize = 64 << 10;
+/// What it takes to link what is written to a connection, at most.
+const LINK: usize = 32;
+/// As much as may wait for all connections together, however short memory is.
+const OWED: usize = 64 << 10;
 /// Whoever takes no byte for so many milliseconds is the first to go when memory is short.
 const STALLED: u32 = 1_000;
 /// How often the kernel may be out of memory for one connection in a row.
@@ -83,9 +86,11 @@ pub struct Net {
     pub(crate) discarded: Vec<Fd>,
     /// The memory that connections hold; the outbox is bounded by what is left of it.
     pub(crate) budget: Budget,
-    outbox: Outbox,
+    pub(crate) outbox: Outbox,
     /// From here on a connection is full: what is configured, or its share of the budget.
-    high_water: usize,
+    pub(crate) high_water: usize,
+    /// Whose callback is running, if it may have written to others.
+    talker: Option<u32>,
 }
 
 /// The connection a callback is about.
@@ -121,10 +126,7 @@ impl Conn<'_> {
 
     /// Bytes written that the kernel has not yet taken.
     pub fn queued(&self) -> usize {
-        match self.net.connections.get(self.slot) {
-            Some(connection) if connection.staged == ANSWER => self.net.outbox.length_of(self.slot),
-            connection => connection.map_or(0, Connection::queued),
-        }
+        self.net.queued(self.slot)
     }
 
     /// Whether output stands above the high water mark: time to stop consuming
@@ -202,8 +204,7 @@ impl Net {
     /// kept in memory once.
     pub fn send(&mut self, id: ConnId, bytes: &[u8]) -> bool {
         let slot = id.0.slot;
-        self.connections.find(id.0).is_some()
-            && (self.stage_again(slot, bytes) || self.stage(slot, bytes))
+        self.connections.find(id.0).is_some() && self.stage_counted(slot, bytes)
     }
 
     /// A connection by its id, with all that can be done to it.
@@ -272,8 +273,9 @@ impl Net {
             outbound: 0,
             files: BTreeMap::new(),
             discarded: Vec::new(),
-            outbox: Outbox::with_room(2 * GROUP_BYTES)?,
+            outbox: Outbox::new()?,
             high_water: 0,
+            talker: None,
         };
         net.measure();
         Ok(net)
@@ -312,14 +314,19 @@ impl Net {
         }
     }
 
-    /// A connection to which more happens than an answer: what is staged is counted.
+    /// A connection to which more happens than an answer.
     fn counted(&mut self, slot: u32) -> Option<&mut Connection> {
+        self.talker = self.outbox.writer().or(self.talker);
         self.close_answer();
         let connection = self.connections.get_mut(slot)?;
-        if connection.staged == ANSWER {
-            connection.staged = self.outbox.length_of(slot) as u32;
-        }
+        connection.staged = connection.staged.counted();
         Some(connection)
+    }
+
+    /// Bytes written to it that the kernel has not yet taken.
+    fn queued(&self, slot: u32) -> usize {
+        let Some(connection) = self.connections.get(slot) else { return 0 };
+        self.outbox.length_of(slot, connection.staged) + connection.unsent()
     }
 
     /// Changes a connection: the one door, which keeps the budget and the marks right.
@@ -349,13 +356,7 @@ impl Net {
         self.change(slot, |connection| connection.close(why));
     }
 
-    /// Begins the answer of a connection that is quiet, and so owes nothing.
-    #[inline]
-    pub(crate) fn open_answer(&mut self, slot: u32) {
-        self.outbox.open(slot, self.high_water);
-    }
-
-    /// Ends it, if it has not ended because more than that happened.
+    /// Ends the answer to a message, if it has not ended because more than that happened.
     #[inline]
     pub(crate) fn close_answer(&mut self) {
         if let Some(slot) = self.outbox.close() {
@@ -366,10 +367,16 @@ impl Net {
     /// With nothing, or with so much that the connection became full.
     #[cold]
     fn answered_oddly(&mut self, slot: u32) {
-        match self.outbox.length_of(slot) {
-            0 => drop(self.counted(slot)),
+        let Some(connection) = self.connections.get_mut(slot) else { return };
+        match self.outbox.length_of(slot, connection.staged) {
+            0 => connection.staged = Staged::NOTHING,
             _ => self.became_full(slot),
         }
+    }
+
+    /// From now on the callback of `slot` is running, and it is no quiet connection's.
+    pub(crate) fn talks(&mut self, slot: u32) {
+        self.talker = Some(slot);
     }
 
     /// Appends `bytes` to the outbox for `slot`; `false` if it takes none any more.
@@ -378,45 +385,70 @@ impl Net {
         self.outbox.write(slot, bytes) || self.stage_counted(slot, bytes)
     }
 
-    /// The same for bytes that are more than an answer.
+    /// The same for bytes that are more than an answer. If they are those that were staged
+    /// last, they are not kept again.
     #[inline(never)]
     fn stage_counted(&mut self, slot: u32, bytes: &[u8]) -> bool {
-        self.close_answer();
-        let written = self.outbox.written() + bytes.len();
-        if written > self.budget.left() && !self.make_room(written) {
+        let high_water = self.high_water;
+        let Some(connection) = self.counted(slot) else { return false };
+        if !connection.state.takes_output() {
+            if connection.state.is_behind_a_file() {
+                self.wrote_behind_a_file(slot);
+            }
+            return false;
+        }
+        let (known, unsent) = (connection.staged, connection.unsent());
+        if bytes.is_empty() {
+            return true;
+        }
+        if self.outbox.held() + LINK > self.budget.left() && !self.make_way_for(slot, LINK) {
+            return false;
+        }
+        let Some(staged) =
+            self.outbox.repeat(slot, known, bytes).or_else(|| self.append(slot, known, bytes))
+        else {
+            return false;
+        };
+        if let Some(connection) = self.connections.get_mut(slot) {
+            connection.staged = staged;
+        }
+        if self.outbox.length_of(slot, staged) + unsent >= high_water {
+            self.became_full(slot);
+        }
+        if self.outbox.owed() >= self.budget.share().max(OWED) {
+            self.enough_for_now();
+        }
+        true
+    }
+
+    /// Keeps bytes for `slot` in the outbox; where.
+    fn append(&mut self, slot: u32, known: Staged, bytes: &[u8]) -> Option<Staged> {
+        let more = bytes.len() + LINK;
+        if self.outbox.held() + more > self.budget.left() && !self.make_way_for(slot, more) {
+            return None;
+        }
+        let staged = self.outbox.append(slot, known, bytes, self.budget.left());
+        if staged.is_none() {
             self.change(slot, |connection| connection.abort(CloseReason::MemoryBudget));
         }
-        let most = self.budget.left();
-        match self.counted(slot) {
-            Some(connection) if connection.state.takes_output() => {}
-            Some(connection) if connection.state.is_behind_a_file() => {
-                self.wrote_behind_a_file(slot);
-                return false;
-            }
-            _ => return false,
-        }
-        let staged = bytes.is_empty() || self.outbox.append(slot, bytes, most);
-        if staged {
-            self.count_staged(slot, bytes.len());
-        }
         staged
     }
 
-    /// If these are the bytes that were staged last, they need not be staged again.
-    fn stage_again(&mut self, slot: u32, bytes: &[u8]) -> bool {
-        let takes = self.counted(slot).is_some_and(|connection| connection.state.takes_output());
-        let staged = takes && self.outbox.repeat(slot, bytes);
-        if staged {
-            self.count_staged(slot, bytes.len());
+    /// Ends the worst debtors until the outbox can take `more` bytes for `slot`; whether it can.
+    #[cold]
+    fn make_way_for(&mut self, slot: u32, more: usize) -> bool {
+        if !self.make_room(self.outbox.held() + more) {
+            self.change(slot, |connection| connection.abort(CloseReason::MemoryBudget));
         }
-        staged
+        self.connections.get(slot).is_some_and(|connection| connection.state.takes_output())
     }
 
-    fn count_staged(&mut self, slot: u32, n: usize) {
-        let high_water = self.high_water;
-        let Some(connection) = self.connections.get_mut(slot) else { return };
-        connection.staged = (connection.staged as usize + n).min(ANSWER as usize - 1) as u32;
-        if connection.owes(high_water) {
+    /// So much waits for all connections together that it is time to send. The callback that
+    /// has written it is told that its own connection is full, so that it stops.
+    #[cold]
+    fn enough_for_now(&mut self) {
+        self.outbox.hurry();
+        if let Some(slot) = self.talker {
             self.became_full(slot);
         }
     }
@@ -436,10 +468,10 @@ impl Net {
         self.change(slot, |connection| connection.state.become_full());
     }
 
-    /// Sends what is staged if it is enough for a group.
+    /// Sends what is staged if it is much.
     #[inline]
-    pub(crate) fn flush_group<K: Kernel>(&mut self, kernel: &mut K) {
-        if self.outbox.written() >= GROUP_BYTES {
+    pub(crate) fn flush_if_due<K: Kernel>(&mut self, kernel: &mut K) {
+        if self.outbox.is_due() {
             self.flush(kernel);
         }
     }
@@ -461,7 +493,7 @@ impl Net {
         });
     }
 
-    /// Sends what is staged: one `send` a segment.
+    /// Sends what is staged: one call for each connection.
     pub(crate) fn flush<K: Kernel>(&mut self, kernel: &mut K) {
         if self.outbox.is_empty() {
             return;
@@ -469,56 +501,61 @@ impl Net {
         for index in 0..self.outbox.len() {
             let Some((slot, bytes)) = self.outbox.get(index) else { continue };
             let Some(connection) = self.connections.get_mut(slot) else { continue };
-            if connection.staged != ANSWER {
-                self.lend_outbox(index, |net, bytes| net.transmit(kernel, slot, bytes));
+            if !connection.staged.is_answer() {
+                self.transmit(kernel, slot, index);
                 continue;
             }
-            connection.staged = 0;
+            connection.staged = Staged::NOTHING;
             match kernel.send(&connection.fd, bytes) {
                 Ok(n) if n == bytes.len() => connection.sent += n as u64,
-                sent => self.lend_outbox(index, |net, bytes| net.sent_less(slot, bytes, sent)),
+                sent => self.sent_less(slot, index, 0, Call::Send, sent),
             }
         }
         self.outbox.clear();
+        self.talker = None;
     }
 
-    /// Lends out the bytes of a segment, to what changes all the rest.
-    #[inline(never)]
-    fn lend_outbox(&mut self, index: usize, act: impl FnOnce(&mut Net, &[u8])) {
-        let outbox = std::mem::take(&mut self.outbox);
-        if let Some((_, bytes)) = outbox.get(index) {
-            act(self, bytes);
-        }
-        self.outbox = outbox;
-        self.measure();
-    }
-
-    /// Sends a segment of a connection to which more happens than an answer, or keeps what
+    /// Sends the chain of a connection to which more happens than an answer, or keeps what
     /// the kernel does not take.
-    fn transmit<K: Kernel>(&mut self, kernel: &mut K, slot: u32, bytes: &[u8]) {
+    #[inline(never)]
+    fn transmit<K: Kernel>(&mut self, kernel: &mut K, slot: u32, index: usize) {
         let Some(connection) = self.connections.get_mut(slot) else { return };
-        connection.staged = (connection.staged as usize).saturating_sub(bytes.len()) as u32;
+        connection.staged = Staged::NOTHING;
         let Some(unsent) = connection.state.unsent() else { return };
         if !unsent.bytes.is_empty() || !connection.can_send() {
-            return self.keep_output(slot, bytes);
+            return self.keep_chain(slot, index, 0);
         }
-        match kernel.send(&connection.fd, bytes) {
-            Ok(n) if n == bytes.len() => {
-                connection.sent += n as u64;
-                connection.touch(self.now);
+        let (mut walk, mut taken) = (self.outbox.walk(index), 0);
+        loop {
+            let due = self.outbox.gather(&mut walk);
+            if due == 0 {
+                break;
             }
-            sent => self.sent_less(slot, bytes, sent),
+            let (call, sent) = send_parts(kernel, &connection.fd, &self.outbox);
+            if sent != Ok(due) {
+                return self.sent_less(slot, index, taken, call, sent);
+            }
+            taken += due;
         }
+        connection.sent += taken as u64;
+        connection.touch(self.now);
     }
 
-    /// The kernel did not take all of a segment.
+    /// The kernel did not take all of a chain, of which it had taken some before.
     #[cold]
-    fn sent_less(&mut self, slot: u32, bytes: &[u8], sent: kernel::Result<usize>) {
-        match sent {
-            Ok(n) => self.moved(slot, n),
-            Err(errno) => self.failed(slot, Call::Send, errno),
+    fn sent_less(
+        &mut self,
+        slot: u32,
+        index: usize,
+        before: usize,
+        call: Call,
+        sent: kernel::Result<usize>,
+    ) {
+        self.moved(slot, before + sent.unwrap_or(0));
+        if let Err(errno) = sent {
+            self.failed(slot, call, errno);
         }
-        self.keep_output(slot, bytes.get(sent.unwrap_or(0)..).unwrap_or_default());
+        self.keep_chain(slot, index, before + sent.unwrap_or(0));
     }
 
     /// Sends from the connection's own output.
@@ -556,18 +593,35 @@ impl Net {
         }
     }
 
-    /// Keeps output that the kernel did not take.
+    /// Keeps what the kernel did not take of a chain: all but so many bytes.
     #[cold]
-    fn keep_output(&mut self, slot: u32, bytes: &[u8]) {
-        let (now, max_output) = (self.now, self.limits.max_output);
-        let spare = self.budget.spare();
+    fn keep_chain(&mut self, slot: u32, index: usize, taken: usize) {
+        let outbox = std::mem::take(&mut self.outbox); // what is changed is all the rest
+        let left = outbox.length(index).saturating_sub(taken);
+        if !self.budget.has_room_for(outbox.held() + left) {
+            self.make_room(outbox.held() + left);
+        }
+        self.keep_output(slot, left, outbox.rest(index, taken));
+        self.outbox = outbox;
+        self.measure();
+    }
+
+    /// Keeps output that the kernel did not take, `length` bytes in pieces. If nothing waited
+    /// before, that may be more than is allowed to wait: then the next is too much.
+    fn keep_output<'a>(
+        &mut self,
+        slot: u32,
+        length: usize,
+        pieces: impl IntoIterator<Item = &'a [u8]>,
+    ) {
+        let (now, max_output, spare) = (self.now, self.limits.max_output, self.budget.spare());
         self.change(slot, |connection| {
             let Some(unsent) = connection.state.unsent_mut() else { return };
             let output = &mut unsent.bytes;
-            if output.push(bytes, spare, now).is_err() {
-                connection.abort(CloseReason::MemoryBudget);
-            } else if output.len() > max_output {
+            if !output.is_empty() && output.len() + length > max_output {
                 connection.abort(CloseReason::OutputLimit);
+            } else if output.push_all(length, pieces, spare, now).is_err() {
+                connection.abort(CloseReason::MemoryBudget);
             }
         });
     }
@@ -728,4 +782,22 @@ impl Net {
         let held = self.connections.iter().filter(|(_, c)| size(c) > RESERVE_EACH);
         held.max_by_key(|(_, connection)| size(connection)).map(|(slot, _)| slot)
     }
+}
+
+/// Sends what the outbox has gathered: with which call, and how many bytes the kernel took.
+fn send_parts<K: Kernel>(
+    kernel: &mut K,
+    fd: &Fd,
+    outbox: &Outbox,
+) -> (Call, kernel::Result<usize>) {
+    let mut parts = outbox.parts();
+    let count = parts.len();
+    if let (1, Some(bytes)) = (count, parts.next()) {
+        return (Call::Send, kernel.send(fd, bytes));
+    }
+    let mut pieces = [IoSlice::new(&[]); PARTS];
+    for (piece, bytes) in pieces.iter_mut().zip(outbox.parts()) {
+        *piece = IoSlice::new(bytes);
+    }
+    (Call::SendPieces, kernel.sendmsg(fd, pieces.get(..count).unwrap_or_default()))
 }

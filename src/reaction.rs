@@ -41,6 +41,7 @@ pub enum Call {
     Accept,
     Recv,
     Send,
+    SendPieces,
     Connect,
     ConnectResult,
     OpenDirectory,
@@ -59,7 +60,7 @@ pub enum Call {
 
 impl Call {
     /// Every call, in the order in which a server meets them.
-    pub const ALL: [Call; 41] = [
+    pub const ALL: [Call; 42] = [
         Call::SignalAction,
         Call::SignalMask,
         Call::DescriptorLimit,
@@ -88,6 +89,7 @@ impl Call {
         Call::Accept,
         Call::Recv,
         Call::Send,
+        Call::SendPieces,
         Call::Connect,
         Call::ConnectResult,
         Call::OpenFile,
@@ -136,6 +138,7 @@ impl Call {
             Call::Accept => "accept4",
             Call::Recv => "recv",
             Call::Send => "send",
+            Call::SendPieces => "sendmsg",
             Call::SetTimer => "timerfd_settime",
             Call::ReadCounter | Call::ReadSignal => "read",
             Call::WriteCounter => "write",
@@ -248,12 +251,12 @@ pub fn reaction(call: Call, errno: Errno) -> Reaction {
             EBADF | EFAULT | EINVAL | ENOTSOCK | EISDIR | EIO => Bug,
             _ => DropConnection, // ECONNRESET ETIMEDOUT ECONNREFUSED ENOTCONN EPIPE EHOSTUNREACH …
         },
-        Call::Send => match errno {
+        Call::Send | Call::SendPieces => match errno {
             EAGAIN => Wait,
             EINTR => Retry,
             ENOMEM | ENOBUFS => Later, // not EPOLLOUT, which may be ready already: that would spin
-            EBADF | EFAULT | EINVAL | ENOTSOCK | EMSGSIZE | EDESTADDRREQ | EISCONN | EOPNOTSUPP
-            | EALREADY => Bug,
+            EMSGSIZE => Bug, // more than IOV_MAX pieces
+            EBADF | EFAULT | EINVAL | ENOTSOCK | EDESTADDRREQ | EISCONN | EOPNOTSUPP | EALREADY => Bug,
             _ => DropConnection, // EPIPE ECONNRESET ETIMEDOUT EHOSTUNREACH ENETUNREACH EPERM …
         },
         // Outwards: whoever asked for the connection is told why there is none.
@@ -372,6 +375,10 @@ mod tests {
             (Call::Send, &[EINTR], Reaction::Retry),
             (Call::Send, &[ENOMEM, ENOBUFS], Reaction::Later),
             (Call::Send, &[EBADF, EFAULT, EINVAL, ENOTSOCK, EMSGSIZE], Reaction::Bug),
+            (Call::SendPieces, &[EAGAIN], Reaction::Wait),
+            (Call::SendPieces, &[EINTR], Reaction::Retry),
+            (Call::SendPieces, &[ENOMEM, ENOBUFS], Reaction::Later),
+            (Call::SendPieces, &[EBADF, EFAULT, EINVAL, ENOTSOCK, EMSGSIZE], Reaction::Bug),
             (Call::Connect, &[EINPROGRESS, EINTR], Reaction::Wait),
             (Call::Connect, &[EBADF, EFAULT, ENOTSOCK, EALREADY, EISCONN], Reaction::Bug),
             (Call::ConnectResult, &[EBADF, EFAULT, EINVAL, ENOTSOCK], Reaction::Bug),

@@ -16,7 +16,7 @@
 //! 3. A message costs one recv, one send and its share of an epoll_wait, and no
 //!    memory: everything else is in the `#[cold]` paths.
 
-use crate::connection::{ANSWER, Attention, OUTBOUND, State, UNWATCHED};
+use crate::connection::{Attention, OUTBOUND, State, UNWATCHED};
 use crate::deadlines::{Alarm, Alarms, Deadlines};
 use crate::error::Error;
 use crate::handler::ConnectionHandler;
@@ -132,10 +132,13 @@ impl<H: ConnectionHandler, K: Kernel> Reactor<H, K> {
                     Id { generation: 0, slot } => self.woken.push((slot, event.mask)),
                     id => self.serve(id, event.mask),
                 }
-                self.net.flush_group(&mut self.kernel);
+                self.net.flush_if_due(&mut self.kernel);
             }
-            self.net.flush(&mut self.kernel);
+            if self.net.outbox.len() <= GROUP {
+                self.net.flush(&mut self.kernel); // else many get the same: all of it together
+            }
         }
+        self.net.flush(&mut self.kernel);
         self.events = events;
         if self.is_settled() {
             return Ok(true); // messages and nothing else: the common turn ends here
@@ -147,7 +150,7 @@ impl<H: ConnectionHandler, K: Kernel> Reactor<H, K> {
         let mut work = std::mem::take(&mut self.work);
         for slot in work.drain(..) {
             self.step(slot);
-            self.net.flush_group(&mut self.kernel);
+            self.net.flush_if_due(&mut self.kernel);
         }
         self.work = work;
         self.settle();
@@ -191,15 +194,14 @@ impl<H: ConnectionHandler, K: Kernel> Reactor<H, K> {
         let now = self.net.now;
         let Some(connection) = self.net.connections.find(id) else { return }; // a stale event
         let is_quiet = connection.attention == Attention::Quiet;
-        if mask != kernel::IN || !is_quiet || connection.staged > 0 || is_tight {
+        if mask != kernel::IN || !is_quiet || !connection.staged.is_nothing() || is_tight {
             return self.serve_busy(id.slot, mask);
         }
         match self.kernel.recv(&connection.fd, &mut self.input) {
             Ok(n @ 1..) => {
                 connection.received += n as u64;
                 connection.last = now;
-                connection.staged = ANSWER;
-                self.net.open_answer(id.slot);
+                connection.staged = self.net.outbox.open(id.slot, self.net.high_water);
                 self.offer_fresh(id.slot, n);
                 self.net.close_answer();
             }
@@ -238,10 +240,22 @@ impl<H: ConnectionHandler, K: Kernel> Reactor<H, K> {
     }
 
     fn settle_marked(&mut self) {
-        while let Some(slot) = self.net.marked.pop() {
+        while let Some(slot) = self.next_marked() {
             self.reconcile(slot);
-            self.net.flush(&mut self.kernel); // what the next one owes must be known
+            self.net.flush_if_due(&mut self.kernel);
         }
+    }
+
+    /// A connection that is marked, when everything written to it is sent, or kept. What is
+    /// written to others meanwhile waits for more: thousands may leave at once.
+    fn next_marked(&mut self) -> Option<u32> {
+        let is_ready = |net: &Net, slot| {
+            net.connections.get(slot).is_none_or(|connection| connection.staged.is_nothing())
+        };
+        if self.net.marked.last().is_none_or(|&slot| !is_ready(&self.net, slot)) {
+            self.net.flush(&mut self.kernel); // which may mark more
+        }
+        self.net.marked.pop()
     }
 
     /// Brings one connection's affairs in line with its state. It stays marked

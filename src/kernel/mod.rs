@@ -17,6 +17,7 @@
 //! 3. Every descriptor is born non-blocking and close-on-exec.
 
 use std::fmt;
+use std::io::IoSlice;
 use std::net::SocketAddr;
 use std::num::NonZeroI32;
 use std::path::{Path, PathBuf};
@@ -178,6 +179,12 @@ pub trait Kernel: Clone + Send + 'static {
     ///
     /// send(2), docs/sending.md, [`Call::Send`]
     fn send(&mut self, fd: &Fd, bytes: &[u8]) -> Result<usize>;
+
+    /// The same for bytes that stand in several places, at most [`IOV_MAX`] of them: how many
+    /// bytes the kernel took, and these may end within any piece.
+    ///
+    /// sendmsg(2), docs/sending.md, [`Call::SendPieces`]
+    fn sendmsg(&mut self, fd: &Fd, pieces: &[IoSlice<'_>]) -> Result<usize>;
 
     // ---- a connection outwards -------------------------------------- docs/connecting.md
 
@@ -431,6 +438,10 @@ impl fmt::Debug for Event {
         write!(f, "Event {{ mask: {mask:#x}, data: {data:#x} }}")
     }
 }
+
+/// Most pieces that one call takes: with more, [`Kernel::sendmsg`] fails with EMSGSIZE.
+/// sendmsg(2), UIO_MAXIOV
+pub const IOV_MAX: usize = libc::UIO_MAXIOV as usize;
 
 /// EPOLLIN: bytes, a connection or the peer's end can be taken.
 pub const IN: u32 = libc::EPOLLIN as u32;

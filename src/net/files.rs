@@ -58,7 +58,8 @@ impl Net {
     pub(crate) fn send_file<K: Kernel>(&mut self, kernel: &mut K, slot: u32) {
         let Some(connection) = self.connections.get(slot) else { return };
         let is_next = connection.state.unsent().is_some_and(|unsent| unsent.file);
-        if !is_next || connection.queued() > 0 || !connection.can_send() {
+        let is_behind = connection.unsent() > 0 || !connection.staged.is_nothing();
+        if !is_next || is_behind || !connection.can_send() {
             return;
         }
         let Some(FilePart { fd, offset, left }) = self.files.get(&slot) else { return };
@@ -87,7 +88,7 @@ impl Net {
         match kernel.pread64(fd, bytes, *offset) {
             Ok(0) => self.file_failed(slot, Call::ReadFile, Errno::ENODATA),
             Ok(n) => {
-                self.keep_output(slot, bytes.get(..n).unwrap_or_default());
+                self.keep_output(slot, n, [bytes.get(..n).unwrap_or_default()]);
                 self.advance_file(slot, n);
             }
             Err(errno) if reaction(Call::ReadFile, errno) == Reaction::Retry => {}

@@ -89,6 +89,7 @@ impl<H: ConnectionHandler, K: Kernel> Reactor<H, K> {
         if offered == 0 {
             return;
         }
+        self.net.talks(slot);
         let conn = &mut Conn { net: &mut self.net, slot };
         let consumed = self.handler.on_data(conn, session, rest.as_slice());
         if consumed > 0 {
@@ -210,6 +211,7 @@ impl<H: ConnectionHandler, K: Kernel> Reactor<H, K> {
         let Some(connection) = self.net.connections.get(slot) else { return };
         let can_offer = connection.can_offer();
         if can_offer && connection.rest() == 0 {
+            self.net.talks(slot);
             return self.offer_fresh(slot, n);
         }
         let fresh = self.input.get(..n).unwrap_or_default();
@@ -351,6 +353,7 @@ impl<H: ConnectionHandler, K: Kernel> Reactor<H, K> {
         callback: impl FnOnce(&mut H, &mut Conn<'_>, &mut H::Session),
     ) {
         if let Some(Some(session)) = self.sessions.get_mut(slot as usize) {
+            self.net.talks(slot);
             callback(&mut self.handler, &mut Conn { net: &mut self.net, slot }, session);
         }
     }

@@ -51,7 +51,7 @@ impl<H: ConnectionHandler, K: Kernel> Reactor<H, K> {
             Ok((jobs, stop)) => {
                 for job in jobs {
                     job(&mut self.handler, &mut self.net);
-                    self.net.flush_group(&mut self.kernel);
+                    self.net.flush_if_due(&mut self.kernel);
                 }
                 if stop {
                     self.net.stop();
@@ -139,7 +139,7 @@ impl<H: ConnectionHandler, K: Kernel> Reactor<H, K> {
         for _ in 0..LOOKS {
             let Some(slot) = self.deadlines.pop_due(now) else { break };
             self.look_at(slot, now);
-            self.net.flush_group(&mut self.kernel);
+            self.net.flush_if_due(&mut self.kernel);
         }
         while let Some(alarm) = self.alarms.pop_due(now) {
             match alarm {
