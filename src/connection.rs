@@ -17,9 +17,11 @@
 //! [`contradiction`]: Connection::contradiction
 
 use crate::close_reason::CloseReason;
-use crate::kernel::{self, Fd, Peer};
+use crate::counters::Counters;
+use crate::kernel::{self, Errno, Fd, Peer};
 use crate::limits::Timeouts;
 use crate::outbox::Staged;
+use crate::reaction::{Call, Reaction, reaction};
 use crate::time::{Moment, Span, Tick};
 use std::fmt;
 use std::net::{SocketAddr, SocketAddrV6};
@@ -35,6 +37,9 @@ pub use state::{TRANSITIONS, Transition};
 pub(crate) const LINGER_BYTES: u32 = 1 << 20;
 /// Lingering ends after this long without a byte.
 const LINGER_QUIET: Span = Span::millis(2_001);
+
+/// How often the kernel may be out of memory for one connection in a row.
+const MAX_TRIES: u8 = 12;
 
 /// Stands for the mask of what epoll does not watch.
 pub(crate) const UNWATCHED: u8 = 1 << 7;
@@ -144,6 +149,26 @@ impl Connection {
         self.idle_spans = 0;
     }
 
+    /// `n` bytes have arrived.
+    pub(crate) fn arrived(&mut self, n: usize, now: Tick) {
+        self.received += n as u64;
+        self.shortage = Shortage::default();
+        self.state.count_read(n);
+        self.touch(now);
+    }
+
+    /// The kernel took `n` bytes that had waited.
+    pub(crate) fn moved(&mut self, n: usize, now: Tick) {
+        self.sent += n as u64;
+        if n > 0 {
+            self.shortage = Shortage::default();
+            self.touch(now);
+            if let Some(unsent) = self.state.unsent_mut() {
+                unsent.bytes.touch(now);
+            }
+        }
+    }
+
     /// It has been idle for as long as ticks tell, though it may be so for longer: that is
     /// counted, and the ticks begin anew. Returns whether it was so.
     pub(crate) fn idle_on(&mut self, timeouts: &Timeouts, now: Tick) -> bool {
@@ -189,6 +214,36 @@ impl Connection {
     pub(crate) fn abort(&mut self, why: CloseReason) {
         self.state.end(why);
         self.state.reset_on_close();
+    }
+
+    /// A call on it has failed: does what the table of errnos says.
+    #[cold]
+    pub(crate) fn failed(&mut self, call: Call, errno: Errno, counters: &mut Counters) {
+        match reaction(call, errno) {
+            // An interrupted call is made again at the next event, which is there already.
+            Reaction::Wait | Reaction::Retry | Reaction::Ignore | Reaction::Degrade => {}
+            Reaction::Later | Reaction::Pause => {
+                self.shortage.strike();
+                if self.shortage.tries() > MAX_TRIES {
+                    self.abort(CloseReason::Server { call, errno });
+                }
+            }
+            Reaction::DropConnection => {
+                let why = CloseReason::of(call, errno);
+                let is_read_out = |open: &Open| call == Call::Recv && !open.reading.again;
+                match self.state.open().is_some_and(is_read_out) {
+                    true => self.gone(why),
+                    false => self.broken(why),
+                }
+                if why != CloseReason::PeerReset {
+                    self.state.reset_on_close(); // a cut answer must not look like a whole one
+                }
+            }
+            Reaction::FailStartup | Reaction::FailRuntime | Reaction::Bug => {
+                counters.bug(format_args!("{call} on a connection: {errno}"));
+                self.abort(CloseReason::Server { call, errno });
+            }
+        }
     }
 
     /// EOF has been received on a connection that has ended.
@@ -248,7 +303,11 @@ impl Connection {
 
     /// What it holds of the memory budget.
     pub(crate) fn footprint(&self) -> usize {
-        self.input_footprint() + self.state.unsent().map_or(0, |unsent| unsent.bytes.footprint())
+        match &*self.state {
+            State::Open(open) => open.input.footprint() + open.unsent.bytes.footprint(),
+            State::Broken { input, .. } => input.footprint(),
+            state => state.unsent().map_or(0, |unsent| unsent.bytes.footprint()),
+        }
     }
 
     pub(crate) fn input_footprint(&self) -> usize {

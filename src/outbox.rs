@@ -51,10 +51,6 @@ impl Staged {
     /// Marks the chain of an answer.
     const ANSWER: u32 = 1 << 31;
 
-    fn chain(index: usize) -> Staged {
-        Staged(index as u32)
-    }
-
     /// Whether it is the answer of a quiet connection to its message, and nothing more has
     /// happened to the connection since.
     #[inline]
@@ -67,13 +63,14 @@ impl Staged {
         self == Staged::NOTHING
     }
 
-    /// The same chain, for a connection to which more happens.
-    pub(crate) fn counted(self) -> Staged {
-        Staged(self.0 & !Staged::ANSWER)
+    /// More happens to the connection: its chain is the same, and no answer any more.
+    #[inline]
+    pub(crate) fn count(&mut self) {
+        self.0 &= !Staged::ANSWER;
     }
 
     fn index(self) -> usize {
-        self.counted().0 as usize
+        (self.0 & !Staged::ANSWER) as usize
     }
 }
 
@@ -90,6 +87,8 @@ pub(crate) struct Outbox {
     /// What the next call is to send.
     parts: Vec<Range>,
     writer: u32,
+    /// Whose callback is running, if it may have written to others.
+    talker: u32,
     /// Where the writer's piece began.
     start: usize,
     /// From here on the writer is full.
@@ -159,6 +158,7 @@ impl Default for Outbox {
             pieces: Vec::new(),
             parts: Vec::new(),
             writer: NOBODY,
+            talker: NOBODY,
             start: 0,
             full_at: 0,
             due_at: GROUP_BYTES,
@@ -225,18 +225,35 @@ impl Outbox {
 
     // ---- the writer --------------------------------------------------------------------
 
-    /// Makes `slot` the writer, which is full after so many bytes. There must be none. Returns
-    /// what its connection has staged from now on.
+    /// What the connection has staged that is the next writer.
     #[inline]
-    pub(crate) fn open(&mut self, slot: u32, high_water: usize) -> Staged {
-        self.writer = slot;
-        self.start = self.written;
-        self.full_at = self.written + high_water;
+    pub(crate) fn next_answer(&self) -> Staged {
         Staged(self.chains.len() as u32 | Staged::ANSWER)
     }
 
-    pub(crate) fn writer(&self) -> Option<u32> {
-        Some(self.writer).filter(|&slot| slot != NOBODY)
+    /// Makes `slot` the writer, which is full after so many bytes. There must be none.
+    #[inline]
+    pub(crate) fn open(&mut self, slot: u32, high_water: usize) {
+        self.writer = slot;
+        self.start = self.written;
+        self.full_at = self.written + high_water;
+    }
+
+    /// The callback of `slot` is running, which is no writer.
+    pub(crate) fn talks(&mut self, slot: u32) {
+        self.talker = slot;
+    }
+
+    /// The callback of the writer does more than to answer.
+    pub(crate) fn talks_on(&mut self) {
+        if self.writer != NOBODY {
+            self.talker = self.writer;
+        }
+    }
+
+    /// Whose callback is running, if it may have written to others.
+    pub(crate) fn talker(&self) -> Option<u32> {
+        Some(self.talker).filter(|&slot| slot != NOBODY)
     }
 
     /// Closes the writer's piece. Returns its slot if that is worth a look: it became full, or
@@ -276,36 +293,40 @@ impl Outbox {
 
     // ---- chains ------------------------------------------------------------------------
 
-    /// Appends bytes for `slot`, for which `staged` is there already: what is there then. `None`
-    /// if memory fails. The room may grow to `most` bytes.
+    /// Appends bytes for `slot`, for which `staged` is there already; `false` if memory fails.
+    /// The room may grow to `most` bytes.
     pub(crate) fn append(
         &mut self,
         slot: u32,
-        staged: Staged,
+        staged: &mut Staged,
         bytes: &[u8],
         most: usize,
-    ) -> Option<Staged> {
+    ) -> bool {
         let (start, end) = (self.written, self.written + bytes.len());
-        let range = Range { start: start as u32, end: u32::try_from(end).ok()? };
-        if end > self.room.len() && self.grow(end.max(most.min(2 * self.room.len()))).is_err() {
-            return None;
+        let Ok(last) = u32::try_from(end) else { return false };
+        let range = Range { start: start as u32, end: last };
+        if end > self.room.len() && self.grow(end.max(most.min(2 * self.room.len()))).is_err()
+            || self.link(slot, staged, range).is_none()
+        {
+            return false;
         }
-        let staged = self.link(slot, staged, range)?;
-        self.room.get_mut(start..end)?.copy_from_slice(bytes);
+        if let Some(room) = self.room.get_mut(start..end) {
+            room.copy_from_slice(bytes);
+        }
         self.written = end;
         self.latest = range;
-        Some(staged)
+        true
     }
 
-    /// The same for bytes that were appended last: they need not be kept again. `None` if that
+    /// The same for bytes that were appended last: they need not be kept again. `false` if that
     /// is not so.
-    pub(crate) fn repeat(&mut self, slot: u32, staged: Staged, bytes: &[u8]) -> Option<Staged> {
+    pub(crate) fn repeat(&mut self, slot: u32, staged: &mut Staged, bytes: &[u8]) -> bool {
         let latest = self.latest();
-        if self.bytes(latest) != bytes || self.ends_with(staged, latest) {
-            return None;
+        if self.bytes(latest) != bytes || self.ends_with(*staged, latest) {
+            return false;
         }
         self.latest = latest;
-        self.link(slot, staged, latest)
+        self.link(slot, staged, latest).is_some()
     }
 
     /// Whether these bytes are the end of a chain: then more of them behind is one piece.
@@ -325,7 +346,7 @@ impl Outbox {
     }
 
     /// Adds a piece to the chain of `slot`, or lengthens its last one.
-    fn link(&mut self, slot: u32, staged: Staged, range: Range) -> Option<Staged> {
+    fn link(&mut self, slot: u32, staged: &mut Staged, range: Range) -> Option<()> {
         let index = staged.index();
         match self.chains.get_mut(index).filter(|_| !staged.is_nothing()) {
             Some(chain) => {
@@ -343,11 +364,12 @@ impl Outbox {
             }
             None => {
                 self.chains.try_reserve(1).ok()?;
+                *staged = Staged(self.chains.len() as u32);
                 self.chains.push(Chain { slot, first: range, last: NONE });
             }
         }
         self.owed += range.len() + size_of::<Piece>();
-        Some(if staged.is_nothing() { Staged::chain(self.chains.len() - 1) } else { staged })
+        Some(())
     }
 
     /// Adds a piece behind those of a chain.
@@ -465,20 +487,25 @@ impl Outbox {
     /// Everything is sent.
     pub(crate) fn clear(&mut self) {
         self.chains.clear();
-        self.chains.shrink_to(KEEP_LINKS);
-        self.pieces.clear();
-        self.pieces.shrink_to(KEEP_LINKS);
-        if self.room.len() > KEEP_BYTES {
-            self.room.truncate(KEEP_BYTES);
-            self.room.shrink_to_fit();
+        if self.owed > 0 || self.room.len() > KEEP_BYTES {
+            self.clear_links();
         }
         self.lead = (PAGE / 2).wrapping_sub(self.room.as_ptr().addr()) % PAGE;
         self.lead = self.lead.min(self.room.len());
         self.written = self.lead;
-        self.due_at = self.lead + GROUP_BYTES;
-        self.latest = Range::default();
-        self.owed = 0;
         self.limit(self.most);
+    }
+
+    /// More is sent than answers, or much.
+    #[cold]
+    fn clear_links(&mut self) {
+        self.pieces.clear();
+        self.pieces.shrink_to(KEEP_LINKS);
+        self.chains.shrink_to(KEEP_LINKS);
+        self.room.truncate(KEEP_BYTES);
+        self.room.shrink_to(KEEP_BYTES);
+        self.latest = Range::default();
+        (self.owed, self.due_at, self.talker) = (0, GROUP_BYTES, NOBODY);
     }
 
     /// The first bytes of the room of an empty outbox, to be used for something else: some,
@@ -536,7 +563,8 @@ mod tests {
             let mut bytes = vec![step as u8; length];
             match random(&mut seed) % 8 {
                 0 if answer.is_none() && staged[slot as usize].is_nothing() => {
-                    staged[slot as usize] = outbox.open(slot, HIGH_WATER);
+                    staged[slot as usize] = outbox.next_answer();
+                    outbox.open(slot, HIGH_WATER);
                     assert!(staged[slot as usize].is_answer());
                     answer = Some((slot, Vec::new()));
                 }
@@ -556,7 +584,10 @@ mod tests {
                     assert_eq!(outbox.close(), worth);
                     let Some((slot, written)) = closed else { continue };
                     let staged = &mut staged[slot as usize];
-                    *staged = if written.is_empty() { Staged::NOTHING } else { staged.counted() };
+                    staged.count();
+                    if written.is_empty() {
+                        *staged = Staged::NOTHING;
+                    }
                     if !written.is_empty() {
                         order.push(slot);
                         latest.clone_from(&written);
@@ -564,20 +595,17 @@ mod tests {
                     }
                 }
                 4..=6 if answer.is_none() && !bytes.is_empty() => {
-                    let known = staged[slot as usize];
-                    let again = !latest.is_empty() && !step.is_multiple_of(3);
-                    let now = if again {
-                        bytes.clone_from(&latest);
-                        outbox.repeat(slot, known, &bytes)
-                    } else {
-                        latest.clone_from(&bytes);
-                        outbox.append(slot, known, &bytes, 1 << 20)
-                    };
-                    // An answer that was lengthened is not known as what was written last.
-                    let now = now.or_else(|| outbox.append(slot, known, &bytes, 1 << 20)).unwrap();
-                    assert!(known.is_nothing() || known == now);
+                    let known = &mut staged[slot as usize];
                     order.extend(known.is_nothing().then_some(slot));
-                    staged[slot as usize] = now;
+                    let again = !latest.is_empty() && !step.is_multiple_of(3);
+                    if again {
+                        bytes.clone_from(&latest);
+                    }
+                    // What is the end of its chain already is not linked again.
+                    if !again || !outbox.repeat(slot, known, &bytes) {
+                        assert!(outbox.append(slot, known, &bytes, 1 << 20));
+                        latest.clone_from(&bytes);
+                    }
                     queues.entry(slot).or_default().append(&mut bytes);
                 }
                 7 if answer.is_none() && step % 128 == 0 => {
@@ -629,10 +657,9 @@ mod tests {
         for line in 0..20 {
             let line = format!("guest1: line {line}\n");
             for (slot, staged) in staged.iter_mut().enumerate() {
-                let again = outbox.repeat(slot as u32, *staged, line.as_bytes());
-                assert_eq!(again.is_some(), slot > 0);
-                let appended = || outbox.append(slot as u32, *staged, line.as_bytes(), 1 << 20);
-                *staged = again.or_else(appended).unwrap();
+                let again = outbox.repeat(slot as u32, staged, line.as_bytes());
+                assert_eq!(again, slot > 0);
+                assert!(again || outbox.append(slot as u32, staged, line.as_bytes(), 1 << 20));
             }
         }
         assert_eq!((outbox.chains.len(), outbox.pieces.len()), (49, 0));
@@ -646,8 +673,9 @@ mod tests {
     fn small_pieces_are_copied_together() {
         let (mut outbox, mut staged) = (Outbox::new().unwrap(), Staged::NOTHING);
         for length in [10, 20, LARGE, 30, LARGE - 1, LARGE + 1, 40] {
-            staged = outbox.append(1, staged, &vec![length as u8; length], 1 << 20).unwrap();
-            outbox.append(2, Staged::NOTHING, b"-", 1 << 20).unwrap(); // so nothing is joined
+            assert!(outbox.append(1, &mut staged, &vec![length as u8; length], 1 << 20));
+            // So nothing is joined.
+            assert!(outbox.append(2, &mut Staged::NOTHING.clone(), b"-", 1 << 20));
         }
         outbox.gather(&mut outbox.walk(0));
         let lengths: Vec<usize> = outbox.parts().map(<[u8]>::len).collect();
@@ -663,11 +691,11 @@ mod tests {
     /// goes again, but never from under what is written.
     #[test]
     fn room_comes_and_goes() {
-        let (nothing, room) = (Staged::NOTHING, 2 * GROUP_BYTES);
+        let room = 2 * GROUP_BYTES;
         let mut outbox = Outbox::new().unwrap();
         let lead = outbox.lead;
         assert_eq!((outbox.room.as_ptr().addr() + lead) % PAGE, PAGE / 2);
-        let mut staged = nothing;
+        let mut staged = Staged::NOTHING;
         for (end, most, room) in [
             (room, 10 * room, room),
             (room + 1, 10 * room, 2 * room),
@@ -675,7 +703,7 @@ mod tests {
             (3 * room + 1, 3 * room, 3 * room + 1),
         ] {
             let more = vec![7; end - outbox.written];
-            staged = outbox.append(1, staged, &more, most).unwrap();
+            assert!(outbox.append(1, &mut staged, &more, most));
             assert_eq!(outbox.room.len(), room);
         }
         outbox.limit(10);
@@ -685,11 +713,12 @@ mod tests {
         assert_eq!((outbox.held(), length), (0, lead + 10));
         assert_eq!((outbox.scratch(4).len(), outbox.scratch(room).len()), (4, length.max(PAGE)));
         outbox.limit(2 * KEEP_BYTES);
-        outbox.append(1, nothing, &vec![7; KEEP_BYTES + 1], 0).unwrap();
+        assert!(outbox.append(1, &mut Staged::NOTHING.clone(), &vec![7; KEEP_BYTES + 1], 0));
         for slot in 0..2 * KEEP_LINKS as u32 {
-            let staged = outbox.append(slot, nothing, b"a", 0).unwrap();
-            outbox.append(NOBODY, nothing, b"-", 0).unwrap();
-            outbox.append(slot, staged, b"b", 0).unwrap();
+            let mut staged = Staged::NOTHING;
+            assert!(outbox.append(slot, &mut staged, b"a", 0));
+            assert!(outbox.append(NOBODY, &mut Staged::NOTHING.clone(), b"-", 0));
+            assert!(outbox.append(slot, &mut staged, b"b", 0));
         }
         outbox.clear();
         assert_eq!(outbox.room.len(), KEEP_BYTES);

@@ -211,7 +211,7 @@ impl<H: ConnectionHandler, K: Kernel> Server<H, K> {
 
     /// How many connections are open, in whatever state.
     pub fn open(&self) -> usize {
-        self.reactor.net.connections.len()
+        self.reactor.net.table.len()
     }
 
     /// What the server has done so far; the bytes of open connections are included, unlike
@@ -230,7 +230,7 @@ impl<H: ConnectionHandler, K: Kernel> Server<H, K> {
     #[cfg(feature = "sim")]
     #[doc(hidden)]
     pub fn places(&self) -> impl Iterator<Item = (i32, [&'static str; 2])> {
-        let all = self.reactor.net.connections.iter();
+        let all = self.reactor.net.table.iter();
         all.map(|(_, connection)| (connection.fd.number(), place::of(connection)))
     }
 
@@ -252,9 +252,7 @@ impl<H: ConnectionHandler, K: Kernel> Server<H, K> {
     #[cfg(feature = "sim")]
     #[doc(hidden)]
     pub fn memory(&self) -> (usize, usize) {
-        let net = &self.reactor.net;
-        let held = net.connections.iter().map(|(_, connection)| connection.footprint());
-        (net.budget.used(), held.sum())
+        self.reactor.net.table.memory()
     }
 
     /// What the server did, once [`turn`](Server::turn) has said that it is over.

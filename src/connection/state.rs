@@ -304,6 +304,13 @@ impl Life {
         }
     }
 
+    /// Takes what was received and not consumed, to be offered.
+    pub(crate) fn take_input(&mut self) -> Buffer {
+        let Some((input, reading)) = self.input_mut() else { return Buffer::default() };
+        reading.again = false;
+        take(input)
+    }
+
     /// What waits for the kernel, while it can be sent, or may be later.
     pub(crate) fn unsent_mut(&mut self) -> Option<&mut Unsent> {
         match &mut self.0 {
@@ -370,6 +377,17 @@ impl Life {
         }
     }
 
+    /// What follows for its two directions from what it holds: whether it must wait until less
+    /// output is queued, and whether memory is too short to read.
+    pub(crate) fn settle(&mut self, must_wait: bool, starves: bool, now: Tick) {
+        if let Some((input, reading)) = self.input_mut() {
+            reading.again &= !input.is_empty();
+        }
+        if let Some(open) = self.open_mut() {
+            open.settle_level(must_wait, starves, now);
+        }
+    }
+
     // ---- what a handler asks for, in whatever state -------------------------------------
 
     pub(crate) fn pause(&mut self) {
@@ -433,6 +451,12 @@ impl Life {
             unsent.file = true;
         }
         self.become_full();
+    }
+
+    pub(crate) fn set_level(&mut self, level: Level) {
+        if let State::Open(open) = &mut self.0 {
+            open.writing.level = level;
+        }
     }
 
     /// Output has reached the high water mark.

@@ -36,13 +36,13 @@ impl Conn<'_> {
     /// MSG_NOSIGNAL, and a client that leaves would end the process.
     pub fn write_file(&mut self, file: Fd, offset: u64, length: u64) {
         let Conn { net, slot } = self;
-        if net.counted(*slot).is_some_and(|c| c.state.is_behind_a_file()) {
+        if net.table.look(*slot).is_some_and(|c| c.state.is_behind_a_file()) {
             net.wrote_behind_a_file(*slot);
         }
-        let takes = net.connections.get(*slot).is_some_and(|c| c.state.takes_output());
+        let takes = net.table.look(*slot).is_some_and(|c| c.state.takes_output());
         if !takes || length == 0 {
             net.discarded.push(file);
-            return net.mark(*slot); // so that this turn closes it
+            return net.table.mark(*slot); // so that this turn closes it
         }
         let now = net.now;
         net.files.insert(*slot, FilePart { fd: file, offset, left: length });
@@ -56,7 +56,7 @@ impl Conn<'_> {
 impl Net {
     /// Sends from the file of a connection that has nothing else to send.
     pub(crate) fn send_file<K: Kernel>(&mut self, kernel: &mut K, slot: u32) {
-        let Some(connection) = self.connections.get(slot) else { return };
+        let Some(connection) = self.table.look(slot) else { return };
         let is_next = connection.state.unsent().is_some_and(|unsent| unsent.file);
         let is_behind = connection.unsent() > 0 || !connection.staged.is_nothing();
         if !is_next || is_behind || !connection.can_send() {
@@ -83,7 +83,7 @@ impl Net {
         self.flush(kernel); // the buffer may hold what others are to get
         let Some(FilePart { fd, offset, left }) = self.files.get(&slot) else { return };
         let most = READ_CHUNK.min(*left).min(self.limits.max_output as u64).max(1);
-        let mut outbox = std::mem::take(&mut self.outbox);
+        let mut outbox = self.table.take_outbox();
         let bytes = outbox.scratch(most as usize);
         match kernel.pread64(fd, bytes, *offset) {
             Ok(0) => self.file_failed(slot, Call::ReadFile, Errno::ENODATA),
@@ -94,8 +94,7 @@ impl Net {
             Err(errno) if reaction(Call::ReadFile, errno) == Reaction::Retry => {}
             Err(errno) => self.file_failed(slot, Call::ReadFile, errno),
         }
-        self.outbox = outbox;
-        self.measure(); // it was away when the budget changed
+        self.table.put_outbox(outbox);
     }
 
     /// `n` bytes of the file are done with.

@@ -46,7 +46,7 @@ impl Net {
             let object = format!("{address}, max_outbound");
             return Err(Error::new(Call::Socket, object, Errno::EMFILE));
         }
-        let accepted = self.connections.len() - self.outbound as usize;
+        let accepted = self.table.len() - self.outbound as usize;
         if self.is_draining() && self.outbound as usize >= accepted {
             let object = format!("{address}, the server is stopping");
             return Err(Error::new(Call::Socket, object, Errno::ESHUTDOWN));
@@ -75,10 +75,10 @@ impl Net {
             Address::Unix(_) => Peer::Unix,
         };
         let deadline = Moment::after(self.now_millis, timeout);
-        let id = self.connections.insert(Connection::outbound(fd, peer, self.now, deadline));
+        let id = self.table.insert(Connection::outbound(fd, peer, self.now, deadline));
         self.outbound += 1;
         self.counters.connected += 1;
-        self.mark(id.slot);
+        self.table.mark(id.slot);
         Ok(ConnId(id))
     }
 }

@@ -3,7 +3,7 @@
 use super::Reactor;
 use super::poll::LISTENERS;
 use crate::close_reason::CloseReason;
-use crate::connection::{Connection, UNWATCHED};
+use crate::connection::Connection;
 use crate::deadlines::Alarm;
 use crate::error::Error;
 use crate::handler::ConnectionHandler;
@@ -97,7 +97,7 @@ impl<H: ConnectionHandler, K: Kernel> Reactor<H, K> {
 
     /// Whether there is no slot for another client.
     pub(super) fn is_full(&self) -> bool {
-        let accepted = self.net.connections.len() - self.net.outbound as usize;
+        let accepted = self.net.table.len() - self.net.outbound as usize;
         accepted >= self.net.limits.max_connections as usize
     }
 
@@ -108,8 +108,8 @@ impl<H: ConnectionHandler, K: Kernel> Reactor<H, K> {
             return self.turn_away(fd, peer, CloseReason::AddressLimit);
         }
         let connection = Connection::new(fd, peer, listener as u8, self.net.now);
-        let id = self.net.connections.insert(connection);
-        let Some(connection) = self.net.connections.get(id.slot) else { return };
+        let id = self.net.table.insert(connection);
+        let Some(connection) = self.net.table.look(id.slot) else { return };
         let (fd, data) = (&connection.fd, id.to_u64());
         if let Err(errno) = self.poll.watch(&mut self.kernel, EpollOp::Add, fd, kernel::IN, data) {
             return self.admit_failed(id.slot, listener, errno);
@@ -119,7 +119,7 @@ impl<H: ConnectionHandler, K: Kernel> Reactor<H, K> {
             listener.accepted();
         }
         self.open_session(id.slot);
-        self.net.mark(id.slot); // its first deadline, and a full house, are settled
+        self.net.table.mark(id.slot); // its first deadline, and a full house, are settled
     }
 
     /// A connection stands: the handler gets to know it.
@@ -137,13 +137,13 @@ impl<H: ConnectionHandler, K: Kernel> Reactor<H, K> {
     #[cold]
     pub(super) fn connected(&mut self, slot: u32) {
         let now = self.net.now;
-        let Some(connection) = self.net.connections.get(slot) else { return };
+        let Some(connection) = self.net.table.look(slot) else { return };
         let call = Call::ConnectResult;
         let errno = match self.kernel.getsockopt_error(&connection.fd) {
             Ok(None) => {
                 self.net.change(slot, |connection| connection.established(now));
-                let id = ConnId(self.net.connections.id(slot));
-                if let Some(connection) = self.net.connections.get(slot) {
+                let id = ConnId(self.net.table.id(slot));
+                if let Some(connection) = self.net.table.look(slot) {
                     log::debug!("opened {id} {connection}");
                 }
                 self.open_session(slot);
@@ -226,9 +226,6 @@ impl<H: ConnectionHandler, K: Kernel> Reactor<H, K> {
             let Some(listener) = self.listeners.get_mut(index) else { return };
             let Some(fd) = &listener.fd else { continue };
             let interest = listener.interest(is_full);
-            if listener.registered == UNWATCHED && interest == 0 {
-                continue;
-            }
             let (data, told) = (u64::from(LISTENERS) + index as u64, &mut listener.registered);
             let Err((call, errno)) = self.poll.rewatch(&mut self.kernel, fd, told, interest, data)
             else {

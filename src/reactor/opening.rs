@@ -99,8 +99,8 @@ impl<H: ConnectionHandler, K: Kernel> Drop for Reactor<H, K> {
             listener.close(&mut self.kernel);
         }
         self.mailbox.close();
-        for slot in self.net.slots_where(|_| true) {
-            if let Some(connection) = self.net.connections.remove(slot) {
+        for slot in self.net.table.slots_where(|_| true) {
+            if let Some(connection) = self.net.table.remove(slot) {
                 if !matches!(*connection.state, State::Lingering { .. }) {
                     // An answer that was cut off must not look like a whole one.
                     let _ = self.kernel.setsockopt(&connection.fd, SocketOption::ResetOnClose);

@@ -78,7 +78,7 @@ impl Poll {
         interest: u8,
         data: u64,
     ) -> Result<(), (Call, Errno)> {
-        if *told == interest {
+        if *told == interest || *told == UNWATCHED && interest == 0 {
             return Ok(());
         }
         let (op, call) = match *told {

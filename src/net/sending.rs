@@ -1,0 +1,242 @@
+//! Output on its way to the kernel: staged, sent, and kept if the kernel does not take it.
+//!
+//! What a callback writes goes into the outbox that all connections share. [`Net::flush`] sends
+//! all there is for a connection with one call, and only what the kernel did not take moves into
+//! the connection's own buffer, or comes behind what waits there already. So a message allocates
+//! nothing, and order per connection holds by construction.
+
+use super::Net;
+use crate::close_reason::CloseReason;
+use crate::kernel::{self, Fd, Kernel};
+use crate::outbox::{Outbox, PARTS};
+use crate::reaction::Call;
+use std::io::IoSlice;
+
+/// What it takes to link what is written to a connection, at most.
+const LINK: usize = 32;
+
+impl Net {
+    /// Appends `bytes` to the outbox for `slot`; `false` if it takes none any more.
+    #[inline]
+    pub(super) fn stage(&mut self, slot: u32, bytes: &[u8]) -> bool {
+        self.table.outbox.write(slot, bytes) || self.stage_counted(slot, bytes)
+    }
+
+    /// The same for bytes that are more than an answer. If they are those that were staged
+    /// last, they are not kept again.
+    #[inline(never)]
+    pub(super) fn stage_counted(&mut self, slot: u32, bytes: &[u8]) -> bool {
+        if !self.has_room_for(slot, LINK) {
+            return false;
+        }
+        let Some((staged, outbox)) = self.table.stage(slot) else { return self.refused(slot) };
+        let is_there = bytes.is_empty() || outbox.repeat(slot, staged, bytes);
+        let is_there = is_there || self.append(slot, bytes);
+        if is_there {
+            self.table.staged(slot);
+        }
+        is_there
+    }
+
+    /// Keeps bytes for `slot` in the outbox; whether they are there.
+    fn append(&mut self, slot: u32, bytes: &[u8]) -> bool {
+        if !self.has_room_for(slot, bytes.len() + LINK) {
+            return false;
+        }
+        let most = self.table.budget.left();
+        let Some((staged, outbox)) = self.table.stage(slot) else { return false };
+        let is_there = outbox.append(slot, staged, bytes, most);
+        if !is_there {
+            self.abort(slot, CloseReason::MemoryBudget);
+        }
+        is_there
+    }
+
+    /// Whether the outbox can take `more` bytes for `slot`; the worst debtors end for it.
+    fn has_room_for(&mut self, slot: u32, more: usize) -> bool {
+        let held = self.table.outbox.held() + more;
+        let has_room = held <= self.table.budget.left() || self.make_room(held);
+        if !has_room {
+            self.abort(slot, CloseReason::MemoryBudget);
+        }
+        has_room
+    }
+
+    /// It takes no output.
+    #[cold]
+    fn refused(&mut self, slot: u32) -> bool {
+        if self.table.look(slot).is_some_and(|connection| connection.state.is_behind_a_file()) {
+            self.wrote_behind_a_file(slot);
+        }
+        false
+    }
+
+    /// Bytes cannot be queued behind a file, and the answer without them would be corrupt.
+    #[cold]
+    pub(super) fn wrote_behind_a_file(&mut self, slot: u32) {
+        self.counters.bug("the handler wrote while a file was being sent");
+        self.abort(slot, CloseReason::Handler);
+    }
+
+    /// Sends what is staged if it is much.
+    #[inline]
+    pub(crate) fn flush_if_due<K: Kernel>(&mut self, kernel: &mut K) {
+        if self.table.outbox.is_due() {
+            self.flush(kernel);
+        }
+    }
+
+    /// Sends what is staged if that is for at most so many connections: mere answers. What many
+    /// get may be joined by more of it from the rest of the batch.
+    #[inline]
+    pub(crate) fn flush_answers<K: Kernel>(&mut self, kernel: &mut K, most: usize) {
+        if self.table.outbox.len() <= most {
+            self.flush(kernel);
+        }
+    }
+
+    pub(crate) fn is_flushed(&self) -> bool {
+        self.table.outbox.is_empty()
+    }
+
+    /// Sends what is staged: one call for each connection.
+    pub(crate) fn flush<K: Kernel>(&mut self, kernel: &mut K) {
+        if self.table.outbox.is_empty() {
+            return;
+        }
+        for index in 0..self.table.outbox.len() {
+            let Some((slot, bytes, mut connection)) = self.table.chain(index) else { continue };
+            if !connection.staged.is_answer() {
+                self.transmit(kernel, slot, index);
+                continue;
+            }
+            connection.take_staged();
+            match kernel.send(&connection.fd, bytes) {
+                Ok(n) if n == bytes.len() => connection.answered(n),
+                sent => self.sent_less(slot, index, 0, Call::Send, sent),
+            }
+        }
+        self.table.outbox.clear();
+    }
+
+    /// Sends the chain of a connection to which more happens than an answer, or keeps what
+    /// the kernel does not take.
+    #[inline(never)]
+    fn transmit<K: Kernel>(&mut self, kernel: &mut K, slot: u32, index: usize) {
+        let Some(mut connection) = self.table.tally(slot) else { return };
+        connection.take_staged();
+        let Some(unsent) = connection.state.unsent() else { return };
+        if !unsent.bytes.is_empty() || !connection.can_send() {
+            return self.keep_chain(slot, index, 0);
+        }
+        let (mut walk, mut taken) = (self.table.outbox.walk(index), 0);
+        loop {
+            let due = self.table.outbox.gather(&mut walk);
+            if due == 0 {
+                break;
+            }
+            let Some(connection) = self.table.look(slot) else { return };
+            let (call, sent) = send_parts(kernel, &connection.fd, &self.table.outbox);
+            if sent != Ok(due) {
+                return self.sent_less(slot, index, taken, call, sent);
+            }
+            taken += due;
+        }
+        if let Some(mut connection) = self.table.tally(slot) {
+            connection.sent(taken, self.now);
+        }
+    }
+
+    /// The kernel did not take all of a chain, of which it had taken some before.
+    #[cold]
+    fn sent_less(
+        &mut self,
+        slot: u32,
+        index: usize,
+        before: usize,
+        call: Call,
+        sent: kernel::Result<usize>,
+    ) {
+        let taken = before + sent.unwrap_or(0);
+        self.moved(slot, taken);
+        if let Err(errno) = sent {
+            self.failed(slot, call, errno);
+        }
+        self.keep_chain(slot, index, taken);
+    }
+
+    /// Sends from the connection's own output.
+    pub(crate) fn send_waiting<K: Kernel>(&mut self, kernel: &mut K, slot: u32) {
+        let Some(connection) = self.table.look(slot) else { return };
+        let Some(unsent) = connection.state.unsent() else { return };
+        if !connection.can_send() {
+            return;
+        }
+        if unsent.bytes.is_empty() {
+            return self.send_file(kernel, slot);
+        }
+        match kernel.send(&connection.fd, unsent.bytes.as_slice()) {
+            Ok(n) => {
+                self.change(slot, |connection| {
+                    connection.state.unsent_mut().map(|unsent| unsent.bytes.consume(n))
+                });
+                self.moved(slot, n);
+            }
+            Err(errno) => self.failed(slot, Call::Send, errno),
+        }
+    }
+
+    /// The kernel took `n` bytes that had waited.
+    pub(super) fn moved(&mut self, slot: u32, n: usize) {
+        let now = self.now;
+        self.change(slot, |connection| connection.moved(n, now));
+    }
+
+    /// Keeps what the kernel did not take of a chain: all but so many bytes.
+    #[cold]
+    fn keep_chain(&mut self, slot: u32, index: usize, taken: usize) {
+        let outbox = self.table.take_outbox(); // what changes is all the rest
+        let left = outbox.length(index).saturating_sub(taken);
+        self.make_room(outbox.held() + left);
+        self.keep_output(slot, left, outbox.rest(index, taken));
+        self.table.put_outbox(outbox);
+    }
+
+    /// Keeps output that the kernel did not take, `length` bytes in pieces. If nothing waited
+    /// before, that may be more than is allowed to wait: then the next is too much.
+    pub(super) fn keep_output<'a>(
+        &mut self,
+        slot: u32,
+        length: usize,
+        pieces: impl IntoIterator<Item = &'a [u8]>,
+    ) {
+        let (now, max_output, spare) = (self.now, self.limits.max_output, self.spare());
+        self.change(slot, |connection| {
+            let Some(unsent) = connection.state.unsent_mut() else { return };
+            let output = &mut unsent.bytes;
+            if !output.is_empty() && output.len() + length > max_output {
+                connection.abort(CloseReason::OutputLimit);
+            } else if output.push_all(length, pieces, spare, now).is_err() {
+                connection.abort(CloseReason::MemoryBudget);
+            }
+        });
+    }
+}
+
+/// Sends what the outbox has gathered: with which call, and how many bytes the kernel took.
+fn send_parts<K: Kernel>(
+    kernel: &mut K,
+    fd: &Fd,
+    outbox: &Outbox,
+) -> (Call, kernel::Result<usize>) {
+    let mut parts = outbox.parts();
+    let count = parts.len();
+    if let (1, Some(bytes)) = (count, parts.next()) {
+        return (Call::Send, kernel.send(fd, bytes));
+    }
+    let mut pieces = [IoSlice::new(&[]); PARTS];
+    for (piece, bytes) in pieces.iter_mut().zip(outbox.parts()) {
+        *piece = IoSlice::new(bytes);
+    }
+    (Call::SendPieces, kernel.sendmsg(fd, pieces.get(..count).unwrap_or_default()))
+}
