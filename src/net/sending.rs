@@ -99,11 +99,17 @@ impl Net {
         self.table.outbox.is_empty()
     }
 
-    /// Sends what is staged: one call for each connection.
+    /// Sends what is staged, if anything is.
+    #[inline]
     pub(crate) fn flush<K: Kernel>(&mut self, kernel: &mut K) {
-        if self.table.outbox.is_empty() {
-            return;
+        if !self.is_flushed() {
+            self.send_staged(kernel);
         }
+    }
+
+    /// Sends what is staged: one call for each connection.
+    #[inline(never)]
+    fn send_staged<K: Kernel>(&mut self, kernel: &mut K) {
         for index in 0..self.table.outbox.len() {
             let Some((slot, bytes, mut connection)) = self.table.chain(index) else { continue };
             if !connection.staged.is_answer() {
