@@ -4,93 +4,76 @@ use crate::kernel::Errno;
 use crate::reaction::Call;
 use std::fmt;
 
-/// Why a connection ended. The same value reaches the handler, the log and the counters.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum CloseReason {
+/// Declares [`CloseReason`]: each kind once, with the name that the log and the counters show.
+macro_rules! reasons {
+    ($($(#[$what:meta])* $kind:ident $({ $call:ident, $errno:ident })? $name:literal,)*) => {
+        /// Why a connection ended. The same value reaches the handler, the log and the counters.
+        #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+        pub enum CloseReason {
+            $($(#[$what])* $kind $({
+                /// The call.
+                $call: Call,
+                /// Its errno.
+                $errno: Errno,
+            })?,)*
+        }
+
+        /// The kinds alone, to be counted.
+        enum Kind {
+            $($kind,)*
+        }
+
+        impl CloseReason {
+            /// The names of the kinds of reasons, in the order of [`CloseReason::kind`].
+            pub const KINDS: [&'static str; [$($name),*].len()] = [$($name),*];
+
+            /// Which kind of reason this is: an index into [`CloseReason::KINDS`].
+            pub fn kind(self) -> usize {
+                match self {
+                    $(CloseReason::$kind { .. } => Kind::$kind as usize,)*
+                }
+            }
+        }
+    };
+}
+
+reasons! {
     /// The peer had sent everything, and was answered.
-    PeerClosed,
+    PeerClosed "peer closed",
     /// The peer reset the connection, or went away before it had its answer.
-    PeerReset,
+    PeerReset "peer reset",
     /// No byte moved for the idle timeout.
-    Idle,
+    Idle "idle",
     /// The rest of a message did not come within the message timeout.
-    MessageTooSlow,
+    MessageTooSlow "message too slow",
     /// The peer took no byte within the write timeout.
-    WriteStalled,
+    WriteStalled "write stalled",
     /// More output waited than `max_output`.
-    OutputLimit,
+    OutputLimit "output limit",
     /// The handler left more input unconsumed than `max_input`.
-    InputLimit,
+    InputLimit "input limit",
     /// It held the most when all waiting bytes came to `max_memory`.
-    MemoryBudget,
+    MemoryBudget "memory budget",
     /// Its address had `max_per_address` connections already. The handler never saw it.
-    AddressLimit,
+    AddressLimit "address limit",
     /// The handler closed or aborted it.
-    Handler,
+    Handler "handler",
     /// The server stopped, and the connection had finished.
-    Shutdown,
+    Shutdown "shutdown",
     /// The server stopped, and the connection had not finished in time.
-    DrainDeadline,
+    DrainDeadline "drain deadline",
     /// The network failed: a call gave this errno.
-    Network {
-        /// The call.
-        call: Call,
-        /// Its errno.
-        errno: Errno,
-    },
+    Network { call, errno } "network",
     /// The server could not go on with it: a call gave this errno.
-    Server {
-        /// The call.
-        call: Call,
-        /// Its errno.
-        errno: Errno,
-    },
+    Server { call, errno } "server",
 }
 
 impl CloseReason {
-    /// The names of the kinds of reasons, in the order of [`CloseReason::kind`].
-    pub const KINDS: [&'static str; 14] = [
-        "peer closed",
-        "peer reset",
-        "idle",
-        "message too slow",
-        "write stalled",
-        "output limit",
-        "input limit",
-        "memory budget",
-        "address limit",
-        "handler",
-        "shutdown",
-        "drain deadline",
-        "network",
-        "server",
-    ];
-
     /// What it means for a connection that `call` failed with `errno`.
     pub(crate) fn of(call: Call, errno: Errno) -> CloseReason {
         match errno {
             Errno::ECONNRESET | Errno::EPIPE => CloseReason::PeerReset,
             _ => CloseReason::Network { call, errno },
-        }
-    }
-
-    /// Which kind of reason this is: an index into [`CloseReason::KINDS`].
-    pub fn kind(self) -> usize {
-        match self {
-            CloseReason::PeerClosed => 0,
-            CloseReason::PeerReset => 1,
-            CloseReason::Idle => 2,
-            CloseReason::MessageTooSlow => 3,
-            CloseReason::WriteStalled => 4,
-            CloseReason::OutputLimit => 5,
-            CloseReason::InputLimit => 6,
-            CloseReason::MemoryBudget => 7,
-            CloseReason::AddressLimit => 8,
-            CloseReason::Handler => 9,
-            CloseReason::Shutdown => 10,
-            CloseReason::DrainDeadline => 11,
-            CloseReason::Network { .. } => 12,
-            CloseReason::Server { .. } => 13,
         }
     }
 }

@@ -37,7 +37,7 @@
 //!
 //! The files of the source, lowest floor first; each knows only those before it:
 //! [`kernel`], [`reaction`], error, close_reason, time, limits, buffer, budget, slots,
-//! deadlines, connection, counters, cuts, listener, outbox, net, [`handler`], mailbox,
+//! deadlines, connection, counters, cuts, crowd, listener, outbox, net, [`handler`], mailbox,
 //! reactor, [`escape`], [`address`], server, pool, [`framing`] and [`handlers`].
 
 #[cfg(not(all(target_os = "linux", target_pointer_width = "64")))]
@@ -49,6 +49,7 @@ mod buffer;
 mod close_reason;
 mod connection;
 mod counters;
+mod crowd;
 mod cuts;
 mod deadlines;
 mod error;
@@ -79,7 +80,7 @@ pub use handler::ConnectionHandler;
 pub use kernel::{Address, Errno, Peer, Signal};
 pub use limits::Limits;
 pub use mailbox::CallError;
-pub use net::{Conn, ConnId, Net};
+pub use net::{Conn, ConnId, Directory, File, Net};
 pub use pool::WorkerPool;
 pub use reaction::Call;
 pub use server::{Builder, Handle, Running, Server, Summary};

@@ -9,22 +9,26 @@ use crate::close_reason::CloseReason;
 use crate::connection::{Connection, PeerEnd};
 use crate::counters::Counters;
 use crate::cuts::Cuts;
-use crate::kernel::{Address, Errno, Fd, Peer};
+use crate::kernel::{Address, Clock, Errno, Kernel, Peer};
 use crate::limits::{Limits, Timeouts};
 use crate::outbox::Outbox;
 use crate::reaction::Call;
 use crate::slots::Id;
-use crate::time::{Moment, Tick};
+use crate::time::{Moment, Span};
 use std::collections::{BTreeMap, TryReserveError};
 use std::fmt;
 use std::time::Duration;
 use table::Table;
 
 mod files;
+mod lent;
 mod memory;
 mod outbound;
 mod sending;
 mod table;
+
+use lent::Lent;
+pub use lent::{Directory, File};
 
 /// Names a connection for as long as the server runs: an id is never used again.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -58,17 +62,18 @@ pub struct Net {
     pub(crate) cuts: Cuts,
     /// Where each listener listens.
     pub(crate) locals: Vec<Address>,
-    /// Milliseconds of the monotonic clock, read once a turn; and when it was first read.
-    pub(crate) now_millis: u64,
-    pub(crate) start_millis: u64,
-    pub(crate) now: Tick,
+    /// The monotonic clock, read once a turn; and when it was first read.
+    pub(crate) now: Moment,
+    start: Moment,
     pub(crate) stop: Stop,
     /// How many of the connections we began ourselves.
     pub(crate) outbound: u32,
     /// The files that are being sent, by slot.
     files: BTreeMap<u32, files::FilePart>,
-    /// Files to be closed.
-    pub(crate) discarded: Vec<Fd>,
+    /// Outbound connections that have no socket yet, and where they are to lead.
+    wishes: Vec<(ConnId, Address)>,
+    /// For what a callback must know at once.
+    kernel: Box<dyn Lent>,
 }
 
 /// The connection a callback is about.
@@ -165,7 +170,7 @@ impl Conn<'_> {
 
     /// Calls `on_timer` once after `delay`, or never; replaces the time set before.
     pub fn set_timer(&mut self, delay: Option<Duration>) {
-        let at = delay.map(|delay| Moment::after(self.net.now_millis, delay));
+        let at = delay.map(|delay| self.net.now.after(Span::at_least(delay)));
         self.net.change(self.slot, |connection| connection.state.set_timer(at));
     }
 
@@ -204,7 +209,7 @@ impl Net {
 
     /// Time since the server was built, read once a turn of the loop.
     pub fn now(&self) -> Duration {
-        Duration::from_millis(self.now_millis - self.start_millis)
+        Duration::from_millis(self.now.since(self.start).as_millis())
     }
 
     /// Stops the server as SIGTERM does: it finishes what it has received.
@@ -220,7 +225,7 @@ impl Net {
 
     /// Logs that a client has ended, if a limit cut it.
     pub(crate) fn report_cut(&mut self, why: CloseReason, peer: Peer) {
-        self.cuts.report(why, peer, &self.limits, self.now_millis);
+        self.cuts.report(why, peer, &self.limits, self.now.as_millis());
     }
 
     /// The counters, with the bytes of connections that are still open.
@@ -233,8 +238,8 @@ impl Net {
         counters
     }
 
-    pub(crate) fn new(limits: Limits, now_nanos: u64) -> Result<Net, TryReserveError> {
-        let now_millis = now_nanos / 1_000_000;
+    pub(crate) fn new<K: Kernel>(limits: Limits, kernel: &mut K) -> Result<Net, TryReserveError> {
+        let now = Moment::from_millis(kernel.clock_gettime(Clock::Monotonic) / 1_000_000);
         Ok(Net {
             table: Table::new(&limits, Outbox::new()?)?,
             timeouts: Timeouts::of(&limits),
@@ -242,19 +247,18 @@ impl Net {
             counters: Counters::default(),
             cuts: Cuts::default(),
             locals: Vec::new(),
-            now_millis,
-            start_millis: now_millis,
-            now: Tick::from_millis(now_millis),
+            now,
+            start: now,
             stop: Stop::No,
             outbound: 0,
             files: BTreeMap::new(),
-            discarded: Vec::new(),
+            wishes: Vec::new(),
+            kernel: kernel.lend(),
         })
     }
 
     pub(crate) fn begin_turn(&mut self, nanos: u64) {
-        self.now_millis = nanos / 1_000_000;
-        self.now = Tick::from_millis(self.now_millis);
+        self.now = Moment::from_millis(nanos / 1_000_000);
     }
 
     // ---- what the rooms of this directory and the reactor do to one connection -----------

@@ -10,142 +10,75 @@
 use crate::kernel::Errno;
 use std::fmt;
 
-/// A system call in the role it plays for the server.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-#[expect(missing_docs, reason = "each is the call it names, in the role it names")]
-pub enum Call {
-    SignalAction,
-    SignalMask,
-    DescriptorLimit,
-    Memory,
-    Socket,
-    SetOption,
-    SetTunable,
-    FileMode,
-    FileStatus,
-    BindTcp,
-    BindUnix,
-    ProbeUnix,
-    Unlink,
-    Listen,
-    LocalAddress,
-    EpollCreate,
-    EventFd,
-    SignalFd,
-    TimerFd,
-    EpollAddCore,
-    EpollAddConnection,
-    EpollModify,
-    EpollRemove,
-    EpollWait,
-    Accept,
-    Recv,
-    Send,
-    SendPieces,
-    Connect,
-    ConnectResult,
-    OpenDirectory,
-    OpenFile,
-    ReadStatus,
-    ReadFile,
-    SendFile,
-    SetTimer,
-    ReadCounter,
-    WriteCounter,
-    ReadSignal,
-    RefuseNew,
-    Shutdown,
-    Close,
+/// Declares [`Call`]: each role once, in the order in which a server meets them, with the
+/// name of its system call as in its manual page.
+macro_rules! calls {
+    ($($role:ident $name:literal,)*) => {
+        /// A system call in the role it plays for the server.
+        #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+        pub enum Call {
+            $(#[doc = concat!("`", $name, "`")] $role,)*
+        }
+
+        impl Call {
+            /// Every call, in the order in which a server meets them.
+            pub const ALL: [Call; [$($name),*].len()] = [$(Call::$role),*];
+
+            /// The name of the system call, as in its manual page.
+            pub fn name(self) -> &'static str {
+                match self {
+                    $(Call::$role => $name,)*
+                }
+            }
+        }
+    };
 }
 
-impl Call {
-    /// Every call, in the order in which a server meets them.
-    pub const ALL: [Call; 42] = [
-        Call::SignalAction,
-        Call::SignalMask,
-        Call::DescriptorLimit,
-        Call::Memory,
-        Call::Socket,
-        Call::SetOption,
-        Call::SetTunable,
-        Call::FileMode,
-        Call::FileStatus,
-        Call::BindTcp,
-        Call::BindUnix,
-        Call::ProbeUnix,
-        Call::Unlink,
-        Call::Listen,
-        Call::LocalAddress,
-        Call::OpenDirectory,
-        Call::EpollCreate,
-        Call::EventFd,
-        Call::SignalFd,
-        Call::TimerFd,
-        Call::EpollAddCore,
-        Call::EpollAddConnection,
-        Call::EpollModify,
-        Call::EpollRemove,
-        Call::EpollWait,
-        Call::Accept,
-        Call::Recv,
-        Call::Send,
-        Call::SendPieces,
-        Call::Connect,
-        Call::ConnectResult,
-        Call::OpenFile,
-        Call::ReadStatus,
-        Call::ReadFile,
-        Call::SendFile,
-        Call::SetTimer,
-        Call::ReadCounter,
-        Call::WriteCounter,
-        Call::ReadSignal,
-        Call::RefuseNew,
-        Call::Shutdown,
-        Call::Close,
-    ];
-
-    /// The name of the system call, as in its manual page.
-    pub fn name(self) -> &'static str {
-        match self {
-            Call::SignalAction => "rt_sigaction",
-            Call::SignalMask => "rt_sigprocmask",
-            Call::DescriptorLimit => "prlimit",
-            Call::Memory => "mmap",
-            Call::Socket => "socket",
-            Call::SetOption | Call::SetTunable | Call::RefuseNew => "setsockopt",
-            Call::FileMode => "chmod",
-            Call::FileStatus => "lstat",
-            Call::BindTcp | Call::BindUnix => "bind",
-            Call::ProbeUnix | Call::Connect => "connect",
-            Call::ConnectResult => "getsockopt",
-            Call::OpenDirectory | Call::OpenFile => "openat2",
-            Call::ReadStatus => "fstat",
-            Call::ReadFile => "pread64",
-            Call::SendFile => "sendfile",
-            Call::Unlink => "unlink",
-            Call::Listen => "listen",
-            Call::LocalAddress => "getsockname",
-            Call::EpollCreate => "epoll_create1",
-            Call::EventFd => "eventfd2",
-            Call::SignalFd => "signalfd4",
-            Call::TimerFd => "timerfd_create",
-            Call::EpollAddCore
-            | Call::EpollAddConnection
-            | Call::EpollModify
-            | Call::EpollRemove => "epoll_ctl",
-            Call::EpollWait => "epoll_wait",
-            Call::Accept => "accept4",
-            Call::Recv => "recv",
-            Call::Send => "send",
-            Call::SendPieces => "sendmsg",
-            Call::SetTimer => "timerfd_settime",
-            Call::ReadCounter | Call::ReadSignal => "read",
-            Call::WriteCounter => "write",
-            Call::Shutdown => "shutdown",
-            Call::Close => "close",
-        }
-    }
+calls! {
+    SignalAction "rt_sigaction",
+    SignalMask "rt_sigprocmask",
+    DescriptorLimit "prlimit",
+    Memory "mmap",
+    Socket "socket",
+    SetOption "setsockopt",
+    SetTunable "setsockopt",
+    FileMode "chmod",
+    FileStatus "lstat",
+    BindTcp "bind",
+    BindUnix "bind",
+    ProbeUnix "connect",
+    Unlink "unlink",
+    Listen "listen",
+    LocalAddress "getsockname",
+    OpenDirectory "openat2",
+    EpollCreate "epoll_create1",
+    EventFd "eventfd2",
+    SignalFd "signalfd4",
+    TimerFd "timerfd_create",
+    EpollAddCore "epoll_ctl",
+    EpollAddConnection "epoll_ctl",
+    EpollModify "epoll_ctl",
+    EpollRemove "epoll_ctl",
+    EpollWait "epoll_wait",
+    Accept "accept4",
+    Recv "recv",
+    Send "send",
+    SendPieces "sendmsg",
+    Connect "connect",
+    ConnectResult "getsockopt",
+    OpenFile "openat2",
+    ReadStatus "fstat",
+    ReadFile "pread64",
+    SendFile "sendfile",
+    SetTimer "timerfd_settime",
+    ReadCounter "read",
+    WriteCounter "write",
+    ReadSignal "read",
+    RefuseNew "setsockopt",
+    CheckFile "lstat",
+    RemoveFile "unlink",
+    Shutdown "shutdown",
+    Close "close",
 }
 
 impl fmt::Display for Call {
@@ -233,6 +166,7 @@ pub fn reaction(call: Call, errno: Errno) -> Reaction {
             EINTR => Retry,
             _ => FailRuntime,
         },
+        Call::CheckFile | Call::RemoveFile => Ignore, // the next start removes it, if it is stale
         Call::RefuseNew => Degrade, // EPERM: without CAP_NET_ADMIN, on kernels since 2026
 
         // Connections.
@@ -306,16 +240,23 @@ pub(crate) fn attempt<T>(
     call: Call,
     mut make: impl FnMut() -> crate::kernel::Result<T>,
 ) -> Result<T, (Reaction, Errno)> {
+    let mut failed = Errno::EINTR;
     for _ in 0..16 {
         match make() {
             Ok(result) => return Ok(result),
             Err(errno) => match reaction(call, errno) {
-                Reaction::Retry => {}
+                Reaction::Retry => failed = errno,
                 reaction => return Err((reaction, errno)),
             },
         }
     }
-    Err((Reaction::Wait, Errno::EINTR))
+    Err((Reaction::Wait, failed))
+}
+
+/// Makes nothing of a failure, as where something is given up anyway. If the table calls it
+/// a bug, its errno is returned.
+pub(crate) fn tolerate(call: Call, result: crate::kernel::Result<()>) -> Option<Errno> {
+    result.err().filter(|&errno| reaction(call, errno) == Reaction::Bug)
 }
 
 #[cfg(test)]

@@ -17,16 +17,17 @@
 //!    memory: everything else is in the `#[cold]` paths.
 
 use crate::connection::{Attention, Connection, OUTBOUND, State};
+use crate::crowd::Crowd;
 use crate::deadlines::{Alarm, Alarms, Deadlines};
 use crate::error::Error;
 use crate::handler::ConnectionHandler;
 use crate::kernel::{self, Clock, Event, Fd, Kernel, Signal, SocketOption, Wait};
-use crate::listener::{Crowd, Listener};
+use crate::listener::Listener;
 use crate::mailbox::Mailbox;
 use crate::net::{ConnId, Net, Stop};
-use crate::reaction::{Call, Reaction, reaction};
+use crate::reaction::{Call, Reaction, reaction, tolerate};
 use crate::slots::Id;
-use crate::time::{Span, Tick};
+use crate::time::{Moment, Span};
 use std::sync::Arc;
 
 mod accepting;
@@ -85,7 +86,7 @@ pub(crate) enum Timerfd {
     /// It never expires.
     Disarmed,
     /// When it expires.
-    Armed(Tick),
+    Armed(Moment),
     /// It has expired, and stays readable until it is set again.
     Expired,
 }
@@ -118,7 +119,7 @@ pub(crate) struct End {
     /// Connections that had not finished at the drain deadline.
     pub(crate) cut: u64,
     /// Draining: listeners stay open until then, for handshakes under way.
-    pub(crate) grace: Tick,
+    pub(crate) grace: Option<Moment>,
 }
 
 impl<H: ConnectionHandler, K: Kernel> Reactor<H, K> {
@@ -213,6 +214,7 @@ impl<H: ConnectionHandler, K: Kernel> Reactor<H, K> {
     fn settle(&mut self) {
         self.net.flush(&mut self.kernel);
         self.net.keep_budget();
+        self.net.dial(&mut self.kernel);
         self.settle_marked();
         if self.net.relieve() {
             self.settle_marked();
@@ -222,18 +224,7 @@ impl<H: ConnectionHandler, K: Kernel> Reactor<H, K> {
             kernel::return_memory();
         }
         self.settle_listeners();
-        if !self.net.discarded.is_empty() {
-            self.close_discarded();
-        }
         debug_assert!(self.net.table.len() > CROWD || self.net.table.is_counted(), "miscounted");
-    }
-
-    /// Closes the files that nobody sends any more.
-    #[cold]
-    pub(crate) fn close_discarded(&mut self) {
-        while let Some(file) = self.net.discarded.pop() {
-            self.close(file);
-        }
     }
 
     /// What is written to a connection is sent before its turn. What is written to others
@@ -278,8 +269,8 @@ impl<H: ConnectionHandler, K: Kernel> Reactor<H, K> {
             drop(connection);
             return self.free(slot);
         }
-        if let Some(at) = connection.deadline(&net.timeouts, net.now_millis) {
-            deadlines.look_by(slot, at);
+        if let Some(at) = connection.deadline(&net.timeouts, now) {
+            deadlines.look_by(slot, at.look(now));
         }
         if connection.has_work(draining) {
             work.push(slot);
@@ -310,16 +301,13 @@ impl<H: ConnectionHandler, K: Kernel> Reactor<H, K> {
         self.net.counters.count_close(why);
         self.net.counters.received += connection.received;
         self.net.counters.sent += connection.sent;
-        self.net.discard_file(slot);
+        self.net.close_file(slot);
         let peer = connection.peer();
         self.net.report_cut(why, peer);
         let is_outbound = connection.listener() == OUTBOUND;
-        let fd = connection.fd;
-        if reset {
-            // If it fails the peer may take a cut answer for a whole one; nothing to be done.
-            let _ = self.kernel.setsockopt(&fd, SocketOption::ResetOnClose);
+        if !connection.fd.is_unopened() {
+            self.close_socket(connection.fd, reset);
         }
-        self.close(fd);
         if is_outbound {
             self.net.outbound -= 1;
         } else {
@@ -336,10 +324,16 @@ impl<H: ConnectionHandler, K: Kernel> Reactor<H, K> {
         }
     }
 
+    fn close_socket(&mut self, fd: Fd, reset: bool) {
+        if reset {
+            // If it fails the peer may take a cut answer for a whole one; nothing to be done.
+            tolerate(Call::SetTunable, self.kernel.setsockopt(&fd, SocketOption::ResetOnClose));
+        }
+        self.close(fd);
+    }
+
     fn close(&mut self, fd: Fd) {
-        if let Err(errno) = self.kernel.close(fd)
-            && reaction(Call::Close, errno) == Reaction::Bug
-        {
+        if let Some(errno) = tolerate(Call::Close, self.kernel.close(fd)) {
             self.net.counters.bug(format_args!("close: {errno}"));
         }
     }

@@ -10,9 +10,10 @@ use super::Net;
 use crate::budget::RESERVE_EACH;
 use crate::close_reason::CloseReason;
 use crate::connection::{Connection, Level, Open};
+use crate::time::Span;
 
-/// A connection that has taken no byte for so many milliseconds is the first to go.
-const STALLED: u32 = 1_000;
+/// A connection that has taken no byte for this long is the first to go.
+const STALLED: Span = Span::millis(1_000);
 
 impl Net {
     // ---- may it be read? ----------------------------------------------------------------
@@ -117,7 +118,8 @@ impl Net {
         let is_stalled = |connection: &Connection| {
             connection.state.unsent().is_some_and(|unsent| {
                 let bytes = &unsent.bytes;
-                bytes.len() > RESERVE_EACH && self.now.since(bytes.since()) >= STALLED
+                let is_stalled = |since| self.now.since(since) >= STALLED;
+                bytes.len() > RESERVE_EACH && bytes.since().is_some_and(is_stalled)
             })
         };
         let stalled = self.largest(|c| if is_stalled(c) { c.footprint() } else { 0 });

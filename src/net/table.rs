@@ -17,7 +17,7 @@ use crate::connection::{Attention, Connection};
 use crate::limits::Limits;
 use crate::outbox::{Outbox, Staged};
 use crate::slots::{Id, Slots};
-use crate::time::Tick;
+use crate::time::Moment;
 use std::collections::TryReserveError;
 use std::mem::{forget, take};
 use std::ops::{Deref, DerefMut};
@@ -321,9 +321,9 @@ pub(crate) struct Tally<'a>(&'a mut Connection);
 impl Tally<'_> {
     /// A quiet connection has received `n` bytes, which are to be answered.
     #[inline]
-    pub(crate) fn asked(&mut self, n: usize, now: Tick, answer: Staged) {
+    pub(crate) fn asked(&mut self, n: usize, now: Moment, answer: Staged) {
         self.0.received += n as u64;
-        self.0.last = now;
+        self.0.last = now.tick();
         self.0.staged = answer;
     }
 
@@ -340,7 +340,7 @@ impl Tally<'_> {
     }
 
     /// The kernel took `n` bytes, and none had waited before them.
-    pub(super) fn sent(&mut self, n: usize, now: Tick) {
+    pub(super) fn sent(&mut self, n: usize, now: Moment) {
         self.0.sent += n as u64;
         self.0.touch(now);
     }

@@ -315,8 +315,8 @@ impl<H: ConnectionHandler, K: Kernel> Reactor<H, K> {
                 }
                 // A hang-up was taken for a reset. Only now does the kernel say what it was.
                 Err(errno)
-                    if why == CloseReason::PeerReset
-                        && reaction(Call::Recv, errno) == Reaction::DropConnection =>
+                    if reaction(Call::Recv, errno) == Reaction::DropConnection
+                        && why == CloseReason::PeerReset =>
                 {
                     why = CloseReason::of(Call::Recv, errno);
                 }

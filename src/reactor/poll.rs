@@ -3,9 +3,10 @@
 //! epoll knows them by slots of generation 0, which no connection ever has.
 
 use crate::connection::UNWATCHED;
-use crate::error::Error;
+use crate::error::{Error, needed};
 use crate::kernel::{self, EpollOp, Errno, Event, Fd, Kernel, Signal, Wait};
-use crate::reaction::{Call, Reaction, reaction};
+use crate::reaction::{Call, Reaction, reaction, tolerate};
+use std::fmt;
 
 pub(crate) const EVENTFD: u32 = 0;
 pub(crate) const SIGNALFD: u32 = 1;
@@ -30,28 +31,38 @@ impl Poll {
         kernel: &mut K,
         signals: &[Signal],
     ) -> Result<Fd, Error> {
-        let failed = |call, object| move |errno| Error::new(call, object, errno);
-        let epoll = kernel.epoll_create1().map_err(failed(Call::EpollCreate, "epoll"))?;
-        self.epoll = Some(epoll);
+        self.epoll = Some(needed(Call::EpollCreate, "epoll", || kernel.epoll_create1())?);
         if !signals.is_empty() {
-            let signals = kernel.signalfd4(signals).map_err(failed(Call::SignalFd, "signals"))?;
+            let signals = needed(Call::SignalFd, "signals", || kernel.signalfd4(signals))?;
             self.signals = Some(signals);
         }
-        let timer = kernel.timerfd_create().map_err(failed(Call::TimerFd, "timer"))?;
-        self.timer = Some(timer);
+        self.timer = Some(needed(Call::TimerFd, "timer", || kernel.timerfd_create())?);
         let own = [(&self.signals, SIGNALFD, "signalfd"), (&self.timer, TIMERFD, "timerfd")];
         for (fd, slot, object) in own {
             let Some(fd) = fd else { continue };
-            self.watch(kernel, EpollOp::Add, fd, kernel::IN, slot.into())
-                .map_err(failed(Call::EpollAddCore, object))?;
+            self.watch_core(kernel, fd, slot.into(), object)?;
         }
-        let eventfd = kernel.eventfd2().map_err(failed(Call::EventFd, "wake-ups"))?;
-        let watched = self.watch(kernel, EpollOp::Add, &eventfd, kernel::IN, EVENTFD.into());
-        if let Err(errno) = watched {
-            let _ = kernel.close(eventfd);
-            return Err(Error::new(Call::EpollAddCore, "eventfd", errno));
+        let eventfd = needed(Call::EventFd, "wake-ups", || kernel.eventfd2())?;
+        match self.watch_core(kernel, &eventfd, EVENTFD.into(), "eventfd") {
+            Ok(()) => Ok(eventfd),
+            Err(error) => {
+                tolerate(Call::Close, kernel.close(eventfd));
+                Err(error)
+            }
         }
-        Ok(eventfd)
+    }
+
+    /// Begins to watch a descriptor without which there is no server.
+    pub(crate) fn watch_core<K: Kernel>(
+        &self,
+        kernel: &mut K,
+        fd: &Fd,
+        data: u64,
+        object: impl fmt::Display,
+    ) -> Result<(), Error> {
+        needed(Call::EpollAddCore, object, || {
+            self.watch(kernel, EpollOp::Add, fd, kernel::IN, data)
+        })
     }
 
     /// Begins to watch `fd`, or changes what it is watched for.
@@ -125,7 +136,7 @@ impl Poll {
     pub(crate) fn close<K: Kernel>(&mut self, kernel: &mut K) {
         for fd in [&mut self.timer, &mut self.signals, &mut self.epoll] {
             if let Some(fd) = fd.take() {
-                let _ = kernel.close(fd);
+                tolerate(Call::Close, kernel.close(fd));
             }
         }
     }

@@ -11,12 +11,12 @@ use super::{BATCH, GRACE, LOOKS, Reactor, Signals, Timerfd};
 use crate::close_reason::CloseReason;
 use crate::connection::{OUTBOUND, State};
 use crate::deadlines::Alarm;
-use crate::error::Error;
+use crate::error::{Error, needed};
 use crate::handler::ConnectionHandler;
 use crate::kernel::{Errno, Kernel, Signal};
 use crate::net::{ConnId, Stop};
 use crate::reaction::{Call, Reaction, attempt};
-use crate::time::{Span, Tick};
+use crate::time::{Moment, Span};
 use std::cmp::Reverse;
 
 /// Why a connection that we began ends that is not established in time.
@@ -122,7 +122,7 @@ impl<H: ConnectionHandler, K: Kernel> Reactor<H, K> {
         held.sort_unstable();
         for (_, slot) in held {
             let Some(connection) = self.net.table.look(slot) else { continue };
-            let idle = connection.idle_millis(self.net.now);
+            let idle = connection.idle(self.net.now).as_millis();
             let id = ConnId(self.net.table.id(slot));
             log::info!("{id} {connection} idle {}.{:03} s", idle / 1_000, idle % 1_000);
         }
@@ -151,27 +151,25 @@ impl<H: ConnectionHandler, K: Kernel> Reactor<H, K> {
     }
 
     /// Somebody should look at `slot` now: which of its deadlines has come, if any?
-    fn look_at(&mut self, slot: u32, now: Tick) {
-        let now_millis = self.net.now_millis;
-        let come = |at: Option<Tick>| at.is_some_and(|at| !now.before(at));
+    fn look_at(&mut self, slot: u32, now: Moment) {
+        let come = |at: Option<Moment>| at.is_some_and(|at| at <= now);
         let rings = self.net.change(slot, |connection| {
             let timer = connection.state.open_mut().map(|open| &mut open.timer);
-            timer.and_then(|timer| timer.take_if(|at| at.is_past(now_millis)))
+            timer.and_then(|timer| timer.take_if(|at| *at <= now))
         });
         if rings.flatten().is_some() {
             self.call(slot, |handler, conn, session| handler.on_timer(conn, session));
         }
         let timeouts = &self.net.timeouts;
         let Some(mut connection) = self.net.table.edit(slot) else { return };
+        connection.carry(now);
         if connection.shortage.waits() {
             connection.shortage.try_again(); // perhaps a little early
-        } else if come(connection.write_deadline(timeouts)) {
+        } else if come(connection.write_deadline(timeouts, now)) {
             connection.abort(CloseReason::WriteStalled);
         } else if come(connection.message_deadline(timeouts)) {
             connection.close(CloseReason::MessageTooSlow);
-        } else if connection.idle_on(timeouts, now) {
-            // It may be idle for longer.
-        } else if come(connection.deadline(timeouts, now_millis)) {
+        } else if come(connection.deadline(timeouts, now)) {
             match *connection.state {
                 State::Connecting { .. } => connection.gone(TOO_SLOW),
                 State::Open(_) => connection.close(CloseReason::Idle),
@@ -183,12 +181,10 @@ impl<H: ConnectionHandler, K: Kernel> Reactor<H, K> {
 
     /// Sets the timerfd if an earlier deadline has appeared, or it went off.
     pub(super) fn set_timer(&mut self) -> Result<(), Error> {
-        let next = match (self.deadlines.next(), self.alarms.next()) {
-            (Some(a), Some(b)) => Some(a.earlier(b)),
-            (a, b) => a.or(b),
-        };
+        let look = self.deadlines.next().map(|tick| self.net.now.next(tick));
+        let next = [look, self.alarms.next()].into_iter().flatten().min();
         let late = match (next, self.timerfd) {
-            (Some(next), Timerfd::Armed(at)) => next.before(at),
+            (Some(next), Timerfd::Armed(at)) => next < at,
             (Some(_), Timerfd::Disarmed) | (_, Timerfd::Expired) => true,
             // It expires once for nothing, which is cheaper than a call now.
             (None, Timerfd::Armed(_)) => false,
@@ -197,12 +193,10 @@ impl<H: ConnectionHandler, K: Kernel> Reactor<H, K> {
         if !late {
             return Ok(());
         }
-        let nanos =
-            next.map(|at| (self.net.now_millis + u64::from(at.since(self.net.now))) * 1_000_000);
+        let nanos = next.map(|at| at.as_millis().saturating_mul(1_000_000));
         let Some(timer) = &self.poll.timer else { return Ok(()) };
-        let set = self.kernel.timerfd_settime(timer, nanos);
         // Without time there is not even a drain deadline: it ends here.
-        set.map_err(|errno| Error::new(Call::SetTimer, "timerfd", errno))?;
+        needed(Call::SetTimer, "timerfd", || self.kernel.timerfd_settime(timer, nanos))?;
         self.timerfd = next.map_or(Timerfd::Disarmed, Timerfd::Armed);
         Ok(())
     }
@@ -218,8 +212,9 @@ impl<H: ConnectionHandler, K: Kernel> Reactor<H, K> {
         log::info!("stopping ({why}), {} open{}", self.net.table.len(), self.what_now());
         self.handler.on_shutdown(&mut self.net);
         self.refuse_new();
-        self.end.grace = self.net.now.after(GRACE);
-        self.alarms.ring_by(Alarm::CloseListeners, self.end.grace);
+        let grace = self.net.now.after(GRACE);
+        self.end.grace = Some(grace);
+        self.alarms.ring_by(Alarm::CloseListeners, grace);
         if let Some(span) = self.net.timeouts.drain {
             self.alarms.ring_by(Alarm::Cut, self.net.now.after(span));
         }
@@ -260,8 +255,8 @@ impl<H: ConnectionHandler, K: Kernel> Reactor<H, K> {
 
     /// Lets in whoever waits; closes a listener when nobody does.
     fn close_listeners(&mut self) {
-        if self.net.now.before(self.end.grace) {
-            return self.alarms.ring_by(Alarm::CloseListeners, self.end.grace);
+        if let Some(grace) = self.end.grace.filter(|&grace| self.net.now < grace) {
+            return self.alarms.ring_by(Alarm::CloseListeners, grace);
         }
         for index in 0..self.listeners.len() {
             if self.accept(index, u8::MAX) == Queue::Empty
@@ -273,9 +268,9 @@ impl<H: ConnectionHandler, K: Kernel> Reactor<H, K> {
         if self.is_full() {
             return; // until somebody leaves
         }
-        for listener in self.listeners.iter().filter(|listener| listener.fd.is_some()) {
+        for listener in self.listeners.iter().filter(|listener| listener.socket.is_some()) {
             // Not at once: that would be within this turn, and a turn is bounded.
-            let again = listener.paused_until.unwrap_or(self.net.now.after(Span::millis(1)));
+            let again = listener.paused_until().unwrap_or(self.net.now.after(Span::millis(1)));
             self.alarms.ring_by(Alarm::CloseListeners, again);
         }
     }
@@ -311,7 +306,7 @@ impl<H: ConnectionHandler, K: Kernel> Reactor<H, K> {
 
     /// Whether everything is done.
     pub(super) fn has_ended(&self) -> bool {
-        let closed = self.listeners.iter().all(|listener| listener.fd.is_none());
+        let closed = self.listeners.iter().all(|listener| listener.socket.is_none());
         let is_forced = matches!(self.end.signals, Signals::Two(_));
         is_forced || self.net.is_draining() && closed && self.net.table.is_empty()
     }

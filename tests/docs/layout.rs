@@ -24,8 +24,9 @@ const EVENING: [&str; 10] = [
 ];
 /// Most lines of code that it has. (2,000 are the goal.)
 const EVENING_LINES: usize = 2_600;
-/// Enums and tables of these names are looked up, not read: options, and names of calls.
-const LOOKED_UP: [&str; 5] = ["Clock", "EpollOp", "FileKind", "SocketOption", "Call"];
+/// What begins like this is looked up, not read: options, and names of calls.
+const LOOKED_UP: [&str; 5] =
+    ["enum Clock {", "enum EpollOp {", "enum FileKind {", "enum SocketOption {", "calls! {"];
 
 /// The files of the library, by path below src, without what is for their tests.
 fn sources() -> BTreeMap<String, String> {
@@ -122,12 +123,10 @@ fn code_lines(text: &str) -> usize {
     let mut count = 0;
     for line in text.lines() {
         let code = line.trim();
-        let is_begin = |name: &&str| {
-            code.ends_with(&format!("enum {name} {{")) || code.contains(&format!(": [{name}; "))
-        };
-        looked_up |= LOOKED_UP.iter().any(is_begin);
+        looked_up |=
+            LOOKED_UP.iter().any(|begin| code.strip_prefix("pub ").unwrap_or(code) == *begin);
         count += usize::from(!looked_up && !code.is_empty() && !code.starts_with("//"));
-        looked_up &= !matches!(code, "}" | "];");
+        looked_up &= code != "}";
     }
     count
 }
