@@ -30,7 +30,7 @@ use std::net::{SocketAddr, SocketAddrV6};
 pub(crate) mod place;
 mod state;
 
-pub(crate) use state::{Fin, Level, Life, Open, PeerEnd, Reading, State};
+pub(crate) use state::{Fin, Level, Life, Open, PeerEnd, Reading, State, Unsent};
 pub use state::{TRANSITIONS, Transition};
 
 /// Most bytes read from a closing connection.
@@ -273,7 +273,7 @@ impl Connection {
 
     /// Bytes that wait for the kernel in its own buffer.
     pub(crate) fn unsent(&self) -> usize {
-        self.state.unsent().map_or(0, |unsent| unsent.bytes.len())
+        self.state.unsent().map_or(0, Unsent::len)
     }
 
     /// Whether the kernel has taken everything.
@@ -299,9 +299,9 @@ impl Connection {
     /// What it holds of the memory budget.
     pub(crate) fn footprint(&self) -> usize {
         match &*self.state {
-            State::Open(open) => open.input.footprint() + open.unsent.bytes.footprint(),
+            State::Open(open) => open.input.footprint() + open.unsent.footprint(),
             State::Broken { input, .. } => input.footprint(),
-            state => state.unsent().map_or(0, |unsent| unsent.bytes.footprint()),
+            state => state.unsent().map_or(0, Unsent::footprint),
         }
     }
 
@@ -414,7 +414,10 @@ impl Connection {
         let claims = match &*self.state {
             State::Open(open) => [
                 (!open.reading.again || !open.input.is_empty(), "nothing is to be offered again"),
-                (!open.unsent.file || open.writing.is_full(), "a file is sent, but it is not full"),
+                (
+                    open.unsent.file.is_none() || open.writing.is_full(),
+                    "a file is sent, but it is not full",
+                ),
                 (
                     open.reading.end != PeerEnd::Told || open.input.is_empty(),
                     "a rest stands behind the end",

@@ -107,6 +107,19 @@ impl Conn<'_> {
         self.net.stage(self.slot, bytes);
     }
 
+    /// Writes formatted text, as `write!(conn, "{n} bytes\n")` does: without a String, and like
+    /// [`write`](Conn::write) it never fails.
+    pub fn write_fmt(&mut self, text: fmt::Arguments<'_>) {
+        struct Text<'a, 'b>(&'a mut Conn<'b>);
+        impl fmt::Write for Text<'_, '_> {
+            fn write_str(&mut self, text: &str) -> fmt::Result {
+                self.0.write(text.as_bytes());
+                Ok(())
+            }
+        }
+        let _ = fmt::Write::write_fmt(&mut Text(self), text);
+    }
+
     /// Bytes written that the kernel has not yet taken.
     pub fn queued(&self) -> usize {
         self.net.table.queued(self.slot)

@@ -173,6 +173,7 @@ impl Outbox {
     pub(crate) fn new() -> Result<Outbox, TryReserveError> {
         let mut outbox = Outbox::default();
         outbox.grow(2 * GROUP_BYTES)?;
+        outbox.clear_links();
         outbox.clear();
         Ok(outbox)
     }
@@ -487,16 +488,14 @@ impl Outbox {
     /// Everything is sent.
     pub(crate) fn clear(&mut self) {
         self.chains.clear();
-        if self.owed > 0 || self.room.len() > KEEP_BYTES {
+        if self.owed > 0 {
             self.clear_links();
         }
-        self.lead = (PAGE / 2).wrapping_sub(self.room.as_ptr().addr()) % PAGE;
-        self.lead = self.lead.min(self.room.len());
         self.written = self.lead;
         self.limit(self.most);
     }
 
-    /// More is sent than answers, or much.
+    /// More is sent than answers, and the room may have grown for it.
     #[cold]
     fn clear_links(&mut self) {
         self.pieces.clear();
@@ -504,6 +503,8 @@ impl Outbox {
         self.chains.shrink_to(KEEP_LINKS);
         self.room.truncate(KEEP_BYTES);
         self.room.shrink_to(KEEP_BYTES);
+        self.lead = (PAGE / 2).wrapping_sub(self.room.as_ptr().addr()) % PAGE;
+        self.lead = self.lead.min(self.room.len());
         self.latest = Range::default();
         (self.owed, self.due_at, self.talker) = (0, GROUP_BYTES, NOBODY);
     }

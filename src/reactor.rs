@@ -285,7 +285,7 @@ impl<H: ConnectionHandler, K: Kernel> Reactor<H, K> {
     /// Sends from a file for which no event has been asked yet.
     fn begin_file(&mut self, slot: u32) {
         let Some(connection) = self.net.table.look(slot) else { return };
-        let has_file = connection.state.unsent().is_some_and(|unsent| unsent.file);
+        let has_file = connection.state.unsent().is_some_and(|unsent| unsent.file.is_some());
         if has_file && connection.registered & kernel::OUT as u8 == 0 {
             self.net.send_file(&mut self.kernel, slot);
         }

@@ -7,9 +7,12 @@
 
 use super::Net;
 use crate::close_reason::CloseReason;
+use crate::connection::Unsent;
 use crate::kernel::{self, Fd, Kernel};
 use crate::outbox::{Outbox, PARTS};
 use crate::reaction::Call;
+use crate::time::Moment;
+use std::collections::TryReserveError;
 use std::io::IoSlice;
 
 /// What it takes to link what is written to a connection, at most.
@@ -29,7 +32,10 @@ impl Net {
         if !self.has_room_for(slot, LINK) {
             return false;
         }
-        let Some((staged, outbox)) = self.table.stage(slot) else { return self.refused(slot) };
+        let Some((staged, outbox, is_behind_a_file)) = self.table.stage(slot) else { return false };
+        if is_behind_a_file {
+            return self.keep_behind(slot, bytes);
+        }
         let is_there = bytes.is_empty() || outbox.repeat(slot, staged, bytes);
         let is_there = is_there || self.append(slot, bytes);
         if is_there {
@@ -44,7 +50,7 @@ impl Net {
             return false;
         }
         let most = self.table.budget.left();
-        let Some((staged, outbox)) = self.table.stage(slot) else { return false };
+        let Some((staged, outbox, _)) = self.table.stage(slot) else { return false };
         let is_there = outbox.append(slot, staged, bytes, most);
         if !is_there {
             self.abort(slot, CloseReason::MemoryBudget);
@@ -62,22 +68,6 @@ impl Net {
         has_room
     }
 
-    /// It takes no output.
-    #[cold]
-    fn refused(&mut self, slot: u32) -> bool {
-        if self.table.look(slot).is_some_and(|connection| connection.state.is_behind_a_file()) {
-            self.wrote_behind_a_file(slot);
-        }
-        false
-    }
-
-    /// Bytes cannot be queued behind a file, and the answer without them would be corrupt.
-    #[cold]
-    pub(super) fn wrote_behind_a_file(&mut self, slot: u32) {
-        self.counters.bug("the handler wrote while a file was being sent");
-        self.abort(slot, CloseReason::Handler);
-    }
-
     /// Sends what is staged if it is much.
     #[inline]
     pub(crate) fn flush_if_due<K: Kernel>(&mut self, kernel: &mut K) {
@@ -90,8 +80,8 @@ impl Net {
     /// get may be joined by more of it from the rest of the batch.
     #[inline]
     pub(crate) fn flush_answers<K: Kernel>(&mut self, kernel: &mut K, most: usize) {
-        if self.table.outbox.len() <= most {
-            self.flush(kernel);
+        if (1..=most).contains(&self.table.outbox.len()) {
+            self.send_staged(kernel);
         }
     }
 
@@ -208,24 +198,49 @@ impl Net {
         self.table.put_outbox(outbox);
     }
 
-    /// Keeps output that the kernel did not take, `length` bytes in pieces. If nothing waited
-    /// before, that may be more than is allowed to wait: then the next is too much.
-    pub(super) fn keep_output<'a>(
+    /// Keeps output that the kernel did not take, `length` bytes in pieces.
+    fn keep_output<'a>(
         &mut self,
         slot: u32,
         length: usize,
         pieces: impl IntoIterator<Item = &'a [u8]>,
     ) {
-        let (now, max_output, spare) = (self.now, self.limits.max_output, self.spare());
-        self.change(slot, |connection| {
-            let Some(unsent) = connection.state.unsent_mut() else { return };
-            let output = &mut unsent.bytes;
-            if !output.is_empty() && output.len() + length > max_output {
-                connection.abort(CloseReason::OutputLimit);
-            } else if output.push_all(length, pieces, spare, now).is_err() {
-                connection.abort(CloseReason::MemoryBudget);
-            }
+        self.keep(slot, length, |unsent, spare, now| {
+            unsent.bytes.push_all(length, pieces, spare, now)
         });
+    }
+
+    /// Keeps bytes behind the file that a connection is sending; whether they are there.
+    #[cold]
+    fn keep_behind(&mut self, slot: u32, bytes: &[u8]) -> bool {
+        self.has_room_for(slot, bytes.len())
+            && self.keep(slot, bytes.len(), |unsent, spare, now| match &mut unsent.file {
+                Some(behind) => behind.push(bytes, spare, now),
+                None => unsent.bytes.push(bytes, spare, now),
+            })
+    }
+
+    /// Keeps `length` bytes more. If none waited before, that may be more than are allowed to
+    /// wait: then the next are too much.
+    fn keep(
+        &mut self,
+        slot: u32,
+        length: usize,
+        push: impl FnOnce(&mut Unsent, usize, Moment) -> Result<(), TryReserveError>,
+    ) -> bool {
+        let (now, max_output, spare) = (self.now, self.limits.max_output, self.spare());
+        let Some(mut connection) = self.table.edit(slot) else { return false };
+        let Some(unsent) = connection.state.unsent_mut() else { return false };
+        let waits = unsent.len();
+        if waits > 0 && waits + length > max_output {
+            connection.abort(CloseReason::OutputLimit);
+            return false;
+        }
+        let is_kept = push(unsent, spare, now).is_ok();
+        if !is_kept {
+            connection.abort(CloseReason::MemoryBudget);
+        }
+        is_kept
     }
 }
 

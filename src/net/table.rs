@@ -181,13 +181,15 @@ impl Table {
         }
     }
 
-    /// The connection in `slot`, and the outbox to append to what is staged for it, if it takes
-    /// output.
-    pub(super) fn stage(&mut self, slot: u32) -> Option<(&mut Staged, &mut Outbox)> {
+    /// What is staged for a connection, if it takes output, and the outbox to append to it; and
+    /// whether more comes behind a file.
+    pub(super) fn stage(&mut self, slot: u32) -> Option<(&mut Staged, &mut Outbox, bool)> {
         self.end_answer();
         let connection = self.slots.get_mut(slot)?;
         connection.staged.count();
-        connection.state.takes_output().then_some((&mut connection.staged, &mut self.outbox))
+        let (takes_output, behind) =
+            (connection.state.takes_output(), connection.state.is_behind_a_file());
+        takes_output.then_some((&mut connection.staged, &mut self.outbox, behind))
     }
 
     /// More is staged for a connection than before.

@@ -33,9 +33,10 @@ use threadbare::kernel::Errno::{self, *};
 use threadbare::reaction::{Call, Reaction, reaction};
 
 /// Every call that the program makes, under each name it has on some machine, and what
-/// it may fail with: the manual pages, and what has been seen beyond them.
+/// it may fail with: the manual pages, and what has been seen beyond them. (`sendmsg` takes two
+/// clients who hear each other, and is made to fail under the simulated kernel alone.)
 #[rustfmt::skip] // one row a call
-const CATALOGUE: [(&str, &[Errno]); 34] = [
+const CATALOGUE: [(&str, &[Errno]); 33] = [
     ("rt_sigaction", &[EFAULT, EINVAL]),
     ("rt_sigprocmask", &[EFAULT, EINVAL]),
     ("prlimit64", &[EFAULT, EINVAL, EPERM, ESRCH]),
@@ -63,7 +64,6 @@ const CATALOGUE: [(&str, &[Errno]); 34] = [
     ("accept4", &[EAGAIN, EINTR, ECONNABORTED, EPERM, EPROTO, ENETDOWN, ENOPROTOOPT, EHOSTDOWN, ENONET, EHOSTUNREACH, EOPNOTSUPP, ENETUNREACH, ETIMEDOUT, ENOSR, ESOCKTNOSUPPORT, EPROTONOSUPPORT, EMFILE, ENFILE, ENOBUFS, ENOMEM, EINVAL, EBADF, ENOTSOCK, EFAULT]),
     ("recvfrom", &[EAGAIN, EINTR, ECONNRESET, ETIMEDOUT, ECONNREFUSED, ENOTCONN, EPIPE, EHOSTUNREACH, ENETUNREACH, ENETDOWN, ECONNABORTED, ENOMEM, ENOBUFS, EBADF, EFAULT, EINVAL, ENOTSOCK, EISDIR, EIO]),
     ("sendto", &[EAGAIN, EINTR, EPIPE, ECONNRESET, ETIMEDOUT, EHOSTUNREACH, ENETUNREACH, ENETDOWN, ENOTCONN, EACCES, EPERM, ENOBUFS, ENOMEM, EBADF, EFAULT, EINVAL, ENOTSOCK, EMSGSIZE, EDESTADDRREQ, EISCONN, EOPNOTSUPP, EALREADY]),
-    ("sendmsg", &[EAGAIN, EINTR, EPIPE, ECONNRESET, ETIMEDOUT, EHOSTUNREACH, ENETUNREACH, ENETDOWN, ENOTCONN, EACCES, EPERM, ENOBUFS, ENOMEM, EBADF, EFAULT, EINVAL, ENOTSOCK, EMSGSIZE, EDESTADDRREQ, EISCONN, EOPNOTSUPP, EALREADY]),
     ("timerfd_settime", &[EBADF, EFAULT, EINVAL, ECANCELED]),
     ("read", &[EAGAIN, EINTR, EBADF, EFAULT, EINVAL, EIO, EISDIR]),
     ("shutdown", &[ENOTCONN, EBADF, EINVAL, ENOTSOCK]),
@@ -660,7 +660,6 @@ impl Traced {
             "accept4" => Call::Accept,
             "recvfrom" => Call::Recv,
             "sendto" => Call::Send,
-            "sendmsg" => Call::SendPieces,
             "timerfd_settime" => Call::SetTimer,
             "read" => Call::ReadSignal,
             "shutdown" => Call::Shutdown,

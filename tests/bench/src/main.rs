@@ -12,6 +12,7 @@ mod check;
 mod counts;
 mod duel;
 mod fairness;
+mod fanout;
 mod load;
 mod report;
 mod scale;
@@ -211,8 +212,15 @@ impl Bench {
             step("instructions", instructions, counts::instructions),
             step("memory", memory, counts::memory),
         ];
-        let others =
-            [step("scale", scale, scale::scale), step("fairness", fairness, fairness::fairness)];
+        let others = [
+            step("scale", scale, scale::scale),
+            step("fairness", fairness, fairness::fairness),
+            Step {
+                name: "fanout",
+                seconds: if self.quick { 60.0 } else { 240.0 },
+                make: Box::new(fanout::fanout),
+            },
+        ];
         let exact = exact.into_iter().map(contest);
         exact.chain(counts).chain(free.into_iter().map(contest)).chain(others).collect()
     }
