@@ -293,7 +293,8 @@ impl Connection {
 
     /// Whether as much as `mark` waits; never true when nothing waits.
     pub(crate) fn owes(&self, mark: usize) -> bool {
-        self.unsent() > 0 && self.unsent() >= mark
+        let unsent = self.unsent();
+        unsent > 0 && unsent >= mark
     }
 
     /// What it holds of the memory budget.

@@ -93,12 +93,17 @@ impl Net {
     #[inline]
     pub(crate) fn flush<K: Kernel>(&mut self, kernel: &mut K) {
         if !self.is_flushed() {
-            self.send_staged(kernel);
+            self.flush_now(kernel);
         }
     }
 
-    /// Sends what is staged: one call for each connection.
     #[inline(never)]
+    fn flush_now<K: Kernel>(&mut self, kernel: &mut K) {
+        self.send_staged(kernel);
+    }
+
+    /// Sends what is staged: one call for each connection. Inline where messages are answered.
+    #[inline]
     fn send_staged<K: Kernel>(&mut self, kernel: &mut K) {
         for index in 0..self.table.outbox.len() {
             let Some((slot, bytes, mut connection)) = self.table.chain(index) else { continue };

@@ -10,10 +10,10 @@ use std::net::TcpStream;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
-use threadbare::{Conn, ConnId, ConnectionHandler, Limits, Running, Server};
 #[cfg(feature = "http")]
 use threadbare::handlers::Http;
 use threadbare::handlers::{Chat, Framing, Greet};
+use threadbare::{Conn, ConnId, ConnectionHandler, Limits, Running, Server};
 
 /// The system's allocator, counting what each thread asks of it.
 struct Counting;

@@ -20,7 +20,8 @@ use std::thread::sleep;
 use std::time::{Duration, Instant};
 
 /// Members, and lines in one packet.
-const SHAPES: [(usize, usize); 5] = [(20, 1), (20, 20), (200, 1), (200, 20), (9_000, 1)];
+const SHAPES: [(usize, usize); 6] =
+    [(20, 1), (20, 20), (200, 1), (200, 20), (200, 100), (9_000, 1)];
 /// What a client says, without its line end.
 const WORDS: &str = "a line as people write them";
 /// Deliveries in one sample, at least.
@@ -247,13 +248,7 @@ fn samples(
 }
 
 /// System calls a delivery: what some more packets add.
-fn calls(
-    bench: &Bench,
-    kind: Kind,
-    server: &Server,
-    count: usize,
-    lines: usize,
-) -> Outcome<f64> {
+fn calls(bench: &Bench, kind: Kind, server: &Server, count: usize, lines: usize) -> Outcome<f64> {
     const PACKETS: usize = 10;
     let path = bench.scratch.join("fanout-calls");
     let file = path.display().to_string();
