@@ -1,9 +1,10 @@
 //! What a handler may do: [`Conn`], the connection at hand, and [`Net`], all of them.
 //!
-//! A callback only marks and appends; nothing here calls the kernel. What follows from a verb
-//! is in the rooms of this directory: [`table`] is the one way to a connection, [`sending`]
-//! takes what is written to the kernel, [`memory`] decides what waits for how much is held,
-//! [`files`] and [`outbound`] are verbs with an effort of their own.
+//! A callback only marks and appends. What follows from a verb is in the rooms of this
+//! directory: [`table`] is the one way to a connection, [`sending`] takes what is written to
+//! the kernel, [`memory`] decides what waits for how much is held, [`files`] and [`outbound`]
+//! are verbs with an effort of their own. Only [`lent`] calls the kernel within a callback,
+//! for what that must know at once.
 
 use crate::close_reason::CloseReason;
 use crate::connection::{Connection, PeerEnd};
@@ -15,6 +16,7 @@ use crate::outbox::Outbox;
 use crate::reaction::Call;
 use crate::slots::Id;
 use crate::time::{Moment, Span};
+use lent::Lent;
 use std::collections::{BTreeMap, TryReserveError};
 use std::fmt;
 use std::time::Duration;
@@ -27,7 +29,6 @@ mod outbound;
 mod sending;
 mod table;
 
-use lent::Lent;
 pub use lent::{Directory, File};
 
 /// Names a connection for as long as the server runs: an id is never used again.

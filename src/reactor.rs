@@ -18,39 +18,44 @@
 
 use crate::connection::{Attention, Connection, OUTBOUND, State};
 use crate::crowd::Crowd;
-use crate::deadlines::{Alarm, Alarms, Deadlines};
+use crate::deadlines::Alarm;
 use crate::error::Error;
 use crate::handler::ConnectionHandler;
-use crate::kernel::{self, Clock, Event, Fd, Kernel, Signal, SocketOption, Wait};
+use crate::kernel::{self, Clock, Errno, Event, Fd, Kernel, SocketOption, Wait};
+use crate::limits::Limits;
 use crate::listener::Listener;
 use crate::mailbox::Mailbox;
 use crate::net::{ConnId, Net, Stop};
 use crate::reaction::{Call, Reaction, reaction, tolerate};
 use crate::slots::Id;
-use crate::time::{Moment, Span};
+use crate::time::Span;
 use std::sync::Arc;
 
 mod accepting;
+mod connecting;
 mod input;
 mod opening;
+mod page;
 mod poll;
+mod signals;
 mod stopping;
+mod timer;
+mod waking;
 
-pub(crate) use input::Input;
+use page::Input;
 use poll::Poll;
+pub(crate) use signals::Signals;
+pub(crate) use stopping::End;
+use timer::Timer;
 
 /// Events taken at once.
 pub(crate) const BATCH: usize = 1_024;
 /// Events served before their answers are sent: few enough that all is still in the cache.
 const GROUP: usize = 32;
-/// Deadlines looked at in one turn.
-const LOOKS: usize = 1_024;
 /// What a stopping server still reads of one connection.
 const DRAIN_BYTES: u32 = 8 << 20;
 /// Up to this many connections, a debug build adds up what they hold after each turn.
 const CROWD: usize = 64;
-/// A stopping server leaves its listeners open so long for handshakes under way.
-const GRACE: Span = Span::millis(20);
 
 pub(crate) struct Reactor<H: ConnectionHandler, K: Kernel> {
     pub(crate) handler: H,
@@ -62,11 +67,7 @@ pub(crate) struct Reactor<H: ConnectionHandler, K: Kernel> {
     pub(crate) mailbox: Arc<Mailbox<H>>,
     pub(crate) listeners: Vec<Listener>,
     pub(crate) crowd: Crowd,
-    pub(crate) deadlines: Deadlines,
-    pub(crate) alarms: Alarms,
-    pub(crate) timerfd: Timerfd,
-    /// Successive full batches for which deadlines have been put off.
-    pub(crate) put_off: usize,
+    pub(crate) timer: Timer,
     /// The one input buffer, and the one batch of events.
     pub(crate) input: Input,
     pub(crate) events: Vec<Event>,
@@ -80,49 +81,46 @@ pub(crate) struct Reactor<H: ConnectionHandler, K: Kernel> {
     pub(crate) owns_process: bool,
 }
 
-/// What the timerfd was told last, and what it did since.
-#[derive(Clone, Copy, Debug)]
-pub(crate) enum Timerfd {
-    /// It never expires.
-    Disarmed,
-    /// When it expires.
-    Armed(Moment),
-    /// It has expired, and stays readable until it is set again.
-    Expired,
-}
-
-/// The signals to stop that have come.
-#[derive(Clone, Copy, Debug, Default)]
-pub(crate) enum Signals {
-    #[default]
-    None,
-    One(Signal),
-    /// Everything ends at once; the last of them.
-    Two(Signal),
-}
-
-impl Signals {
-    pub(crate) fn last(self) -> Option<Signal> {
-        match self {
-            Signals::None => None,
-            Signals::One(signal) | Signals::Two(signal) => Some(signal),
-        }
-    }
-}
-
-/// How the server comes to its end.
-#[derive(Debug, Default)]
-pub(crate) struct End {
-    pub(crate) signals: Signals,
-    /// What made it stop.
-    pub(crate) failure: Option<Error>,
-    /// Connections that had not finished at the drain deadline.
-    pub(crate) cut: u64,
-    /// Draining: listeners stay open until then, for handshakes under way.
-    pub(crate) grace: Option<Moment>,
-}
-
 impl<H: ConnectionHandler, K: Kernel> Reactor<H, K> {
+    /// A loop that owns no descriptor yet.
+    pub(crate) fn new(
+        handler: H,
+        mut kernel: K,
+        limits: Limits,
+        owns_process: bool,
+    ) -> Result<Self, Error> {
+        let object = format!("buffers and tables for {} connections", limits.max_connections);
+        let slots = limits.slots();
+        let allocate = || {
+            let mut events = room_for(BATCH)?;
+            events.resize(BATCH, Event::default());
+            let sessions = room_for(slots as usize)?;
+            Some((Net::new(limits, &mut kernel).ok()?, Timer::new(slots).ok()?, sessions, events))
+        };
+        let allocated = allocate().zip(Input::allocate());
+        let Some(((net, timer, sessions, events), input)) = allocated else {
+            return Err(Error::new(Call::Memory, object, Errno::ENOMEM));
+        };
+        Ok(Reactor {
+            handler,
+            kernel,
+            net,
+            sessions,
+            poll: Poll::default(),
+            timer,
+            mailbox: Arc::default(),
+            listeners: Vec::new(),
+            crowd: Crowd::default(),
+            input,
+            events,
+            woken: Vec::new(),
+            work: Vec::new(),
+            turn: 0,
+            end: End::default(),
+            owns_process,
+        })
+    }
+
     /// One turn of the loop; whether there is to be another.
     pub(crate) fn turn(&mut self) -> Result<bool, Error> {
         let ready = self.wait()?;
@@ -248,7 +246,7 @@ impl<H: ConnectionHandler, K: Kernel> Reactor<H, K> {
         self.begin_file(slot);
         let (must_wait, starves) = (self.net.must_wait(slot), self.net.allowance(slot) == 0);
         let (now, draining) = (self.net.now, self.net.is_draining());
-        let Reactor { kernel, net, poll, deadlines, work, .. } = self;
+        let Reactor { kernel, net, poll, timer, work, .. } = self;
         let data = net.table.id(slot).to_u64();
         let Some(mut connection) = net.table.edit(slot) else { return };
         connection.state.settle(must_wait, starves, now);
@@ -270,7 +268,7 @@ impl<H: ConnectionHandler, K: Kernel> Reactor<H, K> {
             return self.free(slot);
         }
         if let Some(at) = connection.deadline(&net.timeouts, now) {
-            deadlines.look_by(slot, at.look(now));
+            timer.deadlines.look_by(slot, at.look(now));
         }
         if connection.has_work(draining) {
             work.push(slot);
@@ -305,16 +303,14 @@ impl<H: ConnectionHandler, K: Kernel> Reactor<H, K> {
         let peer = connection.peer();
         self.net.report_cut(why, peer);
         let is_outbound = connection.listener() == OUTBOUND;
-        if !connection.fd.is_unopened() {
-            self.close_socket(connection.fd, reset);
-        }
+        self.close_socket(connection.fd, reset);
         if is_outbound {
             self.net.outbound -= 1;
         } else {
             self.crowd.leave(peer);
         }
         if self.net.is_draining() {
-            self.alarms.ring_by(Alarm::CloseListeners, self.net.now.after(Span::millis(1)));
+            self.timer.alarms.ring_by(Alarm::CloseListeners, self.net.now.after(Span::millis(1)));
         }
         let session = self.sessions.get_mut(slot as usize).and_then(Option::take);
         let session = session.or_else(|| is_outbound.then(H::Session::default));
@@ -324,7 +320,12 @@ impl<H: ConnectionHandler, K: Kernel> Reactor<H, K> {
         }
     }
 
+    /// Closes the socket of a connection, if that came to have one.
+    #[inline]
     fn close_socket(&mut self, fd: Fd, reset: bool) {
+        if fd.is_unopened() {
+            return;
+        }
         if reset {
             // If it fails the peer may take a cut answer for a whole one; nothing to be done.
             tolerate(Call::SetTunable, self.kernel.setsockopt(&fd, SocketOption::ResetOnClose));
@@ -337,4 +338,29 @@ impl<H: ConnectionHandler, K: Kernel> Reactor<H, K> {
             self.net.counters.bug(format_args!("close: {errno}"));
         }
     }
+}
+
+/// Gives everything back, also when a handler panics.
+impl<H: ConnectionHandler, K: Kernel> Drop for Reactor<H, K> {
+    fn drop(&mut self) {
+        for listener in &mut self.listeners {
+            listener.close(&mut self.kernel);
+        }
+        self.mailbox.close();
+        for slot in self.net.table.slots_where(|_| true) {
+            if let Some(connection) = self.net.table.remove(slot) {
+                // An answer that was cut off must not look like a whole one.
+                let reset = !matches!(*connection.state, State::Lingering { .. });
+                self.close_socket(connection.fd, reset);
+                self.net.close_file(slot);
+            }
+        }
+        self.poll.close(&mut self.kernel);
+    }
+}
+
+/// An empty vector with room for `length` elements, if there is memory.
+fn room_for<T>(length: usize) -> Option<Vec<T>> {
+    let mut vector = Vec::new();
+    vector.try_reserve_exact(length).ok().map(|()| vector)
 }

@@ -21,7 +21,7 @@ use std::time::{Duration, Instant};
 
 use nix::sys::resource::{Resource, setrlimit};
 use nix::sys::signal::raise;
-use nix::sys::socket::{GetSockOpt, SetSockOpt, getsockopt, setsockopt, sockopt};
+use nix::sys::socket::{GetSockOpt, MsgFlags, SetSockOpt, getsockopt, send, setsockopt, sockopt};
 use nix::sys::stat::{Mode, umask};
 use support::{
     PATIENCE, Scratch, Signal, again, command, in_a_network_of_its_own, may_refuse_clients,
@@ -247,9 +247,44 @@ fn options_are_inherited() {
     is_inherited(sockopt::TcpKeepIdle, 77);
     is_inherited(sockopt::TcpUserTimeout, 7_777);
     is_inherited(sockopt::ReuseAddr, true);
+    is_inherited(sockopt::OobInline, true);
     is_inherited(sockopt::Linger, nix::libc::linger { l_onoff: 1, l_linger: 7 });
     is_inherited(sockopt::RcvBuf, 30_000);
     is_inherited(sockopt::SndBuf, 30_000);
+}
+
+#[test] // an urgent byte is taken out of the stream, unless the listener asked otherwise
+fn an_urgent_byte_is_lost_or_inline() {
+    let heard = |listener: &TcpListener| {
+        let (mut server, client) = pair_of(listener);
+        send(client.as_raw_fd(), b"ab!", MsgFlags::MSG_OOB).unwrap();
+        send(client.as_raw_fd(), b"cd", MsgFlags::empty()).unwrap();
+        drop(client);
+        let mut heard = String::new();
+        server.read_to_string(&mut heard).unwrap();
+        heard
+    };
+    let listener = TcpListener::bind(local(0)).unwrap();
+    assert_eq!(heard(&listener), "abcd");
+    Linux.setsockopt(&fd(&listener), SocketOption::UrgentInline).unwrap();
+    assert_eq!(heard(&listener), "ab!cd");
+}
+
+#[test] // on a Unix socket the option is not inherited
+fn an_urgent_byte_on_a_unix_socket() {
+    let scratch = Scratch::new();
+    let listener = UnixListener::bind(scratch.path("s")).unwrap();
+    Linux.setsockopt(&fd(&listener), SocketOption::UrgentInline).unwrap();
+    let client = UnixStream::connect(scratch.path("s")).unwrap();
+    let (mut server, _) = listener.accept().unwrap();
+    match send(client.as_raw_fd(), b"ab!", MsgFlags::MSG_OOB) {
+        Err(Errno::EOPNOTSUPP) => return, // before Linux 5.15, and where it is not built in
+        sent => assert_eq!(sent, Ok(3)),
+    }
+    drop(client);
+    let mut heard = String::new();
+    let _ = server.read_to_string(&mut heard);
+    assert_eq!(heard, "ab");
 }
 
 #[test] // TCP_NOTSENT_LOWAT of the listener bounds what the kernel takes for a client that does not read

@@ -9,7 +9,10 @@
 //! ```
 //!
 //! A name holds no space, colon or asterisk, and no line a control character, so
-//! nobody speaks as somebody else, as the server, or to the terminals of others.
+//! nobody speaks as somebody else, as the server, or to the terminals of others. Nor do
+//! two names look alike: neither as they are written nor in small letters have they the
+//! same skeleton (Unicode's technical standard 39), and no name mixes scripts that are
+//! not written together.
 //!
 //! What is said is sent to one member after the other: [`Net::send`] keeps it once for all,
 //! and all there is for a member goes in one call. Three rules keep thousands apart:
@@ -24,21 +27,23 @@
 //!   together, once a tick: a crowd that comes back costs n ticks, not n² lines.
 //!
 //! Invariants:
-//! 1. A member is in `members` under the name in its session, or has left and has
-//!    no name.
+//! 1. A member is in `members` under the name in its session, and what that looks like is in
+//!    `looks`; or it has left and has no name.
 //! 2. Whoever is in `waiting` is paused; if it is not let go on before, its timer does it.
 //! 3. While there is news to tell, `teller` has a timer set.
 
-use super::too_long;
+use super::telnet::{self, Lines};
+use super::{NO_WEB, is_web, too_long};
 use crate::close_reason::CloseReason;
 use crate::escape::{is_printable, printable};
-use crate::framing::{Frame, Lines};
+use crate::framing::Frame;
 use crate::handler::ConnectionHandler;
 use crate::net::{Conn, ConnId, Net};
 use std::collections::{BTreeMap, BTreeSet};
-use std::fmt::{self, Write as _};
-use std::mem::take;
+use std::fmt::{self, Write};
+use std::mem::{replace, take};
 use std::time::Duration;
+use unicode_security::{RestrictionLevel, RestrictionLevelDetection, skeleton};
 
 /// How long those behind are waited for, and news may be kept.
 const TICK: Duration = Duration::from_millis(200);
@@ -54,8 +59,8 @@ const LISTED: usize = 100;
 const LONGEST_NAME: usize = 20;
 
 const COMMANDS: &[u8] = b"error: there are /name NEW, /who and /quit\n";
-const BAD_NAME: &[u8] = b"error: a name is 1 to 20 letters, digits, - or _\n";
-const TAKEN: &[u8] = b"error: that name is taken\n";
+const BAD_NAME: &[u8] = b"error: a name is 1 to 20 letters, digits, - or _, of one script\n";
+const TAKEN: &[u8] = b"error: that name is taken, or looks like one that is\n";
 const GOODBYE: &str = "* the server stops\n";
 
 /// Passes each line to everyone else as `NAME: line`.
@@ -63,6 +68,8 @@ const GOODBYE: &str = "* the server stops\n";
 pub struct Chat {
     max_line: usize,
     members: BTreeMap<Box<str>, ConnId>,
+    /// What the names in `members` look like.
+    looks: BTreeSet<Box<str>>,
     guests: u64,
     /// Where a line is put together; kept, so that it allocates nothing.
     line: String,
@@ -93,6 +100,7 @@ struct News {
 pub struct Member {
     lines: Lines,
     name: Box<str>,
+    has_spoken: bool,
 }
 
 impl Chat {
@@ -101,6 +109,7 @@ impl Chat {
         Chat {
             max_line,
             members: BTreeMap::new(),
+            looks: BTreeSet::new(),
             guests: 0,
             line: String::new(),
             has_said: false,
@@ -115,6 +124,11 @@ impl Chat {
 
     /// Takes a line; whether the member stays.
     fn hear(&mut self, conn: &mut Conn<'_>, member: &mut Member, line: &[u8]) -> bool {
+        let line = &*telnet::clean(line);
+        if !replace(&mut member.has_spoken, true) && is_web(line) {
+            conn.write(NO_WEB);
+            return false;
+        }
         match line.first() {
             None => {}
             Some(b'/') => return self.obey(conn, member, &String::from_utf8_lossy(line)),
@@ -138,14 +152,29 @@ impl Chat {
         if !is_name(name) {
             return conn.write(BAD_NAME);
         }
-        if self.members.contains_key(name) {
+        // One's own name may be written otherwise.
+        let own = looks(&member.name);
+        let is_others = |look| self.looks.contains(look) && !own.contains(look);
+        if *name == *member.name || looks(name).iter().any(is_others) {
             return conn.write(TAKEN);
         }
-        self.members.remove(&member.name);
-        self.members.insert(name.into(), conn.id());
+        self.forget(&member.name);
+        self.note(name, conn.id());
         self.say(conn, format_args!("* {} is now {name}", member.name));
         member.name = name.into();
         writeln!(conn, "* you are {name}");
+    }
+
+    /// A member has this name from now on,
+    fn note(&mut self, name: &str, id: ConnId) {
+        self.members.insert(name.into(), id);
+        self.looks.extend(looks(name));
+    }
+
+    /// and no more.
+    fn forget(&mut self, name: &str) {
+        self.members.remove(name);
+        looks(name).iter().for_each(|look| _ = self.looks.remove(look));
     }
 
     fn list(&self, conn: &mut Conn<'_>) {
@@ -209,13 +238,15 @@ impl Chat {
     // ---- who comes and goes ----------------------------------------------------------
 
     fn join(&mut self, conn: &mut Conn<'_>, member: &mut Member) {
-        while member.name.is_empty() || self.members.contains_key(&member.name) {
+        while member.name.is_empty() || looks(&member.name).iter().any(|it| self.looks.contains(it))
+        {
             self.guests += 1;
             member.name = format!("guest{}", self.guests).into();
         }
-        self.members.insert(member.name.clone(), conn.id());
+        self.note(&member.name, conn.id());
         let (name, here) = (&member.name, self.members.len());
-        writeln!(conn, "* you are {name}, one of {here}: /name NEW, /who, /quit");
+        let welcome = format!("* you are {name}, one of {here}: /name NEW, /who, /quit\n");
+        conn.write(welcome.as_bytes());
         let id = conn.id();
         self.announce(conn.net(), id, format_args!("* {name} joined"));
     }
@@ -225,7 +256,7 @@ impl Chat {
         if name.is_empty() {
             return; // it has left already
         }
-        self.members.remove(&name);
+        self.forget(&name);
         self.waiting.retain(|&other| other != id);
         self.caught_up(net, id);
         if self.news.teller == Some(id) {
@@ -292,7 +323,7 @@ impl ConnectionHandler for Chat {
         let (mut rest, mut stays) = (input, true);
         self.has_said = false;
         while stays && !conn.is_full() && !self.must_wait() {
-            match member.lines.next(&mut rest, self.max_line) {
+            match member.lines.next(&mut rest, self.max_line, |answer| conn.write(answer)) {
                 Frame::Whole { body, .. } => stays = self.hear(conn, member, body),
                 Frame::Partial => break,
                 Frame::TooLong => {
@@ -351,11 +382,22 @@ impl ConnectionHandler for Chat {
     }
 }
 
-/// Letters and digits of any script, but what a reader sees.
+/// Letters and digits of a script, or of several that are written together, but what a
+/// reader sees; and nothing that looks like the beginning of the server's own lines.
 fn is_name(name: &str) -> bool {
     let fits = |c: char| matches!(c, '-' | '_') || c.is_alphanumeric() && is_printable(c);
-    let is_ours = name == "error"; // so begin the server's own lines
-    name.chars().all(fits) && (1..=LONGEST_NAME).contains(&name.chars().count()) && !is_ours
+    let is_ours = looks(name).iter().any(|look| looks("error").contains(look));
+    name.chars().all(fits)
+        && (1..=LONGEST_NAME).contains(&name.chars().count())
+        && name.check_restriction_level(RestrictionLevel::HighlyRestrictive)
+        && !is_ours
+}
+
+/// What a name looks like, as it is written and in small letters: "paypaI" is like "paypal",
+/// and "Anna" like "anna".
+fn looks(name: &str) -> [Box<str>; 2] {
+    let look = |name: &str| skeleton(name).collect::<String>().into();
+    [look(name), look(&name.to_lowercase())]
 }
 
 /// Appends a line. (A String never fails.)

@@ -108,6 +108,7 @@ impl Kernel for Linux {
             SocketOption::NotSentLowat(bytes) => {
                 set(fd, IPPROTO_TCP, libc::TCP_NOTSENT_LOWAT, &bytes)
             }
+            SocketOption::UrgentInline => set(fd, SOL_SOCKET, libc::SO_OOBINLINE, &ON),
             SocketOption::DropSyn => {
                 let mut filter = DROP_SYN;
                 let program =
@@ -245,7 +246,7 @@ impl Kernel for Linux {
         let mut length = TCP_ADDRESS_SIZE as u32;
         let flags = libc::SOCK_CLOEXEC | libc::SOCK_NONBLOCK;
         let (address, size) = (bytes.as_mut_ptr() as usize, &raw mut length as usize);
-        let words = [fd.number() as usize, address, size, flags as usize, 0, 0];
+        let words = [fd.raw() as usize, address, size, flags as usize, 0, 0];
         // SAFETY: `address` is valid for writing the `length` bytes that `bytes` has.
         let number = unsafe { call(libc::SYS_accept4, words) }?;
         let fd = own(number as i32)?;
@@ -280,7 +281,7 @@ impl Kernel for Linux {
         let (message, flags) = (&raw const message as usize, libc::MSG_NOSIGNAL as usize);
         // SAFETY: an `IoSlice` has the layout of `iovec`, as the standard library promises; the
         // kernel reads as many of them as `pieces` has, and the bytes that they name.
-        unsafe { call(libc::SYS_sendmsg, [fd.number() as usize, message, flags, 0, 0, 0]) }
+        unsafe { call(libc::SYS_sendmsg, [fd.raw() as usize, message, flags, 0, 0, 0]) }
     }
 
     // ---- a connection outwards
@@ -341,6 +342,17 @@ impl Kernel for Linux {
         // SAFETY: `offset` is valid for reading and writing.
         let sent = unsafe { libc::sendfile64(fd.raw(), file.raw(), &mut offset, count) };
         Ok(Errno::result(sent)? as usize)
+    }
+
+    fn stat(&mut self, path: &Path) -> Result<FileStatus> {
+        let path = c_string(path)?;
+        // SAFETY: `stat` consists of integers, so zeroes are a valid value; `path` ends in NUL.
+        let status = unsafe {
+            let mut status = mem::zeroed::<libc::stat>();
+            Errno::result(libc::stat(path.as_ptr(), &mut status))?;
+            status
+        };
+        Ok(file_status(&status))
     }
 
     // ---- counters, signals, time
@@ -532,10 +544,10 @@ const fn bpf(code: u32, jt: u8, jf: u8, k: u32) -> libc::sock_filter {
 // ---- addresses as bytes: ip(7), ipv6(7), unix(7)
 
 /// The size of `struct sockaddr_storage`, which holds any address.
-const ADDRESS_SIZE: usize = size_of::<libc::sockaddr_storage>();
+pub(super) const ADDRESS_SIZE: usize = size_of::<libc::sockaddr_storage>();
 
 /// The size of a `struct sockaddr_in6`, the larger one of TCP's two.
-const TCP_ADDRESS_SIZE: usize = size_of::<libc::sockaddr_in6>();
+pub(super) const TCP_ADDRESS_SIZE: usize = size_of::<libc::sockaddr_in6>();
 
 /// The longest path of a Unix socket, without the NUL behind it. unix(7)
 const PATH_MAX: usize = 107;

@@ -4,7 +4,7 @@
 //! sink when the call has returned:
 //!
 //! ```text
-//! accept4(3, {sa_family=AF_INET, sin_port=htons(50844), sin_addr=inet_addr("127.0.0.1")}, [128 => 16], SOCK_CLOEXEC|SOCK_NONBLOCK) = 8  # docs/accepting.md
+//! accept4(3, {sa_family=AF_INET, sin_port=htons(50844), sin_addr=inet_addr("127.0.0.1")}, [28 => 16], SOCK_CLOEXEC|SOCK_NONBLOCK) = 8  # docs/accepting.md
 //! recvfrom(8, "hello\n", 65536, 0, NULL, NULL) = 6  # docs/receiving.md
 //! close(8)                                = 0  # docs/goodbye.md
 //! ```
@@ -30,6 +30,7 @@ use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use super::linux::{ADDRESS_SIZE, TCP_ADDRESS_SIZE};
 use super::{
     Address, Clock, ERR, EpollOp, Errno, Event, Fd, FileKind, FileStatus, HUP, IN, Kernel, OUT,
     Peer, Result, Signal, SocketOption, Wait,
@@ -205,7 +206,7 @@ impl<K: Kernel> Kernel for Narrated<K> {
 
     fn getsockname(&mut self, fd: &Fd) -> Result<Address> {
         let result = self.kernel.getsockname(fd);
-        let address = filled_sockaddr(result.as_ref().ok());
+        let address = filled_sockaddr(result.as_ref().ok(), ADDRESS_SIZE);
         let call = format!("getsockname({fd:?}, {address})");
         self.tell("door", &call, result, |_| 0)
     }
@@ -280,7 +281,7 @@ impl<K: Kernel> Kernel for Narrated<K> {
             Peer::Tcp(address) => Address::Tcp(*address),
             Peer::Unix => Address::Unix(PathBuf::new()),
         });
-        let peer = filled_sockaddr(peer.as_ref());
+        let peer = filled_sockaddr(peer.as_ref(), TCP_ADDRESS_SIZE);
         let call = format!("accept4({fd:?}, {peer}, SOCK_CLOEXEC|SOCK_NONBLOCK)");
         self.tell("accepting", &call, result, |(fd, _)| fd.number())
     }
@@ -369,6 +370,12 @@ impl<K: Kernel> Kernel for Narrated<K> {
         };
         let call = format!("sendfile({fd:?}, {file:?}, {place}, {count})");
         self.tell("files", &call, result, |count| *count)
+    }
+
+    fn stat(&mut self, path: &Path) -> Result<FileStatus> {
+        let result = self.kernel.stat(path);
+        let (path, status) = (quoted_path(path), file_status(result.ok()));
+        self.tell("files", &format!("newfstatat(AT_FDCWD, {path}, {status}, 0)"), result, |_| 0)
     }
 
     // ---- counters, signals, time
@@ -519,11 +526,11 @@ fn sockaddr(address: &Address) -> (String, usize) {
     (format!("{{sa_family=AF_{fields}}}"), length)
 }
 
-/// An address as a call gives it back, in 128 bytes of which it fills some.
-fn filled_sockaddr(address: Option<&Address>) -> String {
+/// An address as a call gives it back, in `room` bytes of which it fills some.
+fn filled_sockaddr(address: Option<&Address>, room: usize) -> String {
     match address.map(sockaddr) {
-        Some((address, length)) => format!("{address}, [128 => {length}]"),
-        None => format!("{POINTER}, [128]"),
+        Some((address, length)) => format!("{address}, [{room} => {length}]"),
+        None => format!("{POINTER}, [{room}]"),
     }
 }
 
@@ -538,6 +545,7 @@ fn socket_option(option: SocketOption) -> String {
         SocketOption::KeepIdle(seconds) => number("SOL_TCP, TCP_KEEPIDLE", seconds),
         SocketOption::UserTimeout(ms) => number("SOL_TCP, TCP_USER_TIMEOUT", ms),
         SocketOption::NotSentLowat(bytes) => number("SOL_TCP, TCP_NOTSENT_LOWAT", bytes),
+        SocketOption::UrgentInline => number("SOL_SOCKET, SO_OOBINLINE", 1),
         SocketOption::DropSyn => {
             format!("SOL_SOCKET, SO_ATTACH_FILTER, {{len=4, filter={POINTER}}}, 16")
         }
@@ -649,7 +657,7 @@ mod tests {
 
         let unbound = Address::Unix(PathBuf::new());
         let text = "{sa_family=AF_UNIX}, [128 => 2]";
-        assert_eq!(filled_sockaddr(Some(&unbound)), text);
+        assert_eq!(filled_sockaddr(Some(&unbound), 128), text);
     }
 
     #[test]
@@ -756,7 +764,7 @@ mod tests {
             ),
             format!("eventfd2(0, EFD_CLOEXEC|EFD_NONBLOCK) = {b:?}  # docs/waking.md"),
             format!(
-                "accept4({l:?}, {{sa_family=AF_INET, sin_port=htons({cp}), sin_addr=inet_addr(\"127.0.0.1\")}}, [128 => 16], SOCK_CLOEXEC|SOCK_NONBLOCK) = {c:?}  # docs/accepting.md"
+                "accept4({l:?}, {{sa_family=AF_INET, sin_port=htons({cp}), sin_addr=inet_addr(\"127.0.0.1\")}}, [28 => 16], SOCK_CLOEXEC|SOCK_NONBLOCK) = {c:?}  # docs/accepting.md"
             ),
             format!(
                 "epoll_ctl({e:?}, EPOLL_CTL_ADD, {c:?}, {{events=EPOLLIN, data={{u32=1, u64=4294967297}}}}) = 0  # docs/loop.md"

@@ -22,7 +22,7 @@ impl Net {
     /// Appends `bytes` to the outbox for `slot`; `false` if it takes none any more.
     #[inline]
     pub(super) fn stage(&mut self, slot: u32, bytes: &[u8]) -> bool {
-        self.table.outbox.write(slot, bytes) || self.stage_counted(slot, bytes)
+        self.table.ledger.outbox.write(slot, bytes) || self.stage_counted(slot, bytes)
     }
 
     /// The same for bytes that are more than an answer. If they are those that were staged
@@ -49,7 +49,7 @@ impl Net {
         if !self.has_room_for(slot, bytes.len() + LINK) {
             return false;
         }
-        let most = self.table.budget.left();
+        let most = self.table.ledger.budget.left();
         let Some((staged, outbox, _)) = self.table.stage(slot) else { return false };
         let is_there = outbox.append(slot, staged, bytes, most);
         if !is_there {
@@ -60,8 +60,8 @@ impl Net {
 
     /// Whether the outbox can take `more` bytes for `slot`; the worst debtors end for it.
     fn has_room_for(&mut self, slot: u32, more: usize) -> bool {
-        let held = self.table.outbox.held() + more;
-        let has_room = held <= self.table.budget.left() || self.make_room(held);
+        let held = self.table.ledger.outbox.held() + more;
+        let has_room = held <= self.table.ledger.budget.left() || self.make_room(held);
         if !has_room {
             self.abort(slot, CloseReason::MemoryBudget);
         }
@@ -71,7 +71,7 @@ impl Net {
     /// Sends what is staged if it is much.
     #[inline]
     pub(crate) fn flush_if_due<K: Kernel>(&mut self, kernel: &mut K) {
-        if self.table.outbox.is_due() {
+        if self.table.ledger.outbox.is_due() {
             self.flush(kernel);
         }
     }
@@ -80,13 +80,13 @@ impl Net {
     /// get may be joined by more of it from the rest of the batch.
     #[inline]
     pub(crate) fn flush_answers<K: Kernel>(&mut self, kernel: &mut K, most: usize) {
-        if (1..=most).contains(&self.table.outbox.len()) {
+        if (1..=most).contains(&self.table.ledger.outbox.len()) {
             self.send_staged(kernel);
         }
     }
 
     pub(crate) fn is_flushed(&self) -> bool {
-        self.table.outbox.is_empty()
+        self.table.ledger.outbox.is_empty()
     }
 
     /// Sends what is staged, if anything is.
@@ -105,7 +105,7 @@ impl Net {
     /// Sends what is staged: one call for each connection. Inline where messages are answered.
     #[inline]
     fn send_staged<K: Kernel>(&mut self, kernel: &mut K) {
-        for index in 0..self.table.outbox.len() {
+        for index in 0..self.table.ledger.outbox.len() {
             let Some((slot, bytes, mut connection)) = self.table.chain(index) else { continue };
             if !connection.staged.is_answer() {
                 self.transmit(kernel, slot, index);
@@ -117,7 +117,7 @@ impl Net {
                 sent => self.sent_less(slot, index, 0, Call::Send, sent),
             }
         }
-        self.table.outbox.clear();
+        self.table.ledger.outbox.clear();
     }
 
     /// Sends the chain of a connection to which more happens than an answer, or keeps what
@@ -130,14 +130,14 @@ impl Net {
         if !unsent.bytes.is_empty() || !connection.can_send() {
             return self.keep_chain(slot, index, 0);
         }
-        let (mut walk, mut taken) = (self.table.outbox.walk(index), 0);
+        let (mut walk, mut taken) = (self.table.ledger.outbox.walk(index), 0);
         loop {
-            let due = self.table.outbox.gather(&mut walk);
+            let due = self.table.ledger.outbox.gather(&mut walk);
             if due == 0 {
                 break;
             }
             let Some(connection) = self.table.look(slot) else { return };
-            let (call, sent) = send_parts(kernel, &connection.fd, &self.table.outbox);
+            let (call, sent) = send_parts(kernel, &connection.fd, &self.table.ledger.outbox);
             if sent != Ok(due) {
                 return self.sent_less(slot, index, taken, call, sent);
             }

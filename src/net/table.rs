@@ -28,10 +28,16 @@ const OWED: usize = 64 << 10;
 #[derive(Debug)]
 pub(crate) struct Table {
     slots: Slots<Connection>,
+    pub(super) ledger: Ledger,
+}
+
+/// What depends on all connections, and is kept right when one of them changes.
+#[derive(Debug)]
+pub(super) struct Ledger {
     /// The connections to be settled.
     marked: Vec<u32>,
     pub(super) budget: Budget,
-    pub(crate) outbox: Outbox,
+    pub(super) outbox: Outbox,
 }
 
 impl Table {
@@ -39,7 +45,7 @@ impl Table {
         let slots = Slots::with_capacity(limits.slots())?;
         let budget = Budget::new(limits.max_memory, limits.high_water);
         outbox.limit(budget.left());
-        Ok(Table { slots, marked: Vec::new(), budget, outbox })
+        Ok(Table { slots, ledger: Ledger { marked: Vec::new(), budget, outbox } })
     }
 
     // ---- the door -----------------------------------------------------------------------
@@ -51,13 +57,13 @@ impl Table {
     }
 
     /// The connection in `slot`, to be changed.
+    #[inline]
     pub(crate) fn edit(&mut self, slot: u32) -> Option<Edit<'_>> {
         self.end_answer();
-        let Table { slots, marked, budget, outbox } = self;
+        let Table { slots, ledger } = self;
         let connection = slots.get_mut(slot)?;
         connection.staged.count();
-        let held = connection.footprint();
-        Some(Edit { connection, slot, held, marked, budget, outbox })
+        Some(Edit { held: connection.footprint(), connection, slot, ledger })
     }
 
     /// The connection in `slot`, to note what passes.
@@ -78,9 +84,10 @@ impl Table {
     }
 
     /// Removes a connection, and what it holds from the budget.
+    #[inline]
     pub(crate) fn remove(&mut self, slot: u32) -> Option<Connection> {
         let connection = self.slots.remove(slot)?;
-        recount(&mut self.budget, &mut self.outbox, connection.footprint(), 0);
+        self.ledger.recount(connection.footprint(), 0);
         Some(connection)
     }
 
@@ -89,18 +96,19 @@ impl Table {
         self.end_answer();
         if let Some(connection) = self.slots.get_mut(slot) {
             connection.staged.count();
-            mark(connection, slot, &mut self.marked);
+            self.ledger.mark(connection, slot);
         }
     }
 
     /// Takes a connection that is to be settled; `None` if what is staged for it, or anything
     /// if there is none, must be sent before.
     pub(crate) fn next_marked(&mut self) -> Option<u32> {
-        self.marked.pop_if(|slot| self.slots.get(*slot).is_none_or(|c| c.staged.is_nothing()))
+        let is_ready = |slot| self.slots.get(slot).is_none_or(|c| c.staged.is_nothing());
+        self.ledger.marked.pop_if(|slot| is_ready(*slot))
     }
 
     pub(crate) fn is_settled(&self) -> bool {
-        self.marked.is_empty()
+        self.ledger.marked.is_empty()
     }
 
     // ---- all of them --------------------------------------------------------------------
@@ -130,7 +138,7 @@ impl Table {
     /// The memory that is counted, and that which connections hold: always the same.
     pub(crate) fn memory(&self) -> (usize, usize) {
         let held = self.iter().map(|(_, connection)| connection.footprint());
-        (self.budget.used(), held.sum())
+        (self.ledger.budget.used(), held.sum())
     }
 
     pub(crate) fn is_counted(&self) -> bool {
@@ -140,7 +148,7 @@ impl Table {
 
     /// Whether the outbox may take what the budget leaves, as always.
     pub(crate) fn is_measured(&self) -> bool {
-        self.outbox.is_limited_to(self.budget.left())
+        self.ledger.outbox.is_limited_to(self.ledger.budget.left())
     }
 
     // ---- output in the outbox -----------------------------------------------------------
@@ -148,26 +156,32 @@ impl Table {
     /// Begins the answer of a connection that is quiet, and so owes nothing.
     #[inline]
     pub(crate) fn open_answer(&mut self, slot: u32) {
-        self.outbox.open(slot, self.budget.high_water());
+        self.ledger.outbox.open(slot, self.ledger.budget.high_water());
     }
 
     /// What the connection has staged that is the next to answer.
     #[inline]
     pub(crate) fn next_answer(&self) -> Staged {
-        self.outbox.next_answer()
+        self.ledger.outbox.next_answer()
+    }
+
+    /// The callback of `slot` is running, and it answers no message of a quiet connection.
+    pub(crate) fn talks(&mut self, slot: u32) {
+        self.ledger.outbox.talks(slot);
     }
 
     /// Ends it, if it has not ended because more than that happened.
     #[inline]
     pub(crate) fn close_answer(&mut self) {
-        if let Some(slot) = self.outbox.close() {
+        if let Some(slot) = self.ledger.outbox.close() {
             self.answered_oddly(slot);
         }
     }
 
     /// Ends it, because more happens.
+    #[inline]
     fn end_answer(&mut self) {
-        self.outbox.talks_on();
+        self.ledger.outbox.talks_on();
         self.close_answer();
     }
 
@@ -175,7 +189,7 @@ impl Table {
     #[cold]
     fn answered_oddly(&mut self, slot: u32) {
         let Some(connection) = self.slots.get_mut(slot) else { return };
-        match self.outbox.length_of(slot, connection.staged) {
+        match self.ledger.outbox.length_of(slot, connection.staged) {
             0 => connection.staged = Staged::NOTHING,
             _ => self.became_full(slot),
         }
@@ -189,16 +203,16 @@ impl Table {
         connection.staged.count();
         let (takes_output, behind) =
             (connection.state.takes_output(), connection.state.is_behind_a_file());
-        takes_output.then_some((&mut connection.staged, &mut self.outbox, behind))
+        takes_output.then_some((&mut connection.staged, &mut self.ledger.outbox, behind))
     }
 
     /// More is staged for a connection than before.
     pub(super) fn staged(&mut self, slot: u32) {
         let queued = self.queued(slot);
-        if queued > 0 && queued >= self.budget.high_water() {
+        if queued > 0 && queued >= self.ledger.budget.high_water() {
             self.became_full(slot);
         }
-        if self.outbox.owed() >= self.budget.share().max(OWED) {
+        if self.ledger.outbox.owed() >= self.ledger.budget.share().max(OWED) {
             self.enough_for_now();
         }
     }
@@ -207,8 +221,8 @@ impl Table {
     /// has written it is told that its own connection is full, so that it stops.
     #[cold]
     fn enough_for_now(&mut self) {
-        self.outbox.hurry();
-        if let Some(slot) = self.outbox.talker() {
+        self.ledger.outbox.hurry();
+        if let Some(slot) = self.ledger.outbox.talker() {
             self.became_full(slot);
         }
     }
@@ -225,48 +239,50 @@ impl Table {
     /// Bytes written that the kernel has not taken.
     pub(super) fn queued(&self, slot: u32) -> usize {
         let Some(connection) = self.look(slot) else { return 0 };
-        self.outbox.length_of(slot, connection.staged) + connection.unsent()
+        self.ledger.outbox.length_of(slot, connection.staged) + connection.unsent()
     }
 
     /// Whether output is above the high water mark.
     #[inline]
     pub(super) fn is_full(&self, slot: u32) -> bool {
         let is_full = || self.look(slot).is_some_and(|connection| connection.state.is_full());
-        self.outbox.is_full(slot).unwrap_or_else(is_full)
+        self.ledger.outbox.is_full(slot).unwrap_or_else(is_full)
     }
 
     /// A chain of the outbox: its slot and first bytes, and the connection they are for.
     #[inline]
     pub(super) fn chain(&mut self, index: usize) -> Option<(u32, &[u8], Tally<'_>)> {
-        let (slot, bytes) = self.outbox.get(index)?;
+        let (slot, bytes) = self.ledger.outbox.get(index)?;
         Some((slot, bytes, Tally(self.slots.get_mut(slot)?)))
     }
 
     /// Lends the outbox out, to be given back.
     pub(super) fn take_outbox(&mut self) -> Outbox {
-        take(&mut self.outbox)
+        take(&mut self.ledger.outbox)
     }
 
     pub(super) fn put_outbox(&mut self, outbox: Outbox) {
-        self.outbox = outbox;
-        self.outbox.limit(self.budget.left()); // it was away when that changed
+        self.ledger.outbox = outbox;
+        self.ledger.outbox.limit(self.ledger.budget.left()); // it was away when that changed
     }
 }
 
-#[inline]
-fn mark(connection: &mut Connection, slot: u32, marked: &mut Vec<u32>) {
-    if connection.attention != Attention::Marked {
-        connection.attention = Attention::Marked;
-        marked.push(slot);
+impl Ledger {
+    /// A connection that held `before` bytes holds `after`.
+    #[inline]
+    fn recount(&mut self, before: usize, after: usize) {
+        if before != after {
+            self.budget.changed(before, after);
+            self.outbox.limit(self.budget.left());
+        }
     }
-}
 
-/// A connection that held `before` bytes holds `after`.
-#[inline]
-fn recount(budget: &mut Budget, outbox: &mut Outbox, before: usize, after: usize) {
-    if before != after {
-        budget.changed(before, after);
-        outbox.limit(budget.left());
+    #[inline]
+    fn mark(&mut self, connection: &mut Connection, slot: u32) {
+        if connection.attention != Attention::Marked {
+            connection.attention = Attention::Marked;
+            self.marked.push(slot);
+        }
     }
 }
 
@@ -276,9 +292,7 @@ pub(crate) struct Edit<'a> {
     slot: u32,
     /// What it held when it was lent.
     held: usize,
-    marked: &'a mut Vec<u32>,
-    budget: &'a mut Budget,
-    outbox: &'a mut Outbox,
+    ledger: &'a mut Ledger,
 }
 
 impl Edit<'_> {
@@ -290,14 +304,14 @@ impl Edit<'_> {
     }
 
     fn recount(&mut self) {
-        recount(self.budget, self.outbox, self.held, self.connection.footprint());
+        self.ledger.recount(self.held, self.connection.footprint());
     }
 }
 
 impl Drop for Edit<'_> {
     fn drop(&mut self) {
         self.recount();
-        mark(self.connection, self.slot, self.marked);
+        self.ledger.mark(self.connection, self.slot);
     }
 }
 

@@ -136,32 +136,6 @@ impl<H: ConnectionHandler, K: Kernel> Reactor<H, K> {
         self.call(slot, |handler, conn, session| handler.on_open(conn, session));
     }
 
-    /// An event of a connection that we begin: it stands, or it came to nothing.
-    #[cold]
-    pub(super) fn connected(&mut self, slot: u32) {
-        let now = self.net.now;
-        let Some(connection) = self.net.table.look(slot) else { return };
-        let call = Call::ConnectResult;
-        let errno = match self.kernel.getsockopt_error(&connection.fd) {
-            Ok(None) => {
-                self.net.change(slot, |connection| connection.established(now));
-                let id = ConnId(self.net.table.id(slot));
-                if let Some(connection) = self.net.table.look(slot) {
-                    log::debug!("opened {id} {connection}");
-                }
-                self.open_session(slot);
-                return self.net.send_waiting(&mut self.kernel, slot); // what was written early
-            }
-            Ok(Some(errno)) => errno,
-            Err(errno) if reaction(call, errno) == Reaction::Bug => {
-                return self.net.failed(slot, call, errno);
-            }
-            Err(errno) => errno,
-        };
-        let why = CloseReason::Network { call: Call::Connect, errno };
-        self.net.change(slot, |connection| connection.gone(why));
-    }
-
     /// A client that never becomes a connection.
     fn turn_away(&mut self, fd: Fd, peer: Peer, why: CloseReason, reset: bool) {
         log::debug!("turned away {peer}: {why}");
@@ -189,7 +163,7 @@ impl<H: ConnectionHandler, K: Kernel> Reactor<H, K> {
         let now = self.net.now;
         let Some(listener) = self.listeners.get_mut(index) else { return };
         let Some(intake) = listener.intake() else { return };
-        self.alarms.ring_by(Alarm::Accept, intake.pause(now));
+        self.timer.alarms.ring_by(Alarm::Accept, intake.pause(now));
         self.net.counters.accept_paused += 1;
         if listener.is_news(now) {
             let error = Error::new(call, &listener.address, errno);
@@ -216,7 +190,7 @@ impl<H: ConnectionHandler, K: Kernel> Reactor<H, K> {
         for intake in self.listeners.iter_mut().filter_map(Listener::intake) {
             match *intake {
                 Intake::Paused { until, .. } if self.net.now < until => {
-                    self.alarms.ring_by(Alarm::Accept, until);
+                    self.timer.alarms.ring_by(Alarm::Accept, until);
                 }
                 _ => intake.resume(),
             }

@@ -377,9 +377,10 @@ const LEFT_OUT: [&str; 8] = [
 ];
 
 /// How other machines' calls for the same begin and end, and how ours do.
-const ALIASES: [[&str; 4]; 4] = [
+const ALIASES: [[&str; 4]; 5] = [
     ["epoll_pwait(", ", NULL, 8)", "epoll_wait(", ")"],
     ["lstat(", ")", "newfstatat(AT_FDCWD, ", ", AT_SYMLINK_NOFOLLOW)"],
+    ["stat(", ")", "newfstatat(AT_FDCWD, ", ", 0)"],
     ["fchmodat(AT_FDCWD, ", ")", "chmod(", ")"],
     ["unlinkat(AT_FDCWD, ", ", 0)", "unlink(", ")"],
 ];

@@ -637,6 +637,7 @@ impl Traced {
             "bind" if has("AF_UNIX") => Call::BindUnix,
             "bind" => Call::BindTcp,
             "lstat" | "newfstatat" if at_start => Call::FileStatus,
+            "newfstatat" => Call::DirectoryStatus,
             "connect" if at_start => Call::ProbeUnix,
             "connect" => Call::Connect,
             "getsockopt" => Call::ConnectResult,
@@ -736,7 +737,14 @@ impl Allowed {
             (Reaction::FailStartup, _) | (Reaction::Retry, _) if call == Call::BindUnix => {
                 self.start_fails = Some(call);
             }
+            // An address that is named alone is the only one of its place.
+            (Reaction::Degrade, None) if matches!(call, Call::Socket | Call::BindTcp) => {
+                self.start_fails = Some(call);
+            }
             // There is no socket for the connection begun for it.
+            (Reaction::Degrade, Some(client)) if call == Call::Socket => {
+                _ = self.hit.insert(client);
+            }
             (Reaction::FailStartup, Some(client)) => _ = self.hit.insert(client),
             (Reaction::FailStartup, None) => self.start_fails = Some(call),
             (Reaction::FailRuntime, _) => self.run_fails = Some(call),

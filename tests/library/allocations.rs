@@ -162,7 +162,9 @@ impl ConnectionHandler for Naive {
                 break;
             }
             let ids: Vec<ConnId> = conn.net().ids().collect();
-            ids.into_iter().for_each(|id| drop(conn.net().send(id, line)));
+            for id in ids {
+                conn.net().send(id, line);
+            }
             consumed += line.len();
         }
         consumed

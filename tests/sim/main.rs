@@ -11,8 +11,10 @@ mod fanout;
 mod files;
 #[cfg(feature = "http")]
 mod http;
+mod names;
 mod proxy;
 mod random;
+mod reactions;
 mod regressions;
 mod server;
 

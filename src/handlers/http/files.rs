@@ -37,6 +37,13 @@ impl Files {
         Files { directory, path: Vec::new() }
     }
 
+    /// Opens the directory anew if its path names another one by now.
+    pub(super) fn renew(&mut self) {
+        if self.directory.renew() {
+            log::info!("the directory is another one than before");
+        }
+    }
+
     /// Opens the file that a target names: its path, and a query that does not matter.
     pub(super) fn open(&mut self, target: &str) -> Result<Found, Status> {
         decode(target.as_bytes(), &mut self.path)?;

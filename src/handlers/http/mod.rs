@@ -147,6 +147,9 @@ impl Http {
         if self.answers.is_late(clock) {
             let since = conn.net().system_time().duration_since(UNIX_EPOCH).unwrap_or_default();
             self.answers.set_date(since.as_nanos() as u64, clock);
+            if let Some(files) = &mut self.files {
+                files.renew(); // once a second is often enough
+            }
         }
     }
 
@@ -314,7 +317,7 @@ impl Http {
         version: &Version<'_>,
         of: &str,
     ) {
-        let &Version { tag, modified, size } = version;
+        let size = version.size;
         let due = request.wishes.due(version, request.is_head);
         let (status, offset, length) = match due {
             Due::Whole => (Status::OK, 0, size),
@@ -328,20 +331,7 @@ impl Http {
         if sent > 0 && sent <= SMALL && !self.read(&mut file, offset, sent as usize) {
             return self.say(conn, request, Status::SERVER_ERROR);
         }
-        let last = offset + length.saturating_sub(1);
-        let modified = date(modified);
-        let content = format!("Content-Type: {of}\r\nContent-Length: {length}\r\n");
-        let range = format!("Content-Range: bytes {offset}-{last}/{size}\r\n");
-        let validators =
-            format!("Last-Modified: {modified}\r\nETag: {tag}\r\nAccept-Ranges: bytes\r\n");
-        let (answers, then) = (&mut self.answers, request.then);
-        conn.write(match due {
-            Due::NotModified => answers.head(status, then, validators),
-            Due::Part { .. } => {
-                answers.head(status, then, format_args!("{content}{range}{validators}"))
-            }
-            _ => answers.head(status, then, format_args!("{content}{validators}")),
-        });
+        conn.write(self.answers.head(status, request.then, fields(due, version, of)));
         if sent > SMALL {
             conn.write_file(file, offset, sent);
         } else {
@@ -472,5 +462,21 @@ impl fmt::Debug for Http {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Http { directory, deadline, .. } = self;
         write!(f, "Http {{ {directory:?}, deadline: {deadline:?} }}")
+    }
+}
+
+/// The fields that describe a file, as far as they are due.
+fn fields(due: Due, &Version { tag, modified, size }: &Version<'_>, of: &str) -> String {
+    let modified = date(modified);
+    let validators =
+        format!("Last-Modified: {modified}\r\nETag: {tag}\r\nAccept-Ranges: bytes\r\n");
+    match due {
+        Due::Whole => format!("Content-Type: {of}\r\nContent-Length: {size}\r\n{validators}"),
+        Due::Part { offset, length } => {
+            let last = offset + length.saturating_sub(1);
+            let range = format!("Content-Range: bytes {offset}-{last}/{size}\r\n");
+            format!("Content-Type: {of}\r\nContent-Length: {length}\r\n{range}{validators}")
+        }
+        _ => validators,
     }
 }

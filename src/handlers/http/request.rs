@@ -94,6 +94,28 @@ pub(super) fn asks_for_head(mut head: &[u8]) -> bool {
     head.starts_with(b"HEAD ")
 }
 
+/// How long the head is, once it is complete.
+fn head_length(result: httparse::Result<usize>, window: &[u8]) -> Result<Option<usize>, Status> {
+    match result {
+        Ok(httparse::Status::Complete(length)) => Ok(Some(length)),
+        Ok(httparse::Status::Partial) if window.len() < MAX_HEAD => Ok(None),
+        Ok(httparse::Status::Partial) => Err(Status::FIELDS_TOO_LARGE),
+        Err(error) => Err(refusal(error, window)),
+    }
+}
+
+/// With what status a method is refused, if it is.
+fn refused(method: &str, has_body: bool) -> Result<Option<Status>, Status> {
+    match method {
+        "GET" | "HEAD" => Ok(None),
+        "POST" | "PUT" | "PATCH" if !has_body => Err(Status::LENGTH_REQUIRED),
+        "POST" | "PUT" | "PATCH" | "DELETE" | "OPTIONS" | "TRACE" | "CONNECT" => {
+            Ok(Some(Status::METHOD_NOT_ALLOWED))
+        }
+        _ => Ok(Some(Status::NOT_IMPLEMENTED)),
+    }
+}
+
 impl<'a> Request<'a> {
     /// The first request of `input`; `None` if there is not yet all of its head.
     #[inline]
@@ -104,12 +126,8 @@ impl<'a> Request<'a> {
         }
         let mut fields = [const { MaybeUninit::uninit() }; MAX_FIELDS];
         let mut parsed = httparse::Request::new(&mut []);
-        let length = match parsed.parse_with_uninit_headers(window, &mut fields) {
-            Ok(httparse::Status::Complete(length)) => length,
-            Ok(httparse::Status::Partial) if window.len() < MAX_HEAD => return Ok(None),
-            Ok(httparse::Status::Partial) => return Err(Status::FIELDS_TOO_LARGE),
-            Err(error) => return Err(refusal(error, window)),
-        };
+        let result = parsed.parse_with_uninit_headers(window, &mut fields);
+        let Some(length) = head_length(result, window)? else { return Ok(None) };
         let head = input.get(..length).unwrap_or_default();
         let (method, target) = (parsed.method.unwrap_or_default(), parsed.path.unwrap_or_default());
         if memchr_iter(b'\n', head).any(|end| head.get(end.wrapping_sub(1)) != Some(&b'\r')) {
@@ -124,14 +142,7 @@ impl<'a> Request<'a> {
             return Err(Status::BAD_REQUEST);
         }
         let body = framing.body(is_old)?;
-        let refusal = match method {
-            "GET" | "HEAD" => None,
-            "POST" | "PUT" | "PATCH" if body.is_none() => return Err(Status::LENGTH_REQUIRED),
-            "POST" | "PUT" | "PATCH" | "DELETE" | "OPTIONS" | "TRACE" | "CONNECT" => {
-                Some(Status::METHOD_NOT_ALLOWED)
-            }
-            _ => Some(Status::NOT_IMPLEMENTED),
-        };
+        let refusal = refused(method, body.is_some())?;
         let expects = framing.expects(is_old)? && body.is_some();
         Ok(Some(Request {
             head,

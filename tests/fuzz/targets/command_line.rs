@@ -8,6 +8,7 @@ use std::ffi::{OsStr, OsString};
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::time::Duration;
 use threadbare::Address;
+use threadbare::address::Place;
 use threadbare::handlers::Framing;
 
 // The program's own; their unit tests come with them.
@@ -72,9 +73,9 @@ fn in_words(options: &Options) -> Vec<OsString> {
     let (mut argument, mut logs) = (None, false);
     let name = match &options.handler {
         Handler::Echo => "echo",
-        Handler::Proxy { upstreams, connect_timeout } => {
+        Handler::Proxy { upstream, connect_timeout, .. } => {
             say("connect-timeout", seconds(Some(*connect_timeout).filter(|&t| t != Duration::MAX)));
-            argument = upstreams.first().map(word_of);
+            argument = upstream.addresses().first().map(word_of);
             "proxy"
         }
         Handler::Http { directory, access_log, deadline } => {
@@ -93,7 +94,7 @@ fn in_words(options: &Options) -> Vec<OsString> {
             if matches!(options.handler, Handler::Greet { .. }) { "greet" } else { "once" }
         }
     };
-    for address in &options.listen {
+    for address in options.listen.iter().flat_map(Place::addresses) {
         words.push(OsString::from_vec([b"--listen=", word_of(address).as_bytes()].concat()));
     }
     words.extend(options.narrate.then(|| "--narrate".into()));

@@ -184,6 +184,8 @@ pub fn roles(method: Method) -> &'static [Call] {
         Method::ReadSignal => &[Call::ReadSignal],
         Method::Shutdown => &[Call::Shutdown],
         Method::Close => &[Call::Close],
+        Method::Pread64 => &[Call::ReadFile],
+        Method::Sendfile => &[Call::SendFile],
         _ => &[],
     }
 }
@@ -200,7 +202,7 @@ pub fn errnos(method: Method) -> &'static [Errno] {
         Method::Setsockopt => &[ENOMEM, EBADF, EFAULT, EINVAL, ENOPROTOOPT, ENOTSOCK, ENOBUFS, EPERM, EXDEV],
         Method::Fchmod | Method::Chmod => &[EPERM, ENOENT, EINVAL, EIO, EROFS, EXDEV],
         Method::Bind => &[EADDRINUSE, EACCES, EADDRNOTAVAIL, EBADF, EINVAL, ENOTSOCK, EFAULT, ENOMEM, ELOOP, ENAMETOOLONG, ENOENT, ENOTDIR, EROFS, EXDEV],
-        Method::Lstat => &[ENOENT, EACCES, ELOOP, ENOMEM, ENOTDIR, EXDEV],
+        Method::Lstat | Method::Stat => &[ENOENT, EACCES, ELOOP, ENOMEM, ENOTDIR, EXDEV],
         Method::Connect => &[ECONNREFUSED, EAGAIN, EACCES, ENOENT, EPROTOTYPE, ENETUNREACH, EHOSTUNREACH, EADDRNOTAVAIL, ETIMEDOUT, EINTR, EPERM, EBADF, EFAULT, ENOTSOCK, EALREADY, EISCONN, EXDEV],
         Method::GetsockoptError => &[EBADF, EFAULT, EINVAL, ENOPROTOOPT, ENOTSOCK, EXDEV],
         Method::Openat2 => &[ENOENT, EACCES, EMFILE, ENFILE, ENOMEM, EAGAIN, EINTR, ELOOP, ENOTDIR, ENAMETOOLONG, ENXIO, EISDIR, EIO, EXDEV],
