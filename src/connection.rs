@@ -19,6 +19,7 @@
 use crate::close_reason::CloseReason;
 use crate::counters::Counters;
 use crate::kernel::{self, Errno, Fd, Peer};
+use crate::outbox::Staged;
 use crate::reaction::{Call, Reaction, reaction};
 use crate::time::{Moment, Tick};
 
@@ -34,15 +35,13 @@ mod transitions;
 use peer::PackedPeer;
 use shortage::{MAX_TRIES, Shortage};
 pub use state::TRANSITIONS;
-pub(crate) use state::{Fin, Level, Life, Open, PeerEnd, Reading, State};
+pub(crate) use state::{Fin, Level, Life, Open, PeerEnd, Reading, State, Unsent};
 pub use transitions::Transition;
 
 /// Most bytes read from a closing connection.
 pub(crate) const LINGER_BYTES: u32 = 1 << 20;
 /// Stands for the mask of what epoll does not watch.
 pub(crate) const UNWATCHED: u8 = 1 << 7;
-/// Stands for the length of the one segment that the outbox holds for a quiet connection.
-pub(crate) const ANSWER: u32 = u32::MAX;
 /// Stands for the listener of a connection that we began ourselves.
 pub(crate) const OUTBOUND: u8 = u8::MAX;
 
@@ -61,8 +60,8 @@ pub(crate) enum Attention {
 pub(crate) struct Connection {
     /// Its socket; of an outbound connection at first [none](Fd::UNOPENED).
     pub(crate) fd: Fd,
-    /// What the outbox holds for it, or [`ANSWER`].
-    pub(crate) staged: u32,
+    /// What the outbox holds for it.
+    pub(crate) staged: Staged,
     pub(crate) received: u64,
     pub(crate) sent: u64,
     /// When the last byte moved, in ticks; and how often these have reached their end since.
@@ -91,7 +90,7 @@ impl Connection {
     fn begin(fd: Fd, peer: PackedPeer, registered: u8, now: Moment, state: Life) -> Connection {
         Connection {
             fd,
-            staged: 0,
+            staged: Staged::NOTHING,
             received: 0,
             sent: 0,
             last: now.tick(),
@@ -236,14 +235,14 @@ impl Connection {
             && self.spans == 0
     }
 
-    /// Bytes written and not yet taken by the kernel.
-    pub(crate) fn queued(&self) -> usize {
-        self.staged as usize + self.state.unsent().map_or(0, |unsent| unsent.bytes.len())
+    /// Bytes that wait for the kernel in its own buffer.
+    pub(crate) fn unsent(&self) -> usize {
+        self.state.unsent().map_or(0, Unsent::len)
     }
 
     /// Whether the kernel has taken everything.
     pub(crate) fn is_flushed(&self) -> bool {
-        self.staged == 0 && !self.is_sending()
+        self.staged.is_nothing() && !self.is_sending()
     }
 
     /// Whether anything waits for the kernel to take it.
@@ -256,17 +255,18 @@ impl Connection {
         !self.shortage.waits() && !self.state.is_connecting()
     }
 
-    /// Whether as much as `mark` is queued; never true when nothing is queued.
+    /// Whether as much as `mark` waits; never true when nothing waits.
     pub(crate) fn owes(&self, mark: usize) -> bool {
-        self.queued() > 0 && self.queued() >= mark
+        let unsent = self.unsent();
+        unsent > 0 && unsent >= mark
     }
 
     /// What it holds of the memory budget.
     pub(crate) fn footprint(&self) -> usize {
         match &*self.state {
-            State::Open(open) => open.input.footprint() + open.unsent.bytes.footprint(),
+            State::Open(open) => open.input.footprint() + open.unsent.footprint(),
             State::Broken { input, .. } => input.footprint(),
-            state => state.unsent().map_or(0, |unsent| unsent.bytes.footprint()),
+            state => state.unsent().map_or(0, Unsent::footprint),
         }
     }
 
@@ -329,7 +329,10 @@ impl Connection {
         let claims = match &*self.state {
             State::Open(open) => [
                 (!open.reading.again || !open.input.is_empty(), "nothing is to be offered again"),
-                (!open.unsent.file || open.writing.is_full(), "a file is sent, but it is not full"),
+                (
+                    open.unsent.file.is_none() || open.writing.is_full(),
+                    "a file is sent, but it is not full",
+                ),
                 (
                     open.reading.end != PeerEnd::Told || open.input.is_empty(),
                     "a rest stands behind the end",
@@ -387,10 +390,10 @@ mod tests {
         let open = connection.state.open_mut().unwrap();
         open.input.push(b"abc", 0, NOW).unwrap();
         open.reading.end = PeerEnd::Seen;
-        connection.staged = 5;
+        open.unsent.bytes.push(b"abcde", 0, NOW).unwrap();
         let said = "unix fd 3 Open received 0 sent 0 rest 3 unsent 5 eof";
         assert_eq!(connection.to_string(), said);
         connection.gone(CloseReason::Idle);
-        assert_eq!(connection.to_string(), "unix fd 3 received 0 sent 0 unsent 5");
+        assert_eq!(connection.to_string(), "unix fd 3 received 0 sent 0");
     }
 }

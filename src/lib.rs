@@ -20,7 +20,7 @@
 //!             if conn.is_full() || !line.ends_with(b"\n") {
 //!                 break; // what is left is offered again
 //!             }
-//!             conn.write(format!("{} bytes\n", line.len() - 1).as_bytes());
+//!             writeln!(conn, "{} bytes", line.len() - 1);
 //!             consumed += line.len();
 //!         }
 //!         consumed
@@ -37,7 +37,7 @@
 //!
 //! The files of the source, lowest floor first; each knows only those before it:
 //! [`kernel`], [`reaction`], error, close_reason, time, limits, buffer, budget, slots,
-//! deadlines, counters, connection, cuts, crowd, listener, outbox, net, [`handler`], mailbox,
+//! deadlines, outbox, counters, connection, cuts, crowd, listener, net, [`handler`], mailbox,
 //! [`escape`], [`address`], reactor, server, pool, [`framing`] and [`handlers`].
 
 #[cfg(not(all(target_os = "linux", target_pointer_width = "64")))]

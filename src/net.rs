@@ -17,7 +17,6 @@ use crate::reaction::Call;
 use crate::slots::Id;
 use crate::time::{Moment, Span};
 use lent::Lent;
-use sending::GROUP_BYTES;
 use std::collections::{BTreeMap, TryReserveError};
 use std::fmt;
 use std::time::Duration;
@@ -111,6 +110,19 @@ impl Conn<'_> {
         self.net.stage(self.slot, bytes);
     }
 
+    /// Writes formatted text, as `write!(conn, "{n} bytes\n")` does: without a String, and like
+    /// [`write`](Conn::write) it never fails.
+    pub fn write_fmt(&mut self, text: fmt::Arguments<'_>) {
+        struct Text<'a, 'b>(&'a mut Conn<'b>);
+        impl fmt::Write for Text<'_, '_> {
+            fn write_str(&mut self, text: &str) -> fmt::Result {
+                self.0.write(text.as_bytes());
+                Ok(())
+            }
+        }
+        let _ = fmt::Write::write_fmt(&mut Text(self), text);
+    }
+
     /// Bytes written that the kernel has not yet taken.
     pub fn queued(&self) -> usize {
         self.net.table.queued(self.slot)
@@ -196,8 +208,7 @@ impl Net {
     /// kept in memory once.
     pub fn send(&mut self, id: ConnId, bytes: &[u8]) -> bool {
         let slot = id.0.slot;
-        self.table.find(id.0).is_some()
-            && (self.stage_again(slot, bytes) || self.stage(slot, bytes))
+        self.table.find(id.0).is_some() && self.stage_counted(slot, bytes)
     }
 
     /// A connection by its id, with all that can be done to it.
@@ -260,7 +271,7 @@ impl Net {
     pub(crate) fn new<K: Kernel>(limits: Limits, kernel: &mut K) -> Result<Net, TryReserveError> {
         let now = Moment::from_millis(kernel.clock_gettime(Clock::Monotonic) / 1_000_000);
         Ok(Net {
-            table: Table::new(&limits, Outbox::with_room(2 * GROUP_BYTES)?)?,
+            table: Table::new(&limits, Outbox::new()?)?,
             timeouts: Timeouts::of(&limits),
             limits,
             counters: Counters::default(),

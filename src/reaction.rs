@@ -63,6 +63,7 @@ calls! {
     Accept "accept4",
     Recv "recv",
     Send "send",
+    SendPieces "sendmsg",
     OutboundSocket "socket",
     Connect "connect",
     ConnectResult "getsockopt",
@@ -196,12 +197,12 @@ pub fn reaction(call: Call, errno: Errno) -> Reaction {
             EBADF | EFAULT | EINVAL | ENOTSOCK | EISDIR | EIO => Bug,
             _ => DropConnection, // ECONNRESET ETIMEDOUT ECONNREFUSED ENOTCONN EPIPE EHOSTUNREACH …
         },
-        Call::Send => match errno {
+        Call::Send | Call::SendPieces => match errno {
             EAGAIN => Wait,
             EINTR => Retry,
             ENOMEM | ENOBUFS => Later, // not EPOLLOUT, which may be ready already: that would spin
-            EBADF | EFAULT | EINVAL | ENOTSOCK | EMSGSIZE | EDESTADDRREQ | EISCONN | EOPNOTSUPP
-            | EALREADY => Bug,
+            EMSGSIZE => Bug, // more than IOV_MAX pieces
+            EBADF | EFAULT | EINVAL | ENOTSOCK | EDESTADDRREQ | EISCONN | EOPNOTSUPP | EALREADY => Bug,
             _ => DropConnection, // EPIPE ECONNRESET ETIMEDOUT EHOSTUNREACH ENETUNREACH EPERM …
         },
         // Outwards: whoever asked for the connection is told why there is none.
@@ -331,6 +332,10 @@ mod tests {
             (Call::Send, &[EINTR], Reaction::Retry),
             (Call::Send, &[ENOMEM, ENOBUFS], Reaction::Later),
             (Call::Send, &[EBADF, EFAULT, EINVAL, ENOTSOCK, EMSGSIZE], Reaction::Bug),
+            (Call::SendPieces, &[EAGAIN], Reaction::Wait),
+            (Call::SendPieces, &[EINTR], Reaction::Retry),
+            (Call::SendPieces, &[ENOMEM, ENOBUFS], Reaction::Later),
+            (Call::SendPieces, &[EBADF, EFAULT, EINVAL, ENOTSOCK, EMSGSIZE], Reaction::Bug),
             (Call::Connect, &[EINPROGRESS, EINTR], Reaction::Wait),
             (Call::Connect, &[EBADF, EFAULT, ENOTSOCK, EALREADY, EISCONN], Reaction::Bug),
             (Call::ConnectResult, &[EBADF, EFAULT, EINVAL, ENOTSOCK], Reaction::Bug),

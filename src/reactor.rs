@@ -131,10 +131,11 @@ impl<H: ConnectionHandler, K: Kernel> Reactor<H, K> {
                     Id { generation: 0, slot } => self.woken.push((slot, event.mask)),
                     id => self.serve(id, event.mask),
                 }
-                self.net.flush_group(&mut self.kernel);
+                self.net.flush_if_due(&mut self.kernel);
             }
-            self.net.flush(&mut self.kernel);
+            self.net.flush_answers(&mut self.kernel, GROUP);
         }
+        self.net.flush(&mut self.kernel);
         self.events = events;
         if self.is_settled() {
             return Ok(true); // messages and nothing else: the common turn ends here
@@ -146,7 +147,7 @@ impl<H: ConnectionHandler, K: Kernel> Reactor<H, K> {
         let mut work = std::mem::take(&mut self.work);
         for slot in work.drain(..) {
             self.step(slot);
-            self.net.flush_group(&mut self.kernel);
+            self.net.flush_if_due(&mut self.kernel);
         }
         self.work = work;
         self.settle();
@@ -187,15 +188,15 @@ impl<H: ConnectionHandler, K: Kernel> Reactor<H, K> {
     #[inline]
     fn serve(&mut self, id: Id, mask: u32) {
         let is_tight = self.net.is_tight();
-        let now = self.net.now;
+        let (now, answer) = (self.net.now, self.net.table.next_answer());
         let Some(mut connection) = self.net.table.find(id) else { return }; // a stale event
         let is_quiet = connection.attention == Attention::Quiet;
-        if mask != kernel::IN || !is_quiet || connection.staged > 0 || is_tight {
+        if mask != kernel::IN || !is_quiet || !connection.staged.is_nothing() || is_tight {
             return self.serve_busy(id.slot, mask);
         }
         match self.kernel.recv(&connection.fd, &mut self.input) {
             Ok(n @ 1..) => {
-                connection.asked(n, now);
+                connection.asked(n, now, answer);
                 self.net.table.open_answer(id.slot);
                 self.offer_fresh(id.slot, n);
                 self.net.table.close_answer();
@@ -224,10 +225,18 @@ impl<H: ConnectionHandler, K: Kernel> Reactor<H, K> {
         debug_assert!(self.net.table.len() > CROWD || self.net.table.is_counted(), "miscounted");
     }
 
+    /// What is written to a connection is sent before its turn. What is written to others
+    /// meanwhile waits for more: thousands may leave at once, and the rest be told.
     fn settle_marked(&mut self) {
-        while let Some(slot) = self.net.table.next_marked() {
-            self.reconcile(slot);
-            self.net.flush(&mut self.kernel); // what the next one owes must be known
+        loop {
+            if let Some(slot) = self.net.table.next_marked() {
+                self.reconcile(slot);
+                self.net.flush_if_due(&mut self.kernel);
+            } else if self.net.is_flushed() {
+                return;
+            } else {
+                self.net.flush(&mut self.kernel);
+            }
         }
     }
 
@@ -288,7 +297,7 @@ impl<H: ConnectionHandler, K: Kernel> Reactor<H, K> {
     /// Sends from a file for which no event has been asked yet.
     fn begin_file(&mut self, slot: u32) {
         let Some(connection) = self.net.table.look(slot) else { return };
-        let has_file = connection.state.unsent().is_some_and(|unsent| unsent.file);
+        let has_file = connection.state.unsent().is_some_and(|unsent| unsent.file.is_some());
         if has_file && connection.registered & kernel::OUT as u8 == 0 {
             self.net.send_file(&mut self.kernel, slot);
         }

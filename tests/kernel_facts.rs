@@ -7,7 +7,7 @@
 mod support;
 
 use std::fs::{self, File};
-use std::io::{ErrorKind, Read, Write};
+use std::io::{ErrorKind, IoSlice, Read, Write};
 use std::mem::ManuallyDrop;
 use std::net::{Ipv4Addr, Shutdown, SocketAddr, TcpListener, TcpStream};
 use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, IntoRawFd, OwnedFd};
@@ -28,8 +28,8 @@ use support::{
     outcome, until,
 };
 use threadbare::kernel::{
-    Address, Clock, ERR, EpollOp, Errno, Event, Fd, FileKind, HUP, IN, Kernel, Linux, OUT, Peer,
-    SocketOption, Wait,
+    Address, Clock, ERR, EpollOp, Errno, Event, Fd, FileKind, HUP, IN, IOV_MAX, Kernel, Linux, OUT,
+    Peer, SocketOption, Wait,
 };
 
 const RDHUP: u32 = nix::libc::EPOLLRDHUP as u32;
@@ -814,6 +814,31 @@ fn a_pipe_does_not_stall() {
     let folder = own(Linux.openat2(None, &scratch.path(".")));
     let pipe = own(Linux.openat2(Some(folder.fd()), Path::new("pipe")));
     assert_eq!(Linux.fstat(pipe.fd()).unwrap().kind, FileKind::Other);
+}
+
+#[test] // sendmsg takes 1,024 pieces at most, and what it takes may end within any of them
+fn sendmsg_takes_what_fits() {
+    let (server, mut client) = pair();
+    let (piece, rest) = ([b'x'; 100_000], [b'y'; 1_000_000]);
+    let pieces = [IoSlice::new(&piece), IoSlice::new(&rest), IoSlice::new(&rest)];
+    let mut sent = 0;
+    let full = loop {
+        match Linux.sendmsg(&fd(&server), &pieces) {
+            Ok(n) if n < 2_100_000 => break n,
+            Ok(n) => sent += n,
+            Err(errno) => panic!("{errno}"),
+        }
+    };
+    assert!(![0, 100_000, 1_100_000].contains(&full));
+    assert_eq!(Linux.sendmsg(&fd(&server), &pieces), Err(Errno::EAGAIN));
+    let mut heard = vec![0; sent + full];
+    client.read_exact(&mut heard).unwrap();
+    let due = [&piece[..], &rest, &rest].concat();
+    assert!(heard.chunks(due.len()).all(|chunk| due.starts_with(chunk)));
+    let (server, _client) = pair();
+    let pieces = |count| vec![IoSlice::new(b"x"); count];
+    assert_eq!(Linux.sendmsg(&fd(&server), &pieces(IOV_MAX + 1)), Err(Errno::EMSGSIZE));
+    assert_eq!(Linux.sendmsg(&fd(&server), &pieces(IOV_MAX)), Ok(IOV_MAX));
 }
 
 #[test] // sendfile stops when the socket is full, and says 0 where the file has ended

@@ -6,7 +6,7 @@
 //! - **One method, one system call**, made through the libc function that strace
 //!   shows under the same name. (Two exceptions, each said where it stands:
 //!   `clock_gettime` makes none, `prlimit` makes two when it sets.)
-//! - **The three calls of a message are made directly**: `epoll_wait`, `recv`, `send`. The C
+//! - **The calls of a message are made directly**: `epoll_wait`, `recv`, `send`, `sendmsg`. The C
 //!   library's functions for them are points where a thread can be cancelled (pthreads(7)).
 //!   In a process with a second thread, as the program has for its log, each of them
 //!   prepares for that, at some 40 instructions a call; and nobody cancels here.
@@ -25,6 +25,7 @@
 #![allow(unsafe_code)]
 
 use std::ffi::{CString, OsStr};
+use std::io::IoSlice;
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr, SocketAddrV4, SocketAddrV6};
 use std::os::fd::{AsFd, AsRawFd, FromRawFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
@@ -268,6 +269,19 @@ impl Kernel for Linux {
         unsafe {
             call(libc::SYS_sendto, [fd.raw() as usize, pointer, length, flags as usize, 0, 0])
         }
+    }
+
+    #[inline]
+    fn sendmsg(&mut self, fd: &Fd, pieces: &[IoSlice<'_>]) -> Result<usize> {
+        // SAFETY: `msghdr` consists of integers and pointers that may be null, so zeroes are a
+        // valid value: no address, no control data.
+        let mut message = unsafe { mem::zeroed::<libc::msghdr>() };
+        message.msg_iov = pieces.as_ptr().cast_mut().cast();
+        message.msg_iovlen = pieces.len() as _;
+        let (message, flags) = (&raw const message as usize, libc::MSG_NOSIGNAL as usize);
+        // SAFETY: an `IoSlice` has the layout of `iovec`, as the standard library promises; the
+        // kernel reads as many of them as `pieces` has, and the bytes that they name.
+        unsafe { call(libc::SYS_sendmsg, [fd.raw() as usize, message, flags, 0, 0, 0]) }
     }
 
     // ---- a connection outwards

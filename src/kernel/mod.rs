@@ -17,6 +17,7 @@
 //! 3. Every descriptor is born non-blocking and close-on-exec.
 
 use std::fmt;
+use std::io::IoSlice;
 use std::num::NonZeroI32;
 use std::os::fd::{IntoRawFd, OwnedFd};
 use std::path::Path;
@@ -180,6 +181,12 @@ pub trait Kernel: Clone + Send + 'static {
     ///
     /// send(2), docs/sending.md, [`Call::Send`]
     fn send(&mut self, fd: &Fd, bytes: &[u8]) -> Result<usize>;
+
+    /// The same for bytes that stand in several places, at most [`IOV_MAX`] of them: how many
+    /// bytes the kernel took, and these may end within any piece.
+    ///
+    /// sendmsg(2), docs/sending.md, [`Call::SendPieces`]
+    fn sendmsg(&mut self, fd: &Fd, pieces: &[IoSlice<'_>]) -> Result<usize>;
 
     // ---- a connection outwards -------------------------------------- docs/connecting.md
 

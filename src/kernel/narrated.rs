@@ -24,7 +24,7 @@
 //! the call on, put its line together, tell it.
 
 use std::fmt::{self, Display};
-use std::io;
+use std::io::{self, IoSlice};
 use std::net::SocketAddr;
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
@@ -304,6 +304,15 @@ impl<K: Kernel> Kernel for Narrated<K> {
         self.tell("sending", &call, result, |count| *count)
     }
 
+    fn sendmsg(&mut self, fd: &Fd, pieces: &[IoSlice<'_>]) -> Result<usize> {
+        let result = self.kernel.sendmsg(fd, pieces);
+        let (iov, length) = (iovecs(pieces), pieces.len());
+        let name = "msg_name=NULL, msg_namelen=0";
+        let rest = format!("msg_iovlen={length}, msg_controllen=0, msg_flags=0");
+        let call = format!("sendmsg({fd:?}, {{{name}, msg_iov={iov}, {rest}}}, MSG_NOSIGNAL)");
+        self.tell("sending", &call, result, |count| *count)
+    }
+
     // ---- a connection outwards
 
     fn getsockopt_error(&mut self, fd: &Fd) -> Result<Option<Errno>> {
@@ -425,7 +434,8 @@ impl<K: Kernel> Kernel for Narrated<K> {
 /// Stands for an address in the wrapped kernel's memory, where strace shows the real one.
 const POINTER: &str = "0x7ffc00000000";
 
-/// How many bytes of a payload, and how many events, strace shows before it writes `...`.
+/// How many bytes of a payload, and how many elements of an array, strace shows before it
+/// writes `...`.
 const SHOWN: usize = 32;
 
 /// What an errno means, in the words of the C library, as in strace. (nix has its own.)
@@ -463,6 +473,22 @@ fn payload(bytes: &[u8]) -> String {
         Some((beginning, rest)) if !rest.is_empty() => quoted(beginning) + "...",
         _ => quoted(bytes),
     }
+}
+
+/// The pieces of a message.
+fn iovecs(pieces: &[IoSlice<'_>]) -> String {
+    let iovec =
+        |piece: &IoSlice<'_>| format!("{{iov_base={}, iov_len={}}}", payload(piece), piece.len());
+    array(pieces, iovec)
+}
+
+/// The beginning of an array.
+fn array<T>(elements: &[T], element: impl FnMut(&T) -> String) -> String {
+    let mut shown: Vec<String> = elements.iter().take(SHOWN).map(element).collect();
+    if elements.len() > SHOWN {
+        shown.push("...".to_string());
+    }
+    format!("[{}]", shown.join(", "))
 }
 
 /// A path, never cut.
@@ -578,11 +604,7 @@ fn epoll_event(event: &Event) -> String {
 
 /// The events that a wait reported.
 fn epoll_events(events: &[Event]) -> String {
-    let mut shown: Vec<String> = events.iter().take(SHOWN).map(epoll_event).collect();
-    if events.len() > SHOWN {
-        shown.push("...".to_string());
-    }
-    format!("[{}]", shown.join(", "))
+    array(events, epoll_event)
 }
 
 /// A time, given in nanoseconds.
@@ -705,6 +727,8 @@ mod tests {
         assert_eq!(kernel.recv(&connection, &mut buffer)?, 6);
         assert_eq!(kernel.recv(&connection, &mut buffer), Err(Errno::EAGAIN));
         assert_eq!(kernel.send(&connection, &[b'x'; 40])?, 40);
+        let pieces = [IoSlice::new(b"two "), IoSlice::new(&[b'y'; 40])];
+        assert_eq!(kernel.sendmsg(&connection, &pieces)?, 44);
         kernel.write_counter(&bell)?;
         assert_eq!(kernel.read_counter(&bell)?, 1);
         kernel.timerfd_settime(&timer, Some(0))?;
@@ -721,7 +745,7 @@ mod tests {
         let (l, e, t, b, c) = (&listener, &epoll, &timer, &bell, &connection);
         let (sp, cp) = (server.port(), client.local_addr().unwrap().port());
         let at = buffer.as_ptr();
-        let x = "x".repeat(32);
+        let (x, y) = ("x".repeat(32), "y".repeat(32));
         let expected = [
             format!(
                 "socket(AF_INET, SOCK_STREAM|SOCK_CLOEXEC|SOCK_NONBLOCK, IPPROTO_IP) = {l:?}  # docs/door.md"
@@ -753,6 +777,9 @@ mod tests {
                 "recvfrom({c:?}, {at:p}, 100, 0, NULL, NULL) = -1 EAGAIN (Resource temporarily unavailable)  # docs/receiving.md"
             ),
             format!("sendto({c:?}, \"{x}\"..., 40, MSG_NOSIGNAL, NULL, 0) = 40  # docs/sending.md"),
+            format!(
+                "sendmsg({c:?}, {{msg_name=NULL, msg_namelen=0, msg_iov=[{{iov_base=\"two \", iov_len=4}}, {{iov_base=\"{y}\"..., iov_len=40}}], msg_iovlen=2, msg_controllen=0, msg_flags=0}}, MSG_NOSIGNAL) = 44  # docs/sending.md"
+            ),
             format!("write({b:?}, \"\\1\\0\\0\\0\\0\\0\\0\\0\", 8) = 8  # docs/waking.md"),
             format!("read({b:?}, \"\\1\\0\\0\\0\\0\\0\\0\\0\", 8) = 8  # docs/waking.md"),
             format!(

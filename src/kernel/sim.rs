@@ -72,14 +72,15 @@
 //!   (EINVAL).
 
 use std::fmt;
+use std::io::IoSlice;
 use std::net::SocketAddr;
 use std::path::Path;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use super::{
-    Address, Clock, ERR, EpollOp, Errno, Event, Fd, FileKind, FileStatus, HUP, IN, Kernel, OUT,
-    Peer, Result, Signal, SocketOption, Wait,
+    Address, Clock, ERR, EpollOp, Errno, Event, Fd, FileKind, FileStatus, HUP, IN, IOV_MAX, Kernel,
+    OUT, Peer, Result, Signal, SocketOption, Wait,
 };
 
 mod client;
@@ -454,6 +455,10 @@ impl Kernel for Simulated {
 
     fn send(&mut self, fd: &Fd, bytes: &[u8]) -> Result<usize> {
         self.call(Method::Send, Some(fd), |world| world.send(fd, bytes))
+    }
+
+    fn sendmsg(&mut self, fd: &Fd, pieces: &[IoSlice<'_>]) -> Result<usize> {
+        self.call(Method::Sendmsg, Some(fd), |world| world.sendmsg(fd, pieces))
     }
 
     fn getsockopt_error(&mut self, fd: &Fd) -> Result<Option<Errno>> {

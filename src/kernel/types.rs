@@ -145,6 +145,10 @@ impl fmt::Debug for Event {
     }
 }
 
+/// Most pieces that one call takes: with more, [`Kernel::sendmsg`](super::Kernel::sendmsg) fails
+/// with EMSGSIZE. sendmsg(2), UIO_MAXIOV
+pub const IOV_MAX: usize = libc::UIO_MAXIOV as usize;
+
 /// EPOLLIN: bytes, a connection or the peer's end can be taken.
 pub const IN: u32 = libc::EPOLLIN as u32;
 /// EPOLLOUT: the kernel takes bytes again.

@@ -47,7 +47,7 @@ impl Net {
         let is_full = open.writing.is_full();
         // Once full, it is full until it has fallen to the low water mark, half of the high one.
         let mark = if is_full { high_water / 2 } else { high_water };
-        let owes = connection.owes(mark) || open.unsent.file;
+        let owes = connection.owes(mark) || open.unsent.file.is_some();
         let starved = is_full && open.needs_to_read() && starves;
         if starved && !owes {
             self.make_way();

@@ -39,7 +39,7 @@ impl<H: ConnectionHandler, K: Kernel> Reactor<H, K> {
                 Ok((fd, peer)) => {
                     self.net.counters.accepted += 1;
                     self.admit(fd, peer, index);
-                    self.net.flush_group(&mut self.kernel);
+                    self.net.flush_if_due(&mut self.kernel);
                 }
                 Err(errno) => match reaction(Call::Accept, errno) {
                     Reaction::Wait => return Queue::Empty,

@@ -49,6 +49,7 @@ impl<H: ConnectionHandler, K: Kernel> Reactor<H, K> {
         if offered == 0 {
             return;
         }
+        self.net.table.talks(slot);
         let conn = &mut Conn { net: &mut self.net, slot };
         let consumed = self.handler.on_data(conn, session, rest.as_slice());
         if consumed > 0 {
@@ -180,6 +181,7 @@ impl<H: ConnectionHandler, K: Kernel> Reactor<H, K> {
         let Some(connection) = self.net.table.look(slot) else { return };
         let can_offer = connection.can_offer();
         if can_offer && connection.rest() == 0 {
+            self.net.table.talks(slot);
             return self.offer_fresh(slot, n);
         }
         let fresh = self.input.get(..n).unwrap_or_default();
@@ -314,6 +316,7 @@ impl<H: ConnectionHandler, K: Kernel> Reactor<H, K> {
         callback: impl FnOnce(&mut H, &mut Conn<'_>, &mut H::Session),
     ) {
         if let Some(Some(session)) = self.sessions.get_mut(slot as usize) {
+            self.net.table.talks(slot);
             callback(&mut self.handler, &mut Conn { net: &mut self.net, slot }, session);
         }
     }

@@ -81,7 +81,7 @@ impl<H: ConnectionHandler, K: Kernel> Reactor<H, K> {
         for _ in 0..LOOKS {
             let Some(slot) = self.timer.deadlines.pop_due(now) else { break };
             self.look_at(slot, now);
-            self.net.flush_group(&mut self.kernel);
+            self.net.flush_if_due(&mut self.kernel);
         }
         while let Some(alarm) = self.timer.alarms.pop_due(now) {
             match alarm {

@@ -28,7 +28,7 @@ impl<H: ConnectionHandler, K: Kernel> Reactor<H, K> {
             Ok((jobs, stop)) => {
                 for job in jobs {
                     job(&mut self.handler, &mut self.net);
-                    self.net.flush_group(&mut self.kernel);
+                    self.net.flush_if_due(&mut self.kernel);
                 }
                 if stop {
                     self.net.stop();

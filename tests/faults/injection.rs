@@ -33,7 +33,8 @@ use threadbare::kernel::Errno::{self, *};
 use threadbare::reaction::{Call, Reaction, reaction};
 
 /// Every call that the program makes, under each name it has on some machine, and what
-/// it may fail with: the manual pages, and what has been seen beyond them.
+/// it may fail with: the manual pages, and what has been seen beyond them. (`sendmsg` takes two
+/// clients who hear each other, and is made to fail under the simulated kernel alone.)
 #[rustfmt::skip] // one row a call
 const CATALOGUE: [(&str, &[Errno]); 33] = [
     ("rt_sigaction", &[EFAULT, EINVAL]),

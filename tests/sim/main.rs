@@ -7,6 +7,7 @@ mod chat;
 #[cfg(feature = "cli")]
 mod corpus;
 mod every_fault;
+mod fanout;
 mod files;
 #[cfg(feature = "http")]
 mod http;

@@ -301,7 +301,7 @@ impl Play {
 fn ends_it_anyway(&(method, errno): &(Method, i32)) -> bool {
     use Errno::*;
     let dead = [ECONNRESET, EPIPE];
-    let told = matches!(method, Method::Recv | Method::Send);
+    let told = matches!(method, Method::Recv | Method::Send | Method::Sendmsg);
     method == Method::Setsockopt || told && dead.contains(&Errno::from_raw(errno))
 }
 

@@ -902,10 +902,10 @@ fn much_is_written_while_connecting() {
     assert!(remote.accept().is_none());
     world.stop();
 
-    let (world, _remote) = dialing(limits, move |conn| {
-        much(conn);
-        conn.write(&[7; 1_000]);
-    });
+    let (mut world, _remote) = dialing(limits, much);
+    let more = |early: &mut Early, net: &mut Net| assert!(net.send(early.id.unwrap(), &[7; 501]));
+    world.server.handle().call(more).unwrap();
+    world.rest();
     assert_eq!(world.server.handler().why, Some(CloseReason::OutputLimit));
     assert_eq!(world.server.memory(), (0, 0));
     world.stop();

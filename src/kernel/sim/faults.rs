@@ -50,6 +50,7 @@ methods! {
     Accept4 "accept4",
     Recv "recv",
     Send "send",
+    Sendmsg "sendmsg",
     GetsockoptError "getsockopt_error",
     Openat2 "openat2",
     Fstat "fstat",

@@ -2,14 +2,15 @@
 //! sets, counters, signals and time.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::io::IoSlice;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::path::{Component, Path, PathBuf};
 
 use super::faults::{Faults, Short};
 use super::stream::{Capacity, End, EndId, Options, Streams};
 use super::{
-    Address, ERR, EpollOp, Errno, Event, Fd, FileKind, FileStatus, HUP, IN, OUT, Peer, Result,
-    Signal, SocketOption, Wait,
+    Address, ERR, EpollOp, Errno, Event, Fd, FileKind, FileStatus, HUP, IN, IOV_MAX, OUT, Peer,
+    Result, Signal, SocketOption, Wait,
 };
 
 /// The ports handed out for port 0 and to clients (ip_local_port_range).
@@ -705,6 +706,14 @@ impl World {
         let end = self.stream(fd, Errno::EPIPE, Errno::ENOTCONN)?;
         let length = self.shortened(bytes.len());
         self.streams.send(end, bytes.get(..length).unwrap_or_default())
+    }
+
+    pub(super) fn sendmsg(&mut self, fd: &Fd, pieces: &[IoSlice<'_>]) -> Result<usize> {
+        if pieces.len() > IOV_MAX {
+            return Err(Errno::EMSGSIZE);
+        }
+        let bytes: Vec<u8> = pieces.iter().flat_map(|piece| piece.iter().copied()).collect();
+        self.send(fd, &bytes)
     }
 
     pub(super) fn shutdown(&mut self, fd: &Fd) -> Result<()> {

@@ -12,6 +12,7 @@ mod check;
 mod counts;
 mod duel;
 mod fairness;
+mod fanout;
 mod http;
 mod load;
 mod report;
@@ -212,8 +213,15 @@ impl Bench {
             step("instructions", instructions, counts::instructions),
             step("memory", memory, counts::memory),
         ];
-        let others =
-            [step("scale", scale, scale::scale), step("fairness", fairness, fairness::fairness)];
+        let others = [
+            step("scale", scale, scale::scale),
+            step("fairness", fairness, fairness::fairness),
+            Step {
+                name: "fanout",
+                seconds: if self.quick { 60.0 } else { 240.0 },
+                make: Box::new(fanout::fanout),
+            },
+        ];
         let files = http::CASES.map(|(name, title, load, millis)| Step {
             name,
             seconds: if self.quick { 15.0 } else { 75.0 },

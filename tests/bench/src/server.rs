@@ -122,6 +122,18 @@ pub fn first_line(command: &mut Command) -> String {
 }
 
 impl Server {
+    /// What is compared in one table only. `PORT` stands for the port in its command.
+    pub fn new(name: &'static str, command: Vec<String>) -> Server {
+        Server { name, by_line: true, version: String::new(), command }
+    }
+
+    /// The same program, told more.
+    pub fn with_words(&self, words: &[&str]) -> Server {
+        let mut command = self.command[..4].to_vec();
+        command.extend(words.iter().map(|word| word.to_string()));
+        Server { name: self.name, by_line: true, version: self.version.clone(), command }
+    }
+
     /// Starts it on its seat, under a tool if there is one, and waits until it listens.
     /// Servers whose clients each have a buffer of their own get one of `buffer` bytes.
     pub fn start(
@@ -134,8 +146,11 @@ impl Server {
         let port = TcpListener::bind("127.0.0.1:0")?.local_addr()?.port();
         let mut words = seats.server(seat);
         words.extend(tool.iter().map(|word| word.to_string()));
-        words.extend(self.command.iter().cloned());
+        let takes_port = self.command.iter().any(|word| word == "PORT");
+        let own = |word: &String| if word == "PORT" { port.to_string() } else { word.clone() };
+        words.extend(self.command.iter().map(own));
         match self.is_ours() {
+            _ if takes_port => {}
             true => words.extend(["-l".into(), format!("127.0.0.1:{port}")]),
             false => words.extend([port.to_string(), buffer.to_string()]),
         }
