@@ -131,7 +131,17 @@ fn serve(mut world: World<Busy>) {
         world.rest();
         client.recv();
     }
-    let _ = world.server.handle().call(|_, _| {});
+    let _other = world.sim.connect(&world.address());
+    world.rest();
+    // Pieces in several places: what another gets stands between them.
+    let talk = |_: &mut Busy, net: &mut Net| {
+        let ids: Vec<_> = net.ids().collect();
+        for (at, id) in [0, 1, 0, 1].into_iter().enumerate() {
+            let to = ids.iter().rev().nth(id);
+            to.is_some_and(|to| net.send(*to, &[at as u8; 3_000]));
+        }
+    };
+    let _ = world.server.handle().call(talk);
     world.rest();
     client.shutdown();
     world.pass(Duration::from_secs(5));
