@@ -138,7 +138,7 @@ fn serve(mut world: World<Busy>) {
         let ids: Vec<_> = net.ids().collect();
         for (at, id) in [0, 1, 0, 1].into_iter().enumerate() {
             let to = ids.iter().rev().nth(id);
-            to.is_some_and(|to| net.send(*to, &[at as u8; 3_000]));
+            let _ = to.is_some_and(|to| net.send(*to, &[at as u8; 3_000]));
         }
     };
     let _ = world.server.handle().call(talk);
