@@ -11,11 +11,10 @@ use crate::counters::Counters;
 use crate::cuts::Cuts;
 use crate::kernel::{Address, Clock, Errno, Kernel, Peer};
 use crate::limits::{Limits, Timeouts};
-use crate::outbox::Outbox;
+use crate::outbox::{GROUP_BYTES, Outbox};
 use crate::reaction::Call;
 use crate::slots::Id;
 use crate::time::{Moment, Span};
-use sending::GROUP_BYTES;
 use std::collections::{BTreeMap, TryReserveError};
 use std::fmt;
 use std::time::Duration;
@@ -27,9 +26,11 @@ mod memory;
 mod outbound;
 mod sending;
 mod table;
+mod work;
 
 use lent::Lent;
 pub use lent::{Directory, File};
+pub(crate) use work::CALL;
 
 /// Names a connection for as long as the server runs: an id is never used again.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -67,6 +68,8 @@ pub struct Net {
     pub(crate) now: Moment,
     start: Moment,
     pub(crate) stop: Stop,
+    /// Work since the loop looked at the others, in bytes.
+    spent: usize,
     /// How many of the connections we began ourselves.
     pub(crate) outbound: u32,
     /// The files that are being sent, by slot.
@@ -252,6 +255,7 @@ impl Net {
             now,
             start: now,
             stop: Stop::No,
+            spent: 0,
             outbound: 0,
             files: BTreeMap::new(),
             wishes: Vec::new(),

@@ -12,6 +12,8 @@
 
 use std::collections::TryReserveError;
 
+/// Output is sent when so many bytes wait.
+pub(crate) const GROUP_BYTES: usize = 64 << 10;
 /// Room that grew beyond this is given back.
 const KEEP_BYTES: usize = 1 << 20;
 /// Of a page of memory. The input begins where one does, and here the first byte stands half
@@ -34,6 +36,8 @@ pub(crate) struct Outbox {
     start: usize,
     /// From here on the writer is full.
     full_at: usize,
+    /// From here on it is time to send.
+    due_at: usize,
     /// What the budget has left.
     most: usize,
 }
@@ -56,6 +60,7 @@ impl Default for Outbox {
             writer: NOBODY,
             start: 0,
             full_at: 0,
+            due_at: GROUP_BYTES,
             most: usize::MAX,
         }
     }
@@ -73,15 +78,26 @@ impl Outbox {
         self.written - self.lead
     }
 
-    #[inline]
-    pub(crate) fn is_empty(&self) -> bool {
-        self.segments.is_empty()
-    }
-
     /// How many segments there are, in the order in which they are to be sent.
     #[inline]
     pub(crate) fn len(&self) -> usize {
         self.segments.len()
+    }
+
+    /// Whether so much is written that it is to be sent.
+    #[inline]
+    pub(crate) fn is_due(&self) -> bool {
+        self.written >= self.due_at
+    }
+
+    /// It is to be sent as soon as possible, until [`take_its_time`](Outbox::take_its_time).
+    #[cold]
+    pub(crate) fn hurry(&mut self) {
+        self.due_at = 0;
+    }
+
+    pub(crate) fn take_its_time(&mut self) {
+        self.due_at = GROUP_BYTES;
     }
 
     /// For whom a segment is, and its bytes.
@@ -275,7 +291,7 @@ mod tests {
             }
             let all: Vec<(u32, &[u8])> = (0..outbox.len()).filter_map(|i| outbox.get(i)).collect();
             assert!(all.iter().copied().eq(segments.iter().map(|(slot, b)| (*slot, &b[..]))));
-            assert_eq!((outbox.is_empty(), outbox.written()), (segments.is_empty(), written));
+            assert_eq!((outbox.len() == 0, outbox.written()), (segments.is_empty(), written));
             for slot in 0..3 {
                 let own = answer.as_ref().filter(|(writer, _)| *writer == slot);
                 let is_full = own.map(|(_, answer)| answer.len() >= HIGH_WATER);

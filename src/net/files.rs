@@ -5,13 +5,14 @@
 //! all of it is sent: meanwhile the connection counts as full. It belongs to `Net` from the
 //! moment it is handed over, and is closed in any case, because it is dropped.
 
+use super::work::CALL;
 use super::{Conn, File, Net};
 use crate::close_reason::CloseReason;
 use crate::kernel::{Errno, Kernel};
 use crate::reaction::{Call, Reaction, reaction};
 
-/// What is sent at once: the disk may be slow, and everybody waits for it.
-const CHUNK: u64 = 1 << 20;
+/// What is sent at once: everybody waits for it. More is no faster, measured.
+const CHUNK: u64 = 256 << 10;
 /// What is read at once from a file that sendfile does not take.
 const READ_CHUNK: u64 = 64 << 10;
 
@@ -66,6 +67,7 @@ impl Net {
         match kernel.sendfile(&connection.fd, file.fd(), *offset, count) {
             Ok(0) => self.file_failed(slot, Call::SendFile, Errno::ENODATA), // it has shrunk
             Ok(n) => {
+                self.spend(CALL + n);
                 self.moved(slot, n);
                 self.advance_file(slot, n);
             }
@@ -87,6 +89,7 @@ impl Net {
         match kernel.pread64(file.fd(), bytes, *offset) {
             Ok(0) => self.file_failed(slot, Call::ReadFile, Errno::ENODATA),
             Ok(n) => {
+                self.spend(CALL + n);
                 self.keep_output(slot, bytes.get(..n).unwrap_or_default());
                 self.advance_file(slot, n);
             }

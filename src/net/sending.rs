@@ -6,14 +6,13 @@
 //! nothing, and order per connection holds by construction.
 
 use super::Net;
+use super::work::{CALL, LINK};
 use crate::close_reason::CloseReason;
 use crate::connection::ANSWER;
 use crate::kernel::{self, Kernel};
 use crate::outbox::Outbox;
 use crate::reaction::Call;
-
-/// Output is sent when so many bytes wait.
-pub(super) const GROUP_BYTES: usize = 64 << 10;
+use std::ops::Range;
 
 impl Net {
     /// Appends `bytes` to the outbox for `slot`; `false` if it takes none any more.
@@ -25,6 +24,7 @@ impl Net {
     /// The same for bytes that are more than an answer.
     #[inline(never)]
     fn stage_counted(&mut self, slot: u32, bytes: &[u8]) -> bool {
+        self.spend(LINK);
         self.table.close_answer();
         let written = self.table.ledger.outbox.written() + bytes.len();
         if written > self.table.ledger.budget.left() && !self.make_room(written) {
@@ -41,7 +41,11 @@ impl Net {
 
     /// If these are the bytes that were staged last, they need not be staged again.
     pub(super) fn stage_again(&mut self, slot: u32, bytes: &[u8]) -> bool {
-        self.table.stage(slot, bytes.len(), |outbox| outbox.repeat(slot, bytes))
+        let staged = self.table.stage(slot, bytes.len(), |outbox| outbox.repeat(slot, bytes));
+        if staged {
+            self.spend(LINK);
+        }
+        staged
     }
 
     /// Bytes cannot be queued behind a file, and the answer without them would be corrupt.
@@ -51,20 +55,34 @@ impl Net {
         self.abort(slot, CloseReason::Handler);
     }
 
-    /// Sends what is staged if it is enough for a group.
+    /// Whether what is staged is to be sent now.
     #[inline]
-    pub(crate) fn flush_group<K: Kernel>(&mut self, kernel: &mut K) {
-        if self.table.ledger.outbox.written() >= GROUP_BYTES {
-            self.flush(kernel);
-        }
+    pub(crate) fn is_due(&self) -> bool {
+        self.table.ledger.outbox.is_due()
     }
 
-    /// Sends what is staged: one `send` a segment.
+    /// How many segments are staged.
+    #[inline]
+    pub(crate) fn staged(&self) -> usize {
+        self.table.ledger.outbox.len()
+    }
+
+    /// Sends what is staged.
     pub(crate) fn flush<K: Kernel>(&mut self, kernel: &mut K) {
-        if self.table.ledger.outbox.is_empty() {
-            return;
-        }
-        for index in 0..self.table.ledger.outbox.len() {
+        self.send_segments(kernel, 0..self.staged());
+        self.sent_all();
+    }
+
+    /// What was staged is sent.
+    #[inline]
+    pub(crate) fn sent_all(&mut self) {
+        self.table.ledger.outbox.clear();
+    }
+
+    /// Sends some of what is staged: one `send` a segment.
+    #[inline]
+    pub(crate) fn send_segments<K: Kernel>(&mut self, kernel: &mut K, indices: Range<usize>) {
+        for index in indices {
             let Some((slot, bytes, mut connection)) = self.table.segment(index) else { continue };
             if connection.staged != ANSWER {
                 self.lend_outbox(index, |net, bytes| net.transmit(kernel, slot, bytes));
@@ -76,7 +94,6 @@ impl Net {
                 sent => self.lend_outbox(index, |net, bytes| net.sent_less(slot, bytes, sent)),
             }
         }
-        self.table.ledger.outbox.clear();
     }
 
     /// Lends out the bytes of a segment, to what changes all the rest.
@@ -102,6 +119,7 @@ impl Net {
             Ok(n) if n == bytes.len() => connection.sent(n, self.now),
             sent => self.sent_less(slot, bytes, sent),
         }
+        self.spend(CALL + bytes.len());
     }
 
     /// The kernel did not take all of a segment.
@@ -130,6 +148,7 @@ impl Net {
                     connection.state.unsent_mut().map(|unsent| unsent.bytes.consume(n))
                 });
                 self.moved(slot, n);
+                self.spend(CALL + n);
             }
             Err(errno) => self.failed(slot, Call::Send, errno),
         }
@@ -144,6 +163,7 @@ impl Net {
     /// Keeps output that the kernel did not take.
     #[cold]
     pub(super) fn keep_output(&mut self, slot: u32, bytes: &[u8]) {
+        self.spend(bytes.len());
         let (now, max_output, spare) = (self.now, self.limits.max_output, self.spare());
         self.change(slot, |connection| {
             let Some(unsent) = connection.state.unsent_mut() else { return };
