@@ -90,9 +90,7 @@ impl<H> Mailbox<H> {
     pub(crate) fn collect(&self, jobs: &mut VecDeque<Job<H>>) -> Result<bool, Error> {
         let mut state = self.lock();
         if jobs.is_empty() {
-            if state.rung
-                && let Some(bell) = &mut state.bell
-            {
+            if let Some(bell) = &mut state.bell {
                 bell.silence()?;
             }
             state.rung = false;

@@ -24,8 +24,8 @@ impl Net {
     /// The same for bytes that are more than an answer.
     #[inline(never)]
     fn stage_counted(&mut self, slot: u32, bytes: &[u8]) -> bool {
-        self.spend(LINK);
         self.table.close_answer();
+        let segments = self.staged();
         let written = self.table.ledger.outbox.written() + bytes.len();
         if written > self.table.ledger.budget.left() && !self.make_room(written) {
             self.abort(slot, CloseReason::MemoryBudget);
@@ -33,6 +33,8 @@ impl Net {
         let most = self.table.ledger.budget.left();
         let put = |outbox: &mut Outbox| bytes.is_empty() || outbox.append(slot, bytes, most);
         let staged = self.table.stage(slot, bytes.len(), put);
+        let is_new = self.staged() > segments; // to be sent by a call of its own
+        self.spend(if is_new { CALL } else { LINK } + bytes.len());
         if !staged && self.table.look(slot).is_some_and(|c| c.state.is_behind_a_file()) {
             self.wrote_behind_a_file(slot);
         }
@@ -43,7 +45,7 @@ impl Net {
     pub(super) fn stage_again(&mut self, slot: u32, bytes: &[u8]) -> bool {
         let staged = self.table.stage(slot, bytes.len(), |outbox| outbox.repeat(slot, bytes));
         if staged {
-            self.spend(LINK);
+            self.spend(CALL + bytes.len());
         }
         staged
     }
@@ -119,7 +121,6 @@ impl Net {
             Ok(n) if n == bytes.len() => connection.sent(n, self.now),
             sent => self.sent_less(slot, bytes, sent),
         }
-        self.spend(CALL + bytes.len());
     }
 
     /// The kernel did not take all of a segment.
@@ -163,7 +164,6 @@ impl Net {
     /// Keeps output that the kernel did not take.
     #[cold]
     pub(super) fn keep_output(&mut self, slot: u32, bytes: &[u8]) {
-        self.spend(bytes.len());
         let (now, max_output, spare) = (self.now, self.limits.max_output, self.spare());
         self.change(slot, |connection| {
             let Some(unsent) = connection.state.unsent_mut() else { return };

@@ -14,6 +14,7 @@ mod proxy;
 mod random;
 mod regressions;
 mod server;
+mod turns;
 
 // What they share.
 #[cfg(feature = "http")]
