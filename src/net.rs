@@ -1,9 +1,10 @@
 //! What a handler may do: [`Conn`], the connection at hand, and [`Net`], all of them.
 //!
-//! A callback only marks and appends; nothing here calls the kernel. What follows from a verb
-//! is in the rooms of this directory: [`table`] is the one way to a connection, [`sending`]
-//! takes what is written to the kernel, [`memory`] decides what waits for how much is held,
-//! [`files`] and [`outbound`] are verbs with an effort of their own.
+//! A callback only marks and appends. What follows from a verb is in the rooms of this
+//! directory: [`table`] is the one way to a connection, [`sending`] takes what is written to
+//! the kernel, [`memory`] decides what waits for how much is held, [`files`] and [`outbound`]
+//! are verbs with an effort of their own. Only [`lent`] calls the kernel within a callback,
+//! for what that must know at once.
 
 use crate::close_reason::CloseReason;
 use crate::connection::{Connection, PeerEnd};
@@ -11,7 +12,7 @@ use crate::counters::Counters;
 use crate::cuts::Cuts;
 use crate::kernel::{Address, Clock, Errno, Kernel, Peer};
 use crate::limits::{Limits, Timeouts};
-use crate::outbox::{GROUP_BYTES, Outbox};
+use crate::outbox::Outbox;
 use crate::reaction::Call;
 use crate::slots::Id;
 use crate::time::{Moment, Span};
@@ -70,6 +71,8 @@ pub struct Net {
     pub(crate) stop: Stop,
     /// Work since the loop looked at the others, in bytes.
     spent: usize,
+    /// The connection that was freed last, and how many bytes were sent on it.
+    pub(crate) closed: Option<(ConnId, u64)>,
     /// How many of the connections we began ourselves.
     pub(crate) outbound: u32,
     /// The files that are being sent, by slot.
@@ -111,9 +114,27 @@ impl Conn<'_> {
         self.net.stage(self.slot, bytes);
     }
 
+    /// Writes formatted text, as `write!(conn, "{n} bytes\n")` does: without a String, and like
+    /// [`write`](Conn::write) it never fails.
+    pub fn write_fmt(&mut self, text: fmt::Arguments<'_>) {
+        struct Text<'a, 'b>(&'a mut Conn<'b>);
+        impl fmt::Write for Text<'_, '_> {
+            fn write_str(&mut self, text: &str) -> fmt::Result {
+                self.0.write(text.as_bytes());
+                Ok(())
+            }
+        }
+        let _ = fmt::Write::write_fmt(&mut Text(self), text);
+    }
+
     /// Bytes written that the kernel has not yet taken.
     pub fn queued(&self) -> usize {
         self.net.table.queued(self.slot)
+    }
+
+    /// Bytes that the kernel has taken of what was written, files included, since the beginning.
+    pub fn sent(&self) -> u64 {
+        self.net.table.look(self.slot).map_or(0, |connection| connection.sent)
     }
 
     /// Whether output stands above the high water mark: time to stop consuming
@@ -191,8 +212,7 @@ impl Net {
     /// kept in memory once.
     pub fn send(&mut self, id: ConnId, bytes: &[u8]) -> bool {
         let slot = id.0.slot;
-        self.table.find(id.0).is_some()
-            && (self.stage_again(slot, bytes) || self.stage(slot, bytes))
+        self.table.find(id.0).is_some() && self.stage_counted(slot, bytes)
     }
 
     /// A connection by its id, with all that can be done to it.
@@ -204,6 +224,15 @@ impl Net {
     /// Ends a connection as [`Conn::close`] does; `false` if it is gone.
     pub fn close(&mut self, id: ConnId) -> bool {
         self.conn(id).map(|mut conn| conn.close()).is_some()
+    }
+
+    /// What [`Conn::sent`] says of a connection, and said at the end of the one that
+    /// [`on_close`](crate::ConnectionHandler::on_close) is about; 0 of any other.
+    pub fn sent(&mut self, id: ConnId) -> u64 {
+        match self.conn(id) {
+            Some(conn) => conn.sent(),
+            None => self.closed.filter(|(closed, _)| *closed == id).map_or(0, |(_, sent)| sent),
+        }
     }
 
     /// The ids of all connections in service.
@@ -246,7 +275,7 @@ impl Net {
     pub(crate) fn new<K: Kernel>(limits: Limits, kernel: &mut K) -> Result<Net, TryReserveError> {
         let now = Moment::from_millis(kernel.clock_gettime(Clock::Monotonic) / 1_000_000);
         Ok(Net {
-            table: Table::new(&limits, Outbox::with_room(2 * GROUP_BYTES)?)?,
+            table: Table::new(&limits, Outbox::new()?)?,
             timeouts: Timeouts::of(&limits),
             limits,
             counters: Counters::default(),
@@ -256,6 +285,7 @@ impl Net {
             start: now,
             stop: Stop::No,
             spent: 0,
+            closed: None,
             outbound: 0,
             files: BTreeMap::new(),
             wishes: Vec::new(),

@@ -63,12 +63,15 @@ calls! {
     Accept "accept4",
     Recv "recv",
     Send "send",
+    SendPieces "sendmsg",
+    OutboundSocket "socket",
     Connect "connect",
     ConnectResult "getsockopt",
     OpenFile "openat2",
     ReadStatus "fstat",
     ReadFile "pread64",
     SendFile "sendfile",
+    DirectoryStatus "stat",
     SetTimer "timerfd_settime",
     ReadCounter "read",
     WriteCounter "write",
@@ -103,7 +106,7 @@ pub enum Reaction {
     FailStartup,
     /// The server drains what it can and ends with an error.
     FailRuntime,
-    /// Go on without it, and warn once.
+    /// Go on without it, and warn once. (Where nothing would be left, the start fails.)
     Degrade,
     /// It does not matter.
     Ignore,
@@ -116,13 +119,23 @@ pub enum Reaction {
 /// pauses a listener, ends a connection, and fails a start.
 #[rustfmt::skip] // one row a line
 pub fn reaction(call: Call, errno: Errno) -> Reaction {
+    #[cfg(feature = "sim")]
+    crate::kernel::sim::asked(call as usize, call.name(), errno); // the tests count who asks
     use Errno::*;
     use Reaction::*;
     match call {
         // Start-up. Nothing is served yet, so failing loudly is the kindest answer.
-        Call::SignalMask | Call::Memory | Call::Socket | Call::SetOption | Call::BindTcp | Call::Listen
-        | Call::LocalAddress | Call::EpollCreate | Call::EventFd | Call::SignalFd | Call::TimerFd
-        | Call::EpollAddCore | Call::OpenDirectory | Call::FileMode | Call::FileStatus | Call::Unlink => FailStartup,
+        Call::Socket => match errno {
+            EAFNOSUPPORT => Degrade, // if another address of the same name serves
+            _ => FailStartup,
+        },
+        Call::BindTcp => match errno {
+            EADDRNOTAVAIL => Degrade, // if another address of the same name serves
+            _ => FailStartup,
+        },
+        Call::SignalMask | Call::Memory | Call::SetOption | Call::Listen | Call::LocalAddress
+        | Call::EpollCreate | Call::EventFd | Call::SignalFd | Call::TimerFd | Call::EpollAddCore
+        | Call::OpenDirectory | Call::FileMode | Call::FileStatus | Call::Unlink => FailStartup,
         Call::SignalAction | Call::DescriptorLimit | Call::SetTunable => Degrade,
         Call::BindUnix => match errno {
             EADDRINUSE => Retry, // once, if the file is a socket at which nobody listens
@@ -184,15 +197,16 @@ pub fn reaction(call: Call, errno: Errno) -> Reaction {
             EBADF | EFAULT | EINVAL | ENOTSOCK | EISDIR | EIO => Bug,
             _ => DropConnection, // ECONNRESET ETIMEDOUT ECONNREFUSED ENOTCONN EPIPE EHOSTUNREACH …
         },
-        Call::Send => match errno {
+        Call::Send | Call::SendPieces => match errno {
             EAGAIN => Wait,
             EINTR => Retry,
             ENOMEM | ENOBUFS => Later, // not EPOLLOUT, which may be ready already: that would spin
-            EBADF | EFAULT | EINVAL | ENOTSOCK | EMSGSIZE | EDESTADDRREQ | EISCONN | EOPNOTSUPP
-            | EALREADY => Bug,
+            EMSGSIZE => Bug, // more than IOV_MAX pieces
+            EBADF | EFAULT | EINVAL | ENOTSOCK | EDESTADDRREQ | EISCONN | EOPNOTSUPP | EALREADY => Bug,
             _ => DropConnection, // EPIPE ECONNRESET ETIMEDOUT EHOSTUNREACH ENETUNREACH EPERM …
         },
         // Outwards: whoever asked for the connection is told why there is none.
+        Call::OutboundSocket => DropConnection, // EMFILE ENFILE ENOBUFS ENOMEM
         Call::Connect => match errno {
             EINPROGRESS => Wait,
             EINTR => Wait, // it goes on all the same
@@ -222,6 +236,7 @@ pub fn reaction(call: Call, errno: Errno) -> Reaction {
             EBADF | EFAULT | ENOTSOCK => Bug,
             _ => DropConnection, // as send, and what the file says: EIO ESPIPE
         },
+        Call::DirectoryStatus => Ignore, // the directory that is open serves on
         Call::Shutdown => match errno {
             EBADF | EINVAL | ENOTSOCK => Bug,
             _ => Ignore, // ENOTCONN: the peer's reset was first
@@ -293,7 +308,9 @@ mod tests {
     fn the_exceptions() {
         use Errno::*;
         let exceptions = [
-            (Call::BindUnix, &[EADDRINUSE][..], Reaction::Retry),
+            (Call::Socket, &[EAFNOSUPPORT][..], Reaction::Degrade),
+            (Call::BindTcp, &[EADDRNOTAVAIL], Reaction::Degrade),
+            (Call::BindUnix, &[EADDRINUSE], Reaction::Retry),
             (Call::ProbeUnix, &[ECONNREFUSED], Reaction::Ignore),
             (Call::EpollAddConnection, &[EEXIST, EBADF, EINVAL, ELOOP, EPERM], Reaction::Bug),
             (Call::EpollModify, &[ENOMEM], Reaction::Later),
@@ -315,6 +332,10 @@ mod tests {
             (Call::Send, &[EINTR], Reaction::Retry),
             (Call::Send, &[ENOMEM, ENOBUFS], Reaction::Later),
             (Call::Send, &[EBADF, EFAULT, EINVAL, ENOTSOCK, EMSGSIZE], Reaction::Bug),
+            (Call::SendPieces, &[EAGAIN], Reaction::Wait),
+            (Call::SendPieces, &[EINTR], Reaction::Retry),
+            (Call::SendPieces, &[ENOMEM, ENOBUFS], Reaction::Later),
+            (Call::SendPieces, &[EBADF, EFAULT, EINVAL, ENOTSOCK, EMSGSIZE], Reaction::Bug),
             (Call::Connect, &[EINPROGRESS, EINTR], Reaction::Wait),
             (Call::Connect, &[EBADF, EFAULT, ENOTSOCK, EALREADY, EISCONN], Reaction::Bug),
             (Call::ConnectResult, &[EBADF, EFAULT, EINVAL, ENOTSOCK], Reaction::Bug),

@@ -159,8 +159,9 @@ impl<H: ConnectionHandler, K: Kernel> Reactor<H, K> {
                     break 'batch;
                 }
             }
-            self.flush();
+            self.net.flush_answers(&mut self.kernel, GROUP);
         }
+        self.flush();
         self.events = events;
         if self.is_settled() {
             return Ok(true); // messages and nothing else: the common turn ends here
@@ -238,20 +239,20 @@ impl<H: ConnectionHandler, K: Kernel> Reactor<H, K> {
     #[inline]
     fn serve(&mut self, id: Id, mask: u32) {
         let is_tight = self.net.is_tight();
-        let now = self.net.now;
+        let (now, answer) = (self.net.now, self.net.table.next_answer());
         let Some(mut connection) = self.net.table.find(id) else { return }; // a stale event
         let is_quiet = connection.attention == Attention::Quiet;
-        if mask != kernel::IN || !is_quiet || connection.staged > 0 || is_tight {
+        if mask != kernel::IN || !is_quiet || !connection.staged.is_nothing() || is_tight {
             return self.serve_busy(id.slot, mask);
         }
         match self.kernel.recv(&connection.fd, &mut self.input) {
             Ok(n @ 1..) => {
-                connection.asked(n, now);
+                connection.asked(n, now, answer);
                 self.net.table.open_answer(id.slot);
                 self.offer_fresh(id.slot, n);
                 self.net.table.close_answer();
             }
-            Ok(_) => self.received(id.slot, Ok(0), false),
+            Ok(_) => self.ended(id.slot),
             Err(errno) => self.received(id.slot, Err(errno), false),
         }
     }
@@ -279,10 +280,32 @@ impl<H: ConnectionHandler, K: Kernel> Reactor<H, K> {
         debug_assert!(self.net.table.len() > CROWD || self.net.table.is_counted(), "miscounted");
     }
 
+    /// What is written to a connection is sent before its turn. What is written to others
+    /// meanwhile waits for more: thousands may leave at once, and the rest be told.
     fn settle_marked(&mut self) {
-        while let Some(slot) = self.net.table.next_marked() {
-            self.reconcile(slot);
-            self.flush(); // what the next one owes must be known
+        loop {
+            if let Some(slot) = self.net.table.next_marked() {
+                self.reconcile(slot);
+                self.flush_if_due();
+            } else if self.net.is_flushed() {
+                return;
+            } else {
+                self.flush();
+            }
+        }
+    }
+
+    /// Settles a connection that was just accepted, at once: most have no more to settle than
+    /// their first deadline. If its handler has begun something, it is marked.
+    pub(super) fn settle_new(&mut self, slot: u32) {
+        let Reactor { net, timer, .. } = self;
+        if net.is_draining() {
+            return net.table.mark(slot);
+        }
+        let Some(mut connection) = net.table.tally(slot) else { return };
+        connection.hush();
+        if let Some(at) = connection.deadline(&net.timeouts, net.now) {
+            timer.deadlines.look_by(slot, at.look(net.now));
         }
     }
 
@@ -290,7 +313,7 @@ impl<H: ConnectionHandler, K: Kernel> Reactor<H, K> {
     /// meanwhile, so that what happens here does not put it on the list again.
     fn reconcile(&mut self, slot: u32) {
         self.begin_file(slot);
-        let (must_wait, starves) = (self.net.must_wait(slot), self.net.allowance(slot) == 0);
+        let (must_wait, starves) = self.net.verdict(slot);
         let (now, draining) = (self.net.now, self.net.is_draining());
         let Reactor { kernel, net, poll, timer, work, leaving, .. } = self;
         let data = net.table.id(slot).to_u64();
@@ -332,7 +355,7 @@ impl<H: ConnectionHandler, K: Kernel> Reactor<H, K> {
     /// Sends from a file for which no event has been asked yet.
     fn begin_file(&mut self, slot: u32) {
         let Some(connection) = self.net.table.look(slot) else { return };
-        let has_file = connection.state.unsent().is_some_and(|unsent| unsent.file);
+        let has_file = connection.state.unsent().is_some_and(|unsent| unsent.file.is_some());
         let is_asked = connection.registered & kernel::OUT as u8 != 0;
         if has_file && !is_asked && !self.net.is_spent() {
             self.net.send_file(&mut self.kernel, slot);
@@ -349,13 +372,12 @@ impl<H: ConnectionHandler, K: Kernel> Reactor<H, K> {
         self.net.counters.count_close(why);
         self.net.counters.received += connection.received;
         self.net.counters.sent += connection.sent;
+        self.net.closed = Some((id, connection.sent));
         self.net.close_file(slot);
         let peer = connection.peer();
         self.net.report_cut(why, peer);
         let is_outbound = connection.listener() == OUTBOUND;
-        if !connection.fd.is_unopened() {
-            self.close_socket(connection.fd, reset);
-        }
+        self.close_socket(connection.fd, reset);
         if is_outbound {
             self.net.outbound -= 1;
         } else {
@@ -372,7 +394,12 @@ impl<H: ConnectionHandler, K: Kernel> Reactor<H, K> {
         }
     }
 
+    /// Closes the socket of a connection, if that came to have one.
+    #[inline]
     fn close_socket(&mut self, fd: Fd, reset: bool) {
+        if fd.is_unopened() {
+            return;
+        }
         if reset {
             self.net.spend(CALL);
             // If it fails the peer may take a cut answer for a whole one; nothing to be done.
@@ -397,9 +424,6 @@ impl<H: ConnectionHandler, K: Kernel> Drop for Reactor<H, K> {
         self.mailbox.close();
         for slot in self.net.table.slots_where(|_| true) {
             if let Some(connection) = self.net.table.remove(slot) {
-                if connection.fd.is_unopened() {
-                    continue;
-                }
                 // An answer that was cut off must not look like a whole one.
                 let reset = !matches!(*connection.state, State::Lingering { .. });
                 self.close_socket(connection.fd, reset);

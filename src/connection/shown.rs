@@ -24,8 +24,8 @@ impl fmt::Display for Connection {
         if self.rest() > 0 {
             write!(f, " rest {}", self.rest())?;
         }
-        if self.queued() > 0 {
-            write!(f, " unsent {}", self.queued())?;
+        if self.unsent() > 0 {
+            write!(f, " unsent {}", self.unsent())?;
         }
         let reading = self.state.input().map(|(_, reading)| reading).unwrap_or_default();
         let is_full = self.state.is_full();

@@ -17,6 +17,7 @@
 //! 3. Every descriptor is born non-blocking and close-on-exec.
 
 use std::fmt;
+use std::io::IoSlice;
 use std::num::NonZeroI32;
 use std::os::fd::{IntoRawFd, OwnedFd};
 use std::path::Path;
@@ -75,7 +76,7 @@ pub trait Kernel: Clone + Send + 'static {
 
     /// A stream socket that speaks the family of `address`.
     ///
-    /// socket(2), docs/door.md, [`Call::Socket`]
+    /// socket(2), docs/door.md, docs/connecting.md, [`Call::Socket`], [`Call::OutboundSocket`]
     fn socket(&mut self, address: &Address) -> Result<Fd>;
 
     /// Sets one option of a socket.
@@ -181,6 +182,12 @@ pub trait Kernel: Clone + Send + 'static {
     /// send(2), docs/sending.md, [`Call::Send`]
     fn send(&mut self, fd: &Fd, bytes: &[u8]) -> Result<usize>;
 
+    /// The same for bytes that stand in several places, at most [`IOV_MAX`] of them: how many
+    /// bytes the kernel took, and these may end within any piece.
+    ///
+    /// sendmsg(2), docs/sending.md, [`Call::SendPieces`]
+    fn sendmsg(&mut self, fd: &Fd, pieces: &[IoSlice<'_>]) -> Result<usize>;
+
     // ---- a connection outwards -------------------------------------- docs/connecting.md
 
     /// What became of a [`connect`](Kernel::connect) that was in progress: SO_ERROR, which
@@ -213,6 +220,11 @@ pub trait Kernel: Clone + Send + 'static {
     ///
     /// sendfile(2), docs/files.md, [`Call::SendFile`]
     fn sendfile(&mut self, fd: &Fd, file: &Fd, offset: u64, count: usize) -> Result<usize>;
+
+    /// What a path means now, symbolic links followed.
+    ///
+    /// stat(2), docs/files.md, [`Call::DirectoryStatus`]
+    fn stat(&mut self, path: &Path) -> Result<FileStatus>;
 
     // ---- time, and what wakes the loop ---- docs/time.md, docs/waking.md, docs/signals.md
 

@@ -57,6 +57,9 @@ pub enum SocketOption {
     UserTimeout(u32),
     /// TCP_NOTSENT_LOWAT: how many unsent bytes the kernel takes before it says EAGAIN. Inherited. tcp(7)
     NotSentLowat(u32),
+    /// SO_OOBINLINE: an urgent byte (MSG_OOB) stays where it was sent, among the others, instead
+    /// of being taken out of the stream. Inherited. socket(7), tcp(7)
+    UrgentInline,
     /// SO_ATTACH_FILTER with a filter that drops SYNs: no new connection begins on
     /// this listener, those that have begun go on. socket(7)
     DropSyn,
@@ -74,6 +77,8 @@ pub struct FileStatus {
     pub size: u64,
     /// When its content last changed, in nanoseconds since 1970.
     pub modified: i64,
+    /// When anything of it last changed, that time included, in nanoseconds since 1970.
+    pub changed: i64,
     /// Its permission bits.
     pub mode: u32,
     /// The device and the inode: which file this is, whatever its name.
@@ -139,6 +144,10 @@ impl fmt::Debug for Event {
         write!(f, "Event {{ mask: {mask:#x}, data: {data:#x} }}")
     }
 }
+
+/// Most pieces that one call takes: with more, [`Kernel::sendmsg`](super::Kernel::sendmsg) fails
+/// with EMSGSIZE. sendmsg(2), UIO_MAXIOV
+pub const IOV_MAX: usize = libc::UIO_MAXIOV as usize;
 
 /// EPOLLIN: bytes, a connection or the peer's end can be taken.
 pub const IN: u32 = libc::EPOLLIN as u32;

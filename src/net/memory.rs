@@ -36,23 +36,26 @@ impl Net {
 
     // ---- must it wait? ------------------------------------------------------------------
 
-    /// Whether a connection owes so much, or memory is so short, that it must not be read.
-    pub(crate) fn must_wait(&mut self, slot: u32) -> bool {
-        let high_water = self.table.ledger.budget.high_water();
-        let Some(connection) = self.table.look(slot) else { return false };
-        let Some(open) = connection.state.open() else { return false };
+    /// Whether a connection owes so much, or memory is so short, that it must not be read; and
+    /// whether memory is that short.
+    pub(crate) fn verdict(&mut self, slot: u32) -> (bool, bool) {
+        let budget = &self.table.ledger.budget;
+        let high_water = budget.high_water();
+        let Some(connection) = self.table.look(slot) else { return (false, false) };
+        let Some(open) = connection.state.open() else { return (false, false) };
+        let starves = budget.allowance(open.input.len()) == 0;
         let is_full = open.writing.is_full();
         // Once full, it is full until it has fallen to the low water mark, half of the high one.
         let mark = if is_full { high_water / 2 } else { high_water };
-        let owes = connection.owes(mark) || open.unsent.file;
-        let starved = is_full && open.needs_to_read() && self.allowance(slot) == 0;
+        let owes = connection.owes(mark) || open.unsent.file.is_some();
+        let starved = is_full && open.needs_to_read() && starves;
         if starved && !owes {
             self.make_way();
         }
         if (owes || starved) && self.table.ledger.budget.is_short() {
             self.table.ledger.budget.squeeze();
         }
-        owes || starved
+        (owes || starved, starves)
     }
 
     /// Holds a connection back until memory is free again.

@@ -13,7 +13,7 @@ use crate::connection::Connection;
 use crate::error::Error;
 use crate::kernel::{Address, Errno, Fd, Kernel, Peer};
 use crate::listener::tunables;
-use crate::reaction::{Call, Reaction, reaction, tolerate};
+use crate::reaction::{Call, Reaction, attempt, reaction, tolerate};
 use crate::time::Span;
 use std::mem::take;
 use std::time::Duration;
@@ -45,12 +45,12 @@ impl Net {
     pub fn connect(&mut self, address: &Address, timeout: Duration) -> Result<ConnId, Error> {
         if self.outbound >= self.limits.max_outbound {
             let object = format!("{address}, max_outbound");
-            return Err(Error::new(Call::Socket, object, Errno::EMFILE));
+            return Err(Error::new(Call::OutboundSocket, object, Errno::EMFILE));
         }
         let accepted = self.table.len() - self.outbound as usize;
         if self.is_draining() && self.outbound as usize >= accepted {
             let object = format!("{address}, the server is stopping");
-            return Err(Error::new(Call::Socket, object, Errno::ESHUTDOWN));
+            return Err(Error::new(Call::OutboundSocket, object, Errno::ESHUTDOWN));
         }
         let peer = match address {
             Address::Tcp(address) => Peer::Tcp(*address),
@@ -95,8 +95,9 @@ impl Net {
         kernel: &mut K,
         address: &Address,
     ) -> Result<Fd, CloseReason> {
-        let none = |errno| CloseReason::Server { call: Call::Socket, errno };
-        let fd = kernel.socket(address).map_err(none)?;
+        let call = Call::OutboundSocket;
+        let opened = attempt(call, || kernel.socket(address));
+        let fd = opened.map_err(|(_, errno)| CloseReason::Server { call, errno })?;
         if let Address::Tcp(_) = address {
             for option in tunables(&self.limits) {
                 tolerate(Call::SetTunable, kernel.setsockopt(&fd, option)); // it works without

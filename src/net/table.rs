@@ -9,18 +9,21 @@
 //! Invariants:
 //! 1. The budget counts the footprints of all connections; the outbox may take what it leaves.
 //! 2. A connection that was edited and is not settled yet is in `marked`, once.
-//! 3. `staged` is what the outbox holds for a connection, or [`ANSWER`]: its only segment
-//!    there, not counted yet. It is counted before more than the answer happens to it.
+//! 3. `staged` names what the outbox holds for a connection, and an answer is named so only as
+//!    long as nothing more happens to its connection.
 
 use crate::budget::Budget;
-use crate::connection::{ANSWER, Attention, Connection};
+use crate::connection::{Attention, Connection};
 use crate::limits::Limits;
-use crate::outbox::Outbox;
+use crate::outbox::{Outbox, Staged};
 use crate::slots::{Id, Slots};
 use crate::time::Moment;
 use std::collections::TryReserveError;
 use std::mem::{forget, take};
 use std::ops::{Deref, DerefMut};
+
+/// As much as may wait for all connections together, however short memory is.
+const OWED: usize = 64 << 10;
 
 #[derive(Debug)]
 pub(crate) struct Table {
@@ -54,11 +57,12 @@ impl Table {
     }
 
     /// The connection in `slot`, to be changed.
+    #[inline]
     pub(crate) fn edit(&mut self, slot: u32) -> Option<Edit<'_>> {
-        self.close_answer();
+        self.end_answer();
         let Table { slots, ledger } = self;
         let connection = slots.get_mut(slot)?;
-        ledger.count_answer(connection, slot);
+        connection.staged.count();
         Some(Edit { held: connection.footprint(), connection, slot, ledger })
     }
 
@@ -89,16 +93,18 @@ impl Table {
 
     /// Marks a connection to be settled.
     pub(crate) fn mark(&mut self, slot: u32) {
-        self.close_answer();
+        self.end_answer();
         if let Some(connection) = self.slots.get_mut(slot) {
-            self.ledger.count_answer(connection, slot);
+            connection.staged.count();
             self.ledger.mark(connection, slot);
         }
     }
 
-    /// Takes a connection that is to be settled.
+    /// Takes a connection that is to be settled; `None` if what is staged for it, or anything
+    /// if there is none, must be sent before.
     pub(crate) fn next_marked(&mut self) -> Option<u32> {
-        self.ledger.marked.pop()
+        let is_ready = |slot| self.slots.get(slot).is_none_or(|c| c.staged.is_nothing());
+        self.ledger.marked.pop_if(|slot| is_ready(*slot))
     }
 
     pub(crate) fn is_settled(&self) -> bool {
@@ -153,6 +159,17 @@ impl Table {
         self.ledger.outbox.open(slot, self.ledger.budget.high_water());
     }
 
+    /// What the connection has staged that is the next to answer.
+    #[inline]
+    pub(crate) fn next_answer(&self) -> Staged {
+        self.ledger.outbox.next_answer()
+    }
+
+    /// The callback of `slot` is running, and it answers no message of a quiet connection.
+    pub(crate) fn talks(&mut self, slot: u32) {
+        self.ledger.outbox.talks(slot);
+    }
+
     /// Ends it, if it has not ended because more than that happened.
     #[inline]
     pub(crate) fn close_answer(&mut self) {
@@ -161,35 +178,53 @@ impl Table {
         }
     }
 
+    /// Ends it, because more happens.
+    #[inline]
+    fn end_answer(&mut self) {
+        self.ledger.outbox.talks_on();
+        self.close_answer();
+    }
+
     /// The handler wrote nothing, or enough to fill the connection.
     #[cold]
     fn answered_oddly(&mut self, slot: u32) {
-        if self.ledger.outbox.length_of(slot) > 0 {
-            self.became_full(slot);
-        } else if let Some(connection) = self.slots.get_mut(slot) {
-            connection.staged = 0;
+        let Some(connection) = self.slots.get_mut(slot) else { return };
+        match self.ledger.outbox.length_of(slot, connection.staged) {
+            0 => connection.staged = Staged::NOTHING,
+            _ => self.became_full(slot),
         }
     }
 
-    /// Lets `put` append `n` bytes to the outbox, if the connection takes output; whether they
-    /// are there.
-    pub(super) fn stage(
-        &mut self,
-        slot: u32,
-        n: usize,
-        put: impl FnOnce(&mut Outbox) -> bool,
-    ) -> bool {
-        self.close_answer();
-        let Some(connection) = self.slots.get_mut(slot) else { return false };
-        self.ledger.count_answer(connection, slot);
-        let staged = connection.state.takes_output() && put(&mut self.ledger.outbox);
-        if staged {
-            connection.staged = (connection.staged as usize + n).min(ANSWER as usize - 1) as u32;
-            if connection.owes(self.ledger.budget.high_water()) {
-                self.became_full(slot);
-            }
+    /// What is staged for a connection, if it takes output, and the outbox to append to it; and
+    /// whether more comes behind a file.
+    pub(super) fn stage(&mut self, slot: u32) -> Option<(&mut Staged, &mut Outbox, bool)> {
+        self.end_answer();
+        let connection = self.slots.get_mut(slot)?;
+        connection.staged.count();
+        let (takes_output, behind) =
+            (connection.state.takes_output(), connection.state.is_behind_a_file());
+        takes_output.then_some((&mut connection.staged, &mut self.ledger.outbox, behind))
+    }
+
+    /// More is staged for a connection than before.
+    pub(super) fn staged(&mut self, slot: u32) {
+        let queued = self.queued(slot);
+        if queued > 0 && queued >= self.ledger.budget.high_water() {
+            self.became_full(slot);
         }
-        staged
+        if self.ledger.outbox.owed() >= self.ledger.budget.share().max(OWED) {
+            self.enough_for_now();
+        }
+    }
+
+    /// So much waits for all connections together that it is time to send. The callback that
+    /// has written it is told that its own connection is full, so that it stops.
+    #[cold]
+    fn enough_for_now(&mut self) {
+        self.ledger.outbox.hurry();
+        if let Some(slot) = self.ledger.outbox.talker() {
+            self.became_full(slot);
+        }
     }
 
     /// The handler may have seen that it is full, and waits for `on_drain`, even if the kernel
@@ -203,10 +238,8 @@ impl Table {
 
     /// Bytes written that the kernel has not taken.
     pub(super) fn queued(&self, slot: u32) -> usize {
-        match self.look(slot) {
-            Some(connection) if connection.staged == ANSWER => self.ledger.outbox.length_of(slot),
-            connection => connection.map_or(0, Connection::queued),
-        }
+        let Some(connection) = self.look(slot) else { return 0 };
+        self.ledger.outbox.length_of(slot, connection.staged) + connection.unsent()
     }
 
     /// Whether output is above the high water mark.
@@ -216,9 +249,9 @@ impl Table {
         self.ledger.outbox.is_full(slot).unwrap_or_else(is_full)
     }
 
-    /// A segment of the outbox: its slot and bytes, and the connection they are for.
+    /// A chain of the outbox: its slot and first bytes, and the connection they are for.
     #[inline]
-    pub(super) fn segment(&mut self, index: usize) -> Option<(u32, &[u8], Tally<'_>)> {
+    pub(super) fn chain(&mut self, index: usize) -> Option<(u32, &[u8], Tally<'_>)> {
         let (slot, bytes) = self.ledger.outbox.get(index)?;
         Some((slot, bytes, Tally(self.slots.get_mut(slot)?)))
     }
@@ -235,14 +268,6 @@ impl Table {
 }
 
 impl Ledger {
-    /// What is staged for a connection is counted.
-    #[inline]
-    fn count_answer(&self, connection: &mut Connection, slot: u32) {
-        if connection.staged == ANSWER {
-            connection.staged = self.outbox.length_of(slot) as u32;
-        }
-    }
-
     /// A connection that held `before` bytes holds `after`.
     #[inline]
     fn recount(&mut self, before: usize, after: usize) {
@@ -312,21 +337,24 @@ pub(crate) struct Tally<'a>(&'a mut Connection);
 impl Tally<'_> {
     /// A quiet connection has received `n` bytes, which are to be answered.
     #[inline]
-    pub(crate) fn asked(&mut self, n: usize, now: Moment) {
+    pub(crate) fn asked(&mut self, n: usize, now: Moment, answer: Staged) {
         self.0.received += n as u64;
         self.0.last = now.tick();
-        self.0.staged = ANSWER;
+        self.0.staged = answer;
     }
 
-    /// Takes the answer from what is staged.
+    /// Nothing is going on but its first message; unless it is marked already.
     #[inline]
-    pub(super) fn take_answer(&mut self) {
-        self.0.staged = 0;
+    pub(crate) fn hush(&mut self) {
+        if self.0.attention == Attention::Busy {
+            self.0.attention = Attention::Quiet;
+        }
     }
 
-    /// Takes `n` bytes from what is staged.
-    pub(super) fn take_staged(&mut self, n: usize) {
-        self.0.staged = (self.0.staged as usize).saturating_sub(n) as u32;
+    /// Takes what is staged.
+    #[inline]
+    pub(super) fn take_staged(&mut self) {
+        self.0.staged = Staged::NOTHING;
     }
 
     /// The kernel took a whole answer.

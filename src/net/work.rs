@@ -3,7 +3,7 @@
 //! The number of events bounds what is received and answered in a turn. It does not bound what
 //! a callback starts: one line of chat may be 8,000 sends. Whatever is more than an answer is
 //! counted here, in bytes: a system call as [`CALL`] bytes, a write that needs none of its own as
-//! [`LINK`], bytes as themselves. What is staged is counted then, and not when it is sent, so
+//! [`WRITE`], bytes as themselves. What is staged is counted then, and not when it is sent, so
 //! that a share also bounds what waits to be sent. A share of [`SHARE`] takes a few milliseconds.
 //!
 //! When a share is spent, nothing is lost or refused. The outbox is due at once, which the loop
@@ -17,7 +17,7 @@ const SHARE: usize = 4 << 20;
 /// A system call takes about as long as to copy so many bytes.
 pub(crate) const CALL: usize = 4 << 10;
 /// To append to what a connection has staged takes about as long as to copy so many.
-pub(super) const LINK: usize = 64;
+pub(super) const WRITE: usize = 64;
 
 impl Net {
     /// Counts work.

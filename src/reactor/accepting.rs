@@ -124,7 +124,7 @@ impl<H: ConnectionHandler, K: Kernel> Reactor<H, K> {
             intake.accepted();
         }
         self.open_session(id.slot);
-        self.net.table.mark(id.slot); // its first deadline, and a full house, are settled
+        self.settle_new(id.slot);
     }
 
     /// A connection stands: the handler gets to know it.

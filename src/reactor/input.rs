@@ -49,6 +49,7 @@ impl<H: ConnectionHandler, K: Kernel> Reactor<H, K> {
         if offered == 0 {
             return;
         }
+        self.net.table.talks(slot);
         let conn = &mut Conn { net: &mut self.net, slot };
         let consumed = self.handler.on_data(conn, session, rest.as_slice());
         if consumed > 0 {
@@ -138,6 +139,16 @@ impl<H: ConnectionHandler, K: Kernel> Reactor<H, K> {
         self.kernel.recv(&connection.fd, self.input.get_mut(..most).unwrap_or_default())
     }
 
+    /// EOF of a quiet connection. Most often nothing stands before it, and it is told at once.
+    #[cold]
+    pub(super) fn ended(&mut self, slot: u32) {
+        let connection = self.net.table.look(slot);
+        match connection.and_then(|connection| connection.state.open()) {
+            Some(open) if open.writing.level == Level::Low => self.tell_eof(slot),
+            _ => self.received(slot, Ok(0), false),
+        }
+    }
+
     #[cold]
     pub(super) fn received(&mut self, slot: u32, received: kernel::Result<usize>, hangup: bool) {
         let now = self.net.now;
@@ -170,6 +181,7 @@ impl<H: ConnectionHandler, K: Kernel> Reactor<H, K> {
         let Some(connection) = self.net.table.look(slot) else { return };
         let can_offer = connection.can_offer();
         if can_offer && connection.rest() == 0 {
+            self.net.table.talks(slot);
             return self.offer_fresh(slot, n);
         }
         let fresh = self.input.get(..n).unwrap_or_default();
@@ -304,6 +316,7 @@ impl<H: ConnectionHandler, K: Kernel> Reactor<H, K> {
         callback: impl FnOnce(&mut H, &mut Conn<'_>, &mut H::Session),
     ) {
         if let Some(Some(session)) = self.sessions.get_mut(slot as usize) {
+            self.net.table.talks(slot);
             callback(&mut self.handler, &mut Conn { net: &mut self.net, slot }, session);
         }
     }

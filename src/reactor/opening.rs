@@ -2,10 +2,12 @@
 
 use super::Reactor;
 use super::poll::LISTENERS;
+use crate::address::Place;
 use crate::error::Error;
 use crate::handler::ConnectionHandler;
-use crate::kernel::{self, Address, Kernel, Signal};
+use crate::kernel::{self, Kernel, Signal};
 use crate::listener::Listener;
+use crate::reaction::{Reaction, reaction};
 
 impl<H: ConnectionHandler, K: Kernel> Reactor<H, K> {
     /// Lets the handler open what it needs, as it does before it has a client.
@@ -20,15 +22,12 @@ impl<H: ConnectionHandler, K: Kernel> Reactor<H, K> {
     /// one fails, dropping the loop closes the others.
     pub(crate) fn open(
         &mut self,
-        addresses: &[Address],
+        places: &[Place],
         signals: &[Signal],
         warnings: &mut Vec<String>,
     ) -> Result<(), Error> {
-        for address in addresses {
-            let limits = &self.net.limits;
-            let listener = Listener::open(&mut self.kernel, address, limits, warnings)?;
-            self.net.locals.push(listener.address.clone());
-            self.listeners.push(listener);
+        for place in places {
+            self.listen_at(place, warnings)?;
         }
         let eventfd = self.poll.open(&mut self.kernel, signals)?;
         self.mailbox.open(self.kernel.clone(), eventfd);
@@ -38,6 +37,38 @@ impl<H: ConnectionHandler, K: Kernel> Reactor<H, K> {
             self.poll.watch_core(&mut self.kernel, fd, data, &listener.address)?;
             socket.registered = kernel::IN as u8;
         }
+        Ok(())
+    }
+
+    /// Listens at all addresses of a place that this machine has. One will do: a name often
+    /// has an IPv6 address where there is no IPv6. An address that is named alone is the
+    /// only one of its place, so to lack it is an error.
+    fn listen_at(&mut self, place: &Place, warnings: &mut Vec<String>) -> Result<(), Error> {
+        let (mut stands, mut lacking) = (false, Vec::new());
+        for address in place.addresses() {
+            if self.listeners.iter().any(|listener| listener.address == *address) {
+                stands = true; // it was named before
+                continue;
+            }
+            match Listener::open(&mut self.kernel, address, &self.net.limits, warnings) {
+                Ok(listener) => {
+                    self.net.locals.push(listener.address.clone());
+                    self.listeners.push(listener);
+                    stands = true;
+                }
+                Err(Error { call, object, errno }) => {
+                    let error = Error::new(call, place.call(object), errno);
+                    match reaction(call, errno) {
+                        Reaction::Degrade => lacking.push(error),
+                        _ => return Err(error),
+                    }
+                }
+            }
+        }
+        if !stands && let Some(error) = lacking.pop() {
+            return Err(error);
+        }
+        warnings.extend(lacking.iter().map(|error| format!("{error}; going on without")));
         Ok(())
     }
 }

@@ -10,7 +10,7 @@ use super::{BATCH, Reactor};
 use crate::handler::ConnectionHandler;
 use crate::kernel::{self, Event, Kernel, Wait};
 
-/// Segments sent without a look at signals.
+/// Sends without a look at signals.
 const SENDS: usize = 1_024;
 
 /// What is left of a batch.
@@ -58,7 +58,7 @@ impl<H: ConnectionHandler, K: Kernel> Reactor<H, K> {
     #[cold]
     fn flush_many(&mut self, staged: usize) {
         for from in (0..staged).step_by(SENDS) {
-            self.net.send_segments(&mut self.kernel, from..staged.min(from + SENDS));
+            self.net.send_chains(&mut self.kernel, from..staged.min(from + SENDS));
             self.take_signals();
         }
         self.net.sent_all();

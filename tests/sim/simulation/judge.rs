@@ -16,7 +16,7 @@ use super::stage::{Outcome, Stage, Talker, UNIX, Verdict};
 use std::net::SocketAddr;
 use std::path::Path;
 use std::time::Duration;
-use threadbare::kernel::sim::{Method, Short, Simulated};
+use threadbare::kernel::sim::{Method, Short, Simulated, take_ledger};
 use threadbare::reaction::Reaction;
 use threadbare::{Address, CloseReason, Errno, Error, Peer, Signal, Summary};
 
@@ -63,6 +63,8 @@ impl<P: Part> Stage<P> {
         drop(world.server);
         journal.after(&sim);
         ensure!(sim.descriptors() == 0, "{} descriptors leaked", sim.descriptors());
+        let (unasked, _) = take_ledger();
+        ensure!(unasked.is_empty(), "the table was not asked: {unasked:?}");
         let file = sim.file(Path::new(UNIX.trim_start_matches("unix:")));
         let kept =
             journal.strikes().any(|(method, _)| matches!(method, Method::Lstat | Method::Unlink));
@@ -368,13 +370,15 @@ fn ends_it_anyway(&(method, errno): &(Method, i32)) -> bool {
         ENETDOWN,
         ECONNABORTED,
     ];
-    let told = matches!(method, Method::Recv | Method::Send);
+    let told = matches!(method, Method::Recv | Method::Send | Method::Sendmsg);
     method == Method::Setsockopt || told && dead.contains(&Errno::from_raw(errno))
 }
 
 /// Whether a failed start says what failed, and left nothing open.
 pub fn judge_start(sim: &Simulated, error: &Error) -> Verdict<Outcome> {
     ensure!(sim.descriptors() == 0, "a failed start leaks: {error}");
+    let (unasked, _) = take_ledger();
+    ensure!(unasked.is_empty(), "the table was not asked: {unasked:?}");
     let trace = sim.trace();
     let mut journal = Journal::default();
     journal.after(sim);
