@@ -8,6 +8,8 @@ use crate::net::ConnId;
 use crate::reaction::{Call, Reaction, attempt};
 use std::cmp::Reverse;
 
+/// How many signals are read in one turn: more than there are different ones.
+const TAKEN: usize = 8;
 /// How many connections a report names.
 const REPORTED: usize = 100;
 
@@ -33,11 +35,11 @@ impl Signals {
 impl<H: ConnectionHandler, K: Kernel> Reactor<H, K> {
     /// Signals that arrive together count as one: the kernel merges them anyway.
     pub(super) fn take_signals(&mut self) {
-        let mut ending = None;
-        loop {
-            let Some(fd) = &self.poll.signals else { return };
+        let (mut ending, mut asked) = (None, false);
+        for _ in 0..TAKEN {
+            let Some(fd) = &self.poll.signals else { break };
             match attempt(Call::ReadSignal, || self.kernel.read_signal(fd)) {
-                Ok(Signal::SIGUSR1) => self.report(),
+                Ok(Signal::SIGUSR1) => asked = true,
                 Ok(signal) => ending = Some(signal),
                 Err((Reaction::FailRuntime, errno)) => {
                     if let Some(fd) = self.poll.signals.take() {
@@ -48,6 +50,9 @@ impl<H: ConnectionHandler, K: Kernel> Reactor<H, K> {
                 }
                 Err(_) => break,
             }
+        }
+        if asked {
+            self.report();
         }
         if let Some(signal) = ending {
             let is_second = self.end.signals.last().is_some();
