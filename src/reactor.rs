@@ -172,12 +172,16 @@ impl<H: ConnectionHandler, K: Kernel> Reactor<H, K> {
     /// The rest of a turn in which there is more to do than to answer messages.
     #[inline(never)]
     fn serve_others(&mut self, ready: usize) -> Result<bool, Error> {
-        self.serve_core(ready);
+        if !self.woken.is_empty() {
+            self.serve_core(ready);
+        }
         self.run_jobs();
         if self.net.stop == Stop::Wanted {
             self.begin_drain();
         }
-        self.step_on();
+        if !self.work.is_empty() {
+            self.step_on();
+        }
         self.settle();
         if self.has_ended() {
             return Ok(false);
@@ -263,8 +267,9 @@ impl<H: ConnectionHandler, K: Kernel> Reactor<H, K> {
     fn settle(&mut self) {
         self.flush();
         self.net.begin_share();
-        for slot in std::mem::take(&mut self.leaving) {
-            self.reconcile(slot);
+        if !self.leaving.is_empty() {
+            let leaving = std::mem::take(&mut self.leaving);
+            leaving.into_iter().for_each(|slot| self.reconcile(slot));
         }
         self.net.keep_budget();
         self.net.dial(&mut self.kernel);
