@@ -54,7 +54,7 @@ use poll::Poll;
 pub(crate) use signals::Signals;
 pub(crate) use stopping::End;
 use timer::Timer;
-use turn::{Rest, left_behind};
+use turn::Rest;
 
 /// Events taken at once.
 pub(crate) const BATCH: usize = 1_024;
@@ -145,14 +145,16 @@ impl<H: ConnectionHandler, K: Kernel> Reactor<H, K> {
     pub(crate) fn turn(&mut self) -> Result<bool, Error> {
         let ready = self.wait()?;
         let mut events = std::mem::take(&mut self.events);
-        'batch: for group in events.get(..ready).unwrap_or_default().chunks(GROUP) {
-            for event in group {
+        let mut groups = events.get(..ready).unwrap_or_default().chunks(GROUP);
+        'batch: while let Some(group) = groups.next() {
+            let mut group = group.iter();
+            while let Some(event) = group.next() {
                 match Id::from_u64(event.data) {
                     Id { generation: 0, slot } => self.woken.push((slot, event.mask)),
                     id => self.serve(id, event.mask),
                 }
                 if self.flush_if_due() {
-                    let left = left_behind(event, events.get(..ready).unwrap_or_default());
+                    let left = group.len() + groups.map(<[Event]>::len).sum::<usize>();
                     self.break_off(ready, left, &mut events);
                     break 'batch;
                 }

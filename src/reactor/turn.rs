@@ -30,13 +30,6 @@ impl Rest {
     }
 }
 
-/// How many events stand behind this one.
-#[cold]
-pub(super) fn left_behind(event: &Event, events: &[Event]) -> usize {
-    let behind = events.iter().rev().take_while(|other| !std::ptr::eq(*other, event));
-    behind.count()
-}
-
 impl<H: ConnectionHandler, K: Kernel> Reactor<H, K> {
     /// Sends what is staged if it is due; whether it is the others' turn.
     #[inline]
@@ -45,7 +38,6 @@ impl<H: ConnectionHandler, K: Kernel> Reactor<H, K> {
     }
 
     #[cold]
-    #[inline(never)]
     fn flush_now(&mut self) -> bool {
         self.flush();
         self.net.is_spent()
