@@ -330,12 +330,12 @@ impl<H: ConnectionHandler, K: Kernel> Reactor<H, K> {
         {
             connection.failed(Call::Shutdown, errno, &mut net.counters);
         }
-        let interest = connection.interest();
-        let Connection { fd, registered, state, .. } = &mut *connection;
-        if !state.is_gone()
-            && let Err((call, errno)) = poll.rewatch(kernel, fd, registered, interest, data)
-        {
-            connection.failed(call, errno, &mut net.counters);
+        if !connection.state.is_gone() {
+            let interest = connection.interest();
+            let Connection { fd, registered, .. } = &mut *connection;
+            if let Err((call, errno)) = poll.rewatch(kernel, fd, registered, interest, data) {
+                connection.failed(call, errno, &mut net.counters);
+            }
         }
         if connection.state.is_gone() {
             drop(connection);
