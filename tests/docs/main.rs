@@ -283,6 +283,7 @@ impl Proof {
                 old.to_vec()
             }
             "note" => old.to_vec(), // for those who write, not for those who read
+            "loops" => old.to_vec(), // a test of its own compares them
             _ => return Err("no such mark".to_owned()),
         })
     }
