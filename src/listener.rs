@@ -8,14 +8,17 @@
 //! Invariants:
 //! 1. Every option that connections inherit is set here, once, so accepting needs
 //!    no further call.
-//! 2. The file of a Unix socket is removed only if it is the one we made.
+//! 2. The file of a Unix socket is its own ([`socket_file`]).
 
 use crate::error::Error;
-use crate::kernel::{self, Address, Errno, Fd, FileKind, Kernel, SocketOption};
+use crate::kernel::{self, Address, Fd, Kernel, SocketOption};
 use crate::limits::Limits;
 use crate::reaction::{Call, Reaction, reaction};
 use crate::time::{Span, Tick};
-use std::path::Path;
+
+mod socket_file;
+
+use socket_file::SocketFile;
 
 /// Accepts in one turn, at most.
 const MAX_QUOTA: u8 = 64;
@@ -32,8 +35,8 @@ pub(crate) struct Listener {
     /// `None` once it is closed.
     pub(crate) fd: Option<Fd>,
     pub(crate) address: Address,
-    /// Which file a Unix socket's file was when we made it.
-    file: Option<(u64, u64)>,
+    /// That of a Unix socket.
+    file: SocketFile,
     /// What epoll was told to watch for.
     pub(crate) registered: u8,
     /// Accepting failed for want of something: not before then again.
@@ -53,7 +56,7 @@ impl Listener {
         Listener {
             fd: None,
             address: address.clone(),
-            file: None,
+            file: SocketFile::NONE,
             registered: kernel::IN as u8,
             paused_until: None,
             pause_millis: 0,
@@ -77,12 +80,16 @@ impl Listener {
         let mut listener = Listener::new(address);
         let opened = match address {
             Address::Tcp(_) => set_options(kernel, &fd, address, limits, warnings)
-                .and_then(|()| kernel.bind(&fd, address).map_err(failed(Call::BindTcp))),
-            Address::Unix(path) => listener.bind_file(kernel, &fd, path, limits.unix_mode),
+                .and_then(|()| kernel.bind(&fd, address).map_err(failed(Call::BindTcp)))
+                .and_then(|()| kernel.listen(&fd, limits.backlog).map_err(failed(Call::Listen))),
+            Address::Unix(path) => {
+                refuse_descriptors(kernel, &fd, address, warnings);
+                let how = (limits.unix_mode, limits.backlog);
+                listener.file.open(kernel, &fd, path, how, warnings)
+            }
         };
-        let opened = opened
-            .and_then(|()| kernel.listen(&fd, limits.backlog).map_err(failed(Call::Listen)))
-            .and_then(|()| kernel.getsockname(&fd).map_err(failed(Call::LocalAddress)));
+        let opened =
+            opened.and_then(|()| kernel.getsockname(&fd).map_err(failed(Call::LocalAddress)));
         listener.fd = Some(fd);
         match opened {
             Ok(bound) => listener.address = bound,
@@ -92,33 +99,6 @@ impl Listener {
             }
         }
         Ok(listener)
-    }
-
-    /// Binds a Unix socket so that its file is never more open than `mode`, not for a
-    /// moment: it is born with the mode less the umask, and then gets what that took away.
-    fn bind_file<K: Kernel>(
-        &mut self,
-        kernel: &mut K,
-        fd: &Fd,
-        path: &Path,
-        mode: u32,
-    ) -> Result<(), Error> {
-        let address = &Address::Unix(path.to_path_buf());
-        let failed = |call| move |errno| Error::new(call, address, errno);
-        kernel.fchmod(fd, mode).map_err(failed(Call::FileMode))?;
-        match kernel.bind(fd, address) {
-            Err(errno) if reaction(Call::BindUnix, errno) == Reaction::Retry => {
-                remove_stale(kernel, address, path, errno)?;
-                kernel.bind(fd, address).map_err(failed(Call::BindUnix))?;
-            }
-            bound => bound.map_err(failed(Call::BindUnix))?,
-        }
-        let status = kernel.lstat(path).map_err(failed(Call::FileStatus))?;
-        self.file = Some(status.identity);
-        if status.mode != mode {
-            kernel.chmod(path, mode).map_err(failed(Call::FileMode))?;
-        }
-        Ok(())
     }
 
     /// What epoll should watch for.
@@ -184,10 +164,8 @@ impl Listener {
     }
 
     fn remove_file<K: Kernel>(&mut self, kernel: &mut K) {
-        if let (Address::Unix(path), Some(ours)) = (&self.address, self.file.take())
-            && kernel.lstat(path).is_ok_and(|status| status.identity == ours)
-        {
-            let _ = kernel.unlink(path);
+        if let Address::Unix(path) = &self.address {
+            self.file.remove(kernel, path);
         }
     }
 }
@@ -206,6 +184,22 @@ pub(crate) fn tunables(limits: &Limits) -> impl Iterator<Item = SocketOption> + 
         SocketOption::NotSentLowat(NOTSENT_LOWAT),
     ];
     tunables.into_iter().chain(unacknowledged)
+}
+
+/// Lets nobody pass a descriptor to a Unix socket, or to those that it will accept. The kernel
+/// would close it within recv, and with the wrong kind of descriptor sleep there.
+pub(crate) fn refuse_descriptors<K: Kernel>(
+    kernel: &mut K,
+    fd: &Fd,
+    address: &Address,
+    warnings: &mut Vec<String>,
+) {
+    if let Err(errno) = kernel.setsockopt(fd, SocketOption::RefuseDescriptors)
+        && reaction(Call::RefuseDescriptors, errno) == Reaction::Degrade
+    {
+        let error = Error::new(Call::RefuseDescriptors, format!("{address} SO_PASSRIGHTS"), errno);
+        warnings.push(format!("{error}; going on without"));
+    }
 }
 
 /// Sets the options of a TCP listener, most of them for the connections that inherit them.
@@ -229,30 +223,6 @@ fn set_options<K: Kernel>(
         }
     }
     Ok(())
-}
-
-/// Removes the file of a Unix socket at which nobody listens any more. Only
-/// ECONNREFUSED proves that; anything else at the path is left alone.
-fn remove_stale<K: Kernel>(
-    kernel: &mut K,
-    address: &Address,
-    path: &Path,
-    in_use: Errno,
-) -> Result<(), Error> {
-    let in_use = |_| Error::new(Call::BindUnix, address, in_use);
-    let status = kernel.lstat(path).map_err(in_use)?;
-    if status.kind != FileKind::Socket {
-        return Err(in_use(Errno::EADDRINUSE));
-    }
-    let probe = kernel.socket(address).map_err(|e| Error::new(Call::Socket, address, e))?;
-    let answer = kernel.connect(&probe, address);
-    let _ = kernel.close(probe);
-    match answer {
-        Err(errno) if reaction(Call::ProbeUnix, errno) == Reaction::Ignore => {
-            kernel.unlink(path).map_err(|e| Error::new(Call::Unlink, address, e))
-        }
-        _ => Err(in_use(Errno::EADDRINUSE)),
-    }
 }
 
 #[cfg(test)]

@@ -17,14 +17,16 @@ use crate::close_reason::CloseReason;
 use crate::connection::{ANSWER, Attention, Connection, Level, Open, PeerEnd, Shortage};
 use crate::counters::Counters;
 use crate::cuts::Cuts;
+use crate::error::Error;
 use crate::kernel::{self, Address, Errno, Fd, Kernel, Peer};
 use crate::limits::{Limits, Timeouts};
 use crate::outbox::Outbox;
 use crate::reaction::{Call, Reaction, reaction};
 use crate::slots::{Id, Slots};
 use crate::time::{Moment, Tick};
-use std::collections::{BTreeMap, TryReserveError};
+use std::collections::{BTreeMap, BTreeSet, TryReserveError};
 use std::fmt;
+use std::net::SocketAddr;
 use std::time::Duration;
 
 mod files;
@@ -77,6 +79,9 @@ pub struct Net {
     pub(crate) stop: Stop,
     /// How many of the connections we began ourselves.
     pub(crate) outbound: u32,
+    /// From where those of them come that may lead back here: to a port of our own.
+    calling: BTreeSet<SocketAddr>,
+    has_told_sandbox: bool,
     /// The files that are being sent, by slot.
     files: BTreeMap<u32, files::FilePart>,
     /// Files to be closed.
@@ -104,6 +109,12 @@ impl Conn<'_> {
     /// The other end.
     pub fn peer(&self) -> Peer {
         self.net.connections.get(self.slot).map_or(Peer::Unix, Connection::peer)
+    }
+
+    /// Whether it is an outbound connection of this very server that has come back to it,
+    /// whatever the address it was begun to. A proxy that handed it on would do so for ever.
+    pub fn is_own(&self) -> bool {
+        self.net.is_own_call(self.peer())
     }
 
     /// The listener it came through: for a listener on all addresses, that address.
@@ -270,6 +281,8 @@ impl Net {
             now: Tick::from_millis(now_millis),
             stop: Stop::No,
             outbound: 0,
+            calling: BTreeSet::new(),
+            has_told_sandbox: false,
             files: BTreeMap::new(),
             discarded: Vec::new(),
             outbox: Outbox::with_room(2 * GROUP_BYTES)?,
@@ -575,6 +588,7 @@ impl Net {
     /// Does to a connection what the table says of a failed call.
     #[cold]
     pub(crate) fn failed(&mut self, slot: u32, call: Call, errno: Errno) {
+        self.tell_sandbox(call, errno);
         let reason = CloseReason::of(call, errno);
         match reaction(call, errno) {
             // An interrupted call is made again at the next event, which is there already.
@@ -606,6 +620,17 @@ impl Net {
                 log::error!("bug: {call} on a connection: {errno}");
                 self.change(slot, |c| c.abort(CloseReason::Server { call, errno }));
             }
+        }
+    }
+
+    /// If a sandbox forbids what each connection needs, none is served: worth a line, once.
+    fn tell_sandbox(&mut self, call: Call, errno: Errno) {
+        let error = Error::new(call, "a connection", errno);
+        if !self.has_told_sandbox
+            && let Some(why) = error.sandbox()
+        {
+            self.has_told_sandbox = true;
+            log::warn!("{error}; {why}, or a firewall");
         }
     }
 

@@ -25,6 +25,7 @@ use crate::kernel::{self, Clock, Event, Fd, Kernel, Signal, SocketOption, Wait};
 use crate::listener::Listener;
 use crate::mailbox::Mailbox;
 use crate::net::{ConnId, Net, Stop};
+use crate::process::Process;
 use crate::reaction::{Call, Reaction, reaction};
 use crate::slots::Id;
 use crate::time::{Span, Tick};
@@ -76,8 +77,8 @@ pub(crate) struct Reactor<H: ConnectionHandler, K: Kernel> {
     pub(crate) work: Vec<u32>,
     pub(crate) turn: u64,
     pub(crate) end: End,
-    /// What belongs to the process as a whole is ours: the allocator's settings, too.
-    pub(crate) owns_process: bool,
+    /// What belongs to the process as a whole, if it is ours.
+    pub(crate) process: Option<Process>,
 }
 
 /// What the timerfd was told last, and what it did since.
@@ -175,7 +176,10 @@ impl<H: ConnectionHandler, K: Kernel> Reactor<H, K> {
         let ready = match self.poll.wait(&mut self.kernel, &mut self.events, wait) {
             Ok(ready) => ready,
             Err(errno) if reaction(Call::EpollWait, errno) == Reaction::Retry => 0,
-            Err(errno) => return Err(Error::new(Call::EpollWait, "epoll", errno)),
+            Err(errno) if self.poll.is_begun() => {
+                return Err(Error::new(Call::EpollWait, "epoll", errno));
+            }
+            Err(errno) => return Err(Error::new(Call::EpollAddSignals, "signalfd", errno)),
         };
         self.net.begin_turn(self.kernel.clock_gettime(Clock::Monotonic));
         self.turn += 1;
@@ -220,8 +224,10 @@ impl<H: ConnectionHandler, K: Kernel> Reactor<H, K> {
             self.settle_marked();
         }
         self.net.plan();
-        if self.net.budget.take_ebb() && self.owns_process {
-            kernel::return_memory();
+        if self.net.budget.take_ebb()
+            && let Some(process) = &self.process
+        {
+            process.return_memory();
         }
         self.settle_listeners();
         if !self.net.discarded.is_empty() {
@@ -333,6 +339,9 @@ impl<H: ConnectionHandler, K: Kernel> Reactor<H, K> {
         if reset {
             // If it fails the peer may take a cut answer for a whole one; nothing to be done.
             let _ = self.kernel.setsockopt(&fd, SocketOption::ResetOnClose);
+        }
+        if is_outbound {
+            self.net.forget_call(&mut self.kernel, &fd);
         }
         self.close(fd);
         if is_outbound {

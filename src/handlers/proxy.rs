@@ -22,6 +22,7 @@ use crate::handler::ConnectionHandler;
 use crate::kernel::{Address, Kernel};
 use crate::net::{Conn, ConnId, Net};
 use std::collections::BTreeMap;
+use std::fmt;
 use std::time::Duration;
 
 /// At a stop, a tunnel through which nothing has come for so long is at its end.
@@ -113,7 +114,7 @@ impl<K: Kernel> Proxy<K> {
 
     /// Nobody answers, for this reason.
     #[cold]
-    fn give_up(&mut self, net: &mut Net, client: ConnId, error: &Error) {
+    fn give_up(&mut self, net: &mut Net, client: ConnId, why: &dyn fmt::Display) {
         self.ends.remove(&client);
         if let Some(mut conn) = net.conn(client) {
             conn.abort();
@@ -121,9 +122,9 @@ impl<K: Kernel> Proxy<K> {
         let now = net.now();
         if self.warned_at.is_none_or(|at| now - at >= NEWS) {
             self.warned_at = Some(now);
-            log::warn!("{error}; clients are reset until somebody answers");
+            log::warn!("{why}; clients are reset until somebody answers");
         } else {
-            log::debug!("{error}");
+            log::debug!("{why}");
         }
     }
 
@@ -160,6 +161,9 @@ impl<K: Kernel> ConnectionHandler for Proxy<K> {
         let id = conn.id();
         if self.ends.contains_key(&id) {
             return self.connected(conn);
+        }
+        if conn.is_own() || conn.local().is_some_and(|own| self.upstreams.contains(own)) {
+            return self.give_up(conn.net(), id, &"the proxy leads to itself"); // for ever
         }
         conn.pause(); // until there is somebody to take its bytes
         conn.set_timer(self.stopping.then_some(QUIET));
@@ -207,7 +211,11 @@ impl<K: Kernel> ConnectionHandler for Proxy<K> {
                 return self.dial(net, end.other, self.after(address), others - 1);
             }
             let object = self.upstreams.get(address).map(Address::to_string).unwrap_or_default();
-            return self.give_up(net, end.other, &Error { call, object, errno });
+            let error = Error { call, object, errno };
+            return match error.sandbox() {
+                Some(why) => self.give_up(net, end.other, &format_args!("{error}; {why}")),
+                None => self.give_up(net, end.other, &error),
+            };
         }
         self.ends.remove(&end.other);
         let Some(mut other) = net.conn(end.other) else { return };

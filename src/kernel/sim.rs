@@ -79,7 +79,7 @@ use std::time::Duration;
 
 use super::{
     Address, Clock, ERR, EpollOp, Errno, Event, Fd, FileKind, FileStatus, HUP, IN, Kernel, OUT,
-    Peer, Result, Signal, SocketOption, Wait,
+    OpenAs, Peer, Result, Signal, SocketOption, Wait,
 };
 
 mod client;
@@ -94,7 +94,7 @@ pub use client::{Client, Remote};
 pub use faults::{At, Call, Method, Short, Times};
 
 use stream::Capacity;
-use world::World;
+use world::{Holder, World};
 
 /// A kernel in memory. A clone is the same kernel. See the [module](self).
 #[derive(Clone)]
@@ -167,6 +167,17 @@ impl Simulated {
     /// Sets the umask: 022 if not set.
     pub fn set_umask(&self, umask: u32) {
         self.world().umask = umask & 0o777;
+    }
+
+    /// Lets another process hold the lock of a directory, until the clock shows `until`, in
+    /// nanoseconds.
+    pub fn hold_lock(&self, directory: &Path, until: u64) {
+        self.world().locks.insert(directory.to_owned(), Holder::Until(until));
+    }
+
+    /// The port that the kernel picks next, for port 0 and for a connection outwards.
+    pub fn set_next_port(&self, port: u16) {
+        self.world().next_port = port;
     }
 
     /// Puts a regular file where none was.
@@ -342,6 +353,8 @@ impl Simulated {
 
 /// The server's side.
 impl Kernel for Simulated {
+    const IS_REAL: bool = false;
+
     fn rt_sigaction(&mut self, signal: Signal) -> Result<bool> {
         self.call(Method::RtSigaction, None, |world| Ok(world.ignored.contains(&signal)))
     }
@@ -363,6 +376,21 @@ impl Kernel for Simulated {
 
     fn setsockopt(&mut self, fd: &Fd, option: SocketOption) -> Result<()> {
         self.call(Method::Setsockopt, Some(fd), |world| world.setsockopt(fd, option))
+    }
+
+    fn open_as(&mut self, path: &Path, what: OpenAs) -> Result<Fd> {
+        self.call(Method::OpenAs, None, |world| world.open_as(path, what))
+    }
+
+    fn flock(&mut self, fd: &Fd) -> Result<()> {
+        self.call(Method::Flock, Some(fd), |world| world.flock(fd))
+    }
+
+    fn clock_nanosleep(&mut self, nanoseconds: u64) -> Result<()> {
+        self.call(Method::ClockNanosleep, None, |world| {
+            world.move_clock(world.now().saturating_add(nanoseconds));
+            Ok(())
+        })
     }
 
     fn fchmod(&mut self, fd: &Fd, mode: u32) -> Result<()> {

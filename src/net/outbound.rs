@@ -7,10 +7,11 @@
 use super::{ConnId, Net};
 use crate::connection::Connection;
 use crate::error::Error;
-use crate::kernel::{Address, Errno, Kernel, Peer};
-use crate::listener::tunables;
+use crate::kernel::{Address, Errno, Fd, Kernel, Peer, SocketOption};
+use crate::listener::{refuse_descriptors, tunables};
 use crate::reaction::{Call, Reaction, reaction};
 use crate::time::Moment;
+use std::net::SocketAddr;
 use std::time::Duration;
 
 impl Net {
@@ -53,10 +54,13 @@ impl Net {
         }
         let fd =
             kernel.socket(address).map_err(|errno| Error::new(Call::Socket, address, errno))?;
-        if let Address::Tcp(_) = address {
-            for option in tunables(&self.limits) {
-                let _ = kernel.setsockopt(&fd, option); // it is the worse for it, but it works
+        match address {
+            Address::Tcp(_) => {
+                for option in tunables(&self.limits) {
+                    let _ = kernel.setsockopt(&fd, option); // it is the worse for it, but it works
+                }
             }
+            Address::Unix(_) => refuse_descriptors(kernel, &fd, address, &mut Vec::new()),
         }
         if let Err(errno) = kernel.connect(&fd, address) {
             // Only TCP takes time: a Unix socket is connected now, or never.
@@ -70,6 +74,10 @@ impl Net {
                 return Err(Error::new(Call::Connect, address, errno));
             }
         }
+        if let Err(errno) = self.look_back(kernel, &fd, address) {
+            let _ = kernel.close(fd);
+            return Err(Error::new(Call::Connect, address, errno));
+        }
         let peer = match address {
             Address::Tcp(address) => Peer::Tcp(*address),
             Address::Unix(_) => Peer::Unix,
@@ -81,4 +89,59 @@ impl Net {
         self.mark(id.slot);
         Ok(ConnId(id))
     }
+
+    /// Where a connection comes from that has just begun. If nobody listens at a port of this
+    /// machine, the kernel may pick that very port for our own end: then the connection is
+    /// established with itself, and keeps the real server from its port (ECONNREFUSED is what
+    /// is true of it). If it may come back through a listener of ours, its address is noted.
+    fn look_back<K: Kernel>(
+        &mut self,
+        kernel: &mut K,
+        fd: &Fd,
+        address: &Address,
+    ) -> Result<(), Errno> {
+        let Address::Tcp(to) = address else { return Ok(()) };
+        let from = match kernel.getsockname(fd) {
+            Ok(Address::Tcp(from)) => canonical(from),
+            Ok(Address::Unix(_)) => return Ok(()),
+            Err(errno) => {
+                if reaction(Call::OutboundAddress, errno) == Reaction::Bug {
+                    self.counters.bugs += 1;
+                    log::error!("bug: getsockname: {errno}");
+                }
+                return Ok(());
+            }
+        };
+        let to = canonical(*to);
+        // The unspecified address is this machine, to connect to.
+        if from.port() == to.port() && (from.ip() == to.ip() || to.ip().is_unspecified()) {
+            let _ = kernel.setsockopt(fd, SocketOption::ResetOnClose); // or the port stays taken
+            return Err(Errno::ECONNREFUSED);
+        }
+        let is_at_port =
+            |own: &Address| matches!(own, Address::Tcp(own) if own.port() == to.port());
+        if self.locals.iter().any(is_at_port) {
+            self.calling.insert(from);
+        }
+        Ok(())
+    }
+
+    /// An outbound connection is about to be closed.
+    pub(crate) fn forget_call<K: Kernel>(&mut self, kernel: &mut K, fd: &Fd) {
+        if !self.calling.is_empty()
+            && let Ok(Address::Tcp(from)) = kernel.getsockname(fd)
+        {
+            self.calling.remove(&canonical(from));
+        }
+    }
+
+    /// Whether `peer` is the other end of an outbound connection of this server: a loop.
+    pub(crate) fn is_own_call(&self, peer: Peer) -> bool {
+        matches!(peer, Peer::Tcp(peer) if self.calling.contains(&canonical(peer)))
+    }
+}
+
+/// A V4 address that is written as a V6 one is the V4 one.
+fn canonical(address: SocketAddr) -> SocketAddr {
+    SocketAddr::new(address.ip().to_canonical(), address.port())
 }

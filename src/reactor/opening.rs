@@ -10,10 +10,11 @@ use crate::crowd::Crowd;
 use crate::deadlines::{Alarms, Deadlines};
 use crate::error::Error;
 use crate::handler::ConnectionHandler;
-use crate::kernel::{self, Address, Clock, EpollOp, Errno, Event, Kernel, Signal, SocketOption};
+use crate::kernel::{self, Address, Clock, EpollOp, Errno, Event, Kernel, SocketOption};
 use crate::limits::Limits;
 use crate::listener::Listener;
 use crate::net::Net;
+use crate::process::Process;
 use crate::reaction::Call;
 use std::collections::TryReserveError;
 use std::sync::Arc;
@@ -30,7 +31,7 @@ impl<H: ConnectionHandler, K: Kernel> Reactor<H, K> {
         handler: H,
         mut kernel: K,
         limits: Limits,
-        owns_process: bool,
+        process: Option<Process>,
     ) -> Result<Self, Error> {
         let no_memory = || {
             let object = format!("buffers and tables for {} connections", limits.max_connections);
@@ -62,7 +63,7 @@ impl<H: ConnectionHandler, K: Kernel> Reactor<H, K> {
             work: Vec::new(),
             turn: 0,
             end: End::default(),
-            owns_process,
+            process,
         })
     }
 
@@ -71,7 +72,6 @@ impl<H: ConnectionHandler, K: Kernel> Reactor<H, K> {
     pub(crate) fn open(
         &mut self,
         addresses: &[Address],
-        signals: &[Signal],
         warnings: &mut Vec<String>,
     ) -> Result<(), Error> {
         for address in addresses {
@@ -80,6 +80,7 @@ impl<H: ConnectionHandler, K: Kernel> Reactor<H, K> {
             self.net.locals.push(listener.address.clone());
             self.listeners.push(listener);
         }
+        let signals = self.process.as_ref().map_or(&[][..], |process| &process.signals);
         let eventfd = self.poll.open(&mut self.kernel, signals)?;
         self.mailbox.open(self.kernel.clone(), eventfd);
         for (index, listener) in self.listeners.iter().enumerate() {

@@ -15,6 +15,7 @@ use crate::error::Error;
 use crate::handler::ConnectionHandler;
 use crate::kernel::{Errno, Kernel, Signal};
 use crate::net::{ConnId, Stop};
+use crate::process::Wish;
 use crate::reaction::{Call, Reaction, attempt};
 use crate::time::{Span, Tick};
 use std::cmp::Reverse;
@@ -83,8 +84,13 @@ impl<H: ConnectionHandler, K: Kernel> Reactor<H, K> {
         loop {
             let Some(fd) = &self.poll.signals else { return };
             match attempt(Call::ReadSignal, || self.kernel.read_signal(fd)) {
-                Ok(Signal::SIGUSR1) => self.report(),
-                Ok(signal) => ending = Some(signal),
+                Ok(signal) => match self.process.as_mut().map(|process| process.wish(signal)) {
+                    Some(Wish::Stop) | None => ending = Some(signal),
+                    Some(Wish::Report) => self.report(),
+                    Some(Wish::Nothing) => {
+                        self.process.iter_mut().for_each(|process| process.tell_unused(signal));
+                    }
+                },
                 Err((Reaction::FailRuntime, errno)) => {
                     if let Some(fd) = self.poll.signals.take() {
                         self.close(fd); // or it would be ready for ever

@@ -10,6 +10,7 @@ mod endurance;
 mod http;
 mod log_lines;
 mod pool;
+mod process;
 mod program;
 mod proxy;
 mod terminal;

@@ -1643,7 +1643,7 @@ fn options_are_set_once() {
         ("127.0.0.1:80", Limits::default(), 6),
         ("127.0.0.1:80", without(), 5),
         ("[::1]:80", without(), 6),
-        (UNIX, Limits::default(), 0),
+        (UNIX, Limits::default(), 1), // SO_PASSRIGHTS
     ] {
         let mut world = World::at(address, Simulated::new(1), greet(), limits).unwrap();
         let mut client = world.client();

@@ -244,6 +244,7 @@ pub fn run_after(prelude: &str, args: &[&str]) -> Finished {
 pub struct Server {
     child: Child,
     pid: Pid,
+    is_reaped: bool,
     stdout: Capture,
     stderr: Capture,
     /// The addresses of the ready lines, in their order.
@@ -304,6 +305,7 @@ impl Server {
             stdout: Capture::of(child.stdout.take().unwrap()),
             stderr: Capture::of(child.stderr.take().unwrap()),
             child,
+            is_reaped: false,
             addresses: Vec::new(),
         }
     }
@@ -356,7 +358,9 @@ impl Server {
         (0..count).map(|_| self.client()).collect()
     }
 
+    /// Not after [`wait`](Server::wait): the number may be another process's by then.
     pub fn signal(&self, signal: Signal) {
+        assert!(!self.is_reaped, "it has ended, and its number is free");
         kill(self.pid, signal).unwrap();
     }
 
@@ -375,6 +379,7 @@ impl Server {
     #[track_caller]
     pub fn wait(&mut self) -> Option<i32> {
         let status = eventually("the server to end", || self.child.try_wait().unwrap());
+        self.is_reaped = true;
         self.stdout.finish();
         self.stderr.finish();
         status.code()

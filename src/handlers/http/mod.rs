@@ -48,6 +48,8 @@ mod wishes;
 
 /// Files up to here are read, larger ones sent from where they are.
 const SMALL: u64 = 16 << 10;
+/// What an OPTIONS, and a method that is none of these, is told.
+const ALLOW: &str = "Allow: GET, HEAD, OPTIONS\r\n";
 /// How long a head, and how long a body, may take to arrive.
 const DEADLINE: Duration = Duration::from_secs(20);
 
@@ -256,8 +258,12 @@ impl<K: Kernel> Http<K> {
     /// Answers with a line of text: the plain answer, or the status itself.
     #[cold]
     fn say(&mut self, conn: &mut Conn<'_>, request: &Request<'_>, status: Status) {
+        if status == Status::NO_CONTENT {
+            conn.write(self.answers.head(status, request.then, ALLOW)); // and nothing behind it
+            return self.note(conn, request.head, status, 0);
+        }
         let fields = match status {
-            Status::METHOD_NOT_ALLOWED => "Allow: GET, HEAD\r\n",
+            Status::METHOD_NOT_ALLOWED => ALLOW,
             Status::UNAVAILABLE => "Retry-After: 1\r\n",
             _ => "",
         };

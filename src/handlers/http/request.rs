@@ -127,7 +127,8 @@ impl<'a> Request<'a> {
         let refusal = match method {
             "GET" | "HEAD" => None,
             "POST" | "PUT" | "PATCH" if body.is_none() => return Err(Status::LENGTH_REQUIRED),
-            "POST" | "PUT" | "PATCH" | "DELETE" | "OPTIONS" | "TRACE" | "CONNECT" => {
+            "OPTIONS" => Some(Status::NO_CONTENT), // of this or of *, as health checks ask
+            "POST" | "PUT" | "PATCH" | "DELETE" | "TRACE" | "CONNECT" => {
                 Some(Status::METHOD_NOT_ALLOWED)
             }
             _ => Some(Status::NOT_IMPLEMENTED),

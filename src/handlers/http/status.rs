@@ -8,6 +8,7 @@ pub(super) struct Status(pub(super) &'static str);
 
 impl Status {
     pub(super) const OK: Status = Status("200 OK");
+    pub(super) const NO_CONTENT: Status = Status("204 No Content");
     pub(super) const PARTIAL_CONTENT: Status = Status("206 Partial Content");
     pub(super) const MOVED_PERMANENTLY: Status = Status("301 Moved Permanently");
     pub(super) const NOT_MODIFIED: Status = Status("304 Not Modified");

@@ -338,9 +338,7 @@ impl<P: Part> Stage<P> {
 impl Journal {
     /// Whether the server had to stop by itself, or may have: a core descriptor failed.
     pub fn is_fatal(&self) -> bool {
-        let watching = |&(method, errno): &(Method, i32)| {
-            method == Method::EpollCtl && errno != Errno::ENOMEM as i32
-        };
+        let watching = |&(method, _): &(Method, i32)| method == Method::EpollCtl;
         self.has(Reaction::FailRuntime) || self.common.iter().any(watching)
     }
 
@@ -380,7 +378,12 @@ pub fn judge_start(sim: &Simulated, error: &Error) -> Verdict<Outcome> {
     journal.after(sim);
     let mut struck = trace.iter().filter(|call| call.injected);
     let named = |call: &threadbare::kernel::sim::Call| {
-        let name = call.method.name().trim_start_matches('f');
+        let name = match call.method {
+            Method::Flock => "flock",
+            Method::OpenAs => "openat2",
+            Method::Fstat => "lstat",
+            method => method.name().trim_start_matches('f'),
+        };
         call.result == Err(error.errno) && error.call.name() == name
     };
     // Whatever kept it from proving that the file is stale, the address is in use.

@@ -1,0 +1,196 @@
+//! The file of a Unix socket: made, guarded and removed.
+//!
+//! A Unix listener has a name in the file system, and others write there too. Between looking
+//! at a path and acting on it the path may come to mean something else, so:
+//!
+//! - The directory is locked (flock) while the file is made, until it listens, and while it is
+//!   removed: of two servers that start at one path at the same time, one finds the other
+//!   listening. In between neither knows whether a file at which nobody listens is stale, or
+//!   about to be used.
+//! - The mode is changed by way of a descriptor of the file, not by its path, at which a
+//!   symbolic link could stand by then.
+//! - The file is removed only if it is the one that was made.
+//!
+//! A lock binds those who ask for it. Who may write to the directory can do as before what
+//! that right is good for: remove the file.
+
+use crate::error::Error;
+use crate::kernel::{Address, Errno, Fd, FileKind, Kernel, OpenAs};
+use crate::reaction::{Call, Reaction, attempt, reaction};
+use std::path::{Path, PathBuf};
+
+/// How often the lock is asked for, and the pause in between: a second in all. To start takes
+/// less than a millisecond.
+const TRIES: u32 = 100;
+const PAUSE_NANOS: u64 = 10_000_000;
+
+/// Which file a socket is bound to: the device and the inode.
+#[derive(Debug)]
+pub(crate) struct SocketFile(Option<(u64, u64)>);
+
+/// Whether the directory of a socket's file is locked.
+enum Lock {
+    Held(Fd),
+    /// It cannot be locked.
+    None,
+    /// Another process has it.
+    Busy(PathBuf, Errno),
+}
+
+impl SocketFile {
+    /// Of a socket that has no file, or none any more.
+    pub(crate) const NONE: SocketFile = SocketFile(None);
+
+    /// Binds a Unix socket and lets it listen. Its file is never more open than `mode`, not
+    /// for a moment: it is born with the mode less the umask, and then gets what that took
+    /// away.
+    pub(crate) fn open<K: Kernel>(
+        &mut self,
+        kernel: &mut K,
+        fd: &Fd,
+        path: &Path,
+        (mode, backlog): (u32, u32),
+        warnings: &mut Vec<String>,
+    ) -> Result<(), Error> {
+        let lock = match wait_for_lock(kernel, path, warnings) {
+            Lock::Busy(directory, errno) => {
+                return Err(Error::new(Call::LockDirectory, directory.display(), errno));
+            }
+            lock => lock,
+        };
+        let address = Address::Unix(path.to_path_buf());
+        let opened = self.bind(kernel, fd, path, mode).and_then(|()| {
+            kernel.listen(fd, backlog).map_err(|errno| Error::new(Call::Listen, address, errno))
+        });
+        lock.release(kernel);
+        opened
+    }
+
+    fn bind<K: Kernel>(
+        &mut self,
+        kernel: &mut K,
+        fd: &Fd,
+        path: &Path,
+        mode: u32,
+    ) -> Result<(), Error> {
+        let address = &Address::Unix(path.to_path_buf());
+        let failed = |call| move |errno| Error::new(call, address, errno);
+        kernel.fchmod(fd, mode).map_err(failed(Call::FileMode))?;
+        match kernel.bind(fd, address) {
+            Err(errno) if reaction(Call::BindUnix, errno) == Reaction::Retry => {
+                remove_stale(kernel, address, path, errno)?;
+                kernel.bind(fd, address).map_err(failed(Call::BindUnix))?;
+            }
+            bound => bound.map_err(failed(Call::BindUnix))?,
+        }
+        let status = kernel.lstat(path).map_err(failed(Call::FileStatus))?;
+        self.0 = Some(status.identity);
+        if status.mode == mode {
+            return Ok(());
+        }
+        let file = kernel.open_as(path, OpenAs::Itself).map_err(failed(Call::OpenSocketFile))?;
+        let changed = match kernel.fstat(&file) {
+            Ok(now) if now.kind == FileKind::Socket && now.identity == status.identity => {
+                kernel.chmod(&by_descriptor(&file), mode).map_err(failed(Call::FileMode))
+            }
+            Ok(_) => Err(failed(Call::FileStatus)(Errno::ESTALE)), // it has been replaced
+            Err(errno) => Err(failed(Call::FileStatus)(errno)),
+        };
+        let _ = kernel.close(file);
+        changed
+    }
+
+    /// Removes the file, unless there is none or it is another's. If its directory is locked
+    /// now, nothing happens: the next call may find it free. A file that stays is stale, and
+    /// the next server removes it.
+    pub(crate) fn remove<K: Kernel>(&mut self, kernel: &mut K, path: &Path) {
+        if self.0.is_none() {
+            return;
+        }
+        let lock = match lock(kernel, path) {
+            Ok(Lock::Busy(..)) => return,
+            lock => lock.unwrap_or(Lock::None),
+        };
+        if let Some(ours) = self.0.take()
+            && kernel.lstat(path).is_ok_and(|status| status.identity == ours)
+        {
+            let _ = kernel.unlink(path);
+        }
+        lock.release(kernel);
+    }
+}
+
+impl Lock {
+    fn release<K: Kernel>(self, kernel: &mut K) {
+        if let Lock::Held(fd) = self {
+            let _ = kernel.close(fd);
+        }
+    }
+}
+
+/// The name of an open file, whatever stands at its path by now. proc(5)
+fn by_descriptor(file: &Fd) -> PathBuf {
+    format!("/proc/self/fd/{}", file.number()).into()
+}
+
+/// Locks the directory of `path`, if that is possible at once; an error says why it never is.
+fn lock<K: Kernel>(kernel: &mut K, path: &Path) -> Result<Lock, Error> {
+    let parent = path.parent().filter(|parent| !parent.as_os_str().is_empty());
+    let directory = parent.unwrap_or(Path::new("."));
+    let failed = |call, errno| Error::new(call, directory.display(), errno);
+    let fd =
+        kernel.open_as(directory, OpenAs::Lock).map_err(|errno| failed(Call::OpenToLock, errno))?;
+    match attempt(Call::LockDirectory, || kernel.flock(&fd)) {
+        Ok(()) => Ok(Lock::Held(fd)),
+        Err((reaction, errno)) => {
+            let _ = kernel.close(fd);
+            match reaction {
+                Reaction::Degrade => Err(failed(Call::LockDirectory, errno)),
+                _ => Ok(Lock::Busy(directory.to_owned(), errno)),
+            }
+        }
+    }
+}
+
+/// The same, for a second.
+fn wait_for_lock<K: Kernel>(kernel: &mut K, path: &Path, warnings: &mut Vec<String>) -> Lock {
+    for tries in 1.. {
+        match lock(kernel, path) {
+            Ok(Lock::Busy(..)) if tries < TRIES => {
+                let _ = kernel.clock_nanosleep(PAUSE_NANOS); // interrupted: sooner
+            }
+            Ok(lock) => return lock,
+            Err(error) => {
+                warnings.push(format!(
+                    "{error}; of two servers that start at one path at once, one may lose it"
+                ));
+                return Lock::None;
+            }
+        }
+    }
+    Lock::None
+}
+
+/// Removes the file of a Unix socket at which nobody listens any more. Only
+/// ECONNREFUSED proves that; anything else at the path is left alone.
+fn remove_stale<K: Kernel>(
+    kernel: &mut K,
+    address: &Address,
+    path: &Path,
+    in_use: Errno,
+) -> Result<(), Error> {
+    let in_use = |_| Error::new(Call::BindUnix, address, in_use);
+    let status = kernel.lstat(path).map_err(in_use)?;
+    if status.kind != FileKind::Socket {
+        return Err(in_use(Errno::EADDRINUSE));
+    }
+    let probe = kernel.socket(address).map_err(|e| Error::new(Call::Socket, address, e))?;
+    let answer = kernel.connect(&probe, address);
+    let _ = kernel.close(probe);
+    match answer {
+        Err(errno) if reaction(Call::ProbeUnix, errno) == Reaction::Ignore => {
+            kernel.unlink(path).map_err(|e| Error::new(Call::Unlink, address, e))
+        }
+        _ => Err(in_use(Errno::EADDRINUSE)),
+    }
+}
