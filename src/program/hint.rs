@@ -47,7 +47,7 @@ fn advice(call: Call, object: &str, errno: Errno) -> Option<&'static str> {
 /// Whether binding to that port needs a privilege. ip(7)
 fn is_privileged(address: &str) -> bool {
     let port = address.rsplit(':').next().and_then(|port| port.parse::<u16>().ok());
-    port.is_some_and(|port| port < 1024)
+    port.is_some_and(|port| (1..1024).contains(&port)) // 0 is a free one, above
 }
 
 #[cfg(test)]

@@ -163,7 +163,7 @@ pub fn answers(mut said: &[u8], request: &[u8]) -> Vec<(u16, Vec<u8>)> {
         let status: u16 = status.unwrap_or_else(|| panic!("no status: {head}"));
         let length = head.lines().find_map(|line| line.strip_prefix("Content-Length: "));
         let is_first = answers.iter().all(|(status, _)| *status == 100);
-        let has_body = !(status < 200 || status == 304 || is_head && is_first);
+        let has_body = !(status < 200 || matches!(status, 204 | 304) || is_head && is_first);
         let length = if has_body { length.expect("a length").parse().unwrap() } else { 0 };
         let without_date = head.lines().filter(|line| !line.starts_with("Date: "));
         let mut whole = without_date.collect::<Vec<_>>().join("\r\n").into_bytes();
