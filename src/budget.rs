@@ -15,6 +15,9 @@
 //! What is held back by a full connection's own high water mark is freed by that
 //! connection's own progress. What was held back only because memory was short is
 //! looked at again when twice as much is free as then: see [`Budget::squeeze`].
+//!
+//! Invariant: `high_water` is what `used` and `reserve` make it, because each method that
+//! changes one of them computes it anew. It is asked for with each message.
 
 /// What everybody can have while there is plenty.
 const WHOLE_SHARE: usize = 64 << 10;
@@ -33,6 +36,9 @@ pub(crate) struct Budget {
     used: usize,
     reserve: usize,
     tight_from: usize,
+    /// From here on a connection is full: what is configured, or its share of what is left.
+    high_water: usize,
+    configured: usize,
     /// Somebody is held back for want of memory until no more than this is used.
     relief: Option<usize>,
     /// The most that was in use since memory was last returned to the kernel.
@@ -40,20 +46,46 @@ pub(crate) struct Budget {
 }
 
 impl Budget {
-    pub(crate) fn new(max: usize) -> Budget {
-        let mut budget = Budget { max, used: 0, reserve: 0, tight_from: 0, relief: None, peak: 0 };
+    /// Bounds all connections to `max` bytes, and fills each to `high_water` at most.
+    pub(crate) fn new(max: usize, high_water: usize) -> Budget {
+        let (used, reserve, tight_from, relief, peak) = (0, 0, 0, None, 0);
+        let configured = high_water;
+        let mut budget =
+            Budget { max, used, reserve, tight_from, high_water, configured, relief, peak };
         budget.plan_for(0);
         budget
     }
 
-    /// Sets the reserve aside; whether that changed anything, because their number has.
+    /// Sets a reserve aside for so many connections.
     #[inline]
-    pub(crate) fn plan_for(&mut self, connections: usize) -> bool {
+    pub(crate) fn plan_for(&mut self, connections: usize) {
         let reserve = (WHOLE_SHARE + connections * RESERVE_EACH).min(self.max / 4);
-        let changes = reserve != self.reserve;
-        self.reserve = reserve;
-        self.tight_from = self.max.saturating_sub(reserve + 8 * WHOLE_SHARE);
-        changes
+        if reserve != self.reserve {
+            self.reserve = reserve;
+            self.tight_from = self.max.saturating_sub(reserve + 8 * WHOLE_SHARE);
+            self.measure();
+        }
+    }
+
+    /// A connection held `before` bytes and holds `after`.
+    #[inline]
+    pub(crate) fn changed(&mut self, before: usize, after: usize) {
+        self.used = self.used + after - before;
+        self.measure();
+    }
+
+    fn measure(&mut self) {
+        self.high_water = self.configured.min(self.share().max(SMALL)).max(1);
+    }
+
+    #[inline]
+    pub(crate) fn high_water(&self) -> usize {
+        self.high_water
+    }
+
+    /// Whether memory is so short that connections are full below the configured mark.
+    pub(crate) fn is_short(&self) -> bool {
+        self.high_water < self.configured
     }
 
     pub(crate) fn used(&self) -> usize {
@@ -63,16 +95,6 @@ impl Budget {
     #[inline]
     pub(crate) fn has_room_for(&self, more: usize) -> bool {
         self.used + more <= self.max
-    }
-
-    #[inline]
-    pub(crate) fn take(&mut self, bytes: usize) {
-        self.used += bytes;
-    }
-
-    #[inline]
-    pub(crate) fn give_back(&mut self, bytes: usize) {
-        self.used -= bytes;
     }
 
     #[inline]
@@ -144,31 +166,31 @@ mod tests {
     #[test]
     fn the_greedy_never_get_the_last_part() {
         for connections in [10, 1_000, 10_000] {
-            let mut budget = Budget::new(256 << 20);
+            let mut budget = Budget::new(256 << 20, 256 << 10);
             budget.plan_for(connections);
             for _ in 0..100 {
                 for _ in 0..connections {
                     let taken = budget.share();
-                    budget.take(taken);
+                    budget.changed(0, taken);
                 }
             }
             assert!(budget.left() >= budget.reserve);
             for _ in 0..connections {
                 assert!(budget.allowance(0) >= SMALL);
-                budget.take(2 * SMALL);
+                budget.changed(0, 2 * SMALL);
             }
         }
     }
 
     #[test]
     fn relief_comes_when_twice_as_much_is_free() {
-        let mut budget = Budget::new(1 << 20);
-        budget.take(900 << 10);
+        let mut budget = Budget::new(1 << 20, 256 << 10);
+        budget.changed(0, 900 << 10);
         budget.squeeze();
         assert!(!budget.take_relief());
-        budget.give_back(100 << 10);
+        budget.changed(100 << 10, 0);
         assert!(!budget.take_relief());
-        budget.give_back(24 << 10);
+        budget.changed(24 << 10, 0);
         assert!(budget.take_relief() && !budget.take_relief());
     }
 }

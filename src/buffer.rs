@@ -9,7 +9,7 @@
 //!    half of its memory: else it has moved to less. A move costs little beside what was
 //!    consumed.
 
-use crate::time::Tick;
+use crate::time::Moment;
 use std::collections::TryReserveError;
 
 /// Smaller leftovers are not worth moving to a smaller allocation.
@@ -22,7 +22,7 @@ pub(crate) struct Buffer(Option<Box<Bytes>>);
 struct Bytes {
     data: Vec<u8>,
     start: usize,
-    since: Tick,
+    since: Moment,
 }
 
 impl Buffer {
@@ -51,12 +51,13 @@ impl Buffer {
     }
 
     /// Since when its front has waited: since it was put there, or [`touch`](Buffer::touch).
-    pub(crate) fn since(&self) -> Tick {
-        self.0.as_ref().map_or(Tick::default(), |bytes| bytes.since)
+    /// `None` if it is empty.
+    pub(crate) fn since(&self) -> Option<Moment> {
+        self.0.as_ref().map(|bytes| bytes.since)
     }
 
     /// The wait of its front begins anew.
-    pub(crate) fn touch(&mut self, now: Tick) {
+    pub(crate) fn touch(&mut self, now: Moment) {
         if let Some(bytes) = &mut self.0 {
             bytes.since = now;
         }
@@ -69,7 +70,7 @@ impl Buffer {
         &mut self,
         more: &[u8],
         spare: usize,
-        now: Tick,
+        now: Moment,
     ) -> Result<(), TryReserveError> {
         if more.is_empty() {
             return Ok(());
@@ -113,7 +114,7 @@ mod tests {
     use super::*;
     use std::collections::VecDeque;
 
-    const NOW: Tick = Tick::from_millis(0);
+    const NOW: Moment = Moment::from_millis(0);
 
     #[test]
     fn empty_owns_nothing() {

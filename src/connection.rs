@@ -17,8 +17,10 @@
 //! [`contradiction`]: Connection::contradiction
 
 use crate::close_reason::CloseReason;
-use crate::kernel::{self, Fd, Peer};
+use crate::counters::Counters;
+use crate::kernel::{self, Errno, Fd, Peer};
 use crate::limits::Timeouts;
+use crate::reaction::{Call, Reaction, reaction};
 use crate::time::{Moment, Span, Tick};
 use std::fmt;
 use std::net::{SocketAddr, SocketAddrV6};
@@ -34,6 +36,9 @@ pub use state::{TRANSITIONS, Transition};
 pub(crate) const LINGER_BYTES: u32 = 1 << 20;
 /// Lingering ends after this long without a byte.
 const LINGER_QUIET: Span = Span::millis(2_001);
+
+/// How often the kernel may be out of memory for one connection in a row.
+const MAX_TRIES: u8 = 12;
 
 /// Stands for the mask of what epoll does not watch.
 pub(crate) const UNWATCHED: u8 = 1 << 7;
@@ -82,15 +87,15 @@ pub(crate) enum Attention {
 
 #[derive(Debug)]
 pub(crate) struct Connection {
+    /// Its socket; of an outbound connection at first [none](Fd::UNOPENED).
     pub(crate) fd: Fd,
     /// What the outbox holds for it, or [`ANSWER`].
     pub(crate) staged: u32,
     pub(crate) received: u64,
     pub(crate) sent: u64,
-    /// When the last byte moved, or the end of the last of `idle_spans`.
+    /// When the last byte moved, in ticks; and how often these have reached their end since.
     pub(crate) last: Tick,
-    /// For how many of the longest spans no byte has moved: see [`Connection::idle_on`].
-    idle_spans: u8,
+    spans: u8,
     pub(crate) attention: Attention,
     pub(crate) shortage: Shortage,
     /// What epoll was told to watch for.
@@ -100,25 +105,25 @@ pub(crate) struct Connection {
 }
 
 impl Connection {
-    pub(crate) fn new(fd: Fd, peer: Peer, listener: u8, now: Tick) -> Connection {
+    pub(crate) fn new(fd: Fd, peer: Peer, listener: u8, now: Moment) -> Connection {
         let registered = kernel::IN as u8;
         Connection::begin(fd, PackedPeer::of(peer, listener), registered, now, Life::open())
     }
 
-    /// An outbound connection, which is given up at `deadline`.
-    pub(crate) fn outbound(fd: Fd, peer: Peer, now: Tick, deadline: Moment) -> Connection {
+    /// An outbound connection, which is given up at `deadline`. It has no socket yet.
+    pub(crate) fn outbound(peer: Peer, now: Moment, deadline: Moment) -> Connection {
         let peer = PackedPeer::of(peer, OUTBOUND);
-        Connection::begin(fd, peer, UNWATCHED, now, Life::connecting(deadline))
+        Connection::begin(Fd::UNOPENED, peer, UNWATCHED, now, Life::connecting(deadline))
     }
 
-    fn begin(fd: Fd, peer: PackedPeer, registered: u8, now: Tick, state: Life) -> Connection {
+    fn begin(fd: Fd, peer: PackedPeer, registered: u8, now: Moment, state: Life) -> Connection {
         Connection {
             fd,
             staged: 0,
             received: 0,
             sent: 0,
-            last: now,
-            idle_spans: 0,
+            last: now.tick(),
+            spans: 0,
             attention: Attention::Busy,
             shortage: Shortage::default(),
             registered,
@@ -134,28 +139,43 @@ impl Connection {
 
     // ---- what happens to it ------------------------------------------------------------
 
-    pub(crate) fn established(&mut self, now: Tick) {
+    pub(crate) fn established(&mut self, now: Moment) {
         self.state.established(now);
         self.touch(now);
     }
 
-    /// A byte has moved. (While it is quiet `idle_spans` is 0, and `last` alone is set.)
-    pub(crate) fn touch(&mut self, now: Tick) {
-        self.last = now;
-        self.idle_spans = 0;
+    /// A byte has moved. (While it is quiet `spans` is 0, and `last` alone is set.)
+    pub(crate) fn touch(&mut self, now: Moment) {
+        self.last = now.tick();
+        self.spans = 0;
     }
 
-    /// It has been idle for as long as ticks tell, though it may be so for longer: that is
-    /// counted, and the ticks begin anew. Returns whether it was so.
-    pub(crate) fn idle_on(&mut self, timeouts: &Timeouts, now: Tick) -> bool {
-        let until = self.last.after(Span::LONGEST);
-        let is_in_service = matches!(*self.state, State::Open(_) | State::Closing { .. });
-        let goes_on = is_in_service && self.may_idle_on(timeouts) && !now.before(until);
-        if goes_on {
-            self.last = until;
-            self.idle_spans = self.idle_spans.saturating_add(1); // 255 are eight years
+    /// `n` bytes have arrived.
+    pub(crate) fn arrived(&mut self, n: usize, now: Moment) {
+        self.received += n as u64;
+        self.shortage = Shortage::default();
+        self.state.count_read(n);
+        self.touch(now);
+    }
+
+    /// The kernel took `n` bytes that had waited.
+    pub(crate) fn moved(&mut self, n: usize, now: Moment) {
+        self.sent += n as u64;
+        if n > 0 {
+            self.shortage = Shortage::default();
+            self.touch(now);
+            if let Some(unsent) = self.state.unsent_mut() {
+                unsent.bytes.touch(now);
+            }
         }
-        goes_on
+    }
+
+    /// It is looked at: `last` is kept within the reach of ticks.
+    pub(crate) fn carry(&mut self, now: Moment) {
+        if self.last.age(now) >= Tick::REACH {
+            self.last = self.last.one_reach_on();
+            self.spans = self.spans.saturating_add(1); // 255 are eight years
+        }
     }
 
     /// Ends it with FIN: what is written is still sent.
@@ -165,7 +185,7 @@ impl Connection {
 
     /// All output is sent: FIN, and if the peer's has come already, that is all. Returns
     /// whether FIN is to be sent now.
-    pub(crate) fn flushed(&mut self, now: Tick) -> bool {
+    pub(crate) fn flushed(&mut self, now: Moment) -> bool {
         let is_closing = matches!(*self.state, State::Closing { .. });
         let fin = self.state.take_fin();
         self.state.flushed(now);
@@ -190,6 +210,36 @@ impl Connection {
     pub(crate) fn abort(&mut self, why: CloseReason) {
         self.state.end(why);
         self.state.reset_on_close();
+    }
+
+    /// A call on it has failed: does what the table of errnos says.
+    #[cold]
+    pub(crate) fn failed(&mut self, call: Call, errno: Errno, counters: &mut Counters) {
+        match reaction(call, errno) {
+            // An interrupted call is made again at the next event, which is there already.
+            Reaction::Wait | Reaction::Retry | Reaction::Ignore | Reaction::Degrade => {}
+            Reaction::Later | Reaction::Pause => {
+                self.shortage.strike();
+                if self.shortage.tries() > MAX_TRIES {
+                    self.abort(CloseReason::Server { call, errno });
+                }
+            }
+            Reaction::DropConnection => {
+                let why = CloseReason::of(call, errno);
+                let is_read_out = |open: &Open| call == Call::Recv && !open.reading.again;
+                match self.state.open().is_some_and(is_read_out) {
+                    true => self.gone(why),
+                    false => self.broken(why),
+                }
+                if why != CloseReason::PeerReset {
+                    self.state.reset_on_close(); // a cut answer must not look like a whole one
+                }
+            }
+            Reaction::FailStartup | Reaction::FailRuntime | Reaction::Bug => {
+                counters.bug(format_args!("{call} on a connection: {errno}"));
+                self.abort(CloseReason::Server { call, errno });
+            }
+        }
     }
 
     /// EOF has been received on a connection that has ended.
@@ -219,7 +269,7 @@ impl Connection {
             && !open.reading.paused
             && open.writing.fin == Fin::No
             && self.shortage == Shortage::default()
-            && self.idle_spans == 0
+            && self.spans == 0
     }
 
     /// Bytes written and not yet taken by the kernel.
@@ -249,7 +299,11 @@ impl Connection {
 
     /// What it holds of the memory budget.
     pub(crate) fn footprint(&self) -> usize {
-        self.input_footprint() + self.state.unsent().map_or(0, |unsent| unsent.bytes.footprint())
+        match &*self.state {
+            State::Open(open) => open.input.footprint() + open.unsent.bytes.footprint(),
+            State::Broken { input, .. } => input.footprint(),
+            state => state.unsent().map_or(0, |unsent| unsent.bytes.footprint()),
+        }
     }
 
     pub(crate) fn input_footprint(&self) -> usize {
@@ -278,6 +332,7 @@ impl Connection {
             return 0;
         }
         let read = match &*self.state {
+            State::Connecting { .. } if self.fd.is_unopened() => return 0,
             State::Connecting { .. } => return kernel::OUT as u8,
             State::Open(open) => {
                 let Reading { end, paused, .. } = open.reading;
@@ -294,6 +349,7 @@ impl Connection {
     /// Whether there is something to do for it without waiting for an event.
     pub(crate) fn has_work(&self, draining: bool) -> bool {
         match &*self.state {
+            State::Connecting { .. } => self.fd.is_unopened(),
             State::Open(Open { reading, writing, held, .. }) => {
                 writing.level == Level::Drained
                     || self.can_offer()
@@ -305,63 +361,53 @@ impl Connection {
     }
 
     /// When something happens to it though no byte moves.
-    pub(crate) fn deadline(&self, timeouts: &Timeouts, now_millis: u64) -> Option<Tick> {
-        let now = Tick::from_millis(now_millis);
-        let mut first = None;
-        let mut by = |at: Option<Tick>| first = earlier(first, at);
-        if self.shortage.waits() {
-            by(Some(now.after(Span::millis(5 << self.shortage.tries().min(8)))));
-        }
-        match &*self.state {
-            State::Connecting { deadline, .. } => by(Some(deadline.look(now_millis))),
+    pub(crate) fn deadline(&self, timeouts: &Timeouts, now: Moment) -> Option<Moment> {
+        let shortage = self.shortage.waits().then(|| 5 << self.shortage.tries().min(8));
+        let shortage = shortage.map(|millis| now.after(Span::millis(millis)));
+        let (write, idle) = (self.write_deadline(timeouts, now), self.idle_deadline(timeouts, now));
+        let all = match &*self.state {
+            State::Connecting { deadline, .. } => [shortage, Some(*deadline), None, None, None],
             State::Open(open) => {
-                by(self.idle_deadline(timeouts));
-                by(self.message_deadline(timeouts));
-                by(self.write_deadline(timeouts));
-                by(open.timer.map(|at| at.look(now_millis)));
+                [shortage, idle, self.message_deadline(timeouts), write, open.timer]
             }
-            State::Closing { .. } => {
-                by(self.idle_deadline(timeouts));
-                by(self.write_deadline(timeouts));
-            }
+            State::Closing { .. } => [shortage, idle, write, None, None],
             State::Lingering { until, .. } => {
-                return Some(self.last.after(LINGER_QUIET).earlier(*until));
+                [Some(self.last(now).after(LINGER_QUIET)), Some(*until), None, None, None]
             }
-            State::Broken { .. } | State::Gone { .. } => return None,
-        }
-        first
+            State::Broken { .. } | State::Gone { .. } => [None; 5],
+        };
+        all.into_iter().flatten().min()
     }
 
-    /// Runs whatever happens; or when to [look](Connection::idle_on) once more.
-    fn idle_deadline(&self, timeouts: &Timeouts) -> Option<Tick> {
-        let span = if self.may_idle_on(timeouts) { Span::LONGEST } else { timeouts.idle? };
-        Some(self.last.after(span))
+    /// When the last byte moved.
+    fn last(&self, now: Moment) -> Moment {
+        now.before(self.idle(now))
     }
 
-    fn may_idle_on(&self, timeouts: &Timeouts) -> bool {
-        u64::from(self.idle_spans) < timeouts.idle_spans
+    /// How long no byte has moved.
+    pub(crate) fn idle(&self, now: Moment) -> Span {
+        let counted = u64::from(self.spans) * Tick::REACH.as_millis();
+        Span::millis(counted + self.last.age(now).as_millis())
     }
 
-    /// Milliseconds since the last byte moved.
-    pub(crate) fn idle_millis(&self, now: Tick) -> u64 {
-        let counted = u64::from(self.idle_spans) * u64::from(Span::LONGEST.as_millis());
-        counted + u64::from(now.since(self.last))
+    /// Runs whatever happens.
+    fn idle_deadline(&self, timeouts: &Timeouts, now: Moment) -> Option<Moment> {
+        timeouts.idle.map(|span| self.last(now).after(span))
     }
 
     /// Runs while the rest of a message is awaited; not while we do not read.
-    pub(crate) fn message_deadline(&self, timeouts: &Timeouts) -> Option<Tick> {
+    pub(crate) fn message_deadline(&self, timeouts: &Timeouts) -> Option<Moment> {
         let Open { input, reading, .. } = self.state.open()?;
-        let is_awaited = !input.is_empty() && !reading.again && reading.end == PeerEnd::Ahead;
-        let span = timeouts.message.filter(|_| is_awaited && self.can_offer())?;
-        Some(input.since().after(span))
+        let is_awaited = !reading.again && reading.end == PeerEnd::Ahead && self.can_offer();
+        let since = input.since().filter(|_| is_awaited)?;
+        timeouts.message.map(|span| since.after(span))
     }
 
     /// Runs while output waits.
-    pub(crate) fn write_deadline(&self, timeouts: &Timeouts) -> Option<Tick> {
+    pub(crate) fn write_deadline(&self, timeouts: &Timeouts, now: Moment) -> Option<Moment> {
         let unsent = self.state.unsent().filter(|unsent| !unsent.is_empty())?;
-        let is_file = unsent.bytes.is_empty();
-        let stalled_since = if is_file { self.last } else { unsent.bytes.since() };
-        timeouts.write.map(|span| stalled_since.after(span))
+        let since = unsent.bytes.since().unwrap_or_else(|| self.last(now)); // it is a file
+        timeouts.write.map(|span| since.after(span))
     }
 
     /// What is wrong with a settled connection, if anything is: what types cannot say.
@@ -382,14 +428,6 @@ impl Connection {
 
     pub(crate) fn peer(&self) -> Peer {
         self.peer.unpack()
-    }
-}
-
-#[inline]
-fn earlier(one: Option<Tick>, other: Option<Tick>) -> Option<Tick> {
-    match (one, other) {
-        (Some(one), Some(other)) => Some(one.earlier(other)),
-        (one, other) => one.or(other),
     }
 }
 
@@ -492,8 +530,10 @@ mod tests {
         assert_eq!(PackedPeer::of(Peer::Unix, 0).unpack(), Peer::Unix);
     }
 
+    const NOW: Moment = Moment::from_millis(0);
+
     fn connection() -> Connection {
-        Connection::new(Fd::new(3).unwrap(), Peer::Unix, 0, Tick::default())
+        Connection::new(Fd::simulated(3).unwrap(), Peer::Unix, 0, NOW)
     }
 
     /// Else each message would go the long way.
@@ -503,7 +543,6 @@ mod tests {
         assert!(connection.is_quiet());
         connection.state.open_mut().unwrap().reading.paused = true;
         assert!(!connection.is_quiet());
-        connection.fd.into_number();
     }
 
     #[test]
@@ -511,13 +550,12 @@ mod tests {
         let mut connection = connection();
         assert_eq!(connection.to_string(), "unix fd 3 Open received 0 sent 0");
         let open = connection.state.open_mut().unwrap();
-        open.input.push(b"abc", 0, Tick::default()).unwrap();
+        open.input.push(b"abc", 0, NOW).unwrap();
         open.reading.end = PeerEnd::Seen;
         connection.staged = 5;
         let said = "unix fd 3 Open received 0 sent 0 rest 3 unsent 5 eof";
         assert_eq!(connection.to_string(), said);
         connection.gone(CloseReason::Idle);
         assert_eq!(connection.to_string(), "unix fd 3 received 0 sent 0 unsent 5");
-        connection.fd.into_number();
     }
 }

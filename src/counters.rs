@@ -32,6 +32,13 @@ impl Counters {
         }
     }
 
+    /// Counts and logs a mistake of the server or its handler.
+    #[cold]
+    pub(crate) fn bug(&mut self, what: impl fmt::Display) {
+        self.bugs += 1;
+        log::error!("bug: {what}");
+    }
+
     /// How many connections have ended for a reason of this kind.
     pub fn closed_for(&self, why: CloseReason) -> u64 {
         self.closed.get(why.kind()).copied().unwrap_or(0)

@@ -13,7 +13,7 @@
 //! 1. `place[slot]` is the index of the slot's entry in `heap`, or `NOWHERE`.
 //! 2. No entry is earlier than its parent.
 
-use crate::time::Tick;
+use crate::time::{Moment, Tick};
 use std::collections::TryReserveError;
 
 #[derive(Debug)]
@@ -39,7 +39,7 @@ impl Deadlines {
         }
         let mut place = self.place_of(slot);
         match self.heap.get_mut(place) {
-            Some((look, _)) if at.before(*look) => *look = at,
+            Some((look, _)) if at.is_before(*look) => *look = at,
             Some(_) => return, // looked at early enough
             None => {
                 place = self.heap.len();
@@ -56,9 +56,9 @@ impl Deadlines {
     }
 
     /// Takes one slot whose time has come.
-    pub(crate) fn pop_due(&mut self, now: Tick) -> Option<u32> {
+    pub(crate) fn pop_due(&mut self, now: Moment) -> Option<u32> {
         let &(at, slot) = self.heap.first()?;
-        if now.before(at) {
+        if now.tick().is_before(at) {
             return None;
         }
         self.heap.swap_remove(0);
@@ -96,7 +96,7 @@ impl Deadlines {
 
     fn is_before(&self, a: usize, b: usize) -> bool {
         match (self.heap.get(a), self.heap.get(b)) {
-            (Some((a, _)), Some((b, _))) => a.before(*b),
+            (Some((a, _)), Some((b, _))) => a.is_before(*b),
             _ => false,
         }
     }
@@ -138,20 +138,20 @@ impl Alarm {
 
 /// At most one time for each [`Alarm`].
 #[derive(Debug, Default)]
-pub(crate) struct Alarms([Option<Tick>; Alarm::ALL.len()]);
+pub(crate) struct Alarms([Option<Moment>; Alarm::ALL.len()]);
 
 impl Alarms {
     /// Sets an alarm, or moves it forward.
-    pub(crate) fn ring_by(&mut self, alarm: Alarm, at: Tick) {
+    pub(crate) fn ring_by(&mut self, alarm: Alarm, at: Moment) {
         if let Some(set) = self.0.get_mut(alarm as usize) {
-            *set = Some(set.map_or(at, |set| set.earlier(at)));
+            *set = Some(set.map_or(at, |set| set.min(at)));
         }
     }
 
     /// Takes an alarm whose time has come.
-    pub(crate) fn pop_due(&mut self, now: Tick) -> Option<Alarm> {
+    pub(crate) fn pop_due(&mut self, now: Moment) -> Option<Alarm> {
         let due = |alarm: &Alarm| {
-            self.0.get(*alarm as usize).is_some_and(|set| set.is_some_and(|at| !now.before(at)))
+            self.0.get(*alarm as usize).is_some_and(|set| set.is_some_and(|at| at <= now))
         };
         let alarm = Alarm::ALL.into_iter().find(due)?;
         *self.0.get_mut(alarm as usize)? = None;
@@ -159,8 +159,8 @@ impl Alarms {
     }
 
     /// The earliest.
-    pub(crate) fn next(&self) -> Option<Tick> {
-        self.0.iter().flatten().copied().reduce(Tick::earlier)
+    pub(crate) fn next(&self) -> Option<Moment> {
+        self.0.iter().flatten().copied().min()
     }
 }
 
@@ -178,17 +178,17 @@ mod tests {
         for step in 0..40_000u64 {
             random = random.wrapping_mul(6364136223846793005).wrapping_add(step);
             let (slot, at) = ((random >> 40) as u32 % 60, now + (random >> 20) % 500);
-            deadlines.look_by(slot, Tick::from_millis(at));
+            deadlines.look_by(slot, Moment::from_millis(at).tick());
             let entry = model.entry(slot).or_insert(at);
             *entry = at.min(*entry);
             if random.is_multiple_of(8) {
                 now += (random >> 50) % 100;
-                while let Some(slot) = deadlines.pop_due(Tick::from_millis(now)) {
+                while let Some(slot) = deadlines.pop_due(Moment::from_millis(now)) {
                     assert!(model.remove(&slot).unwrap() <= now);
                 }
                 assert!(model.values().all(|&at| at > now));
             }
-            let earliest = model.values().min().map(|&at| Tick::from_millis(at));
+            let earliest = model.values().min().map(|&at| Moment::from_millis(at).tick());
             assert_eq!(deadlines.next(), earliest);
             assert_eq!(deadlines.heap.len(), model.len());
         }

@@ -1,7 +1,7 @@
 //! The one error: a call that failed, on what, and how.
 
-use crate::kernel::Errno;
-use crate::reaction::Call;
+use crate::kernel::{self, Errno};
+use crate::reaction::{Call, Reaction, attempt};
 use std::fmt;
 
 /// A system call that failed and ended the start or the server.
@@ -49,3 +49,31 @@ impl fmt::Debug for Error {
 }
 
 impl std::error::Error for Error {}
+
+/// Makes a call without which there is no going on, whatever the table says of its errno.
+pub(crate) fn needed<T>(
+    call: Call,
+    object: impl fmt::Display,
+    make: impl FnMut() -> kernel::Result<T>,
+) -> Result<T, Error> {
+    attempt(call, make).map_err(|(_, errno)| Error::new(call, object, errno))
+}
+
+/// Makes a call of a start that can go on without, where the table says so: then there is a
+/// warning instead of a result, which says what follows.
+pub(crate) fn wanted<T>(
+    call: Call,
+    object: impl fmt::Display,
+    without: &str,
+    warnings: &mut Vec<String>,
+    make: impl FnMut() -> kernel::Result<T>,
+) -> Result<Option<T>, Error> {
+    match attempt(call, make) {
+        Ok(result) => Ok(Some(result)),
+        Err((Reaction::Degrade, errno)) => {
+            warnings.push(format!("{}; {without}", Error::new(call, object, errno)));
+            Ok(None)
+        }
+        Err((_, errno)) => Err(Error::new(call, object, errno)),
+    }
+}

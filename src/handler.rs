@@ -1,6 +1,7 @@
 //! What users write: a [`ConnectionHandler`].
 
 use crate::close_reason::CloseReason;
+use crate::error::Error;
 use crate::net::{Conn, ConnId, Net};
 
 /// A protocol: what happens to the bytes of a connection.
@@ -29,6 +30,18 @@ use crate::net::{Conn, ConnId, Net};
 pub trait ConnectionHandler {
     /// What the handler remembers of one connection.
     type Session: Default;
+
+    /// The server starts: what the handler needs is opened here, a
+    /// [directory](Net::open_directory) for example, before the listeners are. If it fails,
+    /// so does [`bind`](crate::Builder::bind), with this error.
+    ///
+    /// # Errors
+    ///
+    /// Whatever keeps the handler from serving.
+    fn on_start(&mut self, net: &mut Net) -> Result<(), Error> {
+        let _ = net;
+        Ok(())
+    }
 
     /// Bytes have arrived. Returns how many of them, from the front, are done with.
     ///

@@ -69,12 +69,10 @@ impl Default for Limits {
     }
 }
 
-/// The timeouts in ticks, as the loop compares them.
+/// The timeouts as the loop adds them.
 #[derive(Debug)]
 pub(crate) struct Timeouts {
     pub(crate) idle: Option<Span>,
-    /// How often the longest span comes before that one.
-    pub(crate) idle_spans: u64,
     pub(crate) message: Option<Span>,
     pub(crate) write: Option<Span>,
     pub(crate) drain: Option<Span>,
@@ -82,10 +80,8 @@ pub(crate) struct Timeouts {
 
 impl Timeouts {
     pub(crate) fn of(limits: &Limits) -> Timeouts {
-        let idle = limits.idle_timeout.map(Span::in_parts);
         Timeouts {
-            idle: idle.map(|(_, span)| span),
-            idle_spans: idle.map_or(0, |(spans, _)| spans),
+            idle: limits.idle_timeout.map(Span::at_least),
             message: limits.message_timeout.map(Span::at_least),
             write: limits.write_timeout.map(Span::at_least),
             drain: limits.drain_timeout.map(Span::at_least),

@@ -1,20 +1,23 @@
-//! A door: opening it, letting clients in, closing it without losing those who wait.
+//! Listening sockets: opening one, accepting, and closing it without losing who waits.
 //!
 //! A listener that cannot let anybody in, because the server is full or the
 //! kernel out of descriptors, is not read: clients wait in its queue and nothing
 //! spins. Its interest, like a connection's, follows from its state and is told
 //! to epoll only when the two differ.
 //!
+//! A listener has a socket until it is closed; the socket lets clients in, or pauses.
+//!
 //! Invariants:
 //! 1. Every option that connections inherit is set here, once, so accepting needs
 //!    no further call.
 //! 2. The file of a Unix socket is its own ([`socket_file`]).
 
-use crate::error::Error;
+use crate::connection::UNWATCHED;
+use crate::error::{Error, needed, wanted};
 use crate::kernel::{self, Address, Fd, Kernel, SocketOption};
 use crate::limits::Limits;
-use crate::reaction::{Call, Reaction, reaction};
-use crate::time::{Span, Tick};
+use crate::reaction::{Call, Reaction, attempt, tolerate};
+use crate::time::{Moment, Span};
 
 mod socket_file;
 
@@ -23,7 +26,12 @@ use socket_file::SocketFile;
 /// Accepts in one turn, at most.
 const MAX_QUOTA: u8 = 64;
 /// The first and the longest pause after a failed accept, in milliseconds.
-const PAUSE: (u32, u32) = (10, 1_000);
+const PAUSE: (u64, u64) = (10, 1_000);
+/// Clients lost in a row from which on it is not the clients.
+const MAX_LOST: u8 = 16;
+/// At the limit clients come and go, and each coming may begin a new pause: one line in so
+/// long says it all.
+const NEWS: Span = Span::millis(60_000);
 /// Unsent bytes the kernel takes for a connection: a client that does not read
 /// parks this much instead of megabytes.
 const NOTSENT_LOWAT: u32 = 131_072;
@@ -32,41 +40,46 @@ const KEEPALIVE_IDLE: u32 = 120;
 
 #[derive(Debug)]
 pub(crate) struct Listener {
-    /// `None` once it is closed.
-    pub(crate) fd: Option<Fd>,
     pub(crate) address: Address,
-    /// That of a Unix socket.
-    file: SocketFile,
+    /// `None` once it is closed.
+    pub(crate) socket: Option<Socket>,
+    /// When the log was last told that clients wait.
+    warned_at: Option<Moment>,
+}
+
+/// A socket that listens.
+#[derive(Debug)]
+pub(crate) struct Socket {
+    pub(crate) fd: Fd,
     /// What epoll was told to watch for.
     pub(crate) registered: u8,
+    /// The file of a Unix socket, until it is removed.
+    file: SocketFile,
+    pub(crate) intake: Intake,
+}
+
+/// Whether clients are let in.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Intake {
+    /// They are.
+    Open {
+        /// How many in the last turn in which some waited.
+        quota: u8,
+        last_wake: u64,
+        /// Clients in a row that were lost between connecting and accept4.
+        lost: u8,
+        /// Milliseconds of the last pause, if nobody has been let in since.
+        paused: u64,
+    },
     /// Accepting failed for want of something: not before then again.
-    pub(crate) paused_until: Option<Tick>,
-    pause_millis: u32,
-    /// When the log was last told, in milliseconds of the monotonic clock.
-    warned_at: Option<u64>,
-    quota: u8,
-    last_wake: u64,
-    /// Clients in a row that were lost between connecting and accept4.
-    failures: u8,
+    Paused {
+        until: Moment,
+        /// Milliseconds.
+        pause: u64,
+    },
 }
 
 impl Listener {
-    /// One that has no socket yet.
-    fn new(address: &Address) -> Listener {
-        Listener {
-            fd: None,
-            address: address.clone(),
-            file: SocketFile::NONE,
-            registered: kernel::IN as u8,
-            paused_until: None,
-            pause_millis: 0,
-            warned_at: None,
-            quota: 0,
-            last_wake: 0,
-            failures: 0,
-        }
-    }
-
     /// A listening socket, not yet in an epoll set. Options that could not be set
     /// and are not essential are named in `warnings`.
     pub(crate) fn open<K: Kernel>(
@@ -75,107 +88,157 @@ impl Listener {
         limits: &Limits,
         warnings: &mut Vec<String>,
     ) -> Result<Listener, Error> {
-        let failed = |call| move |errno| Error::new(call, address, errno);
-        let fd = kernel.socket(address).map_err(failed(Call::Socket))?;
-        let mut listener = Listener::new(address);
-        let opened = match address {
-            Address::Tcp(_) => set_options(kernel, &fd, address, limits, warnings)
-                .and_then(|()| kernel.bind(&fd, address).map_err(failed(Call::BindTcp)))
-                .and_then(|()| kernel.listen(&fd, limits.backlog).map_err(failed(Call::Listen))),
-            Address::Unix(path) => {
-                refuse_descriptors(kernel, &fd, address, warnings);
-                let how = (limits.unix_mode, limits.backlog);
-                listener.file.open(kernel, &fd, path, how, warnings)
-            }
-        };
-        let opened =
-            opened.and_then(|()| kernel.getsockname(&fd).map_err(failed(Call::LocalAddress)));
-        listener.fd = Some(fd);
-        match opened {
-            Ok(bound) => listener.address = bound,
+        let fd = needed(Call::Socket, address, || kernel.socket(address))?;
+        let mut socket = Socket { fd, registered: UNWATCHED, file: SocketFile::NONE, intake: Intake::new() };
+        match socket.listen(kernel, address, limits, warnings) {
+            Ok(address) => Ok(Listener { address, socket: Some(socket), warned_at: None }),
             Err(error) => {
-                listener.close(kernel);
-                return Err(error);
+                socket.close(kernel);
+                Err(error)
             }
         }
-        Ok(listener)
+    }
+
+    /// Whether to tell the log that clients wait.
+    pub(crate) fn is_news(&mut self, now: Moment) -> bool {
+        let news = self.warned_at.is_none_or(|told| now.since(told) >= NEWS);
+        if news {
+            self.warned_at = Some(now);
+        }
+        news
+    }
+
+    /// How it lets clients in, unless it is closed.
+    pub(crate) fn intake(&mut self) -> Option<&mut Intake> {
+        self.socket.as_mut().map(|socket| &mut socket.intake)
+    }
+
+    /// When its pause is over, if it pauses.
+    pub(crate) fn paused_until(&self) -> Option<Moment> {
+        match self.socket.as_ref()?.intake {
+            Intake::Paused { until, .. } => Some(until),
+            Intake::Open { .. } => None,
+        }
+    }
+
+    /// Lets no client begin to connect any more; what has begun can still be accepted.
+    pub(crate) fn refuse_new<K: Kernel>(&mut self, kernel: &mut K) -> Result<(), Error> {
+        let Some(socket) = &mut self.socket else { return Ok(()) };
+        if let Address::Tcp(_) = self.address {
+            let option = SocketOption::DropSyn;
+            let refused = attempt(Call::RefuseNew, || kernel.setsockopt(&socket.fd, option));
+            return refused.map_err(|(_, errno)| Error::new(Call::RefuseNew, &self.address, errno));
+        }
+        socket.file.remove(kernel);
+        Ok(())
+    }
+
+    /// Closes the listener; whoever still waits in its queue is reset.
+    pub(crate) fn close<K: Kernel>(&mut self, kernel: &mut K) {
+        if let Some(socket) = self.socket.take() {
+            socket.close(kernel);
+        }
+    }
+}
+
+impl Socket {
+    /// Gives it its options and its address, and opens it; the address it has then.
+    fn listen<K: Kernel>(
+        &mut self,
+        kernel: &mut K,
+        address: &Address,
+        limits: &Limits,
+        warnings: &mut Vec<String>,
+    ) -> Result<Address, Error> {
+        match address {
+            Address::Tcp(_) => {
+                set_options(kernel, &self.fd, address, limits, warnings)?;
+                needed(Call::BindTcp, address, || kernel.bind(&self.fd, address))?;
+            }
+            Address::Unix(path) => {
+                // The kernel would close what is passed within recv, and perhaps sleep there.
+                let (call, option) = (Call::RefuseDescriptors, SocketOption::RefuseDescriptors);
+                if let Err((Reaction::Degrade, errno)) =
+                    attempt(call, || kernel.setsockopt(&self.fd, option))
+                {
+                    let error = Error::new(call, format!("{address} SO_PASSRIGHTS"), errno);
+                    warnings.push(format!("{error}; going on without"));
+                }
+                self.file.open(kernel, &self.fd, path, limits, warnings)?;
+                return needed(Call::LocalAddress, address, || kernel.getsockname(&self.fd));
+            }
+        }
+        needed(Call::Listen, address, || kernel.listen(&self.fd, limits.backlog))?;
+        needed(Call::LocalAddress, address, || kernel.getsockname(&self.fd))
     }
 
     /// What epoll should watch for.
     pub(crate) fn interest(&self, is_full: bool) -> u8 {
-        if is_full || self.paused_until.is_some() { 0 } else { kernel::IN as u8 }
+        let lets_in = !is_full && matches!(self.intake, Intake::Open { .. });
+        if lets_in { kernel::IN as u8 } else { 0 }
+    }
+
+    fn close<K: Kernel>(mut self, kernel: &mut K) {
+        self.file.remove(kernel);
+        tolerate(Call::Close, kernel.close(self.fd));
+    }
+}
+
+impl Intake {
+    fn new() -> Intake {
+        Intake::Open { quota: 0, last_wake: 0, lost: 0, paused: 0 }
     }
 
     /// How many clients to let in in this turn: one, and twice as many in each
     /// successive turn that finds clients waiting. So a lone client costs no
     /// accept4 that says EAGAIN, and a crowd is let in fast.
     pub(crate) fn quota(&mut self, turn: u64) -> u8 {
-        let successive = turn == self.last_wake + 1;
-        self.quota = if successive { self.quota.saturating_mul(2).clamp(1, MAX_QUOTA) } else { 1 };
-        self.last_wake = turn;
-        self.quota
+        let Intake::Open { quota, last_wake, .. } = self else { return 0 };
+        let successive = turn == *last_wake + 1;
+        *quota = if successive { quota.saturating_mul(2).clamp(1, MAX_QUOTA) } else { 1 };
+        *last_wake = turn;
+        *quota
     }
 
     /// Accepting failed: waits 10 ms, then twice as long each time until it works again.
-    pub(crate) fn pause(&mut self, now: Tick) -> Tick {
-        self.pause_millis = (self.pause_millis * 2).clamp(PAUSE.0, PAUSE.1);
-        let until = now.after(Span::millis(self.pause_millis));
-        self.paused_until = Some(until);
+    pub(crate) fn pause(&mut self, now: Moment) -> Moment {
+        let (Intake::Open { paused: last, .. } | Intake::Paused { pause: last, .. }) = *self;
+        let pause = (last * 2).clamp(PAUSE.0, PAUSE.1);
+        let until = now.after(Span::millis(pause));
+        *self = Intake::Paused { until, pause };
         until
     }
 
-    /// Whether to tell the log: at the limit clients come and go, and each coming may
-    /// begin a new pause, but one line a minute says it all.
-    pub(crate) fn is_news(&mut self, now_millis: u64) -> bool {
-        let news = self.warned_at.is_none_or(|told| now_millis - told >= 60_000);
-        if news {
-            self.warned_at = Some(now_millis);
+    /// Ends a pause, if there is one.
+    pub(crate) fn resume(&mut self) {
+        if let Intake::Paused { pause: paused, .. } = *self {
+            *self = Intake::Open { quota: 0, last_wake: 0, lost: 0, paused };
         }
-        news
     }
 
+    /// A client was let in.
     pub(crate) fn accepted(&mut self) {
-        (self.pause_millis, self.failures) = (0, 0);
+        if let Intake::Open { lost, paused, .. } = self {
+            (*lost, *paused) = (0, 0);
+        }
     }
 
     /// One more client was lost in accept4. Whether there were so many in a row that
     /// it is not the clients.
-    pub(crate) fn failed_again(&mut self) -> bool {
-        self.failures = self.failures.saturating_add(1);
-        self.failures >= 16
-    }
-
-    /// Lets no client begin to connect any more; what has begun can still be accepted.
-    pub(crate) fn refuse_new<K: Kernel>(&mut self, kernel: &mut K) -> Result<(), Error> {
-        if let (Address::Tcp(_), Some(fd)) = (&self.address, &self.fd) {
-            let refused = kernel.setsockopt(fd, SocketOption::DropSyn);
-            return refused.map_err(|errno| Error::new(Call::RefuseNew, &self.address, errno));
-        }
-        self.remove_file(kernel);
-        Ok(())
-    }
-
-    /// Closes the listener; whoever still waits in its queue is reset.
-    pub(crate) fn close<K: Kernel>(&mut self, kernel: &mut K) {
-        self.remove_file(kernel);
-        if let Some(fd) = self.fd.take() {
-            let _ = kernel.close(fd);
-        }
-    }
-
-    fn remove_file<K: Kernel>(&mut self, kernel: &mut K) {
-        if let Address::Unix(path) = &self.address {
-            self.file.remove(kernel, path);
-        }
+    pub(crate) fn lost_again(&mut self) -> bool {
+        let Intake::Open { lost, .. } = self else { return false };
+        *lost = lost.saturating_add(1);
+        *lost >= MAX_LOST
     }
 }
 
 /// The options of a TCP connection that it can also do without.
 pub(crate) fn tunables(limits: &Limits) -> impl Iterator<Item = SocketOption> + use<> {
     // The kernel's own guard against a peer that acknowledges nothing: twice the
-    // write timeout, so that ours, which knows the reason, comes first.
-    let unacknowledged = limits.write_timeout.map(|timeout| {
-        SocketOption::UserTimeout(timeout.saturating_mul(2).as_millis().clamp(1, 1 << 30) as u32)
+    // write timeout, so that ours, which knows the reason, comes first. It holds 24 days.
+    let unacknowledged = limits.write_timeout.and_then(|timeout| {
+        let millis = i32::try_from(timeout.saturating_mul(2).as_millis()).ok()?;
+        Some(SocketOption::UserTimeout(millis.max(1) as u32))
     });
     let tunables = [
         SocketOption::NoDelay,
@@ -184,22 +247,6 @@ pub(crate) fn tunables(limits: &Limits) -> impl Iterator<Item = SocketOption> + 
         SocketOption::NotSentLowat(NOTSENT_LOWAT),
     ];
     tunables.into_iter().chain(unacknowledged)
-}
-
-/// Lets nobody pass a descriptor to a Unix socket, or to those that it will accept. The kernel
-/// would close it within recv, and with the wrong kind of descriptor sleep there.
-pub(crate) fn refuse_descriptors<K: Kernel>(
-    kernel: &mut K,
-    fd: &Fd,
-    address: &Address,
-    warnings: &mut Vec<String>,
-) {
-    if let Err(errno) = kernel.setsockopt(fd, SocketOption::RefuseDescriptors)
-        && reaction(Call::RefuseDescriptors, errno) == Reaction::Degrade
-    {
-        let error = Error::new(Call::RefuseDescriptors, format!("{address} SO_PASSRIGHTS"), errno);
-        warnings.push(format!("{error}; going on without"));
-    }
 }
 
 /// Sets the options of a TCP listener, most of them for the connections that inherit them.
@@ -213,14 +260,12 @@ fn set_options<K: Kernel>(
     let v6 = matches!(address, Address::Tcp(address) if address.is_ipv6());
     for option in [Some(SocketOption::ReuseAddr), v6.then_some(SocketOption::V6Only)] {
         let Some(option) = option else { continue };
-        let set = kernel.setsockopt(fd, option);
-        set.map_err(|errno| Error::new(Call::SetOption, address, errno))?;
+        needed(Call::SetOption, address, || kernel.setsockopt(fd, option))?;
     }
     for option in tunables(limits) {
-        if let Err(errno) = kernel.setsockopt(fd, option) {
-            let error = Error::new(Call::SetTunable, format!("{address} {option:?}"), errno);
-            warnings.push(format!("{error}; going on without"));
-        }
+        let object = format!("{address} {option:?}");
+        let set = || kernel.setsockopt(fd, option);
+        wanted(Call::SetTunable, object, "going on without", warnings, set)?;
     }
     Ok(())
 }
@@ -229,31 +274,46 @@ fn set_options<K: Kernel>(
 mod tests {
     use super::*;
 
-    fn listener() -> Listener {
-        Listener::new(&Address::Unix("/run/door".into()))
-    }
-
     #[test]
     fn one_line_a_minute_is_news() {
-        let mut listener = listener();
-        let told = [0, 1, 59_999, 60_000, 119_999, 120_001].map(|at| listener.is_news(at));
+        let address = Address::Unix("/run/door".into());
+        let mut listener = Listener { address, socket: None, warned_at: None };
+        let moments = [0, 1, 59_999, 60_000, 119_999, 120_001].map(Moment::from_millis);
+        let told = moments.map(|at| listener.is_news(at));
         assert_eq!(told, [true, false, false, true, false, true]);
     }
 
     #[test]
     fn a_crowd_is_let_in_ever_faster() {
-        let mut listener = listener();
-        let quotas = [5, 6, 7, 9, 10, 11, 12, 13, 14, 15, 16].map(|turn| listener.quota(turn));
+        let mut intake = Intake::new();
+        let quotas = [5, 6, 7, 9, 10, 11, 12, 13, 14, 15, 16].map(|turn| intake.quota(turn));
         assert_eq!(quotas, [1, 2, 4, 1, 2, 4, 8, 16, 32, 64, 64]);
     }
 
     #[test]
     fn pauses_grow_until_somebody_is_let_in() {
-        let mut listener = listener();
-        let now = Tick::default();
-        let pauses = [(); 9].map(|()| listener.pause(now).since(now));
+        let mut intake = Intake::new();
+        let now = Moment::from_millis(7);
+        let pause = |intake: &mut Intake| intake.pause(now).since(now).as_millis();
+        let pauses = [(); 9].map(|()| {
+            intake.resume();
+            pause(&mut intake)
+        });
         assert_eq!(pauses, [10, 20, 40, 80, 160, 320, 640, 1_000, 1_000]);
-        listener.accepted();
-        assert_eq!(listener.pause(now).since(now), 10);
+        assert_eq!(pause(&mut intake), 1_000); // though it pauses already
+        intake.resume();
+        intake.accepted();
+        assert_eq!(pause(&mut intake), 10);
+    }
+
+    #[test]
+    fn sixteen_lost_in_a_row_are_a_reason_to_pause() {
+        let mut intake = Intake::new();
+        let lost = [(); 16].map(|()| intake.lost_again());
+        assert_eq!(lost.iter().position(|&enough| enough), Some(15));
+        intake.accepted();
+        assert!(!intake.lost_again());
+        intake.pause(Moment::from_millis(7));
+        assert!(!intake.lost_again() && intake.quota(1) == 0);
     }
 }

@@ -12,7 +12,7 @@
 use crate::error::Error;
 use crate::kernel::{Fd, Kernel};
 use crate::net::Net;
-use crate::reaction::{Call, Reaction, attempt};
+use crate::reaction::{Call, Reaction, attempt, tolerate};
 use std::collections::VecDeque;
 use std::fmt;
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -158,6 +158,6 @@ impl<K: Kernel> Bell for EventFd<K> {
 
     fn close(self: Box<Self>) {
         let EventFd { mut kernel, fd } = *self;
-        let _ = kernel.close(fd);
+        tolerate(Call::Close, kernel.close(fd));
     }
 }

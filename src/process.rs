@@ -8,7 +8,7 @@
 //!
 //! Invariant: among the servers on the real kernel at most one owns the process.
 
-use crate::error::Error;
+use crate::error::{Error, needed, wanted};
 use crate::kernel::{self, Errno, Kernel, Signal};
 use crate::reaction::Call;
 use std::io::{IsTerminal, stderr};
@@ -105,15 +105,11 @@ fn block_signals<K: Kernel>(
     warnings: &mut Vec<String>,
 ) -> Result<Vec<Signal>, Error> {
     let mut signals = vec![Signal::SIGINT, Signal::SIGTERM, Signal::SIGUSR1, Signal::SIGUSR2];
-    match kernel.rt_sigaction(Signal::SIGHUP) {
-        Ok(true) => {} // ignored, as under nohup
-        Ok(false) => signals.push(Signal::SIGHUP),
-        Err(errno) => warnings.push(format!(
-            "{}; SIGHUP is left as it is",
-            Error::new(Call::SignalAction, "SIGHUP", errno)
-        )),
+    let (call, hangup, without) = (Call::SignalAction, Signal::SIGHUP, "SIGHUP is left as it is");
+    let ignored = wanted(call, hangup, without, warnings, || kernel.rt_sigaction(hangup))?;
+    if ignored == Some(false) {
+        signals.push(hangup); // else it is ignored, as under nohup
     }
-    let blocked = kernel.rt_sigprocmask(&signals);
-    blocked.map_err(|errno| Error::new(Call::SignalMask, "signals", errno))?;
+    needed(Call::SignalMask, "signals", || kernel.rt_sigprocmask(&signals))?;
     Ok(signals)
 }

@@ -69,6 +69,7 @@ calls! {
     Accept "accept4",
     Recv "recv",
     Send "send",
+    OutboundSocket "socket",
     Connect "connect",
     OutboundAddress "getsockname",
     ConnectResult "getsockopt",
@@ -81,6 +82,8 @@ calls! {
     WriteCounter "write",
     ReadSignal "read",
     RefuseNew "setsockopt",
+    CheckFile "lstat",
+    RemoveFile "unlink",
     Shutdown "shutdown",
     Close "close",
 }
@@ -121,6 +124,8 @@ pub enum Reaction {
 /// pauses a listener, ends a connection, and fails a start.
 #[rustfmt::skip] // one row a line
 pub fn reaction(call: Call, errno: Errno) -> Reaction {
+    #[cfg(feature = "sim")]
+    crate::kernel::sim::asked(call as usize, call.name(), errno); // the tests count who asks
     use Errno::*;
     use Reaction::*;
     match call {
@@ -181,6 +186,7 @@ pub fn reaction(call: Call, errno: Errno) -> Reaction {
             EINTR => Retry,
             _ => FailRuntime,
         },
+        Call::CheckFile | Call::RemoveFile => Ignore, // the next start removes it, if it is stale
         Call::RefuseNew => Degrade, // EPERM: without CAP_NET_ADMIN, on kernels since 2026
 
         // Connections.
@@ -208,6 +214,7 @@ pub fn reaction(call: Call, errno: Errno) -> Reaction {
             _ => DropConnection, // EPIPE ECONNRESET ETIMEDOUT EHOSTUNREACH ENETUNREACH EPERM …
         },
         // Outwards: whoever asked for the connection is told why there is none.
+        Call::OutboundSocket => DropConnection, // EMFILE ENFILE ENOBUFS ENOMEM
         Call::Connect => match errno {
             EINPROGRESS => Wait,
             EINTR => Wait, // it goes on all the same
@@ -258,16 +265,23 @@ pub(crate) fn attempt<T>(
     call: Call,
     mut make: impl FnMut() -> crate::kernel::Result<T>,
 ) -> Result<T, (Reaction, Errno)> {
+    let mut failed = Errno::EINTR;
     for _ in 0..16 {
         match make() {
             Ok(result) => return Ok(result),
             Err(errno) => match reaction(call, errno) {
-                Reaction::Retry => {}
+                Reaction::Retry => failed = errno,
                 reaction => return Err((reaction, errno)),
             },
         }
     }
-    Err((Reaction::Wait, Errno::EINTR))
+    Err((Reaction::Wait, failed))
+}
+
+/// Makes nothing of a failure, as where something is given up anyway. If the table calls it
+/// a bug, its errno is returned.
+pub(crate) fn tolerate(call: Call, result: crate::kernel::Result<()>) -> Option<Errno> {
+    result.err().filter(|&errno| reaction(call, errno) == Reaction::Bug)
 }
 
 #[cfg(test)]

@@ -16,7 +16,7 @@
 //! 3. A message costs one recv, one send and its share of an epoll_wait, and no
 //!    memory: everything else is in the `#[cold]` paths.
 
-use crate::connection::{ANSWER, Attention, OUTBOUND, State, UNWATCHED};
+use crate::connection::{Attention, Connection, OUTBOUND, State};
 use crate::crowd::Crowd;
 use crate::deadlines::{Alarm, Alarms, Deadlines};
 use crate::error::Error;
@@ -26,9 +26,9 @@ use crate::listener::Listener;
 use crate::mailbox::Mailbox;
 use crate::net::{ConnId, Net, Stop};
 use crate::process::Process;
-use crate::reaction::{Call, Reaction, reaction};
+use crate::reaction::{Call, Reaction, reaction, tolerate};
 use crate::slots::Id;
-use crate::time::{Span, Tick};
+use crate::time::{Moment, Span};
 use std::sync::Arc;
 
 mod accepting;
@@ -87,7 +87,7 @@ pub(crate) enum Timerfd {
     /// It never expires.
     Disarmed,
     /// When it expires.
-    Armed(Tick),
+    Armed(Moment),
     /// It has expired, and stays readable until it is set again.
     Expired,
 }
@@ -120,7 +120,7 @@ pub(crate) struct End {
     /// Connections that had not finished at the drain deadline.
     pub(crate) cut: u64,
     /// Draining: listeners stay open until then, for handshakes under way.
-    pub(crate) grace: Tick,
+    pub(crate) grace: Option<Moment>,
 }
 
 impl<H: ConnectionHandler, K: Kernel> Reactor<H, K> {
@@ -162,7 +162,7 @@ impl<H: ConnectionHandler, K: Kernel> Reactor<H, K> {
 
     /// Whether nothing has happened in this turn that asks for more than answers.
     fn is_settled(&self) -> bool {
-        let nothing_marked = self.net.marked.is_empty() && self.woken.is_empty();
+        let nothing_marked = self.net.table.is_settled() && self.woken.is_empty();
         nothing_marked && self.work.is_empty() && self.net.stop == Stop::No
     }
 
@@ -192,21 +192,19 @@ impl<H: ConnectionHandler, K: Kernel> Reactor<H, K> {
     /// all here; the rest is in `serve_busy`.
     #[inline]
     fn serve(&mut self, id: Id, mask: u32) {
-        let is_tight = self.net.budget.is_tight();
+        let is_tight = self.net.is_tight();
         let now = self.net.now;
-        let Some(connection) = self.net.connections.find(id) else { return }; // a stale event
+        let Some(mut connection) = self.net.table.find(id) else { return }; // a stale event
         let is_quiet = connection.attention == Attention::Quiet;
         if mask != kernel::IN || !is_quiet || connection.staged > 0 || is_tight {
             return self.serve_busy(id.slot, mask);
         }
         match self.kernel.recv(&connection.fd, &mut self.input) {
             Ok(n @ 1..) => {
-                connection.received += n as u64;
-                connection.last = now;
-                connection.staged = ANSWER;
-                self.net.open_answer(id.slot);
+                connection.asked(n, now);
+                self.net.table.open_answer(id.slot);
                 self.offer_fresh(id.slot, n);
-                self.net.close_answer();
+                self.net.table.close_answer();
             }
             Ok(_) => self.received(id.slot, Ok(0), false),
             Err(errno) => self.received(id.slot, Err(errno), false),
@@ -219,131 +217,97 @@ impl<H: ConnectionHandler, K: Kernel> Reactor<H, K> {
     fn settle(&mut self) {
         self.net.flush(&mut self.kernel);
         self.net.keep_budget();
+        self.net.dial(&mut self.kernel);
         self.settle_marked();
         if self.net.relieve() {
             self.settle_marked();
         }
         self.net.plan();
-        if self.net.budget.take_ebb()
+        if self.net.take_ebb()
             && let Some(process) = &self.process
         {
             process.return_memory();
         }
         self.settle_listeners();
-        if !self.net.discarded.is_empty() {
-            self.close_discarded();
-        }
-        debug_assert!(self.net.connections.len() > CROWD || self.net.is_counted(), "miscounted");
-    }
-
-    /// Closes the files that nobody sends any more.
-    #[cold]
-    pub(crate) fn close_discarded(&mut self) {
-        while let Some(file) = self.net.discarded.pop() {
-            self.close(file);
-        }
+        debug_assert!(self.net.table.len() > CROWD || self.net.table.is_counted(), "miscounted");
     }
 
     fn settle_marked(&mut self) {
-        while let Some(slot) = self.net.marked.pop() {
+        while let Some(slot) = self.net.table.next_marked() {
             self.reconcile(slot);
             self.net.flush(&mut self.kernel); // what the next one owes must be known
         }
     }
 
-    /// Brings one connection's affairs in line with its state. It stays marked
+    /// Makes what the kernel was told match the connection's state. It stays marked
     /// meanwhile, so that what happens here does not put it on the list again.
     fn reconcile(&mut self, slot: u32) {
         self.begin_file(slot);
-        let (now, draining, is_over) =
-            (self.net.now, self.net.is_draining(), self.net.is_over(slot));
-        let Some(connection) = self.net.connections.get_mut(slot) else { return };
-        if let Some((input, reading)) = connection.state.input_mut() {
-            reading.again &= !input.is_empty();
+        let (must_wait, starves) = (self.net.must_wait(slot), self.net.allowance(slot) == 0);
+        let (now, draining) = (self.net.now, self.net.is_draining());
+        let Reactor { kernel, net, poll, deadlines, work, .. } = self;
+        let data = net.table.id(slot).to_u64();
+        let Some(mut connection) = net.table.edit(slot) else { return };
+        connection.state.settle(must_wait, starves, now);
+        if connection.is_flushed()
+            && connection.flushed(now)
+            && let Err(errno) = kernel.shutdown(&connection.fd)
+        {
+            connection.failed(Call::Shutdown, errno, &mut net.counters);
         }
-        if let Some(open) = connection.state.open_mut() {
-            let allowance = self.net.budget.allowance(open.input.len());
-            open.settle_level(is_over, allowance == 0, now);
+        let interest = connection.interest();
+        let Connection { fd, registered, state, .. } = &mut *connection;
+        if !state.is_gone()
+            && let Err((call, errno)) = poll.rewatch(kernel, fd, registered, interest, data)
+        {
+            connection.failed(call, errno, &mut net.counters);
         }
-        self.finish(slot);
-        self.register(slot);
-        let Some(connection) = self.net.connections.get_mut(slot) else { return };
         if connection.state.is_gone() {
+            drop(connection);
             return self.free(slot);
         }
-        if let Some(at) = connection.deadline(&self.net.timeouts, self.net.now_millis) {
-            self.deadlines.look_by(slot, at);
+        if let Some(at) = connection.deadline(&net.timeouts, now) {
+            deadlines.look_by(slot, at.look(now));
         }
         if connection.has_work(draining) {
-            self.work.push(slot);
+            work.push(slot);
         }
+        debug_assert_eq!(connection.contradiction(), None, "{}", *connection);
         // While stopping, what is read is counted: the short way does not.
         let is_quiet = !draining && connection.is_quiet();
-        connection.attention = if is_quiet { Attention::Quiet } else { Attention::Busy };
-        debug_assert_eq!(connection.contradiction(), None, "{connection}");
-        debug_assert!(self.net.is_measured(), "the limits are not what the budget gives");
+        connection.settled(if is_quiet { Attention::Quiet } else { Attention::Busy });
+        debug_assert!(net.table.is_measured(), "the limit is not what the budget leaves");
     }
 
     /// Sends from a file for which no event has been asked yet.
     fn begin_file(&mut self, slot: u32) {
-        let Some(connection) = self.net.connections.get(slot) else { return };
+        let Some(connection) = self.net.table.look(slot) else { return };
         let has_file = connection.state.unsent().is_some_and(|unsent| unsent.file);
         if has_file && connection.registered & kernel::OUT as u8 == 0 {
             self.net.send_file(&mut self.kernel, slot);
         }
     }
 
-    /// If everything is sent that the handler has ended: FIN. If the peer's has come
-    /// already, that is all.
-    fn finish(&mut self, slot: u32) {
-        let now = self.net.now;
-        let Some(connection) = self.net.connections.get_mut(slot) else { return };
-        if connection.is_flushed()
-            && connection.flushed(now)
-            && let Err(errno) = self.kernel.shutdown(&connection.fd)
-        {
-            self.net.failed(slot, Call::Shutdown, errno);
-        }
-    }
-
-    /// Tells epoll what to watch for, if that is not what it was told last.
-    fn register(&mut self, slot: u32) {
-        let data = self.net.connections.id(slot).to_u64();
-        let Some(connection) = self.net.connections.get_mut(slot) else { return };
-        let interest = connection.interest();
-        let unwatched = connection.registered == UNWATCHED && interest == 0;
-        if unwatched || connection.state.is_gone() {
-            return;
-        }
-        let (fd, told) = (&connection.fd, &mut connection.registered);
-        if let Err((call, errno)) = self.poll.rewatch(&mut self.kernel, fd, told, interest, data) {
-            self.net.failed(slot, call, errno);
-        }
-    }
-
     /// Gives the descriptor and the slot back, and says so to the handler.
     #[cold]
     fn free(&mut self, slot: u32) {
-        let id = ConnId(self.net.connections.id(slot));
-        let Some(connection) = self.net.connections.remove(slot) else { return };
+        let id = ConnId(self.net.table.id(slot));
+        let Some(connection) = self.net.table.remove(slot) else { return };
         let State::Gone { why, reset } = *connection.state else { return };
         log::debug!("closed {id} {connection}: {why}");
         self.net.counters.count_close(why);
         self.net.counters.received += connection.received;
         self.net.counters.sent += connection.sent;
-        self.net.discard_file(slot);
+        self.net.close_file(slot);
         let peer = connection.peer();
         self.net.report_cut(why, peer);
         let is_outbound = connection.listener() == OUTBOUND;
-        let fd = connection.fd;
-        if reset {
-            // If it fails the peer may take a cut answer for a whole one; nothing to be done.
-            let _ = self.kernel.setsockopt(&fd, SocketOption::ResetOnClose);
+        if !connection.fd.is_unopened() {
+            if is_outbound {
+                self.net.forget_call(&mut self.kernel, &connection.fd);
+            }
+            self.close_socket(connection.fd, reset);
         }
-        if is_outbound {
-            self.net.forget_call(&mut self.kernel, &fd);
-        }
-        self.close(fd);
         if is_outbound {
             self.net.outbound -= 1;
         } else {
@@ -360,12 +324,17 @@ impl<H: ConnectionHandler, K: Kernel> Reactor<H, K> {
         }
     }
 
+    fn close_socket(&mut self, fd: Fd, reset: bool) {
+        if reset {
+            // If it fails the peer may take a cut answer for a whole one; nothing to be done.
+            tolerate(Call::SetTunable, self.kernel.setsockopt(&fd, SocketOption::ResetOnClose));
+        }
+        self.close(fd);
+    }
+
     fn close(&mut self, fd: Fd) {
-        if let Err(errno) = self.kernel.close(fd)
-            && reaction(Call::Close, errno) == Reaction::Bug
-        {
-            self.net.counters.bugs += 1;
-            log::error!("bug: close: {errno}");
+        if let Some(errno) = tolerate(Call::Close, self.kernel.close(fd)) {
+            self.net.counters.bug(format_args!("close: {errno}"));
         }
     }
 }

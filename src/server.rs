@@ -5,7 +5,7 @@ use crate::connection::OUTBOUND;
 #[cfg(feature = "sim")]
 use crate::connection::place;
 use crate::counters::Counters;
-use crate::error::Error;
+use crate::error::{Error, wanted};
 use crate::handler::ConnectionHandler;
 use crate::kernel::{Address, Errno, Kernel, Linux, Signal};
 use crate::limits::Limits;
@@ -96,6 +96,7 @@ impl<H: ConnectionHandler, K: Kernel> Builder<H, K> {
         };
         fit_limits(&mut kernel, &mut limits, addresses.len(), owns_process, &mut warnings)?;
         let mut reactor = Reactor::new(handler, kernel, limits, process)?;
+        reactor.start()?;
         reactor.open(&addresses, &mut warnings)?;
         Ok(Server { addresses: reactor.net.locals.clone(), reactor, warnings })
     }
@@ -114,36 +115,29 @@ fn fit_limits<K: Kernel>(
     warnings: &mut Vec<String>,
 ) -> Result<(), Error> {
     limits.high_water = limits.high_water.min(limits.max_output);
-    let failed = |errno| Error::new(Call::DescriptorLimit, "RLIMIT_NOFILE", errno);
-    let (mut soft, hard) = match kernel.prlimit(None) {
-        Ok(limit) => limit,
-        Err(errno) => {
-            warnings.push(format!("{}; it may be too low", failed(errno)));
-            return Ok(());
-        }
-    };
+    let (call, object) = (Call::DescriptorLimit, "RLIMIT_NOFILE");
+    let limit = wanted(call, object, "it may be too low", warnings, || kernel.prlimit(None))?;
+    let Some((mut soft, hard)) = limit else { return Ok(()) };
     let others = listeners as u64 + SPARE_DESCRIPTORS;
-    let (wanted, outbound) = (u64::from(limits.max_connections), u64::from(limits.max_outbound));
-    let needed = wanted + outbound + others;
-    if raise && soft < needed && soft < hard {
-        match kernel.prlimit(Some(needed.min(hard))) {
-            Ok((raised, _)) => soft = raised,
-            Err(errno) => warnings.push(format!("{}; it stays as it is", failed(errno))),
-        }
+    let (asked, outbound) = (u64::from(limits.max_connections), u64::from(limits.max_outbound));
+    let all = asked + outbound + others;
+    if raise && soft < all && soft < hard {
+        let raise = || kernel.prlimit(Some(all.min(hard)));
+        let raised = wanted(call, object, "it stays as it is", warnings, raise)?;
+        soft = raised.map_or(soft, |(raised, _)| raised);
     }
     // Both kinds get less, in the same proportion.
     let room = soft.saturating_sub(others);
-    let connections =
-        if soft < needed { room * wanted / (wanted + outbound).max(1) } else { wanted };
+    let connections = if soft < all { room * asked / (asked + outbound).max(1) } else { asked };
     if connections == 0 {
         let object = format!("RLIMIT_NOFILE {soft}, too few for one connection");
         return Err(Error::new(Call::DescriptorLimit, object, Errno::EMFILE));
     }
-    if connections < wanted {
+    if connections < asked {
         limits.max_connections = connections as u32;
         limits.max_outbound = outbound.min(room - connections) as u32;
         warnings.push(format!(
-            "max-connections lowered from {wanted} to {connections}: RLIMIT_NOFILE is {soft}"
+            "max-connections lowered from {asked} to {connections}: RLIMIT_NOFILE is {soft}"
         ));
     }
     Ok(())
@@ -194,7 +188,7 @@ impl<H: ConnectionHandler, K: Kernel> Server<H, K> {
 
     /// How many connections are open, in whatever state.
     pub fn open(&self) -> usize {
-        self.reactor.net.connections.len()
+        self.reactor.net.table.len()
     }
 
     /// What the server has done so far; the bytes of open connections are included, unlike
@@ -213,7 +207,7 @@ impl<H: ConnectionHandler, K: Kernel> Server<H, K> {
     #[cfg(feature = "sim")]
     #[doc(hidden)]
     pub fn places(&self) -> impl Iterator<Item = (i32, [&'static str; 2])> {
-        let all = self.reactor.net.connections.iter();
+        let all = self.reactor.net.table.iter();
         all.map(|(_, connection)| (connection.fd.number(), place::of(connection)))
     }
 
@@ -235,9 +229,7 @@ impl<H: ConnectionHandler, K: Kernel> Server<H, K> {
     #[cfg(feature = "sim")]
     #[doc(hidden)]
     pub fn memory(&self) -> (usize, usize) {
-        let net = &self.reactor.net;
-        let held = net.connections.iter().map(|(_, connection)| connection.footprint());
-        (net.budget.used(), held.sum())
+        self.reactor.net.table.memory()
     }
 
     /// What the server did, once [`turn`](Server::turn) has said that it is over.

@@ -69,6 +69,7 @@ impl<T> Slots<T> {
         Id { generation: 1, slot: self.entries.len() as u32 - 1 }
     }
 
+    #[inline]
     pub(crate) fn remove(&mut self, slot: u32) -> Option<T> {
         let value = self.entries.get_mut(slot as usize)?.take()?;
         let generation = self.generations.get_mut(slot as usize)?;

@@ -10,7 +10,7 @@ use std::fs::{self, File};
 use std::io::{ErrorKind, IoSlice, Read, Write};
 use std::mem::ManuallyDrop;
 use std::net::{Ipv4Addr, Shutdown, SocketAddr, TcpListener, TcpStream};
-use std::os::fd::{AsRawFd, BorrowedFd, IntoRawFd};
+use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, IntoRawFd, OwnedFd};
 use std::os::unix::fs::FileExt;
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::os::unix::process::ExitStatusExt;
@@ -42,8 +42,10 @@ const EXCLUSIVE: u32 = nix::libc::EPOLLEXCLUSIVE as u32;
 // ---- instruments -----------------------------------------------------------------
 
 /// The descriptor of a std socket, lent to the kernel's calls.
+#[allow(unsafe_code)]
 fn fd(socket: &impl AsRawFd) -> ManuallyDrop<Fd> {
-    ManuallyDrop::new(Fd::new(socket.as_raw_fd()).unwrap())
+    // SAFETY: it is open, and stays the socket's: nothing here closes it.
+    ManuallyDrop::new(unsafe { OwnedFd::from_raw_fd(socket.as_raw_fd()) }.into())
 }
 
 /// A descriptor that is closed at the end.

@@ -24,7 +24,7 @@
 
 use crate::buffer::Buffer;
 use crate::close_reason::CloseReason;
-use crate::time::{Moment, Span, Tick};
+use crate::time::{Moment, Span};
 use std::mem::take;
 use std::ops::Deref;
 
@@ -54,7 +54,7 @@ pub(crate) enum State {
     },
     /// FIN is sent. Input is read and thrown away, because a close with unread input resets
     /// the connection, and the answer is lost.
-    Lingering { why: CloseReason, until: Tick, read: u32 },
+    Lingering { why: CloseReason, until: Moment, read: u32 },
     /// Nothing can be sent any more. What the peer sent before is still offered.
     Broken {
         why: CloseReason,
@@ -229,7 +229,7 @@ macro_rules! transitions {
 
 transitions! {
     /// A connect has succeeded.
-    established(now: Tick) {
+    established(now: Moment) {
         Connecting { early, .. } => Open (early.open(now));
     }
 
@@ -247,7 +247,7 @@ transitions! {
     }
 
     /// All output of a connection that has ended or finished is sent. Gone if EOF was received.
-    flushed(now: Tick) {
+    flushed(now: Moment) {
         Open (open) if open.writing.fin != Fin::No && open.reading.end == PeerEnd::Told => Gone {
             why: CloseReason::PeerClosed,
             reset: false
@@ -302,6 +302,13 @@ impl Life {
             State::Broken { input, reading, .. } => Some((input, reading)),
             _ => None,
         }
+    }
+
+    /// Takes what was received and not consumed, to be offered.
+    pub(crate) fn take_input(&mut self) -> Buffer {
+        let Some((input, reading)) = self.input_mut() else { return Buffer::default() };
+        reading.again = false;
+        take(input)
     }
 
     /// What waits for the kernel, while it can be sent, or may be later.
@@ -370,6 +377,17 @@ impl Life {
         }
     }
 
+    /// What follows for its two directions from what it holds: whether it must wait until less
+    /// output is queued, and whether memory is too short to read.
+    pub(crate) fn settle(&mut self, must_wait: bool, starves: bool, now: Moment) {
+        if let Some((input, reading)) = self.input_mut() {
+            reading.again &= !input.is_empty();
+        }
+        if let Some(open) = self.open_mut() {
+            open.settle_level(must_wait, starves, now);
+        }
+    }
+
     // ---- what a handler asks for, in whatever state -------------------------------------
 
     pub(crate) fn pause(&mut self) {
@@ -382,7 +400,7 @@ impl Life {
         }
     }
 
-    pub(crate) fn resume(&mut self, now: Tick) {
+    pub(crate) fn resume(&mut self, now: Moment) {
         if let State::Connecting { early, .. } = &mut self.0 {
             early.paused = false;
         }
@@ -433,6 +451,12 @@ impl Life {
             unsent.file = true;
         }
         self.become_full();
+    }
+
+    pub(crate) fn set_level(&mut self, level: Level) {
+        if let State::Open(open) = &mut self.0 {
+            open.writing.level = level;
+        }
     }
 
     /// Output has reached the high water mark.
@@ -524,7 +548,7 @@ impl Early {
     }
 
     /// What becomes of it when the connection is established.
-    fn open(&mut self, now: Tick) -> Open {
+    fn open(&mut self, now: Moment) -> Open {
         let Early { unsent, full, finish, paused, duplex, held, timer } = take(self);
         let mut open = Open { unsent, timer, held, duplex, ..Open::default() };
         open.unsent.bytes.touch(now); // until now the kernel could take nothing
@@ -550,7 +574,7 @@ impl Open {
 
     /// What became of the output: whether it is above the mark now, and whether memory is
     /// too short to read.
-    pub(crate) fn settle_level(&mut self, is_over: bool, starves: bool, now: Tick) {
+    pub(crate) fn settle_level(&mut self, is_over: bool, starves: bool, now: Moment) {
         if self.writing.is_full() != is_over {
             self.writing.level = if is_over { Level::Full } else { Level::Drained };
             self.input.touch(now);
@@ -579,10 +603,10 @@ mod tests {
     /// Whatever the events and their order, it comes to its end once, and for the first reason.
     #[test]
     fn every_life_ends_and_for_one_reason() {
-        const NOW: Tick = Tick::from_millis(7);
+        const NOW: Moment = Moment::from_millis(7);
         let mut random = 1u64;
         for round in 0..20_000u64 {
-            let deadline = Moment::after(7, std::time::Duration::ZERO);
+            let deadline = NOW.after(Span::millis(1));
             let mut life = if round % 2 == 0 { Life::open() } else { Life::connecting(deadline) };
             let (mut reason, mut rank) = (None, 0);
             for step in 0..12 {

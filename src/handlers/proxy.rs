@@ -19,7 +19,7 @@
 use crate::close_reason::CloseReason;
 use crate::error::Error;
 use crate::handler::ConnectionHandler;
-use crate::kernel::{Address, Kernel};
+use crate::kernel::Address;
 use crate::net::{Conn, ConnId, Net};
 use std::collections::BTreeMap;
 use std::fmt;
@@ -35,8 +35,7 @@ const NEWS: Duration = Duration::from_secs(60);
 /// It begins a connection for each client, so the server must allow as many with
 /// [`max_outbound`](crate::Limits::max_outbound).
 #[derive(Debug)]
-pub struct Proxy<K> {
-    kernel: K,
+pub struct Proxy {
     upstreams: Vec<Address>,
     connect_timeout: Duration,
     /// Which of them answered last: it is asked first.
@@ -75,12 +74,10 @@ enum Role {
     Upstream,
 }
 
-impl<K: Kernel> Proxy<K> {
+impl Proxy {
     /// Hands on to the first of `upstreams` that answers within `connect_timeout` each.
-    /// `kernel` is the one that the server runs on.
-    pub fn new(kernel: K, upstreams: Vec<Address>, connect_timeout: Duration) -> Proxy<K> {
+    pub fn new(upstreams: Vec<Address>, connect_timeout: Duration) -> Proxy {
         Proxy {
-            kernel,
             upstreams,
             connect_timeout,
             answering: 0,
@@ -90,20 +87,16 @@ impl<K: Kernel> Proxy<K> {
         }
     }
 
-    /// Begins a connection for `client`, and one to the next address if that fails at once.
-    fn dial(&mut self, net: &mut Net, client: ConnId, mut address: usize, mut others: usize) {
-        while let Some(upstream) = self.upstreams.get(address) {
-            match net.connect(&mut self.kernel, upstream, self.connect_timeout) {
-                Ok(id) => {
-                    let role = Role::Dialing { address, others };
-                    self.ends.insert(id, End::new(client, role));
-                    self.ends.insert(client, End::new(id, Role::Client));
-                    return;
-                }
-                Err(error) if others == 0 => return self.give_up(net, client, &error),
-                Err(error) => log::debug!("{error}; the next address is tried"),
+    /// Begins a connection for `client`.
+    fn dial(&mut self, net: &mut Net, client: ConnId, address: usize, others: usize) {
+        let Some(upstream) = self.upstreams.get(address) else { return };
+        match net.connect(upstream, self.connect_timeout) {
+            Ok(id) => {
+                let role = Role::Dialing { address, others };
+                self.ends.insert(id, End::new(client, role));
+                self.ends.insert(client, End::new(id, Role::Client));
             }
-            (address, others) = (self.after(address), others - 1);
+            Err(error) => self.give_up(net, client, &error),
         }
     }
 
@@ -152,7 +145,7 @@ impl<K: Kernel> Proxy<K> {
     }
 }
 
-impl<K: Kernel> ConnectionHandler for Proxy<K> {
+impl ConnectionHandler for Proxy {
     type Session = ();
 
     fn on_open(&mut self, conn: &mut Conn<'_>, _: &mut ()) {

@@ -26,7 +26,7 @@
 
 use std::ffi::{CString, OsStr};
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr, SocketAddrV4, SocketAddrV6};
-use std::os::fd::{AsFd, AsRawFd};
+use std::os::fd::{AsFd, AsRawFd, FromRawFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 use std::{mem, ptr};
@@ -131,7 +131,7 @@ impl Kernel for Linux {
 
     fn flock(&mut self, fd: &Fd) -> Result<()> {
         // SAFETY: the call takes no pointer.
-        done(unsafe { libc::flock(fd.number(), libc::LOCK_EX | libc::LOCK_NB) })
+        done(unsafe { libc::flock(fd.raw(), libc::LOCK_EX | libc::LOCK_NB) })
     }
 
     fn clock_nanosleep(&mut self, nanoseconds: u64) -> Result<()> {
@@ -146,13 +146,13 @@ impl Kernel for Linux {
 
     fn fchmod(&mut self, fd: &Fd, mode: u32) -> Result<()> {
         // SAFETY: the call takes no pointer.
-        done(unsafe { libc::fchmod(fd.number(), mode) })
+        done(unsafe { libc::fchmod(fd.raw(), mode) })
     }
 
     fn bind(&mut self, fd: &Fd, address: &Address) -> Result<()> {
         let bytes = encode(address)?;
         // SAFETY: the pointer and the length are those of `bytes`.
-        done(unsafe { libc::bind(fd.number(), bytes.as_ptr().cast(), bytes.len() as u32) })
+        done(unsafe { libc::bind(fd.raw(), bytes.as_ptr().cast(), bytes.len() as u32) })
     }
 
     fn lstat(&mut self, path: &Path) -> Result<FileStatus> {
@@ -175,7 +175,7 @@ impl Kernel for Linux {
     fn connect(&mut self, fd: &Fd, address: &Address) -> Result<()> {
         let bytes = encode(address)?;
         // SAFETY: the pointer and the length are those of `bytes`.
-        done(unsafe { libc::connect(fd.number(), bytes.as_ptr().cast(), bytes.len() as u32) })
+        done(unsafe { libc::connect(fd.raw(), bytes.as_ptr().cast(), bytes.len() as u32) })
     }
 
     fn unlink(&mut self, path: &Path) -> Result<()> {
@@ -187,14 +187,14 @@ impl Kernel for Linux {
     fn listen(&mut self, fd: &Fd, backlog: u32) -> Result<()> {
         let backlog = i32::try_from(backlog).unwrap_or(i32::MAX);
         // SAFETY: the call takes no pointer.
-        done(unsafe { libc::listen(fd.number(), backlog) })
+        done(unsafe { libc::listen(fd.raw(), backlog) })
     }
 
     fn getsockname(&mut self, fd: &Fd) -> Result<Address> {
         let mut bytes = [0; ADDRESS_SIZE];
         let mut length = ADDRESS_SIZE as u32;
         // SAFETY: `bytes` is valid for writing the `length` bytes that it has.
-        done(unsafe { libc::getsockname(fd.number(), bytes.as_mut_ptr().cast(), &mut length) })?;
+        done(unsafe { libc::getsockname(fd.raw(), bytes.as_mut_ptr().cast(), &mut length) })?;
         decode(bytes.get(..length as usize).unwrap_or(&bytes)).ok_or(Errno::EAFNOSUPPORT)
     }
 
@@ -231,7 +231,7 @@ impl Kernel for Linux {
         };
         let event = (&raw mut event).cast();
         // SAFETY: `event` points to an `Event`, which has the layout of `epoll_event`.
-        done(unsafe { libc::epoll_ctl(epoll.number(), op, fd.number(), event) })
+        done(unsafe { libc::epoll_ctl(epoll.raw(), op, fd.raw(), event) })
     }
 
     #[inline]
@@ -241,7 +241,7 @@ impl Kernel for Linux {
             Wait::No => 0,
             Wait::Forever => -1,
         };
-        let (fd, events) = (epoll.number() as usize, events.as_mut_ptr() as usize);
+        let (fd, events) = (epoll.raw() as usize, events.as_mut_ptr() as usize);
         // SAFETY: `events` is valid for writing `capacity` events, and an `Event` has the
         // layout of `epoll_event`. No signal mask is given.
         unsafe { call(EPOLL_WAIT, [fd, events, capacity as usize, timeout as usize, 0, 8]) }
@@ -264,24 +264,23 @@ impl Kernel for Linux {
 
     #[inline]
     fn accept4(&mut self, fd: &Fd) -> Result<(Fd, Peer)> {
-        let mut bytes = [0; ADDRESS_SIZE];
-        let mut length = ADDRESS_SIZE as u32;
+        let mut bytes = [0; TCP_ADDRESS_SIZE];
+        let mut length = TCP_ADDRESS_SIZE as u32;
         let flags = libc::SOCK_CLOEXEC | libc::SOCK_NONBLOCK;
-        let address = bytes.as_mut_ptr().cast();
+        let (address, size) = (bytes.as_mut_ptr() as usize, &raw mut length as usize);
+        let words = [fd.number() as usize, address, size, flags as usize, 0, 0];
         // SAFETY: `address` is valid for writing the `length` bytes that `bytes` has.
-        let fd = own(unsafe { libc::accept4(fd.number(), address, &mut length, flags) })?;
-        let peer = match decode(bytes.get(..length as usize).unwrap_or(&bytes)) {
-            Some(Address::Tcp(address)) => Peer::Tcp(address),
-            Some(Address::Unix(_)) | None => Peer::Unix,
-        };
-        Ok((fd, peer))
+        let number = unsafe { call(libc::SYS_accept4, words) }?;
+        let fd = own(number as i32)?;
+        // The address of a Unix client, which may be longer, is not looked at.
+        Ok((fd, decode_tcp(&bytes).map_or(Peer::Unix, Peer::Tcp)))
     }
 
     #[inline]
     fn recv(&mut self, fd: &Fd, buffer: &mut [u8]) -> Result<usize> {
         let (pointer, length) = (buffer.as_mut_ptr() as usize, buffer.len());
         // SAFETY: the pointer and the length are those of `buffer`; no address is asked for.
-        unsafe { call(libc::SYS_recvfrom, [fd.number() as usize, pointer, length, 0, 0, 0]) }
+        unsafe { call(libc::SYS_recvfrom, [fd.raw() as usize, pointer, length, 0, 0, 0]) }
     }
 
     #[inline]
@@ -290,7 +289,7 @@ impl Kernel for Linux {
         let flags = libc::MSG_NOSIGNAL;
         // SAFETY: the pointer and the length are those of `bytes`; no address is given.
         unsafe {
-            call(libc::SYS_sendto, [fd.number() as usize, pointer, length, flags as usize, 0, 0])
+            call(libc::SYS_sendto, [fd.raw() as usize, pointer, length, flags as usize, 0, 0])
         }
     }
 
@@ -301,7 +300,7 @@ impl Kernel for Linux {
         let value = (&raw mut error).cast();
         // SAFETY: `value` is valid for writing the `length` bytes that `error` has.
         done(unsafe {
-            libc::getsockopt(fd.number(), libc::SOL_SOCKET, libc::SO_ERROR, value, &mut length)
+            libc::getsockopt(fd.raw(), libc::SOL_SOCKET, libc::SO_ERROR, value, &mut length)
         })?;
         Ok(if error == 0 { None } else { Some(Errno::from_raw(error)) })
     }
@@ -315,7 +314,7 @@ impl Kernel for Linux {
         // Opening a pipe for reading blocks until a writer appears, unless O_NONBLOCK is set.
         let flags = libc::O_RDONLY | libc::O_NONBLOCK | libc::O_NOCTTY;
         let resolve = libc::RESOLVE_BENEATH | libc::RESOLVE_NO_MAGICLINKS;
-        open(dir.number(), path, flags, resolve)
+        open(dir.raw(), path, flags, resolve)
     }
 
     fn fstat(&mut self, fd: &Fd) -> Result<FileStatus> {
@@ -324,7 +323,7 @@ impl Kernel for Linux {
         // kernel's own `struct stat` on 64-bit machines.
         let status = unsafe {
             let mut status = mem::zeroed::<libc::stat>();
-            Errno::result(libc::syscall(libc::SYS_fstat, fd.number(), &raw mut status))?;
+            Errno::result(libc::syscall(libc::SYS_fstat, fd.raw(), &raw mut status))?;
             status
         };
         Ok(file_status(&status))
@@ -334,14 +333,14 @@ impl Kernel for Linux {
         let offset = i64::try_from(offset).map_err(|_| Errno::EINVAL)?;
         let (pointer, length) = (buffer.as_mut_ptr().cast(), buffer.len());
         // SAFETY: the pointer and the length are those of `buffer`.
-        let read = unsafe { libc::pread64(fd.number(), pointer, length, offset) };
+        let read = unsafe { libc::pread64(fd.raw(), pointer, length, offset) };
         Ok(Errno::result(read)? as usize)
     }
 
     fn sendfile(&mut self, fd: &Fd, file: &Fd, offset: u64, count: usize) -> Result<usize> {
         let mut offset = i64::try_from(offset).map_err(|_| Errno::EINVAL)?;
         // SAFETY: `offset` is valid for reading and writing.
-        let sent = unsafe { libc::sendfile64(fd.number(), file.number(), &mut offset, count) };
+        let sent = unsafe { libc::sendfile64(fd.raw(), file.raw(), &mut offset, count) };
         Ok(Errno::result(sent)? as usize)
     }
 
@@ -356,7 +355,7 @@ impl Kernel for Linux {
         };
         let flags = libc::TFD_TIMER_ABSTIME;
         // SAFETY: `timer` is valid for reading; the old value is not asked for.
-        done(unsafe { libc::timerfd_settime(fd.number(), flags, &timer, ptr::null_mut()) })
+        done(unsafe { libc::timerfd_settime(fd.raw(), flags, &timer, ptr::null_mut()) })
     }
 
     fn read_counter(&mut self, fd: &Fd) -> Result<u64> {
@@ -368,7 +367,7 @@ impl Kernel for Linux {
     fn write_counter(&mut self, fd: &Fd) -> Result<()> {
         let one = 1_u64.to_ne_bytes();
         // SAFETY: the pointer and the length are those of `one`.
-        let written = unsafe { libc::write(fd.number(), one.as_ptr().cast(), one.len()) };
+        let written = unsafe { libc::write(fd.raw(), one.as_ptr().cast(), one.len()) };
         Errno::result(written).map(drop)
     }
 
@@ -384,13 +383,13 @@ impl Kernel for Linux {
 
     fn shutdown(&mut self, fd: &Fd) -> Result<()> {
         // SAFETY: the call takes no pointer.
-        done(unsafe { libc::shutdown(fd.number(), libc::SHUT_WR) })
+        done(unsafe { libc::shutdown(fd.raw(), libc::SHUT_WR) })
     }
 
     fn close(&mut self, fd: Fd) -> Result<()> {
         // SAFETY: the number comes from the one `Fd` that owned it, and that is gone now:
         // nobody else can be using this descriptor.
-        done(unsafe { libc::close(fd.into_number()) })
+        unsafe { call(libc::SYS_close, [fd.into_raw() as usize, 0, 0, 0, 0, 0]) }.map(drop)
     }
 }
 
@@ -399,9 +398,23 @@ impl Kernel for Linux {
 /// Nanoseconds in a second.
 const SECOND: u64 = 1_000_000_000;
 
-/// The result of a call that makes a descriptor: -1 is the one number an [`Fd`] cannot have.
+/// The result of a call that makes a descriptor: it failed, or the descriptor is ours.
+#[inline]
 fn own(number: i32) -> Result<Fd> {
-    Fd::new(number).ok_or_else(Errno::last)
+    Errno::result(number)?;
+    // SAFETY: the kernel has just made it, and nobody else knows of it.
+    Ok(Fd::from(unsafe { OwnedFd::from_raw_fd(number) }))
+}
+
+/// What is dropped is closed, unless Linux does not know it.
+impl Drop for Fd {
+    #[inline]
+    fn drop(&mut self) {
+        if self.raw() >= 0 {
+            // SAFETY: it was an `OwnedFd`, and this is the one `Fd` that owns it now.
+            unsafe { libc::close(self.raw()) };
+        }
+    }
 }
 
 /// Younger architectures have it only with a mask of signals and the mask's size.
@@ -513,14 +526,14 @@ fn set<T>(fd: &Fd, level: i32, name: i32, value: &T) -> Result<()> {
     let (pointer, length) = (ptr::from_ref(value).cast(), size_of::<T>() as u32);
     // SAFETY: the pointer and the length are those of `value`. Where that holds a pointer of
     // its own (the filter of `DropSyn`), what it points to outlives the call too.
-    done(unsafe { libc::setsockopt(fd.number(), level, name, pointer, length) })
+    done(unsafe { libc::setsockopt(fd.raw(), level, name, pointer, length) })
 }
 
 /// read(2), for descriptors that are no sockets.
 fn read(fd: &Fd, buffer: &mut [u8]) -> Result<()> {
     let (pointer, length) = (buffer.as_mut_ptr().cast(), buffer.len());
     // SAFETY: the pointer and the length are those of `buffer`.
-    Errno::result(unsafe { libc::read(fd.number(), pointer, length) }).map(drop)
+    Errno::result(unsafe { libc::read(fd.raw(), pointer, length) }).map(drop)
 }
 
 /// The path as the kernel takes it, ended by a NUL; so none may be inside.
@@ -550,6 +563,9 @@ const fn bpf(code: u32, jt: u8, jf: u8, k: u32) -> libc::sock_filter {
 
 /// The size of `struct sockaddr_storage`, which holds any address.
 const ADDRESS_SIZE: usize = size_of::<libc::sockaddr_storage>();
+
+/// The size of a `struct sockaddr_in6`, the larger one of TCP's two.
+const TCP_ADDRESS_SIZE: usize = size_of::<libc::sockaddr_in6>();
 
 /// The longest path of a Unix socket, without the NUL behind it. unix(7)
 const PATH_MAX: usize = 107;
@@ -589,13 +605,23 @@ fn encode(address: &Address) -> Result<Vec<u8>> {
 
 /// The address in these bytes, or `None` if they are of another family or too few.
 fn decode(bytes: &[u8]) -> Option<Address> {
+    let (family, path) = bytes.split_first_chunk()?;
+    if i32::from(u16::from_ne_bytes(*family)) != libc::AF_UNIX {
+        return decode_tcp(bytes).map(Address::Tcp);
+    }
+    // A socket that was never bound, as most clients are, has no path at all.
+    let path = path.split(|&byte| byte == 0).next()?;
+    Some(Address::Unix(PathBuf::from(OsStr::from_bytes(path))))
+}
+
+/// The address of TCP in these bytes, or `None` if there is another, or there are too few.
+fn decode_tcp(bytes: &[u8]) -> Option<SocketAddr> {
     let (family, bytes) = bytes.split_first_chunk()?;
     match i32::from(u16::from_ne_bytes(*family)) {
         libc::AF_INET => {
             let (port, bytes) = bytes.split_first_chunk()?;
             let (ip, _) = bytes.split_first_chunk::<4>()?;
-            let address = SocketAddrV4::new(Ipv4Addr::from(*ip), u16::from_be_bytes(*port));
-            Some(Address::Tcp(address.into()))
+            Some(SocketAddrV4::new(Ipv4Addr::from(*ip), u16::from_be_bytes(*port)).into())
         }
         libc::AF_INET6 => {
             let (port, bytes) = bytes.split_first_chunk()?;
@@ -604,13 +630,7 @@ fn decode(bytes: &[u8]) -> Option<Address> {
             let (scope, _) = bytes.split_first_chunk()?;
             let port = u16::from_be_bytes(*port);
             let scope = u32::from_ne_bytes(*scope);
-            let address = SocketAddrV6::new(Ipv6Addr::from(*ip), port, 0, scope);
-            Some(Address::Tcp(address.into()))
-        }
-        libc::AF_UNIX => {
-            // A socket that was never bound, as most clients are, has no path at all.
-            let path = bytes.split(|&byte| byte == 0).next()?;
-            Some(Address::Unix(PathBuf::from(OsStr::from_bytes(path))))
+            Some(SocketAddrV6::new(Ipv6Addr::from(*ip), port, 0, scope).into())
         }
         _ => None,
     }

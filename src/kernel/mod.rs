@@ -13,12 +13,13 @@
 //! 1. A call returns what the kernel returned, or its errno. What an errno
 //!    *means* is decided in one place only: [`reaction`](crate::reaction).
 //! 2. A descriptor is an [`Fd`], which cannot be copied. [`Kernel::close`] takes
-//!    it away, so a double close does not compile, and a leak panics in debug builds.
+//!    it away, so a double close does not compile, and what is dropped is closed.
 //! 3. Every descriptor is born non-blocking and close-on-exec.
 
 use std::fmt;
 use std::net::SocketAddr;
 use std::num::NonZeroI32;
+use std::os::fd::{IntoRawFd, OwnedFd};
 use std::path::{Path, PathBuf};
 
 #[cfg(doc)]
@@ -76,7 +77,7 @@ pub trait Kernel: Clone + Send + 'static {
 
     /// A stream socket that speaks the family of `address`.
     ///
-    /// socket(2), docs/door.md, [`Call::Socket`]
+    /// socket(2), docs/door.md, docs/connecting.md, [`Call::Socket`], [`Call::OutboundSocket`]
     fn socket(&mut self, address: &Address) -> Result<Fd>;
 
     /// Sets one option of a socket.
@@ -115,7 +116,7 @@ pub trait Kernel: Clone + Send + 'static {
 
     /// What stands at `path`, symbolic links not followed.
     ///
-    /// lstat(2), docs/door.md, [`Call::FileStatus`]
+    /// lstat(2), docs/door.md, [`Call::FileStatus`], [`Call::CheckFile`]
     fn lstat(&mut self, path: &Path) -> Result<FileStatus>;
 
     /// Sets the mode of the file at `path`: a descriptor's below /proc/self/fd, at which
@@ -132,7 +133,7 @@ pub trait Kernel: Clone + Send + 'static {
 
     /// Removes the file at `path`.
     ///
-    /// unlink(2), docs/door.md, [`Call::Unlink`]
+    /// unlink(2), docs/door.md, [`Call::Unlink`], [`Call::RemoveFile`]
     fn unlink(&mut self, path: &Path) -> Result<()>;
 
     /// Opens the door: from now on clients queue, up to `backlog` of them.
@@ -274,49 +275,78 @@ pub trait Kernel: Clone + Send + 'static {
     fn close(&mut self, fd: Fd) -> Result<()>;
 }
 
-/// A descriptor this process owns.
+/// A descriptor that this process owns, or one of a simulated kernel.
+///
+/// No safe code makes an `Fd` of any number: it comes from a [`Kernel`], from an [`OwnedFd`],
+/// or it is [simulated](Fd::simulated), and then no system call takes it for one of Linux's.
+/// It is given back with [`Kernel::close`]. Dropping it closes it too; a simulated one stays
+/// open in its world, whose count of descriptors tells a test of the leak.
 ///
 /// Stored inverted, because `!fd` is zero only for -1, the one value that is no
-/// descriptor: so `Option<Fd>` is four bytes. It is given back with
-/// [`Kernel::close`]; dropping it is a leak, and panics in debug builds.
+/// descriptor: so `Option<Fd>` is four bytes. Those of Linux are not negative. The others
+/// begin at `i32::MIN`, which is [none at all](Fd::UNOPENED).
 #[derive(PartialEq, Eq)]
 pub struct Fd(NonZeroI32);
 
 impl Fd {
-    /// The descriptor with this number, or `None` for -1.
+    /// Stands for the descriptor of a socket that is still to be opened: no kernel knows it.
+    pub(crate) const UNOPENED: Fd = Fd(NonZeroI32::MAX);
+    /// What Linux is given for the simulated descriptor 0.
+    const SIMULATED: i32 = i32::MIN + 1;
+    /// How many of these there are.
+    const MOST_SIMULATED: i32 = 1 << 30;
+
+    /// The descriptor `number` of a kernel that is not Linux; `None` if it is negative, or
+    /// 2<sup>30</sup> or more.
     ///
-    /// For implementations of [`Kernel`]: the number must be a descriptor that
-    /// nobody else owns.
-    pub fn new(number: i32) -> Option<Fd> {
-        NonZeroI32::new(!number).map(Fd)
+    /// For implementations of [`Kernel`] that make up their descriptors. To each real call
+    /// it is none (EBADF), and dropping it closes nothing.
+    pub fn simulated(number: i32) -> Option<Fd> {
+        let number = (0..Fd::MOST_SIMULATED).contains(&number).then_some(number)?;
+        NonZeroI32::new(!(Fd::SIMULATED + number)).map(Fd)
     }
 
-    /// Its number.
+    /// The number that [`simulated`](Fd::simulated) was given; `None` if it is one of Linux's.
+    pub fn simulated_number(&self) -> Option<i32> {
+        (i32::MIN + 1..0).contains(&self.raw()).then(|| self.raw() - Fd::SIMULATED)
+    }
+
+    /// Whether it is [`UNOPENED`](Fd::UNOPENED).
+    pub(crate) fn is_unopened(&self) -> bool {
+        self.raw() == i32::MIN
+    }
+
+    /// Its number, to be shown.
     pub fn number(&self) -> i32 {
+        if self.raw() < 0 { self.raw().wrapping_sub(Fd::SIMULATED) } else { self.raw() }
+    }
+
+    /// What a system call is given.
+    #[inline]
+    fn raw(&self) -> i32 {
         !self.0.get()
     }
 
-    /// Ends the ownership without closing: the number. For implementations of [`Kernel`].
-    pub fn into_number(self) -> i32 {
-        let number = self.number();
+    /// Ends the ownership without closing: what a system call is given.
+    fn into_raw(self) -> i32 {
+        let raw = self.raw();
         std::mem::forget(self);
-        number
+        raw
+    }
+}
+
+/// An open descriptor from elsewhere.
+impl From<OwnedFd> for Fd {
+    #[inline]
+    fn from(fd: OwnedFd) -> Fd {
+        // It is never -1.
+        NonZeroI32::new(!fd.into_raw_fd()).map_or(Fd::UNOPENED, Fd)
     }
 }
 
 impl fmt::Debug for Fd {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}", self.number())
-    }
-}
-
-impl Drop for Fd {
-    fn drop(&mut self) {
-        debug_assert!(
-            std::thread::panicking(),
-            "descriptor {} leaked: it was dropped before it was closed, as by an early return",
-            self.number()
-        );
     }
 }
 

@@ -91,6 +91,9 @@ mod tests;
 mod world;
 
 pub use client::{Client, Remote};
+pub(crate) use faults::asked;
+#[doc(hidden)]
+pub use faults::take_ledger;
 pub use faults::{At, Call, Method, Short, Times};
 
 use stream::Capacity;
@@ -346,6 +349,7 @@ impl Simulated {
             _ => connection,
         };
         let injected = fault.is_some() && told.err() == fault;
+        faults::made(method, told.err());
         world.faults.trace.push(Call { method, fd, op, connection, result: told, injected });
         result
     }
@@ -515,7 +519,8 @@ impl Kernel for Simulated {
     }
 
     fn close(&mut self, fd: Fd) -> Result<()> {
-        let number = fd.into_number();
+        // One of Linux's is none here, and is closed because it is dropped.
+        let number = fd.simulated_number().unwrap_or(-1);
         self.traced(Method::Close, number, None, |world, fault| {
             let closed = world.close(number);
             fault.map_or(closed, Err)

@@ -14,9 +14,10 @@
 //! A lock binds those who ask for it. Who may write to the directory can do as before what
 //! that right is good for: remove the file.
 
-use crate::error::Error;
+use crate::error::{Error, needed};
 use crate::kernel::{Address, Errno, Fd, FileKind, Kernel, OpenAs};
-use crate::reaction::{Call, Reaction, attempt, reaction};
+use crate::limits::Limits;
+use crate::reaction::{Call, Reaction, attempt, reaction, tolerate};
 use std::path::{Path, PathBuf};
 
 /// How often the lock is asked for, and the pause in between: a second in all. To start takes
@@ -24,9 +25,16 @@ use std::path::{Path, PathBuf};
 const TRIES: u32 = 100;
 const PAUSE_NANOS: u64 = 10_000_000;
 
-/// Which file a socket is bound to: the device and the inode.
+/// The file that we made, wherever it is now, until it is removed.
 #[derive(Debug)]
-pub(crate) struct SocketFile(Option<(u64, u64)>);
+pub(crate) struct SocketFile(Option<Made>);
+
+/// Where it was made, and which it is: the device and the inode.
+#[derive(Debug)]
+struct Made {
+    path: PathBuf,
+    identity: (u64, u64),
+}
 
 /// Whether the directory of a socket's file is locked.
 enum Lock {
@@ -41,15 +49,15 @@ impl SocketFile {
     /// Of a socket that has no file, or none any more.
     pub(crate) const NONE: SocketFile = SocketFile(None);
 
-    /// Binds a Unix socket and lets it listen. Its file is never more open than `mode`, not
-    /// for a moment: it is born with the mode less the umask, and then gets what that took
-    /// away.
+    /// Binds a Unix socket and lets it listen. Its file is never more open than the mode that
+    /// is asked for, not for a moment: it is born with that less the umask, and then gets what
+    /// the umask took away.
     pub(crate) fn open<K: Kernel>(
         &mut self,
         kernel: &mut K,
         fd: &Fd,
         path: &Path,
-        (mode, backlog): (u32, u32),
+        limits: &Limits,
         warnings: &mut Vec<String>,
     ) -> Result<(), Error> {
         let lock = match wait_for_lock(kernel, path, warnings) {
@@ -59,8 +67,8 @@ impl SocketFile {
             lock => lock,
         };
         let address = Address::Unix(path.to_path_buf());
-        let opened = self.bind(kernel, fd, path, mode).and_then(|()| {
-            kernel.listen(fd, backlog).map_err(|errno| Error::new(Call::Listen, address, errno))
+        let opened = self.bind(kernel, fd, path, limits.unix_mode).and_then(|()| {
+            needed(Call::Listen, address, || kernel.listen(fd, limits.backlog))
         });
         lock.release(kernel);
         opened
@@ -74,47 +82,52 @@ impl SocketFile {
         mode: u32,
     ) -> Result<(), Error> {
         let address = &Address::Unix(path.to_path_buf());
-        let failed = |call| move |errno| Error::new(call, address, errno);
-        kernel.fchmod(fd, mode).map_err(failed(Call::FileMode))?;
-        match kernel.bind(fd, address) {
-            Err(errno) if reaction(Call::BindUnix, errno) == Reaction::Retry => {
-                remove_stale(kernel, address, path, errno)?;
-                kernel.bind(fd, address).map_err(failed(Call::BindUnix))?;
+        needed(Call::FileMode, address, || kernel.fchmod(fd, mode))?;
+        let mut may_be_stale = true;
+        while let Err(errno) = kernel.bind(fd, address) {
+            let in_use = Error::new(Call::BindUnix, address, errno);
+            let again = reaction(Call::BindUnix, errno) == Reaction::Retry;
+            if !again || !std::mem::take(&mut may_be_stale) {
+                return Err(in_use);
             }
-            bound => bound.map_err(failed(Call::BindUnix))?,
+            remove_stale(kernel, address, path, in_use)?;
         }
-        let status = kernel.lstat(path).map_err(failed(Call::FileStatus))?;
-        self.0 = Some(status.identity);
+        let status = needed(Call::FileStatus, address, || kernel.lstat(path))?;
+        let identity = status.identity;
+        self.0 = Some(Made { path: path.to_path_buf(), identity });
         if status.mode == mode {
             return Ok(());
         }
-        let file = kernel.open_as(path, OpenAs::Itself).map_err(failed(Call::OpenSocketFile))?;
-        let changed = match kernel.fstat(&file) {
-            Ok(now) if now.kind == FileKind::Socket && now.identity == status.identity => {
-                kernel.chmod(&by_descriptor(&file), mode).map_err(failed(Call::FileMode))
+        let itself = OpenAs::Itself;
+        let file = needed(Call::OpenSocketFile, address, || kernel.open_as(path, itself))?;
+        let changed = match needed(Call::FileStatus, address, || kernel.fstat(&file)) {
+            Ok(now) if now.kind == FileKind::Socket && now.identity == identity => {
+                let path = by_descriptor(&file);
+                needed(Call::FileMode, address, || kernel.chmod(&path, mode))
             }
-            Ok(_) => Err(failed(Call::FileStatus)(Errno::ESTALE)), // it has been replaced
-            Err(errno) => Err(failed(Call::FileStatus)(errno)),
+            // It has been replaced.
+            Ok(_) => Err(Error::new(Call::FileStatus, address, Errno::ESTALE)),
+            Err(error) => Err(error),
         };
-        let _ = kernel.close(file);
+        tolerate(Call::Close, kernel.close(file));
         changed
     }
 
     /// Removes the file, unless there is none or it is another's. If its directory is locked
     /// now, nothing happens: the next call may find it free. A file that stays is stale, and
     /// the next server removes it.
-    pub(crate) fn remove<K: Kernel>(&mut self, kernel: &mut K, path: &Path) {
-        if self.0.is_none() {
-            return;
-        }
-        let lock = match lock(kernel, path) {
-            Ok(Lock::Busy(..)) => return,
+    pub(crate) fn remove<K: Kernel>(&mut self, kernel: &mut K) {
+        let Some(Made { path, identity }) = self.0.take() else { return };
+        let lock = match lock(kernel, &path) {
+            Ok(Lock::Busy(..)) => {
+                self.0 = Some(Made { path, identity });
+                return;
+            }
             lock => lock.unwrap_or(Lock::None),
         };
-        if let Some(ours) = self.0.take()
-            && kernel.lstat(path).is_ok_and(|status| status.identity == ours)
-        {
-            let _ = kernel.unlink(path);
+        let there = attempt(Call::CheckFile, || kernel.lstat(&path));
+        if there.is_ok_and(|status| status.identity == identity) {
+            tolerate(Call::RemoveFile, kernel.unlink(&path));
         }
         lock.release(kernel);
     }
@@ -123,7 +136,7 @@ impl SocketFile {
 impl Lock {
     fn release<K: Kernel>(self, kernel: &mut K) {
         if let Lock::Held(fd) = self {
-            let _ = kernel.close(fd);
+            tolerate(Call::Close, kernel.close(fd));
         }
     }
 }
@@ -143,7 +156,7 @@ fn lock<K: Kernel>(kernel: &mut K, path: &Path) -> Result<Lock, Error> {
     match attempt(Call::LockDirectory, || kernel.flock(&fd)) {
         Ok(()) => Ok(Lock::Held(fd)),
         Err((reaction, errno)) => {
-            let _ = kernel.close(fd);
+            tolerate(Call::Close, kernel.close(fd));
             match reaction {
                 Reaction::Degrade => Err(failed(Call::LockDirectory, errno)),
                 _ => Ok(Lock::Busy(directory.to_owned(), errno)),
@@ -157,7 +170,7 @@ fn wait_for_lock<K: Kernel>(kernel: &mut K, path: &Path, warnings: &mut Vec<Stri
     for tries in 1.. {
         match lock(kernel, path) {
             Ok(Lock::Busy(..)) if tries < TRIES => {
-                let _ = kernel.clock_nanosleep(PAUSE_NANOS); // interrupted: sooner
+                tolerate(Call::AwaitLock, kernel.clock_nanosleep(PAUSE_NANOS)); // interrupted: sooner
             }
             Ok(lock) => return lock,
             Err(error) => {
@@ -177,20 +190,17 @@ fn remove_stale<K: Kernel>(
     kernel: &mut K,
     address: &Address,
     path: &Path,
-    in_use: Errno,
+    in_use: Error,
 ) -> Result<(), Error> {
-    let in_use = |_| Error::new(Call::BindUnix, address, in_use);
-    let status = kernel.lstat(path).map_err(in_use)?;
-    if status.kind != FileKind::Socket {
-        return Err(in_use(Errno::EADDRINUSE));
+    match attempt(Call::FileStatus, || kernel.lstat(path)) {
+        Ok(status) if status.kind == FileKind::Socket => {}
+        _ => return Err(in_use),
     }
-    let probe = kernel.socket(address).map_err(|e| Error::new(Call::Socket, address, e))?;
-    let answer = kernel.connect(&probe, address);
-    let _ = kernel.close(probe);
+    let probe = needed(Call::Socket, address, || kernel.socket(address))?;
+    let answer = attempt(Call::ProbeUnix, || kernel.connect(&probe, address));
+    tolerate(Call::Close, kernel.close(probe));
     match answer {
-        Err(errno) if reaction(Call::ProbeUnix, errno) == Reaction::Ignore => {
-            kernel.unlink(path).map_err(|e| Error::new(Call::Unlink, address, e))
-        }
-        _ => Err(in_use(Errno::EADDRINUSE)),
+        Err((Reaction::Ignore, _)) => needed(Call::Unlink, address, || kernel.unlink(path)),
+        _ => Err(in_use),
     }
 }

@@ -2,12 +2,12 @@
 //! user memory never sees it.
 //!
 //! The file comes behind the bytes that wait, and nothing comes behind the file until
-//! all of it is sent: meanwhile the connection counts as full. Its descriptor belongs to
-//! `Net` from the moment it is handed over, and is closed in any case.
+//! all of it is sent: meanwhile the connection counts as full. It belongs to `Net` from the
+//! moment it is handed over, and is closed in any case, because it is dropped.
 
-use super::{Conn, Net};
+use super::{Conn, File, Net};
 use crate::close_reason::CloseReason;
-use crate::kernel::{Errno, Fd, Kernel};
+use crate::kernel::{Errno, Kernel};
 use crate::reaction::{Call, Reaction, reaction};
 
 /// What is sent at once: the disk may be slow, and everybody waits for it.
@@ -18,7 +18,7 @@ const READ_CHUNK: u64 = 64 << 10;
 /// What is left to send of a file.
 #[derive(Debug)]
 pub(crate) struct FilePart {
-    fd: Fd,
+    file: File,
     offset: u64,
     left: u64,
 }
@@ -34,18 +34,18 @@ impl Conn<'_> {
     ///
     /// SIGPIPE must be ignored, as Rust's runtime sees to before `main`: `sendfile` knows no
     /// MSG_NOSIGNAL, and a client that leaves would end the process.
-    pub fn write_file(&mut self, file: Fd, offset: u64, length: u64) {
+    pub fn write_file(&mut self, file: impl Into<File>, offset: u64, length: u64) {
+        let file = file.into();
         let Conn { net, slot } = self;
-        if net.counted(*slot).is_some_and(|c| c.state.is_behind_a_file()) {
+        if net.table.look(*slot).is_some_and(|c| c.state.is_behind_a_file()) {
             net.wrote_behind_a_file(*slot);
         }
-        let takes = net.connections.get(*slot).is_some_and(|c| c.state.takes_output());
+        let takes = net.table.look(*slot).is_some_and(|c| c.state.takes_output());
         if !takes || length == 0 {
-            net.discarded.push(file);
-            return net.mark(*slot); // so that this turn closes it
+            return;
         }
         let now = net.now;
-        net.files.insert(*slot, FilePart { fd: file, offset, left: length });
+        net.files.insert(*slot, FilePart { file, offset, left: length });
         net.change(*slot, |connection| {
             connection.touch(now); // from now on the kernel must take some
             connection.state.write_file();
@@ -56,14 +56,14 @@ impl Conn<'_> {
 impl Net {
     /// Sends from the file of a connection that has nothing else to send.
     pub(crate) fn send_file<K: Kernel>(&mut self, kernel: &mut K, slot: u32) {
-        let Some(connection) = self.connections.get(slot) else { return };
+        let Some(connection) = self.table.look(slot) else { return };
         let is_next = connection.state.unsent().is_some_and(|unsent| unsent.file);
         if !is_next || connection.queued() > 0 || !connection.can_send() {
             return;
         }
-        let Some(FilePart { fd, offset, left }) = self.files.get(&slot) else { return };
+        let Some(FilePart { file, offset, left }) = self.files.get(&slot) else { return };
         let count = CHUNK.min(*left) as usize;
-        match kernel.sendfile(&connection.fd, fd, *offset, count) {
+        match kernel.sendfile(&connection.fd, file.fd(), *offset, count) {
             Ok(0) => self.file_failed(slot, Call::SendFile, Errno::ENODATA), // it has shrunk
             Ok(n) => {
                 self.moved(slot, n);
@@ -80,11 +80,11 @@ impl Net {
     #[cold]
     fn read_file<K: Kernel>(&mut self, kernel: &mut K, slot: u32) {
         self.flush(kernel); // the buffer may hold what others are to get
-        let Some(FilePart { fd, offset, left }) = self.files.get(&slot) else { return };
+        let Some(FilePart { file, offset, left }) = self.files.get(&slot) else { return };
         let most = READ_CHUNK.min(*left).min(self.limits.max_output as u64).max(1);
-        let mut outbox = std::mem::take(&mut self.outbox);
+        let mut outbox = self.table.take_outbox();
         let bytes = outbox.scratch(most as usize);
-        match kernel.pread64(fd, bytes, *offset) {
+        match kernel.pread64(file.fd(), bytes, *offset) {
             Ok(0) => self.file_failed(slot, Call::ReadFile, Errno::ENODATA),
             Ok(n) => {
                 self.keep_output(slot, bytes.get(..n).unwrap_or_default());
@@ -93,8 +93,7 @@ impl Net {
             Err(errno) if reaction(Call::ReadFile, errno) == Reaction::Retry => {}
             Err(errno) => self.file_failed(slot, Call::ReadFile, errno),
         }
-        self.outbox = outbox;
-        self.measure(); // it was away when the budget changed
+        self.table.put_outbox(outbox);
     }
 
     /// `n` bytes of the file are done with.
@@ -103,7 +102,7 @@ impl Net {
         part.offset += n as u64;
         part.left = part.left.saturating_sub(n as u64);
         if part.left == 0 {
-            self.discard_file(slot);
+            self.close_file(slot);
             self.change(slot, |connection| {
                 connection.state.unsent_mut().map(|unsent| unsent.file = false)
             });
@@ -115,10 +114,8 @@ impl Net {
         self.change(slot, |connection| connection.abort(CloseReason::Server { call, errno }));
     }
 
-    /// Lets go of the file of a connection, if it has one.
-    pub(crate) fn discard_file(&mut self, slot: u32) {
-        if let Some(part) = self.files.remove(&slot) {
-            self.discarded.push(part.fd);
-        }
+    /// Closes the file of a connection, if it has one.
+    pub(crate) fn close_file(&mut self, slot: u32) {
+        self.files.remove(&slot);
     }
 }

@@ -95,21 +95,17 @@ fn serve_on<K: Kernel>(options: &Options, kernel: K) -> u8 {
         Handler::Echo => run(options, Echo, kernel, |_| true),
         &Handler::Chat { max_line } => run(options, Chat::new(max_line), kernel, |_| true),
         Handler::Http { directory, access_log, deadline } => {
-            let mut http = Http::new(kernel.clone()).deadline(*deadline);
+            let mut http = Http::new().deadline(*deadline);
             if *access_log {
                 http = http.access_log(|line| lines::raw(format_args!("{line}")));
             }
-            let http = match directory {
-                Some(directory) => http.serve(directory),
-                None => Ok(http),
-            };
-            match http {
-                Ok(http) => run(options, http, kernel, |_| true),
-                Err(error) => not_started(&error),
+            if let Some(directory) = directory {
+                http = http.serve(directory);
             }
+            run(options, http, kernel, |_| true)
         }
         Handler::Proxy { upstreams, connect_timeout } => {
-            let proxy = Proxy::new(kernel.clone(), upstreams.clone(), *connect_timeout);
+            let proxy = Proxy::new(upstreams.clone(), *connect_timeout);
             run(options, proxy, kernel, |_| true)
         }
     }

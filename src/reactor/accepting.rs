@@ -3,11 +3,12 @@
 use super::Reactor;
 use super::poll::LISTENERS;
 use crate::close_reason::CloseReason;
-use crate::connection::{Connection, UNWATCHED};
+use crate::connection::Connection;
 use crate::deadlines::Alarm;
 use crate::error::Error;
 use crate::handler::ConnectionHandler;
-use crate::kernel::{self, EpollOp, Errno, Fd, Kernel, Peer, SocketOption};
+use crate::kernel::{self, EpollOp, Errno, Fd, Kernel, Peer};
+use crate::listener::{Intake, Listener};
 use crate::net::ConnId;
 use crate::reaction::{Call, Reaction, reaction};
 
@@ -27,12 +28,14 @@ impl<H: ConnectionHandler, K: Kernel> Reactor<H, K> {
             if self.is_full() {
                 return Queue::Unknown;
             }
-            let Some(listener) = self.listeners.get_mut(index) else { return Queue::Empty };
-            let Some(fd) = &listener.fd else { return Queue::Empty };
-            if listener.paused_until.is_some() {
+            let listener = self.listeners.get_mut(index);
+            let Some(socket) = listener.and_then(|it| it.socket.as_mut()) else {
+                return Queue::Empty;
+            };
+            if let Intake::Paused { .. } = socket.intake {
                 return Queue::Unknown;
             }
-            match self.kernel.accept4(fd) {
+            match self.kernel.accept4(&socket.fd) {
                 Ok((fd, peer)) => {
                     self.net.counters.accepted += 1;
                     self.admit(fd, peer, index);
@@ -42,7 +45,7 @@ impl<H: ConnectionHandler, K: Kernel> Reactor<H, K> {
                     Reaction::Wait => return Queue::Empty,
                     Reaction::Retry => {
                         self.net.counters.accept_failed += 1;
-                        if listener.failed_again() {
+                        if socket.intake.lost_again() {
                             self.pause_listener(index, Call::Accept, errno);
                         }
                     }
@@ -67,37 +70,37 @@ impl<H: ConnectionHandler, K: Kernel> Reactor<H, K> {
             self.turn_away_queue(index);
             return;
         }
-        let quota = self.listeners.get_mut(index).map_or(0, |l| l.quota(self.turn));
+        let intake = self.listeners.get_mut(index).and_then(Listener::intake);
+        let quota = intake.map_or(0, |intake| intake.quota(self.turn));
         self.accept(index, quota);
     }
 
     /// Resets whoever waits in the queue of a listener; how many they were.
     #[cold]
     pub(super) fn turn_away_queue(&mut self, index: usize) -> u64 {
-        let most = u64::from(self.net.limits.backlog) + 1;
-        for turned_away in 0..most {
-            let Some(listener) = self.listeners.get_mut(index) else { return turned_away };
-            let Some(fd) = &listener.fd else { return turned_away };
-            match self.kernel.accept4(fd) {
+        let mut turned_away = 0;
+        for _ in 0..=self.net.limits.backlog {
+            let Some(listener) = self.listeners.get_mut(index) else { break };
+            let Some(socket) = &listener.socket else { break };
+            match self.kernel.accept4(&socket.fd) {
                 Ok((fd, peer)) => {
                     self.net.counters.accepted += 1;
-                    let _ = self.kernel.setsockopt(&fd, SocketOption::ResetOnClose);
-                    self.turn_away(fd, peer, CloseReason::DrainDeadline);
+                    turned_away += 1;
+                    self.turn_away(fd, peer, CloseReason::DrainDeadline, true);
                 }
-                Err(errno) => {
-                    if reaction(Call::Accept, errno) == Reaction::FailRuntime {
-                        self.lose_listener(index, Call::Accept, errno);
-                    }
-                    return turned_away;
-                }
+                Err(errno) => match reaction(Call::Accept, errno) {
+                    Reaction::Retry => self.net.counters.accept_failed += 1,
+                    Reaction::FailRuntime => self.lose_listener(index, Call::Accept, errno),
+                    _ => break,
+                },
             }
         }
-        most
+        turned_away
     }
 
     /// Whether there is no slot for another client.
     pub(super) fn is_full(&self) -> bool {
-        let accepted = self.net.connections.len() - self.net.outbound as usize;
+        let accepted = self.net.table.len() - self.net.outbound as usize;
         accepted >= self.net.limits.max_connections as usize
     }
 
@@ -105,21 +108,21 @@ impl<H: ConnectionHandler, K: Kernel> Reactor<H, K> {
     fn admit(&mut self, fd: Fd, peer: Peer, listener: usize) {
         let max = self.net.limits.max_per_address;
         if max > 0 && !self.crowd.enter(peer, max) {
-            return self.turn_away(fd, peer, CloseReason::AddressLimit);
+            return self.turn_away(fd, peer, CloseReason::AddressLimit, false);
         }
         let connection = Connection::new(fd, peer, listener as u8, self.net.now);
-        let id = self.net.connections.insert(connection);
-        let Some(connection) = self.net.connections.get(id.slot) else { return };
+        let id = self.net.table.insert(connection);
+        let Some(connection) = self.net.table.look(id.slot) else { return };
         let (fd, data) = (&connection.fd, id.to_u64());
         if let Err(errno) = self.poll.watch(&mut self.kernel, EpollOp::Add, fd, kernel::IN, data) {
             return self.admit_failed(id.slot, listener, errno);
         }
         log::debug!("opened {} {connection}", ConnId(id));
-        if let Some(listener) = self.listeners.get_mut(listener) {
-            listener.accepted();
+        if let Some(intake) = self.listeners.get_mut(listener).and_then(Listener::intake) {
+            intake.accepted();
         }
         self.open_session(id.slot);
-        self.net.mark(id.slot); // its first deadline, and a full house, are settled
+        self.net.table.mark(id.slot); // its first deadline, and a full house, are settled
     }
 
     /// A connection stands: the handler gets to know it.
@@ -137,13 +140,13 @@ impl<H: ConnectionHandler, K: Kernel> Reactor<H, K> {
     #[cold]
     pub(super) fn connected(&mut self, slot: u32) {
         let now = self.net.now;
-        let Some(connection) = self.net.connections.get(slot) else { return };
+        let Some(connection) = self.net.table.look(slot) else { return };
         let call = Call::ConnectResult;
         let errno = match self.kernel.getsockopt_error(&connection.fd) {
             Ok(None) => {
                 self.net.change(slot, |connection| connection.established(now));
-                let id = ConnId(self.net.connections.id(slot));
-                if let Some(connection) = self.net.connections.get(slot) {
+                let id = ConnId(self.net.table.id(slot));
+                if let Some(connection) = self.net.table.look(slot) {
                     log::debug!("opened {id} {connection}");
                 }
                 self.open_session(slot);
@@ -160,11 +163,11 @@ impl<H: ConnectionHandler, K: Kernel> Reactor<H, K> {
     }
 
     /// A client that never becomes a connection.
-    fn turn_away(&mut self, fd: Fd, peer: Peer, why: CloseReason) {
+    fn turn_away(&mut self, fd: Fd, peer: Peer, why: CloseReason, reset: bool) {
         log::debug!("turned away {peer}: {why}");
         self.net.report_cut(why, peer);
         self.net.counters.count_close(why);
-        self.close(fd);
+        self.close_socket(fd, reset);
     }
 
     /// epoll would not take the connection just accepted.
@@ -185,9 +188,10 @@ impl<H: ConnectionHandler, K: Kernel> Reactor<H, K> {
     fn pause_listener(&mut self, index: usize, call: Call, errno: Errno) {
         let now = self.net.now;
         let Some(listener) = self.listeners.get_mut(index) else { return };
-        self.alarms.ring_by(Alarm::Accept, listener.pause(now));
+        let Some(intake) = listener.intake() else { return };
+        self.alarms.ring_by(Alarm::Accept, intake.pause(now));
         self.net.counters.accept_paused += 1;
-        if listener.is_news(self.net.now_millis) {
+        if listener.is_news(now) {
             let error = Error::new(call, &listener.address, errno);
             match error.sandbox() {
                 Some(why) => log::warn!("{error}; {why}; new clients wait until it is allowed"),
@@ -209,17 +213,17 @@ impl<H: ConnectionHandler, K: Kernel> Reactor<H, K> {
 
     /// A connection has closed: there is room again.
     pub(super) fn resume_listeners(&mut self) {
-        self.listeners.iter_mut().for_each(|listener| listener.paused_until = None);
+        self.listeners.iter_mut().filter_map(Listener::intake).for_each(Intake::resume);
     }
 
     /// Resumes the listeners whose pause is over, and sees to the next.
     pub(super) fn resume_paused(&mut self) {
-        for listener in &mut self.listeners {
-            match listener.paused_until {
-                Some(until) if self.net.now.before(until) => {
+        for intake in self.listeners.iter_mut().filter_map(Listener::intake) {
+            match *intake {
+                Intake::Paused { until, .. } if self.net.now < until => {
                     self.alarms.ring_by(Alarm::Accept, until);
                 }
-                _ => listener.paused_until = None,
+                _ => intake.resume(),
             }
         }
     }
@@ -229,12 +233,10 @@ impl<H: ConnectionHandler, K: Kernel> Reactor<H, K> {
         let is_full = self.is_full();
         for index in 0..self.listeners.len() {
             let Some(listener) = self.listeners.get_mut(index) else { return };
-            let Some(fd) = &listener.fd else { continue };
-            let interest = listener.interest(is_full);
-            if listener.registered == UNWATCHED && interest == 0 {
-                continue;
-            }
-            let (data, told) = (u64::from(LISTENERS) + index as u64, &mut listener.registered);
+            let Some(socket) = &mut listener.socket else { continue };
+            let interest = socket.interest(is_full);
+            let (data, fd) = (u64::from(LISTENERS) + index as u64, &socket.fd);
+            let told = &mut socket.registered;
             let Err((call, errno)) = self.poll.rewatch(&mut self.kernel, fd, told, interest, data)
             else {
                 continue;

@@ -7,10 +7,11 @@
 
 use super::{DRAIN_BYTES, Reactor};
 use crate::budget::SMALL;
+use crate::buffer::Buffer;
 use crate::close_reason::CloseReason;
-use crate::connection::{LINGER_BYTES, Level, Open, PeerEnd, Shortage, State};
+use crate::connection::{Connection, LINGER_BYTES, Level, Open, PeerEnd, State};
 use crate::handler::ConnectionHandler;
-use crate::kernel::{self, Kernel};
+use crate::kernel::{self, Errno, Kernel};
 use crate::net::Conn;
 use crate::reaction::{Call, Reaction, reaction};
 use std::ops::{Deref, DerefMut};
@@ -69,22 +70,19 @@ impl<H: ConnectionHandler, K: Kernel> Reactor<H, K> {
     /// Moves what was not consumed of `n` fresh bytes into the connection's own buffer.
     #[cold]
     fn keep_rest(&mut self, slot: u32, n: usize, consumed: usize) {
-        let rest = self.input.get(..n).and_then(|input| input.get(consumed..));
-        let (now, spare) = (self.net.now, self.net.budget.spare());
-        self.net.change(slot, |connection| {
-            if let Some((input, _)) = connection.state.input_mut()
-                && input.push(rest.unwrap_or_default(), spare, now).is_err()
-            {
-                connection.abort(CloseReason::MemoryBudget);
-            }
-        });
-        self.after_offer(slot, n, consumed);
+        let fresh = self.input.get(..n).and_then(|input| input.get(consumed..));
+        let mut rest = Buffer::default();
+        if rest.push(fresh.unwrap_or_default(), self.net.spare(), self.net.now).is_err() {
+            self.net.abort(slot, CloseReason::MemoryBudget);
+        }
+        self.after_offer(slot, rest, n, consumed);
     }
 
     /// Offers what was left over, and what came since; nothing if there is nothing.
     fn offer(&mut self, slot: u32) {
         let Some(Some(session)) = self.sessions.get_mut(slot as usize) else { return };
-        let mut rest = self.net.take_input(slot);
+        let taken = self.net.change(slot, |connection| connection.state.take_input());
+        let mut rest = taken.unwrap_or_default();
         let offered = rest.len();
         if offered == 0 {
             return;
@@ -95,23 +93,22 @@ impl<H: ConnectionHandler, K: Kernel> Reactor<H, K> {
             rest.consume(consumed);
             rest.touch(self.net.now);
         }
-        self.net.put_input(slot, rest);
-        self.after_offer(slot, offered, consumed);
+        self.after_offer(slot, rest, offered, consumed);
     }
 
     /// The handler contract: when is the rest offered again, and when is it too much?
-    fn after_offer(&mut self, slot: u32, offered: usize, consumed: usize) {
+    fn after_offer(&mut self, slot: u32, rest: Buffer, offered: usize, consumed: usize) {
         let max_input = self.net.limits.max_input;
         if consumed > offered {
-            self.net.counters.bugs += 1;
-            log::error!("bug: the handler consumed {consumed} bytes of {offered}");
-            self.net.change(slot, |connection| connection.abort(CloseReason::Handler));
-            return;
+            let what = format_args!("the handler consumed {consumed} bytes of {offered}");
+            self.net.counters.bug(what);
+            return self.net.abort(slot, CloseReason::Handler);
         }
         self.net.change(slot, |connection| {
             let is_held_up = connection.state.open().is_some_and(|open| open.holds_up_input());
             let is_broken = connection.state.open().is_none();
             let Some((input, reading)) = connection.state.input_mut() else { return };
+            *input = rest;
             let stopped = reading.paused || is_held_up || reading.again;
             let at_end = reading.end != PeerEnd::Ahead || is_broken;
             reading.again = !input.is_empty() && (stopped || at_end && consumed > 0);
@@ -123,7 +120,7 @@ impl<H: ConnectionHandler, K: Kernel> Reactor<H, K> {
 
     #[cold]
     pub(super) fn serve_busy(&mut self, slot: u32, mut mask: u32) {
-        let Some(connection) = self.net.connections.get(slot) else { return };
+        let Some(connection) = self.net.table.look(slot) else { return };
         if connection.state.is_connecting() {
             return self.connected(slot);
         }
@@ -138,12 +135,10 @@ impl<H: ConnectionHandler, K: Kernel> Reactor<H, K> {
         }
         let hangup = mask & (kernel::ERR | kernel::HUP) != 0;
         if mask & kernel::IN != 0 || hangup {
-            let allowance = self.net.budget.allowance(connection.rest());
             match &*connection.state {
                 // First what is here already.
                 State::Open(open) if open.reading.again && connection.can_offer() && !hangup => {}
-                State::Open(_) if allowance == 0 && !hangup => self.net.hold_back(slot),
-                State::Open(_) => self.read(slot, allowance.max(SMALL), hangup),
+                State::Open(_) => self.read(slot, hangup),
                 State::Closing { .. } | State::Lingering { .. } => self.discard(slot),
                 State::Connecting { .. } | State::Broken { .. } | State::Gone { .. } => {}
             }
@@ -155,22 +150,30 @@ impl<H: ConnectionHandler, K: Kernel> Reactor<H, K> {
 
     /// Nothing is wanted of a connection that epoll reports for ever.
     fn unwatch(&mut self, slot: u32) {
-        let data = self.net.connections.id(slot).to_u64();
-        let Some(connection) = self.net.connections.get_mut(slot) else { return };
-        let (fd, told) = (&connection.fd, &mut connection.registered);
-        if let Err((call, errno)) = self.poll.unwatch(&mut self.kernel, fd, told, data) {
-            self.net.failed(slot, call, errno);
+        let data = self.net.table.id(slot).to_u64();
+        let Some(mut connection) = self.net.table.edit(slot) else { return };
+        let Connection { fd, registered, .. } = &mut *connection;
+        if let Err((call, errno)) = self.poll.unwatch(&mut self.kernel, fd, registered, data) {
+            connection.failed(call, errno, &mut self.net.counters);
         }
     }
 
     /// Reads an open connection. On a hang-up it reads too, though it be paused: the
     /// kernel would report the hang-up for ever, and bytes may stand before it.
-    fn read(&mut self, slot: u32, allowance: usize, hangup: bool) {
-        let Some(connection) = self.net.connections.get_mut(slot) else { return };
-        let length = self.input.len().min(allowance);
-        let Some(input) = self.input.get_mut(..length) else { return };
-        let received = self.kernel.recv(&connection.fd, input);
+    fn read(&mut self, slot: u32, hangup: bool) {
+        let allowance = self.net.allowance(slot);
+        if allowance == 0 && !hangup {
+            return self.net.hold_back(slot);
+        }
+        let received = self.recv(slot, allowance.max(SMALL));
         self.received(slot, received, hangup);
+    }
+
+    /// Receives up to `most` bytes into the input buffer.
+    fn recv(&mut self, slot: u32, most: usize) -> kernel::Result<usize> {
+        let Some(connection) = self.net.table.look(slot) else { return Err(Errno::EBADF) };
+        let most = self.input.len().min(most);
+        self.kernel.recv(&connection.fd, self.input.get_mut(..most).unwrap_or_default())
     }
 
     #[cold]
@@ -188,12 +191,7 @@ impl<H: ConnectionHandler, K: Kernel> Reactor<H, K> {
                 self.step(slot); // most often the end can be told, and the connection freed, at once
             }
             Ok(n) => {
-                self.net.change(slot, |connection| {
-                    connection.shortage = Shortage::default();
-                    connection.received += n as u64;
-                    connection.state.count_read(n);
-                    connection.touch(now);
-                });
+                self.net.change(slot, |connection| connection.arrived(n, now));
                 self.take_in(slot, n);
                 self.net.change(slot, |connection| {
                     if hangup && !connection.can_offer() {
@@ -207,13 +205,13 @@ impl<H: ConnectionHandler, K: Kernel> Reactor<H, K> {
 
     /// Offers `n` fresh bytes, behind what was left over if there is something.
     fn take_in(&mut self, slot: u32, n: usize) {
-        let Some(connection) = self.net.connections.get(slot) else { return };
+        let Some(connection) = self.net.table.look(slot) else { return };
         let can_offer = connection.can_offer();
         if can_offer && connection.rest() == 0 {
             return self.offer_fresh(slot, n);
         }
         let fresh = self.input.get(..n).unwrap_or_default();
-        let (now, spare) = (self.net.now, self.net.budget.spare());
+        let (now, spare) = (self.net.now, self.net.spare());
         self.net.change(slot, |connection| {
             let Some((input, reading)) = connection.state.input_mut() else { return };
             reading.again |= !can_offer;
@@ -228,9 +226,7 @@ impl<H: ConnectionHandler, K: Kernel> Reactor<H, K> {
 
     /// Reads a closing connection out, so that its end is not a reset.
     fn discard(&mut self, slot: u32) {
-        let Some(connection) = self.net.connections.get_mut(slot) else { return };
-        let received = self.kernel.recv(&connection.fd, &mut self.input);
-        let now = self.net.now;
+        let (now, received) = (self.net.now, self.recv(slot, INPUT_BYTES));
         self.net.change(slot, |connection| {
             if let Ok(n @ 1..) = received {
                 connection.touch(now);
@@ -250,36 +246,32 @@ impl<H: ConnectionHandler, K: Kernel> Reactor<H, K> {
     /// Does for a connection what needs no event: as much as one `recv` allows.
     pub(super) fn step(&mut self, slot: u32) {
         let draining = self.net.is_draining();
-        let Some(connection) = self.net.connections.get_mut(slot) else { return };
+        let Some(connection) = self.net.table.look(slot) else { return };
         if !connection.has_work(draining) {
             return;
         }
-        if let Some(Open { writing, .. }) = connection.state.open_mut()
-            && writing.level == Level::Drained
-        {
-            writing.level = Level::Low;
+        if connection.state.open().is_some_and(|open| open.writing.level == Level::Drained) {
+            self.net.change(slot, |connection| connection.state.set_level(Level::Low));
             self.call(slot, |handler, conn, session| handler.on_drain(conn, session));
         }
         self.offer_again(slot);
         self.go_on(slot);
-        self.net.mark(slot);
+        self.net.table.mark(slot);
     }
 
     /// Offers the rest without new bytes, if that is wanted, and possible.
     fn offer_again(&mut self, slot: u32) {
-        let Some(connection) = self.net.connections.get_mut(slot) else { return };
-        if connection.can_offer()
-            && let Some((_, reading)) = connection.state.input_mut()
-            && std::mem::take(&mut reading.again)
-        {
+        let Some(connection) = self.net.table.look(slot) else { return };
+        let again = connection.state.input().is_some_and(|(_, reading)| reading.again);
+        if again && connection.can_offer() {
             self.offer(slot);
         }
     }
 
     /// Goes on with a connection, if all it has received has been offered.
     fn go_on(&mut self, slot: u32) {
-        let Some(connection) = self.net.connections.get(slot) else { return };
-        let Some((input, reading)) = connection.state.input() else { return };
+        let Some(connection) = self.net.table.look(slot) else { return };
+        let Some((_, reading)) = connection.state.input() else { return };
         let has_more = reading.again && connection.can_offer();
         if has_more || !connection.has_work(self.net.is_draining()) {
             return;
@@ -289,8 +281,6 @@ impl<H: ConnectionHandler, K: Kernel> Reactor<H, K> {
             self.tell_eof(slot);
         } else if reading.end == PeerEnd::Told || *read >= DRAIN_BYTES {
             self.net.close_slot(slot, CloseReason::Shutdown);
-        } else if self.net.budget.allowance(input.len()) == 0 {
-            self.net.hold_back(slot);
         } else {
             self.read_last(slot);
         }
@@ -298,11 +288,11 @@ impl<H: ConnectionHandler, K: Kernel> Reactor<H, K> {
 
     /// A stopping server answers what it has received, and no more.
     fn read_last(&mut self, slot: u32) {
-        let Some(connection) = self.net.connections.get_mut(slot) else { return };
-        let allowance = self.net.budget.allowance(connection.rest());
-        let length = self.input.len().min(allowance);
-        let Some(input) = self.input.get_mut(..length) else { return };
-        match self.kernel.recv(&connection.fd, input) {
+        let allowance = self.net.allowance(slot);
+        if allowance == 0 {
+            return self.net.hold_back(slot);
+        }
+        match self.recv(slot, allowance) {
             Err(errno) if reaction(Call::Recv, errno) == Reaction::Wait => {
                 self.net.close_slot(slot, CloseReason::Shutdown);
             }
@@ -312,19 +302,19 @@ impl<H: ConnectionHandler, K: Kernel> Reactor<H, K> {
 
     /// Nothing can be sent any more, but what the peer sent before is still worth having.
     fn read_out(&mut self, slot: u32) {
-        let Some(connection) = self.net.connections.get_mut(slot) else { return };
+        let now = self.net.now;
+        let Some(connection) = self.net.table.look(slot) else { return };
         let State::Broken { mut why, read, .. } = *connection.state else { return };
         if connection.can_offer() && read < DRAIN_BYTES {
-            match self.kernel.recv(&connection.fd, &mut self.input) {
+            match self.recv(slot, INPUT_BYTES) {
                 Ok(n @ 1..) => {
-                    connection.received += n as u64;
-                    connection.state.count_read(n);
+                    self.net.change(slot, |connection| connection.arrived(n, now));
                     return self.take_in(slot, n);
                 }
                 // A hang-up was taken for a reset. Only now does the kernel say what it was.
                 Err(errno)
-                    if why == CloseReason::PeerReset
-                        && reaction(Call::Recv, errno) == Reaction::DropConnection =>
+                    if reaction(Call::Recv, errno) == Reaction::DropConnection
+                        && why == CloseReason::PeerReset =>
                 {
                     why = CloseReason::of(Call::Recv, errno);
                 }
@@ -336,11 +326,12 @@ impl<H: ConnectionHandler, K: Kernel> Reactor<H, K> {
 
     fn tell_eof(&mut self, slot: u32) {
         let told = self.net.change(slot, |connection| {
-            let (input, reading) = connection.state.input_mut()?;
-            reading.end = PeerEnd::Told;
-            Some(std::mem::take(input))
+            if let Some((_, reading)) = connection.state.input_mut() {
+                reading.end = PeerEnd::Told;
+            }
+            connection.state.take_input()
         });
-        let rest = told.flatten().unwrap_or_default();
+        let rest = told.unwrap_or_default();
         self.call(slot, |handler, conn, session| handler.on_eof(conn, session, rest.as_slice()));
     }
 

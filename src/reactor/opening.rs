@@ -10,7 +10,7 @@ use crate::crowd::Crowd;
 use crate::deadlines::{Alarms, Deadlines};
 use crate::error::Error;
 use crate::handler::ConnectionHandler;
-use crate::kernel::{self, Address, Clock, EpollOp, Errno, Event, Kernel, SocketOption};
+use crate::kernel::{self, Address, Errno, Event, Kernel};
 use crate::limits::Limits;
 use crate::listener::Listener;
 use crate::net::Net;
@@ -37,8 +37,7 @@ impl<H: ConnectionHandler, K: Kernel> Reactor<H, K> {
             let object = format!("buffers and tables for {} connections", limits.max_connections);
             Error::new(Call::Memory, object, Errno::ENOMEM)
         };
-        let net = Net::new(limits.clone(), kernel.clock_gettime(Clock::Monotonic))
-            .map_err(|_| no_memory())?;
+        let net = Net::new(limits.clone(), &mut kernel).map_err(|_| no_memory())?;
         let deadlines = Deadlines::with_capacity(limits.slots()).map_err(|_| no_memory())?;
         let sessions = room_for(limits.slots() as usize).map_err(|_| no_memory())?;
         let input = Input::allocate().ok_or_else(no_memory)?;
@@ -67,6 +66,13 @@ impl<H: ConnectionHandler, K: Kernel> Reactor<H, K> {
         })
     }
 
+    /// Lets the handler open what it needs, as it does before it has a client.
+    pub(crate) fn start(&mut self) -> Result<(), Error> {
+        self.handler.on_start(&mut self.net)?;
+        self.work.extend(self.net.table.slots_where(|_| true)); // it may have begun connections
+        Ok(())
+    }
+
     /// Opens all listeners, then what the loop needs, and lets epoll watch them all. If
     /// one fails, dropping the loop closes the others.
     pub(crate) fn open(
@@ -83,12 +89,11 @@ impl<H: ConnectionHandler, K: Kernel> Reactor<H, K> {
         let signals = self.process.as_ref().map_or(&[][..], |process| &process.signals);
         let eventfd = self.poll.open(&mut self.kernel, signals)?;
         self.mailbox.open(self.kernel.clone(), eventfd);
-        for (index, listener) in self.listeners.iter().enumerate() {
-            let Some(fd) = &listener.fd else { continue };
-            let data = u64::from(LISTENERS) + index as u64;
-            let added = self.poll.watch(&mut self.kernel, EpollOp::Add, fd, kernel::IN, data);
-            let failed = |errno| Error::new(Call::EpollAddCore, &listener.address, errno);
-            added.map_err(failed)?;
+        for (index, listener) in self.listeners.iter_mut().enumerate() {
+            let Some(socket) = &mut listener.socket else { continue };
+            let (fd, data) = (&socket.fd, u64::from(LISTENERS) + index as u64);
+            self.poll.watch_core(&mut self.kernel, fd, data, &listener.address)?;
+            socket.registered = kernel::IN as u8;
         }
         Ok(())
     }
@@ -101,17 +106,17 @@ impl<H: ConnectionHandler, K: Kernel> Drop for Reactor<H, K> {
             listener.close(&mut self.kernel);
         }
         self.mailbox.close();
-        for slot in self.net.slots_where(|_| true) {
-            if let Some(connection) = self.net.connections.remove(slot) {
-                if !matches!(*connection.state, State::Lingering { .. }) {
-                    // An answer that was cut off must not look like a whole one.
-                    let _ = self.kernel.setsockopt(&connection.fd, SocketOption::ResetOnClose);
+        for slot in self.net.table.slots_where(|_| true) {
+            if let Some(connection) = self.net.table.remove(slot) {
+                if connection.fd.is_unopened() {
+                    continue;
                 }
-                let _ = self.kernel.close(connection.fd);
-                self.net.discard_file(slot);
+                // An answer that was cut off must not look like a whole one.
+                let reset = !matches!(*connection.state, State::Lingering { .. });
+                self.close_socket(connection.fd, reset);
+                self.net.close_file(slot);
             }
         }
-        self.close_discarded();
         self.poll.close(&mut self.kernel);
     }
 }

@@ -7,9 +7,10 @@
 //! `bind` and `run`, as daemons do, that must be the child.
 
 use crate::connection::UNWATCHED;
-use crate::error::Error;
+use crate::error::{Error, needed};
 use crate::kernel::{self, EpollOp, Errno, Event, Fd, Kernel, Signal, Wait};
-use crate::reaction::{Call, Reaction, reaction};
+use crate::reaction::{Call, Reaction, reaction, tolerate};
+use std::fmt;
 
 pub(crate) const EVENTFD: u32 = 0;
 pub(crate) const SIGNALFD: u32 = 1;
@@ -36,26 +37,36 @@ impl Poll {
         kernel: &mut K,
         signals: &[Signal],
     ) -> Result<Fd, Error> {
-        let failed = |call, object| move |errno| Error::new(call, object, errno);
-        let epoll = kernel.epoll_create1().map_err(failed(Call::EpollCreate, "epoll"))?;
-        self.unused = Some(epoll);
+        self.unused = Some(needed(Call::EpollCreate, "epoll", || kernel.epoll_create1())?);
         if !signals.is_empty() {
-            let signals = kernel.signalfd4(signals).map_err(failed(Call::SignalFd, "signals"))?;
+            let signals = needed(Call::SignalFd, "signals", || kernel.signalfd4(signals))?;
             self.signals = Some(signals);
         }
-        let timer = kernel.timerfd_create().map_err(failed(Call::TimerFd, "timer"))?;
-        self.timer = Some(timer);
+        self.timer = Some(needed(Call::TimerFd, "timer", || kernel.timerfd_create())?);
         if let Some(timer) = &self.timer {
-            self.watch(kernel, EpollOp::Add, timer, kernel::IN, TIMERFD.into())
-                .map_err(failed(Call::EpollAddCore, "timerfd"))?;
+            self.watch_core(kernel, timer, TIMERFD.into(), "timerfd")?;
         }
-        let eventfd = kernel.eventfd2().map_err(failed(Call::EventFd, "wake-ups"))?;
-        let watched = self.watch(kernel, EpollOp::Add, &eventfd, kernel::IN, EVENTFD.into());
-        if let Err(errno) = watched {
-            let _ = kernel.close(eventfd);
-            return Err(Error::new(Call::EpollAddCore, "eventfd", errno));
+        let eventfd = needed(Call::EventFd, "wake-ups", || kernel.eventfd2())?;
+        match self.watch_core(kernel, &eventfd, EVENTFD.into(), "eventfd") {
+            Ok(()) => Ok(eventfd),
+            Err(error) => {
+                tolerate(Call::Close, kernel.close(eventfd));
+                Err(error)
+            }
         }
-        Ok(eventfd)
+    }
+
+    /// Begins to watch a descriptor without which there is no server.
+    pub(crate) fn watch_core<K: Kernel>(
+        &self,
+        kernel: &mut K,
+        fd: &Fd,
+        data: u64,
+        object: impl fmt::Display,
+    ) -> Result<(), Error> {
+        needed(Call::EpollAddCore, object, || {
+            self.watch(kernel, EpollOp::Add, fd, kernel::IN, data)
+        })
     }
 
     /// Begins to watch `fd`, or changes what it is watched for.
@@ -84,7 +95,7 @@ impl Poll {
         interest: u8,
         data: u64,
     ) -> Result<(), (Call, Errno)> {
-        if *told == interest {
+        if *told == interest || *told == UNWATCHED && interest == 0 {
             return Ok(());
         }
         let (op, call) = match *told {
@@ -151,7 +162,7 @@ impl Poll {
     pub(crate) fn close<K: Kernel>(&mut self, kernel: &mut K) {
         for fd in [&mut self.timer, &mut self.signals, &mut self.epoll, &mut self.unused] {
             if let Some(fd) = fd.take() {
-                let _ = kernel.close(fd);
+                tolerate(Call::Close, kernel.close(fd));
             }
         }
     }

@@ -11,13 +11,13 @@ use super::{BATCH, GRACE, LOOKS, Reactor, Signals, Timerfd};
 use crate::close_reason::CloseReason;
 use crate::connection::{OUTBOUND, State};
 use crate::deadlines::Alarm;
-use crate::error::Error;
+use crate::error::{Error, needed};
 use crate::handler::ConnectionHandler;
 use crate::kernel::{Errno, Kernel, Signal};
 use crate::net::{ConnId, Stop};
 use crate::process::Wish;
 use crate::reaction::{Call, Reaction, attempt};
-use crate::time::{Span, Tick};
+use crate::time::{Moment, Span};
 use std::cmp::Reverse;
 
 /// Why a connection that we began ends that is not established in time.
@@ -37,7 +37,7 @@ impl<H: ConnectionHandler, K: Kernel> Reactor<H, K> {
                 SIGNALFD => self.take_signals(),
                 // After a long stop the batch is full: first everybody's bytes, then the
                 // deadlines. One round of everybody, for with a crowd it is always full.
-                TIMERFD if ready == BATCH && self.put_off <= self.net.connections.len() / BATCH => {
+                TIMERFD if ready == BATCH && self.put_off <= self.net.table.len() / BATCH => {
                     self.put_off += 1;
                 }
                 TIMERFD => self.look_at_deadlines(),
@@ -115,10 +115,10 @@ impl<H: ConnectionHandler, K: Kernel> Reactor<H, K> {
     /// Not for all: 10,000 lines would keep everybody waiting, and no log takes them.
     #[cold]
     fn report(&self) {
-        let (open, waiting) = (self.net.connections.len(), self.net.budget.used());
+        let (open, (waiting, _)) = (self.net.table.len(), self.net.table.memory());
         let which = if open > REPORTED { "; those that hold most:" } else { "" };
         log::info!("{open} open, holding {waiting} bytes of memory, {}{which}", self.net.totals());
-        let held = self.net.connections.iter();
+        let held = self.net.table.iter();
         let mut held: Vec<_> =
             held.map(|(slot, connection)| (Reverse(connection.footprint()), slot)).collect();
         if held.len() > REPORTED {
@@ -127,9 +127,9 @@ impl<H: ConnectionHandler, K: Kernel> Reactor<H, K> {
         }
         held.sort_unstable();
         for (_, slot) in held {
-            let Some(connection) = self.net.connections.get(slot) else { continue };
-            let idle = connection.idle_millis(self.net.now);
-            let id = ConnId(self.net.connections.id(slot));
+            let Some(connection) = self.net.table.look(slot) else { continue };
+            let idle = connection.idle(self.net.now).as_millis();
+            let id = ConnId(self.net.table.id(slot));
             log::info!("{id} {connection} idle {}.{:03} s", idle / 1_000, idle % 1_000);
         }
     }
@@ -139,7 +139,7 @@ impl<H: ConnectionHandler, K: Kernel> Reactor<H, K> {
     fn look_at_deadlines(&mut self) {
         (self.timerfd, self.put_off) = (Timerfd::Expired, 0);
         let now = self.net.now;
-        if self.net.connections.is_empty() {
+        if self.net.table.is_empty() {
             self.deadlines.clear();
         }
         for _ in 0..LOOKS {
@@ -157,44 +157,40 @@ impl<H: ConnectionHandler, K: Kernel> Reactor<H, K> {
     }
 
     /// Somebody should look at `slot` now: which of its deadlines has come, if any?
-    fn look_at(&mut self, slot: u32, now: Tick) {
-        let Some(connection) = self.net.connections.get_mut(slot) else { return };
-        let come = |at: Option<Tick>| at.is_some_and(|at| !now.before(at));
-        if let Some(open) = connection.state.open_mut()
-            && open.timer.is_some_and(|at| at.is_past(self.net.now_millis))
-        {
-            open.timer = None;
+    fn look_at(&mut self, slot: u32, now: Moment) {
+        let come = |at: Option<Moment>| at.is_some_and(|at| at <= now);
+        let rings = self.net.change(slot, |connection| {
+            let timer = connection.state.open_mut().map(|open| &mut open.timer);
+            timer.and_then(|timer| timer.take_if(|at| *at <= now))
+        });
+        if rings.flatten().is_some() {
             self.call(slot, |handler, conn, session| handler.on_timer(conn, session));
         }
         let timeouts = &self.net.timeouts;
-        let Some(connection) = self.net.connections.get_mut(slot) else { return };
+        let Some(mut connection) = self.net.table.edit(slot) else { return };
+        connection.carry(now);
         if connection.shortage.waits() {
             connection.shortage.try_again(); // perhaps a little early
-        } else if come(connection.write_deadline(timeouts)) {
-            self.net.change(slot, |c| c.abort(CloseReason::WriteStalled));
+        } else if come(connection.write_deadline(timeouts, now)) {
+            connection.abort(CloseReason::WriteStalled);
         } else if come(connection.message_deadline(timeouts)) {
-            self.net.close_slot(slot, CloseReason::MessageTooSlow);
-        } else if connection.idle_on(timeouts, now) {
-            // It may be idle for longer.
-        } else if come(connection.deadline(timeouts, self.net.now_millis)) {
-            self.net.change(slot, |connection| match *connection.state {
+            connection.close(CloseReason::MessageTooSlow);
+        } else if come(connection.deadline(timeouts, now)) {
+            match *connection.state {
                 State::Connecting { .. } => connection.gone(TOO_SLOW),
                 State::Open(_) => connection.close(CloseReason::Idle),
                 State::Closing { .. } => connection.abort(CloseReason::Idle),
                 _ => connection.done(),
-            });
+            }
         }
-        self.net.mark(slot); // to be looked at again
     }
 
     /// Sets the timerfd if an earlier deadline has appeared, or it went off.
     pub(super) fn set_timer(&mut self) -> Result<(), Error> {
-        let next = match (self.deadlines.next(), self.alarms.next()) {
-            (Some(a), Some(b)) => Some(a.earlier(b)),
-            (a, b) => a.or(b),
-        };
+        let look = self.deadlines.next().map(|tick| self.net.now.next(tick));
+        let next = [look, self.alarms.next()].into_iter().flatten().min();
         let late = match (next, self.timerfd) {
-            (Some(next), Timerfd::Armed(at)) => next.before(at),
+            (Some(next), Timerfd::Armed(at)) => next < at,
             (Some(_), Timerfd::Disarmed) | (_, Timerfd::Expired) => true,
             // It expires once for nothing, which is cheaper than a call now.
             (None, Timerfd::Armed(_)) => false,
@@ -203,12 +199,10 @@ impl<H: ConnectionHandler, K: Kernel> Reactor<H, K> {
         if !late {
             return Ok(());
         }
-        let nanos =
-            next.map(|at| (self.net.now_millis + u64::from(at.since(self.net.now))) * 1_000_000);
+        let nanos = next.map(|at| at.as_millis().saturating_mul(1_000_000));
         let Some(timer) = &self.poll.timer else { return Ok(()) };
-        let set = self.kernel.timerfd_settime(timer, nanos);
         // Without time there is not even a drain deadline: it ends here.
-        set.map_err(|errno| Error::new(Call::SetTimer, "timerfd", errno))?;
+        needed(Call::SetTimer, "timerfd", || self.kernel.timerfd_settime(timer, nanos))?;
         self.timerfd = next.map_or(Timerfd::Disarmed, Timerfd::Armed);
         Ok(())
     }
@@ -221,22 +215,23 @@ impl<H: ConnectionHandler, K: Kernel> Reactor<H, K> {
             Some(error) => error.to_string(),
             None => self.end.signals.last().map_or("asked to", Signal::as_str).to_owned(),
         };
-        log::info!("stopping ({why}), {} open{}", self.net.connections.len(), self.what_now());
+        log::info!("stopping ({why}), {} open{}", self.net.table.len(), self.what_now());
         self.handler.on_shutdown(&mut self.net);
         self.refuse_new();
-        self.end.grace = self.net.now.after(GRACE);
-        self.alarms.ring_by(Alarm::CloseListeners, self.end.grace);
+        let grace = self.net.now.after(GRACE);
+        self.end.grace = Some(grace);
+        self.alarms.ring_by(Alarm::CloseListeners, grace);
         if let Some(span) = self.net.timeouts.drain {
             self.alarms.ring_by(Alarm::Cut, self.net.now.after(span));
         }
-        for slot in self.net.slots_where(|_| true) {
+        for slot in self.net.table.slots_where(|_| true) {
             self.net.change(slot, |connection| connection.state.forget_read());
         }
     }
 
     /// How long a stop takes at most, and how it takes no time, if there is reason to ask.
     fn what_now(&self) -> String {
-        if self.net.connections.is_empty() {
+        if self.net.table.is_empty() {
             return String::new();
         }
         let most = match self.net.limits.drain_timeout {
@@ -266,8 +261,8 @@ impl<H: ConnectionHandler, K: Kernel> Reactor<H, K> {
 
     /// Lets in whoever waits; closes a listener when nobody does.
     fn close_listeners(&mut self) {
-        if self.net.now.before(self.end.grace) {
-            return self.alarms.ring_by(Alarm::CloseListeners, self.end.grace);
+        if let Some(grace) = self.end.grace.filter(|&grace| self.net.now < grace) {
+            return self.alarms.ring_by(Alarm::CloseListeners, grace);
         }
         for index in 0..self.listeners.len() {
             if self.accept(index, u8::MAX) == Queue::Empty
@@ -279,9 +274,9 @@ impl<H: ConnectionHandler, K: Kernel> Reactor<H, K> {
         if self.is_full() {
             return; // until somebody leaves
         }
-        for listener in self.listeners.iter().filter(|listener| listener.fd.is_some()) {
+        for listener in self.listeners.iter().filter(|listener| listener.socket.is_some()) {
             // Not at once: that would be within this turn, and a turn is bounded.
-            let again = listener.paused_until.unwrap_or(self.net.now.after(Span::millis(1)));
+            let again = listener.paused_until().unwrap_or(self.net.now.after(Span::millis(1)));
             self.alarms.ring_by(Alarm::CloseListeners, again);
         }
     }
@@ -296,7 +291,7 @@ impl<H: ConnectionHandler, K: Kernel> Reactor<H, K> {
             }
         }
         let (mut accepted, mut begun) = (0, 0);
-        for slot in self.net.slots_where(|_| true) {
+        for slot in self.net.table.slots_where(|_| true) {
             self.net.change(slot, |connection| {
                 if let State::Lingering { .. } | State::Gone { .. } = *connection.state {
                     return connection.done();
@@ -309,7 +304,7 @@ impl<H: ConnectionHandler, K: Kernel> Reactor<H, K> {
         }
         // A client and the connection begun for it are one.
         self.end.cut += accepted.max(begun);
-        if !self.net.connections.is_empty() {
+        if !self.net.table.is_empty() {
             // Whoever hears of this end may have begun a connection meanwhile.
             self.alarms.ring_by(Alarm::Cut, self.net.now.after(Span::millis(1)));
         }
@@ -317,8 +312,8 @@ impl<H: ConnectionHandler, K: Kernel> Reactor<H, K> {
 
     /// Whether everything is done.
     pub(super) fn has_ended(&self) -> bool {
-        let closed = self.listeners.iter().all(|listener| listener.fd.is_none());
+        let closed = self.listeners.iter().all(|listener| listener.socket.is_none());
         let is_forced = matches!(self.end.signals, Signals::Two(_));
-        is_forced || self.net.is_draining() && closed && self.net.connections.is_empty()
+        is_forced || self.net.is_draining() && closed && self.net.table.is_empty()
     }
 }

@@ -11,9 +11,9 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 use threadbare::Running;
-use threadbare::handlers::{Chat, Framing, Greet};
 #[cfg(feature = "http")]
-use threadbare::{handlers::Http, kernel::Linux};
+use threadbare::handlers::Http;
+use threadbare::handlers::{Chat, Framing, Greet};
 
 /// The system's allocator, counting what each thread asks of it.
 struct Counting;
@@ -136,7 +136,7 @@ fn a_broadcast_allocates_nothing() {
 #[cfg(feature = "http")]
 #[test]
 fn a_plain_request_allocates_nothing() {
-    let server = spawn(Http::new(Linux));
+    let server = spawn(Http::new());
     let mut clients: Vec<TcpStream> = (0..64).map(|_| connect(&server)).collect();
     let mut answer = [0; 512];
     let mut rounds = |count: usize| {

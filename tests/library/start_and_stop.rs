@@ -113,6 +113,30 @@ fn a_server_that_never_runs() {
     assert_eq!(again.warnings(), [""; 0]);
 }
 
+/// A file that is opened elsewhere, as by std, can be handed over like any other.
+#[test]
+fn a_file_of_the_standard_library() {
+    struct Manifest;
+    impl ConnectionHandler for Manifest {
+        type Session = ();
+        fn on_data(&mut self, conn: &mut Conn<'_>, _: &mut (), input: &[u8]) -> usize {
+            let file = std::fs::File::open("Cargo.toml").unwrap();
+            let length = file.metadata().unwrap().len();
+            conn.write_file(file, 0, length);
+            conn.close();
+            input.len()
+        }
+    }
+    let server = spawn(Manifest);
+    let mut client = connect(&server);
+    client.write_all(b"?").unwrap();
+    let mut answer = Vec::new();
+    client.read_to_end(&mut answer).unwrap();
+    assert!(answer == std::fs::read("Cargo.toml").unwrap());
+    server.handle().stop();
+    server.join().unwrap();
+}
+
 /// Who writes to others: each line to all, in the order in which they came.
 #[test]
 fn writing_to_other_connections() {

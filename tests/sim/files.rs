@@ -9,8 +9,9 @@ use crate::simulation::{Report, World};
 use std::path::Path;
 use std::time::Duration;
 use threadbare::kernel::sim::{At, Client, Method, Short, Simulated, Times};
-use threadbare::kernel::{Fd, Kernel};
-use threadbare::{CloseReason, Conn, ConnectionHandler, Errno, Limits, Net, Signal};
+use threadbare::{
+    CloseReason, Conn, ConnectionHandler, Directory, Errno, Error, File, Limits, Net, Signal,
+};
 
 const FILE: &str = "/srv/file";
 const SIZE: usize = 60_000;
@@ -18,26 +19,24 @@ const SIZE: usize = 60_000;
 /// Answers `file\n` with that line and the file, `close\n` the same and closes, anything
 /// else with itself.
 struct Sender {
-    kernel: Simulated,
-    directory: Option<Fd>,
+    directory: Option<Directory>,
     /// How much of the file is sent.
     length: u64,
 }
 
 impl Sender {
-    fn new(sim: &Simulated) -> Sender {
-        let mut kernel = sim.clone();
-        let directory = Some(kernel.openat2(None, Path::new("/srv")).unwrap());
-        Sender { kernel, directory, length: SIZE as u64 }
-    }
-
-    fn open(&mut self) -> Option<Fd> {
-        self.kernel.openat2(self.directory.as_ref(), Path::new("file")).ok()
+    fn open(&mut self) -> Option<File> {
+        self.directory.as_ref().unwrap().open("file").ok()
     }
 }
 
 impl ConnectionHandler for Sender {
     type Session = ();
+
+    fn on_start(&mut self, net: &mut Net) -> Result<(), Error> {
+        self.directory = Some(net.open_directory("/srv")?);
+        Ok(())
+    }
 
     fn on_data(&mut self, conn: &mut Conn<'_>, _: &mut (), input: &[u8]) -> usize {
         let mut consumed = 0;
@@ -67,6 +66,13 @@ impl ConnectionHandler for Sender {
                     conn.write_file(file, 0, self.length);
                     conn.abort();
                 }
+                b"look\n" => {
+                    let mut file = self.open().unwrap();
+                    let status = file.status().unwrap();
+                    let mut bytes = [0; 100];
+                    assert_eq!(file.read_at(&mut bytes, status.size - 10), Ok(10));
+                    conn.write(&bytes[..10]);
+                }
                 _ => {}
             }
             if line == b"close\n" {
@@ -75,14 +81,6 @@ impl ConnectionHandler for Sender {
             }
         }
         consumed
-    }
-}
-
-impl Drop for Sender {
-    fn drop(&mut self) {
-        if let Some(directory) = self.directory.take() {
-            self.kernel.close(directory).unwrap();
-        }
     }
 }
 
@@ -105,7 +103,7 @@ fn due(lines: &[u8]) -> Vec<u8> {
 fn world(limits: Limits) -> World<Sender> {
     let sim = Simulated::new(1);
     sim.write_file(Path::new(FILE), &content());
-    let sender = Sender::new(&sim);
+    let sender = Sender { directory: None, length: SIZE as u64 };
     World::on(sim, sender, limits).unwrap()
 }
 
@@ -324,6 +322,41 @@ fn ends_in_the_middle() {
     }
 }
 
+/// A file that is only looked at is closed by being dropped, and so is one that comes too late.
+#[test]
+fn a_file_that_is_not_sent_is_closed() {
+    let mut world = world(Limits::default());
+    let mut client = world.client();
+    world.rest();
+    let before = world.sim.descriptors();
+    let due = [b"look\n", &content()[SIZE - 10..]].concat();
+    assert_eq!(world.ask(&mut client, b"look\n"), due);
+    assert_eq!(world.sim.descriptors(), before);
+    let too_late = |sender: &mut Sender, net: &mut Net| {
+        let id = net.ids().next().unwrap();
+        let file = sender.open().unwrap();
+        let mut conn = net.conn(id).unwrap();
+        conn.close();
+        conn.write_file(file, 0, 10);
+    };
+    world.server.handle().call(too_late).unwrap();
+    world.rest();
+    assert_eq!(world.sim.descriptors(), before);
+    client.close();
+    world.stop();
+}
+
+/// Without its directory the server does not start, says why, and leaves nothing open.
+#[test]
+fn a_start_without_the_directory() {
+    let sim = Simulated::new(1);
+    let sender = Sender { directory: None, length: 0 };
+    sim.fail(At::Of(Method::Openat2, 0), Errno::EACCES, Times::Once);
+    let error = World::on(sim.clone(), sender, Limits::default()).err().unwrap();
+    assert_eq!(error.to_string(), "openat2 /srv: EACCES (Permission denied)");
+    assert_eq!((sim.descriptors(), sim.count(Method::Listen)), (0, 0));
+}
+
 /// A stop waits for a file that is being sent, and answers what came before it.
 #[test]
 fn a_stop_sends_the_file_to_its_end() {
@@ -357,6 +390,22 @@ fn a_client_that_does_not_take_the_file() {
     deaf.recv();
     assert!(deaf.saw_reset() && !slow.saw_reset() && received == 10_000);
     slow.close();
+    assert_eq!(world.stop().counters.closed_for(CloseReason::WriteStalled), 1);
+}
+
+/// However long a client may take nothing of a file, it is that long.
+#[test]
+fn a_file_may_stall_for_weeks() {
+    const DAY: Duration = Duration::from_secs(24 * 3_600);
+    let (write_timeout, moment) = (Some(30 * DAY), Duration::from_millis(20));
+    let mut world = world(Limits { write_timeout, idle_timeout: None, ..Limits::default() });
+    world.sim.set_buffers(1_000, 1_000);
+    let mut deaf = world.client();
+    deaf.send(b"file\n");
+    world.pass(30 * DAY - moment);
+    assert_eq!(world.server.open(), 1);
+    world.pass(2 * moment);
+    assert_eq!(world.server.open(), 0);
     assert_eq!(world.stop().counters.closed_for(CloseReason::WriteStalled), 1);
 }
 

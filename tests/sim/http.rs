@@ -11,7 +11,7 @@ use threadbare::handlers::Http;
 use threadbare::kernel::sim::{At, Client, Method, Short, Simulated, Times};
 use threadbare::{CloseReason, Errno, Limits};
 
-type Www = World<Http<Simulated>>;
+type Www = World<Http>;
 
 fn www() -> Www {
     let sim = Simulated::new(1);
@@ -27,7 +27,7 @@ fn www() -> Www {
     ] {
         sim.write_file(&Path::new("/srv/www").join(name), content);
     }
-    let http = Http::new(sim.clone()).serve(Path::new("/srv/www")).unwrap();
+    let http = Http::new().serve("/srv/www");
     let limits = Limits { message_timeout: None, ..Limits::default() };
     World::on(sim, http, limits).unwrap()
 }

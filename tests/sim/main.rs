@@ -12,6 +12,7 @@ mod files;
 mod http;
 mod proxy;
 mod random;
+mod reactions;
 mod regressions;
 mod server;
 

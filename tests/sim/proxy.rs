@@ -63,7 +63,7 @@ impl Tunnel {
 }
 
 struct Play {
-    world: World<Proxy<Simulated>>,
+    world: World<Proxy>,
     remote: Option<Remote>,
     tunnels: Vec<Tunnel>,
     /// Servers that have not heard yet whose they are.
@@ -97,7 +97,7 @@ impl Play {
             drain_timeout: Some(Duration::from_secs(6)),
             ..Limits::default()
         };
-        let handler = Proxy::new(sim.clone(), upstreams, Duration::from_secs(3));
+        let handler = Proxy::new(upstreams, Duration::from_secs(3));
         let remote = Some(sim.listen(&address(back)).unwrap());
         diary::begin();
         let begun = sim.now();
@@ -574,14 +574,14 @@ fn every_fault() {
 // ---- single promises -----------------------------------------------------------------
 
 /// A proxy to these addresses.
-fn proxy(upstreams: &[&str], limits: Limits) -> World<Proxy<Simulated>> {
+fn proxy(upstreams: &[&str], limits: Limits) -> World<Proxy> {
     let sim = Simulated::new(1);
     let upstreams = upstreams.iter().map(|word| address(word)).collect();
-    let handler = Proxy::new(sim.clone(), upstreams, Duration::from_secs(3));
+    let handler = Proxy::new(upstreams, Duration::from_secs(3));
     World::on(sim, handler, Limits { max_outbound: limits.max_connections, ..limits }).unwrap()
 }
 
-fn tunnel(world: &mut World<Proxy<Simulated>>, remote: &mut Remote) -> (Client, Client) {
+fn tunnel(world: &mut World<Proxy>, remote: &mut Remote) -> (Client, Client) {
     let client = world.client();
     world.rest();
     (client, remote.accept().unwrap())

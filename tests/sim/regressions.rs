@@ -7,9 +7,9 @@ use std::time::Duration;
 use threadbare::Signal;
 use threadbare::handlers::{Echo, Framing, Greet, Proxy};
 use threadbare::kernel::sim::{At, Client, Method, Simulated, Times};
-use threadbare::kernel::{Fd, Kernel};
 use threadbare::{
-    Address, Call, CallError, CloseReason, Conn, ConnId, ConnectionHandler, Errno, Limits, Net,
+    Address, Call, CallError, CloseReason, Conn, ConnId, ConnectionHandler, Errno, File, Limits,
+    Net,
 };
 
 /// A handler of which only the answer to bytes matters. (Boxed: a server is compiled for each
@@ -338,19 +338,16 @@ fn a_listener_that_epoll_denies_to_know() {
 }
 
 /// A proxy in front of `back`, and who listens there.
-fn proxy(
-    front: &str,
-    back: &Address,
-) -> (World<Proxy<Simulated>>, threadbare::kernel::sim::Remote) {
+fn proxy(front: &str, back: &Address) -> (World<Proxy>, threadbare::kernel::sim::Remote) {
     let sim = Simulated::new(1);
     let remote = sim.listen(back).unwrap();
-    let handler = Proxy::new(sim.clone(), vec![back.clone()], Duration::from_secs(3));
+    let handler = Proxy::new(vec![back.clone()], Duration::from_secs(3));
     let limits = Limits { max_outbound: 10, high_water: 32 << 10, ..Limits::default() };
     (World::at(front, sim, handler, limits).unwrap(), remote)
 }
 
 /// Reads slowly to the end.
-fn sip(world: &mut World<Proxy<Simulated>>, client: &mut Client) -> usize {
+fn sip(world: &mut World<Proxy>, client: &mut Client) -> usize {
     let mut heard = 0;
     for _ in 0..1_000 {
         heard += client.recv_at_most(8 << 10).len();
@@ -466,12 +463,8 @@ fn descriptors_are_shared_with_connections_outwards() {
 }
 
 /// The file `/srv/file`, opened as a handler does it.
-fn open_file(sim: &Simulated) -> Fd {
-    let mut kernel = sim.clone();
-    let directory = kernel.openat2(None, Path::new("/srv")).unwrap();
-    let file = kernel.openat2(Some(&directory), Path::new("file")).unwrap();
-    kernel.close(directory).unwrap();
-    file
+fn open_file(net: &mut Net) -> File {
+    net.open_directory("/srv").unwrap().open("file").unwrap()
 }
 
 /// A world in which `file` is answered with 20,000 bytes of a file, anything else with
@@ -480,12 +473,18 @@ fn world_with_a_file() -> World<impl ConnectionHandler> {
     let sim = Simulated::new(1);
     sim.set_buffers(2_000, 1_000);
     sim.write_file(Path::new("/srv/file"), &[b'f'; 20_000]);
-    let kernel = sim.clone();
     let handler = Data::new(move |conn: &mut Conn<'_>, input: &[u8]| {
-        match input {
-            b"file" => conn.write_file(open_file(&kernel), 0, 20_000),
-            b"nothing" => conn.write_file(open_file(&kernel), 0, 0),
-            _ => conn.write(input),
+        let length = match input {
+            b"file" => Some(20_000),
+            b"nothing" => Some(0),
+            _ => None,
+        };
+        match length {
+            Some(length) => {
+                let file = open_file(conn.net());
+                conn.write_file(file, 0, length);
+            }
+            None => conn.write(input),
         }
         input.len()
     });
@@ -602,8 +601,7 @@ fn a_deadline_beyond_twelve_days() {
     let back = Address::Tcp(([127, 0, 0, 1], 90).into());
     let mut remote = world.sim.listen(&back).unwrap();
     remote.mute(true);
-    let mut kernel = world.sim.clone();
-    let dial = move |_: &mut Far, net: &mut Net| drop(net.connect(&mut kernel, &back, 20 * DAY));
+    let dial = move |_: &mut Far, net: &mut Net| drop(net.connect(&back, 20 * DAY));
     world.server.handle().call(dial).unwrap();
     world.pass(20 * DAY - moment);
     assert!(world.server.handler().0.is_empty(), "{:?}", world.server.handler().0);
@@ -618,7 +616,7 @@ fn a_deadline_beyond_twelve_days() {
 fn a_connection_to_itself() {
     let sim = Simulated::new(1);
     let back = Address::Tcp(([127, 0, 0, 1], 40_000).into());
-    let proxy = Proxy::new(sim.clone(), vec![back.clone()], Duration::from_secs(3));
+    let proxy = Proxy::new(vec![back.clone()], Duration::from_secs(3));
     let limits = Limits { max_outbound: 4, ..Limits::default() };
     let mut world = World::on(sim.clone(), proxy, limits).unwrap();
     let front = Address::Tcp(([127, 0, 0, 1], 80).into());
@@ -648,7 +646,7 @@ fn a_proxy_that_leads_to_itself() {
     ] {
         let sim = Simulated::new(1);
         let upstreams = vec![Address::Tcp(upstream)];
-        let proxy = Proxy::new(sim.clone(), upstreams, Duration::from_secs(3));
+        let proxy = Proxy::new(upstreams, Duration::from_secs(3));
         let limits = Limits { max_outbound: 100, ..Limits::default() };
         let mut world = World::at(listen, sim.clone(), proxy, limits).unwrap();
         for _ in 0..3 {
@@ -688,6 +686,67 @@ fn two_starts_in_one_directory() {
     assert_eq!((error.call, error.errno), (Call::LockDirectory, Errno::EAGAIN));
     assert!((900_000_000..2_000_000_000).contains(&sim.now()), "{}", sim.now());
     assert_eq!((sim.file(path), sim.descriptors()), (None, 0));
+}
+
+/// Of the timeouts only the idle one went beyond 12 days: the others ended then, whatever was
+/// asked for.
+#[test]
+fn timeouts_beyond_twelve_days() {
+    const DAY: Duration = Duration::from_secs(24 * 3_600);
+    let (limit, moment) = (30 * DAY, Duration::from_millis(20));
+    let none = Limits { idle_timeout: None, message_timeout: None, ..Limits::default() };
+    let none = Limits { write_timeout: None, drain_timeout: None, ..none };
+
+    // Half a message, and an answer that is not read, of which a few bytes fit.
+    for (limits, why) in [
+        (Limits { message_timeout: Some(limit), ..none.clone() }, CloseReason::MessageTooSlow),
+        (Limits { write_timeout: Some(limit), ..none.clone() }, CloseReason::WriteStalled),
+    ] {
+        let answer = Data::new(move |conn, input| match why {
+            CloseReason::WriteStalled => {
+                conn.write(&[b'.'; 10_000]);
+                input.len()
+            }
+            _ => 0,
+        });
+        let mut world = World::new(answer, limits);
+        world.sim.set_buffers(1_000, 1_000);
+        world.pass(40 * DAY); // the ticks wrap in what follows
+        let mut client = world.client();
+        client.send(b"half");
+        world.pass(limit - moment);
+        assert_eq!(world.server.open(), 1, "{why}");
+        world.pass(2 * moment);
+        assert_eq!(
+            world.server.counters().closed_for(why),
+            u64::from(why == CloseReason::WriteStalled),
+            "{why}"
+        );
+        client.recv();
+        client.close();
+        world.rest();
+        assert_eq!(world.server.counters().closed_for(why), 1, "{why}");
+        assert!(world.turns < 20, "{} turns", world.turns);
+        world.stop();
+    }
+
+    // A stop that waits for a client.
+    let hold = Data::new(|conn, input| {
+        conn.hold(true);
+        input.len()
+    });
+    let mut world = World::new(hold, Limits { drain_timeout: Some(limit), ..none });
+    let mut client = world.client();
+    client.send(b"wait");
+    world.rest();
+    world.sim.signal(Signal::SIGTERM);
+    world.pass(limit - moment);
+    assert!(world.running && world.server.open() == 1);
+    world.pass(2 * moment);
+    assert!(!world.running);
+    client.recv();
+    assert!(client.saw_reset());
+    assert_eq!(world.end().cut, 1);
 }
 
 // ---- the well-known ones

@@ -10,7 +10,7 @@ use threadbare::handlers::{Chat, Echo, Framing, Greet};
 use threadbare::kernel::Kernel;
 use threadbare::kernel::sim::{At, Client, Method, Remote, Short, Simulated, Times};
 use threadbare::{
-    Address, Call, CloseReason, Conn, ConnId, ConnectionHandler, Errno, Limits, Net, Signal,
+    Address, Call, CloseReason, Conn, ConnId, ConnectionHandler, Errno, Error, Limits, Net, Signal,
     Summary,
 };
 
@@ -605,9 +605,8 @@ fn nobody_knows_what_became_of_a_connect() {
         let back = Address::Tcp(([127, 0, 0, 1], 90).into());
         let _remote = world.sim.listen(&back).unwrap();
         world.sim.fail(At::Of(Method::GetsockoptError, 0), errno, Times::Once);
-        let mut kernel = world.sim.clone();
         let dial = move |_: &mut Dialer, net: &mut Net| {
-            net.connect(&mut kernel, &back, Duration::from_secs(1)).unwrap();
+            net.connect(&back, Duration::from_secs(1)).unwrap();
         };
         world.server.handle().call(dial).unwrap();
         world.rest();
@@ -629,12 +628,11 @@ fn outwards_is_counted_apart() {
     let mut world = World::new(greet(), limits);
     let back = Address::Tcp(([127, 0, 0, 1], 90).into());
     let mut remote = world.sim.listen(&back).unwrap();
-    let mut kernel = world.sim.clone();
     let dial = move |_: &mut Greet, net: &mut Net| {
         for _ in 0..2 {
-            net.connect(&mut kernel, &back, Duration::from_secs(1)).unwrap();
+            net.connect(&back, Duration::from_secs(1)).unwrap();
         }
-        let third = net.connect(&mut kernel, &back, Duration::from_secs(1));
+        let third = net.connect(&back, Duration::from_secs(1));
         assert_eq!(third.unwrap_err().errno, Errno::EMFILE);
     };
     let before = world.sim.count(Method::EpollCtl);
@@ -651,6 +649,71 @@ fn outwards_is_counted_apart() {
     world.stop();
 }
 
+/// What fails at once is reported as what fails later is: by `on_close`, once. Until then the
+/// id is good.
+#[test]
+fn a_connect_that_fails_at_once() {
+    let [tcp, unix] = [Address::Tcp(([127, 0, 0, 1], 90).into()), Address::Unix("/back".into())];
+    let server = CloseReason::Server { call: Call::OutboundSocket, errno: Errno::EMFILE };
+    let network = |errno| CloseReason::Network { call: Call::Connect, errno };
+    for (address, fault, why, bugs) in [
+        (&unix, None, network(Errno::ENOENT), 0),
+        (&tcp, Some((Method::Socket, Errno::EMFILE)), server, 0),
+        (&tcp, Some((Method::Connect, Errno::ENETUNREACH)), network(Errno::ENETUNREACH), 0),
+        (&tcp, Some((Method::Connect, Errno::EBADF)), network(Errno::EBADF), 1),
+    ] {
+        let limits = Limits { max_outbound: 1, ..Limits::default() };
+        let mut world = World::new(Dialer::default(), limits);
+        let before = world.sim.descriptors();
+        if let Some((method, errno)) = fault {
+            world.sim.fail(At::Of(method, world.sim.count(method)), errno, Times::Once);
+        }
+        let there = address.clone();
+        let dial = move |_: &mut Dialer, net: &mut Net| {
+            let id = net.connect(&there, Duration::from_secs(1)).unwrap();
+            assert!(net.send(id, b"hello"));
+        };
+        world.server.handle().call(dial).unwrap();
+        world.rest();
+        assert_eq!(world.server.handler().0, Some(why));
+        assert_eq!(world.sim.descriptors(), before);
+        world.server.handle().stop();
+        world.pass(Duration::from_secs(1));
+        let counters = world.server.finish().unwrap().counters;
+        assert_eq!((counters.connected, counters.bugs), (1, bugs));
+    }
+}
+
+/// A handler that dials again in `on_close`, where each connect fails at once, does so once a
+/// turn: everybody else is served.
+#[test]
+fn who_dials_in_vain_holds_up_nobody() {
+    struct Stubborn(Address);
+    impl ConnectionHandler for Stubborn {
+        type Session = ();
+        fn on_start(&mut self, net: &mut Net) -> Result<(), Error> {
+            net.connect(&self.0, Duration::from_secs(1)).map(drop)
+        }
+        fn on_data(&mut self, conn: &mut Conn<'_>, _: &mut (), input: &[u8]) -> usize {
+            conn.write(input);
+            input.len()
+        }
+        fn on_close(&mut self, net: &mut Net, _: ConnId, _: (), _: CloseReason) {
+            let _ = net.connect(&self.0, Duration::from_secs(1));
+        }
+    }
+    let handler = Stubborn(Address::Unix("/run/nobody".into()));
+    let mut world = World::new(handler, Limits { max_outbound: 1, ..Limits::default() });
+    let mut client = world.client();
+    client.send(b"hello");
+    (0..20).for_each(|_| world.turn());
+    assert_eq!(client.recv(), b"hello");
+    assert_eq!(world.sim.count(Method::Connect), 20);
+    let sim = world.sim.clone();
+    drop(world);
+    assert_eq!(sim.descriptors(), 0);
+}
+
 /// A connect has so much time, and no more.
 #[test]
 fn a_connect_that_is_too_slow() {
@@ -658,9 +721,8 @@ fn a_connect_that_is_too_slow() {
     let back = Address::Tcp(([127, 0, 0, 1], 90).into());
     let mut remote = world.sim.listen(&back).unwrap();
     remote.mute(true);
-    let mut kernel = world.sim.clone();
     let dial = move |_: &mut Dialer, net: &mut Net| {
-        net.connect(&mut kernel, &back, Duration::from_secs(1)).unwrap();
+        net.connect(&back, Duration::from_secs(1)).unwrap();
     };
     world.server.handle().call(dial).unwrap();
     world.pass(Duration::from_millis(990));
@@ -679,14 +741,15 @@ fn closed_while_connecting() {
     let mut remote = world.sim.listen(&back).unwrap();
     remote.mute(true);
     let before = world.sim.descriptors();
-    let mut kernel = world.sim.clone();
     let dial = move |_: &mut Dialer, net: &mut Net| {
-        let id = net.connect(&mut kernel, &back, Duration::from_secs(1)).unwrap();
+        let id = net.connect(&back, Duration::from_secs(1)).unwrap();
         assert!(net.close(id));
     };
     world.server.handle().call(dial).unwrap();
+    let sockets = world.sim.count(Method::Socket);
     world.rest();
     assert_eq!(world.server.handler().0, Some(CloseReason::Handler));
+    assert_eq!(world.sim.count(Method::Socket), sockets, "it never had one");
     assert_eq!(world.sim.descriptors(), before);
     world.stop();
 }
@@ -751,9 +814,8 @@ fn dialing(
     let back = Address::Tcp(([127, 0, 0, 1], 90).into());
     let mut remote = world.sim.listen(&back).unwrap();
     remote.mute(true);
-    let mut kernel = world.sim.clone();
     let dial = move |early: &mut Early, net: &mut Net| {
-        let id = net.connect(&mut kernel, &back, Duration::from_secs(5)).unwrap();
+        let id = net.connect(&back, Duration::from_secs(5)).unwrap();
         early.id = Some(id);
         act(&mut net.conn(id).unwrap());
     };
@@ -877,15 +939,15 @@ fn on_data_always_has_bytes() {
 /// the server stops, which would then never end.
 #[test]
 fn who_dials_again_does_not_hold_up_a_stop() {
-    struct Faithful<K>(K, Address, Vec<Errno>);
-    impl<K: Kernel> ConnectionHandler for Faithful<K> {
+    struct Faithful(Address, Vec<Errno>);
+    impl ConnectionHandler for Faithful {
         type Session = ();
         fn on_data(&mut self, _: &mut Conn<'_>, _: &mut (), input: &[u8]) -> usize {
             input.len()
         }
         fn on_close(&mut self, net: &mut Net, _: ConnId, _: (), _: CloseReason) {
-            let again = net.connect(&mut self.0, &self.1, Duration::from_secs(1));
-            self.2.extend(again.err().map(|error| error.errno));
+            let again = net.connect(&self.0, Duration::from_secs(1));
+            self.1.extend(again.err().map(|error| error.errno));
         }
     }
     for drain_timeout in [None, Some(Duration::from_secs(3))] {
@@ -893,7 +955,7 @@ fn who_dials_again_does_not_hold_up_a_stop() {
         let back = Address::Tcp(([127, 0, 0, 1], 90).into());
         let mut remote = sim.listen(&back).unwrap();
         remote.mute(true);
-        let handler = Faithful(sim.clone(), back, Vec::new());
+        let handler = Faithful(back, Vec::new());
         let limits = Limits { drain_timeout, max_outbound: 5, ..Limits::default() };
         let mut world = World::on(sim, handler, limits).unwrap();
         let mut client = world.client();
@@ -903,20 +965,20 @@ fn who_dials_again_does_not_hold_up_a_stop() {
         assert!(world.sim.count(Method::Connect) >= 9, "it tries and tries");
         world.sim.signal(Signal::SIGTERM);
         world.end();
-        assert_eq!(world.server.handler().2, [Errno::ESHUTDOWN]);
+        assert_eq!(world.server.handler().1, [Errno::ESHUTDOWN]);
     }
     // For a client that is still there it may be begun; the drain deadline cuts both.
     let sim = Simulated::new(1);
     let back = Address::Tcp(([127, 0, 0, 1], 90).into());
     let mut remote = sim.listen(&back).unwrap();
     remote.mute(true);
-    let handler = Faithful(sim.clone(), back, Vec::new());
+    let handler = Faithful(back, Vec::new());
     let drain_timeout = Some(Duration::from_secs(3));
     let limits = Limits { drain_timeout, max_outbound: 5, ..Limits::default() };
     let mut world = World::on(sim, handler, limits).unwrap();
     let (mut gone, _held) = (world.client(), world.client());
     world.rest();
-    let hold = |_: &mut Faithful<Simulated>, net: &mut Net| {
+    let hold = |_: &mut Faithful, net: &mut Net| {
         net.ids().collect::<Vec<_>>().into_iter().for_each(|id| {
             net.conn(id).unwrap().hold(true);
         });

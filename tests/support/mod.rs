@@ -10,7 +10,6 @@ mod needs;
 
 use std::fs;
 use std::io::{self, BufRead, BufReader, ErrorKind, Read, Write};
-use std::mem::ManuallyDrop;
 use std::net::{Ipv4Addr, Shutdown, TcpListener, TcpStream};
 use std::os::fd::{AsRawFd, OwnedFd};
 use std::os::unix::net::UnixStream;
@@ -524,8 +523,7 @@ pub fn stuck_clients(server: &Server, count: usize) -> Vec<Client> {
 /// kernels since 2026 that takes CAP_NET_ADMIN. Tests assert what comes of either.
 pub fn may_refuse_clients() -> bool {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-    let fd = ManuallyDrop::new(Fd::new(listener.as_raw_fd()).unwrap());
-    Linux.setsockopt(&fd, SocketOption::DropSyn).is_ok()
+    Linux.setsockopt(&Fd::from(OwnedFd::from(listener)), SocketOption::DropSyn).is_ok()
 }
 
 fn status_field(path: &Path, name: &str) -> u64 {

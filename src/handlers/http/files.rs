@@ -6,8 +6,8 @@
 //! files are served; a pipe or a device is opened without waiting and closed again.
 
 use super::status::Status;
-use crate::kernel::{Errno, Fd, FileKind, FileStatus, Kernel};
-use crate::reaction::{Call, attempt};
+use crate::kernel::{Errno, FileKind, FileStatus};
+use crate::net::{Directory, File};
 use std::ffi::OsStr;
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
@@ -20,7 +20,7 @@ const WELL_KNOWN: &[u8] = b".well-known";
 /// What became of a target.
 #[derive(Debug)]
 pub(super) enum Found {
-    File(Fd, FileStatus),
+    File(File, FileStatus),
     /// A directory whose name was given without the slash behind it.
     Directory,
 }
@@ -28,21 +28,17 @@ pub(super) enum Found {
 /// A directory, and a place where paths are put together.
 #[derive(Debug)]
 pub(super) struct Files {
-    pub(super) directory: Fd,
+    directory: Directory,
     path: Vec<u8>,
 }
 
 impl Files {
-    pub(super) fn new(directory: Fd) -> Files {
+    pub(super) fn new(directory: Directory) -> Files {
         Files { directory, path: Vec::new() }
     }
 
     /// Opens the file that a target names: its path, and a query that does not matter.
-    pub(super) fn open<K: Kernel>(
-        &mut self,
-        kernel: &mut K,
-        target: &str,
-    ) -> Result<Found, Status> {
+    pub(super) fn open(&mut self, target: &str) -> Result<Found, Status> {
         decode(target.as_bytes(), &mut self.path)?;
         let folder = self.path.len();
         let is_folder = self.path.ends_with(b"/");
@@ -53,39 +49,28 @@ impl Files {
         if is_hidden(path) {
             return Err(Status::NOT_FOUND);
         }
-        let (directory, path) = (&self.directory, Path::new(OsStr::from_bytes(path)));
-        let opened = attempt(Call::OpenFile, || kernel.openat2(Some(directory), path));
-        let file = match opened {
+        let mut file = match self.directory.open(OsStr::from_bytes(path)) {
             Ok(file) => file,
-            Err((_, Errno::ENOENT)) if is_folder => {
+            Err(Errno::ENOENT) if is_folder => {
                 self.path.truncate(folder);
-                return Err(self.without_index(kernel));
+                return Err(self.without_index());
             }
-            Err((_, errno)) => return Err(status_of(errno)),
+            Err(errno) => return Err(status_of(errno)),
         };
-        match kernel.fstat(&file) {
-            Ok(status) if status.kind == FileKind::Regular => Ok(Found::File(file, status)),
-            other => {
-                let _ = kernel.close(file); // whatever it says, it is closed
-                match other {
-                    Ok(FileStatus { kind: FileKind::Directory, .. }) => Ok(Found::Directory),
-                    Ok(_) => Err(Status::NOT_FOUND),
-                    Err(errno) => Err(status_of(errno)),
-                }
-            }
+        let status = file.status().map_err(status_of)?;
+        match status.kind {
+            FileKind::Regular => Ok(Found::File(file, status)),
+            FileKind::Directory => Ok(Found::Directory),
+            _ => Err(Status::NOT_FOUND),
         }
     }
 
     /// What to say of a folder in which there is no page: whether there is the folder.
     #[cold]
-    fn without_index<K: Kernel>(&self, kernel: &mut K) -> Status {
+    fn without_index(&self) -> Status {
         let path = Some(relative(&self.path)).filter(|path| !path.is_empty()).unwrap_or(b".");
-        let path = Path::new(OsStr::from_bytes(path));
-        let opened = attempt(Call::OpenFile, || kernel.openat2(Some(&self.directory), path));
-        let Ok(folder) = opened else { return Status::NOT_FOUND };
-        let is_folder =
-            kernel.fstat(&folder).is_ok_and(|status| status.kind == FileKind::Directory);
-        let _ = kernel.close(folder); // whatever it says, it is closed
+        let status = self.directory.open(OsStr::from_bytes(path)).and_then(|mut it| it.status());
+        let is_folder = status.is_ok_and(|status| status.kind == FileKind::Directory);
         if is_folder { Status::NO_INDEX } else { Status::NOT_FOUND }
     }
 

@@ -23,9 +23,7 @@
 use crate::error::Error;
 use crate::escape::escaped;
 use crate::handler::ConnectionHandler;
-use crate::kernel::{Clock, Fd, Kernel};
-use crate::net::Conn;
-use crate::reaction::{Call, attempt};
+use crate::net::{Conn, File, Net};
 use answer::{Answers, date};
 use body::Body;
 use files::{Files, Found};
@@ -34,8 +32,8 @@ use request::{Request, Then};
 use status::Status;
 use std::fmt;
 use std::os::unix::ffi::OsStrExt;
-use std::path::Path;
-use std::time::Duration;
+use std::path::PathBuf;
+use std::time::{Duration, UNIX_EPOCH};
 use wishes::{Due, Version};
 
 mod answer;
@@ -55,17 +53,16 @@ const DEADLINE: Duration = Duration::from_secs(20);
 
 /// An HTTP server: of the files of a directory, or of the plain answer `hello`.
 ///
-/// It makes system calls of its own, so it is given the kernel that its server has.
-///
 /// ```no_run
-/// use threadbare::{Server, handlers::Http, kernel::Linux};
+/// use threadbare::{Server, handlers::Http};
 ///
-/// let http = Http::new(Linux).serve("public".as_ref())?;
+/// let http = Http::new().serve("public");
 /// Server::builder(http).own_process(true).bind("127.0.0.1:8080")?.run()?;
 /// # Ok::<(), threadbare::Error>(())
 /// ```
-pub struct Http<K: Kernel> {
-    kernel: K,
+pub struct Http {
+    /// What is served, and, once the server has started, the same opened.
+    directory: Option<PathBuf>,
     files: Option<Files>,
     answers: Answers,
     /// Where a small file is read into.
@@ -112,11 +109,11 @@ struct Pending {
     body: Body,
 }
 
-impl<K: Kernel> Http<K> {
+impl Http {
     /// Answers `hello`.
-    pub fn new(kernel: K) -> Http<K> {
+    pub fn new() -> Http {
         Http {
-            kernel,
+            directory: None,
             files: None,
             answers: Answers::default(),
             content: Vec::new(),
@@ -125,30 +122,22 @@ impl<K: Kernel> Http<K> {
         }
     }
 
-    /// Serves the files beneath `directory`.
-    ///
-    /// # Errors
-    ///
-    /// The directory cannot be opened.
-    pub fn serve(mut self, directory: &Path) -> Result<Http<K>, Error> {
-        let opened = self.kernel.openat2(None, directory);
-        let shown = escaped(directory.as_os_str().as_bytes());
-        let failed = |errno| Error::new(Call::OpenDirectory, shown, errno);
-        self.close_directory();
-        self.files = Some(Files::new(opened.map_err(failed)?));
-        Ok(self)
+    /// Serves the files beneath `directory`, which is opened when the server binds.
+    pub fn serve(mut self, directory: impl Into<PathBuf>) -> Http {
+        self.directory = Some(directory.into());
+        self
     }
 
     /// Sets how long a head, and then a body, may take to arrive (20 s): after that the
     /// answer is 408. The server's own [`message_timeout`](crate::Limits::message_timeout)
     /// ends a connection without a word, so it should be longer, or none.
-    pub fn deadline(mut self, deadline: Option<Duration>) -> Http<K> {
+    pub fn deadline(mut self, deadline: Option<Duration>) -> Http {
         self.deadline = deadline;
         self
     }
 
     /// Gives a line for each answer to `write`, in the common log format.
-    pub fn access_log(mut self, write: impl FnMut(&str) + Send + 'static) -> Http<K> {
+    pub fn access_log(mut self, write: impl FnMut(&str) + Send + 'static) -> Http {
         self.log = Some(AccessLog::new(write));
         self
     }
@@ -158,7 +147,8 @@ impl<K: Kernel> Http<K> {
     fn look_at_the_clock(&mut self, conn: &mut Conn<'_>) {
         let clock = conn.net().now();
         if self.answers.is_late(clock) {
-            self.answers.set_date(self.kernel.clock_gettime(Clock::Realtime), clock);
+            let since = conn.net().system_time().duration_since(UNIX_EPOCH).unwrap_or_default();
+            self.answers.set_date(since.as_nanos() as u64, clock);
         }
     }
 
@@ -306,7 +296,7 @@ impl<K: Kernel> Http<K> {
 
     fn send_file(&mut self, conn: &mut Conn<'_>, request: &Request<'_>) {
         let Some(files) = &mut self.files else { return };
-        match files.open(&mut self.kernel, request.target) {
+        match files.open(request.target) {
             Ok(Found::File(file, status)) => {
                 let of = files.content_type();
                 let modified = (status.modified / 1_000_000_000).max(0) as u64;
@@ -326,7 +316,7 @@ impl<K: Kernel> Http<K> {
         &mut self,
         conn: &mut Conn<'_>,
         request: &Request<'_>,
-        file: Fd,
+        mut file: File,
         version: &Version<'_>,
         of: &str,
     ) {
@@ -337,13 +327,11 @@ impl<K: Kernel> Http<K> {
             Due::Part { offset, length } => (Status::PARTIAL_CONTENT, offset, length),
             Due::NotModified => (Status::NOT_MODIFIED, 0, 0),
             Due::PreconditionFailed | Due::NoSuchPart => {
-                let _ = self.kernel.close(file);
                 return self.say_not_so(conn, request, due, size);
             }
         };
         let sent = if request.is_head { 0 } else { length };
-        if sent > 0 && sent <= SMALL && !self.read(&file, offset, sent as usize) {
-            let _ = self.kernel.close(file);
+        if sent > 0 && sent <= SMALL && !self.read(&mut file, offset, sent as usize) {
             return self.say(conn, request, Status::SERVER_ERROR);
         }
         let last = offset + length.saturating_sub(1);
@@ -364,7 +352,6 @@ impl<K: Kernel> Http<K> {
             conn.write_file(file, offset, sent);
         } else {
             conn.write(self.content.get(..sent as usize).unwrap_or_default());
-            let _ = self.kernel.close(file);
         }
         self.note(conn, request.head, status, sent);
     }
@@ -394,23 +381,17 @@ impl<K: Kernel> Http<K> {
     }
 
     /// Reads a part of a file into `content`, all of it; whether that was possible.
-    fn read(&mut self, file: &Fd, offset: u64, length: usize) -> bool {
+    fn read(&mut self, file: &mut File, offset: u64, length: usize) -> bool {
         self.content.resize(SMALL as usize, 0);
         let mut filled = 0;
         while let Some(space) = self.content.get_mut(filled..length).filter(|s| !s.is_empty()) {
             let offset = offset + filled as u64;
-            match attempt(Call::ReadFile, || self.kernel.pread64(file, space, offset)) {
+            match file.read_at(space, offset) {
                 Ok(read) if read > 0 => filled += read,
                 _ => return false, // it was cut short meanwhile, or cannot be read
             }
         }
         true
-    }
-
-    fn close_directory(&mut self) {
-        if let Some(files) = self.files.take() {
-            let _ = self.kernel.close(files.directory);
-        }
     }
 }
 
@@ -434,8 +415,17 @@ impl Session {
     }
 }
 
-impl<K: Kernel> ConnectionHandler for Http<K> {
+impl ConnectionHandler for Http {
     type Session = Session;
+
+    fn on_start(&mut self, net: &mut Net) -> Result<(), Error> {
+        let Some(directory) = &self.directory else { return Ok(()) };
+        let shown = escaped(directory.as_os_str().as_bytes());
+        let opened = net.open_directory(directory);
+        let opened = opened.map_err(|error| Error { object: shown.to_string(), ..error })?;
+        self.files = Some(Files::new(opened));
+        Ok(())
+    }
 
     fn on_data(&mut self, conn: &mut Conn<'_>, session: &mut Session, input: &[u8]) -> usize {
         self.look_at_the_clock(conn);
@@ -478,15 +468,15 @@ impl<K: Kernel> ConnectionHandler for Http<K> {
     }
 }
 
-impl<K: Kernel> Drop for Http<K> {
-    fn drop(&mut self) {
-        self.close_directory();
+impl Default for Http {
+    fn default() -> Http {
+        Http::new()
     }
 }
 
-impl<K: Kernel> fmt::Debug for Http<K> {
+impl fmt::Debug for Http {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Http { files, deadline, .. } = self;
-        write!(f, "Http {{ {files:?}, deadline: {deadline:?} }}")
+        let Http { directory, deadline, .. } = self;
+        write!(f, "Http {{ {directory:?}, deadline: {deadline:?} }}")
     }
 }

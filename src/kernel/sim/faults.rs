@@ -2,6 +2,7 @@
 //! the trace of the calls that were made.
 
 use super::{EpollOp, Errno, Result};
+use std::cell::RefCell;
 
 /// Makes the enum, its list, and the names as strace writes them.
 macro_rules! methods {
@@ -184,4 +185,52 @@ impl Faults {
         self.plan.retain(|fault| fault.left > 0);
         Some(errno)
     }
+}
+
+/// What this thread has made of its failed calls.
+#[derive(Default)]
+struct Ledger {
+    /// The call that failed last, until the table of errnos is asked what that means.
+    open: Option<(Method, Errno)>,
+    /// The calls after which it was not asked.
+    unasked: Vec<(Method, Errno)>,
+    /// The rows that were asked, a bit each.
+    rows: u64,
+}
+
+thread_local! {
+    static LEDGER: RefCell<Ledger> = RefCell::default();
+}
+
+/// A call was made.
+pub(super) fn made(method: Method, failed: Option<Errno>) {
+    LEDGER.with_borrow_mut(|ledger| {
+        if let Some(unasked) = ledger.open.take()
+            && !ledger.unasked.contains(&unasked)
+        {
+            ledger.unasked.push(unasked);
+        }
+        ledger.open = failed.map(|errno| (method, errno));
+    });
+}
+
+/// The table is asked for `errno`, in a row of the system call `name`.
+pub(crate) fn asked(row: usize, name: &str, errno: Errno) {
+    let is_answered = |(method, failed): (Method, Errno)| {
+        let method = method.name(); // read_counter, of `read`; fchmod, of `chmod`
+        failed == errno && (method.starts_with(name) || method.ends_with(name))
+    };
+    LEDGER.with_borrow_mut(|ledger| {
+        ledger.open = ledger.open.filter(|open| !is_answered(*open));
+        ledger.rows |= 1 << row;
+    });
+}
+
+/// Takes what this thread has done: the failed calls after which the table was not asked,
+/// and the rows that were asked, a bit each.
+#[doc(hidden)]
+pub fn take_ledger() -> (Vec<(Method, Errno)>, u64) {
+    made(Method::Close, None);
+    let Ledger { unasked, rows, .. } = LEDGER.take();
+    (unasked, rows)
 }

@@ -731,8 +731,55 @@ fn descriptors_are_reused_from_the_lowest() {
     assert_eq!(k.descriptors(), 5);
     end(&mut k, fds);
     assert_eq!(k.descriptors(), 0);
-    assert_eq!(k.close(Fd::new(3).unwrap()), Err(Errno::EBADF));
-    assert_eq!(k.close(Fd::new(i32::MIN).unwrap()), Err(Errno::EBADF));
+    assert_eq!(k.close(Fd::simulated(3).unwrap()), Err(Errno::EBADF));
+    assert_eq!(k.close(Fd::simulated((1 << 30) - 1).unwrap()), Err(Errno::EBADF));
+}
+
+/// A number means nothing to another kernel: each call on it is EBADF, and none reaches
+/// somebody else's descriptor. 99 would be -100, the working directory, to a careless one.
+#[test]
+fn a_descriptor_of_another_kernel_is_none() {
+    for number in [0, 1, 3, 98, 99, 100, (1 << 30) - 1] {
+        let fd = Fd::simulated(number).unwrap();
+        assert_eq!((fd.number(), fd.simulated_number()), (number, Some(number)));
+        assert_eq!(Linux.fstat(&fd), Err(Errno::EBADF));
+        assert_eq!(Linux.openat2(Some(&fd), Path::new("src")), Err(Errno::EBADF));
+        assert_eq!(Linux.close(fd), Err(Errno::EBADF));
+    }
+    for number in [-1, i32::MIN, 1 << 30, i32::MAX] {
+        assert_eq!(Fd::simulated(number), None);
+    }
+    assert_eq!((Fd::UNOPENED.number(), Fd::UNOPENED.simulated_number()), (-1, None));
+    let mut k = Simulated::new(0);
+    let fds: Vec<Fd> = (0..100).map(|_| k.eventfd2().unwrap()).collect();
+    let real = Linux.eventfd2().unwrap();
+    assert_eq!((real.number() >= 0, real.simulated_number()), (true, None));
+    assert_eq!(k.write_counter(&real), Err(Errno::EBADF));
+    assert_eq!(k.close(real), Err(Errno::EBADF));
+    assert_eq!(k.close(Fd::UNOPENED), Err(Errno::EBADF));
+    assert_eq!(k.descriptors(), 100);
+    end(&mut k, fds);
+}
+
+/// Descriptors of Linux are closed in the end, whoever has them last; simulated ones that are
+/// dropped are not, and the world tells.
+#[test]
+fn what_is_dropped_is_closed() {
+    use std::io::Read;
+    use std::os::unix::net::UnixStream;
+    let mut k = Simulated::new(0);
+    let ends: [fn(Fd, &mut Simulated); 3] = [
+        |fd, _| drop(fd),
+        |fd, _| Linux.close(fd).unwrap(),
+        |fd, k| assert_eq!(k.close(fd), Err(Errno::EBADF)),
+    ];
+    for end in ends {
+        let (mut one, other) = UnixStream::pair().unwrap();
+        end(Fd::from(std::os::fd::OwnedFd::from(other)), &mut k);
+        assert_eq!(one.read(&mut [0]).unwrap(), 0, "closed");
+    }
+    drop(k.eventfd2().unwrap());
+    assert_eq!(k.descriptors(), 1);
 }
 
 #[test]

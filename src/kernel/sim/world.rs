@@ -125,6 +125,11 @@ pub(super) struct Inode {
     pub(super) modified: i64,
 }
 
+/// Where in the table a descriptor is: nowhere, if it is one of Linux's.
+fn number_of(fd: &Fd) -> i32 {
+    fd.simulated_number().unwrap_or(-1)
+}
+
 /// Everything there is.
 pub(super) struct World {
     /// By number.
@@ -197,7 +202,7 @@ impl World {
     }
 
     fn socket_mut(&mut self, fd: &Fd) -> Result<&mut Socket> {
-        match self.entry_mut(fd.number())? {
+        match self.entry_mut(number_of(fd))? {
             Entry::Socket(socket) => Ok(socket),
             Entry::Stream(_) => Err(Errno::EINVAL),
             _ => Err(Errno::ENOTSOCK),
@@ -235,7 +240,7 @@ impl World {
             Some(place) => *place = Some(entry),
             None => self.table.push(Some(entry)),
         }
-        Fd::new(number).ok_or(Errno::EMFILE)
+        Fd::simulated(number).ok_or(Errno::EMFILE)
     }
 
     /// Which connection a descriptor belongs to.
@@ -325,7 +330,7 @@ impl World {
 
     pub(super) fn setsockopt(&mut self, fd: &Fd, option: SocketOption) -> Result<()> {
         use SocketOption as O;
-        let (family, bound, options) = match self.entry_mut(fd.number())? {
+        let (family, bound, options) = match self.entry_mut(number_of(fd))? {
             Entry::Socket(s) => (s.family, s.local.is_some(), &mut s.options),
             &mut Entry::Stream(end) => {
                 let end = self.streams.get_mut(end).ok_or(Errno::EBADF)?;
@@ -358,7 +363,7 @@ impl World {
     }
 
     pub(super) fn fchmod(&mut self, fd: &Fd, mode: u32) -> Result<()> {
-        match self.entry_mut(fd.number())? {
+        match self.entry_mut(number_of(fd))? {
             Entry::Socket(socket) => socket.mode = mode & 0o7777,
             Entry::Stream(_) => {}
             _ => return Err(Errno::EOPNOTSUPP),
@@ -442,7 +447,7 @@ impl World {
             (None, Family::Unix) => return Err(Errno::EINVAL),
         };
         if let Address::Tcp(address) = local {
-            let mut others = self.doors().filter(|(other, _)| *other != fd.number());
+            let mut others = self.doors().filter(|(other, _)| *other != number_of(fd));
             if others.any(|(_, other)| other.local.as_ref().is_some_and(|o| overlap(o, address))) {
                 return Err(Errno::EADDRINUSE);
             }
@@ -450,7 +455,7 @@ impl World {
         let socket = self.socket_mut(fd)?;
         socket.local = Some(local);
         socket.door.get_or_insert_default().backlog = (backlog as usize).min(MOST_BACKLOG);
-        self.admit(fd.number());
+        self.admit(number_of(fd));
         Ok(())
     }
 
@@ -459,7 +464,7 @@ impl World {
     }
 
     pub(super) fn getsockname(&mut self, fd: &Fd) -> Result<Address> {
-        match self.entry(fd.number())? {
+        match self.entry(number_of(fd))? {
             Entry::Socket(Socket { local: Some(local), .. }) => Ok(local.clone()),
             Entry::Socket(Socket { family, .. }) => Ok(match family {
                 Family::V4 => Address::Tcp((Ipv4Addr::UNSPECIFIED, 0).into()),
@@ -472,15 +477,15 @@ impl World {
     }
 
     pub(super) fn accept4(&mut self, fd: &Fd) -> Result<(Fd, Peer)> {
-        self.entry(fd.number())?;
+        self.entry(number_of(fd))?;
         self.lowest_free()?; // before anything else is looked at, as the kernel does
         let door = self.socket_mut(fd)?.door.as_mut().ok_or(Errno::EINVAL)?;
         let id = door.queue.pop_front().ok_or(Errno::EAGAIN)?;
-        self.admit(fd.number());
+        self.admit(number_of(fd));
         let accepted = self.install(Entry::Stream(id))?;
         let name = self.streams.get(id ^ 1).map_or(Peer::Unix, |client| client.name);
         if let Some(end) = self.streams.get_mut(id) {
-            end.fd = Some(accepted.number());
+            end.fd = Some(number_of(&accepted));
         }
         Ok((accepted, name))
     }
@@ -490,7 +495,7 @@ impl World {
     /// The server connects: as a client, but with a descriptor.
     pub(super) fn connect(&mut self, fd: &Fd, address: &Address) -> Result<()> {
         let mut name = None;
-        let (family, options, state) = match self.entry(fd.number())? {
+        let (family, options, state) = match self.entry(number_of(fd))? {
             Entry::Socket(Socket { family, options, door, local, .. }) => {
                 if let Some(Address::Tcp(local)) = local {
                     name = Some(*local);
@@ -517,11 +522,11 @@ impl World {
             return Err(state);
         }
         let id = self.begin(address, name, options)?;
-        *self.entry_mut(fd.number())? = Entry::Stream(id);
+        *self.entry_mut(number_of(fd))? = Entry::Stream(id);
         if let Some(end) = self.streams.get_mut(id) {
-            end.fd = Some(fd.number());
+            end.fd = Some(number_of(fd));
         }
-        self.streams.woken.push(fd.number());
+        self.streams.woken.push(number_of(fd));
         match address {
             Address::Tcp(_) => Err(Errno::EINPROGRESS),
             Address::Unix(_) => Ok(()),
@@ -695,7 +700,7 @@ impl World {
     // ---- bytes
 
     fn stream(&self, fd: &Fd, tcp: Errno, unix: Errno) -> Result<EndId> {
-        match self.entry(fd.number())? {
+        match self.entry(number_of(fd))? {
             Entry::Stream(end) => Ok(*end),
             Entry::Socket(Socket { family: Family::Unix, .. }) => Err(unix),
             Entry::Socket(_) => Err(tcp),
@@ -716,7 +721,7 @@ impl World {
     }
 
     pub(super) fn shutdown(&mut self, fd: &Fd) -> Result<()> {
-        match self.entry(fd.number())? {
+        match self.entry(number_of(fd))? {
             Entry::Stream(end) => self.streams.shutdown(*end),
             // Only the sending direction of a listener is shut: nothing happens.
             Entry::Socket(Socket { family: Family::Unix, .. } | Socket { door: Some(_), .. }) => {
@@ -800,7 +805,9 @@ impl World {
             let directory = Entry::Directory(path.to_owned());
             return if is_file { Err(Errno::ENOTDIR) } else { self.install(directory) };
         };
-        let Entry::Directory(root) = self.entry(dir.number())? else { return Err(Errno::ENOTDIR) };
+        let Entry::Directory(root) = self.entry(number_of(dir))? else {
+            return Err(Errno::ENOTDIR);
+        };
         let path = beneath(root, path)?;
         self.lowest_free()?;
         if path.ancestors().skip(1).any(|above| self.files.contains_key(above)) {
@@ -817,7 +824,7 @@ impl World {
     }
 
     pub(super) fn fstat(&mut self, fd: &Fd) -> Result<FileStatus> {
-        let kind = match self.entry(fd.number())? {
+        let kind = match self.entry(number_of(fd))? {
             &Entry::File(number) => return self.status(number),
             Entry::Directory(_) => FileKind::Directory,
             Entry::Socket(_) | Entry::Stream(_) => FileKind::Socket,
@@ -828,7 +835,7 @@ impl World {
 
     /// The bytes of an open file from `offset` on.
     fn content(&mut self, fd: &Fd, offset: u64, directory: Errno) -> Result<&[u8]> {
-        match *self.entry(fd.number())? {
+        match *self.entry(number_of(fd))? {
             Entry::File(number) => {
                 Ok(self.inode(number)?.content.get(offset as usize..).unwrap_or_default())
             }
@@ -866,7 +873,7 @@ impl World {
     }
 
     pub(super) fn getsockopt_error(&mut self, fd: &Fd) -> Result<Option<Errno>> {
-        match *self.entry(fd.number())? {
+        match *self.entry(number_of(fd))? {
             Entry::Stream(end) => self.streams.take_error(end),
             Entry::Socket(_) => Ok(None),
             _ => Err(Errno::ENOTSOCK),
@@ -889,7 +896,7 @@ impl World {
 
     pub(super) fn timerfd_settime(&mut self, fd: &Fd, at: Option<u64>) -> Result<()> {
         let at = at.map(|at| at.saturating_add(self.streams.links.draw())); // late, never early
-        match self.entry_mut(fd.number())? {
+        match self.entry_mut(number_of(fd))? {
             Entry::Timer { deadline, expired } => (*deadline, *expired) = (at, false),
             _ => return Err(Errno::EINVAL),
         }
@@ -898,29 +905,29 @@ impl World {
     }
 
     pub(super) fn read_counter(&mut self, fd: &Fd) -> Result<u64> {
-        let read = match self.entry_mut(fd.number())? {
+        let read = match self.entry_mut(number_of(fd))? {
             Entry::Counter(count) => std::mem::take(count),
             Entry::Timer { expired, .. } => u64::from(std::mem::take(expired)),
             _ => return Err(Errno::EINVAL),
         };
         if read == COUNTER_FULL {
-            self.streams.woken.push(fd.number());
+            self.streams.woken.push(number_of(fd));
         }
         if read == 0 { Err(Errno::EAGAIN) } else { Ok(read) }
     }
 
     pub(super) fn write_counter(&mut self, fd: &Fd) -> Result<()> {
-        match self.entry_mut(fd.number())? {
+        match self.entry_mut(number_of(fd))? {
             Entry::Counter(COUNTER_FULL) => return Err(Errno::EAGAIN),
             Entry::Counter(count) => *count += 1,
             _ => return Err(Errno::EINVAL),
         }
-        self.streams.woken.push(fd.number());
+        self.streams.woken.push(number_of(fd));
         Ok(())
     }
 
     pub(super) fn read_signal(&mut self, fd: &Fd) -> Result<Signal> {
-        let Entry::Signals(set) = self.entry(fd.number())? else {
+        let Entry::Signals(set) = self.entry(number_of(fd))? else {
             return Err(Errno::EINVAL);
         };
         // The lowest number first.
@@ -1037,7 +1044,7 @@ impl World {
 
     pub(super) fn epoll_create1(&mut self) -> Result<Fd> {
         let fd = self.install(Entry::Epoll(Epoll::default()))?;
-        self.epolls.push(fd.number());
+        self.epolls.push(number_of(&fd));
         Ok(fd)
     }
 
@@ -1048,24 +1055,24 @@ impl World {
         fd: &Fd,
         event: Event,
     ) -> Result<()> {
-        self.entry(epoll.number())?;
-        let nested = match self.entry(fd.number())? {
+        self.entry(number_of(epoll))?;
+        let nested = match self.entry(number_of(fd))? {
             Entry::File(_) => return Err(Errno::EPERM),
             Entry::Directory(_) => return Err(Errno::EBADF), // opened with O_PATH
             entry => matches!(entry, Entry::Epoll(_)),
         };
-        let watched = &mut self.epoll_mut(epoll.number())?.watched;
-        match (op, watched.get_mut(&fd.number())) {
+        let watched = &mut self.epoll_mut(number_of(epoll))?.watched;
+        match (op, watched.get_mut(&number_of(fd))) {
             _ if nested => return Err(Errno::EINVAL),
             (EpollOp::Add, Some(_)) => return Err(Errno::EEXIST),
             (EpollOp::Add, None) => {
-                watched.insert(fd.number(), Watch { event, listed: false });
+                watched.insert(number_of(fd), Watch { event, listed: false });
             }
             (EpollOp::Modify, Some(watch)) => watch.event = event,
-            (EpollOp::Remove, Some(_)) => drop(watched.remove(&fd.number())),
+            (EpollOp::Remove, Some(_)) => drop(watched.remove(&number_of(fd))),
             (EpollOp::Modify | EpollOp::Remove, None) => return Err(Errno::ENOENT),
         }
-        self.streams.woken.push(fd.number());
+        self.streams.woken.push(number_of(fd));
         Ok(())
     }
 
@@ -1075,13 +1082,13 @@ impl World {
         events: &mut [Event],
         wait: Wait,
     ) -> Result<usize> {
-        self.epoll_mut(epoll.number())?;
+        self.epoll_mut(number_of(epoll))?;
         if events.is_empty() {
             return Err(Errno::EINVAL);
         }
         loop {
-            let count = self.collect(epoll.number(), events)?;
-            let Entry::Epoll(Epoll { watched, .. }) = self.entry(epoll.number())? else {
+            let count = self.collect(number_of(epoll), events)?;
+            let Entry::Epoll(Epoll { watched, .. }) = self.entry(number_of(epoll))? else {
                 return Err(Errno::EINVAL);
             };
             let mut ready = watched.iter().map(|(fd, watch)| watch.wants(self.poll(*fd)));

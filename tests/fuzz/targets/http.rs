@@ -22,7 +22,7 @@ pub fn target(bytes: &[u8]) {
     world.stop();
 }
 
-fn world() -> World<Http<Simulated>> {
+fn world() -> World<Http> {
     let sim = Simulated::new(1);
     for (name, content) in [
         ("index.html", &b"index\n"[..]),
@@ -33,7 +33,7 @@ fn world() -> World<Http<Simulated>> {
     ] {
         sim.write_file(&Path::new("/srv/www").join(name), content);
     }
-    let http = Http::new(sim.clone()).serve(Path::new("/srv/www")).unwrap();
+    let http = Http::new().serve("/srv/www");
     World::on(sim, http, Limits { message_timeout: None, ..Limits::default() }).unwrap()
 }
 
@@ -49,10 +49,7 @@ fn cut<'a>(mut stream: &'a [u8], places: &[usize]) -> Vec<&'a [u8]> {
 }
 
 /// All that is said to a client that sends `pieces` and ends.
-fn answers<'a>(
-    world: &mut World<Http<Simulated>>,
-    pieces: impl IntoIterator<Item = &'a [u8]>,
-) -> Vec<u8> {
+fn answers<'a>(world: &mut World<Http>, pieces: impl IntoIterator<Item = &'a [u8]>) -> Vec<u8> {
     let mut client = world.client();
     let mut said = Vec::new();
     let mut listen = |world: &mut World<_>, client: &mut threadbare::kernel::sim::Client| {

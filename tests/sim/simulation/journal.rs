@@ -4,7 +4,7 @@
 //! any other call, how far the server was.
 
 use super::World;
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use threadbare::kernel::EpollOp;
 use threadbare::kernel::sim::{self, Method, Simulated, Times};
 use threadbare::reaction::{Call, Reaction, reaction};
@@ -31,8 +31,13 @@ pub struct Journal {
     pub accepted: usize,
     /// Which of them a connection is, by its number in the trace.
     pub clients: BTreeMap<u64, usize>,
-    /// Whose connection was begun or ended last: a connection outwards is begun for them.
+    /// Clients for whom a connection outwards is to be begun, in the order in which it is: they
+    /// have been accepted, or one that was begun for them has failed.
+    due: VecDeque<usize>,
+    /// Where that is not known: whose connection was begun or ended last.
     near: Option<usize>,
+    /// The descriptors of connections outwards that are not established, and whose they are.
+    dialing: BTreeMap<i32, usize>,
     pub triples: BTreeSet<Triple>,
     /// How many strikes there were.
     pub struck: usize,
@@ -53,8 +58,8 @@ impl Journal {
     pub fn after(&mut self, sim: &Simulated) {
         for call in sim.take_trace() {
             let owner = match call.method {
-                Method::Socket => self.near.as_ref(),
-                _ => self.owners.get(&call.fd),
+                Method::Socket => self.due.pop_front().or(self.near),
+                _ => self.owners.get(&call.fd).copied(),
             };
             let known = self.states.iter().find(|(fd, _)| *fd == call.fd);
             let state = match (owner, known) {
@@ -71,7 +76,7 @@ impl Journal {
             {
                 let strike = (call.method, errno as i32);
                 match owner {
-                    Some(&client) => drop(self.touched.entry(client).or_default().insert(strike)),
+                    Some(client) => drop(self.touched.entry(client).or_default().insert(strike)),
                     None => drop(self.common.insert(strike)),
                 }
                 self.struck += 1;
@@ -82,13 +87,24 @@ impl Journal {
                     self.owners.insert(fd as i32, self.accepted);
                     self.clients.extend(call.connection.map(|number| (number, self.accepted)));
                     self.near = Some(self.accepted);
+                    self.due.push_back(self.accepted);
                     self.accepted += 1;
                 }
                 (Method::Socket, Ok(fd)) => {
-                    self.owners.extend(self.near.map(|client| (fd as i32, client)));
+                    self.owners.extend(owner.map(|client| (fd as i32, client)));
+                    self.dialing.extend(owner.map(|client| (fd as i32, client)));
                 }
+                (Method::Socket, Err(_)) => self.due.extend(owner),
+                (Method::GetsockoptError, Ok(0)) => drop(self.dialing.remove(&call.fd)),
                 (Method::Close, _) => {
                     self.near = self.owners.remove(&call.fd).or(self.near);
+                    match self.dialing.remove(&call.fd) {
+                        Some(client) if self.owners.values().any(|it| *it == client) => {
+                            self.due.push_back(client);
+                        }
+                        Some(_) => {}
+                        None => self.due.retain(|client| Some(*client) != owner),
+                    }
                     self.states.retain(|(fd, _)| *fd != call.fd); // the next to have it is new
                 }
                 _ => {}

@@ -16,7 +16,7 @@ use super::stage::{Outcome, Stage, Talker, UNIX, Verdict};
 use std::net::SocketAddr;
 use std::path::Path;
 use std::time::Duration;
-use threadbare::kernel::sim::{Method, Short, Simulated};
+use threadbare::kernel::sim::{Method, Short, Simulated, take_ledger};
 use threadbare::reaction::Reaction;
 use threadbare::{Address, CloseReason, Errno, Error, Peer, Signal, Summary};
 
@@ -63,6 +63,8 @@ impl<P: Part> Stage<P> {
         drop(world.server);
         journal.after(&sim);
         ensure!(sim.descriptors() == 0, "{} descriptors leaked", sim.descriptors());
+        let (unasked, _) = take_ledger();
+        ensure!(unasked.is_empty(), "the table was not asked: {unasked:?}");
         let file = sim.file(Path::new(UNIX.trim_start_matches("unix:")));
         // What cannot be looked at, removed, or locked now, stays.
         let keeps = [Method::Lstat, Method::Unlink, Method::Flock];
@@ -374,6 +376,8 @@ fn ends_it_anyway(&(method, errno): &(Method, i32)) -> bool {
 /// Whether a failed start says what failed, and left nothing open.
 pub fn judge_start(sim: &Simulated, error: &Error) -> Verdict<Outcome> {
     ensure!(sim.descriptors() == 0, "a failed start leaks: {error}");
+    let (unasked, _) = take_ledger();
+    ensure!(unasked.is_empty(), "the table was not asked: {unasked:?}");
     let trace = sim.trace();
     let mut journal = Journal::default();
     journal.after(sim);

@@ -12,17 +12,17 @@ use std::fmt;
 use std::rc::Rc;
 use std::time::Duration;
 use threadbare::kernel::sim::{At, Client, Method, Remote, Simulated};
-use threadbare::kernel::{Fd, Kernel};
 use threadbare::reaction::Reaction;
 use threadbare::{
-    Address, CloseReason, Conn, ConnId, ConnectionHandler, Limits, Net, Signal, ToAddresses,
+    Address, CloseReason, Conn, ConnId, ConnectionHandler, File, Limits, Net, Signal, ToAddresses,
 };
 
 macro_rules! ensure {
     ($truth:expr, $($why:tt)*) => { if !$truth { return Err(format!($($why)*)); } };
 }
 
-const FILE: &str = "/srv/file";
+const FOLDER: &str = "/srv";
+const FILE: &str = "file";
 const FILE_BYTES: u64 = 300;
 const BACK: [&str; 2] = ["127.0.0.1:90", "unix:/run/back"];
 
@@ -74,7 +74,6 @@ impl Decisions {
 
 pub struct Whim {
     dice: Rc<RefCell<Decisions>>,
-    kernel: Simulated,
     back: Vec<Address>,
     /// All it ever met or began, the latest last.
     known: Vec<ConnId>,
@@ -117,7 +116,7 @@ impl Whim {
         let number = if self.one_in(2) { self.below(40) } else { self.tastes[self.below(3)] };
         let (flag, length) = (self.one_in(2), 1 + self.below(90));
         let Some(id) = target.or_else(|| self.known.first().copied()) else { return };
-        let file = if number == 12 { self.file() } else { None };
+        let file = if number == 12 { file(net) } else { None };
         match number {
             0..=2 => drop(net.send(id, &vec![b's'; length])),
             3 => drop(net.ids().count()),
@@ -126,12 +125,7 @@ impl Whim {
             7 if self.one_in(600) => net.stop(),
             _ => {}
         }
-        let Some(mut conn) = net.conn(id) else {
-            if let Some(file) = file {
-                self.kernel.close(file).ok();
-            }
-            return;
-        };
+        let Some(mut conn) = net.conn(id) else { return };
         assert_eq!(conn.id(), id);
         match number {
             8..=11 => conn.write(&vec![b'w'; length * if flag { 1 } else { 4 }]),
@@ -155,14 +149,10 @@ impl Whim {
         }
     }
 
-    fn file(&mut self) -> Option<Fd> {
-        self.kernel.openat2(None, std::path::Path::new(FILE)).ok()
-    }
-
     fn dial(&mut self, net: &mut Net) {
         let address = &self.back[self.dice.borrow_mut().below(self.back.len())];
         let timeout = Duration::from_millis(500);
-        if let Ok(id) = net.connect(&mut self.kernel, address, timeout) {
+        if let Ok(id) = net.connect(address, timeout) {
             assert!(!self.known.contains(&id), "an id is used again");
             self.known.push(id);
             if self.one_in(2) {
@@ -176,6 +166,10 @@ impl Whim {
         assert_eq!(*session, Some(id), "the session of somebody else");
         assert!(self.open.contains(&id) && !self.closed.contains(&id));
     }
+}
+
+fn file(net: &mut Net) -> Option<File> {
+    net.open_directory(FOLDER).ok()?.open(FILE).ok()
 }
 
 impl ConnectionHandler for Whim {
@@ -250,12 +244,11 @@ pub fn play(path: &Way) -> Verdict<(Outcome, BTreeMap<&'static str, u64>)> {
     sim.shorten(SHORTS[way % SHORTS.len()].1);
     sim.delay(Duration::from_millis([0, 3][way / SHORTS.len()]));
     let content: Vec<u8> = (0..FILE_BYTES).map(|i| i as u8).collect();
-    sim.write_file(std::path::Path::new(FILE), &content);
+    sim.write_file(&std::path::Path::new(FOLDER).join(FILE), &content);
     let back: Vec<Address> = BACK.iter().map(|it| it.to_addresses().unwrap().remove(0)).collect();
     let mut remotes: Vec<Remote> = back.iter().map(|it| sim.listen(it).unwrap()).collect();
     let handler = Whim {
         dice: Rc::clone(&dice),
-        kernel: sim.clone(),
         back,
         known: Vec::new(),
         open: BTreeSet::new(),

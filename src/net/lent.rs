@@ -1,0 +1,169 @@
+//! What a callback must know at once: which file a path names, what it is, what it says; and
+//! the time of day. The calls are made on the kernel of the server.
+//!
+//! [`Net`] is lent to each callback and does not know the type of the kernel. It keeps a
+//! clone, which is the same kernel, as a [`Lent`]; a handler has no other, so it cannot take
+//! the wrong one. A [`Directory`] or [`File`] keeps one too: it makes its own calls, and is
+//! closed when it is dropped, wherever that is.
+//!
+//! Each of these calls may wait for the disk, and while it does all clients wait.
+
+use super::Net;
+use crate::error::{Error, needed};
+use crate::kernel::{Clock, Fd, FileStatus, Kernel, Linux, Result};
+use crate::reaction::{Call, attempt, tolerate};
+use std::fmt;
+use std::os::fd::OwnedFd;
+use std::path::Path;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+/// The calls of a [`Kernel`] that a callback makes.
+pub(crate) trait Lent: Send {
+    /// The same kernel once more.
+    fn lend(&self) -> Box<dyn Lent>;
+    fn openat2(&mut self, directory: Option<&Fd>, path: &Path) -> Result<Fd>;
+    fn fstat(&mut self, fd: &Fd) -> Result<FileStatus>;
+    fn pread64(&mut self, fd: &Fd, buffer: &mut [u8], offset: u64) -> Result<usize>;
+    fn close(&mut self, fd: Fd) -> Result<()>;
+    fn realtime(&mut self) -> u64;
+}
+
+impl<K: Kernel> Lent for K {
+    fn lend(&self) -> Box<dyn Lent> {
+        Box::new(self.clone()) // no allocation for `Linux`, which has no size
+    }
+
+    fn openat2(&mut self, directory: Option<&Fd>, path: &Path) -> Result<Fd> {
+        Kernel::openat2(self, directory, path)
+    }
+
+    fn fstat(&mut self, fd: &Fd) -> Result<FileStatus> {
+        Kernel::fstat(self, fd)
+    }
+
+    fn pread64(&mut self, fd: &Fd, buffer: &mut [u8], offset: u64) -> Result<usize> {
+        Kernel::pread64(self, fd, buffer, offset)
+    }
+
+    fn close(&mut self, fd: Fd) -> Result<()> {
+        Kernel::close(self, fd)
+    }
+
+    fn realtime(&mut self) -> u64 {
+        self.clock_gettime(Clock::Realtime)
+    }
+}
+
+impl fmt::Debug for dyn Lent {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Kernel")
+    }
+}
+
+/// A directory beneath which files are opened. It is closed when it is dropped.
+#[derive(Debug)]
+pub struct Directory(File);
+
+/// An open file. It is closed when it is dropped.
+///
+/// It comes from [`Directory::open`], or is made from a [`std::fs::File`] or an [`OwnedFd`].
+pub struct File {
+    fd: Fd,
+    kernel: Box<dyn Lent>,
+}
+
+impl Net {
+    /// Opens a directory, most often in
+    /// [`on_start`](crate::ConnectionHandler::on_start). openat2(2)
+    ///
+    /// # Errors
+    ///
+    /// The directory cannot be opened.
+    pub fn open_directory(
+        &mut self,
+        path: impl AsRef<Path>,
+    ) -> std::result::Result<Directory, Error> {
+        let path = path.as_ref();
+        let shown = path.display();
+        let fd = needed(Call::OpenDirectory, shown, || self.kernel.openat2(None, path))?;
+        Ok(Directory(File { fd, kernel: self.kernel.lend() }))
+    }
+
+    /// The time of day, as far as the machine knows; for people. It may jump, unlike
+    /// [`now`](Net::now). clock_gettime(2), CLOCK_REALTIME
+    pub fn system_time(&mut self) -> SystemTime {
+        UNIX_EPOCH + Duration::from_nanos(self.kernel.realtime())
+    }
+}
+
+impl Directory {
+    /// Opens the file at `path` for reading. Nothing in that path leads out of the
+    /// directory, no `..` and no symbolic link, and opening never blocks, not even on a FIFO.
+    /// openat2(2), RESOLVE_BENEATH
+    ///
+    /// # Errors
+    ///
+    /// The errno of the call: EXDEV for a path that leads out of the directory, ENOENT,
+    /// EACCES, EMFILE and others.
+    pub fn open(&self, path: impl AsRef<Path>) -> Result<File> {
+        let mut kernel = self.0.kernel.lend();
+        let opened = attempt(Call::OpenFile, || kernel.openat2(Some(&self.0.fd), path.as_ref()));
+        let fd = opened.map_err(|(_, errno)| errno)?;
+        Ok(File { fd, kernel })
+    }
+}
+
+impl File {
+    /// What kind of file it is, its length, and when it changed. fstat(2)
+    ///
+    /// # Errors
+    ///
+    /// The errno of the call.
+    pub fn status(&mut self) -> Result<FileStatus> {
+        let status = attempt(Call::ReadStatus, || self.kernel.fstat(&self.fd));
+        status.map_err(|(_, errno)| errno)
+    }
+
+    /// Reads into `buffer`, from `offset` on; returns the number of bytes, which is 0 behind
+    /// the end of the file. For a few bytes: large files are
+    /// [handed over](crate::Conn::write_file). pread(2)
+    ///
+    /// # Errors
+    ///
+    /// The errno of the call.
+    pub fn read_at(&mut self, buffer: &mut [u8], offset: u64) -> Result<usize> {
+        let read = attempt(Call::ReadFile, || self.kernel.pread64(&self.fd, buffer, offset));
+        read.map_err(|(_, errno)| errno)
+    }
+
+    pub(super) fn fd(&self) -> &Fd {
+        &self.fd
+    }
+}
+
+impl From<OwnedFd> for File {
+    fn from(fd: OwnedFd) -> File {
+        File { fd: fd.into(), kernel: Box::new(Linux) }
+    }
+}
+
+impl From<std::fs::File> for File {
+    fn from(file: std::fs::File) -> File {
+        OwnedFd::from(file).into()
+    }
+}
+
+impl fmt::Debug for File {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "File({:?})", self.fd)
+    }
+}
+
+impl Drop for File {
+    fn drop(&mut self) {
+        let fd = std::mem::replace(&mut self.fd, Fd::UNOPENED);
+        if let Some(errno) = tolerate(Call::Close, self.kernel.close(fd)) {
+            log::error!("bug: close: {errno}");
+        }
+    }
+}
