@@ -89,7 +89,8 @@ impl Listener {
         warnings: &mut Vec<String>,
     ) -> Result<Listener, Error> {
         let fd = needed(Call::Socket, address, || kernel.socket(address))?;
-        let mut socket = Socket { fd, registered: UNWATCHED, file: SocketFile::NONE, intake: Intake::new() };
+        let mut socket =
+            Socket { fd, registered: UNWATCHED, file: SocketFile::NONE, intake: Intake::new() };
         match socket.listen(kernel, address, limits, warnings) {
             Ok(address) => Ok(Listener { address, socket: Some(socket), warned_at: None }),
             Err(error) => {

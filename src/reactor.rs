@@ -175,11 +175,11 @@ impl<H: ConnectionHandler, K: Kernel> Reactor<H, K> {
         let wait = if self.is_idle() { Wait::Forever } else { Wait::No };
         let ready = match self.poll.wait(&mut self.kernel, &mut self.events, wait) {
             Ok(ready) => ready,
-            Err(errno) if reaction(Call::EpollWait, errno) == Reaction::Retry => 0,
-            Err(errno) if self.poll.is_begun() => {
-                return Err(Error::new(Call::EpollWait, "epoll", errno));
+            Err(errno) if !self.poll.is_begun() => {
+                return Err(Error::new(Call::EpollAddSignals, "signalfd", errno));
             }
-            Err(errno) => return Err(Error::new(Call::EpollAddSignals, "signalfd", errno)),
+            Err(errno) if reaction(Call::EpollWait, errno) == Reaction::Retry => 0,
+            Err(errno) => return Err(Error::new(Call::EpollWait, "epoll", errno)),
         };
         self.net.begin_turn(self.kernel.clock_gettime(Clock::Monotonic));
         self.turn += 1;

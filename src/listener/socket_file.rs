@@ -67,9 +67,9 @@ impl SocketFile {
             lock => lock,
         };
         let address = Address::Unix(path.to_path_buf());
-        let opened = self.bind(kernel, fd, path, limits.unix_mode).and_then(|()| {
-            needed(Call::Listen, address, || kernel.listen(fd, limits.backlog))
-        });
+        let opened = self
+            .bind(kernel, fd, path, limits.unix_mode)
+            .and_then(|()| needed(Call::Listen, address, || kernel.listen(fd, limits.backlog)));
         lock.release(kernel);
         opened
     }
@@ -151,8 +151,8 @@ fn lock<K: Kernel>(kernel: &mut K, path: &Path) -> Result<Lock, Error> {
     let parent = path.parent().filter(|parent| !parent.as_os_str().is_empty());
     let directory = parent.unwrap_or(Path::new("."));
     let failed = |call, errno| Error::new(call, directory.display(), errno);
-    let fd =
-        kernel.open_as(directory, OpenAs::Lock).map_err(|errno| failed(Call::OpenToLock, errno))?;
+    let opened = attempt(Call::OpenToLock, || kernel.open_as(directory, OpenAs::Lock));
+    let fd = opened.map_err(|(_, errno)| failed(Call::OpenToLock, errno))?;
     match attempt(Call::LockDirectory, || kernel.flock(&fd)) {
         Ok(()) => Ok(Lock::Held(fd)),
         Err((reaction, errno)) => {

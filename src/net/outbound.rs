@@ -141,11 +141,11 @@ impl Net {
         address: &Address,
     ) -> Result<(), Errno> {
         let Address::Tcp(to) = address else { return Ok(()) };
-        let from = match kernel.getsockname(fd) {
+        let from = match attempt(Call::OutboundAddress, || kernel.getsockname(fd)) {
             Ok(Address::Tcp(from)) => canonical(from),
             Ok(Address::Unix(_)) => return Ok(()),
-            Err(errno) => {
-                if reaction(Call::OutboundAddress, errno) == Reaction::Bug {
+            Err((reaction, errno)) => {
+                if reaction == Reaction::Bug {
                     self.counters.bug(format_args!("getsockname: {errno}"));
                 }
                 return Ok(());
@@ -168,7 +168,8 @@ impl Net {
     /// An outbound connection is about to be closed.
     pub(crate) fn forget_call<K: Kernel>(&mut self, kernel: &mut K, fd: &Fd) {
         if !self.calling.is_empty()
-            && let Ok(Address::Tcp(from)) = kernel.getsockname(fd)
+            && let Ok(Address::Tcp(from)) =
+                attempt(Call::OutboundAddress, || kernel.getsockname(fd))
         {
             self.calling.remove(&canonical(from));
         }

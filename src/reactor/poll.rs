@@ -9,7 +9,7 @@
 use crate::connection::UNWATCHED;
 use crate::error::{Error, needed};
 use crate::kernel::{self, EpollOp, Errno, Event, Fd, Kernel, Signal, Wait};
-use crate::reaction::{Call, Reaction, reaction, tolerate};
+use crate::reaction::{Call, Reaction, attempt, reaction, tolerate};
 use std::fmt;
 
 pub(crate) const EVENTFD: u32 = 0;
@@ -148,7 +148,10 @@ impl Poll {
         wait: Wait,
     ) -> kernel::Result<usize> {
         if let Some(signals) = &self.signals {
-            self.watch(kernel, EpollOp::Add, signals, kernel::IN, SIGNALFD.into())?;
+            attempt(Call::EpollAddSignals, || {
+                self.watch(kernel, EpollOp::Add, signals, kernel::IN, SIGNALFD.into())
+            })
+            .map_err(|(_, errno)| errno)?;
         }
         let epoll = self.epoll.insert(self.unused.take().ok_or(Errno::EBADF)?);
         kernel.epoll_wait(epoll, events, wait)
