@@ -51,6 +51,7 @@ calls! {
     BindTcp "bind",
     BindUnix "bind",
     OpenSocketFile "openat2",
+    SocketFileStatus "fstat",
     ProbeUnix "connect",
     Unlink "unlink",
     Listen "listen",
@@ -132,7 +133,7 @@ pub fn reaction(call: Call, errno: Errno) -> Reaction {
         // Start-up. Nothing is served yet, so failing loudly is the kindest answer.
         Call::SignalMask | Call::Memory | Call::Socket | Call::SetOption | Call::BindTcp | Call::Listen
         | Call::LocalAddress | Call::EpollCreate | Call::EventFd | Call::SignalFd | Call::TimerFd
-        | Call::EpollAddCore | Call::OpenDirectory | Call::FileMode | Call::FileStatus | Call::OpenSocketFile
+        | Call::EpollAddCore | Call::OpenDirectory | Call::FileMode | Call::FileStatus | Call::OpenSocketFile | Call::SocketFileStatus
         | Call::Unlink => FailStartup,
         Call::SignalAction | Call::DescriptorLimit | Call::SetTunable | Call::OpenToLock => Degrade,
         Call::RefuseDescriptors => match errno {

@@ -1226,15 +1226,15 @@ fn a_lock_of_a_directory() {
     let scratch = Scratch::new();
     let path = scratch.path("");
     let spelled = path.join("..").join(path.file_name().unwrap());
-    let first = own(Linux.open_as(&path, OpenAs::Lock));
-    let second = own(Linux.open_as(&spelled, OpenAs::Lock));
+    let first = own(Linux.openat2_as(&path, OpenAs::Lock));
+    let second = own(Linux.openat2_as(&spelled, OpenAs::Lock));
     assert_eq!(Linux.flock(first.fd()), Ok(()));
     assert_eq!(Linux.flock(second.fd()), Err(Errno::EAGAIN));
     drop(first);
     assert_eq!(Linux.flock(second.fd()), Ok(()));
-    let named = own(Linux.open_as(&path, OpenAs::Itself));
+    let named = own(Linux.openat2_as(&path, OpenAs::Itself));
     assert_eq!(Linux.flock(named.fd()), Err(Errno::EBADF), "O_PATH only names it");
-    assert_eq!(Linux.open_as(&path.join("none"), OpenAs::Lock).err(), Some(Errno::ENOENT));
+    assert_eq!(Linux.openat2_as(&path.join("none"), OpenAs::Lock).err(), Some(Errno::ENOENT));
 }
 
 #[test] // connected to the port that the kernel picked for us: to ourselves

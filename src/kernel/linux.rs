@@ -121,7 +121,7 @@ impl Kernel for Linux {
         }
     }
 
-    fn open_as(&mut self, path: &Path, what: OpenAs) -> Result<Fd> {
+    fn openat2_as(&mut self, path: &Path, what: OpenAs) -> Result<Fd> {
         let flags = match what {
             OpenAs::Lock => libc::O_RDONLY | libc::O_DIRECTORY,
             OpenAs::Itself => libc::O_PATH | libc::O_NOFOLLOW,

@@ -91,7 +91,7 @@ pub trait Kernel: Clone + Send + 'static {
     /// symbolic link is not followed, and a socket can be opened so, too.
     ///
     /// openat2(2), docs/door.md, [`Call::OpenToLock`], [`Call::OpenSocketFile`]
-    fn open_as(&mut self, path: &Path, what: OpenAs) -> Result<Fd>;
+    fn openat2_as(&mut self, path: &Path, what: OpenAs) -> Result<Fd>;
 
     /// Locks what is open for everybody else who asks, if nobody has it locked. Closing it
     /// unlocks it.
@@ -223,7 +223,7 @@ pub trait Kernel: Clone + Send + 'static {
 
     /// What an open file is.
     ///
-    /// fstat(2), docs/files.md, [`Call::ReadStatus`]
+    /// fstat(2), docs/files.md, docs/door.md, [`Call::ReadStatus`], [`Call::SocketFileStatus`]
     fn fstat(&mut self, fd: &Fd) -> Result<FileStatus>;
 
     /// Bytes of a file from `offset` on; 0 behind its end.
@@ -441,7 +441,7 @@ pub enum FileKind {
     Other,
 }
 
-/// What [`Kernel::open_as`] opens.
+/// What [`Kernel::openat2_as`] opens.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum OpenAs {
     /// A directory, to be locked: O_RDONLY, O_DIRECTORY.

@@ -157,8 +157,8 @@ impl<K: Kernel> Kernel for Narrated<K> {
         self.tell(chapter, &call, result, |_| 0)
     }
 
-    fn open_as(&mut self, path: &Path, what: OpenAs) -> Result<Fd> {
-        let result = self.kernel.open_as(path, what);
+    fn openat2_as(&mut self, path: &Path, what: OpenAs) -> Result<Fd> {
+        let result = self.kernel.openat2_as(path, what);
         let flags = match what {
             OpenAs::Lock => "O_RDONLY|O_CLOEXEC|O_DIRECTORY",
             OpenAs::Itself => "O_RDONLY|O_NOFOLLOW|O_CLOEXEC|O_PATH",

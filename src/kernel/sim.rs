@@ -382,8 +382,8 @@ impl Kernel for Simulated {
         self.call(Method::Setsockopt, Some(fd), |world| world.setsockopt(fd, option))
     }
 
-    fn open_as(&mut self, path: &Path, what: OpenAs) -> Result<Fd> {
-        self.call(Method::OpenAs, None, |world| world.open_as(path, what))
+    fn openat2_as(&mut self, path: &Path, what: OpenAs) -> Result<Fd> {
+        self.call(Method::OpenAs, None, |world| world.openat2_as(path, what))
     }
 
     fn flock(&mut self, fd: &Fd) -> Result<()> {

@@ -99,14 +99,14 @@ impl SocketFile {
             return Ok(());
         }
         let itself = OpenAs::Itself;
-        let file = needed(Call::OpenSocketFile, address, || kernel.open_as(path, itself))?;
-        let changed = match needed(Call::FileStatus, address, || kernel.fstat(&file)) {
+        let file = needed(Call::OpenSocketFile, address, || kernel.openat2_as(path, itself))?;
+        let changed = match needed(Call::SocketFileStatus, address, || kernel.fstat(&file)) {
             Ok(now) if now.kind == FileKind::Socket && now.identity == identity => {
                 let path = by_descriptor(&file);
                 needed(Call::FileMode, address, || kernel.chmod(&path, mode))
             }
             // It has been replaced.
-            Ok(_) => Err(Error::new(Call::FileStatus, address, Errno::ESTALE)),
+            Ok(_) => Err(Error::new(Call::SocketFileStatus, address, Errno::ESTALE)),
             Err(error) => Err(error),
         };
         tolerate(Call::Close, kernel.close(file));
@@ -151,7 +151,7 @@ fn lock<K: Kernel>(kernel: &mut K, path: &Path) -> Result<Lock, Error> {
     let parent = path.parent().filter(|parent| !parent.as_os_str().is_empty());
     let directory = parent.unwrap_or(Path::new("."));
     let failed = |call, errno| Error::new(call, directory.display(), errno);
-    let opened = attempt(Call::OpenToLock, || kernel.open_as(directory, OpenAs::Lock));
+    let opened = attempt(Call::OpenToLock, || kernel.openat2_as(directory, OpenAs::Lock));
     let fd = opened.map_err(|(_, errno)| failed(Call::OpenToLock, errno))?;
     match attempt(Call::LockDirectory, || kernel.flock(&fd)) {
         Ok(()) => Ok(Lock::Held(fd)),

@@ -102,7 +102,7 @@ impl Method {
     pub fn traced(&self) -> &str {
         match self.name.as_str() {
             "lstat" => "newfstatat",
-            "open_as" => "openat2",
+            "openat2_as" => "openat2",
             "prlimit" => "prlimit64",
             "recv" => "recvfrom",
             "send" => "sendto",

@@ -646,7 +646,7 @@ impl Traced {
             "flock" => Call::LockDirectory,
             "openat2" if at_start => Call::OpenDirectory,
             "openat2" => Call::OpenFile,
-            "fstat" if at_start => Call::FileStatus,
+            "fstat" if at_start => Call::SocketFileStatus,
             "fstat" => Call::ReadStatus,
             "pread64" => Call::ReadFile,
             "sendfile" => Call::SendFile,

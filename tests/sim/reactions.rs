@@ -101,7 +101,6 @@ fn a_start_does_what_the_table_says() {
             let of_this = |row: &Call| {
                 let method = match call.method {
                     Method::OpenAs => "openat2",
-                    Method::Fstat if *row == Call::FileStatus => "lstat",
                     method => method.name(),
                 };
                 let name = row.name();

@@ -33,7 +33,7 @@ methods! {
     Prlimit "prlimit",
     Socket "socket",
     Setsockopt "setsockopt",
-    OpenAs "open_as",
+    OpenAs "openat2_as",
     Flock "flock",
     ClockNanosleep "clock_nanosleep",
     Fchmod "fchmod",

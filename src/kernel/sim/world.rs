@@ -776,7 +776,7 @@ impl World {
         Ok(())
     }
 
-    pub(super) fn open_as(&mut self, path: &Path, what: OpenAs) -> Result<Fd> {
+    pub(super) fn openat2_as(&mut self, path: &Path, what: OpenAs) -> Result<Fd> {
         let file = self.files.get(path).copied();
         match (what, file) {
             (OpenAs::Lock, None) => self.install(Entry::Directory(path.to_owned())),

@@ -386,7 +386,7 @@ pub fn judge_start(sim: &Simulated, error: &Error) -> Verdict<Outcome> {
         let name = match call.method {
             Method::Flock => "flock",
             Method::OpenAs => "openat2",
-            Method::Fstat => "lstat",
+            Method::Fstat => "fstat",
             method => method.name().trim_start_matches('f'),
         };
         call.result == Err(error.errno) && error.call.name() == name
