@@ -1,23 +1,25 @@
 //! Where to listen, in words: `HOST:PORT`, `[V6]:PORT` or `unix:PATH`.
 //!
-//! One word can be several addresses: a name is all the addresses it has, in
-//! the resolver's order. A word that cannot be used is answered with one line
-//! that quotes it and says what to write instead; nothing is guessed, since a
-//! server that listens somewhere else than was meant is worse than none.
+//! A word names a [`Place`], which can be several addresses: a name is all the addresses
+//! it has, in the resolver's order, and may have others tomorrow. A word that cannot be
+//! used is answered with one line that quotes it and says what to write instead; nothing
+//! is guessed, since a server that listens somewhere else than was meant is worse than
+//! none. So an IPv4 address is four numbers, although the resolver takes `0` for 0.0.0.0
+//! and `010.0.0.1` for 8.0.0.1.
 
 use crate::escape::escaped;
 use crate::kernel::Address;
 use std::ffi::{OsStr, OsString};
 use std::fmt;
 use std::io;
-use std::net::{Ipv6Addr, SocketAddr, ToSocketAddrs};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, ToSocketAddrs, UdpSocket};
 use std::os::unix::ffi::OsStrExt;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 /// The longest path that fits into `struct sockaddr_un` with its final NUL. unix(7)
 const LONGEST_UNIX_PATH: usize = 107;
 
-/// What can name the addresses to listen on: a word such as `"localhost:1234"`,
+/// What can name the places to listen at: a word such as `"localhost:1234"`, a [`Place`],
 /// an [`Address`], a `SocketAddr`, or a list of these.
 ///
 /// ```
@@ -31,8 +33,119 @@ const LONGEST_UNIX_PATH: usize = 107;
 /// # Ok::<(), threadbare::address::AddressError>(())
 /// ```
 pub trait ToAddresses {
-    /// The addresses, in order; a name is looked up now, which may take a while.
-    fn to_addresses(&self) -> Result<Vec<Address>, AddressError>;
+    /// The places, in order; a name is looked up now, which may take a while.
+    fn to_places(&self) -> Result<Vec<Place>, AddressError>;
+
+    /// The addresses of all places, in order.
+    fn to_addresses(&self) -> Result<Vec<Address>, AddressError> {
+        let places = self.to_places()?;
+        Ok(places.into_iter().flat_map(|place| place.addresses).collect())
+    }
+}
+
+/// What one word names: an address, or a name with the addresses that it had when it was
+/// last looked up.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Place {
+    word: OsString,
+    /// The host to be looked up, and the port; none if the word is an address.
+    name: Option<(String, u16)>,
+    addresses: Vec<Address>,
+}
+
+impl Place {
+    /// Understands a word and looks nothing up: a name has no addresses yet.
+    ///
+    /// # Errors
+    ///
+    /// The word is neither an address nor a name with a port.
+    pub fn parse(word: &OsStr) -> Result<Place, AddressError> {
+        let place = |name, addresses| Place { word: word.to_owned(), name, addresses };
+        if let Some(path) = word.as_bytes().strip_prefix(b"unix:") {
+            return unix(word, OsStr::from_bytes(path)).map(|address| place(None, vec![address]));
+        }
+        let wrong = |what: String| AddressError::new(word, what);
+        let Some(text) = word.to_str() else {
+            return Err(wrong("is not UTF-8 (a path is written unix:PATH)".into()));
+        };
+        let (host, port) = split(text).map_err(wrong)?;
+        match text.parse() {
+            Ok(address) => Ok(place(None, vec![Address::Tcp(address)])),
+            Err(_) => Ok(place(Some((host.to_owned(), port)), Vec::new())),
+        }
+    }
+
+    /// Looks a name up: the same place with the addresses that it has now. The resolver
+    /// may take many seconds, so this is nothing for a callback.
+    ///
+    /// # Errors
+    ///
+    /// The name has no address, or the resolver cannot say.
+    pub fn look_up(&self) -> Result<Place, AddressError> {
+        let Some((host, port)) = &self.name else { return Ok(self.clone()) };
+        let wrong = |what: String| AddressError::new(&self.word, what);
+        let mut place = Place { addresses: Vec::new(), ..self.clone() };
+        let found = (host.as_str(), *port).to_socket_addrs();
+        for address in found.map_err(|error| wrong(unresolved(host, *port, &error)))? {
+            let address = Address::Tcp(address);
+            if !place.addresses.contains(&address) {
+                place.addresses.push(address);
+            }
+        }
+        if place.addresses.is_empty() { Err(wrong("has no address".into())) } else { Ok(place) }
+    }
+
+    /// Whether it is a name, which may have other addresses when it is looked up again.
+    pub fn is_name(&self) -> bool {
+        self.name.is_some()
+    }
+
+    /// Its port; a path has none.
+    pub fn port(&self) -> Option<u16> {
+        match (&self.name, self.addresses.first()) {
+            (Some((_, port)), _) => Some(*port),
+            (None, Some(Address::Tcp(address))) => Some(address.port()),
+            _ => None,
+        }
+    }
+
+    /// Its addresses, in the resolver's order.
+    pub fn addresses(&self) -> &[Address] {
+        &self.addresses
+    }
+
+    /// The same place with addresses that were found elsewhere.
+    pub fn with(self, addresses: Vec<Address>) -> Place {
+        Place { addresses, ..self }
+    }
+
+    /// How an error names one of its addresses: with the word that the user knows.
+    pub(crate) fn call(&self, address: impl fmt::Display) -> String {
+        if self.is_name() { format!("{self} ({address})") } else { address.to_string() }
+    }
+}
+
+impl fmt::Display for Place {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        escaped(self.word.as_bytes()).fmt(f)
+    }
+}
+
+/// Addresses that no word stands for.
+impl From<Vec<Address>> for Place {
+    fn from(addresses: Vec<Address>) -> Place {
+        Place { word: OsString::new(), name: None, addresses }
+    }
+}
+
+impl From<Address> for Place {
+    fn from(address: Address) -> Place {
+        let word = match &address {
+            Address::Tcp(address) => address.to_string().into(),
+            Address::Unix(path) => [OsStr::new("unix:"), path.as_os_str()].into_iter().collect(),
+        };
+        Place { word, name: None, addresses: vec![address] }
+    }
 }
 
 /// A word that names no address: one line that quotes it and says what to write.
@@ -60,11 +173,8 @@ impl From<AddressError> for io::Error {
 }
 
 impl ToAddresses for OsStr {
-    fn to_addresses(&self) -> Result<Vec<Address>, AddressError> {
-        match self.as_bytes().strip_prefix(b"unix:") {
-            Some(path) => unix(self, OsStr::from_bytes(path)).map(|address| vec![address]),
-            None => tcp(self),
-        }
+    fn to_places(&self) -> Result<Vec<Place>, AddressError> {
+        Ok(vec![Place::parse(self)?.look_up()?])
     }
 }
 
@@ -73,6 +183,21 @@ fn unix(word: &OsStr, path: &OsStr) -> Result<Address, AddressError> {
     let length = path.as_bytes().len();
     if length == 0 {
         Err(AddressError::new(word, "names no path, write unix:/tmp/threadbare.sock"))
+    } else if path.as_bytes().starts_with(b"@") {
+        let (name, shown) = (path.as_bytes().get(1..).unwrap_or_default(), path.as_bytes());
+        let what = format!(
+            "would be an abstract socket, which anybody may use, write unix:/tmp/{} (or unix:./{} for a file of that name)",
+            escaped(name),
+            escaped(shown)
+        );
+        Err(AddressError::new(word, what))
+    } else if path.as_bytes().starts_with(b"~") {
+        let what = format!(
+            "has a ~ that no shell has replaced, write unix:$HOME{} (or unix:./{} for a file of that name)",
+            escaped(path.as_bytes().get(1..).unwrap_or_default()),
+            escaped(path.as_bytes())
+        );
+        Err(AddressError::new(word, what))
     } else if path.as_bytes().contains(&0) {
         Err(AddressError::new(word, "has a NUL byte in its path"))
     } else if length > LONGEST_UNIX_PATH {
@@ -83,26 +208,6 @@ fn unix(word: &OsStr, path: &OsStr) -> Result<Address, AddressError> {
     } else {
         Ok(Address::Unix(PathBuf::from(path)))
     }
-}
-
-/// A host and a port, resolved.
-fn tcp(word: &OsStr) -> Result<Vec<Address>, AddressError> {
-    let wrong = |what: String| AddressError::new(word, what);
-    let Some(text) = word.to_str() else {
-        return Err(wrong("is not UTF-8 (a path is written unix:PATH)".into()));
-    };
-    let (host, port) = split(text).map_err(wrong)?;
-    let mut addresses = Vec::new();
-    for address in (host, port).to_socket_addrs().map_err(|error| wrong(unresolved(&error)))? {
-        let address = Address::Tcp(address);
-        if !addresses.contains(&address) {
-            addresses.push(address);
-        }
-    }
-    if addresses.is_empty() {
-        return Err(wrong("has no address".into()));
-    }
-    Ok(addresses)
 }
 
 /// The host, without its brackets, and the port; or what is wrong, and what to write.
@@ -148,18 +253,34 @@ fn unbracketed(host: &str, port: u16) -> Result<&str, String> {
     match host.strip_prefix('[').and_then(|host| host.strip_suffix(']')) {
         Some(inner) => {
             let address = inner.split('%').next().unwrap_or(inner); // fe80::1%eth0 has a scope
-            if is_v6(address) {
-                Ok(inner)
-            } else {
-                Err(format!("has no IPv6 address in its brackets, write [::1]:{port}"))
+            match address.parse::<Ipv6Addr>().map(|address| address.to_ipv4_mapped()) {
+                Ok(None) => Ok(inner),
+                Ok(Some(v4)) => Err(format!("is an IPv4 address, write {v4}:{port}")),
+                Err(_) => Err(format!("has no IPv6 address in its brackets, write [::1]:{port}")),
             }
         }
         None if host.contains(':') => {
             let host = escaped(host.trim_matches(['[', ']']).as_bytes());
             Err(format!("is ambiguous: IPv6 goes into brackets, write [{host}]:{port}"))
         }
+        None if is_numeric(host) && host.parse::<Ipv4Addr>().is_err() => Err(format!(
+            "is no IPv4 address, which is four numbers from 0 to 255 with no zero before them, \
+             write 127.0.0.1:{port} (or 0.0.0.0:{port} for every interface)"
+        )),
         None => Ok(host),
     }
+}
+
+/// Whether there is nothing but numbers, decimal or hexadecimal: the resolver would read it
+/// as inet_aton(3) does, `127.1` as 127.0.0.1 and `010` as 0.0.0.8.
+fn is_numeric(host: &str) -> bool {
+    host.split('.').all(|part| {
+        let hex = part.strip_prefix("0x").or_else(|| part.strip_prefix("0X"));
+        match hex {
+            Some(digits) => digits.bytes().all(|byte| byte.is_ascii_hexdigit()),
+            None => part.bytes().all(|byte| byte.is_ascii_digit()),
+        }
+    })
 }
 
 fn is_v6(text: &str) -> bool {
@@ -176,64 +297,108 @@ fn no_port(host: &str) -> String {
 }
 
 /// The resolver's own words, without std's long preface.
-fn unresolved(error: &io::Error) -> String {
+fn unresolved(host: &str, port: u16, error: &io::Error) -> String {
+    if host.contains('%') {
+        return "names no interface of this machine (see ip addr)".into();
+    }
     let text = error.to_string();
     let why = text.rsplit_once(": ").map_or(text.as_str(), |(_, why)| why);
-    format!("does not resolve ({why})")
+    format!("does not resolve ({why}), write an address such as 127.0.0.1:{port}")
+}
+
+/// Whether a client of `target` comes to the listener at `own`, as far as can be known. (A
+/// listener that is given port 0 gets a free one, which nothing names.) A proxy between the
+/// two would hand a client on to itself, again and again.
+pub fn leads_to(target: &Address, own: &Address) -> bool {
+    match (target, own) {
+        (Address::Tcp(target), Address::Tcp(own)) => {
+            let to = match target.ip().to_canonical() {
+                IpAddr::V4(ip) if ip.is_unspecified() => Ipv4Addr::LOCALHOST.into(),
+                IpAddr::V6(ip) if ip.is_unspecified() => Ipv6Addr::LOCALHOST.into(),
+                ip => ip, // the unspecified address is this machine, to connect to
+            };
+            let at = own.ip().to_canonical();
+            let is_everywhere = at.is_unspecified() && at.is_ipv4() == to.is_ipv4();
+            target.port() == own.port() && (to == at || is_everywhere && is_ours(to))
+        }
+        (Address::Unix(target), Address::Unix(own)) => file(target) == file(own),
+        _ => false,
+    }
+}
+
+/// Whether this machine has the address: then a socket can be bound to it.
+fn is_ours(ip: IpAddr) -> bool {
+    ip.is_loopback() || UdpSocket::bind((ip, 0)).is_ok()
+}
+
+/// The file that the path names, whether or not it exists, and however it is written.
+fn file(path: &Path) -> PathBuf {
+    let of_folder = || {
+        let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty());
+        let folder = folder.unwrap_or(Path::new(".")).canonicalize().ok()?;
+        Some(folder.join(path.file_name()?))
+    };
+    path.canonicalize().ok().or_else(of_folder).unwrap_or_else(|| path.to_owned())
 }
 
 impl ToAddresses for str {
-    fn to_addresses(&self) -> Result<Vec<Address>, AddressError> {
-        OsStr::new(self).to_addresses()
+    fn to_places(&self) -> Result<Vec<Place>, AddressError> {
+        OsStr::new(self).to_places()
     }
 }
 
 impl ToAddresses for String {
-    fn to_addresses(&self) -> Result<Vec<Address>, AddressError> {
-        self.as_str().to_addresses()
+    fn to_places(&self) -> Result<Vec<Place>, AddressError> {
+        self.as_str().to_places()
     }
 }
 
 impl ToAddresses for OsString {
-    fn to_addresses(&self) -> Result<Vec<Address>, AddressError> {
-        self.as_os_str().to_addresses()
+    fn to_places(&self) -> Result<Vec<Place>, AddressError> {
+        self.as_os_str().to_places()
     }
 }
 
-impl ToAddresses for Address {
-    fn to_addresses(&self) -> Result<Vec<Address>, AddressError> {
+impl ToAddresses for Place {
+    fn to_places(&self) -> Result<Vec<Place>, AddressError> {
         Ok(vec![self.clone()])
     }
 }
 
+impl ToAddresses for Address {
+    fn to_places(&self) -> Result<Vec<Place>, AddressError> {
+        Ok(vec![self.clone().into()])
+    }
+}
+
 impl ToAddresses for SocketAddr {
-    fn to_addresses(&self) -> Result<Vec<Address>, AddressError> {
-        Ok(vec![Address::Tcp(*self)])
+    fn to_places(&self) -> Result<Vec<Place>, AddressError> {
+        Ok(vec![Address::Tcp(*self).into()])
     }
 }
 
 impl<T: ToAddresses> ToAddresses for [T] {
-    fn to_addresses(&self) -> Result<Vec<Address>, AddressError> {
-        let lists: Result<Vec<_>, _> = self.iter().map(T::to_addresses).collect();
+    fn to_places(&self) -> Result<Vec<Place>, AddressError> {
+        let lists: Result<Vec<_>, _> = self.iter().map(T::to_places).collect();
         Ok(lists?.into_iter().flatten().collect())
     }
 }
 
 impl<T: ToAddresses, const N: usize> ToAddresses for [T; N] {
-    fn to_addresses(&self) -> Result<Vec<Address>, AddressError> {
-        self.as_slice().to_addresses()
+    fn to_places(&self) -> Result<Vec<Place>, AddressError> {
+        self.as_slice().to_places()
     }
 }
 
 impl<T: ToAddresses> ToAddresses for Vec<T> {
-    fn to_addresses(&self) -> Result<Vec<Address>, AddressError> {
-        self.as_slice().to_addresses()
+    fn to_places(&self) -> Result<Vec<Place>, AddressError> {
+        self.as_slice().to_places()
     }
 }
 
 impl<T: ToAddresses + ?Sized> ToAddresses for &T {
-    fn to_addresses(&self) -> Result<Vec<Address>, AddressError> {
-        (**self).to_addresses()
+    fn to_places(&self) -> Result<Vec<Place>, AddressError> {
+        (**self).to_places()
     }
 }
 
@@ -258,6 +423,8 @@ mod tests {
             ("unix:/run/a b.sock", "unix:/run/a b.sock"),
             ("unix:relative", "unix:relative"),
             ("unix:1234", "unix:1234"),
+            ("unix:./@name", "unix:./@name"),
+            ("unix:a~b@c", "unix:a~b@c"),
         ] {
             assert_eq!(shown(word), Ok(vec![address.to_string()]));
         }
@@ -298,12 +465,79 @@ mod tests {
             ("http://[::1]:80/x?y", r#""http://[::1]:80/x?y" has a scheme, write [::1]:80"#),
             ("http://a/", r#""http://a/" has a scheme, write a:1234"#),
             ("http://", r#""http://" has a scheme, write 127.0.0.1:1234"#),
+            (
+                "[::ffff:10.0.0.1]:80",
+                r#""[::ffff:10.0.0.1]:80" is an IPv4 address, write 10.0.0.1:80"#,
+            ),
+            (
+                "unix:@name",
+                r#""unix:@name" would be an abstract socket, which anybody may use, write unix:/tmp/name (or unix:./@name for a file of that name)"#,
+            ),
+            (
+                "unix:~/s",
+                r#""unix:~/s" has a ~ that no shell has replaced, write unix:$HOME/s (or unix:./~/s for a file of that name)"#,
+            ),
             ("unix:", r#""unix:" names no path, write unix:/tmp/threadbare.sock"#),
             ("unix:a\0b", r#""unix:a\x00b" has a NUL byte in its path"#),
             ("\x1b[2J", r#""\x1b[2J" names no port, write \x1b[2J:1234"#),
         ] {
             assert_eq!(shown(word), Err(message.to_string()));
         }
+    }
+
+    /// The resolver would take each of these for an address, and seldom for the one that was
+    /// meant: `0` for every interface, `010.0.0.1` for 8.0.0.1.
+    #[test]
+    fn numbers_that_are_no_address_are_not_guessed() {
+        for host in [
+            "0",
+            "1",
+            "127.1",
+            "010.0.0.1",
+            "127.0.0.01",
+            "0x7f.0.0.1",
+            "0x7f000001",
+            "2130706433",
+            "256.0.0.1",
+            "1.2.3.4.5",
+            "127.0.0.1.",
+            "0X7F.1",
+            "0x",
+            "127..1",
+        ] {
+            let error = shown(&format!("{host}:80")).err().unwrap_or_default();
+            let due = "is no IPv4 address, which is four numbers from 0 to 255 with no zero before \
+                       them, write 127.0.0.1:80 (or 0.0.0.0:80 for every interface)";
+            assert_eq!(error, format!("\"{host}:80\" {due}"));
+        }
+        for host in ["node.1", "1-2", "0xyz", "a"] {
+            assert!(!is_numeric(host), "{host} may be a name");
+        }
+    }
+
+    /// A name is not looked up before it is wanted, and again each time it is.
+    #[test]
+    fn a_name_has_addresses_when_it_is_looked_up() {
+        let place = |word: &str| Place::parse(OsStr::new(word)).unwrap();
+        let name = place("no-such-host.invalid:80");
+        assert!(name.is_name() && name.addresses().is_empty() && name.look_up().is_err());
+        let name = place("localhost:80").look_up().unwrap();
+        assert!(name.is_name() && !name.addresses().is_empty());
+        assert_eq!(name.look_up(), Ok(name.clone()));
+        assert_eq!(name.call("[::1]:80"), "localhost:80 ([::1]:80)");
+        let literal = place("127.0.0.1:80");
+        assert!(!literal.is_name());
+        assert_eq!(
+            (literal.look_up(), literal.call("127.0.0.1:80")),
+            (Ok(literal.clone()), "127.0.0.1:80".into())
+        );
+    }
+
+    #[test]
+    fn an_interface_that_is_not_there() {
+        let error = shown("[fe80::1%no-such-if]:80").err().unwrap_or_default();
+        let due = r#""[fe80::1%no-such-if]:80" names no interface of this machine (see ip addr)"#;
+        assert_eq!(error, due);
     }
 
     #[test]

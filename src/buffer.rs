@@ -72,7 +72,18 @@ impl Buffer {
         spare: usize,
         now: Moment,
     ) -> Result<(), TryReserveError> {
-        if more.is_empty() {
+        self.push_all(more.len(), [more], spare, now)
+    }
+
+    /// The same for pieces that are `length` bytes together.
+    pub(crate) fn push_all<'a>(
+        &mut self,
+        length: usize,
+        pieces: impl IntoIterator<Item = &'a [u8]>,
+        spare: usize,
+        now: Moment,
+    ) -> Result<(), TryReserveError> {
+        if length == 0 {
             return Ok(());
         }
         let fresh = || Box::new(Bytes { data: Vec::new(), start: 0, since: now });
@@ -81,13 +92,13 @@ impl Buffer {
             bytes.data.drain(..bytes.start); // moves no more bytes than were consumed
             bytes.start = 0;
         }
-        let growth = more.len().max(bytes.data.len()).min(more.len() + spare);
-        let reserved = match bytes.data.capacity() - bytes.data.len() >= more.len() {
+        let growth = length.max(bytes.data.len()).min(length + spare);
+        let reserved = match bytes.data.capacity() - bytes.data.len() >= length {
             true => Ok(()),
             false => bytes.data.try_reserve_exact(growth),
         };
         if reserved.is_ok() {
-            bytes.data.extend_from_slice(more);
+            pieces.into_iter().for_each(|piece| bytes.data.extend_from_slice(piece));
         }
         self.0 = Some(bytes).filter(|bytes| !bytes.data.is_empty());
         reserved

@@ -19,60 +19,31 @@
 use crate::close_reason::CloseReason;
 use crate::counters::Counters;
 use crate::kernel::{self, Errno, Fd, Peer};
-use crate::limits::Timeouts;
+use crate::outbox::Staged;
 use crate::reaction::{Call, Reaction, reaction};
-use crate::time::{Moment, Span, Tick};
-use std::fmt;
-use std::net::{SocketAddr, SocketAddrV6};
+use crate::time::{Moment, Tick};
 
+mod deadline;
+mod peer;
 #[cfg(feature = "sim")]
 pub(crate) mod place;
+mod shortage;
+mod shown;
 mod state;
+mod transitions;
 
-pub(crate) use state::{Fin, Level, Life, Open, PeerEnd, Reading, State};
-pub use state::{TRANSITIONS, Transition};
+use peer::PackedPeer;
+use shortage::{MAX_TRIES, Shortage};
+pub use state::TRANSITIONS;
+pub(crate) use state::{Fin, Level, Life, Open, PeerEnd, Reading, State, Unsent};
+pub use transitions::Transition;
 
 /// Most bytes read from a closing connection.
 pub(crate) const LINGER_BYTES: u32 = 1 << 20;
-/// Lingering ends after this long without a byte.
-const LINGER_QUIET: Span = Span::millis(2_001);
-
-/// How often the kernel may be out of memory for one connection in a row.
-const MAX_TRIES: u8 = 12;
-
 /// Stands for the mask of what epoll does not watch.
 pub(crate) const UNWATCHED: u8 = 1 << 7;
-/// Stands for the length of the one segment that the outbox holds for a quiet connection.
-pub(crate) const ANSWER: u32 = u32::MAX;
 /// Stands for the listener of a connection that we began ourselves.
 pub(crate) const OUTBOUND: u8 = u8::MAX;
-
-/// How often in a row the kernel was out of memory for a connection; and whether nothing is
-/// tried until the timer has it looked at again.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(crate) struct Shortage(u8);
-
-impl Shortage {
-    const WAITS: u8 = 1 << 7;
-
-    pub(crate) fn waits(self) -> bool {
-        self.0 & Shortage::WAITS != 0
-    }
-
-    pub(crate) fn tries(self) -> u8 {
-        self.0 & !Shortage::WAITS
-    }
-
-    /// Once more.
-    pub(crate) fn strike(&mut self) {
-        self.0 = (self.tries() + 1) | Shortage::WAITS;
-    }
-
-    /// Now it is tried again.
-    pub(crate) fn try_again(&mut self) {
-        self.0 = self.tries();
-    }
-}
 
 /// Whether a connection must be looked at before the next wait.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -89,8 +60,8 @@ pub(crate) enum Attention {
 pub(crate) struct Connection {
     /// Its socket; of an outbound connection at first [none](Fd::UNOPENED).
     pub(crate) fd: Fd,
-    /// What the outbox holds for it, or [`ANSWER`].
-    pub(crate) staged: u32,
+    /// What the outbox holds for it.
+    pub(crate) staged: Staged,
     pub(crate) received: u64,
     pub(crate) sent: u64,
     /// When the last byte moved, in ticks; and how often these have reached their end since.
@@ -119,7 +90,7 @@ impl Connection {
     fn begin(fd: Fd, peer: PackedPeer, registered: u8, now: Moment, state: Life) -> Connection {
         Connection {
             fd,
-            staged: 0,
+            staged: Staged::NOTHING,
             received: 0,
             sent: 0,
             last: now.tick(),
@@ -167,14 +138,6 @@ impl Connection {
             if let Some(unsent) = self.state.unsent_mut() {
                 unsent.bytes.touch(now);
             }
-        }
-    }
-
-    /// It is looked at: `last` is kept within the reach of ticks.
-    pub(crate) fn carry(&mut self, now: Moment) {
-        if self.last.age(now) >= Tick::REACH {
-            self.last = self.last.one_reach_on();
-            self.spans = self.spans.saturating_add(1); // 255 are eight years
         }
     }
 
@@ -272,14 +235,14 @@ impl Connection {
             && self.spans == 0
     }
 
-    /// Bytes written and not yet taken by the kernel.
-    pub(crate) fn queued(&self) -> usize {
-        self.staged as usize + self.state.unsent().map_or(0, |unsent| unsent.bytes.len())
+    /// Bytes that wait for the kernel in its own buffer.
+    pub(crate) fn unsent(&self) -> usize {
+        self.state.unsent().map_or(0, Unsent::len)
     }
 
     /// Whether the kernel has taken everything.
     pub(crate) fn is_flushed(&self) -> bool {
-        self.staged == 0 && !self.is_sending()
+        self.staged.is_nothing() && !self.is_sending()
     }
 
     /// Whether anything waits for the kernel to take it.
@@ -292,17 +255,18 @@ impl Connection {
         !self.shortage.waits() && !self.state.is_connecting()
     }
 
-    /// Whether as much as `mark` is queued; never true when nothing is queued.
+    /// Whether as much as `mark` waits; never true when nothing waits.
     pub(crate) fn owes(&self, mark: usize) -> bool {
-        self.queued() > 0 && self.queued() >= mark
+        let unsent = self.unsent();
+        unsent > 0 && unsent >= mark
     }
 
     /// What it holds of the memory budget.
     pub(crate) fn footprint(&self) -> usize {
         match &*self.state {
-            State::Open(open) => open.input.footprint() + open.unsent.bytes.footprint(),
+            State::Open(open) => open.input.footprint() + open.unsent.footprint(),
             State::Broken { input, .. } => input.footprint(),
-            state => state.unsent().map_or(0, |unsent| unsent.bytes.footprint()),
+            state => state.unsent().map_or(0, Unsent::footprint),
         }
     }
 
@@ -360,62 +324,15 @@ impl Connection {
         }
     }
 
-    /// When something happens to it though no byte moves.
-    pub(crate) fn deadline(&self, timeouts: &Timeouts, now: Moment) -> Option<Moment> {
-        let shortage = self.shortage.waits().then(|| 5 << self.shortage.tries().min(8));
-        let shortage = shortage.map(|millis| now.after(Span::millis(millis)));
-        let (write, idle) = (self.write_deadline(timeouts, now), self.idle_deadline(timeouts, now));
-        let all = match &*self.state {
-            State::Connecting { deadline, .. } => [shortage, Some(*deadline), None, None, None],
-            State::Open(open) => {
-                [shortage, idle, self.message_deadline(timeouts), write, open.timer]
-            }
-            State::Closing { .. } => [shortage, idle, write, None, None],
-            State::Lingering { until, .. } => {
-                [Some(self.last(now).after(LINGER_QUIET)), Some(*until), None, None, None]
-            }
-            State::Broken { .. } | State::Gone { .. } => [None; 5],
-        };
-        all.into_iter().flatten().min()
-    }
-
-    /// When the last byte moved.
-    fn last(&self, now: Moment) -> Moment {
-        now.before(self.idle(now))
-    }
-
-    /// How long no byte has moved.
-    pub(crate) fn idle(&self, now: Moment) -> Span {
-        let counted = u64::from(self.spans) * Tick::REACH.as_millis();
-        Span::millis(counted + self.last.age(now).as_millis())
-    }
-
-    /// Runs whatever happens.
-    fn idle_deadline(&self, timeouts: &Timeouts, now: Moment) -> Option<Moment> {
-        timeouts.idle.map(|span| self.last(now).after(span))
-    }
-
-    /// Runs while the rest of a message is awaited; not while we do not read.
-    pub(crate) fn message_deadline(&self, timeouts: &Timeouts) -> Option<Moment> {
-        let Open { input, reading, .. } = self.state.open()?;
-        let is_awaited = !reading.again && reading.end == PeerEnd::Ahead && self.can_offer();
-        let since = input.since().filter(|_| is_awaited)?;
-        timeouts.message.map(|span| since.after(span))
-    }
-
-    /// Runs while output waits.
-    pub(crate) fn write_deadline(&self, timeouts: &Timeouts, now: Moment) -> Option<Moment> {
-        let unsent = self.state.unsent().filter(|unsent| !unsent.is_empty())?;
-        let since = unsent.bytes.since().unwrap_or_else(|| self.last(now)); // it is a file
-        timeouts.write.map(|span| since.after(span))
-    }
-
     /// What is wrong with a settled connection, if anything is: what types cannot say.
     pub(crate) fn contradiction(&self) -> Option<&'static str> {
         let claims = match &*self.state {
             State::Open(open) => [
                 (!open.reading.again || !open.input.is_empty(), "nothing is to be offered again"),
-                (!open.unsent.file || open.writing.is_full(), "a file is sent, but it is not full"),
+                (
+                    open.unsent.file.is_none() || open.writing.is_full(),
+                    "a file is sent, but it is not full",
+                ),
                 (
                     open.reading.end != PeerEnd::Told || open.input.is_empty(),
                     "a rest stands behind the end",
@@ -428,85 +345,6 @@ impl Connection {
 
     pub(crate) fn peer(&self) -> Peer {
         self.peer.unpack()
-    }
-}
-
-/// A [`Peer`] in 24 bytes instead of 32. The flow label of IPv6 is left out, which
-/// Linux reports only on request.
-#[derive(Clone, Copy, Debug)]
-struct PackedPeer {
-    ip: [u8; 16],
-    scope: u32,
-    port: u16,
-    family: Family,
-    /// In the byte that is left over.
-    listener: u8,
-}
-
-#[derive(Clone, Copy, Debug)]
-enum Family {
-    Unix,
-    V4,
-    V6,
-}
-
-impl PackedPeer {
-    fn of(peer: Peer, listener: u8) -> PackedPeer {
-        let packed = |ip, port, scope, family| PackedPeer { ip, port, scope, family, listener };
-        match peer {
-            Peer::Unix => packed([0; 16], 0, 0, Family::Unix),
-            Peer::Tcp(SocketAddr::V4(peer)) => {
-                packed(peer.ip().to_ipv6_mapped().octets(), peer.port(), 0, Family::V4)
-            }
-            Peer::Tcp(SocketAddr::V6(peer)) => {
-                packed(peer.ip().octets(), peer.port(), peer.scope_id(), Family::V6)
-            }
-        }
-    }
-
-    fn unpack(self) -> Peer {
-        let PackedPeer { ip, port, scope, family, .. } = self;
-        let [.., a, b, c, d] = ip;
-        match family {
-            Family::Unix => Peer::Unix,
-            Family::V4 => Peer::Tcp(SocketAddr::from(([a, b, c, d], port))),
-            Family::V6 => Peer::Tcp(SocketAddrV6::new(ip.into(), port, 0, scope).into()),
-        }
-    }
-}
-
-/// The connection on one line, as the log and SIGUSR1 show it.
-impl fmt::Display for Connection {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Connection { fd, received, sent, .. } = self;
-        write!(
-            f,
-            "{} fd {fd:?}{}",
-            self.peer(),
-            match *self.state {
-                State::Connecting { .. } => " Connecting",
-                State::Open(_) => " Open",
-                State::Closing { .. } => " Closing",
-                State::Lingering { .. } => " Lingering",
-                State::Broken { .. } => " Broken",
-                State::Gone { .. } => "",
-            }
-        )?;
-        write!(f, " received {received} sent {sent}")?;
-        if self.rest() > 0 {
-            write!(f, " rest {}", self.rest())?;
-        }
-        if self.queued() > 0 {
-            write!(f, " unsent {}", self.queued())?;
-        }
-        let reading = self.state.input().map(|(_, reading)| reading).unwrap_or_default();
-        let is_full = self.state.is_full();
-        let flags =
-            [(reading.end != PeerEnd::Ahead, "eof"), (reading.paused, "paused"), (is_full, "full")];
-        for (_, name) in flags.into_iter().filter(|(flag, _)| *flag) {
-            write!(f, " {name}")?;
-        }
-        Ok(())
     }
 }
 
@@ -552,10 +390,10 @@ mod tests {
         let open = connection.state.open_mut().unwrap();
         open.input.push(b"abc", 0, NOW).unwrap();
         open.reading.end = PeerEnd::Seen;
-        connection.staged = 5;
+        open.unsent.bytes.push(b"abcde", 0, NOW).unwrap();
         let said = "unix fd 3 Open received 0 sent 0 rest 3 unsent 5 eof";
         assert_eq!(connection.to_string(), said);
         connection.gone(CloseReason::Idle);
-        assert_eq!(connection.to_string(), "unix fd 3 received 0 sent 0 unsent 5");
+        assert_eq!(connection.to_string(), "unix fd 3 received 0 sent 0");
     }
 }

@@ -20,7 +20,7 @@
 //!             if conn.is_full() || !line.ends_with(b"\n") {
 //!                 break; // what is left is offered again
 //!             }
-//!             conn.write(format!("{} bytes\n", line.len() - 1).as_bytes());
+//!             writeln!(conn, "{} bytes", line.len() - 1);
 //!             consumed += line.len();
 //!         }
 //!         consumed
@@ -37,8 +37,8 @@
 //!
 //! The files of the source, lowest floor first; each knows only those before it:
 //! [`kernel`], [`reaction`], error, close_reason, time, limits, buffer, budget, slots,
-//! deadlines, connection, counters, cuts, crowd, listener, outbox, net, [`handler`], mailbox,
-//! process, reactor, [`escape`], [`address`], server, pool, [`framing`] and [`handlers`].
+//! deadlines, outbox, counters, connection, cuts, crowd, listener, net, [`handler`], mailbox,
+//! process, [`escape`], [`address`], reactor, server, pool, [`framing`] and [`handlers`].
 
 #[cfg(not(all(target_os = "linux", target_pointer_width = "64")))]
 compile_error!("threadbare is built on epoll, eventfd, signalfd and timerfd: 64-bit Linux only");
@@ -84,7 +84,7 @@ pub use mailbox::CallError;
 pub use net::{Conn, ConnId, Directory, File, Net};
 pub use pool::WorkerPool;
 pub use reaction::Call;
-pub use server::{Builder, Handle, Running, Server, Summary};
+pub use server::{Builder, Handle, MAX_LISTENERS, Running, Server, Summary};
 
 /// The README's programs compile.
 #[cfg(doctest)]

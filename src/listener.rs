@@ -246,6 +246,7 @@ pub(crate) fn tunables(limits: &Limits) -> impl Iterator<Item = SocketOption> + 
         SocketOption::KeepAlive,
         SocketOption::KeepIdle(KEEPALIVE_IDLE),
         SocketOption::NotSentLowat(NOTSENT_LOWAT),
+        SocketOption::UrgentInline,
     ];
     tunables.into_iter().chain(unacknowledged)
 }

@@ -1,9 +1,10 @@
 //! What a handler may do: [`Conn`], the connection at hand, and [`Net`], all of them.
 //!
-//! A callback only marks and appends; nothing here calls the kernel. What follows from a verb
-//! is in the rooms of this directory: [`table`] is the one way to a connection, [`sending`]
-//! takes what is written to the kernel, [`memory`] decides what waits for how much is held,
-//! [`files`] and [`outbound`] are verbs with an effort of their own.
+//! A callback only marks and appends. What follows from a verb is in the rooms of this
+//! directory: [`table`] is the one way to a connection, [`sending`] takes what is written to
+//! the kernel, [`memory`] decides what waits for how much is held, [`files`] and [`outbound`]
+//! are verbs with an effort of their own. Only [`lent`] calls the kernel within a callback,
+//! for what that must know at once.
 
 use crate::close_reason::CloseReason;
 use crate::connection::{Connection, PeerEnd};
@@ -16,7 +17,7 @@ use crate::outbox::Outbox;
 use crate::reaction::Call;
 use crate::slots::Id;
 use crate::time::{Moment, Span};
-use sending::GROUP_BYTES;
+use lent::Lent;
 use std::collections::{BTreeMap, BTreeSet, TryReserveError};
 use std::fmt;
 use std::net::SocketAddr;
@@ -30,7 +31,6 @@ mod outbound;
 mod sending;
 mod table;
 
-use lent::Lent;
 pub use lent::{Directory, File};
 
 /// Names a connection for as long as the server runs: an id is never used again.
@@ -69,6 +69,8 @@ pub struct Net {
     pub(crate) now: Moment,
     start: Moment,
     pub(crate) stop: Stop,
+    /// The connection that was freed last, and how many bytes were sent on it.
+    pub(crate) closed: Option<(ConnId, u64)>,
     /// How many of the connections we began ourselves.
     pub(crate) outbound: u32,
     /// From where those of them come that may lead back here: to a port of our own.
@@ -119,9 +121,27 @@ impl Conn<'_> {
         self.net.stage(self.slot, bytes);
     }
 
+    /// Writes formatted text, as `write!(conn, "{n} bytes\n")` does: without a String, and like
+    /// [`write`](Conn::write) it never fails.
+    pub fn write_fmt(&mut self, text: fmt::Arguments<'_>) {
+        struct Text<'a, 'b>(&'a mut Conn<'b>);
+        impl fmt::Write for Text<'_, '_> {
+            fn write_str(&mut self, text: &str) -> fmt::Result {
+                self.0.write(text.as_bytes());
+                Ok(())
+            }
+        }
+        let _ = fmt::Write::write_fmt(&mut Text(self), text);
+    }
+
     /// Bytes written that the kernel has not yet taken.
     pub fn queued(&self) -> usize {
         self.net.table.queued(self.slot)
+    }
+
+    /// Bytes that the kernel has taken of what was written, files included, since the beginning.
+    pub fn sent(&self) -> u64 {
+        self.net.table.look(self.slot).map_or(0, |connection| connection.sent)
     }
 
     /// Whether output stands above the high water mark: time to stop consuming
@@ -199,8 +219,7 @@ impl Net {
     /// kept in memory once.
     pub fn send(&mut self, id: ConnId, bytes: &[u8]) -> bool {
         let slot = id.0.slot;
-        self.table.find(id.0).is_some()
-            && (self.stage_again(slot, bytes) || self.stage(slot, bytes))
+        self.table.find(id.0).is_some() && self.stage_counted(slot, bytes)
     }
 
     /// A connection by its id, with all that can be done to it.
@@ -212,6 +231,15 @@ impl Net {
     /// Ends a connection as [`Conn::close`] does; `false` if it is gone.
     pub fn close(&mut self, id: ConnId) -> bool {
         self.conn(id).map(|mut conn| conn.close()).is_some()
+    }
+
+    /// What [`Conn::sent`] says of a connection, and said at the end of the one that
+    /// [`on_close`](crate::ConnectionHandler::on_close) is about; 0 of any other.
+    pub fn sent(&mut self, id: ConnId) -> u64 {
+        match self.conn(id) {
+            Some(conn) => conn.sent(),
+            None => self.closed.filter(|(closed, _)| *closed == id).map_or(0, |(_, sent)| sent),
+        }
     }
 
     /// The ids of all connections in service.
@@ -254,7 +282,7 @@ impl Net {
     pub(crate) fn new<K: Kernel>(limits: Limits, kernel: &mut K) -> Result<Net, TryReserveError> {
         let now = Moment::from_millis(kernel.clock_gettime(Clock::Monotonic) / 1_000_000);
         Ok(Net {
-            table: Table::new(&limits, Outbox::with_room(2 * GROUP_BYTES)?)?,
+            table: Table::new(&limits, Outbox::new()?)?,
             timeouts: Timeouts::of(&limits),
             limits,
             counters: Counters::default(),
@@ -263,6 +291,7 @@ impl Net {
             now,
             start: now,
             stop: Stop::No,
+            closed: None,
             outbound: 0,
             calling: BTreeSet::new(),
             has_told_sandbox: false,

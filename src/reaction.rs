@@ -70,6 +70,7 @@ calls! {
     Accept "accept4",
     Recv "recv",
     Send "send",
+    SendPieces "sendmsg",
     OutboundSocket "socket",
     Connect "connect",
     OutboundAddress "getsockname",
@@ -78,6 +79,7 @@ calls! {
     ReadStatus "fstat",
     ReadFile "pread64",
     SendFile "sendfile",
+    DirectoryStatus "stat",
     SetTimer "timerfd_settime",
     ReadCounter "read",
     WriteCounter "write",
@@ -112,7 +114,7 @@ pub enum Reaction {
     FailStartup,
     /// The server drains what it can and ends with an error.
     FailRuntime,
-    /// Go on without it, and warn once.
+    /// Go on without it, and warn once. (Where nothing would be left, the start fails.)
     Degrade,
     /// It does not matter.
     Ignore,
@@ -131,10 +133,18 @@ pub fn reaction(call: Call, errno: Errno) -> Reaction {
     use Reaction::*;
     match call {
         // Start-up. Nothing is served yet, so failing loudly is the kindest answer.
-        Call::SignalMask | Call::Memory | Call::Socket | Call::SetOption | Call::BindTcp | Call::Listen
-        | Call::LocalAddress | Call::EpollCreate | Call::EventFd | Call::SignalFd | Call::TimerFd
-        | Call::EpollAddCore | Call::OpenDirectory | Call::FileMode | Call::FileStatus | Call::OpenSocketFile | Call::SocketFileStatus
-        | Call::Unlink => FailStartup,
+        Call::Socket => match errno {
+            EAFNOSUPPORT => Degrade, // if another address of the same name serves
+            _ => FailStartup,
+        },
+        Call::BindTcp => match errno {
+            EADDRNOTAVAIL => Degrade, // if another address of the same name serves
+            _ => FailStartup,
+        },
+        Call::SignalMask | Call::Memory | Call::SetOption | Call::Listen | Call::LocalAddress
+        | Call::EpollCreate | Call::EventFd | Call::SignalFd | Call::TimerFd | Call::EpollAddCore
+        | Call::OpenDirectory | Call::FileMode | Call::FileStatus | Call::OpenSocketFile
+        | Call::SocketFileStatus | Call::Unlink => FailStartup,
         Call::SignalAction | Call::DescriptorLimit | Call::SetTunable | Call::OpenToLock => Degrade,
         Call::RefuseDescriptors => match errno {
             ENOPROTOOPT => Ignore, // before Linux 6.16 nobody can, so nobody is told
@@ -206,12 +216,12 @@ pub fn reaction(call: Call, errno: Errno) -> Reaction {
             EBADF | EFAULT | EINVAL | ENOTSOCK | EISDIR | EIO => Bug,
             _ => DropConnection, // ECONNRESET ETIMEDOUT ECONNREFUSED ENOTCONN EPIPE EHOSTUNREACH …
         },
-        Call::Send => match errno {
+        Call::Send | Call::SendPieces => match errno {
             EAGAIN => Wait,
             EINTR => Retry,
             ENOMEM | ENOBUFS => Later, // not EPOLLOUT, which may be ready already: that would spin
-            EBADF | EFAULT | EINVAL | ENOTSOCK | EMSGSIZE | EDESTADDRREQ | EISCONN | EOPNOTSUPP
-            | EALREADY => Bug,
+            EMSGSIZE => Bug, // more than IOV_MAX pieces
+            EBADF | EFAULT | EINVAL | ENOTSOCK | EDESTADDRREQ | EISCONN | EOPNOTSUPP | EALREADY => Bug,
             _ => DropConnection, // EPIPE ECONNRESET ETIMEDOUT EHOSTUNREACH ENETUNREACH EPERM …
         },
         // Outwards: whoever asked for the connection is told why there is none.
@@ -249,6 +259,7 @@ pub fn reaction(call: Call, errno: Errno) -> Reaction {
             EBADF | EFAULT | ENOTSOCK => Bug,
             _ => DropConnection, // as send, and what the file says: EIO ESPIPE
         },
+        Call::DirectoryStatus => Ignore, // the directory that is open serves on
         Call::Shutdown => match errno {
             EBADF | EINVAL | ENOTSOCK => Bug,
             _ => Ignore, // ENOTCONN: the peer's reset was first
@@ -320,7 +331,9 @@ mod tests {
     fn the_exceptions() {
         use Errno::*;
         let exceptions = [
-            (Call::BindUnix, &[EADDRINUSE][..], Reaction::Retry),
+            (Call::Socket, &[EAFNOSUPPORT][..], Reaction::Degrade),
+            (Call::BindTcp, &[EADDRNOTAVAIL], Reaction::Degrade),
+            (Call::BindUnix, &[EADDRINUSE], Reaction::Retry),
             (Call::ProbeUnix, &[ECONNREFUSED], Reaction::Ignore),
             (Call::EpollAddConnection, &[EEXIST, EBADF, EINVAL, ELOOP, EPERM], Reaction::Bug),
             (Call::EpollModify, &[ENOMEM], Reaction::Later),
@@ -342,6 +355,10 @@ mod tests {
             (Call::Send, &[EINTR], Reaction::Retry),
             (Call::Send, &[ENOMEM, ENOBUFS], Reaction::Later),
             (Call::Send, &[EBADF, EFAULT, EINVAL, ENOTSOCK, EMSGSIZE], Reaction::Bug),
+            (Call::SendPieces, &[EAGAIN], Reaction::Wait),
+            (Call::SendPieces, &[EINTR], Reaction::Retry),
+            (Call::SendPieces, &[ENOMEM, ENOBUFS], Reaction::Later),
+            (Call::SendPieces, &[EBADF, EFAULT, EINVAL, ENOTSOCK, EMSGSIZE], Reaction::Bug),
             (Call::Connect, &[EINPROGRESS, EINTR], Reaction::Wait),
             (Call::Connect, &[EBADF, EFAULT, ENOTSOCK, EALREADY, EISCONN], Reaction::Bug),
             (Call::ConnectResult, &[EBADF, EFAULT, EINVAL, ENOTSOCK], Reaction::Bug),

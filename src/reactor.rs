@@ -18,40 +18,45 @@
 
 use crate::connection::{Attention, Connection, OUTBOUND, State};
 use crate::crowd::Crowd;
-use crate::deadlines::{Alarm, Alarms, Deadlines};
+use crate::deadlines::Alarm;
 use crate::error::Error;
 use crate::handler::ConnectionHandler;
-use crate::kernel::{self, Clock, Event, Fd, Kernel, Signal, SocketOption, Wait};
+use crate::kernel::{self, Clock, Errno, Event, Fd, Kernel, SocketOption, Wait};
+use crate::limits::Limits;
 use crate::listener::Listener;
 use crate::mailbox::Mailbox;
 use crate::net::{ConnId, Net, Stop};
 use crate::process::Process;
 use crate::reaction::{Call, Reaction, reaction, tolerate};
 use crate::slots::Id;
-use crate::time::{Moment, Span};
+use crate::time::Span;
 use std::sync::Arc;
 
 mod accepting;
+mod connecting;
 mod input;
 mod opening;
+mod page;
 mod poll;
+mod signals;
 mod stopping;
+mod timer;
+mod waking;
 
-pub(crate) use input::Input;
+use page::Input;
 use poll::Poll;
+pub(crate) use signals::Signals;
+pub(crate) use stopping::End;
+use timer::Timer;
 
 /// Events taken at once.
 pub(crate) const BATCH: usize = 1_024;
 /// Events served before their answers are sent: few enough that all is still in the cache.
 const GROUP: usize = 32;
-/// Deadlines looked at in one turn.
-const LOOKS: usize = 1_024;
 /// What a stopping server still reads of one connection.
 const DRAIN_BYTES: u32 = 8 << 20;
 /// Up to this many connections, a debug build adds up what they hold after each turn.
 const CROWD: usize = 64;
-/// A stopping server leaves its listeners open so long for handshakes under way.
-const GRACE: Span = Span::millis(20);
 
 pub(crate) struct Reactor<H: ConnectionHandler, K: Kernel> {
     pub(crate) handler: H,
@@ -63,11 +68,7 @@ pub(crate) struct Reactor<H: ConnectionHandler, K: Kernel> {
     pub(crate) mailbox: Arc<Mailbox<H>>,
     pub(crate) listeners: Vec<Listener>,
     pub(crate) crowd: Crowd,
-    pub(crate) deadlines: Deadlines,
-    pub(crate) alarms: Alarms,
-    pub(crate) timerfd: Timerfd,
-    /// Successive full batches for which deadlines have been put off.
-    pub(crate) put_off: usize,
+    pub(crate) timer: Timer,
     /// The one input buffer, and the one batch of events.
     pub(crate) input: Input,
     pub(crate) events: Vec<Event>,
@@ -81,49 +82,46 @@ pub(crate) struct Reactor<H: ConnectionHandler, K: Kernel> {
     pub(crate) process: Option<Process>,
 }
 
-/// What the timerfd was told last, and what it did since.
-#[derive(Clone, Copy, Debug)]
-pub(crate) enum Timerfd {
-    /// It never expires.
-    Disarmed,
-    /// When it expires.
-    Armed(Moment),
-    /// It has expired, and stays readable until it is set again.
-    Expired,
-}
-
-/// The signals to stop that have come.
-#[derive(Clone, Copy, Debug, Default)]
-pub(crate) enum Signals {
-    #[default]
-    None,
-    One(Signal),
-    /// Everything ends at once; the last of them.
-    Two(Signal),
-}
-
-impl Signals {
-    pub(crate) fn last(self) -> Option<Signal> {
-        match self {
-            Signals::None => None,
-            Signals::One(signal) | Signals::Two(signal) => Some(signal),
-        }
-    }
-}
-
-/// How the server comes to its end.
-#[derive(Debug, Default)]
-pub(crate) struct End {
-    pub(crate) signals: Signals,
-    /// What made it stop.
-    pub(crate) failure: Option<Error>,
-    /// Connections that had not finished at the drain deadline.
-    pub(crate) cut: u64,
-    /// Draining: listeners stay open until then, for handshakes under way.
-    pub(crate) grace: Option<Moment>,
-}
-
 impl<H: ConnectionHandler, K: Kernel> Reactor<H, K> {
+    /// A loop that owns no descriptor yet.
+    pub(crate) fn new(
+        handler: H,
+        mut kernel: K,
+        limits: Limits,
+        process: Option<Process>,
+    ) -> Result<Self, Error> {
+        let object = format!("buffers and tables for {} connections", limits.max_connections);
+        let slots = limits.slots();
+        let allocate = || {
+            let mut events = room_for(BATCH)?;
+            events.resize(BATCH, Event::default());
+            let sessions = room_for(slots as usize)?;
+            Some((Net::new(limits, &mut kernel).ok()?, Timer::new(slots).ok()?, sessions, events))
+        };
+        let allocated = allocate().zip(Input::allocate());
+        let Some(((net, timer, sessions, events), input)) = allocated else {
+            return Err(Error::new(Call::Memory, object, Errno::ENOMEM));
+        };
+        Ok(Reactor {
+            handler,
+            kernel,
+            net,
+            sessions,
+            poll: Poll::default(),
+            timer,
+            mailbox: Arc::default(),
+            listeners: Vec::new(),
+            crowd: Crowd::default(),
+            input,
+            events,
+            woken: Vec::new(),
+            work: Vec::new(),
+            turn: 0,
+            end: End::default(),
+            process,
+        })
+    }
+
     /// One turn of the loop; whether there is to be another.
     pub(crate) fn turn(&mut self) -> Result<bool, Error> {
         let ready = self.wait()?;
@@ -134,10 +132,11 @@ impl<H: ConnectionHandler, K: Kernel> Reactor<H, K> {
                     Id { generation: 0, slot } => self.woken.push((slot, event.mask)),
                     id => self.serve(id, event.mask),
                 }
-                self.net.flush_group(&mut self.kernel);
+                self.net.flush_if_due(&mut self.kernel);
             }
-            self.net.flush(&mut self.kernel);
+            self.net.flush_answers(&mut self.kernel, GROUP);
         }
+        self.net.flush(&mut self.kernel);
         self.events = events;
         if self.is_settled() {
             return Ok(true); // messages and nothing else: the common turn ends here
@@ -149,7 +148,7 @@ impl<H: ConnectionHandler, K: Kernel> Reactor<H, K> {
         let mut work = std::mem::take(&mut self.work);
         for slot in work.drain(..) {
             self.step(slot);
-            self.net.flush_group(&mut self.kernel);
+            self.net.flush_if_due(&mut self.kernel);
         }
         self.work = work;
         self.settle();
@@ -193,20 +192,20 @@ impl<H: ConnectionHandler, K: Kernel> Reactor<H, K> {
     #[inline]
     fn serve(&mut self, id: Id, mask: u32) {
         let is_tight = self.net.is_tight();
-        let now = self.net.now;
+        let (now, answer) = (self.net.now, self.net.table.next_answer());
         let Some(mut connection) = self.net.table.find(id) else { return }; // a stale event
         let is_quiet = connection.attention == Attention::Quiet;
-        if mask != kernel::IN || !is_quiet || connection.staged > 0 || is_tight {
+        if mask != kernel::IN || !is_quiet || !connection.staged.is_nothing() || is_tight {
             return self.serve_busy(id.slot, mask);
         }
         match self.kernel.recv(&connection.fd, &mut self.input) {
             Ok(n @ 1..) => {
-                connection.asked(n, now);
+                connection.asked(n, now, answer);
                 self.net.table.open_answer(id.slot);
                 self.offer_fresh(id.slot, n);
                 self.net.table.close_answer();
             }
-            Ok(_) => self.received(id.slot, Ok(0), false),
+            Ok(_) => self.ended(id.slot),
             Err(errno) => self.received(id.slot, Err(errno), false),
         }
     }
@@ -232,10 +231,32 @@ impl<H: ConnectionHandler, K: Kernel> Reactor<H, K> {
         debug_assert!(self.net.table.len() > CROWD || self.net.table.is_counted(), "miscounted");
     }
 
+    /// What is written to a connection is sent before its turn. What is written to others
+    /// meanwhile waits for more: thousands may leave at once, and the rest be told.
     fn settle_marked(&mut self) {
-        while let Some(slot) = self.net.table.next_marked() {
-            self.reconcile(slot);
-            self.net.flush(&mut self.kernel); // what the next one owes must be known
+        loop {
+            if let Some(slot) = self.net.table.next_marked() {
+                self.reconcile(slot);
+                self.net.flush_if_due(&mut self.kernel);
+            } else if self.net.is_flushed() {
+                return;
+            } else {
+                self.net.flush(&mut self.kernel);
+            }
+        }
+    }
+
+    /// Settles a connection that was just accepted, at once: most have no more to settle than
+    /// their first deadline. If its handler has begun something, it is marked.
+    pub(super) fn settle_new(&mut self, slot: u32) {
+        let Reactor { net, timer, .. } = self;
+        if net.is_draining() {
+            return net.table.mark(slot);
+        }
+        let Some(mut connection) = net.table.tally(slot) else { return };
+        connection.hush();
+        if let Some(at) = connection.deadline(&net.timeouts, net.now) {
+            timer.deadlines.look_by(slot, at.look(net.now));
         }
     }
 
@@ -243,9 +264,9 @@ impl<H: ConnectionHandler, K: Kernel> Reactor<H, K> {
     /// meanwhile, so that what happens here does not put it on the list again.
     fn reconcile(&mut self, slot: u32) {
         self.begin_file(slot);
-        let (must_wait, starves) = (self.net.must_wait(slot), self.net.allowance(slot) == 0);
+        let (must_wait, starves) = self.net.verdict(slot);
         let (now, draining) = (self.net.now, self.net.is_draining());
-        let Reactor { kernel, net, poll, deadlines, work, .. } = self;
+        let Reactor { kernel, net, poll, timer, work, .. } = self;
         let data = net.table.id(slot).to_u64();
         let Some(mut connection) = net.table.edit(slot) else { return };
         connection.state.settle(must_wait, starves, now);
@@ -267,7 +288,7 @@ impl<H: ConnectionHandler, K: Kernel> Reactor<H, K> {
             return self.free(slot);
         }
         if let Some(at) = connection.deadline(&net.timeouts, now) {
-            deadlines.look_by(slot, at.look(now));
+            timer.deadlines.look_by(slot, at.look(now));
         }
         if connection.has_work(draining) {
             work.push(slot);
@@ -282,7 +303,7 @@ impl<H: ConnectionHandler, K: Kernel> Reactor<H, K> {
     /// Sends from a file for which no event has been asked yet.
     fn begin_file(&mut self, slot: u32) {
         let Some(connection) = self.net.table.look(slot) else { return };
-        let has_file = connection.state.unsent().is_some_and(|unsent| unsent.file);
+        let has_file = connection.state.unsent().is_some_and(|unsent| unsent.file.is_some());
         if has_file && connection.registered & kernel::OUT as u8 == 0 {
             self.net.send_file(&mut self.kernel, slot);
         }
@@ -298,23 +319,20 @@ impl<H: ConnectionHandler, K: Kernel> Reactor<H, K> {
         self.net.counters.count_close(why);
         self.net.counters.received += connection.received;
         self.net.counters.sent += connection.sent;
+        self.net.closed = Some((id, connection.sent));
         self.net.close_file(slot);
         let peer = connection.peer();
         self.net.report_cut(why, peer);
         let is_outbound = connection.listener() == OUTBOUND;
-        if !connection.fd.is_unopened() {
-            if is_outbound {
-                self.net.forget_call(&mut self.kernel, &connection.fd);
-            }
-            self.close_socket(connection.fd, reset);
-        }
         if is_outbound {
+            self.net.forget_call(&mut self.kernel, &connection.fd);
             self.net.outbound -= 1;
         } else {
             self.crowd.leave(peer);
         }
+        self.close_socket(connection.fd, reset);
         if self.net.is_draining() {
-            self.alarms.ring_by(Alarm::CloseListeners, self.net.now.after(Span::millis(1)));
+            self.timer.alarms.ring_by(Alarm::CloseListeners, self.net.now.after(Span::millis(1)));
         }
         let session = self.sessions.get_mut(slot as usize).and_then(Option::take);
         let session = session.or_else(|| is_outbound.then(H::Session::default));
@@ -324,7 +342,12 @@ impl<H: ConnectionHandler, K: Kernel> Reactor<H, K> {
         }
     }
 
+    /// Closes the socket of a connection, if that came to have one.
+    #[inline]
     fn close_socket(&mut self, fd: Fd, reset: bool) {
+        if fd.is_unopened() {
+            return;
+        }
         if reset {
             // If it fails the peer may take a cut answer for a whole one; nothing to be done.
             tolerate(Call::SetTunable, self.kernel.setsockopt(&fd, SocketOption::ResetOnClose));
@@ -337,4 +360,29 @@ impl<H: ConnectionHandler, K: Kernel> Reactor<H, K> {
             self.net.counters.bug(format_args!("close: {errno}"));
         }
     }
+}
+
+/// Gives everything back, also when a handler panics.
+impl<H: ConnectionHandler, K: Kernel> Drop for Reactor<H, K> {
+    fn drop(&mut self) {
+        for listener in &mut self.listeners {
+            listener.close(&mut self.kernel);
+        }
+        self.mailbox.close();
+        for slot in self.net.table.slots_where(|_| true) {
+            if let Some(connection) = self.net.table.remove(slot) {
+                // An answer that was cut off must not look like a whole one.
+                let reset = !matches!(*connection.state, State::Lingering { .. });
+                self.close_socket(connection.fd, reset);
+                self.net.close_file(slot);
+            }
+        }
+        self.poll.close(&mut self.kernel);
+    }
+}
+
+/// An empty vector with room for `length` elements, if there is memory.
+fn room_for<T>(length: usize) -> Option<Vec<T>> {
+    let mut vector = Vec::new();
+    vector.try_reserve_exact(length).ok().map(|()| vector)
 }

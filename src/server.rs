@@ -23,7 +23,7 @@ use std::thread::JoinHandle;
 const SPARE_DESCRIPTORS: u64 = 16 + 7;
 /// Listeners a server can have: their number is one byte in each connection, and one
 /// value of it stands for none.
-const MAX_LISTENERS: usize = OUTBOUND as usize;
+pub const MAX_LISTENERS: usize = OUTBOUND as usize;
 
 /// A server whose listeners are open: clients can connect already, and wait
 /// until it [runs](Server::run).
@@ -82,10 +82,14 @@ impl<H: ConnectionHandler, K: Kernel> Builder<H, K> {
     ///
     /// The first call that failed, on what, and its errno; nothing stays open then.
     /// An address that cannot be understood is reported as a failed `bind` with EINVAL.
+    ///
+    /// Of a name, an address that this machine does not have is no error if the server can
+    /// listen at another: then it is among the [warnings](Server::warnings).
     pub fn bind(self, addresses: impl ToAddresses) -> Result<Server<H, K>, Error> {
-        let addresses = addresses.to_addresses().map_err(unusable_address)?;
-        if addresses.is_empty() || addresses.len() > MAX_LISTENERS {
-            let object = format!("{} addresses", addresses.len());
+        let places = addresses.to_places().map_err(unusable_address)?;
+        let count = places.iter().map(|place| place.addresses().len()).sum();
+        if count == 0 || count > MAX_LISTENERS {
+            let object = format!("{count} addresses (from 1 to {MAX_LISTENERS} are possible)");
             return Err(Error::new(Call::BindTcp, object, Errno::EINVAL));
         }
         let Builder { handler, mut kernel, mut limits, owns_process } = self;
@@ -94,10 +98,10 @@ impl<H: ConnectionHandler, K: Kernel> Builder<H, K> {
             true => Some(Process::take(&mut kernel, &mut warnings)?),
             false => None,
         };
-        fit_limits(&mut kernel, &mut limits, addresses.len(), owns_process, &mut warnings)?;
+        fit_limits(&mut kernel, &mut limits, count, owns_process, &mut warnings)?;
         let mut reactor = Reactor::new(handler, kernel, limits, process)?;
         reactor.start()?;
-        reactor.open(&addresses, &mut warnings)?;
+        reactor.open(&places, &mut warnings)?;
         Ok(Server { addresses: reactor.net.locals.clone(), reactor, warnings })
     }
 }

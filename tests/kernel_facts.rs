@@ -22,7 +22,8 @@ use std::time::{Duration, Instant};
 use nix::sys::resource::{Resource, setrlimit};
 use nix::sys::signal::raise;
 use nix::sys::socket::{
-    ControlMessage, GetSockOpt, MsgFlags, SetSockOpt, getsockopt, sendmsg, setsockopt, sockopt,
+    ControlMessage, GetSockOpt, MsgFlags, SetSockOpt, getsockopt, send, sendmsg, setsockopt,
+    sockopt,
 };
 use nix::sys::stat::{Mode, umask};
 use support::{
@@ -30,8 +31,8 @@ use support::{
     outcome, until,
 };
 use threadbare::kernel::{
-    Address, Clock, ERR, EpollOp, Errno, Event, Fd, FileKind, HUP, IN, Kernel, Linux, OUT, OpenAs,
-    Peer, SocketOption, Wait,
+    Address, Clock, ERR, EpollOp, Errno, Event, Fd, FileKind, HUP, IN, IOV_MAX, Kernel, Linux, OUT,
+    OpenAs, Peer, SocketOption, Wait,
 };
 
 const RDHUP: u32 = nix::libc::EPOLLRDHUP as u32;
@@ -249,9 +250,44 @@ fn options_are_inherited() {
     is_inherited(sockopt::TcpKeepIdle, 77);
     is_inherited(sockopt::TcpUserTimeout, 7_777);
     is_inherited(sockopt::ReuseAddr, true);
+    is_inherited(sockopt::OobInline, true);
     is_inherited(sockopt::Linger, nix::libc::linger { l_onoff: 1, l_linger: 7 });
     is_inherited(sockopt::RcvBuf, 30_000);
     is_inherited(sockopt::SndBuf, 30_000);
+}
+
+#[test] // an urgent byte is taken out of the stream, unless the listener asked otherwise
+fn an_urgent_byte_is_lost_or_inline() {
+    let heard = |listener: &TcpListener| {
+        let (mut server, client) = pair_of(listener);
+        send(client.as_raw_fd(), b"ab!", MsgFlags::MSG_OOB).unwrap();
+        send(client.as_raw_fd(), b"cd", MsgFlags::empty()).unwrap();
+        drop(client);
+        let mut heard = String::new();
+        server.read_to_string(&mut heard).unwrap();
+        heard
+    };
+    let listener = TcpListener::bind(local(0)).unwrap();
+    assert_eq!(heard(&listener), "abcd");
+    Linux.setsockopt(&fd(&listener), SocketOption::UrgentInline).unwrap();
+    assert_eq!(heard(&listener), "ab!cd");
+}
+
+#[test] // on a Unix socket the option is not inherited
+fn an_urgent_byte_on_a_unix_socket() {
+    let scratch = Scratch::new();
+    let listener = UnixListener::bind(scratch.path("s")).unwrap();
+    Linux.setsockopt(&fd(&listener), SocketOption::UrgentInline).unwrap();
+    let client = UnixStream::connect(scratch.path("s")).unwrap();
+    let (mut server, _) = listener.accept().unwrap();
+    match send(client.as_raw_fd(), b"ab!", MsgFlags::MSG_OOB) {
+        Err(Errno::EOPNOTSUPP) => return, // before Linux 5.15, and where it is not built in
+        sent => assert_eq!(sent, Ok(3)),
+    }
+    drop(client);
+    let mut heard = String::new();
+    let _ = server.read_to_string(&mut heard);
+    assert_eq!(heard, "ab");
 }
 
 #[test] // TCP_NOTSENT_LOWAT of the listener bounds what the kernel takes for a client that does not read
@@ -781,6 +817,31 @@ fn a_pipe_does_not_stall() {
     let folder = own(Linux.openat2(None, &scratch.path(".")));
     let pipe = own(Linux.openat2(Some(folder.fd()), Path::new("pipe")));
     assert_eq!(Linux.fstat(pipe.fd()).unwrap().kind, FileKind::Other);
+}
+
+#[test] // sendmsg takes 1,024 pieces at most, and what it takes may end within any of them
+fn sendmsg_takes_what_fits() {
+    let (server, mut client) = pair();
+    let (piece, rest) = ([b'x'; 100_000], [b'y'; 1_000_000]);
+    let pieces = [IoSlice::new(&piece), IoSlice::new(&rest), IoSlice::new(&rest)];
+    let mut sent = 0;
+    let full = loop {
+        match Linux.sendmsg(&fd(&server), &pieces) {
+            Ok(n) if n < 2_100_000 => break n,
+            Ok(n) => sent += n,
+            Err(errno) => panic!("{errno}"),
+        }
+    };
+    assert!(![0, 100_000, 1_100_000].contains(&full));
+    assert_eq!(Linux.sendmsg(&fd(&server), &pieces), Err(Errno::EAGAIN));
+    let mut heard = vec![0; sent + full];
+    client.read_exact(&mut heard).unwrap();
+    let due = [&piece[..], &rest, &rest].concat();
+    assert!(heard.chunks(due.len()).all(|chunk| due.starts_with(chunk)));
+    let (server, _client) = pair();
+    let pieces = |count| vec![IoSlice::new(b"x"); count];
+    assert_eq!(Linux.sendmsg(&fd(&server), &pieces(IOV_MAX + 1)), Err(Errno::EMSGSIZE));
+    assert_eq!(Linux.sendmsg(&fd(&server), &pieces(IOV_MAX)), Ok(IOV_MAX));
 }
 
 #[test] // sendfile stops when the socket is full, and says 0 where the file has ended

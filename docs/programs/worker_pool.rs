@@ -34,7 +34,7 @@ impl Factors {
     fn ask(&self, conn: &mut Conn<'_>, line: &[u8], is_last: bool) -> bool {
         let digits = str::from_utf8(line).ok().filter(|text| text.len() <= DIGITS);
         let Some(number) = digits.and_then(|digits| digits.parse().ok()) else {
-            conn.write(format!("error: not a number of up to {DIGITS} digits\n").as_bytes());
+            writeln!(conn, "error: not a number of up to {DIGITS} digits");
             return false;
         };
         // ANCHOR: run

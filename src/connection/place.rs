@@ -95,12 +95,12 @@ pub(crate) fn of(connection: &Connection) -> [&'static str; 2] {
             let (reading, writing, file) = early.place();
             (0, reading, writing, file)
         }
-        State::Open(open) => (1, open.reading, open.writing, open.unsent.file),
+        State::Open(open) => (1, open.reading, open.writing, open.unsent.file.is_some()),
         State::Closing { unsent, has_fin, at_end, .. } => {
             let end = if *at_end { PeerEnd::Seen } else { PeerEnd::Ahead };
             let fin = if *has_fin { Fin::Sent } else { Fin::Wanted };
             let reading = Reading { end, ..Reading::default() };
-            (2, reading, Writing { fin, ..Writing::default() }, unsent.file)
+            (2, reading, Writing { fin, ..Writing::default() }, unsent.file.is_some())
         }
         State::Lingering { .. } => (3, Reading::default(), Writing::default(), false),
         State::Broken { reading, .. } => (4, *reading, Writing::default(), false),

@@ -22,9 +22,11 @@
 //! 1. A connection begins as Connecting or Open and ends as Gone; no state is entered twice.
 //! 2. `why` is set when service ends and does not change after it.
 
+use super::transitions::{Transition, transitions};
 use crate::buffer::Buffer;
 use crate::close_reason::CloseReason;
 use crate::time::{Moment, Span};
+use std::collections::TryReserveError;
 use std::mem::take;
 use std::ops::Deref;
 
@@ -101,11 +103,13 @@ pub(crate) struct Open {
     pub(crate) duplex: bool,
 }
 
-/// Output that the kernel has not taken: bytes, and a part of a file behind them.
+/// Output that the kernel has not taken: bytes, behind them a part of a file, and behind that
+/// bytes again.
 #[derive(Debug, Default)]
 pub(crate) struct Unsent {
     pub(crate) bytes: Buffer,
-    pub(crate) file: bool,
+    /// If there is a file: what comes behind it. (In a box, because a file is rare.)
+    pub(crate) file: Option<Box<Buffer>>,
 }
 
 /// The peer's direction, as the handler sees it.
@@ -173,58 +177,6 @@ impl Deref for Life {
     fn deref(&self) -> &State {
         &self.0
     }
-}
-
-/// An arrow of the diagram: what leads from which state to which.
-#[doc(hidden)]
-#[derive(Debug)]
-pub struct Transition {
-    /// The name of the event.
-    pub event: &'static str,
-    /// When it happens, in a sentence.
-    pub when: &'static str,
-    /// The state it finds.
-    pub from: &'static str,
-    /// The state it leads to.
-    pub to: &'static str,
-}
-
-/// Makes each event a method of [`Life`], and all of them a table.
-///
-/// An arm is read from the top: the first whose state, fields and condition fit is taken. In
-/// a state that is not named the event changes nothing.
-macro_rules! transitions {
-    ($(
-        #[doc = $when:literal]
-        $event:ident($($name:ident: $Type:ty),*) {
-            $($From:ident $known:tt $(if $condition:expr)? => $To:ident $made:tt;)+
-        }
-    )+) => {
-        impl Life {
-            $(
-                #[doc = $when]
-                pub(crate) fn $event(&mut self $(, $name: $Type)*) {
-                    let next = match &mut self.0 {
-                        $(State::$From $known $(if $condition)? => State::$To $made,)+
-                        #[allow(unreachable_patterns, reason = "some events concern all states")]
-                        _ => return,
-                    };
-                    self.0 = next;
-                }
-            )+
-        }
-
-        /// All arrows of the diagram, in the order of their declaration.
-        #[doc(hidden)]
-        pub const TRANSITIONS: &[Transition] = &[$($(
-            Transition {
-                event: stringify!($event),
-                when: $when,
-                from: stringify!($From),
-                to: stringify!($To),
-            },
-        )+)+];
-    };
 }
 
 transitions! {
@@ -448,7 +400,7 @@ impl Life {
     /// A file goes behind what was written; until it is sent, the connection is full.
     pub(crate) fn write_file(&mut self) {
         if let Some(unsent) = self.unsent_mut() {
-            unsent.file = true;
+            unsent.file = Some(Box::default());
         }
         self.become_full();
     }
@@ -493,8 +445,8 @@ impl State {
     /// Whether the handler may write.
     pub(crate) fn takes_output(&self) -> bool {
         match self {
-            State::Connecting { early, .. } => !early.finish && !early.unsent.file,
-            State::Open(open) => open.writing.fin == Fin::No && !open.unsent.file,
+            State::Connecting { early, .. } => !early.finish,
+            State::Open(open) => open.writing.fin == Fin::No,
             _ => false,
         }
     }
@@ -503,7 +455,7 @@ impl State {
     pub(crate) fn is_behind_a_file(&self) -> bool {
         match self {
             State::Connecting { early: Early { unsent, .. }, .. }
-            | State::Open(Open { unsent, .. }) => unsent.file,
+            | State::Open(Open { unsent, .. }) => unsent.file.is_some(),
             _ => false,
         }
     }
@@ -544,7 +496,7 @@ impl Early {
         let level = if self.full { Level::Full } else { Level::Low };
         let fin = if self.finish { Fin::Wanted } else { Fin::No };
         let reading = Reading { paused: self.paused, ..Reading::default() };
-        (reading, Writing { level, fin }, self.unsent.file)
+        (reading, Writing { level, fin }, self.unsent.file.is_some())
     }
 
     /// What becomes of it when the connection is established.
@@ -586,7 +538,27 @@ impl Open {
 
 impl Unsent {
     pub(crate) fn is_empty(&self) -> bool {
-        self.bytes.is_empty() && !self.file
+        self.bytes.is_empty() && self.file.is_none()
+    }
+
+    /// How many bytes wait, those of a file not counted.
+    pub(crate) fn len(&self) -> usize {
+        self.bytes.len() + self.file.as_ref().map_or(0, |behind| behind.len())
+    }
+
+    pub(crate) fn footprint(&self) -> usize {
+        self.bytes.footprint() + self.file.as_ref().map_or(0, |behind| behind.footprint())
+    }
+
+    /// The file is sent: what stood behind it is next.
+    pub(crate) fn file_sent(&mut self, spare: usize, now: Moment) -> Result<(), TryReserveError> {
+        let behind = self.file.take().unwrap_or_default();
+        if self.bytes.is_empty() {
+            self.bytes = *behind;
+            self.bytes.touch(now);
+            return Ok(());
+        }
+        self.bytes.push(behind.as_slice(), spare, now)
     }
 }
 

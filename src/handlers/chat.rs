@@ -9,42 +9,46 @@
 //! ```
 //!
 //! A name holds no space, colon or asterisk, and no line a control character, so
-//! nobody speaks as somebody else, as the server, or to the terminals of others.
+//! nobody speaks as somebody else, as the server, or to the terminals of others. Nor do
+//! two names look alike: neither as they are written nor in small letters have they the
+//! same skeleton (Unicode's technical standard 39), and no name mixes scripts that are
+//! not written together.
 //!
-//! What a callback has to tell is put together once, and sent to one after the
-//! other: [`Net::send`] keeps it once for all. Three rules keep thousands apart:
+//! What is said is sent to one member after the other: [`Net::send`] keeps it once for all,
+//! and all there is for a member goes in one call. Three rules keep thousands apart:
 //!
 //! - **Whoever talks waits for those behind, but not for long.** A member whose
 //!   output is full holds talkers back, so that none of them can talk another out
 //!   of the room. If that takes a tick, the member is not waited for until it has
 //!   caught up; at `max_output` the server ends it.
-//! - **Nobody talks for long**: after 16 KiB, or 8 MiB in all, it is the others' turn.
+//! - **Nobody talks for long**: a talker is full when so much waits for all together that
+//!   it is time to send it, and then it is the others' turn.
 //! - **Comings and goings are told at once while that is cheap**, and otherwise
 //!   together, once a tick: a crowd that comes back costs n ticks, not n² lines.
 //!
 //! Invariants:
-//! 1. A member is in `members` under the name in its session, or has left and has
-//!    no name.
-//! 2. `said` is empty between callbacks.
-//! 3. Whoever is in `waiting` is paused; if it is not let go on before, its timer does it.
-//! 4. While there is news to tell, `teller` has a timer set.
+//! 1. A member is in `members` under the name in its session, and what that looks like is in
+//!    `looks`; or it has left and has no name.
+//! 2. Whoever is in `waiting` is paused; if it is not let go on before, its timer does it.
+//! 3. While there is news to tell, `teller` has a timer set.
 
-use super::too_long;
+use super::telnet::{self, Lines};
+use super::{NO_WEB, is_web, too_long};
 use crate::close_reason::CloseReason;
 use crate::escape::{is_printable, printable};
-use crate::framing::{Frame, Lines};
+use crate::framing::Frame;
 use crate::handler::ConnectionHandler;
 use crate::net::{Conn, ConnId, Net};
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::{self, Write};
-use std::mem::take;
+use std::mem::{replace, take};
 use std::time::Duration;
+use unicode_security::{RestrictionLevel, RestrictionLevelDetection, skeleton};
 
 /// How long those behind are waited for, and news may be kept.
 const TICK: Duration = Duration::from_millis(200);
-/// So many bytes of a talker are told in one turn; and so many to all members together.
-const AT_ONCE: usize = 16 << 10;
-const AT_ONCE_IN_ALL: usize = 8 << 20;
+/// So much memory a line keeps.
+const KEPT: usize = 16 << 10;
 /// So many sends of news are cheap, in a tick.
 const CHEAP: usize = 1_000;
 /// So many comings and goings are told by name when they are told together.
@@ -55,8 +59,8 @@ const LISTED: usize = 100;
 const LONGEST_NAME: usize = 20;
 
 const COMMANDS: &[u8] = b"error: there are /name NEW, /who and /quit\n";
-const BAD_NAME: &[u8] = b"error: a name is 1 to 20 letters, digits, - or _\n";
-const TAKEN: &[u8] = b"error: that name is taken\n";
+const BAD_NAME: &[u8] = b"error: a name is 1 to 20 letters, digits, - or _, of one script\n";
+const TAKEN: &[u8] = b"error: that name is taken, or looks like one that is\n";
 const GOODBYE: &str = "* the server stops\n";
 
 /// Passes each line to everyone else as `NAME: line`.
@@ -64,9 +68,13 @@ const GOODBYE: &str = "* the server stops\n";
 pub struct Chat {
     max_line: usize,
     members: BTreeMap<Box<str>, ConnId>,
+    /// What the names in `members` look like.
+    looks: BTreeSet<Box<str>>,
     guests: u64,
-    /// What the others are to be told at the end of the callback.
-    said: String,
+    /// Where a line is put together; kept, so that it allocates nothing.
+    line: String,
+    /// Whether the others were told something in this callback.
+    has_said: bool,
     news: News,
     /// Members whose output is full, and for whom talkers wait; and the talkers.
     behind: BTreeSet<ConnId>,
@@ -92,6 +100,7 @@ struct News {
 pub struct Member {
     lines: Lines,
     name: Box<str>,
+    has_spoken: bool,
 }
 
 impl Chat {
@@ -100,8 +109,10 @@ impl Chat {
         Chat {
             max_line,
             members: BTreeMap::new(),
+            looks: BTreeSet::new(),
             guests: 0,
-            said: String::new(),
+            line: String::new(),
+            has_said: false,
             news: News::default(),
             behind: BTreeSet::new(),
             waiting: Vec::new(),
@@ -113,10 +124,15 @@ impl Chat {
 
     /// Takes a line; whether the member stays.
     fn hear(&mut self, conn: &mut Conn<'_>, member: &mut Member, line: &[u8]) -> bool {
+        let line = &*telnet::clean(line);
+        if !replace(&mut member.has_spoken, true) && is_web(line) {
+            conn.write(NO_WEB);
+            return false;
+        }
         match line.first() {
             None => {}
             Some(b'/') => return self.obey(conn, member, &String::from_utf8_lossy(line)),
-            Some(_) => put(&mut self.said, format_args!("{}: {}", member.name, printable(line))),
+            Some(_) => self.say(conn, format_args!("{}: {}", member.name, printable(line))),
         }
         true
     }
@@ -136,14 +152,29 @@ impl Chat {
         if !is_name(name) {
             return conn.write(BAD_NAME);
         }
-        if self.members.contains_key(name) {
+        // One's own name may be written otherwise.
+        let own = looks(&member.name);
+        let is_others = |look| self.looks.contains(look) && !own.contains(look);
+        if *name == *member.name || looks(name).iter().any(is_others) {
             return conn.write(TAKEN);
         }
-        self.members.remove(&member.name);
-        self.members.insert(name.into(), conn.id());
-        put(&mut self.said, format_args!("* {} is now {name}", member.name));
+        self.forget(&member.name);
+        self.note(name, conn.id());
+        self.say(conn, format_args!("* {} is now {name}", member.name));
         member.name = name.into();
-        conn.write(format!("* you are {name}\n").as_bytes());
+        writeln!(conn, "* you are {name}");
+    }
+
+    /// A member has this name from now on,
+    fn note(&mut self, name: &str, id: ConnId) {
+        self.members.insert(name.into(), id);
+        self.looks.extend(looks(name));
+    }
+
+    /// and no more.
+    fn forget(&mut self, name: &str) {
+        self.members.remove(name);
+        looks(name).iter().for_each(|look| _ = self.looks.remove(look));
     }
 
     fn list(&self, conn: &mut Conn<'_>) {
@@ -153,31 +184,29 @@ impl Chat {
             0 => String::new(),
             more => format!(" and {more} more"),
         };
-        conn.write(format!("* {here} here: {names}{more}\n").as_bytes());
+        writeln!(conn, "* {here} here: {names}{more}");
     }
 
-    /// At the end of a talker's callback: tells the others.
-    fn tell_others(&mut self, conn: &mut Conn<'_>) {
-        let (is_enough, said) = (self.is_enough(), take(&mut self.said));
-        if !said.is_empty() {
-            self.tell_news(conn.net(), None); // that was before
-            let id = conn.id();
-            self.tell(conn.net(), &said, Some(id));
-            if !self.behind.is_empty() {
-                self.waiting.push(id);
-                conn.pause();
-                conn.set_timer(Some(TICK));
-            } else if is_enough {
-                conn.pause(); // and at once:
-                conn.resume(); // so the rest is offered in the next turn
-            }
-        }
-        self.said = emptied(said);
+    /// Tells the others a line.
+    fn say(&mut self, conn: &mut Conn<'_>, line: fmt::Arguments<'_>) {
+        self.has_said = true;
+        let mut text = take(&mut self.line);
+        put(&mut text, line);
+        let id = conn.id();
+        self.tell_news(conn.net(), None); // that was before
+        self.tell(conn.net(), &text, Some(id));
+        self.line = emptied(text);
     }
 
-    /// Whether so much is said that it is the others' turn.
-    fn is_enough(&self) -> bool {
-        self.said.len() >= AT_ONCE.min(AT_ONCE_IN_ALL / self.members.len().max(1)).max(1)
+    /// Whether a talker has to wait for others.
+    fn must_wait(&self) -> bool {
+        self.has_said && !self.behind.is_empty()
+    }
+
+    fn wait(&mut self, conn: &mut Conn<'_>) {
+        self.waiting.push(conn.id());
+        conn.pause();
+        conn.set_timer(Some(TICK));
     }
 
     /// Tells everybody but one, and notes who does not keep up.
@@ -209,11 +238,12 @@ impl Chat {
     // ---- who comes and goes ----------------------------------------------------------
 
     fn join(&mut self, conn: &mut Conn<'_>, member: &mut Member) {
-        while member.name.is_empty() || self.members.contains_key(&member.name) {
+        while member.name.is_empty() || looks(&member.name).iter().any(|it| self.looks.contains(it))
+        {
             self.guests += 1;
             member.name = format!("guest{}", self.guests).into();
         }
-        self.members.insert(member.name.clone(), conn.id());
+        self.note(&member.name, conn.id());
         let (name, here) = (&member.name, self.members.len());
         let welcome = format!("* you are {name}, one of {here}: /name NEW, /who, /quit\n");
         conn.write(welcome.as_bytes());
@@ -226,7 +256,7 @@ impl Chat {
         if name.is_empty() {
             return; // it has left already
         }
-        self.members.remove(&name);
+        self.forget(&name);
         self.waiting.retain(|&other| other != id);
         self.caught_up(net, id);
         if self.news.teller == Some(id) {
@@ -291,8 +321,9 @@ impl ConnectionHandler for Chat {
 
     fn on_data(&mut self, conn: &mut Conn<'_>, member: &mut Member, input: &[u8]) -> usize {
         let (mut rest, mut stays) = (input, true);
-        while stays && !conn.is_full() && !self.is_enough() {
-            match member.lines.next(&mut rest, self.max_line) {
+        self.has_said = false;
+        while stays && !conn.is_full() && !self.must_wait() {
+            match member.lines.next(&mut rest, self.max_line, |answer| conn.write(answer)) {
                 Frame::Whole { body, .. } => stays = self.hear(conn, member, body),
                 Frame::Partial => break,
                 Frame::TooLong => {
@@ -301,7 +332,9 @@ impl ConnectionHandler for Chat {
                 }
             }
         }
-        self.tell_others(conn);
+        if self.must_wait() {
+            self.wait(conn);
+        }
         if !stays {
             let id = conn.id();
             self.leave(conn.net(), id, member, "");
@@ -316,7 +349,6 @@ impl ConnectionHandler for Chat {
             conn.write(too_long(self.max_line).as_bytes());
         } else {
             self.hear(conn, member, rest);
-            self.tell_others(conn);
         }
         conn.close();
     }
@@ -350,11 +382,22 @@ impl ConnectionHandler for Chat {
     }
 }
 
-/// Letters and digits of any script, but what a reader sees.
+/// Letters and digits of a script, or of several that are written together, but what a
+/// reader sees; and nothing that looks like the beginning of the server's own lines.
 fn is_name(name: &str) -> bool {
     let fits = |c: char| matches!(c, '-' | '_') || c.is_alphanumeric() && is_printable(c);
-    let is_ours = name == "error"; // so begin the server's own lines
-    name.chars().all(fits) && (1..=LONGEST_NAME).contains(&name.chars().count()) && !is_ours
+    let is_ours = looks(name).iter().any(|look| looks("error").contains(look));
+    name.chars().all(fits)
+        && (1..=LONGEST_NAME).contains(&name.chars().count())
+        && name.check_restriction_level(RestrictionLevel::HighlyRestrictive)
+        && !is_ours
+}
+
+/// What a name looks like, as it is written and in small letters: "paypaI" is like "paypal",
+/// and "Anna" like "anna".
+fn looks(name: &str) -> [Box<str>; 2] {
+    let look = |name: &str| skeleton(name).collect::<String>().into();
+    [look(name), look(&name.to_lowercase())]
 }
 
 /// Appends a line. (A String never fails.)
@@ -365,6 +408,6 @@ fn put(text: &mut String, line: fmt::Arguments<'_>) {
 /// The same string with nothing in it, its memory kept unless it is much.
 fn emptied(mut text: String) -> String {
     text.clear();
-    text.shrink_to(2 * AT_ONCE);
+    text.shrink_to(KEPT);
     text
 }

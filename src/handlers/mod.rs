@@ -1,5 +1,6 @@
 //! The ready-made handlers. Each is also the example of how to write one.
 
+#[cfg(feature = "chat")]
 mod chat;
 mod echo;
 mod greet;
@@ -7,7 +8,10 @@ mod greet;
 mod http;
 mod once;
 mod proxy;
+#[cfg(feature = "chat")]
+mod telnet;
 
+#[cfg(feature = "chat")]
 pub use chat::Chat;
 pub use echo::Echo;
 pub use greet::Greet;
@@ -24,6 +28,18 @@ pub enum Framing {
     Line,
     /// Whatever one recv returned.
     Chunk,
+}
+
+/// What a client hears that takes this for a web server.
+const NO_WEB: &[u8] = b"error: this is no web server\n";
+
+/// Whether a client begins as HTTP does: its first line ends with the version. Any page may
+/// let a browser send a request to a port of the machine it runs on, and the lines of the
+/// form would be heard as those of the user.
+fn is_web(first: &[u8]) -> bool {
+    let line = first.split(|&byte| byte == b'\n').next().unwrap_or_default();
+    let line = line.strip_suffix(b"\r").unwrap_or(line);
+    line.ends_with(b" HTTP/1.1") || line.ends_with(b" HTTP/1.0")
 }
 
 /// What both say to a line that is longer than they take.

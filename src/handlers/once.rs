@@ -1,6 +1,6 @@
 //! Takes one message, and that is all.
 
-use super::{Framing, too_long};
+use super::{Framing, NO_WEB, is_web, too_long};
 use crate::framing::{Frame, Lines};
 use crate::handler::ConnectionHandler;
 use crate::net::Conn;
@@ -8,7 +8,8 @@ use crate::net::Conn;
 const ANSWER: &[u8] = b"Good talking to you\n";
 
 /// Takes the first whole message of any client, answers "Good talking to you",
-/// and stops the server. A client that leaves without a message is waited past.
+/// and stops the server. A client that leaves without a message is waited past, and so is one
+/// that speaks HTTP: any web page could end the server otherwise.
 pub struct Once<P> {
     framing: Framing,
     max_line: usize,
@@ -28,6 +29,11 @@ impl<P: FnMut(&[u8])> Once<P> {
     }
 
     fn take(&mut self, conn: &mut Conn<'_>, message: &[u8]) {
+        if is_web(message) {
+            log::info!("an HTTP request from {} is no message", conn.peer());
+            conn.write(NO_WEB);
+            return conn.close();
+        }
         (self.print)(message);
         self.done = true;
         conn.write(ANSWER);

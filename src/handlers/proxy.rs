@@ -14,21 +14,35 @@
 //! A session belongs to one connection, and here each needs to know of the other: so the
 //! ends are in one map of the handler.
 //!
-//! Invariant: while both ends of a tunnel live, each is in `ends` and names the other.
+//! A name may have other addresses tomorrow, or none yet. When all that it had have failed
+//! it is looked up again, on a thread of its own, because the resolver may take seconds; and
+//! not more often than every three seconds, however many clients come. Clients for whom
+//! nobody answered wait for what the lookup gives.
+//!
+//! Invariants:
+//! 1. While both ends of a tunnel live, each is in `ends` and names the other.
+//! 2. A client in `waiting` is not in `ends`, is paused, and has a timer set.
+//! 3. While a client is in `waiting`, a lookup runs.
 
+use crate::address::{AddressError, Place, leads_to};
 use crate::close_reason::CloseReason;
 use crate::error::Error;
 use crate::handler::ConnectionHandler;
-use crate::kernel::Address;
+use crate::kernel::{Address, Errno};
 use crate::net::{Conn, ConnId, Net};
+use crate::reaction::Call;
+use crate::server::Handle;
 use std::collections::BTreeMap;
-use std::fmt;
+use std::sync::OnceLock;
 use std::time::Duration;
+use std::{fmt, io, thread};
 
 /// At a stop, a tunnel through which nothing has come for so long is at its end.
 const QUIET: Duration = Duration::from_secs(1);
 /// The log hears no more often than this that nobody can be reached.
 const NEWS: Duration = Duration::from_secs(60);
+/// So long after a lookup the name is not looked up again.
+const FRESH: Duration = Duration::from_secs(3);
 
 /// A TCP proxy: bytes go through as they are.
 ///
@@ -36,11 +50,14 @@ const NEWS: Duration = Duration::from_secs(60);
 /// [`max_outbound`](crate::Limits::max_outbound).
 #[derive(Debug)]
 pub struct Proxy {
-    upstreams: Vec<Address>,
+    upstream: Place,
     connect_timeout: Duration,
-    /// Which of them answered last: it is asked first.
+    /// Which of its addresses answered last: it is asked first.
     answering: usize,
     ends: BTreeMap<ConnId, End>,
+    lookup: Lookup,
+    /// Clients for whom no address has answered, and why.
+    waiting: BTreeMap<ConnId, Error>,
     stopping: bool,
     /// When the log was last told that nobody can be reached.
     warned_at: Option<Duration>,
@@ -74,22 +91,131 @@ enum Role {
     Upstream,
 }
 
+/// Begins the lookup of a name, and does not wait for it.
+type Begin = dyn Fn(&Place) -> io::Result<()> + Send + Sync;
+
+/// The lookup of a name: how it is begun, and whether it is time for one.
+#[derive(Default)]
+struct Lookup {
+    begin: OnceLock<Box<Begin>>,
+    runs: bool,
+    /// When the last one ended.
+    ended_at: Option<Duration>,
+}
+
+impl Lookup {
+    /// Begins one, unless it runs already or is not due; whether one runs.
+    fn ask(&mut self, place: &Place, now: Duration) -> bool {
+        let is_due = self.ended_at.is_none_or(|at| now.saturating_sub(at) >= FRESH);
+        if !self.runs
+            && is_due
+            && let Some(begin) = self.begin.get()
+        {
+            match begin(place) {
+                Ok(()) => self.runs = true,
+                Err(error) => log::warn!("looking up {place}: {error}"),
+            }
+        }
+        self.runs
+    }
+}
+
+impl fmt::Debug for Lookup {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Lookup {{ runs: {}, ended_at: {:?} }}", self.runs, self.ended_at)
+    }
+}
+
 impl Proxy {
-    /// Hands on to the first of `upstreams` that answers within `connect_timeout` each.
-    pub fn new(upstreams: Vec<Address>, connect_timeout: Duration) -> Proxy {
+    /// Hands on to the first address of `upstream` that answers within `connect_timeout` each.
+    pub fn new(upstream: impl Into<Place>, connect_timeout: Duration) -> Proxy {
         Proxy {
-            upstreams,
+            upstream: upstream.into(),
             connect_timeout,
             answering: 0,
             ends: BTreeMap::new(),
+            lookup: Lookup::default(),
+            waiting: BTreeMap::new(),
             stopping: false,
             warned_at: None,
         }
     }
 
-    /// Begins a connection for `client`.
+    /// Lets the name be looked up again when all its addresses have failed; each time on a
+    /// thread that ends with it. To be called after [`bind`](crate::Builder::bind). `own` is
+    /// where the server listens: what leads there is no server behind, but a loop.
+    pub fn look_up_again(&self, own: &[Address], handle: Handle<Proxy>) {
+        let own = own.to_vec();
+        self.look_up_by(move |place| {
+            let (place, own, handle) = (place.clone(), own.clone(), handle.clone());
+            let lookup = move || {
+                let found = place.look_up().map(|found| {
+                    let leads_elsewhere = |to: &&Address| !own.iter().any(|own| leads_to(to, own));
+                    found.addresses().iter().filter(leads_elsewhere).cloned().collect()
+                });
+                // A server that has ended has no use for it.
+                let _ = handle.call(move |proxy: &mut Proxy, net| proxy.looked_up(net, found));
+            };
+            thread::Builder::new().name("lookup".into()).spawn(lookup).map(drop)
+        });
+    }
+
+    /// The same with a resolver of your own: `begin` starts a lookup and does not wait for
+    /// it; the result goes to [`looked_up`](Proxy::looked_up), by a [`Handle`].
+    pub fn look_up_by(&self, begin: impl Fn(&Place) -> io::Result<()> + Send + Sync + 'static) {
+        if self.upstream.is_name() {
+            let _ = self.lookup.begin.set(Box::new(begin)); // the first one stays
+        }
+    }
+
+    /// A lookup has ended; with no address if all of them lead back to this proxy. If it gave an address that has not just failed, those who wait
+    /// are handed on.
+    pub fn looked_up(&mut self, net: &mut Net, found: Result<Vec<Address>, AddressError>) {
+        (self.lookup.runs, self.lookup.ended_at) = (false, Some(net.now()));
+        let has_news = match found {
+            Err(error) => {
+                self.complain(net.now(), error);
+                false
+            }
+            Ok(found) if found.is_empty() => {
+                let why = format!("{} leads back to this proxy", self.upstream);
+                self.complain(net.now(), why);
+                false
+            }
+            Ok(found) => {
+                let has_news = found.iter().any(|it| !self.upstream.addresses().contains(it));
+                if has_news {
+                    let shown: Vec<String> = found.iter().map(Address::to_string).collect();
+                    log::info!("{} is {}", self.upstream, shown.join(", "));
+                    (self.upstream, self.answering) = (self.upstream.clone().with(found), 0);
+                }
+                has_news
+            }
+        };
+        for (client, error) in std::mem::take(&mut self.waiting) {
+            let Some(mut conn) = net.conn(client) else { continue };
+            conn.set_timer(self.stopping.then_some(QUIET));
+            if has_news { self.begin(net, client) } else { self.give_up(net, client, &error) }
+        }
+    }
+
+    /// Begins a connection for `client`, to the address that answered last.
+    fn begin(&mut self, net: &mut Net, client: ConnId) {
+        match self.upstream.addresses().len() {
+            0 => {
+                let object = self.upstream.to_string();
+                let error = Error { call: Call::Connect, object, errno: Errno::EDESTADDRREQ };
+                self.nobody(net, client, error);
+            }
+            count => self.dial(net, client, self.answering % count, count - 1),
+        }
+    }
+
+    /// Begins a connection for `client`, to this address; so many others are left.
     fn dial(&mut self, net: &mut Net, client: ConnId, address: usize, others: usize) {
-        let Some(upstream) = self.upstreams.get(address) else { return };
+        let Some(upstream) = self.upstream.addresses().get(address) else {
+            return self.begin(net, client); // the name has other addresses by now
+        };
         match net.connect(upstream, self.connect_timeout) {
             Ok(id) => {
                 let role = Role::Dialing { address, others };
@@ -102,17 +228,40 @@ impl Proxy {
 
     /// The addresses stand in a circle.
     fn after(&self, address: usize) -> usize {
-        (address + 1) % self.upstreams.len().max(1)
+        (address + 1) % self.upstream.addresses().len().max(1)
+    }
+
+    /// All addresses have failed, the last one for this reason: the name may have others.
+    #[cold]
+    fn nobody(&mut self, net: &mut Net, client: ConnId, error: Error) {
+        if !self.lookup.ask(&self.upstream, net.now()) {
+            return self.give_up(net, client, &error);
+        }
+        self.ends.remove(&client);
+        if let Some(mut conn) = net.conn(client) {
+            conn.set_timer(Some(self.connect_timeout));
+            self.waiting.insert(client, error);
+        }
     }
 
     /// Nobody answers, for this reason.
     #[cold]
-    fn give_up(&mut self, net: &mut Net, client: ConnId, why: &dyn fmt::Display) {
+    fn give_up(&mut self, net: &mut Net, client: ConnId, error: &Error) {
+        self.reset(net, client);
+        match error.sandbox() {
+            Some(why) => self.complain(net.now(), format_args!("{error}; {why}")),
+            None => self.complain(net.now(), error),
+        }
+    }
+
+    fn reset(&mut self, net: &mut Net, client: ConnId) {
         self.ends.remove(&client);
         if let Some(mut conn) = net.conn(client) {
             conn.abort();
         }
-        let now = net.now();
+    }
+
+    fn complain(&mut self, now: Duration, why: impl fmt::Display) {
         if self.warned_at.is_none_or(|at| now - at >= NEWS) {
             self.warned_at = Some(now);
             log::warn!("{why}; clients are reset until somebody answers");
@@ -155,12 +304,14 @@ impl ConnectionHandler for Proxy {
         if self.ends.contains_key(&id) {
             return self.connected(conn);
         }
-        if conn.is_own() || conn.local().is_some_and(|own| self.upstreams.contains(own)) {
-            return self.give_up(conn.net(), id, &"the proxy leads to itself"); // for ever
+        let addresses = self.upstream.addresses();
+        if conn.is_own() || conn.local().is_some_and(|own| addresses.contains(own)) {
+            self.reset(conn.net(), id);
+            return self.complain(conn.net().now(), "the proxy leads to itself"); // for ever
         }
         conn.pause(); // until there is somebody to take its bytes
         conn.set_timer(self.stopping.then_some(QUIET));
-        self.dial(conn.net(), id, self.answering, self.upstreams.len().saturating_sub(1));
+        self.begin(conn.net(), id);
     }
 
     fn on_data(&mut self, conn: &mut Conn<'_>, _: &mut (), input: &[u8]) -> usize {
@@ -194,6 +345,7 @@ impl ConnectionHandler for Proxy {
 
     fn on_close(&mut self, net: &mut Net, id: ConnId, _: (), why: CloseReason) {
         use CloseReason::{Idle, MessageTooSlow, Network, PeerClosed, Server, Shutdown};
+        self.waiting.remove(&id);
         let Some(end) = self.ends.remove(&id) else { return };
         if let (
             Role::Dialing { address, others },
@@ -203,12 +355,9 @@ impl ConnectionHandler for Proxy {
             if others > 0 {
                 return self.dial(net, end.other, self.after(address), others - 1);
             }
-            let object = self.upstreams.get(address).map(Address::to_string).unwrap_or_default();
-            let error = Error { call, object, errno };
-            return match error.sandbox() {
-                Some(why) => self.give_up(net, end.other, &format_args!("{error}; {why}")),
-                None => self.give_up(net, end.other, &error),
-            };
+            let object = self.upstream.addresses().get(address).map(|it| self.upstream.call(it));
+            let object = object.unwrap_or_else(|| self.upstream.to_string());
+            return self.nobody(net, end.other, Error { call, object, errno });
         }
         self.ends.remove(&end.other);
         let Some(mut other) = net.conn(end.other) else { return };
@@ -233,9 +382,13 @@ impl ConnectionHandler for Proxy {
     }
 
     /// The server stops. A client that is quiet is taken to have finished: its server
-    /// is told so, sends what it still has, and ends the tunnel.
+    /// is told so, sends what it still has, and ends the tunnel. Or the resolver has not
+    /// answered in time.
     fn on_timer(&mut self, conn: &mut Conn<'_>, _: &mut ()) {
         let id = conn.id();
+        if let Some(error) = self.waiting.remove(&id) {
+            return self.give_up(conn.net(), id, &error);
+        }
         let Some(&End { other, .. }) = self.ends.get(&id) else { return };
         if self.is_busy(conn.net(), [id, other]) {
             conn.set_timer(Some(QUIET));

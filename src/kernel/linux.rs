@@ -6,7 +6,7 @@
 //! - **One method, one system call**, made through the libc function that strace
 //!   shows under the same name. (Two exceptions, each said where it stands:
 //!   `clock_gettime` makes none, `prlimit` makes two when it sets.)
-//! - **The three calls of a message are made directly**: `epoll_wait`, `recv`, `send`. The C
+//! - **The calls of a message are made directly**: `epoll_wait`, `recv`, `send`, `sendmsg`. The C
 //!   library's functions for them are points where a thread can be cancelled (pthreads(7)).
 //!   In a process with a second thread, as the program has for its log, each of them
 //!   prepares for that, at some 40 instructions a call; and nobody cancels here.
@@ -25,6 +25,7 @@
 #![allow(unsafe_code)]
 
 use std::ffi::{CString, OsStr};
+use std::io::IoSlice;
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr, SocketAddrV4, SocketAddrV6};
 use std::os::fd::{AsFd, AsRawFd, FromRawFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
@@ -107,6 +108,7 @@ impl Kernel for Linux {
             SocketOption::NotSentLowat(bytes) => {
                 set(fd, IPPROTO_TCP, libc::TCP_NOTSENT_LOWAT, &bytes)
             }
+            SocketOption::UrgentInline => set(fd, SOL_SOCKET, libc::SO_OOBINLINE, &ON),
             SocketOption::DropSyn => {
                 let mut filter = DROP_SYN;
                 let program =
@@ -268,7 +270,7 @@ impl Kernel for Linux {
         let mut length = TCP_ADDRESS_SIZE as u32;
         let flags = libc::SOCK_CLOEXEC | libc::SOCK_NONBLOCK;
         let (address, size) = (bytes.as_mut_ptr() as usize, &raw mut length as usize);
-        let words = [fd.number() as usize, address, size, flags as usize, 0, 0];
+        let words = [fd.raw() as usize, address, size, flags as usize, 0, 0];
         // SAFETY: `address` is valid for writing the `length` bytes that `bytes` has.
         let number = unsafe { call(libc::SYS_accept4, words) }?;
         let fd = own(number as i32)?;
@@ -291,6 +293,19 @@ impl Kernel for Linux {
         unsafe {
             call(libc::SYS_sendto, [fd.raw() as usize, pointer, length, flags as usize, 0, 0])
         }
+    }
+
+    #[inline]
+    fn sendmsg(&mut self, fd: &Fd, pieces: &[IoSlice<'_>]) -> Result<usize> {
+        // SAFETY: `msghdr` consists of integers and pointers that may be null, so zeroes are a
+        // valid value: no address, no control data.
+        let mut message = unsafe { mem::zeroed::<libc::msghdr>() };
+        message.msg_iov = pieces.as_ptr().cast_mut().cast();
+        message.msg_iovlen = pieces.len() as _;
+        let (message, flags) = (&raw const message as usize, libc::MSG_NOSIGNAL as usize);
+        // SAFETY: an `IoSlice` has the layout of `iovec`, as the standard library promises; the
+        // kernel reads as many of them as `pieces` has, and the bytes that they name.
+        unsafe { call(libc::SYS_sendmsg, [fd.raw() as usize, message, flags, 0, 0, 0]) }
     }
 
     // ---- a connection outwards
@@ -342,6 +357,17 @@ impl Kernel for Linux {
         // SAFETY: `offset` is valid for reading and writing.
         let sent = unsafe { libc::sendfile64(fd.raw(), file.raw(), &mut offset, count) };
         Ok(Errno::result(sent)? as usize)
+    }
+
+    fn stat(&mut self, path: &Path) -> Result<FileStatus> {
+        let path = c_string(path)?;
+        // SAFETY: `stat` consists of integers, so zeroes are a valid value; `path` ends in NUL.
+        let status = unsafe {
+            let mut status = mem::zeroed::<libc::stat>();
+            Errno::result(libc::stat(path.as_ptr(), &mut status))?;
+            status
+        };
+        Ok(file_status(&status))
     }
 
     // ---- counters, signals, time
@@ -479,15 +505,15 @@ fn file_status(status: &libc::stat) -> FileStatus {
         },
         size: status.st_size as u64,
         modified: nanoseconds(status.st_mtime, status.st_mtime_nsec),
+        changed: nanoseconds(status.st_ctime, status.st_ctime_nsec),
         mode: status.st_mode & 0o7777,
         identity: (status.st_dev, status.st_ino),
     }
 }
 
-/// A time since 1970 that a file system tells, which may be any: as far as 64 bits reach,
-/// from the year 1677 to 2262.
-fn nanoseconds(seconds: i64, rest: i64) -> i64 {
-    seconds.saturating_mul(SECOND as i64).saturating_add(rest)
+/// A time of a file, which anybody may set: beyond the year 2262 it is the last that fits.
+fn nanoseconds(seconds: i64, nanoseconds: i64) -> i64 {
+    seconds.saturating_mul(SECOND as i64).saturating_add(nanoseconds)
 }
 
 // ---- calls made from more than one place
@@ -562,10 +588,10 @@ const fn bpf(code: u32, jt: u8, jf: u8, k: u32) -> libc::sock_filter {
 // ---- addresses as bytes: ip(7), ipv6(7), unix(7)
 
 /// The size of `struct sockaddr_storage`, which holds any address.
-const ADDRESS_SIZE: usize = size_of::<libc::sockaddr_storage>();
+pub(super) const ADDRESS_SIZE: usize = size_of::<libc::sockaddr_storage>();
 
 /// The size of a `struct sockaddr_in6`, the larger one of TCP's two.
-const TCP_ADDRESS_SIZE: usize = size_of::<libc::sockaddr_in6>();
+pub(super) const TCP_ADDRESS_SIZE: usize = size_of::<libc::sockaddr_in6>();
 
 /// The longest path of a Unix socket, without the NUL behind it. unix(7)
 const PATH_MAX: usize = 107;

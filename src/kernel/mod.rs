@@ -17,10 +17,10 @@
 //! 3. Every descriptor is born non-blocking and close-on-exec.
 
 use std::fmt;
-use std::net::SocketAddr;
+use std::io::IoSlice;
 use std::num::NonZeroI32;
 use std::os::fd::{IntoRawFd, OwnedFd};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 #[cfg(doc)]
 use crate::reaction::Call;
@@ -32,6 +32,7 @@ mod linux;
 mod narrated;
 #[cfg(feature = "sim")]
 pub mod sim;
+mod types;
 
 pub use linux::Linux;
 #[doc(hidden)]
@@ -40,6 +41,7 @@ pub(crate) use linux::{ignore_signals, map_large_buffers, return_memory};
 pub use narrated::Narrated;
 #[cfg(feature = "sim")]
 pub use sim::Simulated;
+pub use types::*;
 
 /// What a system call gives: its result, or its errno.
 pub type Result<T> = std::result::Result<T, Errno>;
@@ -204,6 +206,12 @@ pub trait Kernel: Clone + Send + 'static {
     /// send(2), docs/sending.md, [`Call::Send`]
     fn send(&mut self, fd: &Fd, bytes: &[u8]) -> Result<usize>;
 
+    /// The same for bytes that stand in several places, at most [`IOV_MAX`] of them: how many
+    /// bytes the kernel took, and these may end within any piece.
+    ///
+    /// sendmsg(2), docs/sending.md, [`Call::SendPieces`]
+    fn sendmsg(&mut self, fd: &Fd, pieces: &[IoSlice<'_>]) -> Result<usize>;
+
     // ---- a connection outwards -------------------------------------- docs/connecting.md
 
     /// What became of a [`connect`](Kernel::connect) that was in progress: SO_ERROR, which
@@ -236,6 +244,11 @@ pub trait Kernel: Clone + Send + 'static {
     ///
     /// sendfile(2), docs/files.md, [`Call::SendFile`]
     fn sendfile(&mut self, fd: &Fd, file: &Fd, offset: u64, count: usize) -> Result<usize>;
+
+    /// What a path means now, symbolic links followed.
+    ///
+    /// stat(2), docs/files.md, [`Call::DirectoryStatus`]
+    fn stat(&mut self, path: &Path) -> Result<FileStatus>;
 
     // ---- time, and what wakes the loop ---- docs/time.md, docs/waking.md, docs/signals.md
 
@@ -349,159 +362,3 @@ impl fmt::Debug for Fd {
         write!(f, "{}", self.number())
     }
 }
-
-/// A local address: where a socket listens.
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
-pub enum Address {
-    /// TCP. A V6 socket never takes V4 connections (IPV6_V6ONLY).
-    Tcp(SocketAddr),
-    /// A Unix stream socket at a path.
-    Unix(PathBuf),
-}
-
-impl fmt::Display for Address {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Address::Tcp(address) => write!(f, "{address}"),
-            Address::Unix(path) => write!(f, "unix:{}", path.display()),
-        }
-    }
-}
-
-/// The other end of a connection, as accept4 names it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum Peer {
-    /// A TCP peer.
-    Tcp(SocketAddr),
-    /// The client of a Unix socket, which has no address.
-    Unix,
-}
-
-impl fmt::Display for Peer {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Peer::Tcp(address) => write!(f, "{address}"),
-            Peer::Unix => f.write_str("unix"),
-        }
-    }
-}
-
-/// The options the server sets, each with the value it needs.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum SocketOption {
-    /// SO_REUSEADDR: bind although old connections are in TIME_WAIT. socket(7)
-    ReuseAddr,
-    /// IPV6_V6ONLY: a V6 listener leaves V4 alone. ipv6(7)
-    V6Only,
-    /// TCP_NODELAY: send small answers at once. Inherited by accepted sockets. tcp(7)
-    NoDelay,
-    /// SO_KEEPALIVE: probe a silent peer. Inherited. socket(7)
-    KeepAlive,
-    /// TCP_KEEPIDLE: seconds of silence before the first probe. Inherited. tcp(7)
-    KeepIdle(u32),
-    /// TCP_USER_TIMEOUT: milliseconds sent bytes may stay unacknowledged. Inherited. tcp(7)
-    UserTimeout(u32),
-    /// TCP_NOTSENT_LOWAT: how many unsent bytes the kernel takes before it says EAGAIN. Inherited. tcp(7)
-    NotSentLowat(u32),
-    /// SO_ATTACH_FILTER with a filter that drops SYNs: no new connection begins on
-    /// this listener, those that have begun go on. socket(7)
-    DropSyn,
-    /// SO_PASSRIGHTS off: nobody can pass a descriptor to this Unix socket. Inherited. unix(7)
-    RefuseDescriptors,
-    /// SO_LINGER with 0 seconds: close sends a reset, so that an answer that was cut
-    /// off cannot be taken for a whole one. socket(7)
-    ResetOnClose,
-}
-
-/// What lstat and fstat tell of a file.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct FileStatus {
-    /// What kind of file.
-    pub kind: FileKind,
-    /// Its length in bytes.
-    pub size: u64,
-    /// When its content last changed, in nanoseconds since 1970.
-    pub modified: i64,
-    /// Its permission bits.
-    pub mode: u32,
-    /// The device and the inode: which file this is, whatever its name.
-    pub identity: (u64, u64),
-}
-
-/// The kinds of files that make a difference. inode(7)
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum FileKind {
-    /// A file with content.
-    Regular,
-    /// A directory.
-    Directory,
-    /// The name of a Unix socket.
-    Socket,
-    /// A link, a pipe, a device.
-    Other,
-}
-
-/// What [`Kernel::openat2_as`] opens.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum OpenAs {
-    /// A directory, to be locked: O_RDONLY, O_DIRECTORY.
-    Lock,
-    /// Whatever it is, to be named: O_PATH, O_NOFOLLOW.
-    Itself,
-}
-
-/// Which time [`Kernel::clock_gettime`] tells.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Clock {
-    /// CLOCK_MONOTONIC: never set, never back. For deadlines.
-    Monotonic,
-    /// CLOCK_REALTIME: since 1970, as far as the machine knows. For people.
-    Realtime,
-}
-
-/// What is done to the epoll set.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum EpollOp {
-    /// EPOLL_CTL_ADD
-    Add,
-    /// EPOLL_CTL_MOD
-    Modify,
-    /// EPOLL_CTL_DEL: not watched any more; the event is not looked at.
-    Remove,
-}
-
-/// How long epoll_wait waits. Deadlines are on the timerfd, so there are only two ways.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Wait {
-    /// Not at all (0): work is left.
-    No,
-    /// Until an event (-1).
-    Forever,
-}
-
-/// What is asked of a descriptor, or what is ready: the `struct epoll_event` of epoll_ctl(2).
-#[derive(Clone, Copy, Default, PartialEq, Eq)]
-#[repr(C)]
-#[cfg_attr(target_arch = "x86_64", repr(packed))]
-pub struct Event {
-    /// A set of [`IN`], [`OUT`], [`ERR`], [`HUP`].
-    pub mask: u32,
-    /// Whatever was registered with the descriptor.
-    pub data: u64,
-}
-
-impl fmt::Debug for Event {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let (mask, data) = (self.mask, self.data);
-        write!(f, "Event {{ mask: {mask:#x}, data: {data:#x} }}")
-    }
-}
-
-/// EPOLLIN: bytes, a connection or the peer's end can be taken.
-pub const IN: u32 = libc::EPOLLIN as u32;
-/// EPOLLOUT: the kernel takes bytes again.
-pub const OUT: u32 = libc::EPOLLOUT as u32;
-/// EPOLLERR: the connection failed. Reported whether asked for or not.
-pub const ERR: u32 = libc::EPOLLERR as u32;
-/// EPOLLHUP: both directions have ended. Reported whether asked for or not.
-pub const HUP: u32 = libc::EPOLLHUP as u32;

@@ -4,7 +4,7 @@
 //! sink when the call has returned:
 //!
 //! ```text
-//! accept4(3, {sa_family=AF_INET, sin_port=htons(50844), sin_addr=inet_addr("127.0.0.1")}, [128 => 16], SOCK_CLOEXEC|SOCK_NONBLOCK) = 8  # docs/accepting.md
+//! accept4(3, {sa_family=AF_INET, sin_port=htons(50844), sin_addr=inet_addr("127.0.0.1")}, [28 => 16], SOCK_CLOEXEC|SOCK_NONBLOCK) = 8  # docs/accepting.md
 //! recvfrom(8, "hello\n", 65536, 0, NULL, NULL) = 6  # docs/receiving.md
 //! close(8)                                = 0  # docs/goodbye.md
 //! ```
@@ -24,12 +24,13 @@
 //! the call on, put its line together, tell it.
 
 use std::fmt::{self, Display};
-use std::io;
+use std::io::{self, IoSlice};
 use std::net::SocketAddr;
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use super::linux::{ADDRESS_SIZE, TCP_ADDRESS_SIZE};
 use super::{
     Address, Clock, ERR, EpollOp, Errno, Event, Fd, FileKind, FileStatus, HUP, IN, Kernel, OUT,
     OpenAs, Peer, Result, Signal, SocketOption, Wait,
@@ -232,7 +233,7 @@ impl<K: Kernel> Kernel for Narrated<K> {
 
     fn getsockname(&mut self, fd: &Fd) -> Result<Address> {
         let result = self.kernel.getsockname(fd);
-        let address = filled_sockaddr(result.as_ref().ok());
+        let address = filled_sockaddr(result.as_ref().ok(), ADDRESS_SIZE);
         let call = format!("getsockname({fd:?}, {address})");
         self.tell("door", &call, result, |_| 0)
     }
@@ -307,7 +308,7 @@ impl<K: Kernel> Kernel for Narrated<K> {
             Peer::Tcp(address) => Address::Tcp(*address),
             Peer::Unix => Address::Unix(PathBuf::new()),
         });
-        let peer = filled_sockaddr(peer.as_ref());
+        let peer = filled_sockaddr(peer.as_ref(), TCP_ADDRESS_SIZE);
         let call = format!("accept4({fd:?}, {peer}, SOCK_CLOEXEC|SOCK_NONBLOCK)");
         self.tell("accepting", &call, result, |(fd, _)| fd.number())
     }
@@ -327,6 +328,15 @@ impl<K: Kernel> Kernel for Narrated<K> {
         let result = self.kernel.send(fd, bytes);
         let (sent, length) = (payload(bytes), bytes.len());
         let call = format!("sendto({fd:?}, {sent}, {length}, MSG_NOSIGNAL, NULL, 0)");
+        self.tell("sending", &call, result, |count| *count)
+    }
+
+    fn sendmsg(&mut self, fd: &Fd, pieces: &[IoSlice<'_>]) -> Result<usize> {
+        let result = self.kernel.sendmsg(fd, pieces);
+        let (iov, length) = (iovecs(pieces), pieces.len());
+        let name = "msg_name=NULL, msg_namelen=0";
+        let rest = format!("msg_iovlen={length}, msg_controllen=0, msg_flags=0");
+        let call = format!("sendmsg({fd:?}, {{{name}, msg_iov={iov}, {rest}}}, MSG_NOSIGNAL)");
         self.tell("sending", &call, result, |count| *count)
     }
 
@@ -389,6 +399,12 @@ impl<K: Kernel> Kernel for Narrated<K> {
         self.tell("files", &call, result, |count| *count)
     }
 
+    fn stat(&mut self, path: &Path) -> Result<FileStatus> {
+        let result = self.kernel.stat(path);
+        let (path, status) = (quoted_path(path), file_status(result.ok()));
+        self.tell("files", &format!("newfstatat(AT_FDCWD, {path}, {status}, 0)"), result, |_| 0)
+    }
+
     // ---- counters, signals, time
 
     fn timerfd_settime(&mut self, fd: &Fd, deadline: Option<u64>) -> Result<()> {
@@ -445,7 +461,8 @@ impl<K: Kernel> Kernel for Narrated<K> {
 /// Stands for an address in the wrapped kernel's memory, where strace shows the real one.
 const POINTER: &str = "0x7ffc00000000";
 
-/// How many bytes of a payload, and how many events, strace shows before it writes `...`.
+/// How many bytes of a payload, and how many elements of an array, strace shows before it
+/// writes `...`.
 const SHOWN: usize = 32;
 
 /// What an errno means, in the words of the C library, as in strace. (nix has its own.)
@@ -485,6 +502,22 @@ fn payload(bytes: &[u8]) -> String {
     }
 }
 
+/// The pieces of a message.
+fn iovecs(pieces: &[IoSlice<'_>]) -> String {
+    let iovec =
+        |piece: &IoSlice<'_>| format!("{{iov_base={}, iov_len={}}}", payload(piece), piece.len());
+    array(pieces, iovec)
+}
+
+/// The beginning of an array.
+fn array<T>(elements: &[T], element: impl FnMut(&T) -> String) -> String {
+    let mut shown: Vec<String> = elements.iter().take(SHOWN).map(element).collect();
+    if elements.len() > SHOWN {
+        shown.push("...".to_string());
+    }
+    format!("[{}]", shown.join(", "))
+}
+
 /// A path, never cut.
 fn quoted_path(path: &Path) -> String {
     quoted(path.as_os_str().as_bytes())
@@ -520,11 +553,11 @@ fn sockaddr(address: &Address) -> (String, usize) {
     (format!("{{sa_family=AF_{fields}}}"), length)
 }
 
-/// An address as a call gives it back, in 128 bytes of which it fills some.
-fn filled_sockaddr(address: Option<&Address>) -> String {
+/// An address as a call gives it back, in `room` bytes of which it fills some.
+fn filled_sockaddr(address: Option<&Address>, room: usize) -> String {
     match address.map(sockaddr) {
-        Some((address, length)) => format!("{address}, [128 => {length}]"),
-        None => format!("{POINTER}, [128]"),
+        Some((address, length)) => format!("{address}, [{room} => {length}]"),
+        None => format!("{POINTER}, [{room}]"),
     }
 }
 
@@ -539,6 +572,7 @@ fn socket_option(option: SocketOption) -> String {
         SocketOption::KeepIdle(seconds) => number("SOL_TCP, TCP_KEEPIDLE", seconds),
         SocketOption::UserTimeout(ms) => number("SOL_TCP, TCP_USER_TIMEOUT", ms),
         SocketOption::NotSentLowat(bytes) => number("SOL_TCP, TCP_NOTSENT_LOWAT", bytes),
+        SocketOption::UrgentInline => number("SOL_SOCKET, SO_OOBINLINE", 1),
         SocketOption::DropSyn => {
             format!("SOL_SOCKET, SO_ATTACH_FILTER, {{len=4, filter={POINTER}}}, 16")
         }
@@ -598,11 +632,7 @@ fn epoll_event(event: &Event) -> String {
 
 /// The events that a wait reported.
 fn epoll_events(events: &[Event]) -> String {
-    let mut shown: Vec<String> = events.iter().take(SHOWN).map(epoll_event).collect();
-    if events.len() > SHOWN {
-        shown.push("...".to_string());
-    }
-    format!("[{}]", shown.join(", "))
+    array(events, epoll_event)
 }
 
 /// A time, given in nanoseconds.
@@ -655,7 +685,7 @@ mod tests {
 
         let unbound = Address::Unix(PathBuf::new());
         let text = "{sa_family=AF_UNIX}, [128 => 2]";
-        assert_eq!(filled_sockaddr(Some(&unbound)), text);
+        assert_eq!(filled_sockaddr(Some(&unbound), 128), text);
     }
 
     #[test]
@@ -725,6 +755,8 @@ mod tests {
         assert_eq!(kernel.recv(&connection, &mut buffer)?, 6);
         assert_eq!(kernel.recv(&connection, &mut buffer), Err(Errno::EAGAIN));
         assert_eq!(kernel.send(&connection, &[b'x'; 40])?, 40);
+        let pieces = [IoSlice::new(b"two "), IoSlice::new(&[b'y'; 40])];
+        assert_eq!(kernel.sendmsg(&connection, &pieces)?, 44);
         kernel.write_counter(&bell)?;
         assert_eq!(kernel.read_counter(&bell)?, 1);
         kernel.timerfd_settime(&timer, Some(0))?;
@@ -741,7 +773,7 @@ mod tests {
         let (l, e, t, b, c) = (&listener, &epoll, &timer, &bell, &connection);
         let (sp, cp) = (server.port(), client.local_addr().unwrap().port());
         let at = buffer.as_ptr();
-        let x = "x".repeat(32);
+        let (x, y) = ("x".repeat(32), "y".repeat(32));
         let expected = [
             format!(
                 "socket(AF_INET, SOCK_STREAM|SOCK_CLOEXEC|SOCK_NONBLOCK, IPPROTO_IP) = {l:?}  # docs/door.md"
@@ -760,7 +792,7 @@ mod tests {
             ),
             format!("eventfd2(0, EFD_CLOEXEC|EFD_NONBLOCK) = {b:?}  # docs/waking.md"),
             format!(
-                "accept4({l:?}, {{sa_family=AF_INET, sin_port=htons({cp}), sin_addr=inet_addr(\"127.0.0.1\")}}, [128 => 16], SOCK_CLOEXEC|SOCK_NONBLOCK) = {c:?}  # docs/accepting.md"
+                "accept4({l:?}, {{sa_family=AF_INET, sin_port=htons({cp}), sin_addr=inet_addr(\"127.0.0.1\")}}, [28 => 16], SOCK_CLOEXEC|SOCK_NONBLOCK) = {c:?}  # docs/accepting.md"
             ),
             format!(
                 "epoll_ctl({e:?}, EPOLL_CTL_ADD, {c:?}, {{events=EPOLLIN, data={{u32=1, u64=4294967297}}}}) = 0  # docs/loop.md"
@@ -773,6 +805,9 @@ mod tests {
                 "recvfrom({c:?}, {at:p}, 100, 0, NULL, NULL) = -1 EAGAIN (Resource temporarily unavailable)  # docs/receiving.md"
             ),
             format!("sendto({c:?}, \"{x}\"..., 40, MSG_NOSIGNAL, NULL, 0) = 40  # docs/sending.md"),
+            format!(
+                "sendmsg({c:?}, {{msg_name=NULL, msg_namelen=0, msg_iov=[{{iov_base=\"two \", iov_len=4}}, {{iov_base=\"{y}\"..., iov_len=40}}], msg_iovlen=2, msg_controllen=0, msg_flags=0}}, MSG_NOSIGNAL) = 44  # docs/sending.md"
+            ),
             format!("write({b:?}, \"\\1\\0\\0\\0\\0\\0\\0\\0\", 8) = 8  # docs/waking.md"),
             format!("read({b:?}, \"\\1\\0\\0\\0\\0\\0\\0\\0\", 8) = 8  # docs/waking.md"),
             format!(

@@ -72,14 +72,15 @@
 //!   (EINVAL).
 
 use std::fmt;
+use std::io::IoSlice;
 use std::net::SocketAddr;
 use std::path::Path;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use super::{
-    Address, Clock, ERR, EpollOp, Errno, Event, Fd, FileKind, FileStatus, HUP, IN, Kernel, OUT,
-    OpenAs, Peer, Result, Signal, SocketOption, Wait,
+    Address, Clock, ERR, EpollOp, Errno, Event, Fd, FileKind, FileStatus, HUP, IN, IOV_MAX, Kernel,
+    OUT, OpenAs, Peer, Result, Signal, SocketOption, Wait,
 };
 
 mod client;
@@ -200,6 +201,12 @@ impl Simulated {
         if let Ok(file) = world.named(path) {
             (file.content, file.modified) = (content.to_vec(), modified);
         }
+    }
+
+    /// Lets `name` be a symbolic link to the directory `target`, or no name of anything,
+    /// instead of the directory that every name is in this world.
+    pub fn link(&self, name: &Path, target: Option<&Path>) {
+        self.world().links.insert(name.to_owned(), target.map(Path::to_owned));
     }
 
     // ---- other hosts
@@ -478,6 +485,10 @@ impl Kernel for Simulated {
         self.call(Method::Send, Some(fd), |world| world.send(fd, bytes))
     }
 
+    fn sendmsg(&mut self, fd: &Fd, pieces: &[IoSlice<'_>]) -> Result<usize> {
+        self.call(Method::Sendmsg, Some(fd), |world| world.sendmsg(fd, pieces))
+    }
+
     fn getsockopt_error(&mut self, fd: &Fd) -> Result<Option<Errno>> {
         self.call(Method::GetsockoptError, Some(fd), |world| world.getsockopt_error(fd))
     }
@@ -496,6 +507,10 @@ impl Kernel for Simulated {
 
     fn sendfile(&mut self, fd: &Fd, file: &Fd, offset: u64, count: usize) -> Result<usize> {
         self.call(Method::Sendfile, Some(fd), |world| world.sendfile(fd, file, offset, count))
+    }
+
+    fn stat(&mut self, path: &Path) -> Result<FileStatus> {
+        self.call(Method::Stat, None, |world| world.stat(path))
     }
 
     fn timerfd_settime(&mut self, fd: &Fd, deadline: Option<u64>) -> Result<()> {

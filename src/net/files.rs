@@ -1,12 +1,13 @@
 //! Output that is a part of a file: it goes from the page cache to the socket, and
 //! user memory never sees it.
 //!
-//! The file comes behind the bytes that wait, and nothing comes behind the file until
-//! all of it is sent: meanwhile the connection counts as full. It belongs to `Net` from the
+//! The file comes behind the bytes that wait, and bytes that are written before it is sent
+//! come behind it: meanwhile the connection counts as full. It belongs to `Net` from the
 //! moment it is handed over, and is closed in any case, because it is dropped.
 
 use super::{Conn, File, Net};
 use crate::close_reason::CloseReason;
+use crate::connection::Unsent;
 use crate::kernel::{Errno, Kernel};
 use crate::reaction::{Call, Reaction, reaction};
 
@@ -28,8 +29,8 @@ impl Conn<'_> {
     /// sendfile(2)
     ///
     /// From now on the connection [is full](Conn::is_full), until the kernel has taken
-    /// them all: then `on_drain` says so. To write meanwhile is a bug of the handler,
-    /// which ends the connection. The file is closed when it is sent, or cannot be; if it
+    /// them all: then `on_drain` says so. Bytes written meanwhile wait behind the file. To send
+    /// a second file meanwhile is a bug of the handler, which ends the connection. The file is closed when it is sent, or cannot be; if it
     /// turns out to be shorter than that, the connection is reset.
     ///
     /// SIGPIPE must be ignored, as Rust's runtime sees to before `main`: `sendfile` knows no
@@ -38,7 +39,8 @@ impl Conn<'_> {
         let file = file.into();
         let Conn { net, slot } = self;
         if net.table.look(*slot).is_some_and(|c| c.state.is_behind_a_file()) {
-            net.wrote_behind_a_file(*slot);
+            net.counters.bug("the handler sent a file while a file was being sent");
+            net.abort(*slot, CloseReason::Handler);
         }
         let takes = net.table.look(*slot).is_some_and(|c| c.state.takes_output());
         if !takes || length == 0 {
@@ -57,8 +59,9 @@ impl Net {
     /// Sends from the file of a connection that has nothing else to send.
     pub(crate) fn send_file<K: Kernel>(&mut self, kernel: &mut K, slot: u32) {
         let Some(connection) = self.table.look(slot) else { return };
-        let is_next = connection.state.unsent().is_some_and(|unsent| unsent.file);
-        if !is_next || connection.queued() > 0 || !connection.can_send() {
+        let is_next = |unsent: &Unsent| unsent.bytes.is_empty() && unsent.file.is_some();
+        let is_next = connection.state.unsent().is_some_and(is_next);
+        if !is_next || !connection.staged.is_nothing() || !connection.can_send() {
             return;
         }
         let Some(FilePart { file, offset, left }) = self.files.get(&slot) else { return };
@@ -87,7 +90,14 @@ impl Net {
         match kernel.pread64(file.fd(), bytes, *offset) {
             Ok(0) => self.file_failed(slot, Call::ReadFile, Errno::ENODATA),
             Ok(n) => {
-                self.keep_output(slot, bytes.get(..n).unwrap_or_default());
+                let (bytes, spare, now) =
+                    (bytes.get(..n).unwrap_or_default(), self.spare(), self.now);
+                self.change(slot, |connection| {
+                    let unsent = connection.state.unsent_mut();
+                    if unsent.is_some_and(|unsent| unsent.bytes.push(bytes, spare, now).is_err()) {
+                        connection.abort(CloseReason::MemoryBudget);
+                    }
+                });
                 self.advance_file(slot, n);
             }
             Err(errno) if reaction(Call::ReadFile, errno) == Reaction::Retry => {}
@@ -103,8 +113,12 @@ impl Net {
         part.left = part.left.saturating_sub(n as u64);
         if part.left == 0 {
             self.close_file(slot);
+            let (spare, now) = (self.spare(), self.now);
             self.change(slot, |connection| {
-                connection.state.unsent_mut().map(|unsent| unsent.file = false)
+                let unsent = connection.state.unsent_mut();
+                if unsent.is_some_and(|unsent| unsent.file_sent(spare, now).is_err()) {
+                    connection.abort(CloseReason::MemoryBudget);
+                }
             });
         }
     }
@@ -115,7 +129,10 @@ impl Net {
     }
 
     /// Closes the file of a connection, if it has one.
+    #[inline]
     pub(crate) fn close_file(&mut self, slot: u32) {
-        self.files.remove(&slot);
+        if !self.files.is_empty() {
+            self.files.remove(&slot);
+        }
     }
 }

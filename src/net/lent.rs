@@ -14,7 +14,7 @@ use crate::kernel::{Clock, Fd, FileStatus, Kernel, Linux, Result};
 use crate::reaction::{Call, attempt, tolerate};
 use std::fmt;
 use std::os::fd::OwnedFd;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 /// The calls of a [`Kernel`] that a callback makes.
@@ -24,6 +24,7 @@ pub(crate) trait Lent: Send {
     fn openat2(&mut self, directory: Option<&Fd>, path: &Path) -> Result<Fd>;
     fn fstat(&mut self, fd: &Fd) -> Result<FileStatus>;
     fn pread64(&mut self, fd: &Fd, buffer: &mut [u8], offset: u64) -> Result<usize>;
+    fn stat(&mut self, path: &Path) -> Result<FileStatus>;
     fn close(&mut self, fd: Fd) -> Result<()>;
     fn realtime(&mut self) -> u64;
 }
@@ -45,6 +46,10 @@ impl<K: Kernel> Lent for K {
         Kernel::pread64(self, fd, buffer, offset)
     }
 
+    fn stat(&mut self, path: &Path) -> Result<FileStatus> {
+        Kernel::stat(self, path)
+    }
+
     fn close(&mut self, fd: Fd) -> Result<()> {
         Kernel::close(self, fd)
     }
@@ -62,7 +67,12 @@ impl fmt::Debug for dyn Lent {
 
 /// A directory beneath which files are opened. It is closed when it is dropped.
 #[derive(Debug)]
-pub struct Directory(File);
+pub struct Directory {
+    file: File,
+    path: PathBuf,
+    /// Which directory it is, if that could be found out.
+    identity: Option<(u64, u64)>,
+}
 
 /// An open file. It is closed when it is dropped.
 ///
@@ -84,9 +94,7 @@ impl Net {
         path: impl AsRef<Path>,
     ) -> std::result::Result<Directory, Error> {
         let path = path.as_ref();
-        let shown = path.display();
-        let fd = needed(Call::OpenDirectory, shown, || self.kernel.openat2(None, path))?;
-        Ok(Directory(File { fd, kernel: self.kernel.lend() }))
+        Directory::at(self.kernel.lend(), path)
     }
 
     /// The time of day, as far as the machine knows; for people. It may jump, unlike
@@ -97,6 +105,25 @@ impl Net {
 }
 
 impl Directory {
+    fn at(mut kernel: Box<dyn Lent>, path: &Path) -> std::result::Result<Directory, Error> {
+        let fd = needed(Call::OpenDirectory, path.display(), || kernel.openat2(None, path))?;
+        let mut file = File { fd, kernel };
+        let identity = file.status().ok().map(|status| status.identity);
+        Ok(Directory { file, path: path.to_owned(), identity })
+    }
+
+    /// Opens the directory anew if its path names another one by now: a deploy has swapped a
+    /// symbolic link, or removed the directory and made it again. Returns whether it has; while
+    /// there is none, the old one stays. stat(2), and nothing else if all is as it was.
+    pub fn renew(&mut self) -> bool {
+        let named = attempt(Call::DirectoryStatus, || self.file.kernel.stat(&self.path));
+        let is_other = named.is_ok_and(|named| Some(named.identity) != self.identity);
+        let other = is_other.then(|| Directory::at(self.file.kernel.lend(), &self.path));
+        let Some(Ok(directory)) = other else { return false };
+        *self = directory;
+        true
+    }
+
     /// Opens the file at `path` for reading. Nothing in that path leads out of the
     /// directory, no `..` and no symbolic link, and opening never blocks, not even on a FIFO.
     /// openat2(2), RESOLVE_BENEATH
@@ -106,8 +133,8 @@ impl Directory {
     /// The errno of the call: EXDEV for a path that leads out of the directory, ENOENT,
     /// EACCES, EMFILE and others.
     pub fn open(&self, path: impl AsRef<Path>) -> Result<File> {
-        let mut kernel = self.0.kernel.lend();
-        let opened = attempt(Call::OpenFile, || kernel.openat2(Some(&self.0.fd), path.as_ref()));
+        let mut kernel = self.file.kernel.lend();
+        let opened = attempt(Call::OpenFile, || kernel.openat2(Some(&self.file.fd), path.as_ref()));
         let fd = opened.map_err(|(_, errno)| errno)?;
         Ok(File { fd, kernel })
     }

@@ -21,44 +21,47 @@ impl Net {
     /// Whether so little is left that reading needs an [`allowance`](Net::allowance).
     #[inline]
     pub(crate) fn is_tight(&self) -> bool {
-        self.table.budget.is_tight()
+        self.table.ledger.budget.is_tight()
     }
 
     /// How many bytes of a connection may be read now.
     pub(crate) fn allowance(&self, slot: u32) -> usize {
-        self.table.budget.allowance(self.table.look(slot).map_or(0, Connection::rest))
+        self.table.ledger.budget.allowance(self.table.look(slot).map_or(0, Connection::rest))
     }
 
     /// By how much a buffer may grow beyond what is needed now.
     pub(crate) fn spare(&self) -> usize {
-        self.table.budget.spare()
+        self.table.ledger.budget.spare()
     }
 
     // ---- must it wait? ------------------------------------------------------------------
 
-    /// Whether a connection owes so much, or memory is so short, that it must not be read.
-    pub(crate) fn must_wait(&mut self, slot: u32) -> bool {
-        let high_water = self.table.budget.high_water();
-        let Some(connection) = self.table.look(slot) else { return false };
-        let Some(open) = connection.state.open() else { return false };
+    /// Whether a connection owes so much, or memory is so short, that it must not be read; and
+    /// whether memory is that short.
+    pub(crate) fn verdict(&mut self, slot: u32) -> (bool, bool) {
+        let budget = &self.table.ledger.budget;
+        let high_water = budget.high_water();
+        let Some(connection) = self.table.look(slot) else { return (false, false) };
+        let Some(open) = connection.state.open() else { return (false, false) };
+        let starves = budget.allowance(open.input.len()) == 0;
         let is_full = open.writing.is_full();
         // Once full, it is full until it has fallen to the low water mark, half of the high one.
         let mark = if is_full { high_water / 2 } else { high_water };
-        let owes = connection.owes(mark) || open.unsent.file;
-        let starved = is_full && open.needs_to_read() && self.allowance(slot) == 0;
+        let owes = connection.owes(mark) || open.unsent.file.is_some();
+        let starved = is_full && open.needs_to_read() && starves;
         if starved && !owes {
             self.make_way();
         }
-        if (owes || starved) && self.table.budget.is_short() {
-            self.table.budget.squeeze();
+        if (owes || starved) && self.table.ledger.budget.is_short() {
+            self.table.ledger.budget.squeeze();
         }
-        owes || starved
+        (owes || starved, starves)
     }
 
     /// Holds a connection back until memory is free again.
     #[cold]
     pub(crate) fn hold_back(&mut self, slot: u32) {
-        self.table.budget.squeeze();
+        self.table.ledger.budget.squeeze();
         self.change(slot, |connection| connection.state.set_level(Level::Starved));
         self.make_way();
     }
@@ -66,7 +69,7 @@ impl Net {
     /// Marks those held back for want of memory, if enough has become free; whether it has.
     #[inline]
     pub(crate) fn relieve(&mut self) -> bool {
-        let due = self.table.budget.take_relief();
+        let due = self.table.ledger.budget.take_relief();
         if due {
             self.relieve_the_full();
         }
@@ -89,9 +92,9 @@ impl Net {
     #[cold]
     fn make_way(&mut self) {
         let inputs: usize = self.table.iter().map(|(_, c)| c.input_footprint()).sum();
-        let in_the_way = match inputs > self.table.budget.used() / 2 {
+        let in_the_way = match inputs > self.table.ledger.budget.used() / 2 {
             true => self.largest(Connection::input_footprint),
-            false if self.table.budget.share() == 0 => self.worst(),
+            false if self.table.ledger.budget.share() == 0 => self.worst(),
             false => None,
         };
         if let Some(slot) = in_the_way {
@@ -102,7 +105,7 @@ impl Net {
     /// Ends the worst debtors until `more` bytes fit; whether they do.
     #[cold]
     pub(super) fn make_room(&mut self, more: usize) -> bool {
-        while !self.table.budget.has_room_for(more) {
+        while !self.table.ledger.budget.has_room_for(more) {
             if more > self.limits.max_memory {
                 return false; // no other connection's end would help
             }
@@ -141,12 +144,12 @@ impl Net {
 
     /// Sets a reserve aside for as many connections as there are.
     pub(crate) fn plan(&mut self) {
-        self.table.budget.plan_for(self.table.len());
+        self.table.ledger.budget.plan_for(self.table.len());
     }
 
     /// Whether a flood has run off: then memory should be returned to the kernel.
     #[inline]
     pub(crate) fn take_ebb(&mut self) -> bool {
-        self.table.budget.take_ebb()
+        self.table.ledger.budget.take_ebb()
     }
 }

@@ -168,6 +168,7 @@ impl Net {
     /// An outbound connection is about to be closed.
     pub(crate) fn forget_call<K: Kernel>(&mut self, kernel: &mut K, fd: &Fd) {
         if !self.calling.is_empty()
+            && !fd.is_unopened()
             && let Ok(Address::Tcp(from)) =
                 attempt(Call::OutboundAddress, || kernel.getsockname(fd))
         {

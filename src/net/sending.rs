@@ -1,117 +1,169 @@
 //! Output on its way to the kernel: staged, sent, and kept if the kernel does not take it.
 //!
 //! What a callback writes goes into the outbox that all connections share. [`Net::flush`] sends
-//! each of its segments with one call, and only what the kernel did not take moves into the
-//! connection's own buffer, or comes behind what waits there already. So a message allocates
+//! all there is for a connection with one call, and only what the kernel did not take moves into
+//! the connection's own buffer, or comes behind what waits there already. So a message allocates
 //! nothing, and order per connection holds by construction.
 
 use super::Net;
 use crate::close_reason::CloseReason;
-use crate::connection::ANSWER;
-use crate::kernel::{self, Kernel};
-use crate::outbox::Outbox;
+use crate::connection::Unsent;
+use crate::kernel::{self, Fd, Kernel};
+use crate::outbox::{Outbox, PARTS};
 use crate::reaction::Call;
+use crate::time::Moment;
+use std::collections::TryReserveError;
+use std::io::IoSlice;
 
-/// Output is sent when so many bytes wait.
-pub(super) const GROUP_BYTES: usize = 64 << 10;
+/// What it takes to link what is written to a connection, at most.
+const LINK: usize = 32;
 
 impl Net {
     /// Appends `bytes` to the outbox for `slot`; `false` if it takes none any more.
     #[inline]
     pub(super) fn stage(&mut self, slot: u32, bytes: &[u8]) -> bool {
-        self.table.outbox.write(slot, bytes) || self.stage_counted(slot, bytes)
+        self.table.ledger.outbox.write(slot, bytes) || self.stage_counted(slot, bytes)
     }
 
-    /// The same for bytes that are more than an answer.
+    /// The same for bytes that are more than an answer. If they are those that were staged
+    /// last, they are not kept again.
     #[inline(never)]
-    fn stage_counted(&mut self, slot: u32, bytes: &[u8]) -> bool {
-        self.table.close_answer();
-        let written = self.table.outbox.written() + bytes.len();
-        if written > self.table.budget.left() && !self.make_room(written) {
+    pub(super) fn stage_counted(&mut self, slot: u32, bytes: &[u8]) -> bool {
+        if !self.has_room_for(slot, LINK) {
+            return false;
+        }
+        let Some((staged, outbox, is_behind_a_file)) = self.table.stage(slot) else { return false };
+        if is_behind_a_file {
+            return self.keep_behind(slot, bytes);
+        }
+        let is_there = bytes.is_empty() || outbox.repeat(slot, staged, bytes);
+        let is_there = is_there || self.append(slot, bytes);
+        if is_there {
+            self.table.staged(slot);
+        }
+        is_there
+    }
+
+    /// Keeps bytes for `slot` in the outbox; whether they are there.
+    fn append(&mut self, slot: u32, bytes: &[u8]) -> bool {
+        if !self.has_room_for(slot, bytes.len() + LINK) {
+            return false;
+        }
+        let most = self.table.ledger.budget.left();
+        let Some((staged, outbox, _)) = self.table.stage(slot) else { return false };
+        let is_there = outbox.append(slot, staged, bytes, most);
+        if !is_there {
             self.abort(slot, CloseReason::MemoryBudget);
         }
-        let most = self.table.budget.left();
-        let put = |outbox: &mut Outbox| bytes.is_empty() || outbox.append(slot, bytes, most);
-        let staged = self.table.stage(slot, bytes.len(), put);
-        if !staged && self.table.look(slot).is_some_and(|c| c.state.is_behind_a_file()) {
-            self.wrote_behind_a_file(slot);
+        is_there
+    }
+
+    /// Whether the outbox can take `more` bytes for `slot`; the worst debtors end for it.
+    fn has_room_for(&mut self, slot: u32, more: usize) -> bool {
+        let held = self.table.ledger.outbox.held() + more;
+        let has_room = held <= self.table.ledger.budget.left() || self.make_room(held);
+        if !has_room {
+            self.abort(slot, CloseReason::MemoryBudget);
         }
-        staged
+        has_room
     }
 
-    /// If these are the bytes that were staged last, they need not be staged again.
-    pub(super) fn stage_again(&mut self, slot: u32, bytes: &[u8]) -> bool {
-        self.table.stage(slot, bytes.len(), |outbox| outbox.repeat(slot, bytes))
-    }
-
-    /// Bytes cannot be queued behind a file, and the answer without them would be corrupt.
-    #[cold]
-    pub(super) fn wrote_behind_a_file(&mut self, slot: u32) {
-        self.counters.bug("the handler wrote while a file was being sent");
-        self.abort(slot, CloseReason::Handler);
-    }
-
-    /// Sends what is staged if it is enough for a group.
+    /// Sends what is staged if it is much.
     #[inline]
-    pub(crate) fn flush_group<K: Kernel>(&mut self, kernel: &mut K) {
-        if self.table.outbox.written() >= GROUP_BYTES {
+    pub(crate) fn flush_if_due<K: Kernel>(&mut self, kernel: &mut K) {
+        if self.table.ledger.outbox.is_due() {
             self.flush(kernel);
         }
     }
 
-    /// Sends what is staged: one `send` a segment.
-    pub(crate) fn flush<K: Kernel>(&mut self, kernel: &mut K) {
-        if self.table.outbox.is_empty() {
-            return;
+    /// Sends what is staged if that is for at most so many connections: mere answers. What many
+    /// get may be joined by more of it from the rest of the batch.
+    #[inline]
+    pub(crate) fn flush_answers<K: Kernel>(&mut self, kernel: &mut K, most: usize) {
+        if (1..=most).contains(&self.table.ledger.outbox.len()) {
+            self.send_staged(kernel);
         }
-        for index in 0..self.table.outbox.len() {
-            let Some((slot, bytes, mut connection)) = self.table.segment(index) else { continue };
-            if connection.staged != ANSWER {
-                self.lend_outbox(index, |net, bytes| net.transmit(kernel, slot, bytes));
+    }
+
+    pub(crate) fn is_flushed(&self) -> bool {
+        self.table.ledger.outbox.is_empty()
+    }
+
+    /// Sends what is staged, if anything is.
+    #[inline]
+    pub(crate) fn flush<K: Kernel>(&mut self, kernel: &mut K) {
+        if !self.is_flushed() {
+            self.flush_now(kernel);
+        }
+    }
+
+    #[inline(never)]
+    fn flush_now<K: Kernel>(&mut self, kernel: &mut K) {
+        self.send_staged(kernel);
+    }
+
+    /// Sends what is staged: one call for each connection. Inline where messages are answered.
+    #[inline]
+    fn send_staged<K: Kernel>(&mut self, kernel: &mut K) {
+        for index in 0..self.table.ledger.outbox.len() {
+            let Some((slot, bytes, mut connection)) = self.table.chain(index) else { continue };
+            if !connection.staged.is_answer() {
+                self.transmit(kernel, slot, index);
                 continue;
             }
-            connection.take_answer();
+            connection.take_staged();
             match kernel.send(&connection.fd, bytes) {
                 Ok(n) if n == bytes.len() => connection.answered(n),
-                sent => self.lend_outbox(index, |net, bytes| net.sent_less(slot, bytes, sent)),
+                sent => self.sent_less(slot, index, 0, Call::Send, sent),
             }
         }
-        self.table.outbox.clear();
+        self.table.ledger.outbox.clear();
     }
 
-    /// Lends out the bytes of a segment, to what changes all the rest.
-    #[inline(never)]
-    fn lend_outbox(&mut self, index: usize, act: impl FnOnce(&mut Net, &[u8])) {
-        let outbox = self.table.take_outbox();
-        if let Some((_, bytes)) = outbox.get(index) {
-            act(self, bytes);
-        }
-        self.table.put_outbox(outbox);
-    }
-
-    /// Sends a segment of a connection to which more happens than an answer, or keeps what
+    /// Sends the chain of a connection to which more happens than an answer, or keeps what
     /// the kernel does not take.
-    fn transmit<K: Kernel>(&mut self, kernel: &mut K, slot: u32, bytes: &[u8]) {
+    #[inline(never)]
+    fn transmit<K: Kernel>(&mut self, kernel: &mut K, slot: u32, index: usize) {
         let Some(mut connection) = self.table.tally(slot) else { return };
-        connection.take_staged(bytes.len());
+        connection.take_staged();
         let Some(unsent) = connection.state.unsent() else { return };
         if !unsent.bytes.is_empty() || !connection.can_send() {
-            return self.keep_output(slot, bytes);
+            return self.keep_chain(slot, index, 0);
         }
-        match kernel.send(&connection.fd, bytes) {
-            Ok(n) if n == bytes.len() => connection.sent(n, self.now),
-            sent => self.sent_less(slot, bytes, sent),
+        let (mut walk, mut taken) = (self.table.ledger.outbox.walk(index), 0);
+        loop {
+            let due = self.table.ledger.outbox.gather(&mut walk);
+            if due == 0 {
+                break;
+            }
+            let Some(connection) = self.table.look(slot) else { return };
+            let (call, sent) = send_parts(kernel, &connection.fd, &self.table.ledger.outbox);
+            if sent != Ok(due) {
+                return self.sent_less(slot, index, taken, call, sent);
+            }
+            taken += due;
+        }
+        if let Some(mut connection) = self.table.tally(slot) {
+            connection.sent(taken, self.now);
         }
     }
 
-    /// The kernel did not take all of a segment.
+    /// The kernel did not take all of a chain, of which it had taken some before.
     #[cold]
-    fn sent_less(&mut self, slot: u32, bytes: &[u8], sent: kernel::Result<usize>) {
-        match sent {
-            Ok(n) => self.moved(slot, n),
-            Err(errno) => self.failed(slot, Call::Send, errno),
+    fn sent_less(
+        &mut self,
+        slot: u32,
+        index: usize,
+        before: usize,
+        call: Call,
+        sent: kernel::Result<usize>,
+    ) {
+        let taken = before + sent.unwrap_or(0);
+        self.moved(slot, taken);
+        if let Err(errno) = sent {
+            self.failed(slot, call, errno);
         }
-        self.keep_output(slot, bytes.get(sent.unwrap_or(0)..).unwrap_or_default());
+        self.keep_chain(slot, index, taken);
     }
 
     /// Sends from the connection's own output.
@@ -141,18 +193,76 @@ impl Net {
         self.change(slot, |connection| connection.moved(n, now));
     }
 
-    /// Keeps output that the kernel did not take.
+    /// Keeps what the kernel did not take of a chain: all but so many bytes.
     #[cold]
-    pub(super) fn keep_output(&mut self, slot: u32, bytes: &[u8]) {
-        let (now, max_output, spare) = (self.now, self.limits.max_output, self.spare());
-        self.change(slot, |connection| {
-            let Some(unsent) = connection.state.unsent_mut() else { return };
-            let output = &mut unsent.bytes;
-            if output.push(bytes, spare, now).is_err() {
-                connection.abort(CloseReason::MemoryBudget);
-            } else if output.len() > max_output {
-                connection.abort(CloseReason::OutputLimit);
-            }
+    fn keep_chain(&mut self, slot: u32, index: usize, taken: usize) {
+        let outbox = self.table.take_outbox(); // what changes is all the rest
+        let left = outbox.length(index).saturating_sub(taken);
+        self.make_room(outbox.held() + left);
+        self.keep_output(slot, left, outbox.rest(index, taken));
+        self.table.put_outbox(outbox);
+    }
+
+    /// Keeps output that the kernel did not take, `length` bytes in pieces.
+    fn keep_output<'a>(
+        &mut self,
+        slot: u32,
+        length: usize,
+        pieces: impl IntoIterator<Item = &'a [u8]>,
+    ) {
+        self.keep(slot, length, |unsent, spare, now| {
+            unsent.bytes.push_all(length, pieces, spare, now)
         });
     }
+
+    /// Keeps bytes behind the file that a connection is sending; whether they are there.
+    #[cold]
+    fn keep_behind(&mut self, slot: u32, bytes: &[u8]) -> bool {
+        self.has_room_for(slot, bytes.len())
+            && self.keep(slot, bytes.len(), |unsent, spare, now| match &mut unsent.file {
+                Some(behind) => behind.push(bytes, spare, now),
+                None => unsent.bytes.push(bytes, spare, now),
+            })
+    }
+
+    /// Keeps `length` bytes more. If none waited before, that may be more than are allowed to
+    /// wait: then the next are too much.
+    fn keep(
+        &mut self,
+        slot: u32,
+        length: usize,
+        push: impl FnOnce(&mut Unsent, usize, Moment) -> Result<(), TryReserveError>,
+    ) -> bool {
+        let (now, max_output, spare) = (self.now, self.limits.max_output, self.spare());
+        let Some(mut connection) = self.table.edit(slot) else { return false };
+        let Some(unsent) = connection.state.unsent_mut() else { return false };
+        let waits = unsent.len();
+        if waits > 0 && waits + length > max_output {
+            connection.abort(CloseReason::OutputLimit);
+            return false;
+        }
+        let is_kept = push(unsent, spare, now).is_ok();
+        if !is_kept {
+            connection.abort(CloseReason::MemoryBudget);
+        }
+        is_kept
+    }
+}
+
+/// Sends what the outbox has gathered: with which call, and how many bytes the kernel took.
+fn send_parts<K: Kernel>(
+    kernel: &mut K,
+    fd: &Fd,
+    outbox: &Outbox,
+) -> (Call, kernel::Result<usize>) {
+    let mut parts = outbox.parts();
+    let count = parts.len();
+    if let (1, Some(bytes)) = (count, parts.next()) {
+        return (Call::Send, kernel.send(fd, bytes));
+    }
+    let mut pieces = [IoSlice::new(&[]); PARTS];
+    for (piece, bytes) in pieces.iter_mut().zip(outbox.parts()) {
+        *piece = IoSlice::new(bytes);
+    }
+    (Call::SendPieces, kernel.sendmsg(fd, pieces.get(..count).unwrap_or_default()))
 }

@@ -9,22 +9,31 @@
 //! Invariants:
 //! 1. The budget counts the footprints of all connections; the outbox may take what it leaves.
 //! 2. A connection that was edited and is not settled yet is in `marked`, once.
-//! 3. `staged` is what the outbox holds for a connection, or [`ANSWER`]: its only segment
-//!    there, not counted yet. It is counted before more than the answer happens to it.
+//! 3. `staged` names what the outbox holds for a connection, and an answer is named so only as
+//!    long as nothing more happens to its connection.
 
 use crate::budget::Budget;
-use crate::connection::{ANSWER, Attention, Connection};
+use crate::connection::{Attention, Connection};
 use crate::limits::Limits;
-use crate::outbox::Outbox;
+use crate::outbox::{Outbox, Staged};
 use crate::slots::{Id, Slots};
 use crate::time::Moment;
 use std::collections::TryReserveError;
 use std::mem::{forget, take};
 use std::ops::{Deref, DerefMut};
 
+/// As much as may wait for all connections together, however short memory is.
+const OWED: usize = 64 << 10;
+
 #[derive(Debug)]
 pub(crate) struct Table {
     slots: Slots<Connection>,
+    pub(super) ledger: Ledger,
+}
+
+/// What depends on all connections, and is kept right when one of them changes.
+#[derive(Debug)]
+pub(super) struct Ledger {
     /// The connections to be settled.
     marked: Vec<u32>,
     pub(super) budget: Budget,
@@ -36,7 +45,7 @@ impl Table {
         let slots = Slots::with_capacity(limits.slots())?;
         let budget = Budget::new(limits.max_memory, limits.high_water);
         outbox.limit(budget.left());
-        Ok(Table { slots, marked: Vec::new(), budget, outbox })
+        Ok(Table { slots, ledger: Ledger { marked: Vec::new(), budget, outbox } })
     }
 
     // ---- the door -----------------------------------------------------------------------
@@ -48,13 +57,13 @@ impl Table {
     }
 
     /// The connection in `slot`, to be changed.
+    #[inline]
     pub(crate) fn edit(&mut self, slot: u32) -> Option<Edit<'_>> {
-        self.close_answer();
-        let Table { slots, marked, budget, outbox } = self;
+        self.end_answer();
+        let Table { slots, ledger } = self;
         let connection = slots.get_mut(slot)?;
-        count_answer(connection, slot, outbox);
-        let held = connection.footprint();
-        Some(Edit { connection, slot, held, marked, budget, outbox })
+        connection.staged.count();
+        Some(Edit { held: connection.footprint(), connection, slot, ledger })
     }
 
     /// The connection in `slot`, to note what passes.
@@ -75,28 +84,31 @@ impl Table {
     }
 
     /// Removes a connection, and what it holds from the budget.
+    #[inline]
     pub(crate) fn remove(&mut self, slot: u32) -> Option<Connection> {
         let connection = self.slots.remove(slot)?;
-        recount(&mut self.budget, &mut self.outbox, connection.footprint(), 0);
+        self.ledger.recount(connection.footprint(), 0);
         Some(connection)
     }
 
     /// Marks a connection to be settled.
     pub(crate) fn mark(&mut self, slot: u32) {
-        self.close_answer();
+        self.end_answer();
         if let Some(connection) = self.slots.get_mut(slot) {
-            count_answer(connection, slot, &self.outbox);
-            mark(connection, slot, &mut self.marked);
+            connection.staged.count();
+            self.ledger.mark(connection, slot);
         }
     }
 
-    /// Takes a connection that is to be settled.
+    /// Takes a connection that is to be settled; `None` if what is staged for it, or anything
+    /// if there is none, must be sent before.
     pub(crate) fn next_marked(&mut self) -> Option<u32> {
-        self.marked.pop()
+        let is_ready = |slot| self.slots.get(slot).is_none_or(|c| c.staged.is_nothing());
+        self.ledger.marked.pop_if(|slot| is_ready(*slot))
     }
 
     pub(crate) fn is_settled(&self) -> bool {
-        self.marked.is_empty()
+        self.ledger.marked.is_empty()
     }
 
     // ---- all of them --------------------------------------------------------------------
@@ -126,7 +138,7 @@ impl Table {
     /// The memory that is counted, and that which connections hold: always the same.
     pub(crate) fn memory(&self) -> (usize, usize) {
         let held = self.iter().map(|(_, connection)| connection.footprint());
-        (self.budget.used(), held.sum())
+        (self.ledger.budget.used(), held.sum())
     }
 
     pub(crate) fn is_counted(&self) -> bool {
@@ -136,7 +148,7 @@ impl Table {
 
     /// Whether the outbox may take what the budget leaves, as always.
     pub(crate) fn is_measured(&self) -> bool {
-        self.outbox.is_limited_to(self.budget.left())
+        self.ledger.outbox.is_limited_to(self.ledger.budget.left())
     }
 
     // ---- output in the outbox -----------------------------------------------------------
@@ -144,46 +156,75 @@ impl Table {
     /// Begins the answer of a connection that is quiet, and so owes nothing.
     #[inline]
     pub(crate) fn open_answer(&mut self, slot: u32) {
-        self.outbox.open(slot, self.budget.high_water());
+        self.ledger.outbox.open(slot, self.ledger.budget.high_water());
+    }
+
+    /// What the connection has staged that is the next to answer.
+    #[inline]
+    pub(crate) fn next_answer(&self) -> Staged {
+        self.ledger.outbox.next_answer()
+    }
+
+    /// The callback of `slot` is running, and it answers no message of a quiet connection.
+    pub(crate) fn talks(&mut self, slot: u32) {
+        self.ledger.outbox.talks(slot);
     }
 
     /// Ends it, if it has not ended because more than that happened.
     #[inline]
     pub(crate) fn close_answer(&mut self) {
-        if let Some(slot) = self.outbox.close() {
+        if let Some(slot) = self.ledger.outbox.close() {
             self.answered_oddly(slot);
         }
+    }
+
+    /// Ends it, because more happens.
+    #[inline]
+    fn end_answer(&mut self) {
+        self.ledger.outbox.talks_on();
+        self.close_answer();
     }
 
     /// The handler wrote nothing, or enough to fill the connection.
     #[cold]
     fn answered_oddly(&mut self, slot: u32) {
-        if self.outbox.length_of(slot) > 0 {
-            self.became_full(slot);
-        } else if let Some(connection) = self.slots.get_mut(slot) {
-            connection.staged = 0;
+        let Some(connection) = self.slots.get_mut(slot) else { return };
+        match self.ledger.outbox.length_of(slot, connection.staged) {
+            0 => connection.staged = Staged::NOTHING,
+            _ => self.became_full(slot),
         }
     }
 
-    /// Lets `put` append `n` bytes to the outbox, if the connection takes output; whether they
-    /// are there.
-    pub(super) fn stage(
-        &mut self,
-        slot: u32,
-        n: usize,
-        put: impl FnOnce(&mut Outbox) -> bool,
-    ) -> bool {
-        self.close_answer();
-        let Some(connection) = self.slots.get_mut(slot) else { return false };
-        count_answer(connection, slot, &self.outbox);
-        let staged = connection.state.takes_output() && put(&mut self.outbox);
-        if staged {
-            connection.staged = (connection.staged as usize + n).min(ANSWER as usize - 1) as u32;
-            if connection.owes(self.budget.high_water()) {
-                self.became_full(slot);
-            }
+    /// What is staged for a connection, if it takes output, and the outbox to append to it; and
+    /// whether more comes behind a file.
+    pub(super) fn stage(&mut self, slot: u32) -> Option<(&mut Staged, &mut Outbox, bool)> {
+        self.end_answer();
+        let connection = self.slots.get_mut(slot)?;
+        connection.staged.count();
+        let (takes_output, behind) =
+            (connection.state.takes_output(), connection.state.is_behind_a_file());
+        takes_output.then_some((&mut connection.staged, &mut self.ledger.outbox, behind))
+    }
+
+    /// More is staged for a connection than before.
+    pub(super) fn staged(&mut self, slot: u32) {
+        let queued = self.queued(slot);
+        if queued > 0 && queued >= self.ledger.budget.high_water() {
+            self.became_full(slot);
         }
-        staged
+        if self.ledger.outbox.owed() >= self.ledger.budget.share().max(OWED) {
+            self.enough_for_now();
+        }
+    }
+
+    /// So much waits for all connections together that it is time to send. The callback that
+    /// has written it is told that its own connection is full, so that it stops.
+    #[cold]
+    fn enough_for_now(&mut self) {
+        self.ledger.outbox.hurry();
+        if let Some(slot) = self.ledger.outbox.talker() {
+            self.became_full(slot);
+        }
     }
 
     /// The handler may have seen that it is full, and waits for `on_drain`, even if the kernel
@@ -197,59 +238,51 @@ impl Table {
 
     /// Bytes written that the kernel has not taken.
     pub(super) fn queued(&self, slot: u32) -> usize {
-        match self.look(slot) {
-            Some(connection) if connection.staged == ANSWER => self.outbox.length_of(slot),
-            connection => connection.map_or(0, Connection::queued),
-        }
+        let Some(connection) = self.look(slot) else { return 0 };
+        self.ledger.outbox.length_of(slot, connection.staged) + connection.unsent()
     }
 
     /// Whether output is above the high water mark.
     #[inline]
     pub(super) fn is_full(&self, slot: u32) -> bool {
         let is_full = || self.look(slot).is_some_and(|connection| connection.state.is_full());
-        self.outbox.is_full(slot).unwrap_or_else(is_full)
+        self.ledger.outbox.is_full(slot).unwrap_or_else(is_full)
     }
 
-    /// A segment of the outbox: its slot and bytes, and the connection they are for.
+    /// A chain of the outbox: its slot and first bytes, and the connection they are for.
     #[inline]
-    pub(super) fn segment(&mut self, index: usize) -> Option<(u32, &[u8], Tally<'_>)> {
-        let (slot, bytes) = self.outbox.get(index)?;
+    pub(super) fn chain(&mut self, index: usize) -> Option<(u32, &[u8], Tally<'_>)> {
+        let (slot, bytes) = self.ledger.outbox.get(index)?;
         Some((slot, bytes, Tally(self.slots.get_mut(slot)?)))
     }
 
     /// Lends the outbox out, to be given back.
     pub(super) fn take_outbox(&mut self) -> Outbox {
-        take(&mut self.outbox)
+        take(&mut self.ledger.outbox)
     }
 
     pub(super) fn put_outbox(&mut self, outbox: Outbox) {
-        self.outbox = outbox;
-        self.outbox.limit(self.budget.left()); // it was away when that changed
+        self.ledger.outbox = outbox;
+        self.ledger.outbox.limit(self.ledger.budget.left()); // it was away when that changed
     }
 }
 
-/// What is staged for a connection is counted.
-#[inline]
-fn count_answer(connection: &mut Connection, slot: u32, outbox: &Outbox) {
-    if connection.staged == ANSWER {
-        connection.staged = outbox.length_of(slot) as u32;
+impl Ledger {
+    /// A connection that held `before` bytes holds `after`.
+    #[inline]
+    fn recount(&mut self, before: usize, after: usize) {
+        if before != after {
+            self.budget.changed(before, after);
+            self.outbox.limit(self.budget.left());
+        }
     }
-}
 
-#[inline]
-fn mark(connection: &mut Connection, slot: u32, marked: &mut Vec<u32>) {
-    if connection.attention != Attention::Marked {
-        connection.attention = Attention::Marked;
-        marked.push(slot);
-    }
-}
-
-/// A connection that held `before` bytes holds `after`.
-#[inline]
-fn recount(budget: &mut Budget, outbox: &mut Outbox, before: usize, after: usize) {
-    if before != after {
-        budget.changed(before, after);
-        outbox.limit(budget.left());
+    #[inline]
+    fn mark(&mut self, connection: &mut Connection, slot: u32) {
+        if connection.attention != Attention::Marked {
+            connection.attention = Attention::Marked;
+            self.marked.push(slot);
+        }
     }
 }
 
@@ -259,9 +292,7 @@ pub(crate) struct Edit<'a> {
     slot: u32,
     /// What it held when it was lent.
     held: usize,
-    marked: &'a mut Vec<u32>,
-    budget: &'a mut Budget,
-    outbox: &'a mut Outbox,
+    ledger: &'a mut Ledger,
 }
 
 impl Edit<'_> {
@@ -273,14 +304,14 @@ impl Edit<'_> {
     }
 
     fn recount(&mut self) {
-        recount(self.budget, self.outbox, self.held, self.connection.footprint());
+        self.ledger.recount(self.held, self.connection.footprint());
     }
 }
 
 impl Drop for Edit<'_> {
     fn drop(&mut self) {
         self.recount();
-        mark(self.connection, self.slot, self.marked);
+        self.ledger.mark(self.connection, self.slot);
     }
 }
 
@@ -306,21 +337,24 @@ pub(crate) struct Tally<'a>(&'a mut Connection);
 impl Tally<'_> {
     /// A quiet connection has received `n` bytes, which are to be answered.
     #[inline]
-    pub(crate) fn asked(&mut self, n: usize, now: Moment) {
+    pub(crate) fn asked(&mut self, n: usize, now: Moment, answer: Staged) {
         self.0.received += n as u64;
         self.0.last = now.tick();
-        self.0.staged = ANSWER;
+        self.0.staged = answer;
     }
 
-    /// Takes the answer from what is staged.
+    /// Nothing is going on but its first message; unless it is marked already.
     #[inline]
-    pub(super) fn take_answer(&mut self) {
-        self.0.staged = 0;
+    pub(crate) fn hush(&mut self) {
+        if self.0.attention == Attention::Busy {
+            self.0.attention = Attention::Quiet;
+        }
     }
 
-    /// Takes `n` bytes from what is staged.
-    pub(super) fn take_staged(&mut self, n: usize) {
-        self.0.staged = (self.0.staged as usize).saturating_sub(n) as u32;
+    /// Takes what is staged.
+    #[inline]
+    pub(super) fn take_staged(&mut self) {
+        self.0.staged = Staged::NOTHING;
     }
 
     /// The kernel took a whole answer.

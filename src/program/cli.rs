@@ -12,14 +12,13 @@ use lexopt::Parser;
 use log::LevelFilter;
 use std::ffi::{OsStr, OsString};
 use std::fmt;
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, UdpSocket};
 use std::os::unix::ffi::OsStrExt;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::time::Duration;
-use threadbare::address::ToAddresses;
+use threadbare::address::{Place, leads_to};
 use threadbare::escape::escaped;
 use threadbare::handlers::Framing;
-use threadbare::{Address, Limits};
+use threadbare::{Address, AddressError, Limits, MAX_LISTENERS, ToAddresses};
 
 pub(crate) const VERSION: &str = concat!("threadbare ", env!("CARGO_PKG_VERSION"), "\n");
 
@@ -78,7 +77,7 @@ pub(crate) enum Command {
 #[derive(Debug)]
 pub(crate) struct Options {
     pub(crate) handler: Handler,
-    pub(crate) listen: Vec<Address>,
+    pub(crate) listen: Vec<Place>,
     pub(crate) limits: Limits,
     pub(crate) narrate: bool,
     pub(crate) log_level: LevelFilter,
@@ -91,7 +90,7 @@ pub(crate) enum Handler {
     Once { framing: Framing, max_line: usize },
     Echo,
     Chat { max_line: usize },
-    Proxy { upstreams: Vec<Address>, connect_timeout: Duration },
+    Proxy { upstream: Place, unresolved: Option<AddressError>, connect_timeout: Duration },
     Http { directory: Option<PathBuf>, access_log: bool, deadline: Option<Duration> },
 }
 
@@ -226,10 +225,10 @@ impl Draft {
         limits.high_water = limits.high_water.min(limits.max_output);
         limits.max_input = max_line.saturating_add(128 << 10);
         let listen = if self.listen.is_empty() { vec![listen.into()] } else { self.listen };
-        let listen = addresses(&listen)?;
-        if let Handler::Proxy { upstreams, .. } = &handler {
+        let listen = places(&listen)?;
+        if let Handler::Proxy { upstream, .. } = &handler {
             limits.max_outbound = limits.max_connections;
-            refuse_loop(&listen, upstreams)?;
+            refuse_loop(&listen, upstream)?;
         }
         let log_level = self.log_level.unwrap_or(LevelFilter::Info);
         Ok(Options { handler, listen, limits, narrate: self.narrate, log_level })
@@ -273,36 +272,39 @@ impl Draft {
         let Some(word) = &self.arg else {
             return Err(Usage("proxy needs an address, as in proxy 127.0.0.1:8080".into()));
         };
-        let upstreams = word.to_addresses().map_err(|error| Usage(format!("proxy {error}")))?;
-        let no_port = |address: &Address| matches!(address, Address::Tcp(tcp) if tcp.port() == 0);
-        if upstreams.iter().any(no_port) {
+        let upstream = Place::parse(word).map_err(|error| Usage(format!("proxy {error}")))?;
+        if upstream.port() == Some(0) {
             return Err(Usage(format!("proxy {} names no port to connect to", quoted(word))));
         }
+        // A name that does not exist yet may be that of a container which starts later.
+        let (upstream, unresolved) = match upstream.look_up() {
+            Ok(upstream) => (upstream, None),
+            Err(error) => (upstream, Some(error)),
+        };
         let seconds = self.connect_timeout.unwrap_or(Some(Duration::from_secs(10)));
-        Ok(Handler::Proxy { upstreams, connect_timeout: seconds.unwrap_or(Duration::MAX) })
+        let connect_timeout = seconds.unwrap_or(Duration::MAX);
+        Ok(Handler::Proxy { upstream, unresolved, connect_timeout })
     }
 }
 
-/// All addresses of all words; one that was named twice is meant once, but every
-/// port 0 is another port.
-fn addresses(words: &[OsString]) -> Result<Vec<Address>, Usage> {
-    let mut all = Vec::new();
-    for word in words {
-        for address in resolved(word)? {
-            let any_port = matches!(address, Address::Tcp(address) if address.port() == 0);
-            if any_port || !all.contains(&address) {
-                all.push(address);
-            }
-        }
+/// The places that the words behind `-l` name.
+fn places(words: &[OsString]) -> Result<Vec<Place>, Usage> {
+    let places = words.to_places().map_err(|error| Usage(format!("-l {error}")))?;
+    let count: usize = places.iter().map(|place| place.addresses().len()).sum();
+    if count > MAX_LISTENERS {
+        return Err(Usage(format!(
+            "-l names {count} addresses, and a server has at most {MAX_LISTENERS}: \
+             0.0.0.0:PORT is all addresses of this machine, [::]:PORT all IPv6 ones"
+        )));
     }
-    Ok(all)
+    Ok(places)
 }
 
 /// A proxy that connected to itself would hand on one client until nothing is left.
-fn refuse_loop(listen: &[Address], upstreams: &[Address]) -> Result<(), Usage> {
+fn refuse_loop(listen: &[Place], upstream: &Place) -> Result<(), Usage> {
     let shown = |address: &Address| escaped(address.to_string().as_bytes()).to_string();
-    for own in listen {
-        if let Some(upstream) = upstreams.iter().find(|upstream| reaches(upstream, own)) {
+    for own in listen.iter().flat_map(Place::addresses) {
+        if let Some(upstream) = upstream.addresses().iter().find(|target| leads_to(target, own)) {
             let what = match (shown(own), shown(upstream)) {
                 (own, upstream) if own == upstream => format!("proxy listens on {own}"),
                 (own, upstream) => format!("proxy listens on {own}, which is {upstream} too"),
@@ -311,44 +313,6 @@ fn refuse_loop(listen: &[Address], upstreams: &[Address]) -> Result<(), Usage> {
         }
     }
     Ok(())
-}
-
-/// Whether a client of `target` comes to the listener at `own`. A listener that is given
-/// port 0 gets a free one, which nothing names.
-fn reaches(target: &Address, own: &Address) -> bool {
-    match (target, own) {
-        (Address::Tcp(target), Address::Tcp(own)) => {
-            let to = match target.ip().to_canonical() {
-                IpAddr::V4(ip) if ip.is_unspecified() => Ipv4Addr::LOCALHOST.into(),
-                IpAddr::V6(ip) if ip.is_unspecified() => Ipv6Addr::LOCALHOST.into(),
-                ip => ip, // the unspecified address is this machine, to connect to
-            };
-            let at = own.ip().to_canonical();
-            let is_everywhere = at.is_unspecified() && at.is_ipv4() == to.is_ipv4();
-            target.port() == own.port() && (to == at || is_everywhere && is_ours(to))
-        }
-        (Address::Unix(target), Address::Unix(own)) => place(target) == place(own),
-        _ => false,
-    }
-}
-
-/// Whether this machine has the address: then a socket can be bound to it.
-fn is_ours(ip: IpAddr) -> bool {
-    ip.is_loopback() || UdpSocket::bind((ip, 0)).is_ok()
-}
-
-/// The file that the path names, whether or not it exists, and however it is written.
-fn place(path: &Path) -> PathBuf {
-    let of_folder = || {
-        let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty());
-        let folder = folder.unwrap_or(Path::new(".")).canonicalize().ok()?;
-        Some(folder.join(path.file_name()?))
-    };
-    path.canonicalize().ok().or_else(of_folder).unwrap_or_else(|| path.to_owned())
-}
-
-fn resolved(word: &OsStr) -> Result<Vec<Address>, Usage> {
-    word.to_addresses().map_err(|error| Usage(format!("-l {error}")))
 }
 
 // ---- values ----------------------------------------------------------------
@@ -494,7 +458,7 @@ mod tests {
     }
 
     fn listen(line: &str) -> Result<Vec<String>, String> {
-        Ok(options(line)?.listen.iter().map(Address::to_string).collect())
+        Ok(options(line)?.listen.iter().map(Place::to_string).collect())
     }
 
     #[test]
@@ -551,18 +515,19 @@ mod tests {
     fn proxy_takes_an_address_and_a_connection_for_each_client() -> Result<(), String> {
         let options = options("--max-connections 7 proxy [::1]:80 --connect-timeout 0.5")?;
         assert_eq!((options.limits.max_connections, options.limits.max_outbound), (7, 7));
-        let Handler::Proxy { upstreams, connect_timeout } = options.handler else {
+        let Handler::Proxy { upstream, unresolved: None, connect_timeout } = options.handler else {
             return Err(format!("{:?}", options.handler));
         };
-        assert_eq!(upstreams, [Address::Tcp(([0, 0, 0, 0, 0, 0, 0, 1], 80).into())]);
+        let due = [Address::Tcp(([0, 0, 0, 0, 0, 0, 0, 1], 80).into())];
+        assert_eq!((upstream.addresses(), upstream.is_name()), (&due[..], false));
         assert_eq!(connect_timeout, Duration::from_millis(500));
         Ok(())
     }
 
     #[test]
-    fn listeners_add_up_and_one_named_twice_is_one() -> Result<(), String> {
-        let words = "-l unix:b -l 127.0.0.1:1 --listen=unix:a -l unix:b -l 127.0.0.1:1";
-        assert_eq!(listen(words)?, ["unix:b", "127.0.0.1:1", "unix:a"]);
+    fn listeners_add_up() -> Result<(), String> {
+        let words = "-l unix:b -l 127.0.0.1:1 --listen=unix:a -l localhost:1";
+        assert_eq!(listen(words)?, ["unix:b", "127.0.0.1:1", "unix:a", "localhost:1"]);
         assert_eq!(listen("-l 127.0.0.1:0 -l 127.0.0.1:0")?, ["127.0.0.1:0", "127.0.0.1:0"]);
         Ok(())
     }
@@ -755,7 +720,6 @@ mod tests {
             ("0.0.0.0:1234", "127.9.9.9:1234"),
             ("0.0.0.0:1234", "0.0.0.0:1234"),
             ("127.0.0.1:1234", "0.0.0.0:1234"),
-            ("0.0.0.0:1234", "[::ffff:127.0.0.1]:1234"),
             ("[::]:1234", "[::1]:1234"),
             ("[::1]:1234", "[::]:1234"),
             ("unix:u1", "unix:./u1"),

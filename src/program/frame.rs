@@ -65,7 +65,6 @@ fn rows(
     let named: Vec<String> = addresses.iter().take(3).map(shown).collect();
     let more = if addresses.len() > 3 { ", and more" } else { "" };
     let is_http = matches!(handler, Handler::Http { .. });
-    let answers_lines = matches!(handler, Handler::Greet { .. } | Handler::Echo);
     if addresses.len() > 1 {
         row("listens on", &format!("{}{more}", named.join(", ")));
     }
@@ -91,16 +90,20 @@ fn rows(
         false => "    or start it with --narrate",
     };
     row("look inside", &format!("kill -USR1 {pid}{narrate}"));
-    let rude = match handler {
-        _ if has_make && answers_lines => format!("make torture{}", target("ADDR")),
+    row("be rude to it", &rude(handler, &nc, has_make.then(|| target("ADDR"))));
+    rows
+}
+
+/// How to be a bad client of it: with make, which is told the address, or without.
+fn rude(handler: &Handler, nc: &str, make: Option<String>) -> String {
+    match (handler, make) {
+        (Handler::Greet { .. } | Handler::Echo, Some(target)) => format!("make torture{target}"),
         // A client that reads no answer; or half a message, where nothing is answered.
-        Handler::Greet { .. } | Handler::Echo | Handler::Proxy { .. } => {
+        (Handler::Greet { .. } | Handler::Echo | Handler::Proxy { .. }, _) => {
             format!("yes | {nc} | sleep 9    asks, and never reads")
         }
         _ => format!("(printf half; sleep 99) | {nc}    half a message"),
-    };
-    row("be rude to it", &rude);
-    rows
+    }
 }
 
 /// What is served.
@@ -118,8 +121,7 @@ fn served(handler: &Handler) -> String {
         Handler::Http { directory: Some(directory), .. } => {
             format!("http: the files beneath {}", path(directory))
         }
-        Handler::Proxy { upstreams, .. } => {
-            let upstream = upstreams.first().map(shown).unwrap_or_default();
+        Handler::Proxy { upstream, .. } => {
             format!("proxy: each client is handed on to {upstream}")
         }
     }

@@ -104,9 +104,17 @@ fn serve_on<K: Kernel>(options: &Options, kernel: K) -> u8 {
             }
             run(options, http, kernel, |_| true)
         }
-        Handler::Proxy { upstreams, connect_timeout } => {
-            let proxy = Proxy::new(upstreams.clone(), *connect_timeout);
-            run(options, proxy, kernel, |_| true)
+        Handler::Proxy { upstream, connect_timeout, .. } => {
+            let proxy = Proxy::new(upstream.clone(), *connect_timeout);
+            run_from(
+                options,
+                proxy,
+                kernel,
+                |_| true,
+                |server| {
+                    server.handler().look_up_again(server.addresses(), server.handle());
+                },
+            )
         }
     }
 }
@@ -117,8 +125,23 @@ fn not_started(error: &Error) -> u8 {
     NOT_STARTED
 }
 
-/// Starts, says so, serves until stopped. A start that fails prints only its error.
 fn run<H, K>(options: &Options, handler: H, kernel: K, done: fn(&H) -> bool) -> u8
+where
+    H: ConnectionHandler + 'static,
+    K: Kernel,
+{
+    run_from(options, handler, kernel, done, |_| {})
+}
+
+/// Starts, says so, serves until stopped. A start that fails prints only its error.
+/// `begin` is for a handler that needs a way to its server.
+fn run_from<H, K>(
+    options: &Options,
+    handler: H,
+    kernel: K,
+    done: fn(&H) -> bool,
+    begin: fn(&Server<H, K>),
+) -> u8
 where
     H: ConnectionHandler + 'static,
     K: Kernel,
@@ -140,16 +163,8 @@ where
         lines::raw(format_args!("error: clone log thread: {errno:?} ({})", errno.desc()));
         return NOT_STARTED;
     }
-    for warning in server.warnings().iter().chain(&no_index(options)) {
-        lines::raw(format_args!("warning: {warning}"));
-    }
-    lines::flush();
-    for address in server.addresses() {
-        print(&format!("listening on {}\n", escaped(address.to_string().as_bytes())));
-    }
-    if stderr().is_terminal() && options.log_level >= log::LevelFilter::Info {
-        lines::raw(format_args!("{}", frame::frame(options, server.addresses())));
-    }
+    begin(&server);
+    announce(options, &server);
     let ended = serve_until_stopped(&mut server, is_watched);
     status::ended();
     match ended {
@@ -158,6 +173,20 @@ where
             lines::raw(format_args!("error: {error}{}", hint::hint(&error)));
             FAILED
         }
+    }
+}
+
+/// Prints what could not be had as asked for, where it listens, and on a terminal what to do.
+fn announce<H: ConnectionHandler, K: Kernel>(options: &Options, server: &Server<H, K>) {
+    for warning in server.warnings().iter().chain(&no_index(options)).chain(&unresolved(options)) {
+        lines::raw(format_args!("warning: {warning}"));
+    }
+    lines::flush();
+    for address in server.addresses() {
+        print(&format!("listening on {}\n", escaped(address.to_string().as_bytes())));
+    }
+    if stderr().is_terminal() && options.log_level >= log::LevelFilter::Info {
+        lines::raw(format_args!("{}", frame::frame(options, server.addresses())));
     }
 }
 
@@ -198,6 +227,12 @@ fn no_index(options: &Options) -> Option<String> {
     let shown = escaped(directory.as_os_str().as_bytes());
     (!directory.join("index.html").is_file())
         .then(|| format!("{shown} has no index.html, and folders are not listed: / is 404"))
+}
+
+/// A warning, if the name of the server behind does not exist yet.
+fn unresolved(options: &Options) -> Option<String> {
+    let Handler::Proxy { unresolved: Some(error), .. } = &options.handler else { return None };
+    Some(format!("proxy {error}; it is looked up again for each client"))
 }
 
 /// What the exit status says of a server that was stopped, and why, in a line.

@@ -39,7 +39,7 @@ impl<H: ConnectionHandler, K: Kernel> Reactor<H, K> {
                 Ok((fd, peer)) => {
                     self.net.counters.accepted += 1;
                     self.admit(fd, peer, index);
-                    self.net.flush_group(&mut self.kernel);
+                    self.net.flush_if_due(&mut self.kernel);
                 }
                 Err(errno) => match reaction(Call::Accept, errno) {
                     Reaction::Wait => return Queue::Empty,
@@ -122,7 +122,7 @@ impl<H: ConnectionHandler, K: Kernel> Reactor<H, K> {
             intake.accepted();
         }
         self.open_session(id.slot);
-        self.net.table.mark(id.slot); // its first deadline, and a full house, are settled
+        self.settle_new(id.slot);
     }
 
     /// A connection stands: the handler gets to know it.
@@ -134,32 +134,6 @@ impl<H: ConnectionHandler, K: Kernel> Reactor<H, K> {
             *session = Some(H::Session::default());
         }
         self.call(slot, |handler, conn, session| handler.on_open(conn, session));
-    }
-
-    /// An event of a connection that we begin: it stands, or it came to nothing.
-    #[cold]
-    pub(super) fn connected(&mut self, slot: u32) {
-        let now = self.net.now;
-        let Some(connection) = self.net.table.look(slot) else { return };
-        let call = Call::ConnectResult;
-        let errno = match self.kernel.getsockopt_error(&connection.fd) {
-            Ok(None) => {
-                self.net.change(slot, |connection| connection.established(now));
-                let id = ConnId(self.net.table.id(slot));
-                if let Some(connection) = self.net.table.look(slot) {
-                    log::debug!("opened {id} {connection}");
-                }
-                self.open_session(slot);
-                return self.net.send_waiting(&mut self.kernel, slot); // what was written early
-            }
-            Ok(Some(errno)) => errno,
-            Err(errno) if reaction(call, errno) == Reaction::Bug => {
-                return self.net.failed(slot, call, errno);
-            }
-            Err(errno) => errno,
-        };
-        let why = CloseReason::Network { call: Call::Connect, errno };
-        self.net.change(slot, |connection| connection.gone(why));
     }
 
     /// A client that never becomes a connection.
@@ -189,7 +163,7 @@ impl<H: ConnectionHandler, K: Kernel> Reactor<H, K> {
         let now = self.net.now;
         let Some(listener) = self.listeners.get_mut(index) else { return };
         let Some(intake) = listener.intake() else { return };
-        self.alarms.ring_by(Alarm::Accept, intake.pause(now));
+        self.timer.alarms.ring_by(Alarm::Accept, intake.pause(now));
         self.net.counters.accept_paused += 1;
         if listener.is_news(now) {
             let error = Error::new(call, &listener.address, errno);
@@ -221,7 +195,7 @@ impl<H: ConnectionHandler, K: Kernel> Reactor<H, K> {
         for intake in self.listeners.iter_mut().filter_map(Listener::intake) {
             match *intake {
                 Intake::Paused { until, .. } if self.net.now < until => {
-                    self.alarms.ring_by(Alarm::Accept, until);
+                    self.timer.alarms.ring_by(Alarm::Accept, until);
                 }
                 _ => intake.resume(),
             }

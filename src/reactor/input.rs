@@ -5,6 +5,7 @@
 //! or because it paused, it is offered again without new bytes as soon as that
 //! is over; the peer's end is told only after a call that consumed nothing more.
 
+use super::page::INPUT_BYTES;
 use super::{DRAIN_BYTES, Reactor};
 use crate::budget::SMALL;
 use crate::buffer::Buffer;
@@ -14,45 +15,6 @@ use crate::handler::ConnectionHandler;
 use crate::kernel::{self, Errno, Kernel};
 use crate::net::Conn;
 use crate::reaction::{Call, Reaction, reaction};
-use std::ops::{Deref, DerefMut};
-
-/// Bytes received at once.
-const INPUT_BYTES: usize = 64 << 10;
-
-/// The one input buffer. It begins where a page of memory does: into one that begins 16
-/// bytes behind, where malloc would put it, some processors copy at a third of the speed.
-pub(crate) struct Input(Box<[Aligned; 1]>);
-
-#[repr(align(4096))]
-struct Aligned([u8; INPUT_BYTES]);
-
-impl Input {
-    /// `None` if there is no memory for it.
-    pub(crate) fn allocate() -> Option<Input> {
-        let mut one = Vec::new(); // `Box` alone would abort
-        one.try_reserve_exact(1).ok()?;
-        one.push(Aligned([0; INPUT_BYTES]));
-        one.try_into().ok().map(Input)
-    }
-}
-
-impl Deref for Input {
-    type Target = [u8];
-
-    #[inline]
-    fn deref(&self) -> &[u8] {
-        let [Aligned(bytes)] = &*self.0;
-        bytes
-    }
-}
-
-impl DerefMut for Input {
-    #[inline]
-    fn deref_mut(&mut self) -> &mut [u8] {
-        let [Aligned(bytes)] = &mut *self.0;
-        bytes
-    }
-}
 
 impl<H: ConnectionHandler, K: Kernel> Reactor<H, K> {
     /// Offers the `n` bytes just received; nothing was left over from before.
@@ -87,6 +49,7 @@ impl<H: ConnectionHandler, K: Kernel> Reactor<H, K> {
         if offered == 0 {
             return;
         }
+        self.net.table.talks(slot);
         let conn = &mut Conn { net: &mut self.net, slot };
         let consumed = self.handler.on_data(conn, session, rest.as_slice());
         if consumed > 0 {
@@ -176,6 +139,16 @@ impl<H: ConnectionHandler, K: Kernel> Reactor<H, K> {
         self.kernel.recv(&connection.fd, self.input.get_mut(..most).unwrap_or_default())
     }
 
+    /// EOF of a quiet connection. Most often nothing stands before it, and it is told at once.
+    #[cold]
+    pub(super) fn ended(&mut self, slot: u32) {
+        let connection = self.net.table.look(slot);
+        match connection.and_then(|connection| connection.state.open()) {
+            Some(open) if open.writing.level == Level::Low => self.tell_eof(slot),
+            _ => self.received(slot, Ok(0), false),
+        }
+    }
+
     #[cold]
     pub(super) fn received(&mut self, slot: u32, received: kernel::Result<usize>, hangup: bool) {
         let now = self.net.now;
@@ -208,6 +181,7 @@ impl<H: ConnectionHandler, K: Kernel> Reactor<H, K> {
         let Some(connection) = self.net.table.look(slot) else { return };
         let can_offer = connection.can_offer();
         if can_offer && connection.rest() == 0 {
+            self.net.table.talks(slot);
             return self.offer_fresh(slot, n);
         }
         let fresh = self.input.get(..n).unwrap_or_default();
@@ -342,6 +316,7 @@ impl<H: ConnectionHandler, K: Kernel> Reactor<H, K> {
         callback: impl FnOnce(&mut H, &mut Conn<'_>, &mut H::Session),
     ) {
         if let Some(Some(session)) = self.sessions.get_mut(slot as usize) {
+            self.net.table.talks(slot);
             callback(&mut self.handler, &mut Conn { net: &mut self.net, slot }, session);
         }
     }

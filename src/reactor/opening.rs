@@ -1,71 +1,15 @@
-//! The beginning and the end of a loop: what it owns is opened, and given back.
-//!
-//! A start that fails gives back what it has opened, because dropping the loop does, at any
-//! time: after a clean stop, amid everything, or while a handler panics.
+//! What a loop owns is opened: the listeners, and the descriptors it always watches.
 
-use super::poll::{LISTENERS, Poll};
-use super::{BATCH, End, Input, Reactor, Timerfd};
-use crate::connection::State;
-use crate::crowd::Crowd;
-use crate::deadlines::{Alarms, Deadlines};
+use super::Reactor;
+use super::poll::LISTENERS;
+use crate::address::Place;
 use crate::error::Error;
 use crate::handler::ConnectionHandler;
-use crate::kernel::{self, Address, Errno, Event, Kernel};
-use crate::limits::Limits;
+use crate::kernel::{self, Kernel};
 use crate::listener::Listener;
-use crate::net::Net;
-use crate::process::Process;
-use crate::reaction::Call;
-use std::collections::TryReserveError;
-use std::sync::Arc;
-
-/// An empty vector with room for `length` elements.
-fn room_for<T>(length: usize) -> Result<Vec<T>, TryReserveError> {
-    let mut vector = Vec::new();
-    vector.try_reserve_exact(length).map(|()| vector)
-}
+use crate::reaction::{Reaction, reaction};
 
 impl<H: ConnectionHandler, K: Kernel> Reactor<H, K> {
-    /// A loop that owns no descriptor yet.
-    pub(crate) fn new(
-        handler: H,
-        mut kernel: K,
-        limits: Limits,
-        process: Option<Process>,
-    ) -> Result<Self, Error> {
-        let no_memory = || {
-            let object = format!("buffers and tables for {} connections", limits.max_connections);
-            Error::new(Call::Memory, object, Errno::ENOMEM)
-        };
-        let net = Net::new(limits.clone(), &mut kernel).map_err(|_| no_memory())?;
-        let deadlines = Deadlines::with_capacity(limits.slots()).map_err(|_| no_memory())?;
-        let sessions = room_for(limits.slots() as usize).map_err(|_| no_memory())?;
-        let input = Input::allocate().ok_or_else(no_memory)?;
-        let mut events = room_for(BATCH).map_err(|_| no_memory())?;
-        events.resize(BATCH, Event::default());
-        Ok(Reactor {
-            handler,
-            net,
-            sessions,
-            mailbox: Arc::default(),
-            poll: Poll::default(),
-            kernel,
-            listeners: Vec::new(),
-            crowd: Crowd::default(),
-            deadlines,
-            alarms: Alarms::default(),
-            timerfd: Timerfd::Disarmed,
-            put_off: 0,
-            input,
-            events,
-            woken: Vec::new(),
-            work: Vec::new(),
-            turn: 0,
-            end: End::default(),
-            process,
-        })
-    }
-
     /// Lets the handler open what it needs, as it does before it has a client.
     pub(crate) fn start(&mut self) -> Result<(), Error> {
         self.handler.on_start(&mut self.net)?;
@@ -77,14 +21,11 @@ impl<H: ConnectionHandler, K: Kernel> Reactor<H, K> {
     /// one fails, dropping the loop closes the others.
     pub(crate) fn open(
         &mut self,
-        addresses: &[Address],
+        places: &[Place],
         warnings: &mut Vec<String>,
     ) -> Result<(), Error> {
-        for address in addresses {
-            let limits = &self.net.limits;
-            let listener = Listener::open(&mut self.kernel, address, limits, warnings)?;
-            self.net.locals.push(listener.address.clone());
-            self.listeners.push(listener);
+        for place in places {
+            self.listen_at(place, warnings)?;
         }
         let signals = self.process.as_ref().map_or(&[][..], |process| &process.signals);
         let eventfd = self.poll.open(&mut self.kernel, signals)?;
@@ -97,26 +38,36 @@ impl<H: ConnectionHandler, K: Kernel> Reactor<H, K> {
         }
         Ok(())
     }
-}
 
-/// Gives everything back, also when a handler panics.
-impl<H: ConnectionHandler, K: Kernel> Drop for Reactor<H, K> {
-    fn drop(&mut self) {
-        for listener in &mut self.listeners {
-            listener.close(&mut self.kernel);
-        }
-        self.mailbox.close();
-        for slot in self.net.table.slots_where(|_| true) {
-            if let Some(connection) = self.net.table.remove(slot) {
-                if connection.fd.is_unopened() {
-                    continue;
+    /// Listens at all addresses of a place that this machine has. One will do: a name often
+    /// has an IPv6 address where there is no IPv6. An address that is named alone is the
+    /// only one of its place, so to lack it is an error.
+    fn listen_at(&mut self, place: &Place, warnings: &mut Vec<String>) -> Result<(), Error> {
+        let (mut stands, mut lacking) = (false, Vec::new());
+        for address in place.addresses() {
+            if self.listeners.iter().any(|listener| listener.address == *address) {
+                stands = true; // it was named before
+                continue;
+            }
+            match Listener::open(&mut self.kernel, address, &self.net.limits, warnings) {
+                Ok(listener) => {
+                    self.net.locals.push(listener.address.clone());
+                    self.listeners.push(listener);
+                    stands = true;
                 }
-                // An answer that was cut off must not look like a whole one.
-                let reset = !matches!(*connection.state, State::Lingering { .. });
-                self.close_socket(connection.fd, reset);
-                self.net.close_file(slot);
+                Err(Error { call, object, errno }) => {
+                    let error = Error::new(call, place.call(object), errno);
+                    match reaction(call, errno) {
+                        Reaction::Degrade => lacking.push(error),
+                        _ => return Err(error),
+                    }
+                }
             }
         }
-        self.poll.close(&mut self.kernel);
+        if !stands && let Some(error) = lacking.pop() {
+            return Err(error);
+        }
+        warnings.extend(lacking.iter().map(|error| format!("{error}; going on without")));
+        Ok(())
     }
 }

@@ -101,7 +101,7 @@ impl Method {
     /// What strace calls it, whatever it is called on this machine.
     pub fn traced(&self) -> &str {
         match self.name.as_str() {
-            "lstat" => "newfstatat",
+            "lstat" | "stat" => "newfstatat",
             "openat2_as" => "openat2",
             "prlimit" => "prlimit64",
             "recv" => "recvfrom",

@@ -36,13 +36,14 @@ const fn scenario(
     Scenario { name, args, play }
 }
 
-const SCENARIOS: [Scenario; 13] = [
+const SCENARIOS: [Scenario; 14] = [
     scenario("hello", &[], hello),
     scenario("once", &["-l", "127.0.0.1:1234", "once"], once),
     scenario("half", &[], half),
     scenario("crowd", &[], crowd),
     scenario("reset", &[], reset),
     scenario("slow", &[], slow),
+    scenario("chat", &["chat"], chat),
     scenario("full", &["--max-connections", "1"], full),
     scenario("idle", &["--idle-timeout", "0.1"], idle),
     scenario("stop", &[], stop),
@@ -115,6 +116,18 @@ fn slow(stage: &mut Stage) {
 /// What a call returned.
 fn result(line: &str) -> usize {
     line.rsplit(" = ").next().unwrap().parse().unwrap()
+}
+
+/// One who says two long lines, and asks something in between; and one who hears them.
+fn chat(stage: &mut Stage) {
+    let mut talker = stage.connect();
+    let mut other = stage.connect();
+    let [one, two] = ["a", "b"].map(|letter| letter.repeat(3_000) + "\n");
+    stage.step(|| talker.send(format!("{one}/who\n{two}")));
+    while !talker.line().contains("2 here") {}
+    while !other.line().contains("bbb") {}
+    stage.step(|| drop(talker));
+    stage.step(|| drop(other));
 }
 
 /// A second client where there is room for one.
@@ -364,9 +377,10 @@ const LEFT_OUT: [&str; 8] = [
 ];
 
 /// How other machines' calls for the same begin and end, and how ours do.
-const ALIASES: [[&str; 4]; 4] = [
+const ALIASES: [[&str; 4]; 5] = [
     ["epoll_pwait(", ", NULL, 8)", "epoll_wait(", ")"],
     ["lstat(", ")", "newfstatat(AT_FDCWD, ", ", AT_SYMLINK_NOFOLLOW)"],
+    ["stat(", ")", "newfstatat(AT_FDCWD, ", ", 0)"],
     ["fchmodat(AT_FDCWD, ", ")", "chmod(", ")"],
     ["unlinkat(AT_FDCWD, ", ", 0)", "unlink(", ")"],
 ];

@@ -10,10 +10,10 @@ use std::net::TcpStream;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
-use threadbare::Running;
 #[cfg(feature = "http")]
 use threadbare::handlers::Http;
 use threadbare::handlers::{Chat, Framing, Greet};
+use threadbare::{Conn, ConnId, ConnectionHandler, Limits, Running, Server};
 
 /// The system's allocator, counting what each thread asks of it.
 struct Counting;
@@ -21,6 +21,15 @@ struct Counting;
 thread_local! {
     /// How often this thread has allocated. (Without a destructor it needs no memory itself.)
     static MADE: Cell<u64> = const { Cell::new(0) };
+    /// How many bytes it holds, and the most that it has held.
+    static HELD: Cell<i64> = const { Cell::new(0) };
+    static PEAK: Cell<i64> = const { Cell::new(0) };
+}
+
+/// A thread holds so many bytes more.
+fn hold(bytes: i64) {
+    HELD.set(HELD.get() + bytes);
+    PEAK.set(PEAK.get().max(HELD.get()));
 }
 
 // SAFETY: every method hands its arguments to the system's allocator and returns what that
@@ -28,17 +37,20 @@ thread_local! {
 unsafe impl GlobalAlloc for Counting {
     unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
         MADE.set(MADE.get() + 1);
+        hold(layout.size() as i64);
         // SAFETY: the caller's promise is passed on.
         unsafe { System.alloc(layout) }
     }
 
     unsafe fn dealloc(&self, pointer: *mut u8, layout: Layout) {
+        hold(-(layout.size() as i64));
         // SAFETY: as above.
         unsafe { System.dealloc(pointer, layout) }
     }
 
     unsafe fn realloc(&self, pointer: *mut u8, layout: Layout, size: usize) -> *mut u8 {
         MADE.set(MADE.get() + 1);
+        hold(size as i64 - layout.size() as i64);
         // SAFETY: as above.
         unsafe { System.realloc(pointer, layout, size) }
     }
@@ -47,12 +59,17 @@ unsafe impl GlobalAlloc for Counting {
 #[global_allocator]
 static ALLOCATOR: Counting = Counting;
 
-/// How often the server's thread has allocated so far, which it stores where it is asked to.
+/// How often the server's thread has allocated so far.
 fn allocations<H>(server: &Running<H>) -> u64 {
+    ask(server, || MADE.get())
+}
+
+/// What the server's thread says, which it stores where it is asked to.
+fn ask<H>(server: &Running<H>, what: fn() -> u64) -> u64 {
     const UNTOLD: u64 = u64::MAX;
     let told = Arc::new(AtomicU64::new(UNTOLD));
     let tell = Arc::clone(&told);
-    server.handle().call(move |_, _| tell.store(MADE.get(), Ordering::Relaxed)).unwrap();
+    server.handle().call(move |_, _| tell.store(what(), Ordering::Relaxed)).unwrap();
     let asked = Instant::now();
     while told.load(Ordering::Relaxed) == UNTOLD {
         assert!(asked.elapsed() < Duration::from_secs(30), "the server does not answer");
@@ -128,6 +145,54 @@ fn a_broadcast_allocates_nothing() {
     rounds(500);
     assert_eq!(allocations(&server) - before, 0);
     assert_eq!(&heard, b"guest1: hello.\n");
+    server.handle().stop();
+    server.join().unwrap();
+}
+
+/// The handler that everybody writes first: each line to all.
+struct Naive;
+
+impl ConnectionHandler for Naive {
+    type Session = ();
+
+    fn on_data(&mut self, conn: &mut Conn<'_>, _: &mut (), input: &[u8]) -> usize {
+        let mut consumed = 0;
+        for line in input.split_inclusive(|&byte| byte == b'\n') {
+            if conn.is_full() {
+                break;
+            }
+            let ids: Vec<ConnId> = conn.net().ids().collect();
+            for id in ids {
+                conn.net().send(id, line);
+            }
+            consumed += line.len();
+        }
+        consumed
+    }
+}
+
+/// Empty lines to 200 members of whom nobody reads: what the server's thread holds at any time
+/// is bounded by the budget, whatever is copied, linked or kept for each of them.
+#[test]
+fn a_broadcast_stays_below_the_budget() {
+    const MOST: usize = 16 << 20;
+    let limits = Limits { max_memory: MOST, ..Limits::default() };
+    let server = Server::builder(Naive).limits(limits).bind("127.0.0.1:0").unwrap().spawn();
+    let server = server.unwrap();
+    let mut members: Vec<TcpStream> = (0..200).map(|_| connect(&server)).collect();
+    let before = ask(&server, || {
+        PEAK.set(HELD.get());
+        HELD.get() as u64
+    });
+    let talker = &mut members[0];
+    talker.set_write_timeout(Some(Duration::from_millis(500))).unwrap();
+    for _ in 0..30 {
+        let _ = talker.write(&[b'\n'; 65_536]); // it is held up, and may be cut
+    }
+    let peak = ask(&server, || PEAK.get() as u64);
+    assert!(peak > before + (8 << 20), "so little is no test: {peak} bytes");
+    assert!(peak < before + MOST as u64 + (2 << 20), "{peak} bytes");
+    drop(members);
     server.handle().stop();
     server.join().unwrap();
 }

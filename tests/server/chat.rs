@@ -72,7 +72,7 @@ fn names() {
     let mut other = member(&server, "Jürgen_2-李");
     anna.expect("* guest2 joined\n* guest2 is now Jürgen_2-李\n");
     other.send("/name anna\n");
-    other.expect("error: that name is taken\n");
+    other.expect(TAKEN);
     let long = "x".repeat(21);
     for bad in ["a:b", "*", "a/b", "\u{1b}[2J", "a\u{202e}b", "\u{3164}", "error", "\u{ff}", &long]
     {
@@ -90,7 +90,93 @@ fn names() {
     other.expect("* you are anna\n");
 }
 
-const BAD_NAME: &str = "error: a name is 1 to 20 letters, digits, - or _\n";
+const BAD_NAME: &str = "error: a name is 1 to 20 letters, digits, - or _, of one script\n";
+const TAKEN: &str = "error: that name is taken, or looks like one that is\n";
+
+#[test] // nobody is taken for somebody else, or for the server
+fn names_that_look_alike() {
+    let server = Server::start(&["chat"]);
+    let mut anna = member(&server, "anna");
+    let mut other = server.client();
+    assert!(other.line().starts_with("* you are guest2"));
+    anna.expect("* guest2 joined\n");
+    let _three = ["paypal", "сосо", "Ian"].map(|name| member(&server, name));
+    for _ in 0..6 {
+        other.line(); // they come, and say who they are
+    }
+    for (taken, why) in [
+        ("Anna", "letters are large or small"),
+        ("ANNA", "the same"),
+        ("paypaI", "a capital I for the l"),
+        ("paypa1", "a one for the l"),
+        ("coco", "Latin for Cyrillic"),
+        ("lan", "a small l for the I"),
+        ("guest2", "one's own"),
+    ] {
+        other.send(format!("/name {taken}\n"));
+        assert_eq!(other.line(), TAKEN, "{why}");
+    }
+    for (bad, why) in [
+        ("аnna", "a Cyrillic a"),
+        ("pаypal", "the same"),
+        ("αnna", "a Greek one"),
+        ("ａnna", "a wide one"),
+        ("Error", "as the server begins its lines"),
+        ("еггог", "the same, in Cyrillic"),
+    ] {
+        other.send(format!("/name {bad}\n"));
+        assert_eq!(other.line(), BAD_NAME, "{why}");
+    }
+    // A name that was given up is free, and so is what it looks like.
+    other.send("/name bob\n/name Bob\n/name Борис\n");
+    other.expect("* you are bob\n* you are Bob\n* you are Борис\n");
+    anna.send("/name BOB\n");
+    while anna.line() != "* you are BOB\n" {}
+}
+
+#[test] // a page in a browser cannot speak for the one who looks at it
+fn a_web_page_says_nothing() {
+    let server = Server::start(&["chat"]);
+    let mut anna = member(&server, "anna");
+    for (words, rest) in [
+        ("POST / HTTP/1.1\r\nHost: 127.0.0.1:1234\r\n\r\nspam\r\n/name bob\r\n", true),
+        ("GET /hello HTTP/1.0\n\n", true),
+        ("POST / HTTP/1.1", false),
+    ] {
+        let mut page = server.client();
+        let welcome = page.line();
+        assert!(welcome.starts_with("* you are guest"), "{welcome}");
+        page.send(words);
+        if !rest {
+            page.finish();
+        }
+        page.expect_rest("error: this is no web server\n");
+        let guest = welcome.split([' ', ',']).nth(3).unwrap();
+        anna.expect(format!("* {guest} joined\n* {guest} left\n"));
+    }
+    // Who has said something else before is no browser.
+    let mut bob = member(&server, "bob");
+    bob.send("hello\nI like HTTP/1.1\n");
+    assert_eq!(said(&mut anna), "bob: hello\n");
+    anna.expect("bob: I like HTTP/1.1\n");
+}
+
+#[test] // as telnet(1) does it: the interrupt, a mark that is urgent, and a question
+fn ctrl_c_in_telnet() {
+    let server = Server::start(&["chat"]);
+    let mut anna = member(&server, "anna");
+    let mut bob = member(&server, "bob");
+    anna.expect("* guest2 joined\n* guest2 is now bob\n");
+    bob.send(b"he\xff\xf4\xff");
+    bob.send_urgent(b"\xf2");
+    bob.send(b"\xff\xfd\x06");
+    bob.expect(b"\xff\xfc\x06"); // telnet shows nothing before it has this
+    bob.send(b"llo\r\n\xff\xfb\x1f\xff\xfa\x1f\0\x50\0\x0a\xff\xf0there\r\n");
+    bob.expect(b"\xff\xfe\x1f");
+    anna.expect("bob: hello\nbob: there\n");
+    anna.send("well\n");
+    bob.expect("anna: well\n");
+}
 
 #[test] // a line that is too long ends its member with an error; the others hear no part of it
 fn a_line_too_long() {

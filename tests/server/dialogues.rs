@@ -530,3 +530,20 @@ fn nobody_is_lost_while_full() {
     }
     server.client().ask("and one more\n");
 }
+
+#[test] // a page in a browser cannot end it, nor say anything for the one who looks at it
+fn once_is_no_web_server() {
+    for framing in ["line", "chunk"] {
+        let mut server = Server::start(&["once", "--framing", framing]);
+        for page in ["POST / HTTP/1.1\r\nHost: a\r\n\r\nx=1\r\n", "GET /\u{2f} HTTP/1.0\n"] {
+            let mut client = server.client();
+            client.send(page);
+            client.expect_rest("error: this is no web server\n");
+        }
+        let mut client = server.client();
+        client.send("hello\n");
+        client.expect_rest("Good talking to you\n");
+        assert_eq!(server.wait(), Some(0));
+        assert!(server.stdout().contains("The message was: hello"), "{}", server.stdout());
+    }
+}

@@ -3,19 +3,24 @@
 //! fails, and what no table thinks of.
 
 use crate::http_table::{LAST, answers, cases};
-use crate::support::{Client, Scratch, Server};
+
+use crate::support::{Client, Scratch, Server, needs};
 use std::fs;
+use std::process::Command;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 /// The files that the table is about.
-const FILES: [(&str, &str); 9] = [
+const FILES: [(&str, &str); 12] = [
     ("index.html", "index\n"),
     ("sub/index.html", "sub\n"),
     ("bare/other", ""),
     ("ü b.txt", "umlaut\n"),
     ("empty.txt", ""),
+    ("odd/index.html/x", ""),
+    ("page.xhtml", "<html/>"),
+    ("feed.xml", "<feed/>"),
     (".env", "secret\n"),
     (".git/config", "secret\n"),
     (".well-known/x", "known\n"),
@@ -36,6 +41,11 @@ fn www() -> Scratch {
     }
     fs::write(scratch.path("www/big.bin"), big()).unwrap();
     fs::write(scratch.path("secret"), "secret\n").unwrap();
+    // A file that has just changed has a weak tag: from here on all are strong.
+    let path = scratch.path("www/big.bin");
+    let changed = fs::metadata(path).unwrap().modified().unwrap();
+    let is_settled = || changed.elapsed().is_ok_and(|age| age > Duration::from_millis(50));
+    crate::support::until("the tags to be strong", is_settled);
     scratch
 }
 
@@ -254,6 +264,86 @@ fn the_access_log() {
     ask(&quiet, [&b"GET /bad\r\n\r\n"[..]]);
     assert_eq!(quiet.stop(), Some(0));
     assert!(!quiet.logs().contains("bad"), "{}", quiet.logs());
+}
+
+/// apt takes what it needs from a flat repository, whose paths all begin with `./`.
+#[test]
+fn apt_uses_a_flat_repository() {
+    if !needs(&["apt-get", "dpkg-deb", "sha256sum"]) {
+        return;
+    }
+    let scratch = Scratch::new();
+    let run = |program: &str, words: &[&str]| {
+        let output = Command::new(program).args(words).current_dir(scratch.path("")).output();
+        let output = output.unwrap();
+        let said = String::from_utf8_lossy(&output.stderr).into_owned();
+        assert!(output.status.success(), "{program} {words:?}: {said}");
+        String::from_utf8(output.stdout).unwrap()
+    };
+    let about = "Package: thanks\nVersion: 1.0\nArchitecture: all\nMaintainer: x <x@x>\nDescription: thanks\n";
+    fs::create_dir_all(scratch.path("thanks/DEBIAN")).unwrap();
+    fs::create_dir_all(scratch.path("thanks/usr/share")).unwrap();
+    fs::write(scratch.path("thanks/DEBIAN/control"), about).unwrap();
+    fs::write(scratch.path("thanks/usr/share/large"), crate::support::pattern(300_000)).unwrap();
+    fs::create_dir_all(scratch.path("www")).unwrap();
+    run(
+        "dpkg-deb",
+        &["--root-owner-group", "-Znone", "--build", "thanks", "www/thanks_1.0_all.deb"],
+    );
+    let size = fs::metadata(scratch.path("www/thanks_1.0_all.deb")).unwrap().len();
+    assert!(size > 300_000);
+    let sum = run("sha256sum", &["www/thanks_1.0_all.deb"]);
+    let sum = &sum[..64];
+    let place = "Filename: ./thanks_1.0_all.deb";
+    fs::write(
+        scratch.path("www/Packages"),
+        format!("{about}{place}\nSize: {size}\nSHA256: {sum}\n"),
+    )
+    .unwrap();
+    let mut server = serve(&scratch, &["--access-log"]);
+    for folder in ["state/lists/partial", "cache/archives/partial", "etc", "out"] {
+        fs::create_dir_all(scratch.path(folder)).unwrap();
+    }
+    fs::write(scratch.path("state/status"), "").unwrap();
+    let source = format!("deb [trusted=yes] http://{}/ ./\n", server.addresses[0]);
+    fs::write(scratch.path("sources.list"), source).unwrap();
+    let at = |name: &str| scratch.path(name).display().to_string();
+    let options = [
+        format!("Dir::State={}", at("state")),
+        format!("Dir::State::status={}", at("state/status")),
+        format!("Dir::Cache={}", at("cache")),
+        format!("Dir::Etc={}", at("etc")),
+        format!("Dir::Etc::sourcelist={}", at("sources.list")),
+        "APT::Sandbox::User=".to_owned(),
+        "Acquire::Languages=none".to_owned(),
+        "Acquire::http::Proxy=false".to_owned(),
+        "Acquire::Retries=0".to_owned(),
+    ];
+    let apt = |words: &[&str]| {
+        let mut all = Vec::new();
+        for option in &options {
+            all.extend(["-o", option]);
+        }
+        all.extend(words);
+        run("apt-get", &all)
+    };
+    apt(&["update"]);
+    apt(&["update"]); // what it has is up to date
+    // The rest of a download that broke off, if the file is still of the same date.
+    let whole = fs::read(scratch.path("www/thanks_1.0_all.deb")).unwrap();
+    let partial = scratch.path("cache/archives/partial/thanks_1.0_all.deb");
+    fs::write(&partial, &whole[..100_000]).unwrap();
+    let modified =
+        fs::metadata(scratch.path("www/thanks_1.0_all.deb")).unwrap().modified().unwrap();
+    fs::File::options().write(true).open(&partial).unwrap().set_modified(modified).unwrap();
+    apt(&["install", "--download-only", "-y", "thanks"]);
+    assert_eq!(fs::read(scratch.path("cache/archives/thanks_1.0_all.deb")).unwrap(), whole);
+    assert_eq!(server.stop(), Some(0));
+    let logs = server.logs();
+    let rest = format!("\"GET /./thanks_1.0_all.deb HTTP/1.1\" 206 {}", size - 100_000);
+    for due in ["\"GET /./Packages HTTP/1.1\" 200 ", "\" 304 0", &rest] {
+        assert!(logs.contains(due), "{logs}");
+    }
 }
 
 #[test]

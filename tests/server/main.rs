@@ -9,6 +9,7 @@ mod dialogues;
 mod endurance;
 mod http;
 mod log_lines;
+mod names;
 mod pool;
 mod process;
 mod program;

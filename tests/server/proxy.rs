@@ -7,7 +7,8 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use crate::support::{
-    Client, PATIENCE, Scratch, Server, pattern, quiet_port, raise_descriptor_limit, until,
+    Client, PATIENCE, Scratch, Server, pattern, quiet_port, raise_descriptor_limit, send_urgent,
+    until,
 };
 use nix::sys::socket::{Backlog, listen, setsockopt, sockopt};
 
@@ -86,6 +87,20 @@ fn a_dialogue() {
     expect(&mut others, b"x");
     client.send("still here");
     expect(&mut server, b"still here");
+}
+
+#[test] // bytes that are urgent go through as all others do; that they were urgent does not
+fn urgent_bytes() {
+    let front = Front::new(&[]);
+    let (mut client, mut server) = front.tunnel();
+    client.send("one");
+    client.send_urgent("two!");
+    client.send("three");
+    expect(&mut server, b"onetwo!three");
+    server.write_all(b"a").unwrap();
+    send_urgent(&server, b"b");
+    server.write_all(b"c").unwrap();
+    client.expect("abc");
 }
 
 #[test] // FIN goes through behind the last byte, and the other direction goes on

@@ -277,7 +277,7 @@ fn every_call_fails_in_turn() {
         assert!(second.ends_with("* guest1 is now anna\nanna: first\nanna: second\n"), "{second}");
         assert!(
             third.ends_with(
-                "anna: second\nerror: that name is taken\nguest2: fifth\n* guest2 left\n"
+                "anna: second\nerror: that name is taken, or looks like one that is\nguest2: fifth\n* guest2 left\n"
             ),
             "{third}"
         );

@@ -34,7 +34,7 @@ fn replay(name: &str, files: usize, cases: usize) {
 }
 
 /// The committed inputs, always in the same order.
-fn corpus(name: &str) -> Vec<Vec<u8>> {
+pub(crate) fn corpus(name: &str) -> Vec<Vec<u8>> {
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fuzz/corpus").join(name);
     let files = fs::read_dir(folder).expect("the target has a corpus");
     let mut paths: Vec<PathBuf> = files.map(|file| file.unwrap().path()).collect();
@@ -43,7 +43,7 @@ fn corpus(name: &str) -> Vec<Vec<u8>> {
 }
 
 /// Some input with a few changes.
-fn mutated(dice: &mut Dice<'_>, corpus: &[Vec<u8>]) -> Vec<u8> {
+pub(crate) fn mutated(dice: &mut Dice<'_>, corpus: &[Vec<u8>]) -> Vec<u8> {
     let some = |dice: &mut Dice<'_>| &corpus[dice.below(corpus.len())];
     let mut input = some(dice).clone();
     for _ in 0..=dice.below(4) {
@@ -86,6 +86,11 @@ fn framing() {
 #[test]
 fn http() {
     replay("http", 100, 5_000);
+}
+
+#[test]
+fn requests() {
+    replay("requests", 100, 100_000);
 }
 
 #[test]

@@ -35,7 +35,7 @@ const fn scenario(name: &'static str, script: fn(&mut Stage<Chorus>)) -> Scenari
     Scenario { name, addresses: &[TCP], max_connections, max_per_address, script }
 }
 
-const SCENARIOS: [Scenario; 21] = [
+const SCENARIOS: [Scenario; 22] = [
     scenario("dialogue", dialogue),
     scenario("pipelined", pipelined),
     scenario("half-close", half_close),
@@ -46,6 +46,7 @@ const SCENARIOS: [Scenario; 21] = [
     scenario("deadline", deadline),
     scenario("second-signal", second_signal),
     scenario("broadcast", broadcast),
+    scenario("fan-out", fan_out),
     scenario("timers", timers),
     Scenario { addresses: &[UNIX], ..scenario("unix", dialogue) },
     Scenario { addresses: &[TCP, UNIX], max_connections: 2, ..scenario("doors", doors) },
@@ -206,6 +207,19 @@ fn broadcast(stage: &mut Stage) {
     stage.listen(10);
     stage.leave(other, true);
     stage.say(one, "!!");
+    stage.listen(10);
+}
+
+/// All tell all, in one batch: what is for one connection stands in many places.
+fn fan_out(stage: &mut Stage) {
+    let all = [stage.join(), stage.join(), stage.join(), stage.join()];
+    stage.talkers[all[3]].deaf = true;
+    stage.pass(10);
+    all.into_iter().for_each(|who| stage.say(who, "!>!!"));
+    stage.listen(10);
+    stage.say(all[0], "!");
+    stage.leave(all[0], false);
+    stage.say(all[1], "!>x");
     stage.listen(10);
 }
 

@@ -2,10 +2,12 @@
 //! errno of the calls for a file, and deadlines to the millisecond. (Requests that nobody
 //! would think of are made up by tests/fuzz.)
 
-use crate::http_table::{LAST, answers, cases};
+use crate::http_table::{Fact, LAST, answers, cases, facts};
 use crate::simulation::journal::errnos;
 use crate::simulation::{Report, World};
+use std::collections::BTreeSet;
 use std::path::Path;
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 use threadbare::handlers::Http;
 use threadbare::kernel::sim::{At, Client, Method, Short, Simulated, Times};
@@ -14,12 +16,20 @@ use threadbare::{CloseReason, Errno, Limits};
 type Www = World<Http>;
 
 fn www() -> Www {
+    serve(Http::new())
+}
+
+fn serve(http: Http) -> Www {
     let sim = Simulated::new(1);
+    sim.advance(Duration::from_secs(100)); // the dates of files are not those of no date
     for (name, content) in [
         ("index.html", &b"index\n"[..]),
         ("sub/index.html", b"sub\n"),
         ("bare/other", b""),
         ("ü b.txt", b"umlaut\n"),
+        ("odd/index.html/x", b""),
+        ("page.xhtml", b"<html/>"),
+        ("feed.xml", b"<feed/>"),
         ("empty.txt", b""),
         (".env", b"secret\n"),
         (".well-known/x", b"known\n"),
@@ -27,7 +37,7 @@ fn www() -> Www {
     ] {
         sim.write_file(&Path::new("/srv/www").join(name), content);
     }
-    let http = Http::new().serve("/srv/www");
+    let http = http.serve("/srv/www");
     let limits = Limits { message_timeout: None, ..Limits::default() };
     World::on(sim, http, limits).unwrap()
 }
@@ -132,13 +142,53 @@ fn every_errno_on_the_way_to_a_file() {
     assert!(count >= 250, "{count} cases");
 }
 
+/// What llhttp, the HTTP Garden and nginx's tests say to a request is what we say, or
+/// docs/http.md explains the difference.
+#[test]
+fn foreign_facts() {
+    let page = include_str!("../../docs/http.md");
+    let mut world = www();
+    let mut wrong = Vec::new();
+    let mut told: BTreeSet<&str> = BTreeSet::new();
+    for Fact { case, source, theirs, why } in facts() {
+        let bytes = [&case.request, LAST.as_bytes()].concat();
+        let (said, _) = ask(&mut world, [&bytes[..]]);
+        let ours = statuses(&said, &bytes);
+        let first = *ours.iter().find(|&&status| status != 100).expect("an answer");
+        let is_bad = matches!(first, 400 | 411 | 413 | 414 | 417 | 431 | 505)
+            || first == 501 && ours.len() == 1;
+        let is_same = match theirs {
+            "ok" => !is_bad,
+            "bad" => is_bad,
+            status => status.parse() == Ok(first),
+        };
+        if ours != case.due || is_same != why.is_none() {
+            let due = &case.due;
+            let shown = case.request.escape_ascii();
+            wrong.push(format!("{source}: {theirs}, {ours:?}, not {due:?}, {why:?}\t{shown}"));
+        }
+        told.extend(why);
+    }
+    world.stop();
+    assert!(wrong.is_empty(), "{}", wrong.join("\n"));
+    let explained = page.lines().filter_map(|line| line.strip_prefix("| **")?.split_once("** |"));
+    assert_eq!(told, explained.map(|(name, _)| name).collect());
+    for (repository, least) in [("nodejs/llhttp", 100), ("narf", 76), ("nginx/nginx-tests", 60)] {
+        let count = facts().iter().filter(|fact| fact.source.starts_with(repository)).count();
+        println!("{repository}: {count} facts");
+        assert!(count >= least, "{repository}: {count} facts");
+    }
+}
+
 /// A head that broke off was looked at again only if a line had ended: whoever sent a wrong
 /// version in two pieces, and no more, was told something else than who sent it in one.
 #[test]
 fn what_is_wrong_at_the_end() {
     let wrong = [
-        (&["GET / HTTP/1.2"][..], 505),
-        (&["GET / HTTP", "/1.2"], 505),
+        (&["GET / HTTP/1.1\r\nHost: @"][..], 400),
+        (&["GET / HTTP/1.1\r\nHo", "st: @"], 400),
+        (&["GET / HTTP/1.2"], 400), // which might have become a request
+        (&["GET / HTTP", "/1.2"], 400),
         // Blank, but not as lines are: it was an answer, or none.
         (&["\n\r\r"], 400),
         (&["\n", "\r", "\r"], 400),
@@ -151,6 +201,93 @@ fn what_is_wrong_at_the_end() {
         assert_eq!(statuses(&said, b""), [status]);
         world.stop();
     }
+}
+
+/// The validators change with the content: the size and the times were all that the tag was made
+/// of, so a file of the same size in the place of another, with its date, had its tag. A tag
+/// within the tick of a change is weak.
+#[test]
+fn validators_change_with_the_content() {
+    fn tag(world: &mut Www) -> String {
+        let (said, _) = ask(world, [&b"GET /page.xhtml HTTP/1.0\r\n\r\n"[..]]);
+        let said = String::from_utf8(said).unwrap();
+        said.lines().find_map(|line| line.strip_prefix("ETag: ")).expect("a tag").to_owned()
+    }
+    let mut world = www();
+    let path = Path::new("/srv/www/page.xhtml");
+    world.pass(Duration::from_secs(1));
+    let first = tag(&mut world);
+    assert!(first.starts_with('"'), "{first}");
+    assert_eq!(tag(&mut world), first);
+    world.sim.write_file(path, b"<body/>");
+    let second = tag(&mut world);
+    let weak = second.strip_prefix("W/").expect("a weak tag");
+    assert_ne!(weak, first);
+    world.pass(Duration::from_secs(1));
+    assert_eq!(tag(&mut world), weak);
+    let get = |tag: &str| {
+        format!(
+            "GET /page.xhtml HTTP/1.1\r\nHost: x\r\nIf-None-Match: \"other\"\r\nIf-None-Match: {tag}\r\n\r\n{LAST}"
+        )
+    };
+    for (tag, due) in [(weak, 304), (&second, 304), (&first, 200)] {
+        let (said, _) = ask(&mut world, [get(tag).as_bytes()]);
+        assert_eq!(statuses(&said, b""), [due, 404], "{tag}");
+    }
+}
+
+/// A date of 0 or 1 is none: no Last-Modified, and no condition on it.
+#[test]
+fn a_file_of_no_date() {
+    let sim = Simulated::new(1);
+    sim.write_file(Path::new("/srv/www/index.html"), b"index\n");
+    let http = Http::new().serve("/srv/www");
+    let mut world = World::on(sim, http, Limits::default()).unwrap();
+    world.pass(Duration::from_secs(1));
+    let since = "If-Modified-Since: Fri, 31 Dec 2100 23:59:59 GMT";
+    let request = format!("GET / HTTP/1.1\r\nHost: x\r\n{since}\r\n\r\n{LAST}");
+    let (said, _) = ask(&mut world, [request.as_bytes()]);
+    assert_eq!(statuses(&said, b""), [200, 404]);
+    let said = String::from_utf8(said).unwrap();
+    assert!(said.contains("\r\nETag: ") && !said.contains("Last-Modified"), "{said}");
+}
+
+/// The access log has what was sent, not what was meant to be: of a client that leaves in the
+/// middle of a file, the bytes that the kernel took.
+#[test]
+fn the_log_has_what_was_sent() {
+    let lines: Arc<Mutex<Vec<String>>> = Arc::default();
+    let log = Arc::clone(&lines);
+    let mut world =
+        serve(Http::new().access_log(move |line| log.lock().unwrap().push(line.into())));
+    let tails = || -> Vec<String> {
+        let lines = lines.lock().unwrap();
+        lines.iter().map(|line| line.rsplit_once("\" ").unwrap().1.to_owned()).collect()
+    };
+    let get = |path: &str| format!("GET {path} HTTP/1.1\r\nHost: x\r\n\r\n");
+    let mut client = world.client();
+    client.send(
+        (get("/") + &get("/nothing") + &get("/big.bin") + "HEAD /big.bin HTTP/1.0\r\n\r\n")
+            .as_bytes(),
+    );
+    listen(&mut world, &mut client);
+    assert_eq!(tails(), ["200 6", "404 14", "200 100000", "200 0"]);
+    world.sim.set_buffers(10_000, 10_000);
+    let mut client = world.client();
+    client.send(get("/big.bin").as_bytes());
+    world.rest();
+    let some = client.recv();
+    world.rest();
+    assert_eq!(tails().len(), 4); // it is still being sent
+    let head = some.windows(4).position(|four| four == b"\r\n\r\n").expect("a head") + 4;
+    client.reset();
+    world.rest();
+    let last = tails().pop().unwrap();
+    let sent: usize = last.strip_prefix("200 ").expect("a line").parse().unwrap();
+    // Of what the kernel took, the client has seen all but two buffers at most.
+    assert!((some.len() - head..=some.len() - head + 20_000).contains(&sent), "{sent}");
+    assert_eq!(tails().len(), 5);
+    world.stop();
 }
 
 #[test]

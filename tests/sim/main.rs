@@ -7,9 +7,13 @@ mod chat;
 #[cfg(feature = "cli")]
 mod corpus;
 mod every_fault;
+mod fanout;
 mod files;
 #[cfg(feature = "http")]
 mod http;
+mod names;
+#[cfg(feature = "cli")]
+mod oracle;
 mod proxy;
 mod random;
 mod reactions;
@@ -21,6 +25,14 @@ mod server;
 #[path = "../support/http_table.rs"]
 mod http_table;
 mod simulation;
+
+#[cfg(feature = "cli")]
+#[path = "../support/needs.rs"]
+#[allow(dead_code)]
+mod needs;
+// The modules of a handler that a fuzz target takes in find what they name here.
+#[cfg(feature = "cli")]
+use threadbare::kernel;
 
 // What is fuzzed, and two programs of the walkthrough: their tests come with them.
 #[allow(dead_code, clippy::print_stdout)] // here nobody calls `main`

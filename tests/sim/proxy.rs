@@ -87,7 +87,7 @@ impl Play {
         sim.set_buffers(48, 48);
         let [front, back] = scenario.addresses;
         let dead = scenario.dead.then(|| address("127.0.0.1:91"));
-        let upstreams = dead.into_iter().chain([address(back)]).collect();
+        let upstreams: Vec<Address> = dead.into_iter().chain([address(back)]).collect();
         let limits = Limits {
             max_connections: 4,
             max_outbound: 4,
@@ -301,7 +301,7 @@ impl Play {
 fn ends_it_anyway(&(method, errno): &(Method, i32)) -> bool {
     use Errno::*;
     let dead = [ECONNRESET, EPIPE];
-    let told = matches!(method, Method::Recv | Method::Send);
+    let told = matches!(method, Method::Recv | Method::Send | Method::Sendmsg);
     method == Method::Setsockopt || told && dead.contains(&Errno::from_raw(errno))
 }
 
@@ -576,7 +576,7 @@ fn every_fault() {
 /// A proxy to these addresses.
 fn proxy(upstreams: &[&str], limits: Limits) -> World<Proxy> {
     let sim = Simulated::new(1);
-    let upstreams = upstreams.iter().map(|word| address(word)).collect();
+    let upstreams: Vec<Address> = upstreams.iter().map(|word| address(word)).collect();
     let handler = Proxy::new(upstreams, Duration::from_secs(3));
     World::on(sim, handler, Limits { max_outbound: limits.max_connections, ..limits }).unwrap()
 }
@@ -620,7 +620,7 @@ fn a_whole_tunnel() {
     assert!(client.saw_eof());
     let calls: Vec<&str> = world.sim.trace().iter().map(|call| call.method.name()).collect();
     let due = "epoll_wait accept4 epoll_ctl socket setsockopt setsockopt setsockopt \
-               setsockopt setsockopt connect getsockname epoll_ctl epoll_ctl \
+               setsockopt setsockopt setsockopt connect getsockname epoll_ctl epoll_ctl \
                timerfd_settime epoll_wait getsockopt_error epoll_ctl epoll_ctl epoll_wait recv \
                shutdown epoll_ctl epoll_wait recv close close";
     assert_eq!(calls.join(" "), due);

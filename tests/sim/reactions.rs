@@ -26,6 +26,7 @@ impl ConnectionHandler for Busy {
 
     fn on_data(&mut self, conn: &mut Conn<'_>, _: &mut (), input: &[u8]) -> usize {
         conn.write(input);
+        self.0.as_mut().map(Directory::renew);
         let open = |directory: &Directory| directory.open("file").ok();
         if let Some(mut file) = self.0.as_ref().and_then(open) {
             let _ = (file.status(), file.read_at(&mut [0; 4], 0));
@@ -70,6 +71,10 @@ fn judge(row: Call, errno: Errno, came: &Result<World<Busy>, Error>) -> bool {
             let in_use = (error.call, error.errno) == (Call::BindUnix, Errno::EADDRINUSE);
             let looks = matches!(row, Call::FileStatus | Call::ProbeUnix);
             (error.call, error.errno) == (row, errno) || looks && in_use
+        }
+        // An address that is named alone is the only one of its place.
+        (Reaction::Degrade, Err(error)) if matches!(row, Call::Socket | Call::BindTcp) => {
+            (error.call, error.errno) == (row, errno)
         }
         (Reaction::Degrade, Ok(world)) => world.server.warnings().iter().any(|it| says(it)),
         // In the first turn, with which it begins to hear signals.
@@ -133,7 +138,17 @@ fn serve(mut world: World<Busy>) {
         world.rest();
         client.recv();
     }
-    let _ = world.server.handle().call(|_, _| {});
+    let _other = world.sim.connect(&world.address());
+    world.rest();
+    // Pieces in several places: what another gets stands between them.
+    let talk = |_: &mut Busy, net: &mut Net| {
+        let ids: Vec<_> = net.ids().collect();
+        for (at, id) in [0, 1, 0, 1].into_iter().enumerate() {
+            let to = ids.iter().rev().nth(id);
+            let _ = to.is_some_and(|to| net.send(*to, &[at as u8; 3_000]));
+        }
+    };
+    let _ = world.server.handle().call(talk);
     world.rest();
     client.shutdown();
     world.pass(Duration::from_secs(5));

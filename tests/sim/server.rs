@@ -902,10 +902,10 @@ fn much_is_written_while_connecting() {
     assert!(remote.accept().is_none());
     world.stop();
 
-    let (world, _remote) = dialing(limits, move |conn| {
-        much(conn);
-        conn.write(&[7; 1_000]);
-    });
+    let (mut world, _remote) = dialing(limits, much);
+    let more = |early: &mut Early, net: &mut Net| assert!(net.send(early.id.unwrap(), &[7; 501]));
+    world.server.handle().call(more).unwrap();
+    world.rest();
     assert_eq!(world.server.handler().why, Some(CloseReason::OutputLimit));
     assert_eq!(world.server.memory(), (0, 0));
     world.stop();
@@ -1702,9 +1702,9 @@ fn a_close_that_finds_nothing() {
 fn options_are_set_once() {
     let without = || Limits { write_timeout: None, ..Limits::default() };
     for (address, limits, count) in [
-        ("127.0.0.1:80", Limits::default(), 6),
-        ("127.0.0.1:80", without(), 5),
-        ("[::1]:80", without(), 6),
+        ("127.0.0.1:80", Limits::default(), 7),
+        ("127.0.0.1:80", without(), 6),
+        ("[::1]:80", without(), 7),
         (UNIX, Limits::default(), 1), // SO_PASSRIGHTS
     ] {
         let mut world = World::at(address, Simulated::new(1), greet(), limits).unwrap();

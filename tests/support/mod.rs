@@ -24,8 +24,8 @@ use std::time::{Duration, Instant};
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use nix::sys::signal::{SigHandler, kill, signal};
 use nix::sys::socket::{
-    AddressFamily, SockFlag, SockType, SockaddrIn, UnixAddr, bind, connect, setsockopt, socket,
-    sockopt,
+    AddressFamily, MsgFlags, SockFlag, SockType, SockaddrIn, UnixAddr, bind, connect, setsockopt,
+    socket, sockopt,
 };
 use nix::unistd::Pid;
 use threadbare::kernel::{Fd, Kernel, Linux, SocketOption};
@@ -259,10 +259,15 @@ impl Server {
 
     /// The same, after some lines of shell in the same process (`umask 0`).
     pub fn start_after(prelude: &str, args: &[&str]) -> Server {
+        Server::start_under(&["sh", "-c", &format!("{prelude}\nexec \"$0\" \"$@\"")], args)
+    }
+
+    /// The same, with words in front of the program's name that end in its start.
+    pub fn start_under(words: &[&str], args: &[&str]) -> Server {
         let given = args.iter().filter(|arg| matches!(**arg, "-l" | "--listen")).count();
         let local = ["-l", "127.0.0.1:0"];
         let args = if given == 0 { [args, &local].concat() } else { args.to_vec() };
-        let mut server = Server::spawn(prelude, &args);
+        let mut server = Server::spawn_under(words, &args);
         server.addresses = eventually("the ready lines", || {
             let ready = server.ready_lines();
             assert!(
@@ -598,6 +603,11 @@ impl Client {
         self.stream.get_mut().write_all(bytes.as_ref())
     }
 
+    /// Sends bytes of which the last is urgent.
+    pub fn send_urgent(&mut self, bytes: impl AsRef<[u8]>) {
+        send_urgent(self.stream.get_ref(), bytes.as_ref());
+    }
+
     #[track_caller]
     pub fn send(&mut self, bytes: impl AsRef<[u8]>) {
         in_time(self.try_send(bytes));
@@ -723,6 +733,12 @@ impl Client {
 }
 
 #[track_caller]
+/// Sends bytes of which the last is urgent (MSG_OOB).
+pub fn send_urgent(socket: &impl AsRawFd, bytes: &[u8]) {
+    let sent = nix::sys::socket::send(socket.as_raw_fd(), bytes, MsgFlags::MSG_OOB).unwrap();
+    assert_eq!(sent, bytes.len());
+}
+
 fn in_time<T>(result: io::Result<T>) -> T {
     match result {
         Ok(value) => value,

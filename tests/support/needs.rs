@@ -2,6 +2,8 @@
 //! skip is reported: in the file named by THREADBARE_SKIPPED, which `make test` prints at its
 //! end, or else on stderr. With CI=true nothing may be missing, and the test fails.
 
+#![allow(unreachable_pub)] // several test programs use it
+
 use std::fs::OpenOptions;
 use std::io::Write;
 use std::path::Path;

@@ -53,6 +53,12 @@ impl Answers {
         std::mem::swap(&mut self.hello, &mut self.head);
     }
 
+    /// The time of day in nanoseconds since 1970, when the server's own clock shows `clock`.
+    pub(super) fn time(&self, clock: Duration) -> i64 {
+        let until = self.right_until.saturating_sub(clock).as_nanos() as i64;
+        (self.now as i64).saturating_add(1).saturating_mul(1_000_000_000).saturating_sub(until)
+    }
+
     /// The plain answer: `200 OK`, as text, on a connection that stays.
     #[inline]
     pub(super) fn hello(&self) -> &[u8] {
@@ -85,6 +91,9 @@ impl Answers {
     /// The head and the body of an answer that is a line of text: the plain one, or
     /// the status itself.
     pub(super) fn text(&mut self, status: Status, then: Then, fields: &str) -> (&[u8], &[u8]) {
+        if status == Status::NO_CONTENT {
+            return (self.head(status, then, fields), &[]);
+        }
         let (text, end) = if status == Status::OK { (HELLO, "") } else { (status.0, "\n") };
         let length = text.len() + end.len();
         let about = format!("{fields}Content-Type: {TEXT}\r\nContent-Length: {length}\r\n");

@@ -17,17 +17,18 @@ pub(super) struct Body {
     chunks: Option<Chunks>,
 }
 
-/// Where a chunked body stands: what the next byte belongs to.
+/// Where a chunked body stands: what the next byte belongs to. RFC 9112, 7.1
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Chunks {
-    /// The length of a chunk, of which so many digits were read.
+    /// The length of a chunk, of which some digits were read, or none.
     Size {
         size: u64,
-        digits: u8,
+        has_digits: bool,
     },
-    /// What may stand behind the length, from `;` to CR.
-    Extension {
+    /// What may stand behind the length, up to CR.
+    Extensions {
         size: u64,
+        at: Extension,
     },
     /// The LF behind it.
     SizeEnd {
@@ -40,11 +41,32 @@ enum Chunks {
     DataLf,
     /// The first byte of a trailer field, or the CR of the last line.
     Trailer,
-    /// The rest of it.
-    TrailerField,
+    /// The rest of its name, and of its value.
+    TrailerName,
+    TrailerValue,
     TrailerLf,
     /// The LF at the end of all.
     LastLf,
+}
+
+/// Where a list of extensions stands: `;name=value;name="quoted"`, with space around `;` and
+/// `=` but not at the end. RFC 9112, 7.1.1
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Extension {
+    /// Behind a length or a value there was space, so a `;` must come.
+    Space,
+    /// A `;`, so a name must come.
+    Semicolon,
+    Name,
+    NameSpace,
+    /// A `=`, so a value must come.
+    Equals,
+    Value,
+    Quoted,
+    /// A backslash in quotes.
+    Escape,
+    /// The quotes are closed.
+    QuotesEnd,
 }
 
 impl Body {
@@ -54,7 +76,7 @@ impl Body {
     }
 
     pub(super) fn chunked() -> Body {
-        Body { left: MAX_BODY, chunks: Some(Chunks::Size { size: 0, digits: 0 }) }
+        Body { left: MAX_BODY, chunks: Some(Chunks::Size { size: 0, has_digits: false }) }
     }
 
     /// Takes what belongs to the body from the front of `input`; whether that was its end.
@@ -95,26 +117,62 @@ impl Chunks {
     /// Where the body stands behind `byte`; `None` at its end.
     fn next(self, byte: u8) -> Result<Option<Chunks>, Status> {
         use Chunks::*;
-        let is_text = byte == b'\t' || !byte.is_ascii_control();
+        use Extension::*;
         Ok(Some(match (self, byte) {
-            (Size { size, digits }, b'0'..=b'9' | b'a'..=b'f' | b'A'..=b'F') if digits < 16 => {
+            (Size { size, .. }, b'0'..=b'9' | b'a'..=b'f' | b'A'..=b'F') => {
                 let digit = (byte as char).to_digit(16).unwrap_or_default();
-                Size { size: size << 4 | u64::from(digit), digits: digits + 1 }
+                let size = size << 4 | u64::from(digit);
+                if size > MAX_BODY {
+                    return Err(Status::CONTENT_TOO_LARGE);
+                }
+                Size { size, has_digits: true }
             }
-            (Size { size, digits: 1.. }, b';') => Extension { size },
-            (Size { size, digits: 1.. } | Extension { size }, b'\r') => SizeEnd { size },
-            (Extension { size }, _) if is_text => Extension { size },
+            (Size { size, has_digits: true }, b'\r') => SizeEnd { size },
+            (Extensions { size, at: Name | Value | QuotesEnd }, b'\r') => SizeEnd { size },
+            (Size { size, has_digits: true }, _) => Extensions { size, at: Space.next(byte)? },
+            (Extensions { size, at }, _) => Extensions { size, at: at.next(byte)? },
             (SizeEnd { size: 0 }, b'\n') => Trailer,
             (SizeEnd { size }, b'\n') => Data(size),
             (DataCr, b'\r') => DataLf,
-            (DataLf, b'\n') => Size { size: 0, digits: 0 },
+            (DataLf, b'\n') => Size { size: 0, has_digits: false },
             (Trailer, b'\r') => LastLf,
-            (Trailer, _) if byte.is_ascii_graphic() && byte != b':' => TrailerField,
-            (TrailerField, b'\r') => TrailerLf,
-            (TrailerField, _) if is_text => TrailerField,
+            (Trailer | TrailerName, _) if is_of_a_token(byte) => TrailerName,
+            (TrailerName, b':') => TrailerValue,
+            (TrailerValue, b'\r') => TrailerLf,
+            (TrailerValue, _) if is_text(byte) => TrailerValue,
             (TrailerLf, b'\n') => Trailer,
             (LastLf, b'\n') => return Ok(None),
             _ => return Err(Status::BAD_REQUEST),
         }))
     }
+}
+
+impl Extension {
+    fn next(self, byte: u8) -> Result<Extension, Status> {
+        use Extension::*;
+        Ok(match (self, byte) {
+            (Quoted, b'"') => QuotesEnd,
+            (Quoted, b'\\') => Escape,
+            (Quoted | Escape, _) if is_text(byte) => Quoted,
+            (Semicolon | Name, _) if is_of_a_token(byte) => Name,
+            (Equals | Value, _) if is_of_a_token(byte) => Value,
+            (Equals, b'"') => Quoted,
+            (Semicolon | Equals, b' ' | b'\t') => self,
+            (Name | NameSpace, b' ' | b'\t') => NameSpace,
+            (Space | Value | QuotesEnd, b' ' | b'\t') => Space,
+            (Name | NameSpace, b'=') => Equals,
+            (Space | Name | NameSpace | Value | QuotesEnd, b';') => Semicolon,
+            _ => return Err(Status::BAD_REQUEST),
+        })
+    }
+}
+
+/// What may stand in a value, and in quotes.
+fn is_text(byte: u8) -> bool {
+    byte == b'\t' || !byte.is_ascii_control()
+}
+
+/// What may stand in a name. RFC 9110, 5.6.2
+fn is_of_a_token(byte: u8) -> bool {
+    byte.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&byte)
 }

@@ -2,8 +2,9 @@
 //!
 //! Whatever a path says, it stays beneath the directory: the kernel sees to that
 //! (RESOLVE_BENEATH), symbolic links included. On top of it no part of a path may begin
-//! with a dot, so that `.git` and `.env` are not there, and neither is `..`. Only regular
-//! files are served; a pipe or a device is opened without waiting and closed again.
+//! with a dot, so that `.git` and `.env` are not there, and neither is `..`; a part `.` names
+//! nothing and is passed over. Only regular files are served; a pipe or a device is opened
+//! without waiting and closed again.
 
 use super::status::Status;
 use crate::kernel::{Errno, FileKind, FileStatus};
@@ -37,9 +38,19 @@ impl Files {
         Files { directory, path: Vec::new() }
     }
 
+    /// Opens the directory anew if its path names another one by now.
+    pub(super) fn renew(&mut self) {
+        if self.directory.renew() {
+            log::info!("the directory is another one than before");
+        }
+    }
+
     /// Opens the file that a target names: its path, and a query that does not matter.
     pub(super) fn open(&mut self, target: &str) -> Result<Found, Status> {
         decode(target.as_bytes(), &mut self.path)?;
+        if self.path.ends_with(b"/.") {
+            self.path.pop();
+        }
         let folder = self.path.len();
         let is_folder = self.path.ends_with(b"/");
         if is_folder {
@@ -60,6 +71,7 @@ impl Files {
         let status = file.status().map_err(status_of)?;
         match status.kind {
             FileKind::Regular => Ok(Found::File(file, status)),
+            FileKind::Directory if is_folder => Err(Status::NO_INDEX), // it is called like one
             FileKind::Directory => Ok(Found::Directory),
             _ => Err(Status::NOT_FOUND),
         }
@@ -74,12 +86,9 @@ impl Files {
         if is_folder { Status::NO_INDEX } else { Status::NOT_FOUND }
     }
 
-    /// The type of the file that was opened last, by its name.
-    pub(super) fn content_type(&self) -> &'static str {
-        let path = Path::new(OsStr::from_bytes(&self.path));
-        let extension = path.extension().unwrap_or_default().to_ascii_lowercase();
-        let known = TYPES.iter().find(|(_, names)| names.split(' ').any(|name| extension == name));
-        known.map_or("application/octet-stream", |(of, _)| of)
+    /// The name of the file that was opened last.
+    pub(super) fn name(&self) -> &Path {
+        Path::new(OsStr::from_bytes(&self.path))
     }
 }
 
@@ -110,10 +119,10 @@ fn relative(path: &[u8]) -> &[u8] {
     path.get(slashes..).unwrap_or_default()
 }
 
-/// Whether any part of a path begins with a dot.
+/// Whether any part of a path begins with a dot, and is more than that.
 fn is_hidden(path: &[u8]) -> bool {
-    let mut parts = path.split(|&byte| byte == b'/').enumerate();
-    parts.any(|(at, part)| part.starts_with(b".") && !(at == 0 && part == WELL_KNOWN))
+    let parts = path.split(|&byte| byte == b'/').filter(|part| !matches!(part, [] | [b'.']));
+    parts.enumerate().any(|(at, part)| part.starts_with(b".") && !(at == 0 && part == WELL_KNOWN))
 }
 
 /// What a client is told of a file that cannot be opened.
@@ -130,40 +139,3 @@ fn status_of(errno: Errno) -> Status {
         _ => Status::SERVER_ERROR,
     }
 }
-
-#[rustfmt::skip] // one row a type
-const TYPES: [(&str, &str); 33] = [
-    ("text/html; charset=utf-8", "html htm"),
-    ("text/css; charset=utf-8", "css"),
-    ("text/javascript; charset=utf-8", "js mjs"),
-    ("text/plain; charset=utf-8", "txt log conf rs c h toml"),
-    ("text/markdown; charset=utf-8", "md"),
-    ("text/csv; charset=utf-8", "csv"),
-    ("text/xml; charset=utf-8", "xml"),
-    ("application/json", "json map"),
-    ("application/manifest+json", "webmanifest"),
-    ("application/rss+xml", "rss"),
-    ("application/atom+xml", "atom"),
-    ("application/wasm", "wasm"),
-    ("application/pdf", "pdf"),
-    ("application/zip", "zip"),
-    ("application/gzip", "gz tgz"),
-    ("application/x-tar", "tar"),
-    ("image/svg+xml", "svg"),
-    ("image/png", "png"),
-    ("image/jpeg", "jpg jpeg"),
-    ("image/gif", "gif"),
-    ("image/webp", "webp"),
-    ("image/avif", "avif"),
-    ("image/x-icon", "ico"),
-    ("font/woff2", "woff2"),
-    ("font/woff", "woff"),
-    ("font/ttf", "ttf"),
-    ("font/otf", "otf"),
-    ("audio/mpeg", "mp3"),
-    ("audio/ogg", "ogg opus"),
-    ("audio/wav", "wav"),
-    ("video/mp4", "mp4 m4v"),
-    ("video/webm", "webm"),
-    ("video/quicktime", "mov"),
-];

@@ -1,4 +1,6 @@
-//! The access log: a line for each answer, in the common log format.
+//! The access log: a line for each answer, in the common log format, with the bytes of its
+//! body that were sent. An answer that has to wait for its client, as a large file does, is
+//! logged when it has been sent, or the connection is gone.
 //!
 //! ```text
 //! 127.0.0.1 - - [06/Nov/1994:08:49:37 +0000] "GET /index.html HTTP/1.1" 200 1234
@@ -10,6 +12,8 @@
 use super::status::Status;
 use crate::escape::escaped;
 use crate::kernel::Peer;
+use crate::net::{Conn, ConnId};
+use std::collections::BTreeMap;
 use std::fmt::{self, Write};
 
 /// More of a first line is not shown.
@@ -19,22 +23,53 @@ const SHOWN: usize = 1 << 10;
 pub(super) struct AccessLog {
     write: Box<dyn FnMut(&str) + Send>,
     line: String,
+    /// The answers that are still being sent, at most one for each connection.
+    sending: BTreeMap<ConnId, Sending>,
+}
+
+/// An answer that is being sent.
+struct Sending {
+    peer: Peer,
+    head: Vec<u8>,
+    status: Status,
+    /// How long its body is, and how much of the connection's output ends with it.
+    length: u64,
+    end: u64,
 }
 
 impl AccessLog {
     pub(super) fn new(write: impl FnMut(&str) + Send + 'static) -> AccessLog {
-        AccessLog { write: Box::new(write), line: String::new() }
+        AccessLog { write: Box::new(write), line: String::new(), sending: BTreeMap::new() }
     }
 
-    /// Writes down the answer to `head`, whose body had `length` bytes.
-    pub(super) fn note(
+    /// An answer to `head` was written, with `length` bytes of body, of which `file` follow
+    /// from a file. It is logged at once if it needs not wait for the client.
+    pub(super) fn begin(
         &mut self,
-        peer: Peer,
+        conn: &mut Conn<'_>,
         date: &str,
         head: &[u8],
         status: Status,
-        length: u64,
+        (length, file): (u64, u64),
     ) {
+        if !conn.is_full() {
+            return self.note(conn.peer(), date, head, status, length);
+        }
+        let end = conn.sent() + conn.queued() as u64 + file;
+        let sending = Sending { peer: conn.peer(), head: head.to_vec(), status, length, end };
+        self.sending.insert(conn.id(), sending);
+    }
+
+    /// An answer ends, if one was being sent, and so does its connection, perhaps, of whose
+    /// output `sent` bytes were sent.
+    pub(super) fn end(&mut self, id: ConnId, date: &str, sent: u64) {
+        if let Some(Sending { peer, head, status, length, end }) = self.sending.remove(&id) {
+            self.note(peer, date, &head, status, length.saturating_sub(end.saturating_sub(sent)));
+        }
+    }
+
+    /// Writes down the answer to `head`, of whose body `length` bytes were sent.
+    fn note(&mut self, peer: Peer, date: &str, head: &[u8], status: Status, length: u64) {
         let request = FirstLine(head);
         self.line.clear();
         let _ = match peer {

@@ -20,11 +20,12 @@
 //! send. Larger ones follow their head by sendfile; until they are sent the connection is
 //! full, and the requests behind wait.
 
+use crate::close_reason::CloseReason;
 use crate::error::Error;
 use crate::escape::escaped;
 use crate::handler::ConnectionHandler;
-use crate::net::{Conn, File, Net};
-use answer::{Answers, date};
+use crate::net::{Conn, ConnId, File, Net};
+use answer::Answers;
 use body::Body;
 use files::{Files, Found};
 use log::AccessLog;
@@ -37,17 +38,17 @@ use std::time::{Duration, UNIX_EPOCH};
 use wishes::{Due, Version};
 
 mod answer;
+mod authority;
 mod body;
 mod files;
 mod log;
 mod request;
 mod status;
+mod types;
 mod wishes;
 
 /// Files up to here are read, larger ones sent from where they are.
 const SMALL: u64 = 16 << 10;
-/// What an OPTIONS, and a method that is none of these, is told.
-const ALLOW: &str = "Allow: GET, HEAD, OPTIONS\r\n";
 /// How long a head, and how long a body, may take to arrive.
 const DEADLINE: Duration = Duration::from_secs(20);
 
@@ -144,11 +145,14 @@ impl Http {
 
     /// The date is right to the second.
     #[inline]
-    fn look_at_the_clock(&mut self, conn: &mut Conn<'_>) {
-        let clock = conn.net().now();
+    fn look_at_the_clock(&mut self, net: &mut Net) {
+        let clock = net.now();
         if self.answers.is_late(clock) {
-            let since = conn.net().system_time().duration_since(UNIX_EPOCH).unwrap_or_default();
+            let since = net.system_time().duration_since(UNIX_EPOCH).unwrap_or_default();
             self.answers.set_date(since.as_nanos() as u64, clock);
+            if let Some(files) = &mut self.files {
+                files.renew(); // once a second is often enough
+            }
         }
     }
 
@@ -248,12 +252,8 @@ impl Http {
     /// Answers with a line of text: the plain answer, or the status itself.
     #[cold]
     fn say(&mut self, conn: &mut Conn<'_>, request: &Request<'_>, status: Status) {
-        if status == Status::NO_CONTENT {
-            conn.write(self.answers.head(status, request.then, ALLOW)); // and nothing behind it
-            return self.note(conn, request.head, status, 0);
-        }
         let fields = match status {
-            Status::METHOD_NOT_ALLOWED => ALLOW,
+            Status::NO_CONTENT | Status::METHOD_NOT_ALLOWED => "Allow: GET, HEAD, OPTIONS\r\n",
             Status::UNAVAILABLE => "Retry-After: 1\r\n",
             _ => "",
         };
@@ -284,11 +284,12 @@ impl Http {
         Next::Nothing
     }
 
-    /// Writes an answer down.
+    /// Has an answer logged, of whose body `length` bytes are to be sent.
     #[inline]
-    fn note(&mut self, conn: &Conn<'_>, head: &[u8], status: Status, length: u64) {
+    fn note(&mut self, conn: &mut Conn<'_>, head: &[u8], status: Status, length: u64) {
         if let Some(log) = &mut self.log {
-            log.note(conn.peer(), &self.answers.log_date(), head, status, length);
+            let file = if length > SMALL { length } else { 0 };
+            log.begin(conn, &self.answers.log_date(), head, status, (length, file));
         }
     }
 
@@ -298,13 +299,10 @@ impl Http {
         let Some(files) = &mut self.files else { return };
         match files.open(request.target) {
             Ok(Found::File(file, status)) => {
-                let of = files.content_type();
-                let modified = (status.modified / 1_000_000_000).max(0) as u64;
-                let tag = format!("\"{:x}-{:x}\"", status.modified, status.size);
-                // A date in the future would not be believed. RFC 9110, 8.8.2.1
-                let modified = modified.min(self.answers.now);
-                let version = Version { tag: &tag, modified, size: status.size };
-                self.send_version(conn, request, file, &version, of);
+                let (of, charset) = types::of(files.name());
+                let content = format!("Content-Type: {of}{charset}\r\n");
+                let version = Version::of(&status, self.answers.time(conn.net().now()));
+                self.send_version(conn, request, file, &version, &content);
             }
             Ok(Found::Directory) => self.redirect(conn, request),
             Err(status) => self.say(conn, request, status),
@@ -317,37 +315,29 @@ impl Http {
         conn: &mut Conn<'_>,
         request: &Request<'_>,
         mut file: File,
-        version: &Version<'_>,
-        of: &str,
+        version: &Version,
+        content: &str,
     ) {
-        let &Version { tag, modified, size } = version;
+        let (then, size) = (request.then, version.size);
         let due = request.wishes.due(version, request.is_head);
         let (status, offset, length) = match due {
             Due::Whole => (Status::OK, 0, size),
             Due::Part { offset, length } => (Status::PARTIAL_CONTENT, offset, length),
             Due::NotModified => (Status::NOT_MODIFIED, 0, 0),
-            Due::PreconditionFailed | Due::NoSuchPart => {
-                return self.say_not_so(conn, request, due, size);
+            Due::PreconditionFailed => {
+                return self.say_with(conn, request.head, Status::PRECONDITION_FAILED, then, "");
+            }
+            Due::NoSuchPart => {
+                let size = format!("Content-Range: bytes */{size}\r\n");
+                let status = Status::RANGE_NOT_SATISFIABLE;
+                return self.say_with(conn, request.head, status, then, &size);
             }
         };
         let sent = if request.is_head { 0 } else { length };
         if sent > 0 && sent <= SMALL && !self.read(&mut file, offset, sent as usize) {
             return self.say(conn, request, Status::SERVER_ERROR);
         }
-        let last = offset + length.saturating_sub(1);
-        let modified = date(modified);
-        let content = format!("Content-Type: {of}\r\nContent-Length: {length}\r\n");
-        let range = format!("Content-Range: bytes {offset}-{last}/{size}\r\n");
-        let validators =
-            format!("Last-Modified: {modified}\r\nETag: {tag}\r\nAccept-Ranges: bytes\r\n");
-        let (answers, then) = (&mut self.answers, request.then);
-        conn.write(match due {
-            Due::NotModified => answers.head(status, then, validators),
-            Due::Part { .. } => {
-                answers.head(status, then, format_args!("{content}{range}{validators}"))
-            }
-            _ => answers.head(status, then, format_args!("{content}{validators}")),
-        });
+        conn.write(self.answers.head(status, then, fields(due, version, content)));
         if sent > SMALL {
             conn.write_file(file, offset, sent);
         } else {
@@ -356,26 +346,14 @@ impl Http {
         self.note(conn, request.head, status, sent);
     }
 
-    /// There is such a file, but not as it is wanted.
-    fn say_not_so(&mut self, conn: &mut Conn<'_>, request: &Request<'_>, due: Due, size: u64) {
-        let (status, field) = match due {
-            Due::NoSuchPart => {
-                (Status::RANGE_NOT_SATISFIABLE, format!("Content-Range: bytes */{size}\r\n"))
-            }
-            _ => (Status::PRECONDITION_FAILED, String::new()),
-        };
-        self.say_with(conn, request.head, status, request.then, &field);
-    }
-
-    /// Sends the client to the name with the slash, so that relative links are right.
+    /// Sends the client to the name with the slash, so that relative links are right. The
+    /// target is relative, because a proxy in front may have taken a prefix away.
     fn redirect(&mut self, conn: &mut Conn<'_>, request: &Request<'_>) {
-        let (path, query) = match request.target.split_once('?') {
-            Some((path, query)) => (path, format!("?{query}")),
-            None => (request.target, String::new()),
-        };
-        // `//host/` would be another server's.
-        let path = path.trim_start_matches('/');
-        let field = format!("Location: /{path}/{query}\r\n");
+        let end = request.target.find('?').unwrap_or(request.target.len());
+        let (path, query) = request.target.split_at_checked(end).unwrap_or_default();
+        let name = path.rsplit('/').next().unwrap_or_default();
+        // Without the dot a colon in the name would end a scheme.
+        let field = format!("Location: ./{name}/{query}\r\n");
         let status = Status::MOVED_PERMANENTLY;
         self.say_with(conn, request.head, status, request.then, &field);
     }
@@ -428,7 +406,7 @@ impl ConnectionHandler for Http {
     }
 
     fn on_data(&mut self, conn: &mut Conn<'_>, session: &mut Session, input: &[u8]) -> usize {
-        self.look_at_the_clock(conn);
+        self.look_at_the_clock(conn.net());
         if session.scanned > 0 && !request::has_news(input, session.scanned) {
             session.scanned = input.len();
             return 0;
@@ -448,7 +426,7 @@ impl ConnectionHandler for Http {
 
     /// A request that will never be complete is answered too.
     fn on_eof(&mut self, conn: &mut Conn<'_>, session: &mut Session, rest: &[u8]) {
-        self.look_at_the_clock(conn);
+        self.look_at_the_clock(conn.net());
         if let Some(pending) = session.pending.take() {
             self.refuse(conn, &pending.head, Status::BAD_REQUEST);
             return;
@@ -460,8 +438,26 @@ impl ConnectionHandler for Http {
         }
     }
 
+    fn on_drain(&mut self, conn: &mut Conn<'_>, _: &mut Session) {
+        if self.log.is_some() {
+            self.look_at_the_clock(conn.net());
+        }
+        if let Some(log) = &mut self.log {
+            log.end(conn.id(), &self.answers.log_date(), u64::MAX);
+        }
+    }
+
+    fn on_close(&mut self, net: &mut Net, id: ConnId, _: Session, _: CloseReason) {
+        if self.log.is_some() {
+            self.look_at_the_clock(net);
+        }
+        if let Some(log) = &mut self.log {
+            log.end(id, &self.answers.log_date(), net.sent(id));
+        }
+    }
+
     fn on_timer(&mut self, conn: &mut Conn<'_>, session: &mut Session) {
-        self.look_at_the_clock(conn);
+        self.look_at_the_clock(conn.net());
         let pending = session.pending.take();
         let head = pending.as_ref().map_or(&[][..], |pending| &pending.head);
         self.refuse(conn, head, Status::REQUEST_TIMEOUT);
@@ -478,5 +474,18 @@ impl fmt::Debug for Http {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Http { directory, deadline, .. } = self;
         write!(f, "Http {{ {directory:?}, deadline: {deadline:?} }}")
+    }
+}
+
+/// The fields that describe a file, of the type in `content`, as far as they are due.
+fn fields(due: Due, version: &Version, content: &str) -> String {
+    match due {
+        Due::Whole => format!("{content}Content-Length: {}\r\n{version}", version.size),
+        Due::Part { offset, length } => {
+            let (last, size) = (offset + length.saturating_sub(1), version.size);
+            let range = format!("Content-Range: bytes {offset}-{last}/{size}\r\n");
+            format!("{content}Content-Length: {length}\r\n{range}{version}")
+        }
+        _ => version.to_string(),
     }
 }

@@ -9,6 +9,7 @@
 //! It is a pure function of the bytes, and says the same of them however they arrived: what
 //! it looks at is cut to [`MAX_HEAD`] first.
 
+use super::authority;
 use super::body::{Body, MAX_BODY};
 use super::status::Status;
 use memchr::{memchr, memchr_iter};
@@ -55,23 +56,27 @@ pub(super) enum Then {
 /// The fields that make a request conditional, or one for a part. RFC 9110, 13 and 14
 #[derive(Debug, Default)]
 pub(super) struct Wishes<'a> {
-    pub(super) if_match: Option<&'a [u8]>,
-    pub(super) if_none_match: Option<&'a [u8]>,
+    /// The lines of a list: none if the field is absent, an empty one if it is empty.
+    pub(super) if_match: Vec<&'a [u8]>,
+    pub(super) if_none_match: Vec<&'a [u8]>,
+    /// A field of a single value that is repeated has an empty one, which is never valid.
     pub(super) if_modified_since: Option<&'a [u8]>,
     pub(super) if_unmodified_since: Option<&'a [u8]>,
     pub(super) if_range: Option<&'a [u8]>,
     pub(super) range: Option<&'a [u8]>,
 }
 
-/// The fields that decide how the connection is read on. Each may come once.
+/// The fields that decide how the connection is read on. A length, a transfer coding and a
+/// host may each come once.
 #[derive(Default)]
 struct Framing<'a> {
     host: Option<&'a [u8]>,
     length: Option<&'a [u8]>,
     coding: Option<&'a [u8]>,
-    expect: Option<&'a [u8]>,
     close: bool,
     keep_alive: bool,
+    expects: bool,
+    expects_else: bool,
 }
 
 /// Whether a head of which `scanned` bytes were seen before may be more than incomplete
@@ -84,14 +89,31 @@ pub(super) fn has_news(input: &[u8], scanned: usize) -> bool {
         || memchr(b'\n', fresh).is_some()
 }
 
-/// Whether what may be no request at all asks for the head of the answer only. Like the
-/// parser it passes over empty lines, and over nothing else: what it would say of more bytes
-/// must not depend on how many have come.
-pub(super) fn asks_for_head(mut head: &[u8]) -> bool {
+/// Whether what may be no request at all asks for the head of the answer only: what this
+/// says of more bytes must not depend on how many have come.
+pub(super) fn asks_for_head(head: &[u8]) -> bool {
+    without_empty_lines(head).starts_with(b"HEAD ")
+}
+
+/// What the parser looks at: it passes over empty lines in front, and over nothing else.
+fn without_empty_lines(mut head: &[u8]) -> &[u8] {
     while let Some(rest) = head.strip_prefix(b"\r\n").or_else(|| head.strip_prefix(b"\n")) {
         head = rest;
     }
-    head.starts_with(b"HEAD ")
+    head
+}
+
+/// With what status a method is refused, if it is.
+fn refused(method: &str, has_length: bool) -> Result<Option<Status>, Status> {
+    match method {
+        "GET" | "HEAD" => Ok(None),
+        "POST" | "PUT" | "PATCH" if !has_length => Err(Status::LENGTH_REQUIRED),
+        "OPTIONS" => Ok(Some(Status::NO_CONTENT)),
+        "POST" | "PUT" | "PATCH" | "DELETE" | "TRACE" | "CONNECT" => {
+            Ok(Some(Status::METHOD_NOT_ALLOWED))
+        }
+        _ => Ok(Some(Status::NOT_IMPLEMENTED)),
+    }
 }
 
 impl<'a> Request<'a> {
@@ -104,41 +126,84 @@ impl<'a> Request<'a> {
         }
         let mut fields = [const { MaybeUninit::uninit() }; MAX_FIELDS];
         let mut parsed = httparse::Request::new(&mut []);
-        let length = match parsed.parse_with_uninit_headers(window, &mut fields) {
-            Ok(httparse::Status::Complete(length)) => length,
-            Ok(httparse::Status::Partial) if window.len() < MAX_HEAD => return Ok(None),
-            Ok(httparse::Status::Partial) => return Err(Status::FIELDS_TOO_LARGE),
-            Err(error) => return Err(refusal(error, window)),
-        };
-        let head = input.get(..length).unwrap_or_default();
+        let result = parsed.parse_with_uninit_headers(window, &mut fields);
         let (method, target) = (parsed.method.unwrap_or_default(), parsed.path.unwrap_or_default());
+        let length = match result {
+            Ok(httparse::Status::Complete(length)) => length,
+            Ok(httparse::Status::Partial) => return incomplete(window),
+            Err(httparse::Error::Version) => return Request::of_later(method, target, window),
+            Err(error) => return Err(status_of(error)),
+        };
+        let head = window.get(..length).unwrap_or_default();
+        Request::of(head, method, target, parsed.version == Some(0), parsed.headers).map(Some)
+    }
+
+    /// A request of a minor version behind 1.1, which is read as one of 1.1. RFC 9110, 2.5
+    #[cold]
+    fn of_later(
+        method: &'a str,
+        target: &'a str,
+        window: &'a [u8],
+    ) -> Result<Option<Request<'a>>, Status> {
+        let begun = without_empty_lines(window);
+        let Some(end) = memchr(b'\n', begun) else { return incomplete(window) };
+        let (line, lines) = begun.split_at_checked(end + 1).unwrap_or_default();
+        match line {
+            [.., b' ', b'H', b'T', b'T', b'P', b'/', major, b'.', minor, b'\r', b'\n']
+                if line.len()
+                    == method.len() + target.len() + " ".len() * 2 + "HTTP/1.x\r\n".len()
+                    && major.is_ascii_digit()
+                    && minor.is_ascii_digit() =>
+            {
+                if *major != b'1' {
+                    return Err(Status::VERSION_NOT_SUPPORTED);
+                }
+            }
+            _ => return Err(Status::BAD_REQUEST),
+        }
+        let mut fields = [httparse::EMPTY_HEADER; MAX_FIELDS];
+        match httparse::parse_headers(lines, &mut fields) {
+            Ok(httparse::Status::Complete((length, fields))) => {
+                let length = window.len() - lines.len() + length;
+                let head = window.get(..length).unwrap_or_default();
+                Request::of(head, method, target, false, fields).map(Some)
+            }
+            Ok(httparse::Status::Partial) => incomplete(window),
+            Err(error) => Err(status_of(error)),
+        }
+    }
+
+    /// What the parts of a head mean.
+    #[inline]
+    fn of(
+        head: &'a [u8],
+        method: &str,
+        target: &'a str,
+        is_old: bool,
+        fields: &[httparse::Header<'a>],
+    ) -> Result<Request<'a>, Status> {
         if memchr_iter(b'\n', head).any(|end| head.get(end.wrapping_sub(1)) != Some(&b'\r')) {
             return Err(Status::BAD_REQUEST);
         }
         let (mut framing, mut wishes) = (Framing::default(), Wishes::default());
-        for field in parsed.headers.iter() {
+        for field in fields {
             framing.take(field.name, field.value, &mut wishes)?;
         }
-        let is_old = parsed.version == Some(0);
         if framing.host.is_none() && !is_old {
             return Err(Status::BAD_REQUEST);
         }
         let body = framing.body(is_old)?;
-        let refusal = match method {
-            "GET" | "HEAD" => None,
-            "POST" | "PUT" | "PATCH" if body.is_none() => return Err(Status::LENGTH_REQUIRED),
-            "OPTIONS" => Some(Status::NO_CONTENT), // of this or of *, as health checks ask
-            "POST" | "PUT" | "PATCH" | "DELETE" | "TRACE" | "CONNECT" => {
-                Some(Status::METHOD_NOT_ALLOWED)
-            }
-            _ => Some(Status::NOT_IMPLEMENTED),
-        };
+        let has_length = framing.length.is_some() || framing.coding.is_some();
+        let refusal = refused(method, has_length)?;
         let expects = framing.expects(is_old)? && body.is_some();
-        Ok(Some(Request {
+        Ok(Request {
             head,
             refusal,
             is_head: method == "HEAD",
-            target: if refusal.is_none() { path_of(target)? } else { target },
+            target: match refusal {
+                Some(Status::NOT_IMPLEMENTED) => target, // which has whatever form it has
+                _ => path_of(method, target).ok_or(Status::BAD_REQUEST)?,
+            },
             // Behind a CONNECT comes who knows what, and whoever expects a `100 Continue`
             // and gets something else may or may not send the body.
             then: match framing.then(is_old) {
@@ -148,8 +213,13 @@ impl<'a> Request<'a> {
             body,
             expects,
             wishes,
-        }))
+        })
     }
+}
+
+/// What of a head is there may become a whole one, unless it is too long.
+fn incomplete<'a>(window: &[u8]) -> Result<Option<Request<'a>>, Status> {
+    if window.len() < MAX_HEAD { Ok(None) } else { Err(Status::FIELDS_TOO_LARGE) }
 }
 
 impl<'a> Framing<'a> {
@@ -159,25 +229,29 @@ impl<'a> Framing<'a> {
         match name.len() {
             4 if is("host") => {
                 once(&mut self.host, value)?;
-                if !value.iter().all(|&byte| may_name_a_host(byte)) {
-                    return Err(Status::BAD_REQUEST);
-                }
+                authority::parts(value).ok_or(Status::BAD_REQUEST)?;
             }
             14 if is("content-length") => once(&mut self.length, value)?,
             17 if is("transfer-encoding") => once(&mut self.coding, value)?,
-            6 if is("expect") => once(&mut self.expect, value)?,
+            6 if is("expect") => {
+                for expectation in elements(value) {
+                    let is_known = expectation.eq_ignore_ascii_case(b"100-continue");
+                    self.expects |= is_known;
+                    self.expects_else |= !is_known;
+                }
+            }
             10 if is("connection") => {
-                for option in value.split(|&byte| byte == b',').map(<[u8]>::trim_ascii) {
+                for option in elements(value) {
                     self.close |= option.eq_ignore_ascii_case(b"close");
                     self.keep_alive |= option.eq_ignore_ascii_case(b"keep-alive");
                 }
             }
-            5 if is("range") => wishes.range = Some(value),
-            8 if is("if-match") => wishes.if_match = Some(value),
-            8 if is("if-range") => wishes.if_range = Some(value),
-            13 if is("if-none-match") => wishes.if_none_match = Some(value),
-            17 if is("if-modified-since") => wishes.if_modified_since = Some(value),
-            19 if is("if-unmodified-since") => wishes.if_unmodified_since = Some(value),
+            5 if is("range") => single(&mut wishes.range, value),
+            8 if is("if-match") => wishes.if_match.push(value),
+            8 if is("if-range") => single(&mut wishes.if_range, value),
+            13 if is("if-none-match") => wishes.if_none_match.push(value),
+            17 if is("if-modified-since") => single(&mut wishes.if_modified_since, value),
+            19 if is("if-unmodified-since") => single(&mut wishes.if_unmodified_since, value),
             _ => {}
         }
         Ok(())
@@ -196,12 +270,9 @@ impl<'a> Framing<'a> {
     }
 
     fn expects(&self, is_old: bool) -> Result<bool, Status> {
-        match self.expect {
-            Some(expect) if !is_old => {
-                let is_known = expect.eq_ignore_ascii_case(b"100-continue");
-                if is_known { Ok(true) } else { Err(Status::EXPECTATION_FAILED) }
-            }
-            _ => Ok(false),
+        match self.expects_else && !is_old {
+            true => Err(Status::EXPECTATION_FAILED),
+            false => Ok(self.expects && !is_old),
         }
     }
 
@@ -222,6 +293,15 @@ fn once<'a>(place: &mut Option<&'a [u8]>, value: &'a [u8]) -> Result<(), Status>
     }
 }
 
+fn single<'a>(place: &mut Option<&'a [u8]>, value: &'a [u8]) {
+    *place = Some(if place.is_none() { value } else { b"" });
+}
+
+/// The elements of a list of words; empty ones do not count. RFC 9110, 5.6.1
+fn elements(list: &[u8]) -> impl Iterator<Item = &[u8]> {
+    list.split(|&byte| byte == b',').map(<[u8]>::trim_ascii).filter(|element| !element.is_empty())
+}
+
 /// A length is digits and nothing else: no sign, no list, no space.
 fn plain_number(digits: &[u8]) -> Result<u64, Status> {
     if digits.is_empty() || !digits.iter().all(u8::is_ascii_digit) {
@@ -231,51 +311,38 @@ fn plain_number(digits: &[u8]) -> Result<u64, Status> {
     number.filter(|&number| number <= MAX_BODY).ok_or(Status::CONTENT_TOO_LARGE)
 }
 
-/// Which bytes may name a host: names, addresses, ports, and what RFC 3986 allows besides.
-#[expect(clippy::indexing_slicing, reason = "a constant that panics does not compile")]
-const NAMES_A_HOST: [bool; 256] = {
-    let mut may = [false; 256];
-    let mut byte = 0;
-    while byte < 256 {
-        may[byte] = (byte as u8).is_ascii_alphanumeric()
-            || matches!(byte as u8, b'.' | b':' | b'-' | b'_' | b'[' | b']' | b'~' | b'%' | b'!')
-            || matches!(byte as u8, b'$' | b'&' | b'\'' | b'(' | b')' | b'*' | b'+' | b';' | b'=');
-        byte += 1;
+/// The path and query of a target, which may also name the host, as for a proxy; `None` if
+/// the target has no form that the method allows. RFC 9112, 3.2
+fn path_of<'a>(method: &str, target: &'a str) -> Option<&'a str> {
+    if memchr(b'#', target.as_bytes()).is_some() {
+        return None;
     }
-    may
-};
-
-fn may_name_a_host(byte: u8) -> bool {
-    NAMES_A_HOST.get(usize::from(byte)).is_some_and(|&may| may)
-}
-
-/// The path and query of a target, which may also name the host, as for a proxy.
-fn path_of(target: &str) -> Result<&str, Status> {
-    if target.starts_with('/') && memchr(b'#', target.as_bytes()).is_none() {
-        return Ok(target);
+    match method {
+        _ if target.starts_with('/') && method != "CONNECT" => Some(target),
+        "OPTIONS" if target == "*" => Some(target),
+        "CONNECT" => {
+            let (host, port) = authority::parts(target.as_bytes())?;
+            (!host.is_empty() && port.len() > 1).then_some(target)
+        }
+        _ => {
+            let (scheme, rest) = target.split_once("://")?;
+            let is = |known: &str| scheme.eq_ignore_ascii_case(known);
+            let (authority, path) = {
+                let end = rest.find(['/', '?']).unwrap_or(rest.len());
+                rest.split_at_checked(end)?
+            };
+            let (host, _) = authority::parts(authority.as_bytes())?;
+            let path = if path.starts_with('/') { path } else { "/" };
+            (!host.is_empty() && (is("http") || is("https"))).then_some(path)
+        }
     }
-    let (scheme, rest) = target.split_once("://").ok_or(Status::BAD_REQUEST)?;
-    let is_http = scheme.eq_ignore_ascii_case("http") || scheme.eq_ignore_ascii_case("https");
-    let at = rest.find(['/', '?', '#']).unwrap_or(rest.len());
-    let (host, path) = rest.split_at_checked(at).unwrap_or_default();
-    if !is_http || host.is_empty() || path.contains('#') {
-        return Err(Status::BAD_REQUEST);
-    }
-    Ok(if path.starts_with('/') { path } else { "/" })
 }
 
 /// What to say to a head that is none.
 #[cold]
-fn refusal(error: httparse::Error, input: &[u8]) -> Status {
-    let line = input.trim_ascii_start().split(|&byte| byte == b'\n').next().unwrap_or_default();
-    let version = line.split(|&byte| byte == b' ').nth(2).unwrap_or_default();
-    let names_another = match version.strip_prefix(b"HTTP/") {
-        Some([digit, ..]) => digit.is_ascii_digit(),
-        _ => false,
-    };
+fn status_of(error: httparse::Error) -> Status {
     match error {
         httparse::Error::TooManyHeaders => Status::FIELDS_TOO_LARGE,
-        httparse::Error::Version if names_another => Status::VERSION_NOT_SUPPORTED,
         _ => Status::BAD_REQUEST,
     }
 }

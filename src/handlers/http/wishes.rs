@@ -3,18 +3,57 @@
 //!
 //! A pure function of the request's fields and the file's.
 
+use super::answer::date;
 use super::request::Wishes;
+use crate::kernel::FileStatus;
+use memchr::memchr;
+use std::fmt::{self, Display};
 use std::time::UNIX_EPOCH;
+
+/// The kernel notes changes to the tick of a clock, at most so many nanoseconds long: two
+/// changes within one may leave the same times. (Since Linux 6.13 they do not, if somebody
+/// looks in between.)
+const TICK: i64 = 10_000_000;
 
 /// What the conditions are about.
 #[derive(Debug)]
-pub(super) struct Version<'a> {
-    /// Its entity tag, with its quotes. Never a weak one.
-    pub(super) tag: &'a str,
-    /// When it was last changed, in seconds since 1970.
-    pub(super) modified: u64,
+pub(super) struct Version {
+    /// Its entity tag, with its quotes.
+    tag: String,
+    /// The file may change once more and keep this tag.
+    is_weak: bool,
+    /// When it was last changed, in seconds since 1970, if that is known.
+    modified: Option<u64>,
     /// Its length.
     pub(super) size: u64,
+}
+
+impl Version {
+    /// That of a file, when it is `now`, in nanoseconds since 1970. A time of change can be
+    /// set, as backups do; the inode and the time at which that was done give it away.
+    pub(super) fn of(status: &FileStatus, now: i64) -> Version {
+        let &FileStatus { size, modified, changed, identity: (_, inode), .. } = status;
+        let seconds = modified / 1_000_000_000;
+        Version {
+            tag: format!("\"{modified:x}-{size:x}-{inode:x}-{changed:x}\""),
+            is_weak: changed.saturating_add(TICK) > now,
+            // Some tools set 0 or 1 where they do not want a date. One in the future would
+            // not be believed. RFC 9110, 8.8.2.1
+            modified: (seconds > 1).then_some(seconds.min(now / 1_000_000_000) as u64),
+            size,
+        }
+    }
+}
+
+/// The fields that a client hands back.
+impl Display for Version {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if let Some(modified) = self.modified {
+            write!(f, "Last-Modified: {}\r\n", date(modified))?;
+        }
+        let weak = if self.is_weak { "W/" } else { "" };
+        write!(f, "ETag: {weak}{}\r\nAccept-Ranges: bytes\r\n", self.tag)
+    }
 }
 
 /// What is due.
@@ -36,26 +75,27 @@ pub(super) enum Due {
 
 impl Wishes<'_> {
     /// What is due of a file; a HEAD is never for a part.
-    pub(super) fn due(&self, file: &Version<'_>, is_head: bool) -> Due {
-        let is_this = |list| names(list, file.tag, false);
-        let fails = match (self.if_match, self.if_unmodified_since.and_then(seconds)) {
-            (Some(list), _) => !is_this(list),
-            (None, Some(since)) => file.modified > since,
-            (None, None) => false,
+    pub(super) fn due(&self, file: &Version, is_head: bool) -> Due {
+        let date = |field: Option<&[u8]>| field.and_then(seconds).zip(file.modified);
+        let fails = match date(self.if_unmodified_since) {
+            _ if !self.if_match.is_empty() => !names(&self.if_match, file, false),
+            Some((since, modified)) => modified > since,
+            None => false,
         };
         if fails {
             return Due::PreconditionFailed;
         }
-        let has_it = match (self.if_none_match, self.if_modified_since.and_then(seconds)) {
-            (Some(list), _) => names(list, file.tag, true),
-            (None, Some(since)) => file.modified <= since,
-            (None, None) => false,
+        let has_it = match date(self.if_modified_since) {
+            _ if !self.if_none_match.is_empty() => names(&self.if_none_match, file, true),
+            Some((since, modified)) => modified <= since,
+            None => false,
         };
         if has_it {
             return Due::NotModified;
         }
         let is_same = self.if_range.is_none_or(|version| {
-            version == file.tag.as_bytes() || seconds(version) == Some(file.modified)
+            let is_date = || file.modified.is_some() && seconds(version) == file.modified;
+            !file.is_weak && (version == file.tag.as_bytes() || is_date())
         });
         match self.range {
             Some(range) if is_same && !is_head => part(range, file.size),
@@ -64,13 +104,32 @@ impl Wishes<'_> {
     }
 }
 
-/// Whether a list of entity tags has this one. The weak comparison takes `W/"x"` for `"x"`.
-fn names(list: &[u8], tag: &str, weakly: bool) -> bool {
-    list == b"*"
-        || list.split(|&byte| byte == b',').map(<[u8]>::trim_ascii).any(|one| {
-            let one = if weakly { one.strip_prefix(b"W/").unwrap_or(one) } else { one };
-            one == tag.as_bytes()
-        })
+/// Whether a list of entity tags, in one line or several, has that of a file. The weak
+/// comparison takes `W/"x"` for `"x"`; the strong one takes no weak tag at all.
+fn names(lines: &[&[u8]], file: &Version, weakly: bool) -> bool {
+    let is_it = |(tag, is_weak): (&[u8], bool)| {
+        tag == file.tag.as_bytes() && (weakly || !is_weak && !file.is_weak)
+    };
+    lines == [b"*"] || lines.iter().any(|line| tags(line).any(is_it))
+}
+
+/// The entity tags of a line, each with its quotes, and whether it is weak. A comma may stand
+/// in one. What is none ends the list. RFC 9110, 8.8.3
+fn tags(mut line: &[u8]) -> impl Iterator<Item = (&[u8], bool)> {
+    std::iter::from_fn(move || {
+        while let [b',' | b' ' | b'\t', rest @ ..] = line {
+            line = rest;
+        }
+        let (is_weak, tag) = match line.strip_prefix(b"W/") {
+            Some(tag) => (true, tag),
+            None => (false, line),
+        };
+        let length = memchr(b'"', tag.strip_prefix(b"\"")?)? + 2;
+        let (tag, rest) = tag.split_at_checked(length)?;
+        let is_next = matches!(rest.trim_ascii_start(), [] | [b',', ..]);
+        line = rest;
+        (is_next && !tag.iter().any(|&byte| byte <= b' ' || byte == 0x7f)).then_some((tag, is_weak))
+    })
 }
 
 /// The seconds since 1970 of a date; `None` if it is none.
@@ -80,9 +139,12 @@ fn seconds(date: &[u8]) -> Option<u64> {
 }
 
 /// The part that a Range asks for. What cannot be understood is not heeded, and neither
-/// are several ranges at once: then the whole is due, as the standard allows.
+/// are several ranges at once: then the whole is due, as the standard allows. It is due of an
+/// empty file, too, which has no part.
 fn part(range: &[u8], size: u64) -> Due {
-    let Some((first, last)) = first_and_last(range) else { return Due::Whole };
+    let Some((first, last)) = first_and_last(range).filter(|_| size > 0) else {
+        return Due::Whole;
+    };
     let (first, end) = match (first, last) {
         (None, None) => return Due::Whole,
         (None, Some(length)) => (size - length.min(size), size),
@@ -93,11 +155,15 @@ fn part(range: &[u8], size: u64) -> Due {
     if first >= end { Due::NoSuchPart } else { Due::Part { offset: first, length: end - first } }
 }
 
-/// The two numbers of `bytes=0-499`, either of which may be missing.
+/// The two numbers of `bytes=0-499`, either of which may be missing. The ranges are a list:
+/// empty ones do not count, and several are not understood. RFC 9110, 14.1.1
 fn first_and_last(range: &[u8]) -> Option<(Option<u64>, Option<u64>)> {
-    let (unit, range) = str::from_utf8(range).ok()?.split_once('=')?;
-    let (first, last) = range.split_once('-').filter(|_| unit.eq_ignore_ascii_case("bytes"))?;
-    Some((number(first.trim_ascii())?, number(last.trim_ascii())?))
+    let (unit, ranges) = str::from_utf8(range).ok()?.split_once('=')?;
+    let mut ranges = ranges.split(',').map(str::trim_ascii).filter(|range| !range.is_empty());
+    let (range, others) = (ranges.next()?, ranges.next());
+    let is_understood = unit.eq_ignore_ascii_case("bytes") && others.is_none();
+    let (first, last) = range.split_once('-').filter(|_| is_understood)?;
+    Some((number(first)?, number(last)?))
 }
 
 /// A number in digits, or none where there is nothing. A number beyond 64 bits is the
@@ -110,13 +176,16 @@ fn number(text: &str) -> Option<Option<u64>> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::kernel::FileKind;
 
-    const FILE: Version<'_> = Version { tag: "\"a-1\"", modified: 784_111_777, size: 1_000 };
+    fn file() -> Version {
+        Version { tag: "\"a-1\"".into(), is_weak: false, modified: Some(784_111_777), size: 1_000 }
+    }
     const THEN: &[u8] = b"Sun, 06 Nov 1994 08:49:37 GMT"; // when it was modified
     const BEFORE: &[u8] = b"Sun, 06 Nov 1994 08:49:36 GMT";
 
     fn due(wishes: &Wishes<'_>) -> Due {
-        wishes.due(&FILE, false)
+        wishes.due(&file(), false)
     }
 
     #[test]
@@ -130,7 +199,9 @@ mod tests {
             ("bytes=-1000", part(0, 1_000)),
             ("bytes=-9999", part(0, 1_000)),
             ("bytes=999-99999999999999999999999", part(999, 1)),
-            ("Bytes= 0 - 0 ", part(0, 1)),
+            ("Bytes=0-0", part(0, 1)),
+            ("bytes=, 1-2 ,", part(1, 2)), // a list, of one
+            ("bytes=0 - 0", Due::Whole),
             ("bytes=1000-", Due::NoSuchPart),
             ("bytes=18446744073709551615-", Due::NoSuchPart),
             ("bytes=-0", Due::NoSuchPart),
@@ -144,13 +215,13 @@ mod tests {
         ] {
             let wishes = Wishes { range: Some(range.as_bytes()), ..Wishes::default() };
             assert_eq!(due(&wishes), expected, "{range}");
-            assert_eq!(wishes.due(&FILE, true), Due::Whole, "HEAD {range}");
+            assert_eq!(wishes.due(&file(), true), Due::Whole, "HEAD {range}");
         }
-        let range = Some(&b"bytes=0-"[..]);
-        assert_eq!(
-            Wishes { range, ..Wishes::default() }.due(&Version { size: 0, ..FILE }, false),
-            Due::NoSuchPart
-        );
+        // An empty file has no part, and is not refused for that.
+        for range in ["bytes=0-", "bytes=-5", "bytes=-0", "bytes=0-0"] {
+            let wishes = Wishes { range: Some(range.as_bytes()), ..Wishes::default() };
+            assert_eq!(wishes.due(&Version { size: 0, ..file() }, false), Due::Whole, "{range}");
+        }
     }
 
     #[test]
@@ -158,6 +229,11 @@ mod tests {
         let whole = Wishes::default;
         for (list, is_this, is_this_weakly) in [
             (&b"\"a-1\""[..], true, true),
+            (b"\"b,\",\"a-1\"", true, true), // a comma may stand in a tag
+            (b", ,\"a-1\",", true, true),    // empty elements do not count
+            (b"\"b, \"a-1\", c\"", false, false), // what is no tag ends the list
+            (b"b, \"a-1\"", false, false),
+            (b"*, \"a-1\"", false, false),
             (b"\"b\" , \"a-1\"", true, true),
             (b"*", true, true),
             (b"W/\"a-1\"", false, true),
@@ -166,11 +242,11 @@ mod tests {
             (b"", false, false),
         ] {
             let expected = if is_this { Due::Whole } else { Due::PreconditionFailed };
-            assert_eq!(due(&Wishes { if_match: Some(list), ..whole() }), expected, "{list:?}");
+            assert_eq!(due(&Wishes { if_match: vec![list], ..whole() }), expected, "{list:?}");
             let expected = if is_this_weakly { Due::NotModified } else { Due::Whole };
             // A tag is more than a date.
             let wishes =
-                Wishes { if_none_match: Some(list), if_modified_since: Some(BEFORE), ..whole() };
+                Wishes { if_none_match: vec![list], if_modified_since: Some(BEFORE), ..whole() };
             assert_eq!(due(&wishes), expected, "{list:?}");
         }
         for (since, modified, unmodified) in [
@@ -184,6 +260,66 @@ mod tests {
             assert_eq!(due(&Wishes { if_modified_since: Some(since), ..whole() }), modified);
             assert_eq!(due(&Wishes { if_unmodified_since: Some(since), ..whole() }), unmodified);
         }
+    }
+
+    /// Whatever a file system tells of a change changes the tag.
+    #[test]
+    fn versions() {
+        let (now, kind) = (1_000_000_000_000, FileKind::Regular);
+        let status =
+            FileStatus { kind, size: 5, modified: 7, changed: 8, mode: 0o644, identity: (1, 9) };
+        let tag = |status| Version::of(&status, now).tag;
+        let due = tag(status);
+        assert_ne!(tag(FileStatus { size: 6, ..status }), due);
+        assert_ne!(tag(FileStatus { modified: 8, ..status }), due);
+        assert_ne!(tag(FileStatus { changed: 9, ..status }), due); // with its old date set again
+        assert_ne!(tag(FileStatus { identity: (1, 10), ..status }), due); // another in its place
+        assert_eq!(tag(FileStatus { identity: (2, 9), ..status }), due); // after a boot, perhaps
+        for (changed, is_weak) in [(now - TICK, false), (now - TICK + 1, true), (now + 1, true)] {
+            assert_eq!(Version::of(&FileStatus { changed, ..status }, now).is_weak, is_weak);
+        }
+        for (seconds, due) in [(-1, None), (0, None), (1, None), (2, Some(2)), (9_999, Some(1_000))]
+        {
+            let modified = seconds * 1_000_000_000;
+            assert_eq!(Version::of(&FileStatus { modified, ..status }, now).modified, due);
+        }
+    }
+
+    #[test]
+    fn a_list_in_several_lines() {
+        let lines: Vec<&[u8]> = vec![b"\"b\"", b"", b"\"a-1\""];
+        let wishes = Wishes { if_match: lines.clone(), ..Wishes::default() };
+        assert_eq!(due(&wishes), Due::Whole);
+        let wishes = Wishes { if_none_match: lines, ..Wishes::default() };
+        assert_eq!(due(&wishes), Due::NotModified);
+        let wishes = Wishes { if_match: vec![b"*", b"\"b\""], ..Wishes::default() };
+        assert_eq!(due(&wishes), Due::PreconditionFailed); // an asterisk stands alone
+    }
+
+    /// A file that has just changed may do so again and keep its tag; one of no known date has
+    /// none to compare.
+    #[test]
+    fn weak_tags_and_no_date() {
+        let weak = Version { is_weak: true, ..file() };
+        let tag: &[u8] = b"\"a-1\"";
+        let range = Some(&b"bytes=0-0"[..]);
+        let wishes = Wishes { range, if_range: Some(tag), ..Wishes::default() };
+        assert_eq!(wishes.due(&weak, false), Due::Whole);
+        let wishes = Wishes { if_match: vec![tag], ..Wishes::default() };
+        assert_eq!(wishes.due(&weak, false), Due::PreconditionFailed);
+        let wishes = Wishes { if_none_match: vec![b"W/\"a-1\""], ..Wishes::default() };
+        assert_eq!(wishes.due(&weak, false), Due::NotModified);
+        let dateless = Version { modified: None, ..file() };
+        for date in [Some(THEN), Some(BEFORE)] {
+            let wishes = Wishes { if_unmodified_since: date, ..Wishes::default() };
+            assert_eq!(wishes.due(&dateless, false), Due::Whole);
+            let wishes = Wishes { if_modified_since: date, ..Wishes::default() };
+            assert_eq!(wishes.due(&dateless, false), Due::Whole);
+            let wishes = Wishes { range, if_range: date, ..Wishes::default() };
+            assert_eq!(wishes.due(&dateless, false), Due::Whole);
+        }
+        let wishes = Wishes { range, if_range: Some(b"nonsense"), ..Wishes::default() };
+        assert_eq!(wishes.due(&dateless, false), Due::Whole); // no date is not no date
     }
 
     #[test]

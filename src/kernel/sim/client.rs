@@ -67,6 +67,13 @@ impl Client {
         self.noted(result).unwrap_or_default()
     }
 
+    /// Sends an urgent byte, as MSG_OOB does; whether it is among the others. It is if the
+    /// server has set SO_OOBINLINE and there is room.
+    pub fn send_urgent(&mut self, byte: u8) -> bool {
+        let is_inline = self.with(|streams, end| streams.keeps_urgent(end));
+        is_inline.unwrap_or_default() && self.send(&[byte]) == 1
+    }
+
     /// Receives everything there is now.
     pub fn recv(&mut self) -> Vec<u8> {
         self.recv_at_most(usize::MAX)

@@ -40,6 +40,7 @@ pub(super) struct Options {
     pub(super) reuse_address: bool,
     pub(super) drop_syn: bool,
     pub(super) reset_on_close: bool,
+    pub(super) urgent_inline: bool,
     pub(super) not_sent_lowat: usize,
 }
 
@@ -49,6 +50,7 @@ impl Default for Options {
             reuse_address: false,
             drop_syn: false,
             reset_on_close: false,
+            urgent_inline: false,
             not_sent_lowat: usize::MAX,
         }
     }
@@ -440,6 +442,13 @@ impl Streams {
 
     pub(super) fn send(&mut self, id: EndId, bytes: &[u8]) -> Result<usize> {
         self.operate(id, |end, peer, free| end.send(peer, bytes, free))?
+    }
+
+    /// Whether an urgent byte that is sent here stays among the others there. (On a Unix socket
+    /// it does not: the option is not inherited.)
+    pub(super) fn keeps_urgent(&self, id: EndId) -> Result<bool> {
+        let peer = self.get(id ^ 1).ok_or(Errno::EBADF)?;
+        Ok(peer.tcp && peer.options.urgent_inline)
     }
 
     /// SO_ERROR: tells the error, and resets it.

@@ -743,7 +743,28 @@ fn a_descriptor_of_another_kernel_is_none() {
         let fd = Fd::simulated(number).unwrap();
         assert_eq!((fd.number(), fd.simulated_number()), (number, Some(number)));
         assert_eq!(Linux.fstat(&fd), Err(Errno::EBADF));
-        assert_eq!(Linux.openat2(Some(&fd), Path::new("src")), Err(Errno::EBADF));
+        let event = Event::default();
+        let calls = [
+            Linux.openat2(Some(&fd), Path::new(".")).map(drop),
+            Linux.accept4(&fd).map(drop),
+            Linux.recv(&fd, &mut [0]).map(drop),
+            Linux.send(&fd, b"x").map(drop),
+            Linux.shutdown(&fd),
+            Linux.setsockopt(&fd, SocketOption::NoDelay),
+            Linux.getsockopt_error(&fd).map(drop),
+            Linux.getsockname(&fd).map(drop),
+            Linux.listen(&fd, 1),
+            Linux.fchmod(&fd, 0o600),
+            Linux.pread64(&fd, &mut [0], 0).map(drop),
+            Linux.sendfile(&fd, &fd, 0, 1).map(drop),
+            Linux.epoll_ctl(&fd, EpollOp::Add, &fd, event),
+            Linux.epoll_wait(&fd, &mut [event], Wait::No).map(drop),
+            Linux.timerfd_settime(&fd, None),
+            Linux.read_counter(&fd).map(drop),
+            Linux.write_counter(&fd),
+            Linux.read_signal(&fd).map(drop),
+        ];
+        assert_eq!(calls, [Err(Errno::EBADF); 18], "{number}");
         assert_eq!(Linux.close(fd), Err(Errno::EBADF));
     }
     for number in [-1, i32::MIN, 1 << 30, i32::MAX] {
@@ -1117,7 +1138,7 @@ fn faults_strike_where_they_were_planned() {
             call(Method::WriteCounter, 3, Err(Errno::EIO), true),
         ]
     );
-    assert_eq!(Method::ALL.len(), 36);
+    assert_eq!(Method::ALL.len(), 38);
     assert!(Method::ALL.is_sorted());
     let called: u64 = Method::ALL.iter().map(|method| sim.count(*method)).sum();
     assert_eq!(called, sim.calls());

@@ -2,14 +2,15 @@
 //! sets, counters, signals and time.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::io::IoSlice;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::path::{Component, Path, PathBuf};
 
 use super::faults::{Faults, Short};
 use super::stream::{Capacity, End, EndId, Options, Streams};
 use super::{
-    Address, ERR, EpollOp, Errno, Event, Fd, FileKind, FileStatus, HUP, IN, OUT, OpenAs, Peer,
-    Result, Signal, SocketOption, Wait,
+    Address, ERR, EpollOp, Errno, Event, Fd, FileKind, FileStatus, HUP, IN, IOV_MAX, OUT, OpenAs,
+    Peer, Result, Signal, SocketOption, Wait,
 };
 
 /// The ports handed out for port 0 and to clients (ip_local_port_range).
@@ -142,6 +143,10 @@ pub(super) struct World {
     /// The inode of each name; inodes are counted from 1.
     files: BTreeMap<PathBuf, u64>,
     inodes: Vec<Inode>,
+    /// The symbolic links to directories, and where they lead, if they do.
+    pub(super) links: BTreeMap<PathBuf, Option<PathBuf>>,
+    /// The directories that somebody has asked about; their place is their inode.
+    directories: Vec<PathBuf>,
     /// The listening sockets of other hosts.
     remotes: Vec<Option<Socket>>,
     pub(super) umask: u32,
@@ -166,6 +171,8 @@ impl World {
             capacity: Capacity { outbox: 128 * 1024, inbox: 64 * 1024 },
             files: BTreeMap::new(),
             inodes: Vec::new(),
+            links: BTreeMap::new(),
+            directories: Vec::new(),
             remotes: Vec::new(),
             umask: 0o022,
             next_port: *EPHEMERAL.start(),
@@ -356,6 +363,7 @@ impl World {
             // A Unix socket has no SYNs to drop.
             O::DropSyn => options.drop_syn = family != Family::Unix,
             O::ResetOnClose => options.reset_on_close = true,
+            O::UrgentInline => options.urgent_inline = true,
             O::NotSentLowat(0) => options.not_sent_lowat = usize::MAX,
             O::NotSentLowat(bytes) => options.not_sent_lowat = bytes as usize,
         }
@@ -720,6 +728,14 @@ impl World {
         self.streams.send(end, bytes.get(..length).unwrap_or_default())
     }
 
+    pub(super) fn sendmsg(&mut self, fd: &Fd, pieces: &[IoSlice<'_>]) -> Result<usize> {
+        if pieces.len() > IOV_MAX {
+            return Err(Errno::EMSGSIZE);
+        }
+        let bytes: Vec<u8> = pieces.iter().flat_map(|piece| piece.iter().copied()).collect();
+        self.send(fd, &bytes)
+    }
+
     pub(super) fn shutdown(&mut self, fd: &Fd) -> Result<()> {
         match self.entry(number_of(fd))? {
             Entry::Stream(end) => self.streams.shutdown(*end),
@@ -754,7 +770,8 @@ impl World {
 
     fn status(&mut self, number: u64) -> Result<FileStatus> {
         let Inode { mode, kind, modified, ref content } = *self.inode(number)?;
-        Ok(FileStatus { kind, size: content.len() as u64, modified, mode, identity: (1, number) })
+        let (size, changed, identity) = (content.len() as u64, modified, (1, number));
+        Ok(FileStatus { kind, size, modified, changed, mode, identity })
     }
 
     pub(super) fn lstat(&mut self, path: &Path) -> Result<FileStatus> {
@@ -799,11 +816,49 @@ impl World {
         Ok(())
     }
 
+    pub(super) fn stat(&mut self, path: &Path) -> Result<FileStatus> {
+        let path = self.followed(path)?;
+        match self.files.get(&path) {
+            Some(&number) => self.status(number),
+            None => Ok(self.directory(path)),
+        }
+    }
+
+    /// Where a path leads, if it is a symbolic link.
+    fn followed(&self, path: &Path) -> Result<PathBuf> {
+        match self.links.get(path) {
+            Some(Some(target)) => Ok(target.clone()),
+            Some(None) => Err(Errno::ENOENT),
+            None => Ok(path.to_owned()),
+        }
+    }
+
+    fn directory(&mut self, path: PathBuf) -> FileStatus {
+        let place = self.directories.iter().position(|known| *known == path);
+        let place = place.unwrap_or_else(|| {
+            self.directories.push(path);
+            self.directories.len() - 1
+        });
+        let kind = FileKind::Directory;
+        FileStatus {
+            kind,
+            size: 0,
+            modified: 0,
+            changed: 0,
+            mode: 0o777,
+            identity: (2, place as u64),
+        }
+    }
+
     pub(super) fn openat2(&mut self, dir: Option<&Fd>, path: &Path) -> Result<Fd> {
         let Some(dir) = dir else {
-            let is_file = self.files.contains_key(path);
-            let directory = Entry::Directory(path.to_owned());
-            return if is_file { Err(Errno::ENOTDIR) } else { self.install(directory) };
+            let path = self.followed(path)?;
+            let is_file = self.files.contains_key(&path);
+            return if is_file {
+                Err(Errno::ENOTDIR)
+            } else {
+                self.install(Entry::Directory(path))
+            };
         };
         let Entry::Directory(root) = self.entry(number_of(dir))? else {
             return Err(Errno::ENOTDIR);
@@ -826,11 +881,14 @@ impl World {
     pub(super) fn fstat(&mut self, fd: &Fd) -> Result<FileStatus> {
         let kind = match self.entry(number_of(fd))? {
             &Entry::File(number) => return self.status(number),
-            Entry::Directory(_) => FileKind::Directory,
+            Entry::Directory(path) => {
+                let path = path.clone();
+                return Ok(self.directory(path));
+            }
             Entry::Socket(_) | Entry::Stream(_) => FileKind::Socket,
             _ => FileKind::Other,
         };
-        Ok(FileStatus { kind, size: 0, modified: 0, mode: 0o777, identity: (1, 0) })
+        Ok(FileStatus { kind, size: 0, modified: 0, changed: 0, mode: 0o777, identity: (1, 0) })
     }
 
     /// The bytes of an open file from `offset` on.

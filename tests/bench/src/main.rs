@@ -12,6 +12,8 @@ mod check;
 mod counts;
 mod duel;
 mod fairness;
+mod fanout;
+mod http;
 mod load;
 mod report;
 mod scale;
@@ -211,10 +213,25 @@ impl Bench {
             step("instructions", instructions, counts::instructions),
             step("memory", memory, counts::memory),
         ];
-        let others =
-            [step("scale", scale, scale::scale), step("fairness", fairness, fairness::fairness)];
+        let others = [
+            step("scale", scale, scale::scale),
+            step("fairness", fairness, fairness::fairness),
+            Step {
+                name: "fanout",
+                seconds: if self.quick { 60.0 } else { 240.0 },
+                make: Box::new(fanout::fanout),
+            },
+        ];
+        let files = http::CASES.map(|(name, title, load, millis)| Step {
+            name,
+            seconds: if self.quick { 15.0 } else { 75.0 },
+            make: Box::new(move |bench| {
+                http::compare(bench, name, title, load, Duration::from_millis(millis))
+            }),
+        });
         let exact = exact.into_iter().map(contest);
-        exact.chain(counts).chain(free.into_iter().map(contest)).chain(others).collect()
+        let all = exact.chain(counts).chain(free.into_iter().map(contest)).chain(others);
+        all.chain(files).collect()
     }
 
     fn contest(

@@ -122,6 +122,18 @@ pub fn first_line(command: &mut Command) -> String {
 }
 
 impl Server {
+    /// What is compared in one table only. `PORT` stands for the port in its command.
+    pub fn new(name: &'static str, command: Vec<String>) -> Server {
+        Server { name, by_line: true, version: String::new(), command }
+    }
+
+    /// The same program, told more.
+    pub fn with_words(&self, words: &[&str]) -> Server {
+        let mut command = self.command[..4].to_vec();
+        command.extend(words.iter().map(|word| word.to_string()));
+        Server { name: self.name, by_line: true, version: self.version.clone(), command }
+    }
+
     /// Starts it on its seat, under a tool if there is one, and waits until it listens.
     /// Servers whose clients each have a buffer of their own get one of `buffer` bytes.
     pub fn start(
@@ -134,25 +146,15 @@ impl Server {
         let port = TcpListener::bind("127.0.0.1:0")?.local_addr()?.port();
         let mut words = seats.server(seat);
         words.extend(tool.iter().map(|word| word.to_string()));
-        words.extend(self.command.iter().cloned());
+        let takes_port = self.command.iter().any(|word| word == "PORT");
+        let own = |word: &String| if word == "PORT" { port.to_string() } else { word.clone() };
+        words.extend(self.command.iter().map(own));
         match self.is_ours() {
+            _ if takes_port => {}
             true => words.extend(["-l".into(), format!("127.0.0.1:{port}")]),
             false => words.extend([port.to_string(), buffer.to_string()]),
         }
-        let mut command = Command::new(&words[0]);
-        command.args(&words[1..]).stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
-        let child = command.spawn()?;
-        let pid = Pid::from_raw(child.id() as i32);
-        let mut running = Running { child, pid, port, by_line: self.by_line, name: self.name };
-        let patience = Instant::now() + Duration::from_secs(20);
-        while TcpStream::connect(("127.0.0.1", port)).is_err() {
-            if running.child.try_wait()?.is_some() || Instant::now() > patience {
-                return Err(format!("{} did not start", self.name).into());
-            }
-            sleep(Duration::from_millis(10));
-        }
-        running.settle();
-        Ok(running)
+        Running::start(self.name, &words, port, self.by_line)
     }
 
     pub fn is_ours(&self) -> bool {
@@ -170,6 +172,29 @@ pub struct Running {
 }
 
 impl Running {
+    /// Starts a command, and waits until it listens on its port.
+    pub fn start(
+        name: &'static str,
+        words: &[String],
+        port: u16,
+        by_line: bool,
+    ) -> Outcome<Running> {
+        let mut command = Command::new(&words[0]);
+        command.args(&words[1..]).stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
+        let child = command.spawn()?;
+        let pid = Pid::from_raw(child.id() as i32);
+        let mut running = Running { child, pid, port, by_line, name };
+        let patience = Instant::now() + Duration::from_secs(20);
+        while TcpStream::connect(("127.0.0.1", port)).is_err() {
+            if running.child.try_wait()?.is_some() || Instant::now() > patience {
+                return Err(format!("{name} did not start").into());
+            }
+            sleep(Duration::from_millis(10));
+        }
+        running.settle();
+        Ok(running)
+    }
+
     /// CPU time of all its threads so far, to the nanosecond.
     pub fn cpu(&self) -> Duration {
         let clock = ClockId::pid_cpu_clock_id(self.pid).and_then(ClockId::now);

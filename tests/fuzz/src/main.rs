@@ -19,6 +19,7 @@ mod simulation;
 mod targets;
 
 use std::sync::LazyLock;
+use threadbare::kernel; // for the modules of a handler that a target takes in
 
 static TARGET: LazyLock<targets::Target> = LazyLock::new(|| {
     let name = std::env::var("TARGET").unwrap_or_default();

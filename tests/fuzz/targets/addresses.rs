@@ -36,10 +36,13 @@ pub fn needs_resolver(word: &[u8]) -> bool {
 /// What a word means beyond doubt, if it does.
 fn expected(word: &[u8]) -> Option<Address> {
     if let Some(path) = word.strip_prefix(b"unix:") {
-        let fits = (1..=107).contains(&path.len()) && !path.contains(&0);
+        let is_plain = !path.contains(&0) && !path.starts_with(b"@") && !path.starts_with(b"~");
+        let fits = (1..=107).contains(&path.len()) && is_plain;
         return fits.then(|| Address::Unix(OsStr::from_bytes(path).into()));
     }
-    str::from_utf8(word).ok()?.parse::<SocketAddr>().ok().map(Address::Tcp)
+    let address = str::from_utf8(word).ok()?.parse::<SocketAddr>().ok()?;
+    let is_plain = address.is_ipv4() || address.ip().to_canonical().is_ipv6();
+    is_plain.then_some(Address::Tcp(address))
 }
 
 /// An address, as it is displayed, is that address. (A path need not be text.)

@@ -8,6 +8,7 @@ use std::ffi::{OsStr, OsString};
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::time::Duration;
 use threadbare::Address;
+use threadbare::address::Place;
 use threadbare::handlers::Framing;
 
 // The program's own; their unit tests come with them.
@@ -72,9 +73,9 @@ fn in_words(options: &Options) -> Vec<OsString> {
     let (mut argument, mut logs) = (None, false);
     let name = match &options.handler {
         Handler::Echo => "echo",
-        Handler::Proxy { upstreams, connect_timeout } => {
+        Handler::Proxy { upstream, connect_timeout, .. } => {
             say("connect-timeout", seconds(Some(*connect_timeout).filter(|&t| t != Duration::MAX)));
-            argument = upstreams.first().map(word_of);
+            argument = Some(word_of(upstream));
             "proxy"
         }
         Handler::Http { directory, access_log, deadline } => {
@@ -93,8 +94,8 @@ fn in_words(options: &Options) -> Vec<OsString> {
             if matches!(options.handler, Handler::Greet { .. }) { "greet" } else { "once" }
         }
     };
-    for address in &options.listen {
-        words.push(OsString::from_vec([b"--listen=", word_of(address).as_bytes()].concat()));
+    for place in &options.listen {
+        words.push(OsString::from_vec([b"--listen=", word_of(place).as_bytes()].concat()));
     }
     words.extend(options.narrate.then(|| "--narrate".into()));
     match options.log_level {
@@ -109,10 +110,13 @@ fn in_words(options: &Options) -> Vec<OsString> {
     words
 }
 
-fn word_of(address: &Address) -> OsString {
-    match address {
-        Address::Tcp(address) => address.to_string().into(),
-        Address::Unix(path) => OsString::from_vec([b"unix:", path.as_os_str().as_bytes()].concat()),
+/// As it was written: a path may be any bytes, and nothing else needs an escape.
+fn word_of(place: &Place) -> OsString {
+    match place.addresses() {
+        [Address::Unix(path)] => {
+            OsString::from_vec([b"unix:", path.as_os_str().as_bytes()].concat())
+        }
+        _ => place.to_string().into(),
     }
 }
 

@@ -8,18 +8,20 @@ mod command_line;
 mod escape;
 mod framing;
 mod http;
+pub mod requests;
 
 use crate::simulation::dice::Dice;
 use crate::simulation::play::Play;
 
 pub type Target = fn(&[u8]);
 
-const TARGETS: [(&str, Target); 6] = [
+const TARGETS: [(&str, Target); 7] = [
     ("addresses", addresses::target),
     ("command_line", command_line::target),
     ("escape", escape::target),
     ("framing", framing::target),
     ("http", http::target),
+    ("requests", requests::target),
     ("simulated", simulated),
 ];
 

@@ -369,7 +369,7 @@ fn ends_it_anyway(&(method, errno): &(Method, i32)) -> bool {
         ENETDOWN,
         ECONNABORTED,
     ];
-    let told = matches!(method, Method::Recv | Method::Send);
+    let told = matches!(method, Method::Recv | Method::Send | Method::Sendmsg);
     method == Method::Setsockopt || told && dead.contains(&Errno::from_raw(errno))
 }
 

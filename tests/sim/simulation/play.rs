@@ -105,12 +105,13 @@ impl<'a> Play<'a> {
 
     /// Somebody does something.
     fn step<P: Part>(&mut self, stage: &mut Stage<P>) {
-        const RUNNING: [Method; 10] = [
+        const RUNNING: [Method; 11] = [
             Method::EpollCtl,
             Method::EpollWait,
             Method::Accept4,
             Method::Recv,
             Method::Send,
+            Method::Sendmsg,
             Method::TimerfdSettime,
             Method::ReadCounter,
             Method::Shutdown,

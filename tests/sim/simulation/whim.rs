@@ -336,10 +336,11 @@ pub fn play(path: &Way) -> Verdict<(Outcome, BTreeMap<&'static str, u64>)> {
                 let _ = world.server.handle().call(whim);
             }
             14 if below(3) == 0 => {
-                const RUNNING: [Method; 7] = [
+                const RUNNING: [Method; 8] = [
                     Method::EpollCtl,
                     Method::Recv,
                     Method::Send,
+                    Method::Sendmsg,
                     Method::Sendfile,
                     Method::GetsockoptError,
                     Method::Shutdown,

@@ -1,0 +1,78 @@
+//! Time limits of a connection: which run in its state, and when the next one is over.
+//!
+//! A message only stores when it came. When a limit may be over somebody looks, and then the
+//! true deadline is computed here, from what is stored anyway.
+
+use super::{Connection, Open, PeerEnd, State};
+use crate::limits::Timeouts;
+use crate::time::{Moment, Span, Tick};
+
+/// Lingering ends after this long without a byte.
+const LINGER_QUIET: Span = Span::millis(2_001);
+
+/// The earlier of two, if there are any.
+fn first(one: Option<Moment>, other: Option<Moment>) -> Option<Moment> {
+    match (one, other) {
+        (Some(one), Some(other)) => Some(one.min(other)),
+        (one, other) => one.or(other),
+    }
+}
+
+impl Connection {
+    /// It is looked at: `last` is kept within the reach of ticks.
+    pub(crate) fn carry(&mut self, now: Moment) {
+        if self.last.age(now) >= Tick::REACH {
+            self.last = self.last.one_reach_on();
+            self.spans = self.spans.saturating_add(1); // 255 are eight years
+        }
+    }
+
+    /// When something happens to it though no byte moves.
+    pub(crate) fn deadline(&self, timeouts: &Timeouts, now: Moment) -> Option<Moment> {
+        let shortage = self.shortage.waits().then(|| 5 << self.shortage.tries().min(8));
+        let shortage = shortage.map(|millis| now.after(Span::millis(millis)));
+        let idle_or_write =
+            || first(self.idle_deadline(timeouts, now), self.write_deadline(timeouts, now));
+        match &*self.state {
+            State::Connecting { deadline, .. } => first(shortage, Some(*deadline)),
+            State::Open(open) => {
+                let message = self.message_deadline(timeouts);
+                first(first(shortage, idle_or_write()), first(message, open.timer))
+            }
+            State::Closing { .. } => first(shortage, idle_or_write()),
+            State::Lingering { until, .. } => Some(self.last(now).after(LINGER_QUIET).min(*until)),
+            State::Broken { .. } | State::Gone { .. } => None,
+        }
+    }
+
+    /// When the last byte moved.
+    fn last(&self, now: Moment) -> Moment {
+        now.before(self.idle(now))
+    }
+
+    /// How long no byte has moved.
+    pub(crate) fn idle(&self, now: Moment) -> Span {
+        let counted = u64::from(self.spans) * Tick::REACH.as_millis();
+        Span::millis(counted + self.last.age(now).as_millis())
+    }
+
+    /// Runs whatever happens.
+    fn idle_deadline(&self, timeouts: &Timeouts, now: Moment) -> Option<Moment> {
+        timeouts.idle.map(|span| self.last(now).after(span))
+    }
+
+    /// Runs while the rest of a message is awaited; not while we do not read.
+    pub(crate) fn message_deadline(&self, timeouts: &Timeouts) -> Option<Moment> {
+        let Open { input, reading, .. } = self.state.open()?;
+        let is_awaited = !reading.again && reading.end == PeerEnd::Ahead && self.can_offer();
+        let since = input.since().filter(|_| is_awaited)?;
+        timeouts.message.map(|span| since.after(span))
+    }
+
+    /// Runs while output waits.
+    pub(crate) fn write_deadline(&self, timeouts: &Timeouts, now: Moment) -> Option<Moment> {
+        let unsent = self.state.unsent().filter(|unsent| !unsent.is_empty())?;
+        let since = unsent.bytes.since().unwrap_or_else(|| self.last(now)); // it is a file
+        timeouts.write.map(|span| since.after(span))
+    }
+}

@@ -1,0 +1,56 @@
+//! What a declaration of transitions becomes: methods of `Life`, and the table that the chapter
+//! on closing prints.
+
+/// An arrow of the diagram: what leads from which state to which.
+#[doc(hidden)]
+#[derive(Debug)]
+pub struct Transition {
+    /// The name of the event.
+    pub event: &'static str,
+    /// When it happens, in a sentence.
+    pub when: &'static str,
+    /// The state it finds.
+    pub from: &'static str,
+    /// The state it leads to.
+    pub to: &'static str,
+}
+
+/// Makes each event a method of [`Life`], and all of them a table.
+///
+/// An arm is read from the top: the first whose state, fields and condition fit is taken. In
+/// a state that is not named the event changes nothing.
+macro_rules! transitions {
+    ($(
+        #[doc = $when:literal]
+        $event:ident($($name:ident: $Type:ty),*) {
+            $($From:ident $known:tt $(if $condition:expr)? => $To:ident $made:tt;)+
+        }
+    )+) => {
+        impl Life {
+            $(
+                #[doc = $when]
+                pub(crate) fn $event(&mut self $(, $name: $Type)*) {
+                    let next = match &mut self.0 {
+                        $(State::$From $known $(if $condition)? => State::$To $made,)+
+                        #[allow(unreachable_patterns, reason = "some events concern all states")]
+                        _ => return,
+                    };
+                    self.0 = next;
+                }
+            )+
+        }
+
+        /// All arrows of the diagram, in the order of their declaration.
+        #[doc(hidden)]
+        pub const TRANSITIONS: &[Transition] = &[$($(
+            Transition {
+                event: stringify!($event),
+                when: $when,
+                from: stringify!($From),
+                to: stringify!($To),
+            },
+        )+)+];
+    };
+}
+
+pub(super) use transitions;

@@ -1,0 +1,36 @@
+//! Outbound connections: what became of a connect.
+
+use super::Reactor;
+use crate::close_reason::CloseReason;
+use crate::handler::ConnectionHandler;
+use crate::kernel::Kernel;
+use crate::net::ConnId;
+use crate::reaction::{Call, Reaction, reaction};
+
+impl<H: ConnectionHandler, K: Kernel> Reactor<H, K> {
+    /// An event of a connection that we begin: it stands, or it came to nothing.
+    #[cold]
+    pub(super) fn connected(&mut self, slot: u32) {
+        let now = self.net.now;
+        let Some(connection) = self.net.table.look(slot) else { return };
+        let call = Call::ConnectResult;
+        let errno = match self.kernel.getsockopt_error(&connection.fd) {
+            Ok(None) => {
+                self.net.change(slot, |connection| connection.established(now));
+                let id = ConnId(self.net.table.id(slot));
+                if let Some(connection) = self.net.table.look(slot) {
+                    log::debug!("opened {id} {connection}");
+                }
+                self.open_session(slot);
+                return self.net.send_waiting(&mut self.kernel, slot); // what was written early
+            }
+            Ok(Some(errno)) => errno,
+            Err(errno) if reaction(call, errno) == Reaction::Bug => {
+                return self.net.failed(slot, call, errno);
+            }
+            Err(errno) => errno,
+        };
+        let why = CloseReason::Network { call: Call::Connect, errno };
+        self.net.change(slot, |connection| connection.gone(why));
+    }
+}

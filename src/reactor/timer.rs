@@ -1,0 +1,134 @@
+//! Time: whose deadline has come, and when the timerfd is to expire next.
+//!
+//! A deadline is not a timer. What a connection waits for follows from its fields, so when
+//! the timerfd expires each slot that is due is looked at, and most often only entered anew.
+//! The timerfd is set when an earlier deadline has appeared, or after it expired.
+
+use super::{BATCH, Reactor};
+use crate::close_reason::CloseReason;
+use crate::connection::State;
+use crate::deadlines::{Alarm, Alarms, Deadlines};
+use crate::error::{Error, needed};
+use crate::handler::ConnectionHandler;
+use crate::kernel::{Errno, Kernel};
+use crate::reaction::Call;
+use crate::time::Moment;
+use std::collections::TryReserveError;
+
+/// Why an outbound connection ends that is not established in time.
+const TOO_SLOW: CloseReason = CloseReason::Network { call: Call::Connect, errno: Errno::ETIMEDOUT };
+/// Deadlines looked at in one turn.
+const LOOKS: usize = 1_024;
+
+/// When to look at what.
+#[derive(Debug)]
+pub(crate) struct Timer {
+    pub(super) deadlines: Deadlines,
+    pub(super) alarms: Alarms,
+    fd: Timerfd,
+    /// Successive full batches for which deadlines have been put off.
+    put_off: usize,
+}
+
+/// What the timerfd was told last, and what it did since.
+#[derive(Clone, Copy, Debug)]
+enum Timerfd {
+    /// It never expires.
+    Disarmed,
+    /// When it expires.
+    Armed(Moment),
+    /// It has expired, and stays readable until it is set again.
+    Expired,
+}
+
+impl Timer {
+    pub(super) fn new(slots: u32) -> Result<Timer, TryReserveError> {
+        let deadlines = Deadlines::with_capacity(slots)?;
+        Ok(Timer { deadlines, alarms: Alarms::default(), fd: Timerfd::Disarmed, put_off: 0 })
+    }
+
+    /// Whether deadlines wait for one more batch. After a long stop of the process the batch is
+    /// full: first come everybody's bytes, then the deadlines; but one round of everybody, for
+    /// with a crowd it is always full.
+    pub(super) fn is_put_off(&mut self, ready: usize, connections: usize) -> bool {
+        let puts_off = ready == BATCH && self.put_off <= connections / BATCH;
+        self.put_off += usize::from(puts_off);
+        puts_off
+    }
+
+    /// What to tell the timerfd: nothing, or when to expire, if ever.
+    fn due(&self, now: Moment) -> Option<Option<Moment>> {
+        let look = self.deadlines.next().map(|tick| now.next(tick));
+        let next = [look, self.alarms.next()].into_iter().flatten().min();
+        let is_late = match (next, self.fd) {
+            (Some(next), Timerfd::Armed(at)) => next < at,
+            (Some(_), Timerfd::Disarmed) | (_, Timerfd::Expired) => true,
+            // It expires once for nothing, which is cheaper than a call now.
+            (None, Timerfd::Armed(_) | Timerfd::Disarmed) => false,
+        };
+        is_late.then_some(next)
+    }
+}
+
+impl<H: ConnectionHandler, K: Kernel> Reactor<H, K> {
+    /// The timerfd has expired: looks at whatever is due.
+    pub(super) fn look_at_deadlines(&mut self) {
+        (self.timer.fd, self.timer.put_off) = (Timerfd::Expired, 0);
+        let now = self.net.now;
+        if self.net.table.is_empty() {
+            self.timer.deadlines.clear();
+        }
+        for _ in 0..LOOKS {
+            let Some(slot) = self.timer.deadlines.pop_due(now) else { break };
+            self.look_at(slot, now);
+            self.net.flush_if_due(&mut self.kernel);
+        }
+        while let Some(alarm) = self.timer.alarms.pop_due(now) {
+            match alarm {
+                Alarm::Accept => self.resume_paused(),
+                Alarm::CloseListeners => self.close_listeners(),
+                Alarm::Cut => self.cut(),
+            }
+        }
+    }
+
+    /// Somebody should look at `slot` now: which of its deadlines has come, if any?
+    fn look_at(&mut self, slot: u32, now: Moment) {
+        let come = |at: Option<Moment>| at.is_some_and(|at| at <= now);
+        let rings = self.net.change(slot, |connection| {
+            let timer = connection.state.open_mut().map(|open| &mut open.timer);
+            timer.and_then(|timer| timer.take_if(|at| *at <= now))
+        });
+        if rings.flatten().is_some() {
+            self.call(slot, |handler, conn, session| handler.on_timer(conn, session));
+        }
+        let timeouts = &self.net.timeouts;
+        let Some(mut connection) = self.net.table.edit(slot) else { return };
+        connection.carry(now);
+        if connection.shortage.waits() {
+            connection.shortage.try_again(); // perhaps a little early
+        } else if come(connection.write_deadline(timeouts, now)) {
+            connection.abort(CloseReason::WriteStalled);
+        } else if come(connection.message_deadline(timeouts)) {
+            connection.close(CloseReason::MessageTooSlow);
+        } else if come(connection.deadline(timeouts, now)) {
+            match *connection.state {
+                State::Connecting { .. } => connection.gone(TOO_SLOW),
+                State::Open(_) => connection.close(CloseReason::Idle),
+                State::Closing { .. } => connection.abort(CloseReason::Idle),
+                _ => connection.done(),
+            }
+        }
+    }
+
+    /// Sets the timerfd if an earlier deadline has appeared, or it went off.
+    pub(super) fn set_timer(&mut self) -> Result<(), Error> {
+        let Some(next) = self.timer.due(self.net.now) else { return Ok(()) };
+        let nanos = next.map(|at| at.as_millis().saturating_mul(1_000_000));
+        let Some(timer) = &self.poll.timer else { return Ok(()) };
+        // Without time there is not even a drain deadline: it ends here.
+        needed(Call::SetTimer, "timerfd", || self.kernel.timerfd_settime(timer, nanos))?;
+        self.timer.fd = next.map_or(Timerfd::Disarmed, Timerfd::Armed);
+        Ok(())
+    }
+}
