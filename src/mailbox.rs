@@ -84,15 +84,19 @@ impl<H> Mailbox<H> {
         state.wake();
     }
 
-    /// From the loop, when the eventfd is readable: silences the bell, takes all jobs;
-    /// and whether to stop.
-    pub(crate) fn collect(&self) -> Result<(VecDeque<Job<H>>, bool), Error> {
+    /// From the loop, when the eventfd may be readable: whether to stop. If it has made the
+    /// `jobs` that it took before, silences the bell and takes all that wait; if not, the
+    /// bell goes on to wake it, and the queue stays bounded.
+    pub(crate) fn collect(&self, jobs: &mut VecDeque<Job<H>>) -> Result<bool, Error> {
         let mut state = self.lock();
-        if let Some(bell) = &mut state.bell {
-            bell.silence()?;
+        if jobs.is_empty() {
+            if let Some(bell) = &mut state.bell {
+                bell.silence()?;
+            }
+            state.rung = false;
+            std::mem::swap(jobs, &mut state.jobs);
         }
-        state.rung = false;
-        Ok((std::mem::take(&mut state.jobs), state.stop))
+        Ok(state.stop)
     }
 
     /// The server has ended: gives the eventfd back.

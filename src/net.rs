@@ -17,7 +17,6 @@ use crate::outbox::Outbox;
 use crate::reaction::Call;
 use crate::slots::Id;
 use crate::time::{Moment, Span};
-use lent::Lent;
 use std::collections::{BTreeMap, BTreeSet, TryReserveError};
 use std::fmt;
 use std::net::SocketAddr;
@@ -30,8 +29,11 @@ mod memory;
 mod outbound;
 mod sending;
 mod table;
+mod work;
 
+use lent::Lent;
 pub use lent::{Directory, File};
+pub(crate) use work::CALL;
 
 /// Names a connection for as long as the server runs: an id is never used again.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -69,6 +71,8 @@ pub struct Net {
     pub(crate) now: Moment,
     start: Moment,
     pub(crate) stop: Stop,
+    /// Work since the loop looked at the others, in bytes.
+    spent: usize,
     /// The connection that was freed last, and how many bytes were sent on it.
     pub(crate) closed: Option<(ConnId, u64)>,
     /// How many of the connections we began ourselves.
@@ -291,6 +295,7 @@ impl Net {
             now,
             start: now,
             stop: Stop::No,
+            spent: 0,
             closed: None,
             outbound: 0,
             calling: BTreeSet::new(),

@@ -207,8 +207,13 @@ impl Outbox {
     }
 
     /// It is to be sent as soon as possible.
+    #[cold]
     pub(crate) fn hurry(&mut self) {
         self.due_at = 0;
+    }
+
+    pub(crate) fn take_its_time(&mut self) {
+        self.due_at = GROUP_BYTES;
     }
 
     /// For whom a chain is, and the bytes that it begins with: all, if it is an answer.

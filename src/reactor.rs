@@ -7,9 +7,14 @@
 //! [`Reactor::settle`] does once what callbacks only marked: sends, tells epoll
 //! what changed, shuts down, frees.
 //!
+//! A turn is bounded by [work](crate::net), not by events alone. When a share of it is
+//! spent, the rest of the batch waits, the core descriptors are asked without epoll, and
+//! the next turn goes on with the rest. epoll would report the same descriptors again, in
+//! the same order, so that those at the end would never have their turn.
+//!
 //! Invariants:
-//! 1. A slot is freed only in `settle`, when no event of the batch can name it,
-//!    and never before its staged output was flushed.
+//! 1. A slot is freed only in `settle`, and never before its staged output was flushed. An
+//!    event of the batch that still names it is stale, and its generation shows that.
 //! 2. Work is bounded: one receive a connection and turn, so that one greedy
 //!    client starves nobody; what is left over goes to `work`, and the next
 //!    wait does not block.
@@ -24,12 +29,13 @@ use crate::handler::ConnectionHandler;
 use crate::kernel::{self, Clock, Errno, Event, Fd, Kernel, SocketOption, Wait};
 use crate::limits::Limits;
 use crate::listener::Listener;
-use crate::mailbox::Mailbox;
-use crate::net::{ConnId, Net, Stop};
+use crate::mailbox::{Job, Mailbox};
+use crate::net::{CALL, ConnId, Net, Stop};
 use crate::process::Process;
 use crate::reaction::{Call, Reaction, reaction, tolerate};
 use crate::slots::Id;
 use crate::time::Span;
+use std::collections::VecDeque;
 use std::sync::Arc;
 
 mod accepting;
@@ -41,6 +47,7 @@ mod poll;
 mod signals;
 mod stopping;
 mod timer;
+mod turn;
 mod waking;
 
 use page::Input;
@@ -48,6 +55,7 @@ use poll::Poll;
 pub(crate) use signals::Signals;
 pub(crate) use stopping::End;
 use timer::Timer;
+use turn::Rest;
 
 /// Events taken at once.
 pub(crate) const BATCH: usize = 1_024;
@@ -74,8 +82,16 @@ pub(crate) struct Reactor<H: ConnectionHandler, K: Kernel> {
     pub(crate) events: Vec<Event>,
     /// Core descriptors that are ready in this turn, and for what.
     pub(crate) woken: Vec<(u32, u32)>,
+    /// The rest of a batch that is not served yet: it stands first in `events`.
+    pub(crate) rest: Rest,
+    /// Calls from other threads that are not made yet.
+    pub(crate) jobs: VecDeque<Job<H>>,
     /// Connections that have something to do without an event.
     pub(crate) work: Vec<u32>,
+    /// Connections that are gone, and freed when it is their turn.
+    pub(crate) leaving: Vec<u32>,
+    /// Whether nothing is left to do without an event.
+    pub(crate) is_idle: bool,
     pub(crate) turn: u64,
     pub(crate) end: End,
     /// What belongs to the process as a whole, if it is ours.
@@ -115,7 +131,11 @@ impl<H: ConnectionHandler, K: Kernel> Reactor<H, K> {
             input,
             events,
             woken: Vec::new(),
+            rest: Rest::default(),
+            jobs: VecDeque::new(),
             work: Vec::new(),
+            leaving: Vec::new(),
+            is_idle: true,
             turn: 0,
             end: End::default(),
             process,
@@ -125,54 +145,85 @@ impl<H: ConnectionHandler, K: Kernel> Reactor<H, K> {
     /// One turn of the loop; whether there is to be another.
     pub(crate) fn turn(&mut self) -> Result<bool, Error> {
         let ready = self.wait()?;
-        let events = std::mem::take(&mut self.events);
-        for group in events.get(..ready).unwrap_or_default().chunks(GROUP) {
-            for event in group {
+        let mut events = std::mem::take(&mut self.events);
+        let mut groups = events.get(..ready).unwrap_or_default().chunks(GROUP);
+        'batch: while let Some(group) = groups.next() {
+            let mut group = group.iter();
+            while let Some(event) = group.next() {
                 match Id::from_u64(event.data) {
                     Id { generation: 0, slot } => self.woken.push((slot, event.mask)),
                     id => self.serve(id, event.mask),
                 }
-                self.net.flush_if_due(&mut self.kernel);
+                if self.flush_if_due() {
+                    let left = group.len() + groups.map(<[Event]>::len).sum::<usize>();
+                    self.break_off(ready, left, &mut events);
+                    break 'batch;
+                }
             }
             self.net.flush_answers(&mut self.kernel, GROUP);
         }
-        self.net.flush(&mut self.kernel);
+        self.flush();
         self.events = events;
         if self.is_settled() {
             return Ok(true); // messages and nothing else: the common turn ends here
         }
+        self.serve_others(ready)
+    }
+
+    /// The rest of a turn in which there is more to do than to answer messages.
+    #[inline(never)]
+    fn serve_others(&mut self, ready: usize) -> Result<bool, Error> {
         self.serve_core(ready);
+        self.run_jobs();
         if self.net.stop == Stop::Wanted {
             self.begin_drain();
         }
-        let mut work = std::mem::take(&mut self.work);
-        for slot in work.drain(..) {
-            self.step(slot);
-            self.net.flush_if_due(&mut self.kernel);
-        }
-        self.work = work;
+        self.step_on();
         self.settle();
-        let goes_on = !self.has_ended();
-        if goes_on {
-            self.set_timer()?;
+        if self.has_ended() {
+            return Ok(false);
         }
-        Ok(goes_on)
+        self.net.begin_share(); // of the next turn
+        self.note_idle();
+        self.set_timer()?;
+        Ok(true)
+    }
+
+    /// A step for each connection that needs no event. Those for which no work is left in
+    /// this turn are marked, and so come to the list again.
+    fn step_on(&mut self) {
+        self.net.begin_share();
+        let mut work = std::mem::take(&mut self.work);
+        let mut slots = work.drain(..);
+        for slot in slots.by_ref() {
+            self.net.spend(CALL);
+            self.step(slot);
+            if self.flush_if_due() {
+                break;
+            }
+        }
+        slots.for_each(|slot| self.net.table.mark(slot));
+        self.work = work;
     }
 
     /// Whether nothing has happened in this turn that asks for more than answers.
     fn is_settled(&self) -> bool {
         let nothing_marked = self.net.table.is_settled() && self.woken.is_empty();
-        nothing_marked && self.work.is_empty() && self.net.stop == Stop::No
+        nothing_marked && self.is_idle && self.net.stop == Stop::No
     }
 
-    /// Whether nothing is left to do without an event.
-    pub(crate) fn is_idle(&self) -> bool {
-        self.work.is_empty() && self.net.stop != Stop::Wanted
+    /// Notes whether the next turn may wait.
+    pub(crate) fn note_idle(&mut self) {
+        let is_served = self.jobs.is_empty() && self.work.is_empty() && self.leaving.is_empty();
+        self.is_idle = is_served && self.rest.is_over() && self.net.stop != Stop::Wanted;
     }
 
     fn wait(&mut self) -> Result<usize, Error> {
-        let wait = if self.is_idle() { Wait::Forever } else { Wait::No };
-        let ready = match self.poll.wait(&mut self.kernel, &mut self.events, wait) {
+        let events = match self.is_idle {
+            true => self.poll.wait(&mut self.kernel, &mut self.events, Wait::Forever),
+            false => self.next_events(),
+        };
+        let ready = match events {
             Ok(ready) => ready,
             Err(errno) if !self.poll.is_begun() => {
                 return Err(Error::new(Call::EpollAddSignals, "signalfd", errno));
@@ -214,7 +265,11 @@ impl<H: ConnectionHandler, K: Kernel> Reactor<H, K> {
 
     /// Does what was marked, until nothing is: what it does may mark more.
     fn settle(&mut self) {
-        self.net.flush(&mut self.kernel);
+        self.flush();
+        self.net.begin_share();
+        for slot in std::mem::take(&mut self.leaving) {
+            self.reconcile(slot);
+        }
         self.net.keep_budget();
         self.net.dial(&mut self.kernel);
         self.settle_marked();
@@ -237,11 +292,11 @@ impl<H: ConnectionHandler, K: Kernel> Reactor<H, K> {
         loop {
             if let Some(slot) = self.net.table.next_marked() {
                 self.reconcile(slot);
-                self.net.flush_if_due(&mut self.kernel);
+                self.flush_if_due();
             } else if self.net.is_flushed() {
                 return;
             } else {
-                self.net.flush(&mut self.kernel);
+                self.flush();
             }
         }
     }
@@ -266,7 +321,7 @@ impl<H: ConnectionHandler, K: Kernel> Reactor<H, K> {
         self.begin_file(slot);
         let (must_wait, starves) = self.net.verdict(slot);
         let (now, draining) = (self.net.now, self.net.is_draining());
-        let Reactor { kernel, net, poll, timer, work, .. } = self;
+        let Reactor { kernel, net, poll, timer, work, leaving, .. } = self;
         let data = net.table.id(slot).to_u64();
         let Some(mut connection) = net.table.edit(slot) else { return };
         connection.state.settle(must_wait, starves, now);
@@ -285,6 +340,9 @@ impl<H: ConnectionHandler, K: Kernel> Reactor<H, K> {
         }
         if connection.state.is_gone() {
             drop(connection);
+            if net.is_spent() {
+                return leaving.push(slot); // its end may be told to thousands
+            }
             return self.free(slot);
         }
         if let Some(at) = connection.deadline(&net.timeouts, now) {
@@ -304,7 +362,8 @@ impl<H: ConnectionHandler, K: Kernel> Reactor<H, K> {
     fn begin_file(&mut self, slot: u32) {
         let Some(connection) = self.net.table.look(slot) else { return };
         let has_file = connection.state.unsent().is_some_and(|unsent| unsent.file.is_some());
-        if has_file && connection.registered & kernel::OUT as u8 == 0 {
+        let is_asked = connection.registered & kernel::OUT as u8 != 0;
+        if has_file && !is_asked && !self.net.is_spent() {
             self.net.send_file(&mut self.kernel, slot);
         }
     }
@@ -349,6 +408,7 @@ impl<H: ConnectionHandler, K: Kernel> Reactor<H, K> {
             return;
         }
         if reset {
+            self.net.spend(CALL);
             // If it fails the peer may take a cut answer for a whole one; nothing to be done.
             tolerate(Call::SetTunable, self.kernel.setsockopt(&fd, SocketOption::ResetOnClose));
         }

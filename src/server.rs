@@ -203,7 +203,7 @@ impl<H: ConnectionHandler, K: Kernel> Server<H, K> {
 
     /// Whether the next turn waits for an event, for nothing is left to do.
     pub fn is_idle(&self) -> bool {
-        self.reactor.is_idle() && self.reactor.poll.is_begun()
+        self.reactor.is_idle && self.reactor.poll.is_begun()
     }
 
     /// Where each connection stands, by descriptor; with all that is known of it, and only

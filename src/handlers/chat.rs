@@ -15,7 +15,7 @@
 //! not written together.
 //!
 //! What is said is sent to one member after the other: [`Net::send`] keeps it once for all,
-//! and all there is for a member goes in one call. Three rules keep thousands apart:
+//! and all there is for a member goes in one call. Four rules keep thousands apart:
 //!
 //! - **Whoever talks waits for those behind, but not for long.** A member whose
 //!   output is full holds talkers back, so that none of them can talk another out
@@ -23,13 +23,17 @@
 //!   caught up; at `max_output` the server ends it.
 //! - **Nobody talks for long**: a talker is full when so much waits for all together that
 //!   it is time to send it, and then it is the others' turn.
+//! - **Nobody talks faster than others read**: each member has a bucket (of tokens, as IRC
+//!   servers have) that holds [`BURST`] bytes and fills by [`RATE`] a second. A talker that has
+//!   emptied it is paused until there is something in it: its bytes wait in its socket.
 //! - **Comings and goings are told at once while that is cheap**, and otherwise
 //!   together, once a tick: a crowd that comes back costs n ticks, not n² lines.
 //!
 //! Invariants:
 //! 1. A member is in `members` under the name in its session, and what that looks like is in
 //!    `looks`; or it has left and has no name.
-//! 2. Whoever is in `waiting` is paused; if it is not let go on before, its timer does it.
+//! 2. Whoever is in `waiting` is paused, and so is whoever has an empty bucket; if it is not
+//!    let go on before, its timer does it.
 //! 3. While there is news to tell, `teller` has a timer set.
 
 use super::telnet::{self, Lines};
@@ -49,6 +53,9 @@ use unicode_security::{RestrictionLevel, RestrictionLevelDetection, skeleton};
 const TICK: Duration = Duration::from_millis(200);
 /// So much memory a line keeps.
 const KEPT: usize = 16 << 10;
+/// What a member may say at once, in bytes as the others get them; and how much a second.
+const BURST: u64 = 512 << 10;
+const RATE: u64 = 256 << 10;
 /// So many sends of news are cheap, in a tick.
 const CHEAP: usize = 1_000;
 /// So many comings and goings are told by name when they are told together.
@@ -67,6 +74,8 @@ const GOODBYE: &str = "* the server stops\n";
 #[derive(Debug)]
 pub struct Chat {
     max_line: usize,
+    /// What a member may say at once, and in a second.
+    rate: (u64, u64),
     members: BTreeMap<Box<str>, ConnId>,
     /// What the names in `members` look like.
     looks: BTreeSet<Box<str>>,
@@ -101,6 +110,29 @@ pub struct Member {
     lines: Lines,
     name: Box<str>,
     has_spoken: bool,
+    bucket: Bucket,
+}
+
+/// What a member has said lately, in bytes: it leaks.
+#[derive(Clone, Copy, Debug, Default)]
+struct Bucket {
+    said: u64,
+    /// When it had leaked for the last time.
+    at: Duration,
+}
+
+impl Bucket {
+    /// Whether the member has said so much that it must wait. A line is said to its end.
+    fn is_over(&mut self, (burst, a_second): (u64, u64), now: Duration) -> bool {
+        let leaked = now.saturating_sub(self.at).as_millis() * u128::from(a_second) / 1_000;
+        self.said = self.said.saturating_sub(u64::try_from(leaked).unwrap_or(u64::MAX));
+        self.at = now;
+        self.said > burst
+    }
+
+    fn fill(&mut self, bytes: usize) {
+        self.said = self.said.saturating_add(bytes as u64);
+    }
 }
 
 impl Chat {
@@ -108,6 +140,7 @@ impl Chat {
     pub fn new(max_line: usize) -> Chat {
         Chat {
             max_line,
+            rate: (BURST, RATE),
             members: BTreeMap::new(),
             looks: BTreeSet::new(),
             guests: 0,
@@ -120,6 +153,14 @@ impl Chat {
         }
     }
 
+    /// Lets a member say `burst` bytes at once and `a_second` bytes a second, name and all
+    /// (512 KiB, 256 KiB).
+    #[must_use]
+    pub fn rate(mut self, burst: u64, a_second: u64) -> Chat {
+        self.rate = (burst, a_second);
+        self
+    }
+
     // ---- what members say ------------------------------------------------------------
 
     /// Takes a line; whether the member stays.
@@ -129,6 +170,7 @@ impl Chat {
             conn.write(NO_WEB);
             return false;
         }
+        member.bucket.fill(member.name.len() + line.len() + 3);
         match line.first() {
             None => {}
             Some(b'/') => return self.obey(conn, member, &String::from_utf8_lossy(line)),
@@ -322,7 +364,12 @@ impl ConnectionHandler for Chat {
     fn on_data(&mut self, conn: &mut Conn<'_>, member: &mut Member, input: &[u8]) -> usize {
         let (mut rest, mut stays) = (input, true);
         self.has_said = false;
-        while stays && !conn.is_full() && !self.must_wait() {
+        let now = conn.net().now();
+        while stays
+            && !conn.is_full()
+            && !self.must_wait()
+            && !member.bucket.is_over(self.rate, now)
+        {
             match member.lines.next(&mut rest, self.max_line, |answer| conn.write(answer)) {
                 Frame::Whole { body, .. } => stays = self.hear(conn, member, body),
                 Frame::Partial => break,
@@ -334,6 +381,9 @@ impl ConnectionHandler for Chat {
         }
         if self.must_wait() {
             self.wait(conn);
+        } else if stays && member.bucket.is_over(self.rate, now) {
+            conn.pause();
+            conn.set_timer(Some(TICK));
         }
         if !stays {
             let id = conn.id();
@@ -358,7 +408,7 @@ impl ConnectionHandler for Chat {
         self.caught_up(conn.net(), id);
     }
 
-    fn on_timer(&mut self, conn: &mut Conn<'_>, _: &mut Member) {
+    fn on_timer(&mut self, conn: &mut Conn<'_>, member: &mut Member) {
         let id = conn.id();
         if self.news.teller == Some(id) {
             self.end_tick(conn.net());
@@ -366,6 +416,10 @@ impl ConnectionHandler for Chat {
         if self.waiting.contains(&id) {
             self.late.append(&mut self.behind);
             self.go_on(conn.net());
+        } else if member.bucket.is_over(self.rate, conn.net().now()) {
+            conn.set_timer(Some(TICK));
+        } else {
+            conn.resume();
         }
     }
 

@@ -5,14 +5,15 @@
 //! come behind it: meanwhile the connection counts as full. It belongs to `Net` from the
 //! moment it is handed over, and is closed in any case, because it is dropped.
 
+use super::work::CALL;
 use super::{Conn, File, Net};
 use crate::close_reason::CloseReason;
 use crate::connection::Unsent;
 use crate::kernel::{Errno, Kernel};
 use crate::reaction::{Call, Reaction, reaction};
 
-/// What is sent at once: the disk may be slow, and everybody waits for it.
-const CHUNK: u64 = 1 << 20;
+/// What is sent at once: everybody waits for it. More is no faster, measured.
+const CHUNK: u64 = 256 << 10;
 /// What is read at once from a file that sendfile does not take.
 const READ_CHUNK: u64 = 64 << 10;
 
@@ -69,6 +70,7 @@ impl Net {
         match kernel.sendfile(&connection.fd, file.fd(), *offset, count) {
             Ok(0) => self.file_failed(slot, Call::SendFile, Errno::ENODATA), // it has shrunk
             Ok(n) => {
+                self.spend(CALL + n);
                 self.moved(slot, n);
                 self.advance_file(slot, n);
             }
@@ -90,6 +92,7 @@ impl Net {
         match kernel.pread64(file.fd(), bytes, *offset) {
             Ok(0) => self.file_failed(slot, Call::ReadFile, Errno::ENODATA),
             Ok(n) => {
+                self.spend(CALL + n);
                 let (bytes, spare, now) =
                     (bytes.get(..n).unwrap_or_default(), self.spare(), self.now);
                 self.change(slot, |connection| {

@@ -6,6 +6,7 @@
 //! nothing, and order per connection holds by construction.
 
 use super::Net;
+use super::work::{CALL, WRITE};
 use crate::close_reason::CloseReason;
 use crate::connection::Unsent;
 use crate::kernel::{self, Fd, Kernel};
@@ -14,6 +15,7 @@ use crate::reaction::Call;
 use crate::time::Moment;
 use std::collections::TryReserveError;
 use std::io::IoSlice;
+use std::ops::Range;
 
 /// What it takes to link what is written to a connection, at most.
 const LINK: usize = 32;
@@ -32,6 +34,7 @@ impl Net {
         if !self.has_room_for(slot, LINK) {
             return false;
         }
+        let chains = self.staged();
         let Some((staged, outbox, is_behind_a_file)) = self.table.stage(slot) else { return false };
         if is_behind_a_file {
             return self.keep_behind(slot, bytes);
@@ -40,6 +43,8 @@ impl Net {
         let is_there = is_there || self.append(slot, bytes);
         if is_there {
             self.table.staged(slot);
+            let is_new = self.staged() > chains; // to be sent by a call of its own
+            self.spend(if is_new { CALL } else { WRITE } + bytes.len());
         }
         is_there
     }
@@ -68,20 +73,25 @@ impl Net {
         has_room
     }
 
-    /// Sends what is staged if it is much.
+    /// Whether what is staged is to be sent now.
     #[inline]
-    pub(crate) fn flush_if_due<K: Kernel>(&mut self, kernel: &mut K) {
-        if self.table.ledger.outbox.is_due() {
-            self.flush(kernel);
-        }
+    pub(crate) fn is_due(&self) -> bool {
+        self.table.ledger.outbox.is_due()
+    }
+
+    /// For how many connections something is staged.
+    #[inline]
+    pub(crate) fn staged(&self) -> usize {
+        self.table.ledger.outbox.len()
     }
 
     /// Sends what is staged if that is for at most so many connections: mere answers. What many
     /// get may be joined by more of it from the rest of the batch.
     #[inline]
     pub(crate) fn flush_answers<K: Kernel>(&mut self, kernel: &mut K, most: usize) {
-        if (1..=most).contains(&self.table.ledger.outbox.len()) {
-            self.send_staged(kernel);
+        if (1..=most).contains(&self.staged()) {
+            self.send_chains(kernel, 0..self.staged());
+            self.sent_all();
         }
     }
 
@@ -89,23 +99,23 @@ impl Net {
         self.table.ledger.outbox.is_empty()
     }
 
-    /// Sends what is staged, if anything is.
-    #[inline]
-    pub(crate) fn flush<K: Kernel>(&mut self, kernel: &mut K) {
-        if !self.is_flushed() {
-            self.flush_now(kernel);
-        }
-    }
-
+    /// Sends what is staged.
     #[inline(never)]
-    fn flush_now<K: Kernel>(&mut self, kernel: &mut K) {
-        self.send_staged(kernel);
+    pub(crate) fn flush<K: Kernel>(&mut self, kernel: &mut K) {
+        self.send_chains(kernel, 0..self.staged());
+        self.sent_all();
     }
 
-    /// Sends what is staged: one call for each connection. Inline where messages are answered.
+    /// What was staged is sent.
+    pub(crate) fn sent_all(&mut self) {
+        self.table.ledger.outbox.clear();
+    }
+
+    /// Sends some of what is staged: one call for each connection. Inline where messages are
+    /// answered.
     #[inline]
-    fn send_staged<K: Kernel>(&mut self, kernel: &mut K) {
-        for index in 0..self.table.ledger.outbox.len() {
+    pub(crate) fn send_chains<K: Kernel>(&mut self, kernel: &mut K, indices: Range<usize>) {
+        for index in indices {
             let Some((slot, bytes, mut connection)) = self.table.chain(index) else { continue };
             if !connection.staged.is_answer() {
                 self.transmit(kernel, slot, index);
@@ -117,7 +127,6 @@ impl Net {
                 sent => self.sent_less(slot, index, 0, Call::Send, sent),
             }
         }
-        self.table.ledger.outbox.clear();
     }
 
     /// Sends the chain of a connection to which more happens than an answer, or keeps what
@@ -182,6 +191,7 @@ impl Net {
                     connection.state.unsent_mut().map(|unsent| unsent.bytes.consume(n))
                 });
                 self.moved(slot, n);
+                self.spend(CALL + n);
             }
             Err(errno) => self.failed(slot, Call::Send, errno),
         }

@@ -155,6 +155,12 @@ impl View {
         match name {
             "recvfrom" => without(arguments, ", 0, NULL, NULL"),
             "sendto" => without(arguments, ", NULL, 0"),
+            "sendmsg" => {
+                let (fd, rest) = arguments.split_once(", {").unwrap_or((arguments, ""));
+                let (_, pieces) = rest.split_once("msg_iov=").unwrap_or(("", rest));
+                let pieces = pieces.rsplit_once(", msg_iovlen=").map_or(pieces, |it| it.0);
+                format!("{fd}, {pieces}, MSG_NOSIGNAL")
+            }
             "openat2" => {
                 let (path, how) = arguments.rsplit_once(", {").unwrap_or((arguments, ""));
                 format!("{path}, {{{}", once(&bare(&without(how, ", 24"))))

@@ -39,7 +39,9 @@ impl<H: ConnectionHandler, K: Kernel> Reactor<H, K> {
                 Ok((fd, peer)) => {
                     self.net.counters.accepted += 1;
                     self.admit(fd, peer, index);
-                    self.net.flush_if_due(&mut self.kernel);
+                    if self.flush_if_due() {
+                        return Queue::Unknown;
+                    }
                 }
                 Err(errno) => match reaction(Call::Accept, errno) {
                     Reaction::Wait => return Queue::Empty,

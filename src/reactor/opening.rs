@@ -14,6 +14,7 @@ impl<H: ConnectionHandler, K: Kernel> Reactor<H, K> {
     pub(crate) fn start(&mut self) -> Result<(), Error> {
         self.handler.on_start(&mut self.net)?;
         self.work.extend(self.net.table.slots_where(|_| true)); // it may have begun connections
+        self.note_idle();
         Ok(())
     }
 

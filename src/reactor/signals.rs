@@ -9,6 +9,8 @@ use crate::process::Wish;
 use crate::reaction::{Call, Reaction, attempt};
 use std::cmp::Reverse;
 
+/// How many signals are read in one turn: more than there are different ones.
+const TAKEN: usize = 8;
 /// How many connections a report names.
 const REPORTED: usize = 100;
 
@@ -34,13 +36,13 @@ impl Signals {
 impl<H: ConnectionHandler, K: Kernel> Reactor<H, K> {
     /// Signals that arrive together count as one: the kernel merges them anyway.
     pub(super) fn take_signals(&mut self) {
-        let mut ending = None;
-        loop {
-            let Some(fd) = &self.poll.signals else { return };
+        let (mut ending, mut asked) = (None, false);
+        for _ in 0..TAKEN {
+            let Some(fd) = &self.poll.signals else { break };
             match attempt(Call::ReadSignal, || self.kernel.read_signal(fd)) {
                 Ok(signal) => match self.process.as_mut().map(|process| process.wish(signal)) {
                     Some(Wish::Stop) | None => ending = Some(signal),
-                    Some(Wish::Report) => self.report(),
+                    Some(Wish::Report) => asked = true,
                     Some(Wish::Nothing) => {
                         self.process.iter_mut().for_each(|process| process.tell_unused(signal));
                     }
@@ -54,6 +56,9 @@ impl<H: ConnectionHandler, K: Kernel> Reactor<H, K> {
                 }
                 Err(_) => break,
             }
+        }
+        if asked {
+            self.report();
         }
         if let Some(signal) = ending {
             let is_second = self.end.signals.last().is_some();

@@ -115,8 +115,9 @@ impl<H: ConnectionHandler, K: Kernel> Reactor<H, K> {
     }
 
     /// The drain deadline: what has not finished is cut, and who still waits in a queue.
-    /// Who merely lingers has everything.
+    /// Who merely lingers has everything. Calls that are not made yet never will be.
     pub(super) fn cut(&mut self) {
+        self.jobs.clear();
         for index in 0..self.listeners.len() {
             self.end.cut += self.turn_away_queue(index);
             if let Some(listener) = self.listeners.get_mut(index) {
@@ -147,6 +148,7 @@ impl<H: ConnectionHandler, K: Kernel> Reactor<H, K> {
     pub(super) fn has_ended(&self) -> bool {
         let closed = self.listeners.iter().all(|listener| listener.socket.is_none());
         let is_forced = matches!(self.end.signals, Signals::Two(_));
-        is_forced || self.net.is_draining() && closed && self.net.table.is_empty()
+        let is_done = self.net.is_draining() && closed && self.net.table.is_empty();
+        self.leaving.is_empty() && (is_forced || is_done && self.jobs.is_empty())
     }
 }

@@ -4,6 +4,7 @@
 //! the timerfd expires each slot that is due is looked at, and most often only entered anew.
 //! The timerfd is set when an earlier deadline has appeared, or after it expired.
 
+use super::turn::Rest;
 use super::{BATCH, Reactor};
 use crate::close_reason::CloseReason;
 use crate::connection::State;
@@ -26,8 +27,8 @@ pub(crate) struct Timer {
     pub(super) deadlines: Deadlines,
     pub(super) alarms: Alarms,
     fd: Timerfd,
-    /// Successive full batches for which deadlines have been put off.
-    put_off: usize,
+    /// While deadlines are put off: how many events come before them.
+    put_off: Option<usize>,
 }
 
 /// What the timerfd was told last, and what it did since.
@@ -44,15 +45,30 @@ enum Timerfd {
 impl Timer {
     pub(super) fn new(slots: u32) -> Result<Timer, TryReserveError> {
         let deadlines = Deadlines::with_capacity(slots)?;
-        Ok(Timer { deadlines, alarms: Alarms::default(), fd: Timerfd::Disarmed, put_off: 0 })
+        Ok(Timer { deadlines, alarms: Alarms::default(), fd: Timerfd::Disarmed, put_off: None })
     }
 
-    /// Whether deadlines wait for one more batch. After a long stop of the process the batch is
-    /// full: first come everybody's bytes, then the deadlines; but one round of everybody, for
-    /// with a crowd it is always full.
-    pub(super) fn is_put_off(&mut self, ready: usize, connections: usize) -> bool {
-        let puts_off = ready == BATCH && self.put_off <= connections / BATCH;
-        self.put_off += usize::from(puts_off);
+    /// Whether the timerfd is readable.
+    pub(super) fn has_expired(&self, now: Moment) -> bool {
+        match self.fd {
+            Timerfd::Disarmed => false,
+            Timerfd::Armed(at) => at <= now,
+            Timerfd::Expired => true,
+        }
+    }
+
+    /// Whether deadlines wait for more events, after a turn in which so many were `served`.
+    /// First come everybody's bytes, then the deadlines: the rest of this batch, or if it is
+    /// full, as after a long stop of the process, those of all connections. But one round of
+    /// them, because with a crowd it is always full.
+    fn is_put_off(&mut self, served: usize, rest: Rest, connections: usize) -> bool {
+        let before = match self.put_off {
+            None if rest.was_full => connections.max(1),
+            None => rest.left,
+            Some(before) => before.saturating_sub(served),
+        };
+        let puts_off = before > 0 && (rest.was_full || rest.left > 0);
+        self.put_off = puts_off.then_some(before);
         puts_off
     }
 
@@ -71,9 +87,17 @@ impl Timer {
 }
 
 impl<H: ConnectionHandler, K: Kernel> Reactor<H, K> {
-    /// The timerfd has expired: looks at whatever is due.
-    pub(super) fn look_at_deadlines(&mut self) {
-        (self.timer.fd, self.timer.put_off) = (Timerfd::Expired, 0);
+    /// The timerfd has expired, in a turn with so many events: looks at whatever is due.
+    pub(super) fn expired(&mut self, ready: usize) {
+        let rest = Rest { was_full: self.rest.was_full || ready == BATCH, ..self.rest };
+        if !self.timer.is_put_off(ready - rest.left, rest, self.net.table.len()) {
+            self.look_at_deadlines();
+        }
+        self.ring_alarms();
+    }
+
+    fn look_at_deadlines(&mut self) {
+        self.timer.fd = Timerfd::Expired;
         let now = self.net.now;
         if self.net.table.is_empty() {
             self.timer.deadlines.clear();
@@ -81,8 +105,15 @@ impl<H: ConnectionHandler, K: Kernel> Reactor<H, K> {
         for _ in 0..LOOKS {
             let Some(slot) = self.timer.deadlines.pop_due(now) else { break };
             self.look_at(slot, now);
-            self.net.flush_if_due(&mut self.kernel);
+            if self.flush_if_due() {
+                break;
+            }
         }
+    }
+
+    /// The loop's own deadlines wait for nobody.
+    fn ring_alarms(&mut self) {
+        let now = self.net.now;
         while let Some(alarm) = self.timer.alarms.pop_due(now) {
             match alarm {
                 Alarm::Accept => self.resume_paused(),

@@ -3,40 +3,61 @@
 use super::Reactor;
 use super::poll::{EVENTFD, LISTENERS, SIGNALFD, TIMERFD};
 use crate::handler::ConnectionHandler;
-use crate::kernel::Kernel;
+use crate::kernel::{Clock, Kernel};
+
+/// Calls from other threads that are made in one turn, and how long that may take. The rest
+/// comes in the next turns, which begin with a wait that costs next to nothing.
+const JOBS: usize = 64;
+const JOBS_NANOS: u64 = 50_000;
 
 impl<H: ConnectionHandler, K: Kernel> Reactor<H, K> {
     /// Serves the core descriptors that were ready, after the connections: those who
     /// are in come before those who want in, and bytes come before deadlines.
     pub(super) fn serve_core(&mut self, ready: usize) {
         let mut woken = std::mem::take(&mut self.woken);
+        let mut welcomes = false;
         for (core, mask) in woken.drain(..) {
+            if core < LISTENERS || !welcomes {
+                self.net.begin_share(); // one is for all listeners
+            }
             match core {
-                EVENTFD => self.run_jobs(),
+                EVENTFD => self.collect_jobs(),
                 SIGNALFD => self.take_signals(),
-                TIMERFD if self.timer.is_put_off(ready, self.net.table.len()) => {}
-                TIMERFD => self.look_at_deadlines(),
-                listener => self.serve_listener((listener - LISTENERS) as usize, mask),
+                TIMERFD => self.expired(ready),
+                _ if welcomes && self.net.is_spent() => {}
+                listener => {
+                    welcomes = true;
+                    self.serve_listener((listener - LISTENERS) as usize, mask);
+                }
             }
         }
         self.woken = woken;
     }
 
-    /// Makes the calls that other threads have left.
-    fn run_jobs(&mut self) {
-        match self.mailbox.collect() {
-            Ok((jobs, stop)) => {
-                for job in jobs {
-                    job(&mut self.handler, &mut self.net);
-                    self.net.flush_if_due(&mut self.kernel);
-                }
-                if stop {
-                    self.net.stop();
-                }
-            }
+    /// Takes the calls that other threads have left, if the last ones are made.
+    fn collect_jobs(&mut self) {
+        match self.mailbox.collect(&mut self.jobs) {
+            Ok(true) => self.net.stop(),
+            Ok(false) => {}
             Err(error) => {
                 self.mailbox.close(); // or it would be ready for ever
                 self.fail(error);
+            }
+        }
+    }
+
+    /// Makes some of the calls that other threads have left.
+    pub(super) fn run_jobs(&mut self) {
+        if self.jobs.is_empty() {
+            return;
+        }
+        self.net.begin_share();
+        let end = self.kernel.clock_gettime(Clock::Monotonic).saturating_add(JOBS_NANOS);
+        for _ in 0..JOBS {
+            let Some(job) = self.jobs.pop_front() else { break };
+            job(&mut self.handler, &mut self.net);
+            if self.flush_if_due() || self.kernel.clock_gettime(Clock::Monotonic) >= end {
+                break;
             }
         }
     }

@@ -577,6 +577,23 @@ fn as_shown(name: &str, test: impl FnOnce()) -> bool {
 /// What is timed to the millisecond does not run beside what makes the machine busy.
 static ALONE: Mutex<()> = Mutex::new(());
 
+/// The chapter on being full names the bound of every loop, file by file.
+#[test]
+fn every_loop_names_its_bound() {
+    let chapter = std::fs::read_to_string("docs/full.md").unwrap();
+    let table = chapter.split("<!-- loops -->").nth(1).unwrap();
+    let rows = table.lines().skip(3).take_while(|line| line.starts_with('|'));
+    let mut told: Vec<(String, usize)> = rows
+        .map(|row| {
+            let cells: Vec<&str> = row.split('|').map(str::trim).collect();
+            assert!(!cells[3].is_empty(), "no bound: {row}");
+            (cells[1].trim_matches('`').to_owned(), cells[2].parse().unwrap())
+        })
+        .collect();
+    told.sort();
+    assert_eq!(told, source::loops(), "docs/full.md, Turns: what bounds the loop?");
+}
+
 #[test]
 fn the_docs_are_true() {
     let _alone = ALONE.lock().unwrap_or_else(PoisonError::into_inner);

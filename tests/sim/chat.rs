@@ -12,7 +12,7 @@ const TICK: Duration = Duration::from_millis(201);
 fn room(limits: Limits) -> World<Chat> {
     let sim = Simulated::new(1);
     sim.set_limits(4_096, 4_096);
-    World::on(sim, Chat::new(64 << 10), limits).unwrap()
+    World::on(sim, Chat::new(64 << 10).rate(u64::MAX, 0), limits).unwrap()
 }
 
 /// Members who have heard all there was.
@@ -119,6 +119,25 @@ fn who_is_behind_is_waited_for_but_not_long() {
     assert!(deaf.saw_reset() && waits == 1);
     let summary = world.stop();
     assert_eq!(summary.counters.closed_for(CloseReason::OutputLimit), 1, "{summary}");
+}
+
+/// A talker without a rate got one who reads 1 MB a second cut off in 0.6 s.
+#[test]
+fn a_fast_talker_is_paused_and_cuts_nobody_off() {
+    let mut world = World::on(Simulated::new(1), Chat::new(64 << 10), Limits::default()).unwrap();
+    let mut all = members(&mut world, 2);
+    let line = [&[b'x'; 999][..], b"\n"].concat();
+    let (mut sent, mut heard, begin) = (0, 0, world.sim.now());
+    while world.sim.now() - begin < 20_000_000_000 {
+        sent += all[0].send(&line.repeat(64)[sent % 1_000..]);
+        world.pass(Duration::from_millis(10));
+        heard += all[1].recv_at_most(10_000).len();
+        assert!(!all[1].saw_eof() && !all[1].saw_reset(), "cut off after {heard} bytes");
+    }
+    let due = (512 << 10) + 20 * (256 << 10);
+    assert!((due * 9 / 10..=due + 60_000).contains(&heard), "{heard} bytes of {due}");
+    assert!(!all[0].saw_eof() && !all[0].saw_reset());
+    world.stop();
 }
 
 /// Who catches up in time is waited for every time, and hears everything.

@@ -19,6 +19,7 @@ mod random;
 mod reactions;
 mod regressions;
 mod server;
+mod turns;
 
 // What they share.
 #[cfg(feature = "http")]
