@@ -2,8 +2,8 @@
 //!
 //! A callback only marks and appends. What follows from a verb is in the rooms of this
 //! directory: [`table`] is the one way to a connection, [`sending`] takes what is written to
-//! the kernel, [`memory`] decides what waits for how much is held, [`files`] and [`outbound`]
-//! are verbs with an effort of their own. Only [`lent`] calls the kernel within a callback,
+//! the kernel, [`keeping`] has what that did not take, [`memory`] decides what waits for how much
+//! is held, [`files`] and [`outbound`] are verbs with an effort of their own. Only [`lent`] calls the kernel within a callback,
 //! for what that must know at once.
 
 use crate::close_reason::CloseReason;
@@ -24,6 +24,7 @@ use std::time::Duration;
 use table::Table;
 
 mod files;
+mod keeping;
 mod lent;
 mod memory;
 mod outbound;

@@ -10,69 +10,32 @@
 //!
 //! While a message is answered, its connection is the writer: it appends to a piece that stays
 //! open, and a write is a comparison and a copy. What is written to other connections, or to
-//! many in turn, is linked: a connection keeps the index of its chain, so that neither finding
-//! nor appending takes longer when there is more of it.
+//! many in turn, is linked to their [`chains`]. What one call sends of a chain is [`gather`]ed.
 //!
 //! Invariants:
 //! 1. Between turns it is empty, and nobody is the writer.
-//! 2. A connection has at most one chain, and no piece is empty.
+//! 2. A connection has at most one chain.
 //! 3. `written` is at most the length of `room`, and that, but for the lead, what the
 //!    budget has left; unless more was written when it had.
 
+use chains::{Chains, Range, Walk};
 use std::collections::TryReserveError;
+
+mod chains;
+mod gather;
+
+pub(crate) use chains::Staged;
 
 /// Output is sent when so many bytes wait.
 const GROUP_BYTES: usize = 64 << 10;
-/// Room that grew beyond this is given back, and so is the memory of so many chains or pieces.
+/// Room that grew beyond this is given back.
 const KEEP_BYTES: usize = 1 << 20;
-const KEEP_LINKS: usize = 16 << 10;
 /// Of a page of memory. The input begins where one does, and here the first byte stands half
 /// a page behind: between addresses that differ by a multiple of a page, or a few bytes
 /// more, some processors copy at a third of the speed.
 const PAGE: usize = 4 << 10;
 /// The writer when there is none.
 const NOBODY: u32 = u32::MAX;
-/// The index of a piece where there is none.
-const NONE: u32 = u32::MAX;
-
-/// Most parts of one `sendmsg`. The kernel takes [`IOV_MAX`](crate::kernel::IOV_MAX).
-pub(crate) const PARTS: usize = 64;
-/// From this length on a piece is a part of its own. It is cheaper to copy shorter ones together,
-/// up to so many bytes a call: measured, see the chapter on sending.
-const LARGE: usize = 2 << 10;
-const COPIED: usize = 64 << 10;
-
-/// What the outbox holds for a connection.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct Staged(u32);
-
-impl Staged {
-    pub(crate) const NOTHING: Staged = Staged(Staged::ANSWER - 1);
-    /// Marks the chain of an answer.
-    const ANSWER: u32 = 1 << 31;
-
-    /// Whether it is the answer of a quiet connection to its message, and nothing more has
-    /// happened to the connection since.
-    #[inline]
-    pub(crate) fn is_answer(self) -> bool {
-        self.0 & Staged::ANSWER != 0
-    }
-
-    #[inline]
-    pub(crate) fn is_nothing(self) -> bool {
-        self == Staged::NOTHING
-    }
-
-    /// More happens to the connection: its chain is the same, and no answer any more.
-    #[inline]
-    pub(crate) fn count(&mut self) {
-        self.0 &= !Staged::ANSWER;
-    }
-
-    fn index(self) -> usize {
-        (self.0 & !Staged::ANSWER) as usize
-    }
-}
 
 #[derive(Debug)]
 pub(crate) struct Outbox {
@@ -81,9 +44,8 @@ pub(crate) struct Outbox {
     lead: usize,
     /// and the next one.
     written: usize,
-    /// One for each connection, in the order in which they are served.
-    chains: Vec<Chain>,
-    pieces: Vec<Piece>,
+    /// Which of its bytes go to whom.
+    chains: Chains,
     /// What the next call is to send.
     parts: Vec<Range>,
     writer: u32,
@@ -97,55 +59,8 @@ pub(crate) struct Outbox {
     due_at: usize,
     /// What was appended last.
     latest: Range,
-    /// Bytes for all connections together, and the memory that they may take to link: what
-    /// they would be in buffers of their own.
-    owed: usize,
     /// What the budget has left.
     most: usize,
-}
-
-/// Bytes of the room.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(crate) struct Range {
-    start: u32,
-    end: u32,
-}
-
-/// What goes to `slot`: this, and the pieces behind it.
-#[derive(Clone, Copy, Debug)]
-struct Chain {
-    slot: u32,
-    first: Range,
-    /// The last of the pieces behind the first one, or [`NONE`].
-    last: u32,
-}
-
-/// Some more of a chain.
-#[derive(Clone, Copy, Debug)]
-struct Piece {
-    range: Range,
-    /// The next piece; behind the last one, the first of them again.
-    next: u32,
-    /// How many bytes of the chain stand before it.
-    before: u32,
-}
-
-/// How far the pieces of a chain have been walked.
-#[derive(Debug)]
-pub(crate) struct Walk {
-    first: Option<Range>,
-    next: u32,
-    last: u32,
-}
-
-impl Range {
-    fn len(self) -> usize {
-        (self.end - self.start) as usize
-    }
-
-    fn indices(self) -> std::ops::Range<usize> {
-        self.start as usize..self.end as usize
-    }
 }
 
 impl Default for Outbox {
@@ -154,8 +69,7 @@ impl Default for Outbox {
             room: Vec::new(),
             lead: 0,
             written: 0,
-            chains: Vec::new(),
-            pieces: Vec::new(),
+            chains: Chains::default(),
             parts: Vec::new(),
             writer: NOBODY,
             talker: NOBODY,
@@ -163,7 +77,6 @@ impl Default for Outbox {
             full_at: 0,
             due_at: GROUP_BYTES,
             latest: Range::default(),
-            owed: 0,
             most: usize::MAX,
         }
     }
@@ -180,13 +93,12 @@ impl Outbox {
 
     /// The memory that what was written takes.
     pub(crate) fn held(&self) -> usize {
-        let links = self.chains.len() * size_of::<Chain>() + self.pieces.len() * size_of::<Piece>();
-        self.written - self.lead + links
+        self.written - self.lead + self.chains.held()
     }
 
-    /// What it would take in buffers of the connections' own.
+    /// What it would take in buffers of the connections' own, answers not counted.
     pub(crate) fn owed(&self) -> usize {
-        self.owed
+        self.chains.owed()
     }
 
     #[inline]
@@ -219,8 +131,7 @@ impl Outbox {
     /// For whom a chain is, and the bytes that it begins with: all, if it is an answer.
     #[inline]
     pub(crate) fn get(&self, index: usize) -> Option<(u32, &[u8])> {
-        let chain = self.chains.get(index)?;
-        Some((chain.slot, self.bytes(chain.first)))
+        self.chains.get(index).map(|(slot, first)| (slot, self.bytes(first)))
     }
 
     /// The bytes of the room.
@@ -234,7 +145,7 @@ impl Outbox {
     /// What the connection has staged that is the next writer.
     #[inline]
     pub(crate) fn next_answer(&self) -> Staged {
-        Staged(self.chains.len() as u32 | Staged::ANSWER)
+        self.chains.next_answer()
     }
 
     /// Makes `slot` the writer, which is full after so many bytes. There must be none.
@@ -274,8 +185,7 @@ impl Outbox {
         if end == start {
             return Some(slot);
         }
-        let first = Range { start: start as u32, end: end as u32 };
-        self.chains.push(Chain { slot, first, last: NONE });
+        self.chains.answer(slot, Range { start: start as u32, end: end as u32 });
         (end >= self.full_at).then_some(slot)
     }
 
@@ -312,7 +222,7 @@ impl Outbox {
         let Ok(last) = u32::try_from(end) else { return false };
         let range = Range { start: start as u32, end: last };
         if end > self.room.len() && self.grow(end.max(most.min(2 * self.room.len()))).is_err()
-            || self.link(slot, staged, range).is_none()
+            || self.chains.link(slot, staged, range).is_none()
         {
             return false;
         }
@@ -328,68 +238,18 @@ impl Outbox {
     /// is not so.
     pub(crate) fn repeat(&mut self, slot: u32, staged: &mut Staged, bytes: &[u8]) -> bool {
         let latest = self.latest();
-        if self.bytes(latest) != bytes || self.ends_with(*staged, latest) {
+        if self.bytes(latest) != bytes || self.chains.ends_with(*staged, latest) {
             return false;
         }
         self.latest = latest;
-        self.link(slot, staged, latest).is_some()
-    }
-
-    /// Whether these bytes are the end of a chain: then more of them behind is one piece.
-    fn ends_with(&self, staged: Staged, range: Range) -> bool {
-        let chain = self.chains.get(staged.index()).filter(|_| !staged.is_nothing());
-        chain.is_some_and(|chain| {
-            let last = self.pieces.get(chain.last as usize).map_or(chain.first, |last| last.range);
-            last.end == range.end
-        })
+        self.chains.link(slot, staged, latest).is_some()
     }
 
     /// What was written last: that may be an answer.
     fn latest(&self) -> Range {
-        let answer = self.chains.last().map(|chain| chain.first);
         let is_last = |range: &Range| range.end as usize == self.written;
-        [Some(self.latest), answer].into_iter().flatten().find(is_last).unwrap_or_default()
-    }
-
-    /// Adds a piece to the chain of `slot`, or lengthens its last one.
-    fn link(&mut self, slot: u32, staged: &mut Staged, range: Range) -> Option<()> {
-        let index = staged.index();
-        match self.chains.get_mut(index).filter(|_| !staged.is_nothing()) {
-            Some(chain) => {
-                let last = self.pieces.get_mut(chain.last as usize);
-                let (end, before) = match &last {
-                    Some(piece) => (piece.range.end, piece.before as usize + piece.range.len()),
-                    None => (chain.first.end, chain.first.len()),
-                };
-                u32::try_from(before + range.len()).ok()?;
-                match last {
-                    Some(piece) if end == range.start => piece.range.end = range.end,
-                    None if end == range.start => chain.first.end = range.end,
-                    _ => self.lengthen(index, range, before as u32)?,
-                }
-            }
-            None => {
-                self.chains.try_reserve(1).ok()?;
-                *staged = Staged(self.chains.len() as u32);
-                self.chains.push(Chain { slot, first: range, last: NONE });
-            }
-        }
-        self.owed += range.len() + size_of::<Piece>();
-        Some(())
-    }
-
-    /// Adds a piece behind those of a chain.
-    fn lengthen(&mut self, index: usize, range: Range, before: u32) -> Option<()> {
-        self.pieces.try_reserve(1).ok()?;
-        let new = self.pieces.len() as u32;
-        let chain = self.chains.get_mut(index)?;
-        let next = match self.pieces.get_mut(chain.last as usize) {
-            Some(last) => std::mem::replace(&mut last.next, new),
-            None => new,
-        };
-        chain.last = new;
-        self.pieces.push(Piece { range, next, before });
-        Some(())
+        let both = [Some(self.latest), self.chains.latest()];
+        both.into_iter().flatten().find(is_last).unwrap_or_default()
     }
 
     /// How many bytes there are for `slot`.
@@ -397,81 +257,22 @@ impl Outbox {
         if self.writer == slot {
             return self.written - self.start;
         }
-        if staged.is_nothing() { 0 } else { self.length(staged.index()) }
+        self.chains.length_of(staged)
     }
 
     /// How many bytes a chain has.
     pub(crate) fn length(&self, index: usize) -> usize {
-        let Some(chain) = self.chains.get(index) else { return 0 };
-        match self.pieces.get(chain.last as usize) {
-            Some(last) => last.before as usize + last.range.len(),
-            None => chain.first.len(),
-        }
+        self.chains.length(index)
     }
-
-    // ---- what is sent ------------------------------------------------------------------
 
     /// The beginning of the pieces of a chain.
     pub(crate) fn walk(&self, index: usize) -> Walk {
-        let (mut walk, chain) =
-            (Walk { first: None, next: NONE, last: NONE }, self.chains.get(index));
-        if let Some(&Chain { first, last, .. }) = chain {
-            let next = self.pieces.get(last as usize).map_or(NONE, |piece| piece.next);
-            walk = Walk { first: Some(first), next, last };
-        }
-        walk
-    }
-
-    /// The next piece.
-    pub(crate) fn step(&self, walk: &mut Walk) -> Option<Range> {
-        if let Some(first) = walk.first.take() {
-            return Some(first);
-        }
-        let piece = self.pieces.get(walk.next as usize)?;
-        walk.next = if walk.next == walk.last { NONE } else { piece.next };
-        Some(piece.range)
+        self.chains.walk(index)
     }
 
     /// The bytes of a chain, piece by piece, without the first `taken`.
     pub(crate) fn rest(&self, index: usize, taken: usize) -> impl Iterator<Item = &[u8]> {
-        let (mut walk, mut taken) = (self.walk(index), taken);
-        std::iter::from_fn(move || {
-            let bytes = self.bytes(self.step(&mut walk)?);
-            let skipped = taken.min(bytes.len());
-            taken -= skipped;
-            bytes.get(skipped..)
-        })
-    }
-
-    /// Puts together what the next call is to send: at least [`COPIED`] bytes, or all there are
-    /// if they are fewer. Small pieces are copied behind what is written. Returns how many.
-    pub(crate) fn gather(&mut self, walk: &mut Walk) -> usize {
-        self.parts.clear();
-        let (mut end, mut sum) = (self.written, 0);
-        if walk.next != NONE && self.room.len() < end + COPIED {
-            let _ = self.grow((end + COPIED).min(u32::MAX as usize)); // or nothing is copied
-        }
-        let most = self.room.len().min(end + COPIED);
-        while self.parts.len() < PARTS {
-            let Some(mut range) = self.step(walk) else { break };
-            sum += range.len();
-            let is_alone = self.parts.is_empty() && walk.next == NONE;
-            if range.len() < LARGE && end + range.len() <= most && !is_alone {
-                self.room.copy_within(range.indices(), end);
-                range = Range { start: end as u32, end: end as u32 + range.len() as u32 };
-                end += range.len();
-            }
-            match self.parts.last_mut() {
-                Some(last) if last.end == range.start => last.end = range.end,
-                _ => self.parts.push(range),
-            }
-        }
-        sum
-    }
-
-    /// What [`gather`](Outbox::gather) has put together.
-    pub(crate) fn parts(&self) -> impl ExactSizeIterator<Item = &[u8]> {
-        self.parts.iter().map(|part| self.bytes(*part))
+        self.chains.rest(index, taken).map(|range| self.bytes(range))
     }
 
     // ---- the room ----------------------------------------------------------------------
@@ -493,7 +294,7 @@ impl Outbox {
     /// Everything is sent.
     pub(crate) fn clear(&mut self) {
         self.chains.clear();
-        if self.owed > 0 {
+        if self.chains.owed() > 0 {
             self.clear_links();
         }
         self.written = self.lead;
@@ -503,15 +304,13 @@ impl Outbox {
     /// More is sent than answers, and the room may have grown for it.
     #[cold]
     fn clear_links(&mut self) {
-        self.pieces.clear();
-        self.pieces.shrink_to(KEEP_LINKS);
-        self.chains.shrink_to(KEEP_LINKS);
+        self.chains.clear_links();
         self.room.truncate(KEEP_BYTES);
         self.room.shrink_to(KEEP_BYTES);
         self.lead = (PAGE / 2).wrapping_sub(self.room.as_ptr().addr()) % PAGE;
         self.lead = self.lead.min(self.room.len());
         self.latest = Range::default();
-        (self.owed, self.due_at, self.talker) = (0, GROUP_BYTES, NOBODY);
+        (self.due_at, self.talker) = (GROUP_BYTES, NOBODY);
     }
 
     /// The first bytes of the room of an empty outbox, to be used for something else: some,
@@ -534,13 +333,14 @@ impl Outbox {
 
 #[cfg(test)]
 mod tests {
+    use super::gather::{COPIED, LARGE, PARTS};
     use super::*;
     use std::collections::BTreeMap;
 
     const SLOTS: usize = 4;
     const HIGH_WATER: usize = 100;
 
-    fn random(state: &mut u64) -> usize {
+    pub(super) fn random(state: &mut u64) -> usize {
         *state = state.wrapping_mul(6364136223846793005).wrapping_add(1442695040888963407);
         (*state >> 33) as usize
     }
@@ -668,24 +468,9 @@ mod tests {
                 assert!(again || outbox.append(slot as u32, staged, line.as_bytes(), 1 << 20));
             }
         }
-        assert_eq!((outbox.chains.len(), outbox.pieces.len()), (49, 0));
-        assert_eq!(outbox.held(), 10 * 15 + 10 * 16 + 49 * size_of::<Chain>());
+        assert_eq!(outbox.held(), 10 * 15 + 10 * 16 + 49 * 16); // a chain is 16 bytes, a piece too
         assert_eq!(outbox.gather(&mut outbox.walk(48)), 10 * 15 + 10 * 16);
         assert_eq!(outbox.parts().len(), 1);
-    }
-
-    /// Small pieces are one part together, large ones each their own.
-    #[test]
-    fn small_pieces_are_copied_together() {
-        let (mut outbox, mut staged) = (Outbox::new().unwrap(), Staged::NOTHING);
-        for length in [10, 20, LARGE, 30, LARGE - 1, LARGE + 1, 40] {
-            assert!(outbox.append(1, &mut staged, &vec![length as u8; length], 1 << 20));
-            // So nothing is joined.
-            assert!(outbox.append(2, &mut Staged::NOTHING.clone(), b"-", 1 << 20));
-        }
-        outbox.gather(&mut outbox.walk(0));
-        let lengths: Vec<usize> = outbox.parts().map(<[u8]>::len).collect();
-        assert_eq!(lengths, [30, LARGE, 30 + LARGE - 1, LARGE + 1, 40]);
     }
 
     #[test]
@@ -720,16 +505,8 @@ mod tests {
         assert_eq!((outbox.scratch(4).len(), outbox.scratch(room).len()), (4, length.max(PAGE)));
         outbox.limit(2 * KEEP_BYTES);
         assert!(outbox.append(1, &mut Staged::NOTHING.clone(), &vec![7; KEEP_BYTES + 1], 0));
-        for slot in 0..2 * KEEP_LINKS as u32 {
-            let mut staged = Staged::NOTHING;
-            assert!(outbox.append(slot, &mut staged, b"a", 0));
-            assert!(outbox.append(NOBODY, &mut Staged::NOTHING.clone(), b"-", 0));
-            assert!(outbox.append(slot, &mut staged, b"b", 0));
-        }
         outbox.clear();
         assert_eq!(outbox.room.len(), KEEP_BYTES);
         assert!(outbox.room.capacity() <= KEEP_BYTES);
-        let links = [outbox.chains.capacity(), outbox.pieces.capacity()];
-        assert_eq!(links, [KEEP_LINKS; 2]);
     }
 }

@@ -21,25 +21,24 @@
 //! 3. A message costs one recv, one send and its share of an epoll_wait, and no
 //!    memory: everything else is in the `#[cold]` paths.
 
-use crate::connection::{Attention, Connection, OUTBOUND, State};
+use crate::connection::{Attention, Connection};
 use crate::crowd::Crowd;
-use crate::deadlines::Alarm;
 use crate::error::Error;
 use crate::handler::ConnectionHandler;
-use crate::kernel::{self, Clock, Errno, Event, Fd, Kernel, SocketOption, Wait};
+use crate::kernel::{self, Clock, Errno, Event, Kernel, Wait};
 use crate::limits::Limits;
 use crate::listener::Listener;
 use crate::mailbox::{Job, Mailbox};
-use crate::net::{CALL, ConnId, Net, Stop};
+use crate::net::{CALL, Net, Stop};
 use crate::process::Process;
-use crate::reaction::{Call, Reaction, reaction, tolerate};
+use crate::reaction::{Call, Reaction, reaction};
 use crate::slots::Id;
-use crate::time::Span;
 use std::collections::VecDeque;
 use std::sync::Arc;
 
 mod accepting;
 mod connecting;
+mod freeing;
 mod input;
 mod opening;
 mod page;
@@ -173,12 +172,16 @@ impl<H: ConnectionHandler, K: Kernel> Reactor<H, K> {
     /// The rest of a turn in which there is more to do than to answer messages.
     #[inline(never)]
     fn serve_others(&mut self, ready: usize) -> Result<bool, Error> {
-        self.serve_core(ready);
+        if !self.woken.is_empty() {
+            self.serve_core(ready);
+        }
         self.run_jobs();
         if self.net.stop == Stop::Wanted {
             self.begin_drain();
         }
-        self.step_on();
+        if !self.work.is_empty() {
+            self.step_on();
+        }
         self.settle();
         if self.has_ended() {
             return Ok(false);
@@ -267,8 +270,9 @@ impl<H: ConnectionHandler, K: Kernel> Reactor<H, K> {
     fn settle(&mut self) {
         self.flush();
         self.net.begin_share();
-        for slot in std::mem::take(&mut self.leaving) {
-            self.reconcile(slot);
+        if !self.leaving.is_empty() {
+            let leaving = std::mem::take(&mut self.leaving);
+            leaving.into_iter().for_each(|slot| self.reconcile(slot));
         }
         self.net.keep_budget();
         self.net.dial(&mut self.kernel);
@@ -331,12 +335,12 @@ impl<H: ConnectionHandler, K: Kernel> Reactor<H, K> {
         {
             connection.failed(Call::Shutdown, errno, &mut net.counters);
         }
-        let interest = connection.interest();
-        let Connection { fd, registered, state, .. } = &mut *connection;
-        if !state.is_gone()
-            && let Err((call, errno)) = poll.rewatch(kernel, fd, registered, interest, data)
-        {
-            connection.failed(call, errno, &mut net.counters);
+        if !connection.state.is_gone() {
+            let interest = connection.interest();
+            let Connection { fd, registered, .. } = &mut *connection;
+            if let Err((call, errno)) = poll.rewatch(kernel, fd, registered, interest, data) {
+                connection.failed(call, errno, &mut net.counters);
+            }
         }
         if connection.state.is_gone() {
             drop(connection);
@@ -366,78 +370,6 @@ impl<H: ConnectionHandler, K: Kernel> Reactor<H, K> {
         if has_file && !is_asked && !self.net.is_spent() {
             self.net.send_file(&mut self.kernel, slot);
         }
-    }
-
-    /// Gives the descriptor and the slot back, and says so to the handler.
-    #[cold]
-    fn free(&mut self, slot: u32) {
-        let id = ConnId(self.net.table.id(slot));
-        let Some(connection) = self.net.table.remove(slot) else { return };
-        let State::Gone { why, reset } = *connection.state else { return };
-        log::debug!("closed {id} {connection}: {why}");
-        self.net.counters.count_close(why);
-        self.net.counters.received += connection.received;
-        self.net.counters.sent += connection.sent;
-        self.net.closed = Some((id, connection.sent));
-        self.net.close_file(slot);
-        let peer = connection.peer();
-        self.net.report_cut(why, peer);
-        let is_outbound = connection.listener() == OUTBOUND;
-        if is_outbound {
-            self.net.forget_call(&mut self.kernel, &connection.fd);
-            self.net.outbound -= 1;
-        } else {
-            self.crowd.leave(peer);
-        }
-        self.close_socket(connection.fd, reset);
-        if self.net.is_draining() {
-            self.timer.alarms.ring_by(Alarm::CloseListeners, self.net.now.after(Span::millis(1)));
-        }
-        let session = self.sessions.get_mut(slot as usize).and_then(Option::take);
-        let session = session.or_else(|| is_outbound.then(H::Session::default));
-        if let Some(session) = session {
-            self.resume_listeners(); // there is room again
-            self.handler.on_close(&mut self.net, id, session, why);
-        }
-    }
-
-    /// Closes the socket of a connection, if that came to have one.
-    #[inline]
-    fn close_socket(&mut self, fd: Fd, reset: bool) {
-        if fd.is_unopened() {
-            return;
-        }
-        if reset {
-            self.net.spend(CALL);
-            // If it fails the peer may take a cut answer for a whole one; nothing to be done.
-            tolerate(Call::SetTunable, self.kernel.setsockopt(&fd, SocketOption::ResetOnClose));
-        }
-        self.close(fd);
-    }
-
-    fn close(&mut self, fd: Fd) {
-        if let Some(errno) = tolerate(Call::Close, self.kernel.close(fd)) {
-            self.net.counters.bug(format_args!("close: {errno}"));
-        }
-    }
-}
-
-/// Gives everything back, also when a handler panics.
-impl<H: ConnectionHandler, K: Kernel> Drop for Reactor<H, K> {
-    fn drop(&mut self) {
-        for listener in &mut self.listeners {
-            listener.close(&mut self.kernel);
-        }
-        self.mailbox.close();
-        for slot in self.net.table.slots_where(|_| true) {
-            if let Some(connection) = self.net.table.remove(slot) {
-                // An answer that was cut off must not look like a whole one.
-                let reset = !matches!(*connection.state, State::Lingering { .. });
-                self.close_socket(connection.fd, reset);
-                self.net.close_file(slot);
-            }
-        }
-        self.poll.close(&mut self.kernel);
     }
 }
 

@@ -30,6 +30,8 @@ use std::collections::TryReserveError;
 use std::mem::take;
 use std::ops::Deref;
 
+mod asked;
+
 /// Upper bound on lingering.
 const LINGER_TOTAL: Span = Span::millis(5_001);
 
@@ -340,71 +342,6 @@ impl Life {
         }
     }
 
-    // ---- what a handler asks for, in whatever state -------------------------------------
-
-    pub(crate) fn pause(&mut self) {
-        match &mut self.0 {
-            State::Connecting { early, .. } => early.paused = true,
-            State::Open(Open { reading, .. }) | State::Broken { reading, .. } => {
-                reading.paused = true;
-            }
-            _ => {}
-        }
-    }
-
-    pub(crate) fn resume(&mut self, now: Moment) {
-        if let State::Connecting { early, .. } = &mut self.0 {
-            early.paused = false;
-        }
-        if let Some((input, reading)) = self.input_mut() {
-            reading.again |= reading.paused;
-            reading.paused = false;
-            input.touch(now);
-        }
-    }
-
-    pub(crate) fn finish(&mut self) {
-        match &mut self.0 {
-            State::Connecting { early, .. } => early.finish = true,
-            State::Open(Open { writing, .. }) if writing.fin == Fin::No => {
-                writing.fin = Fin::Wanted;
-            }
-            _ => {}
-        }
-    }
-
-    pub(crate) fn duplex(&mut self, duplex: bool) {
-        match &mut self.0 {
-            State::Connecting { early, .. } => early.duplex = duplex,
-            State::Open(open) => open.duplex = duplex,
-            _ => {}
-        }
-    }
-
-    pub(crate) fn hold(&mut self, held: bool) {
-        match &mut self.0 {
-            State::Connecting { early, .. } => early.held = held,
-            State::Open(open) => open.held = held,
-            _ => {}
-        }
-    }
-
-    pub(crate) fn set_timer(&mut self, at: Option<Moment>) {
-        match &mut self.0 {
-            State::Connecting { early, .. } => early.timer = at,
-            State::Open(open) => open.timer = at,
-            _ => {}
-        }
-    }
-
-    /// A file goes behind what was written; until it is sent, the connection is full.
-    pub(crate) fn write_file(&mut self) {
-        if let Some(unsent) = self.unsent_mut() {
-            unsent.file = Some(Box::default());
-        }
-        self.become_full();
-    }
-
     pub(crate) fn set_level(&mut self, level: Level) {
         if let State::Open(open) = &mut self.0 {
             open.writing.level = level;
@@ -486,30 +423,6 @@ impl State {
             | State::Broken { why, .. }
             | State::Gone { why, .. } => Some(*why),
         }
-    }
-}
-
-impl Early {
-    /// As [`Open`] would have it.
-    #[cfg(feature = "sim")]
-    pub(super) fn place(&self) -> (Reading, Writing, bool) {
-        let level = if self.full { Level::Full } else { Level::Low };
-        let fin = if self.finish { Fin::Wanted } else { Fin::No };
-        let reading = Reading { paused: self.paused, ..Reading::default() };
-        (reading, Writing { level, fin }, self.unsent.file.is_some())
-    }
-
-    /// What becomes of it when the connection is established.
-    fn open(&mut self, now: Moment) -> Open {
-        let Early { unsent, full, finish, paused, duplex, held, timer } = take(self);
-        let mut open = Open { unsent, timer, held, duplex, ..Open::default() };
-        open.unsent.bytes.touch(now); // until now the kernel could take nothing
-        open.reading.paused = paused;
-        open.writing = Writing {
-            level: if full { Level::Full } else { Level::Low },
-            fin: if finish { Fin::Wanted } else { Fin::No },
-        };
-        open
     }
 }
 

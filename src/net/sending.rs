@@ -1,20 +1,14 @@
-//! Output on its way to the kernel: staged, sent, and kept if the kernel does not take it.
+//! Output on its way to the kernel: staged, and sent.
 //!
 //! What a callback writes goes into the outbox that all connections share. [`Net::flush`] sends
-//! all there is for a connection with one call, and only what the kernel did not take moves into
-//! the connection's own buffer, or comes behind what waits there already. So a message allocates
-//! nothing, and order per connection holds by construction.
+//! all there is for a connection with one call, and only what the kernel did not take is
+//! [kept](super::keeping). So a message allocates nothing.
 
 use super::Net;
 use super::work::{CALL, WRITE};
 use crate::close_reason::CloseReason;
-use crate::connection::Unsent;
-use crate::kernel::{self, Fd, Kernel};
-use crate::outbox::{Outbox, PARTS};
+use crate::kernel::{self, Kernel};
 use crate::reaction::Call;
-use crate::time::Moment;
-use std::collections::TryReserveError;
-use std::io::IoSlice;
 use std::ops::Range;
 
 /// What it takes to link what is written to a connection, at most.
@@ -64,7 +58,7 @@ impl Net {
     }
 
     /// Whether the outbox can take `more` bytes for `slot`; the worst debtors end for it.
-    fn has_room_for(&mut self, slot: u32, more: usize) -> bool {
+    pub(super) fn has_room_for(&mut self, slot: u32, more: usize) -> bool {
         let held = self.table.ledger.outbox.held() + more;
         let has_room = held <= self.table.ledger.budget.left() || self.make_room(held);
         if !has_room {
@@ -146,7 +140,7 @@ impl Net {
                 break;
             }
             let Some(connection) = self.table.look(slot) else { return };
-            let (call, sent) = send_parts(kernel, &connection.fd, &self.table.ledger.outbox);
+            let (call, sent) = self.table.ledger.outbox.send_gathered(kernel, &connection.fd);
             if sent != Ok(due) {
                 return self.sent_less(slot, index, taken, call, sent);
             }
@@ -202,77 +196,4 @@ impl Net {
         let now = self.now;
         self.change(slot, |connection| connection.moved(n, now));
     }
-
-    /// Keeps what the kernel did not take of a chain: all but so many bytes.
-    #[cold]
-    fn keep_chain(&mut self, slot: u32, index: usize, taken: usize) {
-        let outbox = self.table.take_outbox(); // what changes is all the rest
-        let left = outbox.length(index).saturating_sub(taken);
-        self.make_room(outbox.held() + left);
-        self.keep_output(slot, left, outbox.rest(index, taken));
-        self.table.put_outbox(outbox);
-    }
-
-    /// Keeps output that the kernel did not take, `length` bytes in pieces.
-    fn keep_output<'a>(
-        &mut self,
-        slot: u32,
-        length: usize,
-        pieces: impl IntoIterator<Item = &'a [u8]>,
-    ) {
-        self.keep(slot, length, |unsent, spare, now| {
-            unsent.bytes.push_all(length, pieces, spare, now)
-        });
-    }
-
-    /// Keeps bytes behind the file that a connection is sending; whether they are there.
-    #[cold]
-    fn keep_behind(&mut self, slot: u32, bytes: &[u8]) -> bool {
-        self.has_room_for(slot, bytes.len())
-            && self.keep(slot, bytes.len(), |unsent, spare, now| match &mut unsent.file {
-                Some(behind) => behind.push(bytes, spare, now),
-                None => unsent.bytes.push(bytes, spare, now),
-            })
-    }
-
-    /// Keeps `length` bytes more. If none waited before, that may be more than are allowed to
-    /// wait: then the next are too much.
-    fn keep(
-        &mut self,
-        slot: u32,
-        length: usize,
-        push: impl FnOnce(&mut Unsent, usize, Moment) -> Result<(), TryReserveError>,
-    ) -> bool {
-        let (now, max_output, spare) = (self.now, self.limits.max_output, self.spare());
-        let Some(mut connection) = self.table.edit(slot) else { return false };
-        let Some(unsent) = connection.state.unsent_mut() else { return false };
-        let waits = unsent.len();
-        if waits > 0 && waits + length > max_output {
-            connection.abort(CloseReason::OutputLimit);
-            return false;
-        }
-        let is_kept = push(unsent, spare, now).is_ok();
-        if !is_kept {
-            connection.abort(CloseReason::MemoryBudget);
-        }
-        is_kept
-    }
-}
-
-/// Sends what the outbox has gathered: with which call, and how many bytes the kernel took.
-fn send_parts<K: Kernel>(
-    kernel: &mut K,
-    fd: &Fd,
-    outbox: &Outbox,
-) -> (Call, kernel::Result<usize>) {
-    let mut parts = outbox.parts();
-    let count = parts.len();
-    if let (1, Some(bytes)) = (count, parts.next()) {
-        return (Call::Send, kernel.send(fd, bytes));
-    }
-    let mut pieces = [IoSlice::new(&[]); PARTS];
-    for (piece, bytes) in pieces.iter_mut().zip(outbox.parts()) {
-        *piece = IoSlice::new(bytes);
-    }
-    (Call::SendPieces, kernel.sendmsg(fd, pieces.get(..count).unwrap_or_default()))
 }

@@ -13,7 +13,7 @@
 //!    long as nothing more happens to its connection.
 
 use crate::budget::Budget;
-use crate::connection::{Attention, Connection};
+use crate::connection::{Attention, Connection, PeerEnd};
 use crate::limits::Limits;
 use crate::outbox::{Outbox, Staged};
 use crate::slots::{Id, Slots};
@@ -348,6 +348,14 @@ impl Tally<'_> {
     pub(crate) fn hush(&mut self) {
         if self.0.attention == Attention::Busy {
             self.0.attention = Attention::Quiet;
+        }
+    }
+
+    /// EOF has been received of a quiet connection, and is told to the handler.
+    #[inline]
+    pub(crate) fn heard_end(&mut self) {
+        if let Some((_, reading)) = self.0.state.input_mut() {
+            reading.end = PeerEnd::Told;
         }
     }
 

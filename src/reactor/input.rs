@@ -144,7 +144,13 @@ impl<H: ConnectionHandler, K: Kernel> Reactor<H, K> {
     pub(super) fn ended(&mut self, slot: u32) {
         let connection = self.net.table.look(slot);
         match connection.and_then(|connection| connection.state.open()) {
-            Some(open) if open.writing.level == Level::Low => self.tell_eof(slot),
+            Some(open) if open.writing.level == Level::Low => {
+                if let Some(mut connection) = self.net.table.tally(slot) {
+                    connection.heard_end();
+                }
+                self.call(slot, |handler, conn, session| handler.on_eof(conn, session, &[]));
+                self.net.table.mark(slot);
+            }
             _ => self.received(slot, Ok(0), false),
         }
     }

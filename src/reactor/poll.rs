@@ -87,6 +87,7 @@ impl Poll {
     /// Changes what `fd` is watched for, if that is not what epoll was `told` last. Where
     /// it cannot be changed now, epoll forgets the descriptor until it can: it would go on
     /// reporting, for ever, what nobody asks for any more.
+    #[inline]
     pub(crate) fn rewatch<K: Kernel>(
         &self,
         kernel: &mut K,
@@ -98,6 +99,17 @@ impl Poll {
         if *told == interest || *told == UNWATCHED && interest == 0 {
             return Ok(());
         }
+        self.rewatch_anew(kernel, fd, told, interest, data)
+    }
+
+    fn rewatch_anew<K: Kernel>(
+        &self,
+        kernel: &mut K,
+        fd: &Fd,
+        told: &mut u8,
+        interest: u8,
+        data: u64,
+    ) -> Result<(), (Call, Errno)> {
         let (op, call) = match *told {
             UNWATCHED => (EpollOp::Add, Call::EpollAddConnection),
             _ => (EpollOp::Modify, Call::EpollModify),

@@ -23,7 +23,7 @@ const EVENING: [&str; 10] = [
     "reactor/input.rs",
 ];
 /// Most lines of code that it has.
-const EVENING_LINES: usize = 2_270;
+const EVENING_LINES: usize = 2_000;
 /// Most lines of code of a function.
 const FUNCTION_LINES: usize = 40;
 /// Functions that are tables, one row after the other: these are looked up, too.

@@ -149,7 +149,7 @@ fn a_stop_amid_a_batch_of_broadcasts() {
     let (mut world, mut crowd) = crowded(&crier, Limits::default(), CROWD);
     say(&mut crowd, b"hello\n");
     world.turn();
-    assert!((1..=4).contains(&crier.said()), "{} talkers in a turn", crier.said());
+    assert!((1..CROWD / 2).contains(&crier.said()), "{} talkers in a turn", crier.said());
     world.sim.signal(Signal::SIGTERM);
     world.turn();
     let stopping = crier.count(|seen| *seen == Seen::Stopping);
@@ -180,7 +180,7 @@ fn the_drain_deadline_amid_a_batch_of_broadcasts() {
     assert!(!world.running, "it did not stop");
     let summary = world.server.finish().unwrap();
     assert_eq!(summary.counters.closed_for(CloseReason::DrainDeadline), CROWD as u64, "{summary}");
-    assert!(crier.said() <= said + 4, "{} more talkers", crier.said() - said);
+    assert!(crier.said() <= said + CROWD / 4, "{} more talkers", crier.said() - said);
 }
 
 /// Signals are looked at even between the sends of one line, and what is cut off is not sent.

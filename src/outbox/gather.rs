@@ -1,0 +1,87 @@
+//! What one call sends of a chain: as much as one call takes, in as few parts as pay.
+//!
+//! A part is a large piece where it stands, or small ones copied together behind what is written.
+//! One part goes with `send`, more with `sendmsg`.
+
+use super::Outbox;
+use super::chains::{Range, Walk};
+use crate::kernel::{self, Fd, Kernel};
+use crate::reaction::Call;
+use std::io::IoSlice;
+
+/// Most parts of one `sendmsg`. The kernel takes [`IOV_MAX`](kernel::IOV_MAX).
+pub(super) const PARTS: usize = 64;
+/// From this length on a piece is a part of its own. It is cheaper to copy shorter ones together,
+/// up to so many bytes a call: measured, see the chapter on sending.
+pub(super) const LARGE: usize = 2 << 10;
+pub(super) const COPIED: usize = 64 << 10;
+
+impl Outbox {
+    /// Puts together what the next call is to send: at least [`COPIED`] bytes, or all there are
+    /// if they are fewer. Small pieces are copied behind what is written. Returns how many.
+    pub(crate) fn gather(&mut self, walk: &mut Walk) -> usize {
+        self.parts.clear();
+        let (mut end, mut sum) = (self.written, 0);
+        if walk.goes_on() && self.room.len() < end + COPIED {
+            let _ = self.grow((end + COPIED).min(u32::MAX as usize)); // or nothing is copied
+        }
+        let most = self.room.len().min(end + COPIED);
+        while self.parts.len() < PARTS {
+            let Some(mut range) = self.chains.step(walk) else { break };
+            sum += range.len();
+            let is_alone = self.parts.is_empty() && !walk.goes_on();
+            if range.len() < LARGE && end + range.len() <= most && !is_alone {
+                self.room.copy_within(range.indices(), end);
+                range = Range { start: end as u32, end: end as u32 + range.len() as u32 };
+                end += range.len();
+            }
+            match self.parts.last_mut() {
+                Some(last) if last.end == range.start => last.end = range.end,
+                _ => self.parts.push(range),
+            }
+        }
+        sum
+    }
+
+    /// Sends what [`gather`](Outbox::gather) has put together: with which call, and how many
+    /// bytes the kernel took.
+    pub(crate) fn send_gathered<K: Kernel>(
+        &self,
+        kernel: &mut K,
+        fd: &Fd,
+    ) -> (Call, kernel::Result<usize>) {
+        if let [part] = self.parts[..] {
+            return (Call::Send, kernel.send(fd, self.bytes(part)));
+        }
+        let mut pieces = [IoSlice::new(&[]); PARTS];
+        for (piece, bytes) in pieces.iter_mut().zip(self.parts()) {
+            *piece = IoSlice::new(bytes);
+        }
+        let pieces = pieces.get(..self.parts.len()).unwrap_or_default();
+        (Call::SendPieces, kernel.sendmsg(fd, pieces))
+    }
+
+    pub(super) fn parts(&self) -> impl ExactSizeIterator<Item = &[u8]> {
+        self.parts.iter().map(|part| self.bytes(*part))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::Staged;
+    use super::*;
+
+    /// Small pieces are one part together, large ones each their own.
+    #[test]
+    fn small_pieces_are_copied_together() {
+        let (mut outbox, mut staged) = (Outbox::new().unwrap(), Staged::NOTHING);
+        for length in [10, 20, LARGE, 30, LARGE - 1, LARGE + 1, 40] {
+            assert!(outbox.append(1, &mut staged, &vec![length as u8; length], 1 << 20));
+            // So nothing is joined.
+            assert!(outbox.append(2, &mut Staged::NOTHING.clone(), b"-", 1 << 20));
+        }
+        outbox.gather(&mut outbox.walk(0));
+        let lengths: Vec<usize> = outbox.parts().map(<[u8]>::len).collect();
+        assert_eq!(lengths, [30, LARGE, 30 + LARGE - 1, LARGE + 1, 40]);
+    }
+}

@@ -1,0 +1,89 @@
+//! The end of a connection, and of all there are when the server goes: descriptor and slot are
+//! given back, and what was counted is added up.
+//!
+//! Invariants:
+//! 1. The handler hears of the end once, after all that was the connection's is gone.
+//! 2. What was cut off ends with a reset: it must not look like a whole answer.
+
+use super::Reactor;
+use crate::connection::{OUTBOUND, State};
+use crate::deadlines::Alarm;
+use crate::handler::ConnectionHandler;
+use crate::kernel::{Fd, Kernel, SocketOption};
+use crate::net::{CALL, ConnId};
+use crate::reaction::{Call, tolerate};
+use crate::time::Span;
+
+impl<H: ConnectionHandler, K: Kernel> Reactor<H, K> {
+    /// Gives the descriptor and the slot back, and says so to the handler.
+    #[cold]
+    pub(super) fn free(&mut self, slot: u32) {
+        let id = ConnId(self.net.table.id(slot));
+        let Some(connection) = self.net.table.remove(slot) else { return };
+        let State::Gone { why, reset } = *connection.state else { return };
+        log::debug!("closed {id} {connection}: {why}");
+        self.net.counters.count_close(why);
+        self.net.counters.received += connection.received;
+        self.net.counters.sent += connection.sent;
+        self.net.closed = Some((id, connection.sent));
+        self.net.close_file(slot);
+        let peer = connection.peer();
+        self.net.report_cut(why, peer);
+        let is_outbound = connection.listener() == OUTBOUND;
+        if is_outbound {
+            self.net.forget_call(&mut self.kernel, &connection.fd);
+            self.net.outbound -= 1;
+        } else {
+            self.crowd.leave(peer);
+        }
+        self.close_socket(connection.fd, reset);
+        if self.net.is_draining() {
+            self.timer.alarms.ring_by(Alarm::CloseListeners, self.net.now.after(Span::millis(1)));
+        }
+        let session = self.sessions.get_mut(slot as usize).and_then(Option::take);
+        let session = session.or_else(|| is_outbound.then(H::Session::default));
+        if let Some(session) = session {
+            self.resume_listeners(); // there is room again
+            self.handler.on_close(&mut self.net, id, session, why);
+        }
+    }
+
+    /// Closes the socket of a connection, if that came to have one.
+    #[inline]
+    pub(super) fn close_socket(&mut self, fd: Fd, reset: bool) {
+        if fd.is_unopened() {
+            return;
+        }
+        if reset {
+            self.net.spend(CALL);
+            // If it fails the peer may take a cut answer for a whole one; nothing to be done.
+            tolerate(Call::SetTunable, self.kernel.setsockopt(&fd, SocketOption::ResetOnClose));
+        }
+        self.close(fd);
+    }
+
+    pub(super) fn close(&mut self, fd: Fd) {
+        if let Some(errno) = tolerate(Call::Close, self.kernel.close(fd)) {
+            self.net.counters.bug(format_args!("close: {errno}"));
+        }
+    }
+}
+
+/// Gives everything back, also when a handler panics.
+impl<H: ConnectionHandler, K: Kernel> Drop for Reactor<H, K> {
+    fn drop(&mut self) {
+        for listener in &mut self.listeners {
+            listener.close(&mut self.kernel);
+        }
+        self.mailbox.close();
+        for slot in self.net.table.slots_where(|_| true) {
+            if let Some(connection) = self.net.table.remove(slot) {
+                // An answer that was cut off must not look like a whole one.
+                let reset = !matches!(*connection.state, State::Lingering { .. });
+                self.close_socket(connection.fd, reset);
+                self.net.close_file(slot);
+            }
+        }
+        self.poll.close(&mut self.kernel);
+    }
+}
