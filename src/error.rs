@@ -24,6 +24,18 @@ impl Error {
     }
 }
 
+/// What there is to do where a call fails for a process that may not make it.
+const FORBIDDEN: &str = "a sandbox forbids it (seccomp, SELinux, AppArmor, a container)";
+
+impl Error {
+    /// The way out where the process may not make a call: a sandbox says so with EPERM, EACCES
+    /// or ENOSYS, each time anew, and nothing that the server does helps. seccomp(2)
+    pub fn sandbox(&self) -> Option<&'static str> {
+        let is_refusal = matches!(self.errno, Errno::EPERM | Errno::EACCES | Errno::ENOSYS);
+        is_refusal.then_some(FORBIDDEN)
+    }
+}
+
 impl fmt::Display for Error {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{} {}: {:?} ({})", self.call, self.object, self.errno, self.errno.desc())

@@ -38,7 +38,7 @@
 //! The files of the source, lowest floor first; each knows only those before it:
 //! [`kernel`], [`reaction`], error, close_reason, time, limits, buffer, budget, slots,
 //! deadlines, outbox, counters, connection, cuts, crowd, listener, net, [`handler`], mailbox,
-//! [`escape`], [`address`], reactor, server, pool, [`framing`] and [`handlers`].
+//! process, [`escape`], [`address`], reactor, server, pool, [`framing`] and [`handlers`].
 
 #[cfg(not(all(target_os = "linux", target_pointer_width = "64")))]
 compile_error!("threadbare is built on epoll, eventfd, signalfd and timerfd: 64-bit Linux only");
@@ -64,6 +64,7 @@ mod mailbox;
 mod net;
 mod outbox;
 mod pool;
+mod process;
 pub mod reaction;
 mod reactor;
 mod server;

@@ -10,15 +10,18 @@
 //! Invariants:
 //! 1. Every option that connections inherit is set here, once, so accepting needs
 //!    no further call.
-//! 2. The file of a Unix socket is removed only if it is the one we made.
+//! 2. The file of a Unix socket is its own ([`socket_file`]).
 
 use crate::connection::UNWATCHED;
 use crate::error::{Error, needed, wanted};
-use crate::kernel::{self, Address, Fd, FileKind, Kernel, SocketOption};
+use crate::kernel::{self, Address, Fd, Kernel, SocketOption};
 use crate::limits::Limits;
-use crate::reaction::{Call, Reaction, attempt, reaction, tolerate};
+use crate::reaction::{Call, Reaction, attempt, tolerate};
 use crate::time::{Moment, Span};
-use std::path::{Path, PathBuf};
+
+mod socket_file;
+
+use socket_file::SocketFile;
 
 /// Accepts in one turn, at most.
 const MAX_QUOTA: u8 = 64;
@@ -51,15 +54,8 @@ pub(crate) struct Socket {
     /// What epoll was told to watch for.
     pub(crate) registered: u8,
     /// The file of a Unix socket, until it is removed.
-    file: Option<OwnFile>,
+    file: SocketFile,
     pub(crate) intake: Intake,
-}
-
-/// A file that we made, wherever it is now, and where it was then.
-#[derive(Debug)]
-struct OwnFile {
-    path: PathBuf,
-    identity: (u64, u64),
 }
 
 /// Whether clients are let in.
@@ -93,7 +89,8 @@ impl Listener {
         warnings: &mut Vec<String>,
     ) -> Result<Listener, Error> {
         let fd = needed(Call::Socket, address, || kernel.socket(address))?;
-        let mut socket = Socket { fd, registered: UNWATCHED, file: None, intake: Intake::new() };
+        let mut socket =
+            Socket { fd, registered: UNWATCHED, file: SocketFile::NONE, intake: Intake::new() };
         match socket.listen(kernel, address, limits, warnings) {
             Ok(address) => Ok(Listener { address, socket: Some(socket), warned_at: None }),
             Err(error) => {
@@ -133,7 +130,7 @@ impl Listener {
             let refused = attempt(Call::RefuseNew, || kernel.setsockopt(&socket.fd, option));
             return refused.map_err(|(_, errno)| Error::new(Call::RefuseNew, &self.address, errno));
         }
-        socket.remove_file(kernel);
+        socket.file.remove(kernel);
         Ok(())
     }
 
@@ -159,37 +156,21 @@ impl Socket {
                 set_options(kernel, &self.fd, address, limits, warnings)?;
                 needed(Call::BindTcp, address, || kernel.bind(&self.fd, address))?;
             }
-            Address::Unix(path) => self.bind_file(kernel, address, path, limits.unix_mode)?,
+            Address::Unix(path) => {
+                // The kernel would close what is passed within recv, and perhaps sleep there.
+                let (call, option) = (Call::RefuseDescriptors, SocketOption::RefuseDescriptors);
+                if let Err((Reaction::Degrade, errno)) =
+                    attempt(call, || kernel.setsockopt(&self.fd, option))
+                {
+                    let error = Error::new(call, format!("{address} SO_PASSRIGHTS"), errno);
+                    warnings.push(format!("{error}; going on without"));
+                }
+                self.file.open(kernel, &self.fd, path, limits, warnings)?;
+                return needed(Call::LocalAddress, address, || kernel.getsockname(&self.fd));
+            }
         }
         needed(Call::Listen, address, || kernel.listen(&self.fd, limits.backlog))?;
         needed(Call::LocalAddress, address, || kernel.getsockname(&self.fd))
-    }
-
-    /// Binds a Unix socket so that its file is never more open than `mode`, not for a
-    /// moment: it is born with the mode less the umask, and then gets what that took away.
-    fn bind_file<K: Kernel>(
-        &mut self,
-        kernel: &mut K,
-        address: &Address,
-        path: &Path,
-        mode: u32,
-    ) -> Result<(), Error> {
-        needed(Call::FileMode, address, || kernel.fchmod(&self.fd, mode))?;
-        let mut may_be_stale = true;
-        while let Err(errno) = kernel.bind(&self.fd, address) {
-            let in_use = Error::new(Call::BindUnix, address, errno);
-            let again = reaction(Call::BindUnix, errno) == Reaction::Retry;
-            if !again || !std::mem::take(&mut may_be_stale) {
-                return Err(in_use);
-            }
-            remove_stale(kernel, address, path, in_use)?;
-        }
-        let status = needed(Call::FileStatus, address, || kernel.lstat(path))?;
-        self.file = Some(OwnFile { path: path.to_path_buf(), identity: status.identity });
-        if status.mode != mode {
-            needed(Call::FileMode, address, || kernel.chmod(path, mode))?;
-        }
-        Ok(())
     }
 
     /// What epoll should watch for.
@@ -199,16 +180,8 @@ impl Socket {
     }
 
     fn close<K: Kernel>(mut self, kernel: &mut K) {
-        self.remove_file(kernel);
+        self.file.remove(kernel);
         tolerate(Call::Close, kernel.close(self.fd));
-    }
-
-    fn remove_file<K: Kernel>(&mut self, kernel: &mut K) {
-        let Some(OwnFile { path, identity }) = self.file.take() else { return };
-        let there = attempt(Call::CheckFile, || kernel.lstat(&path));
-        if there.is_ok_and(|status| status.identity == identity) {
-            tolerate(Call::RemoveFile, kernel.unlink(&path));
-        }
     }
 }
 
@@ -297,27 +270,6 @@ fn set_options<K: Kernel>(
         wanted(Call::SetTunable, object, "going on without", warnings, set)?;
     }
     Ok(())
-}
-
-/// Removes the file of a Unix socket at which nobody listens any more. Only
-/// ECONNREFUSED proves that; anything else at the path is left alone.
-fn remove_stale<K: Kernel>(
-    kernel: &mut K,
-    address: &Address,
-    path: &Path,
-    in_use: Error,
-) -> Result<(), Error> {
-    match attempt(Call::FileStatus, || kernel.lstat(path)) {
-        Ok(status) if status.kind == FileKind::Socket => {}
-        _ => return Err(in_use),
-    }
-    let probe = needed(Call::Socket, address, || kernel.socket(address))?;
-    let answer = attempt(Call::ProbeUnix, || kernel.connect(&probe, address));
-    tolerate(Call::Close, kernel.close(probe));
-    match answer {
-        Err((Reaction::Ignore, _)) => needed(Call::Unlink, address, || kernel.unlink(path)),
-        _ => Err(in_use),
-    }
 }
 
 #[cfg(test)]

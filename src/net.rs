@@ -10,14 +10,16 @@ use crate::close_reason::CloseReason;
 use crate::connection::{Connection, PeerEnd};
 use crate::counters::Counters;
 use crate::cuts::Cuts;
+use crate::error::Error;
 use crate::kernel::{Address, Clock, Errno, Kernel, Peer};
 use crate::limits::{Limits, Timeouts};
 use crate::outbox::Outbox;
 use crate::reaction::Call;
 use crate::slots::Id;
 use crate::time::{Moment, Span};
-use std::collections::{BTreeMap, TryReserveError};
+use std::collections::{BTreeMap, BTreeSet, TryReserveError};
 use std::fmt;
+use std::net::SocketAddr;
 use std::time::Duration;
 use table::Table;
 
@@ -76,6 +78,9 @@ pub struct Net {
     pub(crate) closed: Option<(ConnId, u64)>,
     /// How many of the connections we began ourselves.
     pub(crate) outbound: u32,
+    /// From where those of them come that may lead back here: to a port of our own.
+    calling: BTreeSet<SocketAddr>,
+    has_told_sandbox: bool,
     /// The files that are being sent, by slot.
     files: BTreeMap<u32, files::FilePart>,
     /// Outbound connections that have no socket yet, and where they are to lead.
@@ -100,6 +105,12 @@ impl Conn<'_> {
     /// The other end.
     pub fn peer(&self) -> Peer {
         self.net.table.look(self.slot).map_or(Peer::Unix, Connection::peer)
+    }
+
+    /// Whether it is an outbound connection of this very server that has come back to it,
+    /// whatever the address it was begun to. A proxy that handed it on would do so for ever.
+    pub fn is_own(&self) -> bool {
+        self.net.is_own_call(self.peer())
     }
 
     /// The listener it came through: for a listener on all addresses, that address.
@@ -288,6 +299,8 @@ impl Net {
             spent: 0,
             closed: None,
             outbound: 0,
+            calling: BTreeSet::new(),
+            has_told_sandbox: false,
             files: BTreeMap::new(),
             wishes: Vec::new(),
             kernel: kernel.lend(),
@@ -320,8 +333,20 @@ impl Net {
     /// Does to a connection what the table of errnos says of a failed call.
     #[cold]
     pub(crate) fn failed(&mut self, slot: u32, call: Call, errno: Errno) {
+        self.tell_sandbox(call, errno);
         if let Some(mut connection) = self.table.edit(slot) {
             connection.failed(call, errno, &mut self.counters);
+        }
+    }
+
+    /// If a sandbox forbids what each connection needs, none is served: worth a line, once.
+    fn tell_sandbox(&mut self, call: Call, errno: Errno) {
+        let error = Error::new(call, "a connection", errno);
+        if !self.has_told_sandbox
+            && let Some(why) = error.sandbox()
+        {
+            self.has_told_sandbox = true;
+            log::warn!("{error}; {why}, or a firewall");
         }
     }
 }

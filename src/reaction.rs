@@ -42,10 +42,16 @@ calls! {
     Socket "socket",
     SetOption "setsockopt",
     SetTunable "setsockopt",
+    RefuseDescriptors "setsockopt",
+    OpenToLock "openat2",
+    LockDirectory "flock",
+    AwaitLock "clock_nanosleep",
     FileMode "chmod",
     FileStatus "lstat",
     BindTcp "bind",
     BindUnix "bind",
+    OpenSocketFile "openat2",
+    SocketFileStatus "fstat",
     ProbeUnix "connect",
     Unlink "unlink",
     Listen "listen",
@@ -56,6 +62,7 @@ calls! {
     SignalFd "signalfd4",
     TimerFd "timerfd_create",
     EpollAddCore "epoll_ctl",
+    EpollAddSignals "epoll_ctl",
     EpollAddConnection "epoll_ctl",
     EpollModify "epoll_ctl",
     EpollRemove "epoll_ctl",
@@ -66,6 +73,7 @@ calls! {
     SendPieces "sendmsg",
     OutboundSocket "socket",
     Connect "connect",
+    OutboundAddress "getsockname",
     ConnectResult "getsockopt",
     OpenFile "openat2",
     ReadStatus "fstat",
@@ -135,8 +143,19 @@ pub fn reaction(call: Call, errno: Errno) -> Reaction {
         },
         Call::SignalMask | Call::Memory | Call::SetOption | Call::Listen | Call::LocalAddress
         | Call::EpollCreate | Call::EventFd | Call::SignalFd | Call::TimerFd | Call::EpollAddCore
-        | Call::OpenDirectory | Call::FileMode | Call::FileStatus | Call::Unlink => FailStartup,
-        Call::SignalAction | Call::DescriptorLimit | Call::SetTunable => Degrade,
+        | Call::OpenDirectory | Call::FileMode | Call::FileStatus | Call::OpenSocketFile
+        | Call::SocketFileStatus | Call::Unlink => FailStartup,
+        Call::SignalAction | Call::DescriptorLimit | Call::SetTunable | Call::OpenToLock => Degrade,
+        Call::RefuseDescriptors => match errno {
+            ENOPROTOOPT => Ignore, // before Linux 6.16 nobody can, so nobody is told
+            _ => Degrade,
+        },
+        Call::LockDirectory => match errno {
+            EAGAIN => Later, // another server starts or ends there; again, for a second
+            EINTR => Retry,
+            _ => Degrade, // ENOLCK EBADF: a file system without such locks
+        },
+        Call::AwaitLock => Ignore, // EINTR: sooner than meant
         Call::BindUnix => match errno {
             EADDRINUSE => Retry, // once, if the file is a socket at which nobody listens
             _ => FailStartup,
@@ -163,7 +182,7 @@ pub fn reaction(call: Call, errno: Errno) -> Reaction {
             EINTR => Retry, // SIGSTOP and SIGCONT suffice, no handler needed
             _ => FailRuntime,
         },
-        Call::SetTimer => FailRuntime,
+        Call::SetTimer | Call::EpollAddSignals => FailRuntime,
         Call::ReadCounter => match errno {
             EAGAIN => Ignore,
             EINTR => Retry,
@@ -212,6 +231,10 @@ pub fn reaction(call: Call, errno: Errno) -> Reaction {
             EINTR => Wait, // it goes on all the same
             EBADF | EFAULT | ENOTSOCK | EALREADY | EISCONN => Bug,
             _ => DropConnection, // ECONNREFUSED ENETUNREACH EADDRNOTAVAIL ENOENT EAGAIN EACCES …
+        },
+        Call::OutboundAddress => match errno {
+            EBADF | EFAULT | EINVAL | ENOTSOCK => Bug,
+            _ => Ignore, // ENOBUFS: whether it leads back to us is not known
         },
         Call::ConnectResult => match errno {
             EBADF | EFAULT | EINVAL | ENOPROTOOPT | ENOTSOCK => Bug,

@@ -30,6 +30,7 @@ use crate::limits::Limits;
 use crate::listener::Listener;
 use crate::mailbox::{Job, Mailbox};
 use crate::net::{CALL, Net, Stop};
+use crate::process::Process;
 use crate::reaction::{Call, Reaction, reaction};
 use crate::slots::Id;
 use std::collections::VecDeque;
@@ -92,8 +93,8 @@ pub(crate) struct Reactor<H: ConnectionHandler, K: Kernel> {
     pub(crate) is_idle: bool,
     pub(crate) turn: u64,
     pub(crate) end: End,
-    /// What belongs to the process as a whole is ours: the allocator's settings, too.
-    pub(crate) owns_process: bool,
+    /// What belongs to the process as a whole, if it is ours.
+    pub(crate) process: Option<Process>,
 }
 
 impl<H: ConnectionHandler, K: Kernel> Reactor<H, K> {
@@ -102,7 +103,7 @@ impl<H: ConnectionHandler, K: Kernel> Reactor<H, K> {
         handler: H,
         mut kernel: K,
         limits: Limits,
-        owns_process: bool,
+        process: Option<Process>,
     ) -> Result<Self, Error> {
         let object = format!("buffers and tables for {} connections", limits.max_connections);
         let slots = limits.slots();
@@ -136,7 +137,7 @@ impl<H: ConnectionHandler, K: Kernel> Reactor<H, K> {
             is_idle: true,
             turn: 0,
             end: End::default(),
-            owns_process,
+            process,
         })
     }
 
@@ -227,6 +228,9 @@ impl<H: ConnectionHandler, K: Kernel> Reactor<H, K> {
         };
         let ready = match events {
             Ok(ready) => ready,
+            Err(errno) if !self.poll.is_begun() => {
+                return Err(Error::new(Call::EpollAddSignals, "signalfd", errno));
+            }
             Err(errno) if reaction(Call::EpollWait, errno) == Reaction::Retry => 0,
             Err(errno) => return Err(Error::new(Call::EpollWait, "epoll", errno)),
         };
@@ -277,8 +281,10 @@ impl<H: ConnectionHandler, K: Kernel> Reactor<H, K> {
             self.settle_marked();
         }
         self.net.plan();
-        if self.net.take_ebb() && self.owns_process {
-            kernel::return_memory();
+        if self.net.take_ebb()
+            && let Some(process) = &self.process
+        {
+            process.return_memory();
         }
         self.settle_listeners();
         debug_assert!(self.net.table.len() > CROWD || self.net.table.is_counted(), "miscounted");

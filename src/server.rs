@@ -5,12 +5,13 @@ use crate::connection::OUTBOUND;
 #[cfg(feature = "sim")]
 use crate::connection::place;
 use crate::counters::Counters;
-use crate::error::{Error, needed, wanted};
+use crate::error::{Error, wanted};
 use crate::handler::ConnectionHandler;
-use crate::kernel::{self, Address, Errno, Kernel, Linux, Signal};
+use crate::kernel::{Address, Errno, Kernel, Linux, Signal};
 use crate::limits::Limits;
 use crate::mailbox::{CallError, Mailbox};
 use crate::net::Net;
+use crate::process::Process;
 use crate::reaction::Call;
 use crate::reactor::{End, Reactor, Signals};
 use std::fmt;
@@ -62,11 +63,14 @@ impl<H: ConnectionHandler, K: Kernel> Builder<H, K> {
         Builder { handler, kernel, limits, owns_process }
     }
 
-    /// Lets the server take what belongs to the process as a whole: the signals SIGINT,
-    /// SIGTERM, SIGUSR1, and SIGHUP unless it is ignored, which are blocked in this
-    /// thread, so do it before there are others; SIGXFSZ, which is ignored; as many
+    /// Lets the server take what belongs to the process as a whole, so only one server of a
+    /// process can: the signals SIGINT, SIGTERM, SIGUSR1, SIGUSR2, and SIGHUP unless it is
+    /// ignored, which are blocked in this thread, so do it before there are others; SIGXFSZ,
+    /// which is ignored, and SIGCHLD in process 1, so that no zombies stay; as many
     /// descriptors as it is allowed (RLIMIT_NOFILE); and the allocator: large buffers are
     /// mapped, and memory is returned to the kernel after a flood. mallopt(3), malloc_trim(3)
+    ///
+    /// SIGHUP stops the server only if stderr is a terminal. SIGUSR2 does nothing.
     pub fn own_process(mut self, owns: bool) -> Self {
         self.owns_process = owns;
         self
@@ -90,37 +94,20 @@ impl<H: ConnectionHandler, K: Kernel> Builder<H, K> {
         }
         let Builder { handler, mut kernel, mut limits, owns_process } = self;
         let mut warnings = Vec::new();
-        let mut signals = Vec::new();
-        if owns_process {
-            kernel::map_large_buffers();
-            kernel::ignore_file_size_limit();
-            signals = block_signals(&mut kernel, &mut warnings)?;
-        }
+        let process = match owns_process {
+            true => Some(Process::take(&mut kernel, &mut warnings)?),
+            false => None,
+        };
         fit_limits(&mut kernel, &mut limits, count, owns_process, &mut warnings)?;
-        let mut reactor = Reactor::new(handler, kernel, limits, owns_process)?;
+        let mut reactor = Reactor::new(handler, kernel, limits, process)?;
         reactor.start()?;
-        reactor.open(&places, &signals, &mut warnings)?;
+        reactor.open(&places, &mut warnings)?;
         Ok(Server { addresses: reactor.net.locals.clone(), reactor, warnings })
     }
 }
 
 fn unusable_address(error: AddressError) -> Error {
     Error::new(Call::BindTcp, error, Errno::EINVAL)
-}
-
-/// Blocks the signals that stop the server or make it report; which they are.
-fn block_signals<K: Kernel>(
-    kernel: &mut K,
-    warnings: &mut Vec<String>,
-) -> Result<Vec<Signal>, Error> {
-    let mut signals = vec![Signal::SIGINT, Signal::SIGTERM, Signal::SIGUSR1];
-    let (call, hangup, without) = (Call::SignalAction, Signal::SIGHUP, "SIGHUP is left as it is");
-    let ignored = wanted(call, hangup, without, warnings, || kernel.rt_sigaction(hangup))?;
-    if ignored == Some(false) {
-        signals.push(hangup); // else it is ignored, as under nohup
-    }
-    needed(Call::SignalMask, "signals", || kernel.rt_sigprocmask(&signals))?;
-    Ok(signals)
 }
 
 /// Fits the limits to each other and to what the process may open.
@@ -216,7 +203,7 @@ impl<H: ConnectionHandler, K: Kernel> Server<H, K> {
 
     /// Whether the next turn waits for an event, for nothing is left to do.
     pub fn is_idle(&self) -> bool {
-        self.reactor.is_idle
+        self.reactor.is_idle && self.reactor.poll.is_begun()
     }
 
     /// Where each connection stands, by descriptor; with all that is known of it, and only

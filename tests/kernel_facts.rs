@@ -21,7 +21,10 @@ use std::time::{Duration, Instant};
 
 use nix::sys::resource::{Resource, setrlimit};
 use nix::sys::signal::raise;
-use nix::sys::socket::{GetSockOpt, MsgFlags, SetSockOpt, getsockopt, send, setsockopt, sockopt};
+use nix::sys::socket::{
+    ControlMessage, GetSockOpt, MsgFlags, SetSockOpt, getsockopt, send, sendmsg, setsockopt,
+    sockopt,
+};
 use nix::sys::stat::{Mode, umask};
 use support::{
     PATIENCE, Scratch, Signal, again, command, in_a_network_of_its_own, may_refuse_clients,
@@ -29,7 +32,7 @@ use support::{
 };
 use threadbare::kernel::{
     Address, Clock, ERR, EpollOp, Errno, Event, Fd, FileKind, HUP, IN, IOV_MAX, Kernel, Linux, OUT,
-    Peer, SocketOption, Wait,
+    OpenAs, Peer, SocketOption, Wait,
 };
 
 const RDHUP: u32 = nix::libc::EPOLLRDHUP as u32;
@@ -1217,5 +1220,129 @@ fn the_user_timeout_shortens_keepalive() {
         Linux.setsockopt(&fd(&server), SocketOption::UserTimeout(1_500)).unwrap();
         deafen(&client, true);
         until_timed_out(&server);
+    });
+}
+
+// ---- what one process can do to another ---------------------------------------------------
+
+/// Passes a descriptor beside a byte.
+fn pass(socket: &UnixStream, passed: &impl AsRawFd) -> nix::Result<usize> {
+    let fds = [passed.as_raw_fd()];
+    let (bytes, beside) = ([IoSlice::new(b"x")], [ControlMessage::ScmRights(&fds)]);
+    sendmsg::<()>(socket.as_raw_fd(), &bytes, &beside, MsgFlags::empty(), None)
+}
+
+#[test] // the last close of what a client passed happens within our recv, or our close, and may sleep
+fn recv_closes_what_was_passed() {
+    const LINGER: Duration = Duration::from_secs(1);
+    let lingers = || {
+        let (passed, stays) = pair();
+        fill(&passed);
+        let linger = nix::libc::linger { l_onoff: 1, l_linger: LINGER.as_secs() as i32 };
+        setsockopt(&passed, sockopt::Linger, &linger).unwrap();
+        (stays, passed)
+    };
+    let (ours, theirs) = UnixStream::pair().unwrap();
+    ours.set_nonblocking(true).unwrap();
+    let (_stays, passed) = lingers();
+    pass(&theirs, &passed).unwrap();
+    drop(passed);
+    let started = Instant::now();
+    assert_eq!(recv(&ours), Ok(b"x".to_vec()));
+    assert!(started.elapsed() >= LINGER, "{:?}", started.elapsed());
+
+    let (_stays, passed) = lingers();
+    pass(&theirs, &passed).unwrap();
+    drop(passed);
+    let started = Instant::now();
+    drop(ours);
+    assert!(started.elapsed() >= LINGER, "{:?}", started.elapsed());
+}
+
+#[test] // with SO_PASSRIGHTS off on the listener, nobody can pass a descriptor to its connections
+fn descriptors_are_refused_at_the_door() {
+    let scratch = Scratch::new();
+    let address = Address::Unix(scratch.path("s"));
+    let listener = own(Linux.socket(&address));
+    match Linux.setsockopt(listener.fd(), SocketOption::RefuseDescriptors) {
+        Err(Errno::ENOPROTOOPT) => return, // before Linux 6.16
+        set => set.unwrap(),
+    }
+    Linux.bind(listener.fd(), &address).unwrap();
+    Kernel::listen(&mut Linux, listener.fd(), 1).unwrap();
+    let client = UnixStream::connect(scratch.path("s")).unwrap();
+    assert_eq!(pass(&client, &client), Err(Errno::EPERM), "in the queue");
+    let (accepted, _) = Linux.accept4(listener.fd()).unwrap();
+    let accepted = Own(Some(accepted));
+    assert_eq!(pass(&client, &client), Err(Errno::EPERM));
+    Linux.send(&fd(&client), b"bytes").unwrap();
+    assert_eq!(Linux.recv(accepted.fd(), &mut [0; 8]), Ok(5));
+    let tcp = own(Linux.socket(&Address::Tcp(local(0))));
+    let refused = Linux.setsockopt(tcp.fd(), SocketOption::RefuseDescriptors);
+    assert_eq!(refused, Err(Errno::EOPNOTSUPP));
+}
+
+#[test] // a lock belongs to the directory, however it is written, and ends with the descriptor
+fn a_lock_of_a_directory() {
+    let scratch = Scratch::new();
+    let path = scratch.path("");
+    let spelled = path.join("..").join(path.file_name().unwrap());
+    let first = own(Linux.openat2_as(&path, OpenAs::Lock));
+    let second = own(Linux.openat2_as(&spelled, OpenAs::Lock));
+    assert_eq!(Linux.flock(first.fd()), Ok(()));
+    assert_eq!(Linux.flock(second.fd()), Err(Errno::EAGAIN));
+    drop(first);
+    assert_eq!(Linux.flock(second.fd()), Ok(()));
+    let named = own(Linux.openat2_as(&path, OpenAs::Itself));
+    assert_eq!(Linux.flock(named.fd()), Err(Errno::EBADF), "O_PATH only names it");
+    assert_eq!(Linux.openat2_as(&path.join("none"), OpenAs::Lock).err(), Some(Errno::ENOENT));
+}
+
+#[test] // connected to the port that the kernel picked for us: to ourselves
+fn a_connection_to_itself() {
+    let range = "sysctl -qw net.ipv4.ip_local_port_range='40000 40000'";
+    in_a_network_of_its_own("a_connection_to_itself", range, || {
+        let address = Address::Tcp(([127, 0, 0, 1], 40_000).into());
+        let listens = || {
+            let listener = own(Linux.socket(&address));
+            Linux.setsockopt(listener.fd(), SocketOption::ReuseAddr)?;
+            Linux.bind(listener.fd(), &address)
+        };
+        let socket = own(Linux.socket(&address));
+        assert_eq!(Linux.connect(socket.fd(), &address), Err(Errno::EINPROGRESS));
+        assert_eq!(Linux.getsockopt_error(socket.fd()), Ok(None), "it is established");
+        assert_eq!(Linux.getsockname(socket.fd()), Ok(address.clone()));
+        Linux.send(socket.fd(), b"echo").unwrap();
+        let mut heard = [0; 8];
+        assert_eq!(Linux.recv(socket.fd(), &mut heard), Ok(4));
+        assert_eq!(listens(), Err(Errno::EADDRINUSE), "the real server cannot start");
+        Linux.setsockopt(socket.fd(), SocketOption::ResetOnClose).unwrap();
+        drop(socket);
+        assert_eq!(listens(), Ok(()), "no TIME_WAIT");
+    });
+}
+
+#[test] // epoll wakes for a signal only in the process that added the signalfd
+#[allow(unsafe_code)]
+fn a_signalfd_belongs_to_who_adds_it() {
+    alone("a_signalfd_belongs_to_who_adds_it", || {
+        let signals = [Signal::SIGUSR2];
+        Linux.rt_sigprocmask(&signals).unwrap();
+        let source = own(Linux.signalfd4(&signals));
+        let early = Set::of(source.fd(), IN);
+        // SAFETY: the child makes system calls, and ends without what the harness does then.
+        let child = match unsafe { nix::unistd::fork() }.unwrap() {
+            nix::unistd::ForkResult::Parent { child } => child,
+            nix::unistd::ForkResult::Child => {
+                raise(Signal::SIGUSR2).unwrap();
+                let silent = early.look() == 0;
+                let late = Set::of(source.fd(), IN);
+                let is_true = silent && late.look() == IN;
+                // SAFETY: it returns nowhere.
+                unsafe { nix::libc::_exit(i32::from(!is_true)) }
+            }
+        };
+        let status = nix::sys::wait::waitpid(child, None).unwrap();
+        assert_eq!(status, nix::sys::wait::WaitStatus::Exited(child, 0));
     });
 }

@@ -247,11 +247,18 @@ impl Proxy {
     /// Nobody answers, for this reason.
     #[cold]
     fn give_up(&mut self, net: &mut Net, client: ConnId, error: &Error) {
+        self.reset(net, client);
+        match error.sandbox() {
+            Some(why) => self.complain(net.now(), format_args!("{error}; {why}")),
+            None => self.complain(net.now(), error),
+        }
+    }
+
+    fn reset(&mut self, net: &mut Net, client: ConnId) {
         self.ends.remove(&client);
         if let Some(mut conn) = net.conn(client) {
             conn.abort();
         }
-        self.complain(net.now(), error);
     }
 
     fn complain(&mut self, now: Duration, why: impl fmt::Display) {
@@ -296,6 +303,11 @@ impl ConnectionHandler for Proxy {
         let id = conn.id();
         if self.ends.contains_key(&id) {
             return self.connected(conn);
+        }
+        let addresses = self.upstream.addresses();
+        if conn.is_own() || conn.local().is_some_and(|own| addresses.contains(own)) {
+            self.reset(conn.net(), id);
+            return self.complain(conn.net().now(), "the proxy leads to itself"); // for ever
         }
         conn.pause(); // until there is somebody to take its bytes
         conn.set_timer(self.stopping.then_some(QUIET));

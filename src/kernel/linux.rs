@@ -35,8 +35,8 @@ use std::{mem, ptr};
 use nix::sys::signal::{SigSet, SigmaskHow, sigprocmask};
 
 use super::{
-    Address, Clock, EpollOp, Errno, Event, Fd, FileKind, FileStatus, Kernel, Peer, Result, Signal,
-    SocketOption, Wait,
+    Address, Clock, EpollOp, Errno, Event, Fd, FileKind, FileStatus, Kernel, OpenAs, Peer, Result,
+    Signal, SocketOption, Wait,
 };
 
 /// The kernel this process runs on.
@@ -115,10 +115,34 @@ impl Kernel for Linux {
                     libc::sock_fprog { len: filter.len() as u16, filter: filter.as_mut_ptr() };
                 set(fd, SOL_SOCKET, libc::SO_ATTACH_FILTER, &program)
             }
+            SocketOption::RefuseDescriptors => set(fd, SOL_SOCKET, SO_PASSRIGHTS, &OFF),
             SocketOption::ResetOnClose => {
                 let linger = libc::linger { l_onoff: 1, l_linger: 0 };
                 set(fd, SOL_SOCKET, libc::SO_LINGER, &linger)
             }
+        }
+    }
+
+    fn openat2_as(&mut self, path: &Path, what: OpenAs) -> Result<Fd> {
+        let flags = match what {
+            OpenAs::Lock => libc::O_RDONLY | libc::O_DIRECTORY,
+            OpenAs::Itself => libc::O_PATH | libc::O_NOFOLLOW,
+        };
+        open(libc::AT_FDCWD, path, flags, 0)
+    }
+
+    fn flock(&mut self, fd: &Fd) -> Result<()> {
+        // SAFETY: the call takes no pointer.
+        done(unsafe { libc::flock(fd.raw(), libc::LOCK_EX | libc::LOCK_NB) })
+    }
+
+    fn clock_nanosleep(&mut self, nanoseconds: u64) -> Result<()> {
+        let time = timespec(nanoseconds);
+        let clock = libc::CLOCK_MONOTONIC;
+        // SAFETY: `time` is valid for reading; what is left is not asked for.
+        match unsafe { libc::clock_nanosleep(clock, 0, &time, ptr::null_mut()) } {
+            0 => Ok(()),
+            error => Err(Errno::from_raw(error)), // which it returns
         }
     }
 
@@ -299,22 +323,13 @@ impl Kernel for Linux {
     // ---- files
 
     fn openat2(&mut self, dir: Option<&Fd>, path: &Path) -> Result<Fd> {
-        let path = c_string(path)?;
-        // SAFETY: `open_how` consists of integers, so zeroes are a valid value.
-        let mut how = unsafe { mem::zeroed::<libc::open_how>() };
-        let flags = match dir {
-            None => libc::O_PATH | libc::O_DIRECTORY,
-            // Whoever opens a pipe for reading waits for a writer, unless he does not block.
-            Some(_) => libc::O_RDONLY | libc::O_NONBLOCK | libc::O_NOCTTY,
+        let Some(dir) = dir else {
+            return open(libc::AT_FDCWD, path, libc::O_PATH | libc::O_DIRECTORY, 0);
         };
-        how.flags = (flags | libc::O_CLOEXEC) as u64;
-        how.resolve = dir.map_or(0, |_| libc::RESOLVE_BENEATH | libc::RESOLVE_NO_MAGICLINKS);
-        let dir = dir.map_or(libc::AT_FDCWD, Fd::raw);
-        // SAFETY: `path` ends in NUL; `how` is valid for reading the bytes that it has.
-        let opened = unsafe {
-            libc::syscall(libc::SYS_openat2, dir, path.as_ptr(), &raw const how, size_of_val(&how))
-        };
-        own(opened as i32)
+        // Opening a pipe for reading blocks until a writer appears, unless O_NONBLOCK is set.
+        let flags = libc::O_RDONLY | libc::O_NONBLOCK | libc::O_NOCTTY;
+        let resolve = libc::RESOLVE_BENEATH | libc::RESOLVE_NO_MAGICLINKS;
+        open(dir.raw(), path, flags, resolve)
     }
 
     fn fstat(&mut self, fd: &Fd) -> Result<FileStatus> {
@@ -362,10 +377,7 @@ impl Kernel for Linux {
         let nanoseconds = deadline.map_or(0, |deadline| deadline.max(1));
         let timer = libc::itimerspec {
             it_interval: libc::timespec { tv_sec: 0, tv_nsec: 0 },
-            it_value: libc::timespec {
-                tv_sec: (nanoseconds / SECOND) as libc::time_t,
-                tv_nsec: (nanoseconds % SECOND) as libc::c_long,
-            },
+            it_value: timespec(nanoseconds),
         };
         let flags = libc::TFD_TIMER_ABSTIME;
         // SAFETY: `timer` is valid for reading; the old value is not asked for.
@@ -506,8 +518,34 @@ fn nanoseconds(seconds: i64, nanoseconds: i64) -> i64 {
 
 // ---- calls made from more than one place
 
-/// The value that turns an option on.
+/// The values that turn an option on, and off.
 const ON: i32 = 1;
+const OFF: i32 = 0;
+
+/// Since Linux 6.16; the C library does not know it yet.
+const SO_PASSRIGHTS: i32 = 83;
+
+/// openat2(2), close-on-exec.
+fn open(dir: i32, path: &Path, flags: i32, resolve: u64) -> Result<Fd> {
+    let path = c_string(path)?;
+    // SAFETY: `open_how` consists of integers, so zeroes are a valid value.
+    let mut how = unsafe { mem::zeroed::<libc::open_how>() };
+    how.flags = (flags | libc::O_CLOEXEC) as u64;
+    how.resolve = resolve;
+    // SAFETY: `path` ends in NUL; `how` is valid for reading the bytes that it has.
+    let opened = unsafe {
+        libc::syscall(libc::SYS_openat2, dir, path.as_ptr(), &raw const how, size_of_val(&how))
+    };
+    own(opened as i32)
+}
+
+/// Nanoseconds as the kernel takes them.
+fn timespec(nanoseconds: u64) -> libc::timespec {
+    libc::timespec {
+        tv_sec: (nanoseconds / SECOND) as libc::time_t,
+        tv_nsec: (nanoseconds % SECOND) as libc::c_long,
+    }
+}
 
 /// setsockopt(2), with the kernel's own type for the option as `T`.
 fn set<T>(fd: &Fd, level: i32, name: i32, value: &T) -> Result<()> {
@@ -635,12 +673,16 @@ pub(crate) fn map_large_buffers() {
     }
 }
 
-/// Lets a write beyond the file size limit fail (EFBIG) instead of ending the process: the
-/// file may be the log. setrlimit(2), RLIMIT_FSIZE
-pub(crate) fn ignore_file_size_limit() {
-    // SAFETY: no handler is installed, so nothing runs when the signal comes.
+/// Ignores two signals. SIGXFSZ: a write beyond the file size limit, perhaps of the log, fails
+/// (EFBIG) instead of ending the process. setrlimit(2), RLIMIT_FSIZE. And as process 1, SIGCHLD:
+/// what has lost its parent becomes our child, and would stay a zombie. wait(2)
+pub(crate) fn ignore_signals() {
+    // SAFETY: no handler is installed, so nothing runs when the signals come.
     unsafe {
         libc::signal(libc::SIGXFSZ, libc::SIG_IGN);
+        if libc::getpid() == 1 {
+            libc::signal(libc::SIGCHLD, libc::SIG_IGN);
+        }
     }
 }
 

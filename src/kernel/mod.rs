@@ -37,7 +37,7 @@ mod types;
 pub use linux::Linux;
 #[doc(hidden)]
 pub use linux::window_columns;
-pub(crate) use linux::{ignore_file_size_limit, map_large_buffers, return_memory};
+pub(crate) use linux::{ignore_signals, map_large_buffers, return_memory};
 pub use narrated::Narrated;
 #[cfg(feature = "sim")]
 pub use sim::Simulated;
@@ -54,6 +54,9 @@ pub type Result<T> = std::result::Result<T, Errno>;
 /// A kernel is a handle: a clone is the same kernel, used from another thread
 /// (only to ring the bell of [`eventfd2`](Kernel::eventfd2)).
 pub trait Kernel: Clone + Send + 'static {
+    /// Whether its signals, and the memory, are those of this process.
+    const IS_REAL: bool = true;
+
     // ---- before anything exists: signals and limits ----- docs/signals.md, docs/full.md
 
     /// Whether this process ignores `signal`, as `nohup` does with SIGHUP.
@@ -82,8 +85,26 @@ pub trait Kernel: Clone + Send + 'static {
     /// Sets one option of a socket.
     ///
     /// setsockopt(2), socket(7), tcp(7), ipv6(7), docs/door.md, docs/stopping.md, docs/goodbye.md,
-    /// [`Call::SetOption`], [`Call::SetTunable`], [`Call::RefuseNew`]
+    /// docs/passed.md,
+    /// [`Call::SetOption`], [`Call::SetTunable`], [`Call::RefuseDescriptors`], [`Call::RefuseNew`]
     fn setsockopt(&mut self, fd: &Fd, option: SocketOption) -> Result<()>;
+
+    /// Opens the directory at `path` to lock it; or whatever stands there, only to name it: a
+    /// symbolic link is not followed, and a socket can be opened so, too.
+    ///
+    /// openat2(2), docs/door.md, [`Call::OpenToLock`], [`Call::OpenSocketFile`]
+    fn openat2_as(&mut self, path: &Path, what: OpenAs) -> Result<Fd>;
+
+    /// Locks what is open for everybody else who asks, if nobody has it locked. Closing it
+    /// unlocks it.
+    ///
+    /// flock(2), docs/door.md, [`Call::LockDirectory`]
+    fn flock(&mut self, fd: &Fd) -> Result<()>;
+
+    /// Sleeps, in nanoseconds. Only before anybody is served.
+    ///
+    /// clock_nanosleep(2), docs/door.md, [`Call::AwaitLock`]
+    fn clock_nanosleep(&mut self, nanoseconds: u64) -> Result<()>;
 
     /// Sets the mode that a Unix socket's file is born with (less the umask).
     ///
@@ -100,7 +121,8 @@ pub trait Kernel: Clone + Send + 'static {
     /// lstat(2), docs/door.md, [`Call::FileStatus`], [`Call::CheckFile`]
     fn lstat(&mut self, path: &Path) -> Result<FileStatus>;
 
-    /// Sets the mode of the file at `path`.
+    /// Sets the mode of the file at `path`: a descriptor's below /proc/self/fd, at which
+    /// nobody can put another file.
     ///
     /// chmod(2), docs/door.md, [`Call::FileMode`]
     fn chmod(&mut self, path: &Path, mode: u32) -> Result<()>;
@@ -123,7 +145,8 @@ pub trait Kernel: Clone + Send + 'static {
 
     /// The address a socket is bound to, with the port the kernel chose for 0.
     ///
-    /// getsockname(2), docs/door.md, [`Call::LocalAddress`]
+    /// getsockname(2), docs/door.md, docs/connecting.md,
+    /// [`Call::LocalAddress`], [`Call::OutboundAddress`]
     fn getsockname(&mut self, fd: &Fd) -> Result<Address>;
 
     // ---- the loop --------- docs/loop.md, docs/waking.md, docs/signals.md, docs/time.md
@@ -151,7 +174,8 @@ pub trait Kernel: Clone + Send + 'static {
     /// Adds `fd` to the set, changes what is asked of it, or removes it.
     ///
     /// epoll_ctl(2), docs/loop.md,
-    /// [`Call::EpollAddCore`], [`Call::EpollAddConnection`], [`Call::EpollModify`], [`Call::EpollRemove`]
+    /// [`Call::EpollAddCore`], [`Call::EpollAddSignals`], [`Call::EpollAddConnection`],
+    /// [`Call::EpollModify`], [`Call::EpollRemove`]
     fn epoll_ctl(&mut self, epoll: &Fd, op: EpollOp, fd: &Fd, event: Event) -> Result<()>;
 
     /// Waits until a descriptor of the set is ready, and fills `events` from the
@@ -207,7 +231,7 @@ pub trait Kernel: Clone + Send + 'static {
 
     /// What an open file is.
     ///
-    /// fstat(2), docs/files.md, [`Call::ReadStatus`]
+    /// fstat(2), docs/files.md, docs/door.md, [`Call::ReadStatus`], [`Call::SocketFileStatus`]
     fn fstat(&mut self, fd: &Fd) -> Result<FileStatus>;
 
     /// Bytes of a file from `offset` on; 0 behind its end.

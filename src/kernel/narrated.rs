@@ -33,7 +33,7 @@ use std::sync::Arc;
 use super::linux::{ADDRESS_SIZE, TCP_ADDRESS_SIZE};
 use super::{
     Address, Clock, ERR, EpollOp, Errno, Event, Fd, FileKind, FileStatus, HUP, IN, Kernel, OUT,
-    Peer, Result, Signal, SocketOption, Wait,
+    OpenAs, Peer, Result, Signal, SocketOption, Wait,
 };
 
 type Sink = Arc<dyn Fn(&str) + Send + Sync>;
@@ -91,6 +91,8 @@ impl<K: fmt::Debug> fmt::Debug for Narrated<K> {
 }
 
 impl<K: Kernel> Kernel for Narrated<K> {
+    const IS_REAL: bool = K::IS_REAL;
+
     // ---- before anything exists: signals and limits
 
     fn rt_sigaction(&mut self, signal: Signal) -> Result<bool> {
@@ -149,10 +151,35 @@ impl<K: Kernel> Kernel for Narrated<K> {
         let chapter = match option {
             SocketOption::DropSyn => "stopping",
             SocketOption::ResetOnClose => "goodbye",
+            SocketOption::RefuseDescriptors => "passed",
             _ => "door",
         };
         let call = format!("setsockopt({fd:?}, {})", socket_option(option));
         self.tell(chapter, &call, result, |_| 0)
+    }
+
+    fn openat2_as(&mut self, path: &Path, what: OpenAs) -> Result<Fd> {
+        let result = self.kernel.openat2_as(path, what);
+        let flags = match what {
+            OpenAs::Lock => "O_RDONLY|O_CLOEXEC|O_DIRECTORY",
+            OpenAs::Itself => "O_RDONLY|O_NOFOLLOW|O_CLOEXEC|O_PATH",
+        };
+        let path = quoted_path(path);
+        let call = format!("openat2(AT_FDCWD, {path}, {{flags={flags}, resolve=0}}, 24)");
+        self.tell("door", &call, result, Fd::number)
+    }
+
+    fn flock(&mut self, fd: &Fd) -> Result<()> {
+        let result = self.kernel.flock(fd);
+        let call = format!("flock({fd:?}, LOCK_EX|LOCK_NB)");
+        self.tell("door", &call, result, |_| 0)
+    }
+
+    fn clock_nanosleep(&mut self, nanoseconds: u64) -> Result<()> {
+        let result = self.kernel.clock_nanosleep(nanoseconds);
+        let time = timespec(nanoseconds);
+        let call = format!("clock_nanosleep(CLOCK_MONOTONIC, 0, {time}, NULL)");
+        self.tell("door", &call, result, |_| 0)
     }
 
     fn fchmod(&mut self, fd: &Fd, mode: u32) -> Result<()> {
@@ -549,6 +576,7 @@ fn socket_option(option: SocketOption) -> String {
         SocketOption::DropSyn => {
             format!("SOL_SOCKET, SO_ATTACH_FILTER, {{len=4, filter={POINTER}}}, 16")
         }
+        SocketOption::RefuseDescriptors => number("SOL_SOCKET, SO_PASSRIGHTS", 0),
         SocketOption::ResetOnClose => {
             "SOL_SOCKET, SO_LINGER, {l_onoff=1, l_linger=0}, 8".to_string()
         }

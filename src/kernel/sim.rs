@@ -80,7 +80,7 @@ use std::time::Duration;
 
 use super::{
     Address, Clock, ERR, EpollOp, Errno, Event, Fd, FileKind, FileStatus, HUP, IN, IOV_MAX, Kernel,
-    OUT, Peer, Result, Signal, SocketOption, Wait,
+    OUT, OpenAs, Peer, Result, Signal, SocketOption, Wait,
 };
 
 mod client;
@@ -98,7 +98,7 @@ pub use faults::take_ledger;
 pub use faults::{At, Call, Method, Short, Times};
 
 use stream::Capacity;
-use world::World;
+use world::{Holder, World};
 
 /// A kernel in memory. A clone is the same kernel. See the [module](self).
 #[derive(Clone)]
@@ -171,6 +171,17 @@ impl Simulated {
     /// Sets the umask: 022 if not set.
     pub fn set_umask(&self, umask: u32) {
         self.world().umask = umask & 0o777;
+    }
+
+    /// Lets another process hold the lock of a directory, until the clock shows `until`, in
+    /// nanoseconds.
+    pub fn hold_lock(&self, directory: &Path, until: u64) {
+        self.world().locks.insert(directory.to_owned(), Holder::Until(until));
+    }
+
+    /// The port that the kernel picks next, for port 0 and for a connection outwards.
+    pub fn set_next_port(&self, port: u16) {
+        self.world().next_port = port;
     }
 
     /// Puts a regular file where none was.
@@ -353,6 +364,8 @@ impl Simulated {
 
 /// The server's side.
 impl Kernel for Simulated {
+    const IS_REAL: bool = false;
+
     fn rt_sigaction(&mut self, signal: Signal) -> Result<bool> {
         self.call(Method::RtSigaction, None, |world| Ok(world.ignored.contains(&signal)))
     }
@@ -374,6 +387,21 @@ impl Kernel for Simulated {
 
     fn setsockopt(&mut self, fd: &Fd, option: SocketOption) -> Result<()> {
         self.call(Method::Setsockopt, Some(fd), |world| world.setsockopt(fd, option))
+    }
+
+    fn openat2_as(&mut self, path: &Path, what: OpenAs) -> Result<Fd> {
+        self.call(Method::OpenAs, None, |world| world.openat2_as(path, what))
+    }
+
+    fn flock(&mut self, fd: &Fd) -> Result<()> {
+        self.call(Method::Flock, Some(fd), |world| world.flock(fd))
+    }
+
+    fn clock_nanosleep(&mut self, nanoseconds: u64) -> Result<()> {
+        self.call(Method::ClockNanosleep, None, |world| {
+            world.move_clock(world.now().saturating_add(nanoseconds));
+            Ok(())
+        })
     }
 
     fn fchmod(&mut self, fd: &Fd, mode: u32) -> Result<()> {

@@ -63,6 +63,8 @@ pub enum SocketOption {
     /// SO_ATTACH_FILTER with a filter that drops SYNs: no new connection begins on
     /// this listener, those that have begun go on. socket(7)
     DropSyn,
+    /// SO_PASSRIGHTS off: nobody can pass a descriptor to this Unix socket. Inherited. unix(7)
+    RefuseDescriptors,
     /// SO_LINGER with 0 seconds: close sends a reset, so that an answer that was cut
     /// off cannot be taken for a whole one. socket(7)
     ResetOnClose,
@@ -96,6 +98,15 @@ pub enum FileKind {
     Socket,
     /// A link, a pipe, a device.
     Other,
+}
+
+/// What [`openat2_as`](super::Kernel::openat2_as) opens.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum OpenAs {
+    /// A directory, to be locked: O_RDONLY, O_DIRECTORY.
+    Lock,
+    /// Whatever it is, to be named: O_PATH, O_NOFOLLOW.
+    Itself,
 }
 
 /// Which time [`clock_gettime`](super::Kernel::clock_gettime) tells.

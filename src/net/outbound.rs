@@ -11,11 +11,12 @@ use super::{ConnId, Net};
 use crate::close_reason::CloseReason;
 use crate::connection::Connection;
 use crate::error::Error;
-use crate::kernel::{Address, Errno, Fd, Kernel, Peer};
+use crate::kernel::{Address, Errno, Fd, Kernel, Peer, SocketOption};
 use crate::listener::tunables;
 use crate::reaction::{Call, Reaction, attempt, reaction, tolerate};
 use crate::time::Span;
 use std::mem::take;
+use std::net::SocketAddr;
 use std::time::Duration;
 
 impl Net {
@@ -98,21 +99,90 @@ impl Net {
         let call = Call::OutboundSocket;
         let opened = attempt(call, || kernel.socket(address));
         let fd = opened.map_err(|(_, errno)| CloseReason::Server { call, errno })?;
-        if let Address::Tcp(_) = address {
-            for option in tunables(&self.limits) {
-                tolerate(Call::SetTunable, kernel.setsockopt(&fd, option)); // it works without
+        match address {
+            Address::Tcp(_) => {
+                for option in tunables(&self.limits) {
+                    tolerate(Call::SetTunable, kernel.setsockopt(&fd, option)); // it works without
+                }
+            }
+            Address::Unix(_) => {
+                let refused = kernel.setsockopt(&fd, SocketOption::RefuseDescriptors);
+                tolerate(Call::RefuseDescriptors, refused);
             }
         }
-        let Err(errno) = kernel.connect(&fd, address) else { return Ok(fd) };
-        let reaction = reaction(Call::Connect, errno);
-        // Only TCP takes time: a Unix socket is connected now, or never.
-        if reaction == Reaction::Wait && matches!(address, Address::Tcp(_)) {
+        let begun = match kernel.connect(&fd, address) {
+            // Only TCP takes time: a Unix socket is connected now, or never.
+            Err(errno)
+                if reaction(Call::Connect, errno) == Reaction::Wait
+                    && matches!(address, Address::Tcp(_)) =>
+            {
+                Ok(())
+            }
+            begun => begun,
+        };
+        let Err(errno) = begun.and_then(|()| self.look_back(kernel, &fd, address)) else {
             return Ok(fd);
-        }
-        if reaction == Reaction::Bug {
+        };
+        if reaction(Call::Connect, errno) == Reaction::Bug {
             self.counters.bug(format_args!("connect: {errno}"));
         }
         tolerate(Call::Close, kernel.close(fd));
         Err(CloseReason::Network { call: Call::Connect, errno })
     }
+
+    /// Where a connection comes from that has just begun. If nobody listens at a port of this
+    /// machine, the kernel may pick that very port for our own end: then the connection is
+    /// established with itself, and keeps the real server from its port (ECONNREFUSED is what
+    /// is true of it). If it may come back through a listener of ours, its address is noted.
+    fn look_back<K: Kernel>(
+        &mut self,
+        kernel: &mut K,
+        fd: &Fd,
+        address: &Address,
+    ) -> Result<(), Errno> {
+        let Address::Tcp(to) = address else { return Ok(()) };
+        let from = match attempt(Call::OutboundAddress, || kernel.getsockname(fd)) {
+            Ok(Address::Tcp(from)) => canonical(from),
+            Ok(Address::Unix(_)) => return Ok(()),
+            Err((reaction, errno)) => {
+                if reaction == Reaction::Bug {
+                    self.counters.bug(format_args!("getsockname: {errno}"));
+                }
+                return Ok(());
+            }
+        };
+        let to = canonical(*to);
+        // The unspecified address is this machine, to connect to.
+        if from.port() == to.port() && (from.ip() == to.ip() || to.ip().is_unspecified()) {
+            let reset = kernel.setsockopt(fd, SocketOption::ResetOnClose); // or the port stays taken
+            tolerate(Call::SetTunable, reset);
+            return Err(Errno::ECONNREFUSED);
+        }
+        let is_there = |own: &Address| matches!(own, Address::Tcp(own) if own.port() == to.port());
+        if self.locals.iter().any(is_there) {
+            self.calling.insert(from);
+        }
+        Ok(())
+    }
+
+    /// An outbound connection is about to be closed.
+    pub(crate) fn forget_call<K: Kernel>(&mut self, kernel: &mut K, fd: &Fd) {
+        if !self.calling.is_empty()
+            && !fd.is_unopened()
+            && let Ok(Address::Tcp(from)) =
+                attempt(Call::OutboundAddress, || kernel.getsockname(fd))
+        {
+            self.calling.remove(&canonical(from));
+        }
+    }
+
+    /// Whether `peer` is the other end of an outbound connection of this server: a loop.
+    pub(crate) fn is_own_call(&self, peer: Peer) -> bool {
+        matches!(peer, Peer::Tcp(peer) if self.calling.contains(&canonical(peer)))
+    }
+}
+
+/// A V4 address that is written as a V6 one is the V4 one.
+fn canonical(address: SocketAddr) -> SocketAddr {
+    SocketAddr::new(address.ip().to_canonical(), address.port())
 }

@@ -56,7 +56,7 @@ Options:
   -v, -q                 log more; log errors only
   -h, -V                 print this page; print the version
 BYTES takes K, M, G. S is seconds, fractions allowed; 0 = off. Port 0: any free.
-SIGINT, SIGTERM, SIGHUP: finish, then stop; twice: now. SIGUSR1: report.
+SIGINT, SIGTERM: finish, then stop; twice: now. SIGUSR1: report.
 
 Examples:
   threadbare                    talk to it: make client, or nc 127.0.0.1 1234

@@ -5,9 +5,8 @@ use threadbare::{Call, Error};
 
 /// Advice for the errors that have one, with what joins it to the line.
 pub(crate) fn hint(error: &Error) -> String {
-    advice(error.call, &error.object, error.errno)
-        .map(|advice| format!("; {advice}"))
-        .unwrap_or_default()
+    let advice = advice(error.call, &error.object, error.errno).or(error.sandbox());
+    advice.map(|advice| format!("; {advice}")).unwrap_or_default()
 }
 
 #[rustfmt::skip] // one row a line
@@ -15,31 +14,40 @@ fn advice(call: Call, object: &str, errno: Errno) -> Option<&'static str> {
     use Call::*;
     use Errno::*;
     Some(match (call, errno) {
-        (BindTcp, EACCES) => "ports below 1024 need a privilege, try -l 127.0.0.1:1234",
+        (BindTcp, EACCES) if is_privileged(object) => "ports below 1024 need a privilege, try -l 127.0.0.1:1234",
         (BindTcp | Listen, EADDRINUSE) if crate::frame::has_make() => "something has that port (is another `make run` still going?), try ARGS='-l 127.0.0.1:0'",
         (BindTcp | Listen, EADDRINUSE) => "something has that port (ss -tanp shows what), try another, or -l 127.0.0.1:0 for any",
         (BindTcp, EADDRNOTAVAIL) => "no interface of this machine has that address (see ip addr), try -l 127.0.0.1:1234",
         (BindTcp, EINVAL) if object.starts_with("[fe80:") => "a link-local address needs its interface, as in -l [fe80::1%eth0]:1234",
-        (Socket, EAFNOSUPPORT) => "this kernel does not speak that family of addresses, try -l 127.0.0.1:1234",
+        (Socket, EAFNOSUPPORT) => "this kernel, or a sandbox, does not allow that family of addresses, try -l 127.0.0.1:1234",
         (BindUnix | ProbeUnix, EADDRINUSE) => "a server listens there, or the file is no socket; try another path",
         (BindUnix, ENOENT) => "the directory does not exist",
         (BindUnix, ENOTDIR) => "a part of the path is no directory",
         (BindUnix, EACCES) => "you may not create files in that directory, try -l unix:/tmp/threadbare.sock",
         (BindUnix, EROFS) => "the file system is read-only, try -l unix:/tmp/threadbare.sock",
-        (ProbeUnix | FileStatus | FileMode | Unlink, EACCES | EPERM) => "the file belongs to another user, try another path",
+        (ProbeUnix | FileStatus | FileMode | OpenSocketFile | Unlink, EACCES | EPERM) => "the file belongs to another user (or a sandbox forbids it), try another path",
+        (FileMode, ENOENT) => "/proc is not mounted: start with umask 0, or leave --unix-mode out",
+        (SocketFileStatus, ESTALE) => "another file stands there by now: somebody else writes to that directory",
+        (LockDirectory, EAGAIN) => "another process keeps that directory locked (fuser -v shows which), try another",
         (OpenDirectory, ENOENT) if crate::guess::is_address(object) => "http takes a directory, and -l says where to listen, as in http . -l 127.0.0.1:8080",
         (OpenDirectory, ENOENT) => "the directory does not exist",
         (OpenDirectory, ENOTDIR) => "it is no directory, write the one that it is in",
-        (OpenDirectory, ENOSYS) => "to serve files takes Linux 5.6",
+        (OpenDirectory, EACCES) => "you may not open that directory",
+        (OpenDirectory | OpenSocketFile, ENOSYS) => "openat2 takes Linux 5.6, and a sandbox that allows it",
         (EpollCreate, EMFILE) => "RLIMIT_NOFILE or fs.epoll.max_user_instances is too low, try ulimit -n 1024",
         (DescriptorLimit, EMFILE) => "try ulimit -n 1024",
         (_, EMFILE) => "too few descriptors (RLIMIT_NOFILE), try ulimit -n 1024",
         (_, ENFILE) => "the machine has no descriptor left (fs.file-max)",
         (_, ENOMEM | ENOBUFS) => "the kernel has no memory left",
         (EpollAddCore, ENOSPC) => "the user's epoll watches are used up (fs.epoll.max_user_watches)",
-        (_, EPERM | EACCES | ENOSYS) => "a sandbox forbids it (seccomp, SELinux, AppArmor, a container)",
         _ => return None,
     })
+}
+
+/// Whether binding to that port needs a privilege. ip(7)
+fn is_privileged(address: &str) -> bool {
+    let port = address.rsplit(':').next().and_then(|port| port.parse::<u16>().ok());
+    port.is_some_and(|port| (1..1024).contains(&port)) // 0 is a free one, above
 }
 
 #[cfg(test)]

@@ -170,7 +170,7 @@ where
     match ended {
         Ok(summary) => finished(&summary, options.limits.drain_timeout, done(server.handler())),
         Err(error) => {
-            lines::raw(format_args!("error: {error}"));
+            lines::raw(format_args!("error: {error}{}", hint::hint(&error)));
             FAILED
         }
     }

@@ -169,7 +169,12 @@ impl<H: ConnectionHandler, K: Kernel> Reactor<H, K> {
         self.net.counters.accept_paused += 1;
         if listener.is_news(now) {
             let error = Error::new(call, &listener.address, errno);
-            log::warn!("{error}; new clients wait until descriptors or memory are free");
+            match error.sandbox() {
+                Some(why) => log::warn!("{error}; {why}; new clients wait until it is allowed"),
+                None => {
+                    log::warn!("{error}; new clients wait until descriptors or memory are free")
+                }
+            }
         }
     }
 

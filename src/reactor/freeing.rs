@@ -30,12 +30,13 @@ impl<H: ConnectionHandler, K: Kernel> Reactor<H, K> {
         let peer = connection.peer();
         self.net.report_cut(why, peer);
         let is_outbound = connection.listener() == OUTBOUND;
-        self.close_socket(connection.fd, reset);
         if is_outbound {
+            self.net.forget_call(&mut self.kernel, &connection.fd);
             self.net.outbound -= 1;
         } else {
             self.crowd.leave(peer);
         }
+        self.close_socket(connection.fd, reset);
         if self.net.is_draining() {
             self.timer.alarms.ring_by(Alarm::CloseListeners, self.net.now.after(Span::millis(1)));
         }

@@ -5,7 +5,7 @@ use super::poll::LISTENERS;
 use crate::address::Place;
 use crate::error::Error;
 use crate::handler::ConnectionHandler;
-use crate::kernel::{self, Kernel, Signal};
+use crate::kernel::{self, Kernel};
 use crate::listener::Listener;
 use crate::reaction::{Reaction, reaction};
 
@@ -23,12 +23,12 @@ impl<H: ConnectionHandler, K: Kernel> Reactor<H, K> {
     pub(crate) fn open(
         &mut self,
         places: &[Place],
-        signals: &[Signal],
         warnings: &mut Vec<String>,
     ) -> Result<(), Error> {
         for place in places {
             self.listen_at(place, warnings)?;
         }
+        let signals = self.process.as_ref().map_or(&[][..], |process| &process.signals);
         let eventfd = self.poll.open(&mut self.kernel, signals)?;
         self.mailbox.open(self.kernel.clone(), eventfd);
         for (index, listener) in self.listeners.iter_mut().enumerate() {

@@ -1,11 +1,15 @@
 //! The descriptors a loop cannot be without: epoll, and the three it always watches.
 //!
 //! epoll knows them by slots of generation 0, which no connection ever has.
+//!
+//! All but one are watched from the start. The signalfd is watched from the first wait on,
+//! because epoll asks to be woken at the process that adds it: if a program forks between
+//! `bind` and `run`, as daemons do, that must be the child.
 
 use crate::connection::UNWATCHED;
 use crate::error::{Error, needed};
 use crate::kernel::{self, EpollOp, Errno, Event, Fd, Kernel, Signal, Wait};
-use crate::reaction::{Call, Reaction, reaction, tolerate};
+use crate::reaction::{Call, Reaction, attempt, reaction, tolerate};
 use std::fmt;
 
 pub(crate) const EVENTFD: u32 = 0;
@@ -16,8 +20,10 @@ pub(crate) const LISTENERS: u32 = 3;
 
 #[derive(Debug, Default)]
 pub(crate) struct Poll {
-    /// Each is `None` only before it is opened and after all are closed.
+    /// Each is `None` only before it is opened and after all are closed; `epoll` stands in
+    /// `unused` until the first wait.
     epoll: Option<Fd>,
+    unused: Option<Fd>,
     pub(crate) timer: Option<Fd>,
     /// Only where the server owns the process.
     pub(crate) signals: Option<Fd>,
@@ -31,16 +37,14 @@ impl Poll {
         kernel: &mut K,
         signals: &[Signal],
     ) -> Result<Fd, Error> {
-        self.epoll = Some(needed(Call::EpollCreate, "epoll", || kernel.epoll_create1())?);
+        self.unused = Some(needed(Call::EpollCreate, "epoll", || kernel.epoll_create1())?);
         if !signals.is_empty() {
             let signals = needed(Call::SignalFd, "signals", || kernel.signalfd4(signals))?;
             self.signals = Some(signals);
         }
         self.timer = Some(needed(Call::TimerFd, "timer", || kernel.timerfd_create())?);
-        let own = [(&self.signals, SIGNALFD, "signalfd"), (&self.timer, TIMERFD, "timerfd")];
-        for (fd, slot, object) in own {
-            let Some(fd) = fd else { continue };
-            self.watch_core(kernel, fd, slot.into(), object)?;
+        if let Some(timer) = &self.timer {
+            self.watch_core(kernel, timer, TIMERFD.into(), "timerfd")?;
         }
         let eventfd = needed(Call::EventFd, "wake-ups", || kernel.eventfd2())?;
         match self.watch_core(kernel, &eventfd, EVENTFD.into(), "eventfd") {
@@ -74,7 +78,9 @@ impl Poll {
         mask: u32,
         data: u64,
     ) -> kernel::Result<()> {
-        let Some(epoll) = &self.epoll else { return Err(Errno::EBADF) };
+        let Some(epoll) = self.epoll.as_ref().or(self.unused.as_ref()) else {
+            return Err(Errno::EBADF);
+        };
         kernel.epoll_ctl(epoll, op, fd, Event { mask, data })
     }
 
@@ -136,17 +142,40 @@ impl Poll {
     /// Waits for events.
     #[inline]
     pub(crate) fn wait<K: Kernel>(
-        &self,
+        &mut self,
         kernel: &mut K,
         events: &mut [Event],
         wait: Wait,
     ) -> kernel::Result<usize> {
-        let Some(epoll) = &self.epoll else { return Err(Errno::EBADF) };
+        let Some(epoll) = &self.epoll else { return self.wait_first(kernel, events, wait) };
         kernel.epoll_wait(epoll, events, wait)
     }
 
+    /// The first wait, in the process that will make all others: from now on signals wake it.
+    #[cold]
+    fn wait_first<K: Kernel>(
+        &mut self,
+        kernel: &mut K,
+        events: &mut [Event],
+        wait: Wait,
+    ) -> kernel::Result<usize> {
+        if let Some(signals) = &self.signals {
+            attempt(Call::EpollAddSignals, || {
+                self.watch(kernel, EpollOp::Add, signals, kernel::IN, SIGNALFD.into())
+            })
+            .map_err(|(_, errno)| errno)?;
+        }
+        let epoll = self.epoll.insert(self.unused.take().ok_or(Errno::EBADF)?);
+        kernel.epoll_wait(epoll, events, wait)
+    }
+
+    /// Whether there has been a wait: one that fails before is a failure to watch the signals.
+    pub(crate) fn is_begun(&self) -> bool {
+        self.epoll.is_some()
+    }
+
     pub(crate) fn close<K: Kernel>(&mut self, kernel: &mut K) {
-        for fd in [&mut self.timer, &mut self.signals, &mut self.epoll] {
+        for fd in [&mut self.timer, &mut self.signals, &mut self.epoll, &mut self.unused] {
             if let Some(fd) = fd.take() {
                 tolerate(Call::Close, kernel.close(fd));
             }

@@ -1,10 +1,11 @@
-//! Signals: those that stop the server, and the one that asks for a report.
+//! Signals are read, and done what each asks for: to stop, to report, or nothing.
 
 use super::Reactor;
 use crate::error::Error;
 use crate::handler::ConnectionHandler;
 use crate::kernel::{Kernel, Signal};
 use crate::net::ConnId;
+use crate::process::Wish;
 use crate::reaction::{Call, Reaction, attempt};
 use std::cmp::Reverse;
 
@@ -39,8 +40,13 @@ impl<H: ConnectionHandler, K: Kernel> Reactor<H, K> {
         for _ in 0..TAKEN {
             let Some(fd) = &self.poll.signals else { break };
             match attempt(Call::ReadSignal, || self.kernel.read_signal(fd)) {
-                Ok(Signal::SIGUSR1) => asked = true,
-                Ok(signal) => ending = Some(signal),
+                Ok(signal) => match self.process.as_mut().map(|process| process.wish(signal)) {
+                    Some(Wish::Stop) | None => ending = Some(signal),
+                    Some(Wish::Report) => asked = true,
+                    Some(Wish::Nothing) => {
+                        self.process.iter_mut().for_each(|process| process.tell_unused(signal));
+                    }
+                },
                 Err((Reaction::FailRuntime, errno)) => {
                     if let Some(fd) = self.poll.signals.take() {
                         self.close(fd); // or it would be ready for ever

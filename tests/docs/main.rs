@@ -544,7 +544,9 @@ impl Proof {
             let is_traced = |traces: &Traces| {
                 traces.names().any(|name| traces.slice(name, method.traced()).is_ok())
             };
-            if !is_clock && !self.traces.as_ref().is_none_or(is_traced) {
+            // One call is made only where another server starts at the same moment.
+            let is_shown = !is_clock && method.name != "clock_nanosleep";
+            if is_shown && !self.traces.as_ref().is_none_or(is_traced) {
                 complain("no scenario makes this call");
             }
         }

@@ -103,6 +103,7 @@ impl Method {
     pub fn traced(&self) -> &str {
         match self.name.as_str() {
             "lstat" | "stat" => "newfstatat",
+            "openat2_as" => "openat2",
             "prlimit" => "prlimit64",
             "recv" => "recvfrom",
             "send" => "sendto",

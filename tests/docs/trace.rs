@@ -386,8 +386,12 @@ const ALIASES: [[&str; 4]; 5] = [
 ];
 
 /// And older versions of strace have other words.
-const OLDER: [(&str, &str); 3] =
-    [("{EPOLL", "{events=EPOLL"), (", {u32=", ", data={u32="), ("{0, data=", "{events=0, data=")];
+const OLDER: [(&str, &str); 4] = [
+    ("{EPOLL", "{events=EPOLL"),
+    (", {u32=", ", data={u32="),
+    ("{0, data=", "{events=0, data="),
+    ("0x53 /* SO_??? */", "SO_PASSRIGHTS"),
+];
 
 /// A call as every machine and version would tell it.
 fn plain(call: &str) -> String {

@@ -269,6 +269,18 @@ fn the_loop_writes_no_line() {
     }
 }
 
+#[test] // SIGHUP stops a server on a terminal, which is what closing the terminal sends
+fn a_hangup_on_a_terminal() {
+    let terminal = Terminal::new();
+    let _seen = terminal.look();
+    let mut server = terminal.start("", &[]);
+    let mut client = server.client();
+    client.ask("hello\n");
+    server.signal(Signal::SIGHUP);
+    client.expect_end(); // the drain has begun
+    assert_eq!(server.wait(), Some(0));
+}
+
 #[test] // the log thread takes none of the signals that the loop reads
 fn the_log_thread_takes_no_signal() {
     let server = Server::start(&[]);

@@ -11,6 +11,7 @@ mod http;
 mod log_lines;
 mod names;
 mod pool;
+mod process;
 mod program;
 mod proxy;
 mod terminal;

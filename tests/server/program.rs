@@ -407,9 +407,9 @@ fn the_socket_file_of_a_successor_stays() {
 
 // ---- signals and the drain -------------------------------------------------------
 
-#[test] // SIGINT, SIGTERM and SIGHUP end it with status 0, and idle clients get FIN
+#[test] // SIGINT and SIGTERM end it with status 0, and idle clients get FIN
 fn signals_end_it() {
-    for signal in [Signal::SIGINT, Signal::SIGTERM, Signal::SIGHUP] {
+    for signal in [Signal::SIGINT, Signal::SIGTERM] {
         let mut server = Server::start(&[]);
         let mut client = server.client();
         client.ask("hello\n");
@@ -563,7 +563,7 @@ fn drain_without_deadline() {
 
 #[test] // a second signal ends it at once with 128+n, and removes the socket file
 fn second_signal() {
-    for (second, code) in [(Signal::SIGTERM, 143), (Signal::SIGINT, 130), (Signal::SIGHUP, 129)] {
+    for (second, code) in [(Signal::SIGTERM, 143), (Signal::SIGINT, 130)] {
         let scratch = Scratch::new();
         let options = ["--drain-timeout", "0", "-l", "127.0.0.1:0", "-l", &scratch.unix("s")];
         let mut server = Server::start(&[&STUCK[..], &options].concat());

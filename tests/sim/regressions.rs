@@ -610,6 +610,84 @@ fn a_deadline_beyond_twelve_days() {
     world.stop();
 }
 
+/// The server behind was down, and the kernel picked its port for our own end: the client got
+/// its own bytes back, and the real server could not bind.
+#[test]
+fn a_connection_to_itself() {
+    let sim = Simulated::new(1);
+    let back = Address::Tcp(([127, 0, 0, 1], 40_000).into());
+    let proxy = Proxy::new(vec![back.clone()], Duration::from_secs(3));
+    let limits = Limits { max_outbound: 4, ..Limits::default() };
+    let mut world = World::on(sim.clone(), proxy, limits).unwrap();
+    let front = Address::Tcp(([127, 0, 0, 1], 80).into());
+    let mut client = sim.connect_from(&front, ([127, 0, 0, 9], 1).into()).unwrap();
+    client.send(b"hello");
+    sim.set_next_port(40_000);
+    world.rest();
+    client.recv();
+    assert!(client.saw_reset(), "nobody is there");
+    assert_eq!(sim.descriptors(), world.server.addresses().len() + 4, "and nothing is kept");
+    let remote = sim.listen(&back);
+    assert!(remote.is_ok(), "the port is free");
+    client.close();
+    world.rest();
+    let summary = world.stop();
+    assert_eq!(summary.counters.bugs, 0, "{summary}");
+}
+
+/// A proxy that led to itself by another spelling than the listener's handed one client on
+/// until nothing was left.
+#[test]
+fn a_proxy_that_leads_to_itself() {
+    for (listen, upstream) in [
+        ("0.0.0.0:80", ([127, 0, 0, 1], 80).into()),
+        ("0.0.0.0:80", ([10, 0, 0, 5], 80).into()),
+        ("[::]:80", std::net::SocketAddr::from((std::net::Ipv6Addr::LOCALHOST, 80))),
+    ] {
+        let sim = Simulated::new(1);
+        let upstreams = vec![Address::Tcp(upstream)];
+        let proxy = Proxy::new(upstreams, Duration::from_secs(3));
+        let limits = Limits { max_outbound: 100, ..Limits::default() };
+        let mut world = World::at(listen, sim.clone(), proxy, limits).unwrap();
+        for _ in 0..3 {
+            let mut client = sim.connect(&Address::Tcp(upstream)).unwrap();
+            client.send(b"hello");
+            world.rest();
+            client.recv();
+            assert!(client.saw_reset(), "{listen}: it is told");
+            client.close();
+            world.rest();
+        }
+        let summary = world.stop();
+        assert!(summary.counters.connected <= 3, "{listen}: once for each client: {summary}");
+    }
+}
+
+/// A server that starts waits while another makes a socket in the same directory; for a
+/// second at most.
+#[test]
+fn two_starts_in_one_directory() {
+    let path = Path::new("/run/door");
+    let start = |until: u64| {
+        let sim = Simulated::new(1);
+        sim.hold_lock(Path::new("/run"), until);
+        (World::at("unix:/run/door", sim.clone(), greet(), Limits::default()), sim)
+    };
+    let (world, sim) = start(500_000_000);
+    assert!(sim.now() >= 500_000_000 && sim.file(path).is_some());
+    let world = world.unwrap();
+    // At the end nothing is waited for: what is not ours to touch stays, and is stale.
+    sim.hold_lock(Path::new("/run"), u64::MAX);
+    world.stop();
+    assert!(sim.file(path).is_some());
+
+    let (world, sim) = start(u64::MAX);
+    let error = world.err().unwrap();
+    assert_eq!((error.call, error.errno), (Call::LockDirectory, Errno::EAGAIN));
+    assert!((900_000_000..2_000_000_000).contains(&sim.now()), "{}", sim.now());
+    assert_eq!((sim.file(path), sim.descriptors()), (None, 0));
+}
+
 /// Of the timeouts only the idle one went beyond 12 days: the others ended then, whatever was
 /// asked for.
 #[test]

@@ -243,6 +243,7 @@ pub fn run_after(prelude: &str, args: &[&str]) -> Finished {
 pub struct Server {
     child: Child,
     pid: Pid,
+    is_reaped: bool,
     stdout: Capture,
     stderr: Capture,
     /// The addresses of the ready lines, in their order.
@@ -308,6 +309,7 @@ impl Server {
             stdout: Capture::of(child.stdout.take().unwrap()),
             stderr: Capture::of(child.stderr.take().unwrap()),
             child,
+            is_reaped: false,
             addresses: Vec::new(),
         }
     }
@@ -360,7 +362,9 @@ impl Server {
         (0..count).map(|_| self.client()).collect()
     }
 
+    /// Not after [`wait`](Server::wait): the number may be another process's by then.
     pub fn signal(&self, signal: Signal) {
+        assert!(!self.is_reaped, "it has ended, and its number is free");
         kill(self.pid, signal).unwrap();
     }
 
@@ -379,6 +383,7 @@ impl Server {
     #[track_caller]
     pub fn wait(&mut self) -> Option<i32> {
         let status = eventually("the server to end", || self.child.try_wait().unwrap());
+        self.is_reaped = true;
         self.stdout.finish();
         self.stderr.finish();
         status.code()

@@ -9,8 +9,8 @@ use std::path::{Component, Path, PathBuf};
 use super::faults::{Faults, Short};
 use super::stream::{Capacity, End, EndId, Options, Streams};
 use super::{
-    Address, ERR, EpollOp, Errno, Event, Fd, FileKind, FileStatus, HUP, IN, IOV_MAX, OUT, Peer,
-    Result, Signal, SocketOption, Wait,
+    Address, ERR, EpollOp, Errno, Event, Fd, FileKind, FileStatus, HUP, IN, IOV_MAX, OUT, OpenAs,
+    Peer, Result, Signal, SocketOption, Wait,
 };
 
 /// The ports handed out for port 0 and to clients (ip_local_port_range).
@@ -109,6 +109,15 @@ impl Watch {
     }
 }
 
+/// Who has locked a directory.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(super) enum Holder {
+    /// This descriptor of ours.
+    Ours(i32),
+    /// Another process, until then.
+    Until(u64),
+}
+
 /// A file. It outlives its name while somebody has it open, and here for ever.
 pub(super) struct Inode {
     mode: u32,
@@ -141,7 +150,9 @@ pub(super) struct World {
     /// The listening sockets of other hosts.
     remotes: Vec<Option<Socket>>,
     pub(super) umask: u32,
-    next_port: u16,
+    pub(super) next_port: u16,
+    /// The directories that are locked.
+    pub(super) locks: BTreeMap<PathBuf, Holder>,
     blocked: BTreeSet<Signal>,
     pending: BTreeSet<Signal>,
     pub(super) ignored: BTreeSet<Signal>,
@@ -165,6 +176,7 @@ impl World {
             remotes: Vec::new(),
             umask: 0o022,
             next_port: *EPHEMERAL.start(),
+            locks: BTreeMap::new(),
             blocked: BTreeSet::new(),
             pending: BTreeSet::new(),
             ignored: BTreeSet::new(),
@@ -256,6 +268,7 @@ impl World {
             *place = None;
         }
         self.epolls.retain(|&epoll| epoll != number);
+        self.locks.retain(|_, holder| *holder != Holder::Ours(number));
         self.each_epoll(|epoll| {
             if epoll.watched.remove(&number).is_some_and(|watch| watch.listed) {
                 epoll.ready.retain(|&fd| fd != number);
@@ -345,6 +358,8 @@ impl World {
             O::UserTimeout(ms) if i32::try_from(ms).is_err() => return Err(Errno::EINVAL),
             O::V6Only | O::NoDelay | O::KeepAlive | O::KeepIdle(_) | O::UserTimeout(_) => {}
             O::ReuseAddr => options.reuse_address = true,
+            O::RefuseDescriptors if family == Family::Unix => {} // nobody passes any here
+            O::RefuseDescriptors => return Err(Errno::EOPNOTSUPP),
             // A Unix socket has no SYNs to drop.
             O::DropSyn => options.drop_syn = family != Family::Unix,
             O::ResetOnClose => options.reset_on_close = true,
@@ -595,6 +610,11 @@ impl World {
                 }
                 self.admit(number);
             }
+            // Its SYN comes to itself, and that is an answer. RFC 9293, 3.5 (What it sends
+            // does not come back here.)
+            None if name == peer_of(address) && name != Peer::Unix => {
+                _ = self.streams.establish(id);
+            }
             None => self.streams.refuse(id),
         }
         Ok(id)
@@ -759,8 +779,40 @@ impl World {
         self.status(number)
     }
 
+    /// A file that is open has another name, below /proc/self/fd.
     pub(super) fn chmod(&mut self, path: &Path, mode: u32) -> Result<()> {
-        self.named(path)?.mode = mode & 0o7777;
+        let number = path.strip_prefix("/proc/self/fd").ok().and_then(Path::to_str);
+        let inode = match number.and_then(|number| number.parse().ok()) {
+            Some(number) => match *self.entry(number).map_err(|_| Errno::ENOENT)? {
+                Entry::File(inode) => self.inode(inode)?,
+                _ => return Ok(()),
+            },
+            None => self.named(path)?,
+        };
+        inode.mode = mode & 0o7777;
+        Ok(())
+    }
+
+    pub(super) fn openat2_as(&mut self, path: &Path, what: OpenAs) -> Result<Fd> {
+        let file = self.files.get(path).copied();
+        match (what, file) {
+            (OpenAs::Lock, None) => self.install(Entry::Directory(path.to_owned())),
+            (OpenAs::Lock, Some(_)) => Err(Errno::ENOTDIR),
+            (OpenAs::Itself, Some(number)) => self.install(Entry::File(number)),
+            (OpenAs::Itself, None) => Err(Errno::ENOENT),
+        }
+    }
+
+    /// Directories only: nothing else is locked.
+    pub(super) fn flock(&mut self, fd: &Fd) -> Result<()> {
+        let Entry::Directory(path) = self.entry(fd.number())? else { return Err(Errno::EBADF) };
+        let (path, now) = (path.clone(), self.now());
+        match self.locks.get(&path) {
+            Some(Holder::Until(until)) if *until > now => return Err(Errno::EAGAIN),
+            Some(Holder::Ours(other)) if *other != fd.number() => return Err(Errno::EAGAIN),
+            _ => {}
+        }
+        self.locks.insert(path, Holder::Ours(fd.number()));
         Ok(())
     }
 
@@ -1181,6 +1233,14 @@ fn beneath(root: &Path, path: &Path) -> Result<PathBuf> {
         }
     }
     if path.as_os_str().is_empty() { Err(Errno::ENOENT) } else { Ok(found) }
+}
+
+/// Who a client with this address would be.
+fn peer_of(address: &Address) -> Peer {
+    match address {
+        Address::Tcp(address) => Peer::Tcp(*address),
+        Address::Unix(_) => Peer::Unix,
+    }
 }
 
 /// What the kernel takes for the path of a Unix socket.

@@ -59,7 +59,7 @@ pub fn judge(journal: &Journal, listeners: usize, minutes: u64) -> Verdict<()> {
         journal.strikes().map(|(_, errno)| format!("{errno:?}")).collect();
     let names_what_struck = |line: &str| errnos.iter().any(|errno| line.contains(errno));
     let (mut pauses, mut losses, mut cuts, mut stops, mut bugs) = (0, 0, 0, 0, 0);
-    let (mut filters, mut ends) = (0, BTreeSet::new());
+    let (mut filters, mut forbidden, mut ends) = (0, 0, BTreeSet::new());
     for (level, line) in LINES.take() {
         let known = match level {
             Level::Error if line.starts_with("bug: ") => {
@@ -70,6 +70,11 @@ pub fn judge(journal: &Journal, listeners: usize, minutes: u64) -> Verdict<()> {
             Level::Warn if line.ends_with("; clients are reset until somebody answers") => {
                 losses += 1;
                 true
+            }
+            // A call that a sandbox forbids.
+            Level::Warn if line.ends_with(", or a firewall") => {
+                forbidden += 1;
+                forbidden <= 1 && names_what_struck(&line)
             }
             // A client that a limit cut: six lines a minute for each of six limits.
             Level::Warn if line.contains(" was cut (") => {

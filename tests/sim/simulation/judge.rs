@@ -66,8 +66,9 @@ impl<P: Part> Stage<P> {
         let (unasked, _) = take_ledger();
         ensure!(unasked.is_empty(), "the table was not asked: {unasked:?}");
         let file = sim.file(Path::new(UNIX.trim_start_matches("unix:")));
-        let kept =
-            journal.strikes().any(|(method, _)| matches!(method, Method::Lstat | Method::Unlink));
+        // What cannot be looked at, removed, or locked now, stays.
+        let keeps = [Method::Lstat, Method::Unlink, Method::Flock];
+        let kept = journal.strikes().any(|(method, _)| keeps.contains(&method));
         ensure!(file.is_none() || kept, "the file of the Unix socket is still there");
         diary::judge(&journal, listeners, minutes)?;
         let before_healing = before_healing.unwrap_or(journal.calls.len());
@@ -340,9 +341,7 @@ impl<P: Part> Stage<P> {
 impl Journal {
     /// Whether the server had to stop by itself, or may have: a core descriptor failed.
     pub fn is_fatal(&self) -> bool {
-        let watching = |&(method, errno): &(Method, i32)| {
-            method == Method::EpollCtl && errno != Errno::ENOMEM as i32
-        };
+        let watching = |&(method, _): &(Method, i32)| method == Method::EpollCtl;
         self.has(Reaction::FailRuntime) || self.common.iter().any(watching)
     }
 
@@ -384,7 +383,12 @@ pub fn judge_start(sim: &Simulated, error: &Error) -> Verdict<Outcome> {
     journal.after(sim);
     let mut struck = trace.iter().filter(|call| call.injected);
     let named = |call: &threadbare::kernel::sim::Call| {
-        let name = call.method.name().trim_start_matches('f');
+        let name = match call.method {
+            Method::Flock => "flock",
+            Method::OpenAs => "openat2",
+            Method::Fstat => "fstat",
+            method => method.name().trim_start_matches('f'),
+        };
         call.result == Err(error.errno) && error.call.name() == name
     };
     // Whatever kept it from proving that the file is stale, the address is in use.

@@ -46,7 +46,8 @@ impl<H: ConnectionHandler> World<H> {
         limits: Limits,
     ) -> Result<World<H>, Error> {
         let builder = Server::builder(handler).kernel(sim.clone()).limits(limits);
-        let server = builder.own_process(true).bind(address)?;
+        let mut server = builder.own_process(true).bind(address)?;
+        server.turn()?; // the first: from now on it hears signals
         Ok(World {
             sim,
             server,
