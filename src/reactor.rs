@@ -31,7 +31,7 @@ use crate::listener::Listener;
 use crate::mailbox::{Job, Mailbox};
 use crate::net::{CALL, Net, Stop};
 use crate::process::Process;
-use crate::reaction::{Call, Reaction, reaction};
+use crate::reaction::Call;
 use crate::slots::Id;
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -222,17 +222,9 @@ impl<H: ConnectionHandler, K: Kernel> Reactor<H, K> {
     }
 
     fn wait(&mut self) -> Result<usize, Error> {
-        let events = match self.is_idle {
-            true => self.poll.wait(&mut self.kernel, &mut self.events, Wait::Forever),
-            false => self.next_events(),
-        };
-        let ready = match events {
-            Ok(ready) => ready,
-            Err(errno) if !self.poll.is_begun() => {
-                return Err(Error::new(Call::EpollAddSignals, "signalfd", errno));
-            }
-            Err(errno) if reaction(Call::EpollWait, errno) == Reaction::Retry => 0,
-            Err(errno) => return Err(Error::new(Call::EpollWait, "epoll", errno)),
+        let ready = match self.is_idle {
+            true => self.poll.wait(&mut self.kernel, &mut self.events, Wait::Forever)?,
+            false => self.next_events()?,
         };
         self.net.begin_turn(self.kernel.clock_gettime(Clock::Monotonic));
         self.turn += 1;
@@ -281,10 +273,8 @@ impl<H: ConnectionHandler, K: Kernel> Reactor<H, K> {
             self.settle_marked();
         }
         self.net.plan();
-        if self.net.take_ebb()
-            && let Some(process) = &self.process
-        {
-            process.return_memory();
+        if self.net.take_ebb() {
+            self.process.iter().for_each(Process::return_memory);
         }
         self.settle_listeners();
         debug_assert!(self.net.table.len() > CROWD || self.net.table.is_counted(), "miscounted");
@@ -322,7 +312,7 @@ impl<H: ConnectionHandler, K: Kernel> Reactor<H, K> {
     /// Makes what the kernel was told match the connection's state. It stays marked
     /// meanwhile, so that what happens here does not put it on the list again.
     fn reconcile(&mut self, slot: u32) {
-        self.begin_file(slot);
+        self.net.begin_file(&mut self.kernel, slot);
         let (must_wait, starves) = self.net.verdict(slot);
         let (now, draining) = (self.net.now, self.net.is_draining());
         let Reactor { kernel, net, poll, timer, work, leaving, .. } = self;
@@ -360,16 +350,6 @@ impl<H: ConnectionHandler, K: Kernel> Reactor<H, K> {
         let is_quiet = !draining && connection.is_quiet();
         connection.settled(if is_quiet { Attention::Quiet } else { Attention::Busy });
         debug_assert!(net.table.is_measured(), "the limit is not what the budget leaves");
-    }
-
-    /// Sends from a file for which no event has been asked yet.
-    fn begin_file(&mut self, slot: u32) {
-        let Some(connection) = self.net.table.look(slot) else { return };
-        let has_file = connection.state.unsent().is_some_and(|unsent| unsent.file.is_some());
-        let is_asked = connection.registered & kernel::OUT as u8 != 0;
-        if has_file && !is_asked && !self.net.is_spent() {
-            self.net.send_file(&mut self.kernel, slot);
-        }
     }
 }
 

@@ -9,7 +9,7 @@ use super::work::CALL;
 use super::{Conn, File, Net};
 use crate::close_reason::CloseReason;
 use crate::connection::Unsent;
-use crate::kernel::{Errno, Kernel};
+use crate::kernel::{Errno, Kernel, OUT};
 use crate::reaction::{Call, Reaction, reaction};
 
 /// What is sent at once: everybody waits for it. More is no faster, measured.
@@ -57,6 +57,17 @@ impl Conn<'_> {
 }
 
 impl Net {
+    /// Sends from a file for which no event has been asked yet.
+    #[inline]
+    pub(crate) fn begin_file<K: Kernel>(&mut self, kernel: &mut K, slot: u32) {
+        let Some(connection) = self.table.look(slot) else { return };
+        let has_file = connection.state.unsent().is_some_and(|unsent| unsent.file.is_some());
+        let is_asked = connection.registered & OUT as u8 != 0;
+        if has_file && !is_asked && !self.is_spent() {
+            self.send_file(kernel, slot);
+        }
+    }
+
     /// Sends from the file of a connection that has nothing else to send.
     pub(crate) fn send_file<K: Kernel>(&mut self, kernel: &mut K, slot: u32) {
         let Some(connection) = self.table.look(slot) else { return };

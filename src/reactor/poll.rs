@@ -9,7 +9,7 @@
 use crate::connection::UNWATCHED;
 use crate::error::{Error, needed};
 use crate::kernel::{self, EpollOp, Errno, Event, Fd, Kernel, Signal, Wait};
-use crate::reaction::{Call, Reaction, attempt, reaction, tolerate};
+use crate::reaction::{Call, Reaction, reaction, tolerate};
 use std::fmt;
 
 pub(crate) const EVENTFD: u32 = 0;
@@ -146,9 +146,12 @@ impl Poll {
         kernel: &mut K,
         events: &mut [Event],
         wait: Wait,
-    ) -> kernel::Result<usize> {
+    ) -> Result<usize, Error> {
         let Some(epoll) = &self.epoll else { return self.wait_first(kernel, events, wait) };
-        kernel.epoll_wait(epoll, events, wait)
+        match kernel.epoll_wait(epoll, events, wait) {
+            Ok(ready) => Ok(ready),
+            Err(errno) => none_if_interrupted(errno),
+        }
     }
 
     /// The first wait, in the process that will make all others: from now on signals wake it.
@@ -158,18 +161,17 @@ impl Poll {
         kernel: &mut K,
         events: &mut [Event],
         wait: Wait,
-    ) -> kernel::Result<usize> {
+    ) -> Result<usize, Error> {
         if let Some(signals) = &self.signals {
-            attempt(Call::EpollAddSignals, || {
+            needed(Call::EpollAddSignals, "signalfd", || {
                 self.watch(kernel, EpollOp::Add, signals, kernel::IN, SIGNALFD.into())
-            })
-            .map_err(|(_, errno)| errno)?;
+            })?;
         }
-        let epoll = self.epoll.insert(self.unused.take().ok_or(Errno::EBADF)?);
-        kernel.epoll_wait(epoll, events, wait)
+        let Some(epoll) = self.unused.take() else { return none_if_interrupted(Errno::EBADF) };
+        kernel.epoll_wait(self.epoll.insert(epoll), events, wait).or_else(none_if_interrupted)
     }
 
-    /// Whether there has been a wait: one that fails before is a failure to watch the signals.
+    /// Whether there has been a wait.
     pub(crate) fn is_begun(&self) -> bool {
         self.epoll.is_some()
     }
@@ -180,5 +182,14 @@ impl Poll {
                 tolerate(Call::Close, kernel.close(fd));
             }
         }
+    }
+}
+
+/// A wait that a signal or a debugger interrupts has found nothing.
+#[cold]
+fn none_if_interrupted(errno: Errno) -> Result<usize, Error> {
+    match reaction(Call::EpollWait, errno) {
+        Reaction::Retry => Ok(0),
+        _ => Err(Error::new(Call::EpollWait, "epoll", errno)),
     }
 }

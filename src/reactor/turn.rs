@@ -7,6 +7,7 @@
 
 use super::poll::{EVENTFD, LISTENERS, SIGNALFD, TIMERFD};
 use super::{BATCH, Reactor};
+use crate::error::Error;
 use crate::handler::ConnectionHandler;
 use crate::kernel::{self, Event, Kernel, Wait};
 
@@ -97,7 +98,7 @@ impl<H: ConnectionHandler, K: Kernel> Reactor<H, K> {
     /// The events of a turn that has something to do without them: the rest of the batch, or
     /// what is ready.
     #[cold]
-    pub(super) fn next_events(&mut self) -> kernel::Result<usize> {
+    pub(super) fn next_events(&mut self) -> Result<usize, Error> {
         match std::mem::take(&mut self.rest.left) {
             0 => self.poll.wait(&mut self.kernel, &mut self.events, Wait::No),
             left => Ok(left),
