@@ -324,25 +324,6 @@ impl Connection {
         }
     }
 
-    /// What is wrong with a settled connection, if anything is: what types cannot say.
-    pub(crate) fn contradiction(&self) -> Option<&'static str> {
-        let claims = match &*self.state {
-            State::Open(open) => [
-                (!open.reading.again || !open.input.is_empty(), "nothing is to be offered again"),
-                (
-                    open.unsent.file.is_none() || open.writing.is_full(),
-                    "a file is sent, but it is not full",
-                ),
-                (
-                    open.reading.end != PeerEnd::Told || open.input.is_empty(),
-                    "a rest stands behind the end",
-                ),
-            ],
-            _ => [(true, ""); 3],
-        };
-        claims.into_iter().find(|(holds, _)| !holds).map(|(_, wrong)| wrong)
-    }
-
     pub(crate) fn peer(&self) -> Peer {
         self.peer.unpack()
     }

@@ -148,8 +148,8 @@ impl<H: ConnectionHandler, K: Kernel> Reactor<H, K> {
                 if let Some(mut connection) = self.net.table.tally(slot) {
                     connection.heard_end();
                 }
-                self.call(slot, |handler, conn, session| handler.on_eof(conn, session, &[]));
                 self.net.table.mark(slot);
+                self.call(slot, |handler, conn, session| handler.on_eof(conn, session, &[]));
             }
             _ => self.received(slot, Ok(0), false),
         }
