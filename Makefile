@@ -117,6 +117,7 @@ fmt: ## format the code
 lint: able ## clippy, for every set of features, no warning allowed
 	@clippy() { echo "clippy $$*"; tests/tick $(CARGO) clippy --locked "$$@" -- -D warnings; }; \
 	for features in $(FEATURES); do clippy --all-targets $$features; done; \
+	clippy --lib --no-default-features; \
 	clippy --no-default-features --manifest-path tests/fuzz/Cargo.toml --target-dir "$(FUZZ)"; \
 	clippy --no-default-features --manifest-path tests/bench/Cargo.toml --target-dir "$(BENCH)" \
 		--all-targets

@@ -297,7 +297,7 @@ pub trait Kernel: Clone + Send + 'static {
 ///
 /// Stored inverted, because `!fd` is zero only for -1, the one value that is no
 /// descriptor: so `Option<Fd>` is four bytes. Those of Linux are not negative. The others
-/// begin at `i32::MIN`, which is [none at all](Fd::UNOPENED).
+/// begin at `i32::MIN`, which is none at all.
 #[derive(PartialEq, Eq)]
 pub struct Fd(NonZeroI32);
 

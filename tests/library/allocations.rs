@@ -10,7 +10,6 @@ use std::net::TcpStream;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
-#[cfg(feature = "http")]
 use threadbare::handlers::Http;
 use threadbare::handlers::{Chat, Framing, Greet};
 use threadbare::{Conn, ConnId, ConnectionHandler, Limits, Running, Server};
@@ -198,7 +197,6 @@ fn a_broadcast_stays_below_the_budget() {
 }
 
 /// 32,000 requests on 64 connections, and no allocation but for the date, once a second.
-#[cfg(feature = "http")]
 #[test]
 fn a_plain_request_allocates_nothing() {
     let server = spawn(Http::new());

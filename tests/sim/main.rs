@@ -9,7 +9,6 @@ mod corpus;
 mod every_fault;
 mod fanout;
 mod files;
-#[cfg(feature = "http")]
 mod http;
 mod names;
 #[cfg(feature = "cli")]
@@ -22,7 +21,6 @@ mod server;
 mod turns;
 
 // What they share.
-#[cfg(feature = "http")]
 #[path = "../support/http_table.rs"]
 mod http_table;
 mod simulation;
