@@ -397,7 +397,8 @@ impl Stage<'_> {
                     head.windows(text.len()).position(|some| some == text)
                 };
                 while has(talk, b"\r\n\r\n").is_none() && talk.hear(PATIENCE) {}
-                let end = has(talk, b"\r\nAccept-Ranges: ").unwrap_or(talk.got.len() - begin);
+                let end = has(talk, b"\r\nAccept-Ranges: ")
+                    .unwrap_or(talk.got.len().saturating_sub(begin));
                 let tag = has(talk, b"ETag: ").map_or(0, |tag| end - tag - "ETag: ".len());
                 talk.due.extend(file.answer(tag));
             }
