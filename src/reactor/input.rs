@@ -63,8 +63,9 @@ impl<H: ConnectionHandler, K: Kernel> Reactor<H, K> {
     fn after_offer(&mut self, slot: u32, rest: Buffer, offered: usize, consumed: usize) {
         let max_input = self.net.limits.max_input;
         if consumed > offered {
-            let what = format_args!("the handler consumed {consumed} bytes of {offered}");
-            self.net.counters.bug(what);
+            self.net
+                .counters
+                .bug(format_args!("the handler consumed {consumed} of {offered} bytes"));
             return self.net.abort(slot, CloseReason::Handler);
         }
         self.net.change(slot, |connection| {
