@@ -86,6 +86,7 @@ impl Outbox {
     pub(crate) fn new() -> Result<Outbox, TryReserveError> {
         let mut outbox = Outbox::default();
         outbox.grow(2 * GROUP_BYTES)?;
+        outbox.chains.reserve()?;
         outbox.clear_links();
         outbox.clear();
         Ok(outbox)

@@ -14,8 +14,12 @@
 //! 1. No piece is empty, and none begins where the one before it ends: they are one.
 //! 2. The last piece knows how long the chain is, which is less than 4 GiB.
 
+use std::collections::TryReserveError;
+
 /// The memory of more chains or pieces than this is given back.
 const KEEP_LINKS: usize = 16 << 10;
+/// Answers are sent before there are more of them.
+const ANSWERS: usize = 64;
 /// The index of a piece where there is none.
 const NONE: u32 = u32::MAX;
 
@@ -113,6 +117,11 @@ impl Walk {
 }
 
 impl Chains {
+    /// Makes room for the answers of a batch, so that none of them allocates.
+    pub(super) fn reserve(&mut self) -> Result<(), TryReserveError> {
+        self.list.try_reserve_exact(ANSWERS)
+    }
+
     /// How many there are.
     #[inline]
     pub(super) fn len(&self) -> usize {
