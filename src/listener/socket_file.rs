@@ -113,18 +113,11 @@ impl SocketFile {
         changed
     }
 
-    /// Removes the file, unless there is none or it is another's. If its directory is locked
-    /// now, nothing happens: the next call may find it free. A file that stays is stale, and
-    /// the next server removes it.
+    /// Removes the file, unless there is none or it is another's. This waits for no lock: as
+    /// long as the socket listens, no server that starts takes the file for a stale one.
     pub(crate) fn remove<K: Kernel>(&mut self, kernel: &mut K) {
         let Some(Made { path, identity }) = self.0.take() else { return };
-        let lock = match lock(kernel, &path) {
-            Ok(Lock::Busy(..)) => {
-                self.0 = Some(Made { path, identity });
-                return;
-            }
-            lock => lock.unwrap_or(Lock::None),
-        };
+        let lock = lock(kernel, &path).unwrap_or(Lock::None);
         let there = attempt(Call::CheckFile, || kernel.lstat(&path));
         if there.is_ok_and(|status| status.identity == identity) {
             tolerate(Call::RemoveFile, kernel.unlink(&path));

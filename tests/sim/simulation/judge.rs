@@ -66,8 +66,8 @@ impl<P: Part> Stage<P> {
         let (unasked, _) = take_ledger();
         ensure!(unasked.is_empty(), "the table was not asked: {unasked:?}");
         let file = sim.file(Path::new(UNIX.trim_start_matches("unix:")));
-        // What cannot be looked at, removed, or locked now, stays.
-        let keeps = [Method::Lstat, Method::Unlink, Method::Flock];
+        // What cannot be looked at, or removed, stays.
+        let keeps = [Method::Lstat, Method::Unlink];
         let kept = journal.strikes().any(|(method, _)| keeps.contains(&method));
         ensure!(file.is_none() || kept, "the file of the Unix socket is still there");
         diary::judge(&journal, listeners, minutes)?;
