@@ -46,6 +46,10 @@ pub fn run(block: &[String]) -> Result<Vec<String>, String> {
         };
         shown.extend(text.lines().map(str::to_owned));
     }
+    drop(clients);
+    if let Some(server) = &mut server {
+        server.stop(); // in order, so that the files of its sockets go
+    }
     if shown.is_empty() {
         return Err("a console block without a command; begin it with `$ `".to_owned());
     }
