@@ -43,7 +43,7 @@ pub(crate) struct Listener {
     pub(crate) address: Address,
     /// `None` once it is closed.
     pub(crate) socket: Option<Socket>,
-    /// When the log was last told that clients wait.
+    /// When it was last logged that clients wait.
     warned_at: Option<Moment>,
 }
 
@@ -100,7 +100,7 @@ impl Listener {
         }
     }
 
-    /// Whether to tell the log that clients wait.
+    /// Whether to log that clients wait.
     pub(crate) fn is_news(&mut self, now: Moment) -> bool {
         let news = self.warned_at.is_none_or(|told| now.since(told) >= NEWS);
         if news {
@@ -134,7 +134,7 @@ impl Listener {
         Ok(())
     }
 
-    /// Closes the listener; whoever still waits in its queue is reset.
+    /// Closes the listener; clients that still wait in its queue are reset.
     pub(crate) fn close<K: Kernel>(&mut self, kernel: &mut K) {
         if let Some(socket) = self.socket.take() {
             socket.close(kernel);

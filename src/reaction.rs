@@ -147,7 +147,7 @@ pub fn reaction(call: Call, errno: Errno) -> Reaction {
         | Call::SocketFileStatus | Call::Unlink => FailStartup,
         Call::SignalAction | Call::DescriptorLimit | Call::SetTunable | Call::OpenToLock => Degrade,
         Call::RefuseDescriptors => match errno {
-            ENOPROTOOPT => Ignore, // before Linux 6.16 nobody can, so nobody is told
+            ENOPROTOOPT => Ignore, // before Linux 6.16 the kernel cannot, and there is nothing to do about it
             _ => Degrade,
         },
         Call::LockDirectory => match errno {

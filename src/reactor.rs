@@ -281,7 +281,8 @@ impl<H: ConnectionHandler, K: Kernel> Reactor<H, K> {
     }
 
     /// What is written to a connection is sent before its turn. What is written to others
-    /// meanwhile waits for more: thousands may leave at once, and the rest be told.
+    /// meanwhile waits for more: thousands may leave at once, and a handler may send each leave
+    /// to the rest.
     fn settle_marked(&mut self) {
         loop {
             if let Some(slot) = self.net.table.next_marked() {
@@ -335,7 +336,7 @@ impl<H: ConnectionHandler, K: Kernel> Reactor<H, K> {
         if connection.state.is_gone() {
             drop(connection);
             if net.is_spent() {
-                return leaving.push(slot); // its end may be told to thousands
+                return leaving.push(slot); // its handler may send its end to thousands
             }
             return self.free(slot);
         }

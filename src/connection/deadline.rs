@@ -1,7 +1,7 @@
 //! Time limits of a connection: which run in its state, and when the next one is over.
 //!
-//! A message only stores when it came. When a limit may be over somebody looks, and then the
-//! true deadline is computed here, from what is stored anyway.
+//! A message only stores when it came. When a limit may be over the reactor looks, and then
+//! the true deadline is computed here, from what is stored anyway.
 
 use super::{Connection, Open, PeerEnd, State};
 use crate::limits::Timeouts;

@@ -21,8 +21,8 @@
 //!   output is full holds talkers back, so that none of them can talk another out
 //!   of the room. If that takes a tick, the member is not waited for until it has
 //!   caught up; at `max_output` the server ends it.
-//! - **Nobody talks for long**: a talker is full when so much waits for all together that
-//!   it is time to send it, and then it is the others' turn.
+//! - **Nobody talks for long**: a talker is full when the output for all members together
+//!   has reached its bound, and then it is the others' turn.
 //! - **Nobody talks faster than others read**: each member has a bucket (of tokens, as IRC
 //!   servers have) that holds [`BURST`] bytes and fills by [`RATE`] a second. A talker that has
 //!   emptied it is paused until there is something in it: its bytes wait in its socket.
@@ -32,9 +32,9 @@
 //! Invariants:
 //! 1. A member is in `members` under the name in its session, and what that looks like is in
 //!    `looks`; or it has left and has no name.
-//! 2. Whoever is in `waiting` is paused, and so is whoever has an empty bucket; if it is not
-//!    let go on before, its timer does it.
-//! 3. While there is news to tell, `teller` has a timer set.
+//! 2. A member in `waiting` is paused, and so is one with an empty bucket; its timer resumes
+//!    it, unless something does so before.
+//! 3. While there is news to send, `teller` has a timer set.
 
 use super::telnet::{self, Lines};
 use super::{NO_WEB, is_web, too_long};
@@ -51,7 +51,7 @@ use unicode_security::{RestrictionLevel, RestrictionLevelDetection, skeleton};
 
 /// How long those behind are waited for, and news may be kept.
 const TICK: Duration = Duration::from_millis(200);
-/// So much memory a line keeps.
+/// The memory that a line keeps.
 const KEPT: usize = 16 << 10;
 /// What a member may say at once, in bytes as the others get them; and how much a second.
 const BURST: u64 = 512 << 10;
@@ -82,7 +82,7 @@ pub struct Chat {
     guests: u64,
     /// Where a line is put together; kept, so that it allocates nothing.
     line: String,
-    /// Whether the others were told something in this callback.
+    /// Whether this callback has sent something to the others.
     has_said: bool,
     news: News,
     /// Members whose output is full, and for whom talkers wait; and the talkers.
@@ -122,7 +122,7 @@ struct Bucket {
 }
 
 impl Bucket {
-    /// Whether the member has said so much that it must wait. A line is said to its end.
+    /// Whether the member has used up its rate and must wait. A line is passed on whole.
     fn is_over(&mut self, (burst, a_second): (u64, u64), now: Duration) -> bool {
         let leaked = now.saturating_sub(self.at).as_millis() * u128::from(a_second) / 1_000;
         self.said = self.said.saturating_sub(u64::try_from(leaked).unwrap_or(u64::MAX));
@@ -229,7 +229,7 @@ impl Chat {
         writeln!(conn, "* {here} here: {names}{more}");
     }
 
-    /// Tells the others a line.
+    /// Sends a line to the others.
     fn say(&mut self, conn: &mut Conn<'_>, line: fmt::Arguments<'_>) {
         self.has_said = true;
         let mut text = take(&mut self.line);

@@ -37,11 +37,11 @@ use std::sync::OnceLock;
 use std::time::Duration;
 use std::{fmt, io, thread};
 
-/// At a stop, a tunnel through which nothing has come for so long is at its end.
+/// At a stop, a tunnel is at its end when nothing has come through it for this long.
 const QUIET: Duration = Duration::from_secs(1);
 /// The log hears no more often than this that nobody can be reached.
 const NEWS: Duration = Duration::from_secs(60);
-/// So long after a lookup the name is not looked up again.
+/// Shortest time between two lookups of a name.
 const FRESH: Duration = Duration::from_secs(3);
 
 /// A TCP proxy: bytes go through as they are.
@@ -83,7 +83,7 @@ impl End {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Role {
     Client,
-    /// Begun, to this one of the addresses; so many others are left to be tried.
+    /// Begun, to the address with this index; and how many others are left to be tried.
     Dialing {
         address: usize,
         others: usize,
@@ -168,8 +168,8 @@ impl Proxy {
         }
     }
 
-    /// A lookup has ended; with no address if all of them lead back to this proxy. If it gave an address that has not just failed, those who wait
-    /// are handed on.
+    /// A lookup has ended; with no address if all of them lead back to this proxy. If it gave an
+    /// address that has not just failed, the clients that wait are handed on.
     pub fn looked_up(&mut self, net: &mut Net, found: Result<Vec<Address>, AddressError>) {
         (self.lookup.runs, self.lookup.ended_at) = (false, Some(net.now()));
         let has_news = match found {
@@ -211,7 +211,7 @@ impl Proxy {
         }
     }
 
-    /// Begins a connection for `client`, to this address; so many others are left.
+    /// Begins a connection for `client` to this address, with `others` to try after it.
     fn dial(&mut self, net: &mut Net, client: ConnId, address: usize, others: usize) {
         let Some(upstream) = self.upstream.addresses().get(address) else {
             return self.begin(net, client); // the name has other addresses by now
@@ -382,7 +382,7 @@ impl ConnectionHandler for Proxy {
     }
 
     /// The server stops. A client that is quiet is taken to have finished: its server
-    /// is told so, sends what it still has, and ends the tunnel. Or the resolver has not
+    /// sees EOF, sends what it still has, and ends the tunnel. Or the resolver has not
     /// answered in time.
     fn on_timer(&mut self, conn: &mut Conn<'_>, _: &mut ()) {
         let id = conn.id();

@@ -15,12 +15,12 @@
 //! ```
 //!
 //! IAC is no byte of UTF-8. Behind it, IAC stands for the byte itself, and what is no command
-//! makes it one that somebody has typed.
+//! makes it a byte that was typed.
 //!
 //! Invariants:
 //! 1. No byte is looked at twice before its line is complete.
-//! 2. A command in front of a line is consumed as it comes: whoever sends nothing else, as
-//!    a keep-alive does, has no line begun.
+//! 2. A command in front of a line is consumed as it comes: a client that sends
+//!    nothing else, as a keep-alive does, has no line begun.
 
 use crate::framing::Frame;
 use memchr::{memchr, memchr2};
@@ -80,18 +80,18 @@ impl State {
 /// Lines that end in LF or CRLF, with telnet's commands between them. One per connection.
 #[derive(Clone, Copy, Debug, Default)]
 pub(super) struct Lines {
-    /// So many bytes at the front of the input are looked at,
+    /// Bytes at the front of the input that have been searched.
     searched: u32,
-    /// and end here.
+    /// The state behind the last searched byte.
     state: State,
-    /// There is text among them.
+    /// Whether there is text among the searched bytes.
     has_text: bool,
 }
 
 impl Lines {
     /// Takes the next line from the front of `input`, which must begin where the last one
     /// taken ended; the body is to be [cleaned](clean). `max` bounds a line, commands
-    /// included and its ending not. `answer` gets what telnet is to be told.
+    /// included and its ending not. `answer` gets what is to be sent to telnet.
     pub(super) fn next<'a>(
         &mut self,
         input: &mut &'a [u8],

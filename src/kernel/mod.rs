@@ -293,7 +293,7 @@ pub trait Kernel: Clone + Send + 'static {
 /// No safe code makes an `Fd` of any number: it comes from a [`Kernel`], from an [`OwnedFd`],
 /// or it is [simulated](Fd::simulated), and then no system call takes it for one of Linux's.
 /// It is given back with [`Kernel::close`]. Dropping it closes it too; a simulated one stays
-/// open in its world, whose count of descriptors tells a test of the leak.
+/// open in its world, whose count of descriptors shows the leak to a test.
 ///
 /// Stored inverted, because `!fd` is zero only for -1, the one value that is no
 /// descriptor: so `Option<Fd>` is four bytes. Those of Linux are not negative. The others

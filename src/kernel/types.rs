@@ -70,7 +70,7 @@ pub enum SocketOption {
     ResetOnClose,
 }
 
-/// What lstat and fstat tell of a file.
+/// What lstat and fstat report about a file.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct FileStatus {
     /// What kind of file.
@@ -109,7 +109,7 @@ pub enum OpenAs {
     Itself,
 }
 
-/// Which time [`clock_gettime`](super::Kernel::clock_gettime) tells.
+/// Which clock [`clock_gettime`](super::Kernel::clock_gettime) reads.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Clock {
     /// CLOCK_MONOTONIC: never set, never back. For deadlines.

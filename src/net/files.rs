@@ -31,8 +31,9 @@ impl Conn<'_> {
     ///
     /// From now on the connection [is full](Conn::is_full), until the kernel has taken
     /// them all: then `on_drain` says so. Bytes written meanwhile wait behind the file. To send
-    /// a second file meanwhile is a bug of the handler, which ends the connection. The file is closed when it is sent, or cannot be; if it
-    /// turns out to be shorter than that, the connection is reset.
+    /// a second file meanwhile is a bug of the handler, which ends the connection. The file is
+    /// closed when it is sent, or cannot be; if it turns out to be shorter than that, the
+    /// connection is reset.
     ///
     /// SIGPIPE must be ignored, as Rust's runtime sees to before `main`: `sendfile` knows no
     /// MSG_NOSIGNAL, and a client that leaves would end the process.

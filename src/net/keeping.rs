@@ -2,7 +2,7 @@
 //!
 //! It comes behind what waits there already, or behind a file that is being sent; so the order
 //! of a connection's bytes holds by construction. What may wait is bounded, for each connection
-//! and for all of them, and whoever exceeds a bound ends.
+//! and for all of them, and a connection that exceeds a bound ends.
 
 use super::Net;
 use crate::close_reason::CloseReason;
@@ -11,7 +11,7 @@ use crate::time::Moment;
 use std::collections::TryReserveError;
 
 impl Net {
-    /// Keeps what the kernel did not take of a chain: all but so many bytes.
+    /// Keeps what the kernel did not take of a chain: all but the first `taken` bytes.
     #[cold]
     pub(super) fn keep_chain(&mut self, slot: u32, index: usize, taken: usize) {
         let outbox = self.table.take_outbox(); // what changes is all the rest

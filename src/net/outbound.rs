@@ -2,7 +2,7 @@
 //!
 //! A callback only marks the wish: the connection is there at once, and has no socket. When
 //! the callbacks of a turn are through, [`Net::dial`] makes the sockets and connects them.
-//! What comes of it is told by epoll, as of any other connection: `on_open` when it stands,
+//! epoll reports what comes of it, as of any other connection: `on_open` when it stands,
 //! `on_close` when it came to nothing.
 //!
 //! Invariant: a connection without a socket is Connecting or Gone, and epoll does not know it.

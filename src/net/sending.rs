@@ -79,8 +79,8 @@ impl Net {
         self.table.ledger.outbox.len()
     }
 
-    /// Sends what is staged if that is for at most so many connections: mere answers. What many
-    /// get may be joined by more of it from the rest of the batch.
+    /// Sends what is staged if that is for at most `most` connections: mere answers. A broadcast
+    /// waits, because the rest of the batch may add to it.
     #[inline]
     pub(crate) fn flush_answers<K: Kernel>(&mut self, kernel: &mut K, most: usize) {
         if (1..=most).contains(&self.staged()) {

@@ -217,8 +217,8 @@ impl Table {
         }
     }
 
-    /// So much waits for all connections together that it is time to send. The callback that
-    /// has written it is told that its own connection is full, so that it stops.
+    /// The output for all connections together has reached its bound. The connection whose
+    /// callback has written it becomes full, so that the callback stops.
     #[cold]
     fn enough_for_now(&mut self) {
         self.ledger.outbox.hurry();
@@ -351,7 +351,7 @@ impl Tally<'_> {
         }
     }
 
-    /// EOF has been received of a quiet connection, and is told to the handler.
+    /// EOF of a quiet connection has been received, and is reported to the handler.
     #[inline]
     pub(crate) fn heard_end(&mut self) {
         if let Some((_, reading)) = self.0.state.input_mut() {

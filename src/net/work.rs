@@ -14,9 +14,9 @@ use super::Net;
 
 /// What may be spent until it is the others' turn.
 const SHARE: usize = 4 << 20;
-/// A system call takes about as long as to copy so many bytes.
+/// Bytes that can be copied in about the time of a system call.
 pub(crate) const CALL: usize = 4 << 10;
-/// To append to what a connection has staged takes about as long as to copy so many.
+/// Bytes that can be copied in about the time of appending to a chain.
 pub(super) const WRITE: usize = 64;
 
 impl Net {

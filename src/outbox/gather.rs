@@ -11,9 +11,10 @@ use std::io::IoSlice;
 
 /// Most parts of one `sendmsg`. The kernel takes [`IOV_MAX`](kernel::IOV_MAX).
 pub(super) const PARTS: usize = 64;
-/// From this length on a piece is a part of its own. It is cheaper to copy shorter ones together,
-/// up to so many bytes a call: measured, see the chapter on sending.
+/// From this length on a piece is a part of its own; it is cheaper to copy shorter ones together:
+/// measured, see the chapter on sending.
 pub(super) const LARGE: usize = 2 << 10;
+/// Most bytes copied together for one call.
 pub(super) const COPIED: usize = 64 << 10;
 
 impl Outbox {

@@ -27,7 +27,7 @@ fn advice(call: Call, object: &str, errno: Errno) -> Option<&'static str> {
         (BindUnix, EROFS) => "the file system is read-only, try -l unix:/tmp/threadbare.sock",
         (ProbeUnix | FileStatus | FileMode | OpenSocketFile | Unlink, EACCES | EPERM) => "the file belongs to another user (or a sandbox forbids it), try another path",
         (FileMode, ENOENT) => "/proc is not mounted: start with umask 0, or leave --unix-mode out",
-        (SocketFileStatus, ESTALE) => "another file stands there by now: somebody else writes to that directory",
+        (SocketFileStatus, ESTALE) => "another file stands there by now: another process writes to that directory",
         (LockDirectory, EAGAIN) => "another process keeps that directory locked (fuser -v shows which), try another",
         (OpenDirectory, ENOENT) if crate::guess::is_address(object) => "http takes a directory, and -l says where to listen, as in http . -l 127.0.0.1:8080",
         (OpenDirectory, ENOENT) => "the directory does not exist",

@@ -140,7 +140,7 @@ impl<H: ConnectionHandler, K: Kernel> Reactor<H, K> {
         self.kernel.recv(&connection.fd, self.input.get_mut(..most).unwrap_or_default())
     }
 
-    /// EOF of a quiet connection. Most often nothing stands before it, and it is told at once.
+    /// EOF of a quiet connection. Most often no rest stands before it, and `on_eof` comes at once.
     #[cold]
     pub(super) fn ended(&mut self, slot: u32) {
         let connection = self.net.table.look(slot);

@@ -15,7 +15,7 @@ use crate::kernel::{Errno, Kernel, Signal};
 use crate::net::Stop;
 use crate::time::{Moment, Span};
 
-/// A stopping server leaves its listeners open so long for handshakes under way.
+/// How long a stopping server leaves its listeners open for handshakes under way.
 const GRACE: Span = Span::millis(20);
 
 /// How the server comes to its end.

@@ -57,7 +57,7 @@ impl Timer {
         }
     }
 
-    /// Whether deadlines wait for more events, after a turn in which so many were `served`.
+    /// Whether deadlines wait for more events, after a turn that has `served` some.
     /// First come everybody's bytes, then the deadlines: the rest of this batch, or if it is
     /// full, as after a long stop of the process, those of all connections. But one round of
     /// them, because with a crowd it is always full.
@@ -87,7 +87,7 @@ impl Timer {
 }
 
 impl<H: ConnectionHandler, K: Kernel> Reactor<H, K> {
-    /// The timerfd has expired, in a turn with so many events: looks at whatever is due.
+    /// The timerfd has expired, in a turn with `ready` events: looks at the slots that are due.
     pub(super) fn expired(&mut self, ready: usize) {
         let rest = Rest { was_full: self.rest.was_full || ready == BATCH, ..self.rest };
         if !self.timer.is_put_off(ready - rest.left, rest, self.net.table.len()) {
@@ -123,7 +123,7 @@ impl<H: ConnectionHandler, K: Kernel> Reactor<H, K> {
         }
     }
 
-    /// Somebody should look at `slot` now: which of its deadlines has come, if any?
+    /// Looks at `slot`, whose entry is due: which of its deadlines has come, if any?
     fn look_at(&mut self, slot: u32, now: Moment) {
         let come = |at: Option<Moment>| at.is_some_and(|at| at <= now);
         let rings = self.net.change(slot, |connection| {

@@ -26,7 +26,7 @@ thread_local! {
     static PEAK: Cell<i64> = const { Cell::new(0) };
 }
 
-/// A thread holds so many bytes more.
+/// The thread holds `bytes` more, or fewer.
 fn hold(bytes: i64) {
     HELD.set(HELD.get() + bytes);
     PEAK.set(PEAK.get().max(HELD.get()));

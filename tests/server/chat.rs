@@ -104,28 +104,23 @@ fn names_that_look_alike() {
     for _ in 0..6 {
         other.line(); // they come, and say who they are
     }
-    for (taken, why) in [
-        ("Anna", "letters are large or small"),
-        ("ANNA", "the same"),
-        ("paypaI", "a capital I for the l"),
-        ("paypa1", "a one for the l"),
-        ("coco", "Latin for Cyrillic"),
-        ("lan", "a small l for the I"),
-        ("guest2", "one's own"),
+    for (name, answer, why) in [
+        ("Anna", TAKEN, "letters are large or small"),
+        ("ANNA", TAKEN, "the same"),
+        ("paypaI", TAKEN, "a capital I for the l"),
+        ("paypa1", TAKEN, "a one for the l"),
+        ("coco", TAKEN, "Latin for Cyrillic"),
+        ("lan", TAKEN, "a small l for the I"),
+        ("guest2", TAKEN, "one's own"),
+        ("аnna", BAD_NAME, "a Cyrillic a"),
+        ("pаypal", BAD_NAME, "the same"),
+        ("αnna", BAD_NAME, "a Greek one"),
+        ("ａnna", BAD_NAME, "a wide one"),
+        ("Error", BAD_NAME, "as the server begins its lines"),
+        ("еггог", BAD_NAME, "the same, in Cyrillic"),
     ] {
-        other.send(format!("/name {taken}\n"));
-        assert_eq!(other.line(), TAKEN, "{why}");
-    }
-    for (bad, why) in [
-        ("аnna", "a Cyrillic a"),
-        ("pаypal", "the same"),
-        ("αnna", "a Greek one"),
-        ("ａnna", "a wide one"),
-        ("Error", "as the server begins its lines"),
-        ("еггог", "the same, in Cyrillic"),
-    ] {
-        other.send(format!("/name {bad}\n"));
-        assert_eq!(other.line(), BAD_NAME, "{why}");
+        other.send(format!("/name {name}\n"));
+        assert_eq!(other.line(), answer, "{why}");
     }
     // A name that was given up is free, and so is what it looks like.
     other.send("/name bob\n/name Bob\n/name Борис\n");

@@ -112,7 +112,7 @@ impl ConnectionHandler for Crier {
     }
 }
 
-/// A share of a turn is worth so many sends; and one callback may go so far beyond it.
+/// The sends that a share of a turn is worth; and how far one callback may go beyond it.
 const SHARE: usize = 1_024;
 const CROWD: usize = 400;
 
@@ -131,7 +131,7 @@ fn say(crowd: &mut [Client], words: &[u8]) {
     crowd.iter_mut().for_each(|client| assert_eq!(client.send(words), words.len()));
 }
 
-/// A turn does at most so many sends in each of its four parts, and one callback more.
+/// A turn does at most this number of sends in each of its four parts, and one callback more.
 fn assert_turns_are_short(world: &mut World<Crier>) {
     let mut sends = world.sim.count(Method::Send);
     while world.running && (world.sim.is_ready() || !world.server.is_idle()) {

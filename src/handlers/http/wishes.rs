@@ -10,8 +10,8 @@ use memchr::memchr;
 use std::fmt::{self, Display};
 use std::time::UNIX_EPOCH;
 
-/// The kernel notes changes to the tick of a clock, at most so many nanoseconds long: two
-/// changes within one may leave the same times. (Since Linux 6.13 they do not, if somebody
+/// Longest tick of the clock by which the kernel notes changes, in nanoseconds: two changes
+/// within one tick may leave the same times. (Since Linux 6.13 they do not, if a process
 /// looks in between.)
 const TICK: i64 = 10_000_000;
 
@@ -262,7 +262,7 @@ mod tests {
         }
     }
 
-    /// Whatever a file system tells of a change changes the tag.
+    /// Each part of a file's status that changes with its content changes the tag.
     #[test]
     fn versions() {
         let (now, kind) = (1_000_000_000_000, FileKind::Regular);

@@ -145,7 +145,7 @@ pub(super) struct World {
     inodes: Vec<Inode>,
     /// The symbolic links to directories, and where they lead, if they do.
     pub(super) links: BTreeMap<PathBuf, Option<PathBuf>>,
-    /// The directories that somebody has asked about; their place is their inode.
+    /// The directories that were asked about; their place is their inode.
     directories: Vec<PathBuf>,
     /// The listening sockets of other hosts.
     remotes: Vec<Option<Socket>>,

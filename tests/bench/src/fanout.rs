@@ -1,4 +1,4 @@
-//! What it costs to tell many: one client says some lines in one packet, and all the others
+//! What it costs to send to many: one client says some lines in one packet, and all the others
 //! hear them.
 //!
 //! threadbare is its `chat`; tokio is a room on its broadcast channel (peers/room.rs); redis

@@ -28,17 +28,17 @@ use std::time::{Duration, Instant};
 
 /// The files that are served, and how long each is.
 const FILES: [(&str, u64); 3] = [("1k", 1 << 10), ("100k", 100 << 10), ("1g", 1 << 30)];
-/// A server that says nothing for so long has failed.
+/// A server that is silent for this long has failed.
 const PATIENCE: Duration = Duration::from_secs(10);
 
 /// What clients do for a slice of time.
 #[derive(Clone, Copy)]
 pub enum Load {
-    /// So many connections ask for a file again and again.
+    /// This number of connections ask for a file again and again.
     Loop(usize, &'static str),
-    /// So many at a time, each for one request.
+    /// This number at a time, each for one request.
     Short(usize, &'static str),
-    /// One asks for the small file, while so many others take the large one.
+    /// One asks for the small file, while this number of others take the large one.
     Beside(usize),
 }
 
