@@ -115,7 +115,8 @@ const CASES: [Case; 21] = [
     },
     Case {
         name: "stopped with the cable cut",
-        options: &["--drain-timeout", "0.5"],
+        // More waits than the kernel takes of a client whose cable is cut.
+        options: &["--drain-timeout", "0.5", "--high-water", "1M"],
         play: stop_with_the_cable_cut,
         reasons: &["drain deadline", "shutdown"],
         stops: true,
