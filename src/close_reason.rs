@@ -56,6 +56,8 @@ reasons! {
     MemoryBudget "memory budget",
     /// Its address had `max_per_address` connections already. The handler never saw it.
     AddressLimit "address limit",
+    /// All places were taken, a client waited, it was idle, and its address had too many.
+    GaveWay "gave way",
     /// The handler closed or aborted it.
     Handler "handler",
     /// The server stopped, and the connection had finished.

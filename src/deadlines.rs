@@ -124,8 +124,12 @@ impl Deadlines {
 /// The loop's own deadlines, beside those of the connections.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Alarm {
-    /// Listeners that were paused try again.
+    /// Clients are let in again, after a pause.
     Accept,
+    /// Outbound connections are tried again that could not be begun.
+    Dial,
+    /// A report is due that came too soon after another.
+    Report,
     /// A stopping server closes its listeners.
     CloseListeners,
     /// A stopping server cuts off what has not finished.
@@ -133,7 +137,8 @@ pub(crate) enum Alarm {
 }
 
 impl Alarm {
-    pub(crate) const ALL: [Alarm; 3] = [Alarm::Accept, Alarm::CloseListeners, Alarm::Cut];
+    pub(crate) const ALL: [Alarm; 5] =
+        [Alarm::Accept, Alarm::Dial, Alarm::Report, Alarm::CloseListeners, Alarm::Cut];
 }
 
 /// At most one time for each [`Alarm`].

@@ -36,7 +36,7 @@
 //! ```
 //!
 //! The files of the source, lowest floor first; each knows only those before it:
-//! [`kernel`], [`reaction`], error, close_reason, time, limits, buffer, budget, slots,
+//! [`kernel`], [`reaction`], error, close_reason, time, limits, pause, buffer, budget, slots,
 //! deadlines, outbox, counters, connection, cuts, crowd, listener, net, [`handler`], mailbox,
 //! process, [`escape`], [`address`], reactor, server, pool, [`framing`] and [`handlers`].
 
@@ -63,6 +63,7 @@ mod listener;
 mod mailbox;
 mod net;
 mod outbox;
+mod pause;
 mod pool;
 mod process;
 pub mod reaction;

@@ -19,6 +19,11 @@ pub struct Limits {
     /// Connections at once from one address, an IPv6 /64 counting as one; 0 is no limit (0).
     /// Those above are closed at once. Unix sockets are exempt.
     pub max_per_address: u32,
+    /// When all places are taken and a client waits, the connection that has been idle for
+    /// longest gives way to it, if that is longer than this and its address has more than a
+    /// quarter of the places (1 s). Nothing may be going on in it, and its handler neither
+    /// [holds](crate::Conn::hold) nor [pauses](crate::Conn::pause) it. `None`: never.
+    pub give_way: Option<Duration>,
     /// Clients that may wait in each listener's queue (4,096). listen(2)
     pub backlog: u32,
     /// A connection on which no byte moves in either direction for so long ends (300 s).
@@ -55,6 +60,7 @@ impl Default for Limits {
             max_connections: 10_000,
             max_outbound: 0,
             max_per_address: 0,
+            give_way: Some(Duration::from_secs(1)),
             backlog: 4_096,
             idle_timeout: Some(Duration::from_secs(300)),
             message_timeout: Some(Duration::from_secs(30)),
@@ -76,6 +82,7 @@ pub(crate) struct Timeouts {
     pub(crate) message: Option<Span>,
     pub(crate) write: Option<Span>,
     pub(crate) drain: Option<Span>,
+    pub(crate) give_way: Option<Span>,
 }
 
 impl Timeouts {
@@ -85,6 +92,7 @@ impl Timeouts {
             message: limits.message_timeout.map(Span::at_least),
             write: limits.write_timeout.map(Span::at_least),
             drain: limits.drain_timeout.map(Span::at_least),
+            give_way: limits.give_way.map(Span::at_least),
         }
     }
 }

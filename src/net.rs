@@ -34,6 +34,7 @@ mod work;
 
 use lent::Lent;
 pub use lent::{Directory, File};
+use outbound::Wishes;
 pub(crate) use work::CALL;
 
 /// Names a connection for as long as the server runs: an id is never used again.
@@ -68,6 +69,8 @@ pub struct Net {
     pub(crate) cuts: Cuts,
     /// Where each listener listens.
     pub(crate) locals: Vec<Address>,
+    /// The files of those that are Unix sockets.
+    pub(crate) own_files: Vec<(u64, u64)>,
     /// The monotonic clock, read once a turn; and when it was first read.
     pub(crate) now: Moment,
     start: Moment,
@@ -83,8 +86,8 @@ pub struct Net {
     has_told_sandbox: bool,
     /// The files that are being sent, by slot.
     files: BTreeMap<u32, files::FilePart>,
-    /// Outbound connections that have no socket yet, and where they are to lead.
-    wishes: Vec<(ConnId, Address)>,
+    /// Outbound connections that have no socket yet.
+    wishes: Wishes,
     /// For what a callback must know at once.
     kernel: Box<dyn Lent>,
 }
@@ -293,6 +296,7 @@ impl Net {
             counters: Counters::default(),
             cuts: Cuts::default(),
             locals: Vec::new(),
+            own_files: Vec::new(),
             now,
             start: now,
             stop: Stop::No,
@@ -302,7 +306,7 @@ impl Net {
             calling: BTreeSet::new(),
             has_told_sandbox: false,
             files: BTreeMap::new(),
-            wishes: Vec::new(),
+            wishes: Wishes::default(),
             kernel: kernel.lend(),
         })
     }

@@ -42,6 +42,7 @@ Options:
   --access-log           http: a line for each answer on stderr (common format)
   --max-connections N    clients served at once; more wait in the queue (10000)
   --max-per-ip N         clients served at once per address (0 = off)
+  --give-way S           when full, a crowd's clients idle for S make room (1)
   --backlog N            clients that may wait in the queue (4096)
   --idle-timeout S       close a client after S seconds of silence (300)
   --message-timeout S    close a client that does not end its message in S (30)
@@ -53,8 +54,7 @@ Options:
   --connect-timeout S    proxy: wait at most S for a connection (10)
   --unix-mode MODE       permissions of unix:PATH (0600)
   --narrate              show every system call, and client data, on stderr
-  -v, -q                 log more; log errors only
-  -h, -V                 print this page; print the version
+  -v, -q, -h, -V         log more; log errors only; this page; the version
 BYTES takes K, M, G. S is seconds, fractions allowed; 0 = off. Port 0: any free.
 SIGINT, SIGTERM: finish, then stop; twice: now. SIGUSR1: report.
 
@@ -163,6 +163,7 @@ impl Draft {
             "--access-log" => self.access_log = true,
             "--max-connections" => limits.max_connections = take(name, words, count)?,
             "--max-per-ip" => limits.max_per_address = take(name, words, count_or_off)?,
+            "--give-way" => limits.give_way = take(name, words, seconds)?,
             "--backlog" => limits.backlog = take(name, words, count)?,
             "--idle-timeout" => limits.idle_timeout = take(name, words, seconds)?,
             "--message-timeout" => limits.message_timeout = take(name, words, seconds)?,
@@ -469,6 +470,7 @@ mod tests {
             max_outbound: 0,
             max_connections: 10_000,
             max_per_address: 0,
+            give_way: seconds(1),
             backlog: 4096,
             idle_timeout: seconds(300),
             message_timeout: seconds(30),

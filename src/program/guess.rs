@@ -11,7 +11,7 @@ use threadbare::escape::escaped;
 pub(crate) const HANDLERS: [&str; 6] = ["greet", "once", "echo", "chat", "http", "proxy"];
 
 /// Every option.
-pub(crate) const OPTIONS: [&str; 26] = [
+pub(crate) const OPTIONS: [&str; 27] = [
     "-l",
     "--listen",
     "--framing",
@@ -19,6 +19,7 @@ pub(crate) const OPTIONS: [&str; 26] = [
     "--access-log",
     "--max-connections",
     "--max-per-ip",
+    "--give-way",
     "--backlog",
     "--idle-timeout",
     "--message-timeout",

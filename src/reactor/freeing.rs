@@ -42,8 +42,9 @@ impl<H: ConnectionHandler, K: Kernel> Reactor<H, K> {
         }
         let session = self.sessions.get_mut(slot as usize).and_then(Option::take);
         let session = session.or_else(|| is_outbound.then(H::Session::default));
+        self.net.dial_again();
         if let Some(session) = session {
-            self.resume_listeners(); // there is room again
+            self.pause.end(); // there is room again
             self.handler.on_close(&mut self.net, id, session, why);
         }
     }

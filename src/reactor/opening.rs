@@ -13,8 +13,7 @@ impl<H: ConnectionHandler, K: Kernel> Reactor<H, K> {
     /// Lets the handler open what it needs, as it does before it has a client.
     pub(crate) fn start(&mut self) -> Result<(), Error> {
         self.handler.on_start(&mut self.net)?;
-        self.work.extend(self.net.table.slots_where(|_| true)); // it may have begun connections
-        self.note_idle();
+        self.note_idle(); // it may have begun connections
         Ok(())
     }
 
@@ -53,6 +52,7 @@ impl<H: ConnectionHandler, K: Kernel> Reactor<H, K> {
             match Listener::open(&mut self.kernel, address, &self.net.limits, warnings) {
                 Ok(listener) => {
                     self.net.locals.push(listener.address.clone());
+                    self.net.own_files.extend(listener.file());
                     self.listeners.push(listener);
                     stands = true;
                 }

@@ -117,6 +117,8 @@ impl<H: ConnectionHandler, K: Kernel> Reactor<H, K> {
         while let Some(alarm) = self.timer.alarms.pop_due(now) {
             match alarm {
                 Alarm::Accept => self.resume_paused(),
+                Alarm::Dial => self.net.dial_again(),
+                Alarm::Report => self.want_report(),
                 Alarm::CloseListeners => self.close_listeners(),
                 Alarm::Cut => self.cut(),
             }
@@ -134,6 +136,8 @@ impl<H: ConnectionHandler, K: Kernel> Reactor<H, K> {
             self.call(slot, |handler, conn, session| handler.on_timer(conn, session));
         }
         let timeouts = &self.net.timeouts;
+        let why = self.net.table.look(slot).is_some_and(|it| it.fd.is_unopened());
+        let too_slow = why.then(|| self.net.why_it_waits(slot)).flatten().unwrap_or(TOO_SLOW);
         let Some(mut connection) = self.net.table.edit(slot) else { return };
         connection.carry(now);
         if connection.shortage.waits() {
@@ -144,7 +148,7 @@ impl<H: ConnectionHandler, K: Kernel> Reactor<H, K> {
             connection.close(CloseReason::MessageTooSlow);
         } else if come(connection.deadline(timeouts, now)) {
             match *connection.state {
-                State::Connecting { .. } => connection.gone(TOO_SLOW),
+                State::Connecting { .. } => connection.gone(too_slow),
                 State::Open(_) => connection.close(CloseReason::Idle),
                 State::Closing { .. } => connection.abort(CloseReason::Idle),
                 _ => connection.done(),
