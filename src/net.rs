@@ -24,6 +24,7 @@ use std::time::Duration;
 use table::Table;
 
 mod files;
+mod front;
 mod keeping;
 mod lent;
 mod memory;
@@ -32,6 +33,7 @@ mod sending;
 mod table;
 mod work;
 
+pub use front::Front;
 use lent::Lent;
 pub use lent::{Directory, File};
 pub(crate) use work::CALL;
@@ -83,6 +85,8 @@ pub struct Net {
     has_told_sandbox: bool,
     /// The files that are being sent, by slot.
     files: BTreeMap<u32, files::FilePart>,
+    /// What is known of the fronts of clients that came through one, by slot.
+    fronts: BTreeMap<u32, Front>,
     /// Outbound connections that have no socket yet, and where they are to lead.
     wishes: Vec<(ConnId, Address)>,
     /// For what a callback must know at once.
@@ -102,7 +106,7 @@ impl Conn<'_> {
         ConnId(self.net.table.id(self.slot))
     }
 
-    /// The other end.
+    /// The other end: the client, also where a [front](Conn::front) has named it.
     pub fn peer(&self) -> Peer {
         self.net.table.look(self.slot).map_or(Peer::Unix, Connection::peer)
     }
@@ -110,7 +114,8 @@ impl Conn<'_> {
     /// Whether it is an outbound connection of this very server that has come back to it,
     /// whatever the address it was begun to. A proxy that handed it on would do so for ever.
     pub fn is_own(&self) -> bool {
-        self.net.is_own_call(self.peer())
+        let who = self.front().map_or(self.peer(), |front| front.peer);
+        self.net.is_own_call(who)
     }
 
     /// The listener it came through: for a listener on all addresses, that address.
@@ -302,6 +307,7 @@ impl Net {
             calling: BTreeSet::new(),
             has_told_sandbox: false,
             files: BTreeMap::new(),
+            fronts: BTreeMap::new(),
             wishes: Vec::new(),
             kernel: kernel.lend(),
         })

@@ -136,6 +136,12 @@ impl<H: ConnectionHandler, K: Kernel> Reactor<H, K> {
         let timeouts = &self.net.timeouts;
         let Some(mut connection) = self.net.table.edit(slot) else { return };
         connection.carry(now);
+        if let State::Preface { .. } = *connection.state
+            && come(connection.deadline(timeouts, now))
+        {
+            drop(connection);
+            return self.refuse_front(slot);
+        }
         if connection.shortage.waits() {
             connection.shortage.try_again(); // perhaps a little early
         } else if come(connection.write_deadline(timeouts, now)) {
