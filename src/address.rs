@@ -142,7 +142,8 @@ impl Place {
         Place { is_behind_front: true, ..self }
     }
 
-    pub(crate) fn is_behind_front(&self) -> bool {
+    /// Whether a listener there is for fronts.
+    pub fn is_behind_front(&self) -> bool {
         self.is_behind_front
     }
 

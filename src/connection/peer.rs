@@ -29,6 +29,7 @@ impl Connection {
     pub(crate) fn introduced(&mut self, client: Peer, length: usize, now: Moment) {
         self.peer = PackedPeer::of(client, self.peer.listener);
         self.state.introduced(length);
+        self.received += self.rest() as u64; // the header is not the client's
         self.touch(now);
     }
 }

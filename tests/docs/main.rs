@@ -32,6 +32,7 @@
 mod console;
 mod layout;
 mod life;
+mod manual;
 mod source;
 #[path = "../support/mod.rs"]
 mod support;

@@ -9,6 +9,7 @@ mod corpus;
 mod every_fault;
 mod fanout;
 mod files;
+mod front;
 mod http;
 mod names;
 #[cfg(feature = "cli")]
