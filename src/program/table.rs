@@ -73,7 +73,7 @@ pub(crate) const HANDLERS: [Handler; 6] = [
         name: "chat",
         argument: "",
         what: "passes each line to everyone else as NAME: line",
-        more: "A line *//name NEW* gives its sender another name.",
+        more: "A line */name NEW* gives its sender another name.",
     },
     Handler {
         name: "http",
@@ -217,7 +217,7 @@ pub(crate) const OPTIONS: [Choice; 23] = [
     ),
     choice(&["-v", "--verbose"], "", Always, "log more", "A line for each connection."),
     choice(&["-q", "--quiet"], "", Always, "log errors only", ""),
-    choice(&["-h", "--help"], "", Always, "print this page; behind a handler, the handler's", ""),
+    choice(&["-h", "--help"], "", Always, "print a page like this; behind a handler, its own", ""),
     choice(&["-V", "--version"], "", Always, "print the version", ""),
 ];
 

@@ -166,9 +166,10 @@ fn man() -> String {
     FILES.iter().for_each(|(tag, text)| page += &item(&italic(tag), text));
     page += &section("ENVIRONMENT", &ENVIRONMENT.map(|(name, text)| (name, text)));
     page += ".SH EXAMPLES\n";
-    for (words, what) in EXAMPLES {
+    for (number, (words, what)) in EXAMPLES.into_iter().enumerate() {
+        page += if number > 0 { ".PP\n" } else { "" };
         let what = if what.is_empty() { String::new() } else { format!("\t# {what}") };
-        page += &format!(".PP\n.nf\n{}{}\n.fi\n", bold(words), roff(&what));
+        page += &format!(".nf\n{}{}\n.fi\n", bold(words), roff(&what));
     }
     page += ".SH SEE ALSO\n.BR haproxy (1),\n.BR ncat (1),\n.BR ss (8),\n.BR strace (1),\n\
              .BR systemd.socket (5),\n.BR epoll (7),\n.BR tcp (7)\n";

@@ -5,7 +5,7 @@ use std::fs;
 use std::process::Command;
 
 use crate::support::{
-    Client, Scratch, Server, command, needs, path, quiet_port, quoted, skip, thanks, until,
+    Client, Scratch, Server, command, needs, path, quiet_port, quoted, thanks, until,
 };
 
 const CHAPTER: &str = "docs/production.md";
@@ -105,7 +105,7 @@ fn haproxy_names_its_clients() {
 
 #[test]
 fn nginx_names_its_clients() {
-    if !needs(&["nginx"]) || !has_stream() {
+    if !needs(&["nginx", STREAM]) {
         return;
     }
     let (folder, server) = (Scratch::new(), behind_fronts(&["-l", "127.0.0.1:0"]));
@@ -118,11 +118,6 @@ fn nginx_names_its_clients() {
     );
     let _nginx = nginx(&folder, &config, port);
     assert_known_through(&server, port);
-}
-
-fn has_stream() -> bool {
-    fs::exists(STREAM).unwrap()
-        || skip("needs nginx's stream module", "apt-get install libnginx-mod-stream")
 }
 
 /// A client that names itself. The access log has what it says.
@@ -167,7 +162,7 @@ fn a_front_s_clients_count_by_their_own_addresses() {
     let [mut one, mut other, mut again] = ["192.0.2.1", "192.0.2.2", "192.0.2.1"].map(&mut through);
     one.expect(thanks("me\n"));
     other.expect(thanks("me\n"));
-    again.until_reset();
+    again.expect_end();
     until("the line", || server.logs().contains("192.0.2.1:5 was cut (address limit)"));
 }
 
@@ -268,7 +263,7 @@ fn assert_balanced(port: u16, mut servers: [Server; 2]) {
     };
     (0..10).for_each(|_| ask());
     let served = |server: &Server| server.logs().contains("127.0.0.1 - - [");
-    assert!(servers.iter().all(served), "one of them has served nobody");
+    until("both to have served", || servers.iter().all(served));
     assert_eq!(servers[0].stop(), Some(0));
     (0..10).for_each(|_| ask());
 }
@@ -297,7 +292,7 @@ fn two_servers_behind_haproxy_as_the_chapter_shows() {
 
 #[test]
 fn two_servers_behind_nginx_as_the_chapter_shows() {
-    if !needs(&["nginx"]) || !has_stream() {
+    if !needs(&["nginx", STREAM]) {
         return;
     }
     let (folder, port, servers) = (Scratch::new(), quiet_port(), pair());

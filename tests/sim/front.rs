@@ -5,7 +5,7 @@ use crate::simulation::World;
 use std::net::SocketAddr;
 use std::time::Duration;
 use threadbare::address::Place;
-use threadbare::handlers::{Framing, Greet};
+use threadbare::handlers::{Framing, Greet, Proxy};
 use threadbare::kernel::sim::{Client, Simulated};
 use threadbare::{
     CloseReason, Conn, ConnId, ConnectionHandler, Limits, Net, Peer, Signal, ToAddresses,
@@ -257,4 +257,76 @@ fn a_stop_serves_those_whose_header_has_come() {
     world.pass(Duration::from_millis(5_100));
     assert!(!world.running);
     assert_eq!(world.end().cut, 0);
+}
+
+// ---- out ----------------------------------------------------------------------------------
+
+/// Who the client is stands in front of its first byte, once, wherever it is handed on to; and
+/// what a front has named is handed on.
+#[test]
+fn a_proxy_names_its_clients() {
+    let [dead, alive] = ["127.0.0.1:91", "127.0.0.1:92"];
+    let addresses = [dead, alive].to_addresses().unwrap();
+    for is_behind_front in [false, true] {
+        let sim = Simulated::new(1);
+        let mut place = Place::parse("127.0.0.1:80".as_ref()).unwrap();
+        if is_behind_front {
+            place = place.behind_front();
+        }
+        let proxy = Proxy::new(addresses.clone(), Duration::from_secs(1)).send_proxy(true);
+        let limits = Limits { max_outbound: 9, ..Limits::default() };
+        let mut world = World::at(place, sim, proxy, limits).unwrap();
+        let mut remote = world.sim.listen(&addresses[1]).unwrap();
+        let mut client = world.client();
+        let own = format!("{}", client.address());
+        let (from, to) = if is_behind_front { (CLIENT, DOOR) } else { (&*own, "127.0.0.1:80") };
+        if is_behind_front {
+            client.send(&v2());
+        }
+        client.send(b"hello\n");
+        world.pass(Duration::from_secs(3));
+        let mut server = remote.accept().expect("the second address");
+        let due = proxy_header::write(Some(address(from)), Some(address(to)));
+        assert_eq!(server.recv(), [&due[..], b"hello\n"].concat(), "{is_behind_front}");
+        server.send(b"thanks");
+        world.rest();
+        assert_eq!(client.recv(), b"thanks");
+        drop((client, server));
+        world.stop();
+    }
+}
+
+/// Notes whether a client that came through a front is its own.
+#[derive(Default)]
+struct Mirror(Vec<bool>);
+
+impl ConnectionHandler for Mirror {
+    type Session = ();
+    fn on_open(&mut self, conn: &mut Conn<'_>, (): &mut ()) {
+        self.0.extend(conn.front().is_some().then(|| conn.is_own()));
+    }
+    fn on_data(&mut self, _: &mut Conn<'_>, (): &mut (), input: &[u8]) -> usize {
+        input.len()
+    }
+}
+
+/// It may name anybody: who really connected is what tells.
+#[test]
+fn a_server_knows_itself_behind_its_own_header() {
+    let place = Place::parse("127.0.0.1:80".as_ref()).unwrap().behind_front();
+    let limits = Limits { max_outbound: 1, ..Limits::default() };
+    let mut world = World::at(place, Simulated::new(1), Mirror::default(), limits).unwrap();
+    let own = world.address();
+    let call = world.server.handle().call(move |_: &mut Mirror, net: &mut Net| {
+        let id = net.connect(&own, Duration::from_secs(1)).unwrap();
+        assert!(net.send(id, &v2()));
+    });
+    assert!(call.is_ok());
+    let mut other = world.client();
+    other.send(&v2());
+    world.pass(Duration::from_secs(1));
+    let mut own = world.server.handler().0.clone();
+    own.sort_unstable();
+    assert_eq!(own, [false, true]);
+    world.stop();
 }
