@@ -18,6 +18,7 @@ mod random;
 mod reactions;
 mod regressions;
 mod server;
+mod timers;
 mod turns;
 
 // What they share.
