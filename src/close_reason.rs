@@ -58,6 +58,9 @@ reasons! {
     AddressLimit "address limit",
     /// All places were taken, a client waited, it was idle, and its address had too many.
     GaveWay "gave way",
+    /// It came through a listener for fronts, and did not begin with a whole
+    /// [header](crate::proxy_header) in time. The handler never saw it.
+    ProxyHeader "bad proxy header",
     /// The handler closed or aborted it.
     Handler "handler",
     /// The server stopped, and the connection had finished.

@@ -82,6 +82,9 @@ fn explained(why: CloseReason, limits: &Limits) -> Option<String> {
              of an address with more than a quarter of them (--give-way)",
             limits.max_connections
         ),
+        CloseReason::ProxyHeader => {
+            "it came with no PROXY header, or a wrong one (--proxy-protocol)".into()
+        }
         _ => return None,
     })
 }
@@ -114,6 +117,7 @@ mod tests {
             (CloseReason::MemoryBudget, Some("(--max-memory)")),
             (CloseReason::AddressLimit, Some("3 connections already (--max-per-ip)")),
             (CloseReason::GaveWay, Some("more than a quarter of them (--give-way)")),
+            (CloseReason::ProxyHeader, Some("(--proxy-protocol)")),
             (CloseReason::PeerClosed, None),
             (CloseReason::Idle, None),
             (CloseReason::DrainDeadline, None),

@@ -34,6 +34,8 @@ pub(crate) struct Listener {
     pub(crate) address: Address,
     /// `None` once it is closed.
     pub(crate) socket: Option<Socket>,
+    /// Each connection begins with the header of a front.
+    pub(crate) is_behind_front: bool,
 }
 
 /// A socket that listens.
@@ -70,7 +72,7 @@ impl Listener {
         let (registered, intake) = (UNWATCHED, Intake::default());
         let mut socket = Socket { fd, registered, file: SocketFile::NONE, intake };
         match socket.listen(kernel, address, limits, warnings) {
-            Ok(address) => Ok(Listener { address, socket: Some(socket) }),
+            Ok(address) => Ok(Listener { address, socket: Some(socket), is_behind_front: false }),
             Err(error) => {
                 socket.close(kernel);
                 Err(error)

@@ -14,6 +14,7 @@ impl<H: ConnectionHandler, K: Kernel> Reactor<H, K> {
     pub(crate) fn start(&mut self) -> Result<(), Error> {
         self.handler.on_start(&mut self.net)?;
         self.note_idle(); // it may have begun connections
+        self.is_idle &= self.net.table.is_settled(); // it may have set timers
         Ok(())
     }
 
@@ -50,7 +51,8 @@ impl<H: ConnectionHandler, K: Kernel> Reactor<H, K> {
                 continue;
             }
             match Listener::open(&mut self.kernel, address, &self.net.limits, warnings) {
-                Ok(listener) => {
+                Ok(mut listener) => {
+                    listener.is_behind_front = place.is_behind_front();
                     self.net.locals.push(listener.address.clone());
                     self.net.own_files.extend(listener.file());
                     self.listeners.push(listener);

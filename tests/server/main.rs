@@ -8,6 +8,7 @@ mod costs;
 mod crowd;
 mod dialogues;
 mod endurance;
+mod front;
 mod http;
 mod log_lines;
 mod names;
