@@ -29,6 +29,7 @@ mod lent;
 mod memory;
 mod outbound;
 mod sending;
+mod shares;
 mod table;
 mod work;
 
@@ -85,6 +86,8 @@ pub struct Net {
     files: BTreeMap<u32, files::FilePart>,
     /// Outbound connections that have no socket yet, and where they are to lead.
     wishes: Vec<(ConnId, Address)>,
+    /// Who goes first when memory is short, if that is known.
+    worst: Option<memory::Worst>,
     /// For what a callback must know at once.
     kernel: Box<dyn Lent>,
 }
@@ -205,6 +208,14 @@ impl Conn<'_> {
         self.net.change(self.slot, |connection| connection.state.resume(now));
     }
 
+    /// Counts `bytes` as memory of this connection, in place of what was charged before: what the
+    /// handler keeps for it, which [`max_memory`](Limits::max_memory) is to bound. It counts as
+    /// long as the connection is in service. When memory is short, the connections that hold
+    /// most go first.
+    pub fn charge(&mut self, bytes: usize) {
+        self.net.change(self.slot, |connection| connection.state.charge(bytes));
+    }
+
     /// Calls `on_timer` once after `delay`, or never; replaces the time set before.
     pub fn set_timer(&mut self, delay: Option<Duration>) {
         let at = delay.map(|delay| self.net.now.after(Span::at_least(delay)));
@@ -303,6 +314,7 @@ impl Net {
             has_told_sandbox: false,
             files: BTreeMap::new(),
             wishes: Vec::new(),
+            worst: None,
             kernel: kernel.lend(),
         })
     }

@@ -272,7 +272,6 @@ impl<H: ConnectionHandler, K: Kernel> Reactor<H, K> {
         if self.net.relieve() {
             self.settle_marked();
         }
-        self.net.plan();
         if self.net.take_ebb() {
             self.process.iter().for_each(Process::return_memory);
         }

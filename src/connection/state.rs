@@ -26,7 +26,6 @@ use super::transitions::{Transition, transitions};
 use crate::buffer::Buffer;
 use crate::close_reason::CloseReason;
 use crate::time::{Moment, Span};
-use std::collections::TryReserveError;
 use std::mem::take;
 use std::ops::Deref;
 
@@ -98,6 +97,8 @@ pub(crate) struct Open {
     pub(crate) timer: Option<Moment>,
     /// Bytes read since the drain began.
     pub(crate) read: u32,
+    /// Memory that the handler keeps for it.
+    pub(crate) charged: u32,
     /// A stop does not end it by itself.
     pub(crate) held: bool,
     /// Input is offered even while output is full, because it is answered on another
@@ -441,8 +442,10 @@ impl Open {
     /// too short to read.
     pub(crate) fn settle_level(&mut self, is_over: bool, starves: bool, now: Moment) {
         if self.writing.is_full() != is_over {
+            if self.writing.level != Level::Starved {
+                self.input.touch(now); // of a message that starved the deadline has run
+            }
             self.writing.level = if is_over { Level::Full } else { Level::Drained };
-            self.input.touch(now);
         } else if self.writing.level == Level::Starved && !(starves && self.needs_to_read()) {
             self.writing.level = Level::Full;
         }
@@ -464,14 +467,14 @@ impl Unsent {
     }
 
     /// The file is sent: what stood behind it is next.
-    pub(crate) fn file_sent(&mut self, spare: usize, now: Moment) -> Result<(), TryReserveError> {
+    pub(crate) fn file_sent(&mut self, now: Moment) -> Option<()> {
         let behind = self.file.take().unwrap_or_default();
         if self.bytes.is_empty() {
             self.bytes = *behind;
             self.bytes.touch(now);
-            return Ok(());
+            return Some(());
         }
-        self.bytes.push(behind.as_slice(), spare, now)
+        self.bytes.push_all(behind.len(), behind.pieces(), now)
     }
 }
 

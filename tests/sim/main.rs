@@ -10,6 +10,7 @@ mod every_fault;
 mod fanout;
 mod files;
 mod http;
+mod memory;
 mod names;
 #[cfg(feature = "cli")]
 mod oracle;
