@@ -103,7 +103,8 @@ impl Chain {
 
     /// Appends `more`, and makes all of it one block.
     pub(super) fn join(&mut self, more: &[u8]) -> Option<()> {
-        let memory = (self.start + self.length + more.len() + OVERHEAD).next_multiple_of(PAGE);
+        let least = self.start + self.length + more.len() + OVERHEAD;
+        let memory = if least <= BLOCK { BLOCK } else { least.next_multiple_of(PAGE) };
         let room = memory - OVERHEAD;
         if let ([whole], []) = self.blocks.as_mut_slices() {
             whole.try_reserve_exact(room - whole.len()).ok()?; // mapped, it is moved by no copy

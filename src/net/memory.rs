@@ -17,6 +17,7 @@ use crate::budget::RESERVE_EACH;
 use crate::close_reason::CloseReason;
 use crate::connection::{Connection, Level, Open};
 use crate::crowd::Network;
+use crate::kernel::Peer;
 use crate::time::{Moment, Span};
 use std::cmp::Reverse;
 
@@ -106,6 +107,14 @@ impl Net {
         let held =
             self.table.slots_where(|connection| connection.state.open().is_some_and(is_full));
         held.into_iter().for_each(|slot| self.table.mark(slot));
+    }
+
+    /// What a connection holds is that client's from now on, who came through a front.
+    pub(crate) fn hand_over(&mut self, slot: u32, client: Peer) {
+        let Some(connection) = self.table.look(slot) else { return };
+        let (front, held) = (connection.peer(), connection.footprint());
+        self.table.ledger.shares.changed(front, held, 0);
+        self.table.ledger.shares.changed(client, 0, held);
     }
 
     // ---- must it go? --------------------------------------------------------------------
