@@ -87,6 +87,7 @@ impl Outbox {
         let mut outbox = Outbox::default();
         outbox.grow(2 * GROUP_BYTES)?;
         outbox.chains.reserve()?;
+        outbox.parts.try_reserve_exact(gather::PARTS)?;
         outbox.clear_links();
         outbox.clear();
         Ok(outbox)

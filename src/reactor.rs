@@ -111,13 +111,15 @@ impl<H: ConnectionHandler, K: Kernel> Reactor<H, K> {
         let allocate = || {
             let mut events = room_for(BATCH)?;
             events.resize(BATCH, Event::default());
-            let sessions = room_for(slots as usize)?;
-            Some((Net::new(limits, &mut kernel).ok()?, Timer::new(slots).ok()?, sessions, events))
+            let lists = (room_for(BATCH)?, room_for(slots as usize)?, room_for(slots as usize)?);
+            let (timer, sessions) = (Timer::new(slots).ok()?, room_for(slots as usize)?);
+            Some((Net::new(limits, &mut kernel).ok()?, timer, sessions, events, lists))
         };
         let allocated = allocate().zip(Input::allocate());
-        let Some(((net, timer, sessions, events), input)) = allocated else {
+        let Some(((net, timer, sessions, events, lists), input)) = allocated else {
             return Err(Error::new(Call::Memory, object, Errno::ENOMEM));
         };
+        let (woken, work, leaving) = lists; // never longer than that
         Ok(Reactor {
             handler,
             kernel,
@@ -130,11 +132,11 @@ impl<H: ConnectionHandler, K: Kernel> Reactor<H, K> {
             crowd: Crowd::default(),
             input,
             events,
-            woken: Vec::new(),
+            woken,
             rest: Rest::default(),
             jobs: VecDeque::new(),
-            work: Vec::new(),
-            leaving: Vec::new(),
+            work,
+            leaving,
             is_idle: true,
             turn: 0,
             end: End::default(),
@@ -264,8 +266,12 @@ impl<H: ConnectionHandler, K: Kernel> Reactor<H, K> {
         self.flush();
         self.net.begin_share();
         if !self.leaving.is_empty() {
-            let leaving = std::mem::take(&mut self.leaving);
-            leaving.into_iter().for_each(|slot| self.reconcile(slot));
+            let count = self.leaving.len(); // some may come to the list again, at its end
+            for index in 0..count {
+                let slot = self.leaving.get(index).copied();
+                slot.into_iter().for_each(|slot| self.reconcile(slot));
+            }
+            self.leaving.drain(..count);
         }
         self.net.keep_budget();
         self.net.dial(&mut self.kernel);

@@ -104,9 +104,11 @@ impl Net {
     #[cold]
     fn relieve_the_full(&mut self) {
         let is_full = |open: &Open| open.writing.is_full();
-        let held =
-            self.table.slots_where(|connection| connection.state.open().is_some_and(is_full));
-        held.into_iter().for_each(|slot| self.table.mark(slot));
+        for slot in self.table.slots() {
+            if self.table.look(slot).is_some_and(|it| it.state.open().is_some_and(is_full)) {
+                self.table.mark(slot);
+            }
+        }
     }
 
     /// What a connection holds is that client's from now on, who came through a front.
@@ -125,11 +127,12 @@ impl Net {
     fn make_way(&mut self, slot: u32) -> usize {
         loop {
             let allowance = self.allowance(slot);
-            let in_the_way = self.worst().filter(|worst| self.is_in_the_way(*worst, slot));
-            match in_the_way {
-                Some(worst) if allowance == 0 => self.abort(worst.slot, CloseReason::MemoryBudget),
-                _ => return allowance,
+            if allowance > 0 {
+                return allowance;
             }
+            let worst = self.worst().filter(|worst| self.is_in_the_way(*worst, slot));
+            let Some(worst) = worst else { return 0 };
+            self.abort(worst.slot, CloseReason::MemoryBudget);
         }
     }
 

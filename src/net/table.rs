@@ -22,7 +22,7 @@ use crate::slots::{Id, Slots};
 use crate::time::Moment;
 use std::collections::TryReserveError;
 use std::mem::{forget, take};
-use std::ops::{Deref, DerefMut};
+use std::ops::{Deref, DerefMut, Range};
 
 /// As much as may wait for all connections together, however short memory is.
 const OWED: usize = 64 << 10;
@@ -51,8 +51,10 @@ impl Table {
         let slots = Slots::with_capacity(limits.slots())?;
         let budget = Budget::new(limits.max_memory, limits.high_water, limits.slots() as usize);
         let shares = Shares::with_capacity(limits.slots())?;
+        let mut marked = Vec::new();
+        marked.try_reserve_exact(limits.slots() as usize)?;
         outbox.limit(budget.left());
-        Ok(Table { slots, ledger: Ledger { marked: Vec::new(), budget, shares, outbox } })
+        Ok(Table { slots, ledger: Ledger { marked, budget, shares, outbox } })
     }
 
     // ---- the door -----------------------------------------------------------------------
@@ -140,6 +142,11 @@ impl Table {
     /// All connections with their slots.
     pub(crate) fn iter(&self) -> impl Iterator<Item = (u32, &Connection)> {
         self.slots.iter()
+    }
+
+    /// All slots, in some of which are connections.
+    pub(crate) fn slots(&self) -> Range<u32> {
+        self.slots.all()
     }
 
     /// The slots of those for which `is` holds.

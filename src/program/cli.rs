@@ -499,7 +499,7 @@ mod tests {
 
     #[test]
     fn memory_for_less_than_a_message_is_refused() -> Result<(), String> {
-        let due = "--max-memory 1024 is too little for a message of 65536, at least 262144";
+        let due = "--max-memory 1024 is too little for a message of 65536, at least 262144; try -h";
         assert_eq!(complaint("--max-memory 1K"), due);
         assert_eq!(options("--max-memory 256K")?.limits.max_memory, 256 << 10);
         assert!(complaint("--max-memory 256K --max-line 65K chat").contains("264192"));
