@@ -35,7 +35,7 @@ Handlers:
   proxy ADDR  hands each client on to the server at ADDR (written as for -l)
 
 Options:
-  -l, --listen ADDR      HOST:PORT, [V6]:PORT or unix:PATH; may be repeated
+  -l, --listen ADDR      HOST:PORT, [V6]:PORT, unix:PATH, fd:N; may be repeated
                          (127.0.0.1:1234; once: 127.0.0.1:9999)
   --framing line|chunk   greet, once: a message is a line, or what one recv gave
   --max-line BYTES       greet, once, chat: the longest line (64K)
@@ -47,14 +47,15 @@ Options:
   --message-timeout S    close a client that does not end its message in S (30)
   --write-timeout S      close a client that reads nothing for S (60)
   --drain-timeout S      a stop waits at most S for clients to finish (10)
+  --stop-delay S         serve on for S after the signal to stop (0)
+  --reuse-port           share the port with a successor, who gets new clients
   --high-water BYTES     stop reading a client with this much unsent (256K)
   --max-output BYTES     close a client with this much unsent (4M)
   --max-memory BYTES     most bytes waiting, of all clients together (256M)
   --connect-timeout S    proxy: wait at most S for a connection (10)
   --unix-mode MODE       permissions of unix:PATH (0600)
   --narrate              show every system call, and client data, on stderr
-  -v, -q                 log more; log errors only
-  -h, -V                 print this page; print the version
+  -v, -q, -h, -V         log more; log errors only; print this page, the version
 BYTES takes K, M, G. S is seconds, fractions allowed; 0 = off. Port 0: any free.
 SIGINT, SIGTERM: finish, then stop; twice: now. SIGUSR1: report.
 
@@ -62,7 +63,6 @@ Examples:
   threadbare                    talk to it: make client, or nc 127.0.0.1 1234
   threadbare -l localhost:7777 -l unix:/tmp/echo.sock --idle-timeout 60 echo
   threadbare -l 127.0.0.1:8080 --access-log http public
-  threadbare --narrate once
 ";
 
 /// What the words ask for.
@@ -173,6 +173,8 @@ impl Draft {
             "--max-output" => limits.max_output = take(name, words, bytes)?,
             "--max-memory" => limits.max_memory = take(name, words, bytes)?,
             "--unix-mode" => limits.unix_mode = take(name, words, mode)?,
+            "--reuse-port" => limits.reuse_port = 1,
+            "--stop-delay" => limits.stop_delay = take(name, words, seconds)?,
             "--narrate" => self.narrate = true,
             "-v" | "--verbose" => self.log_level = Some(LevelFilter::Debug),
             "-q" | "--quiet" => self.log_level = Some(LevelFilter::Error),
@@ -224,8 +226,7 @@ impl Draft {
         }
         limits.high_water = limits.high_water.min(limits.max_output);
         limits.max_input = max_line.saturating_add(128 << 10);
-        let listen = if self.listen.is_empty() { vec![listen.into()] } else { self.listen };
-        let listen = places(&listen)?;
+        let listen = listens(&self.listen, Place::inherited(), listen)?;
         if let Handler::Proxy { upstream, .. } = &handler {
             limits.max_outbound = limits.max_connections;
             refuse_loop(&listen, upstream)?;
@@ -273,6 +274,9 @@ impl Draft {
             return Err(Usage("proxy needs an address, as in proxy 127.0.0.1:8080".into()));
         };
         let upstream = Place::parse(word).map_err(|error| Usage(format!("proxy {error}")))?;
+        if !upstream.descriptors().is_empty() {
+            return Err(Usage(format!("proxy {} is no address to connect to", quoted(word))));
+        }
         if upstream.port() == Some(0) {
             return Err(Usage(format!("proxy {} names no port to connect to", quoted(word))));
         }
@@ -287,10 +291,47 @@ impl Draft {
     }
 }
 
+/// Where to listen: at the places that the words behind `-l` name; without any at the sockets
+/// that were passed, or else where the handler always does.
+fn listens(words: &[OsString], passed: Vec<Place>, handler: &str) -> Result<Vec<Place>, Usage> {
+    match (words, &passed[..]) {
+        ([], []) => places(&[handler.into()]),
+        ([], _) => Ok(passed),
+        _ => {
+            let places = places(words)?;
+            refuse_unnamed(&places, &passed)?;
+            Ok(places)
+        }
+    }
+}
+
+/// Clients would wait for ever in the queue of a socket that was passed and is not named.
+fn refuse_unnamed(places: &[Place], passed: &[Place]) -> Result<(), Usage> {
+    let named: Vec<i32> = places.iter().flat_map(Place::descriptors).copied().collect();
+    let is_named = |place: &&Place| place.descriptors().iter().all(|number| named.contains(number));
+    let (named, unnamed): (Vec<&Place>, Vec<&Place>) = passed.iter().partition(is_named);
+    if unnamed.is_empty() {
+        return Ok(());
+    }
+    let list = |places: &[&Place]| {
+        places.iter().map(|place| place.to_string()).collect::<Vec<_>>().join(" and ")
+    };
+    let (count, plural) = (passed.len(), if passed.len() == 1 { "" } else { "s" });
+    let (names, too) = match &named[..] {
+        [] => ("none of them".to_owned(), ""),
+        named => (format!("only {}", list(named)), " too"),
+    };
+    let unnamed = list(&unnamed);
+    Err(Usage(format!(
+        "LISTEN_FDS passes {count} socket{plural}, and -l names {names}; \
+         name {unnamed}{too}, or leave -l out"
+    )))
+}
+
 /// The places that the words behind `-l` name.
 fn places(words: &[OsString]) -> Result<Vec<Place>, Usage> {
     let places = words.to_places().map_err(|error| Usage(format!("-l {error}")))?;
-    let count: usize = places.iter().map(|place| place.addresses().len()).sum();
+    let count: usize = places.iter().map(Place::count).sum();
     if count > MAX_LISTENERS {
         return Err(Usage(format!(
             "-l names {count} addresses, and a server has at most {MAX_LISTENERS}: \
@@ -742,6 +783,31 @@ mod tests {
             let words = format!("-l {listen} proxy {upstream}");
             assert_eq!(complaint(&words), "", "{words}");
         }
+    }
+
+    #[test]
+    fn a_socket_that_was_passed_is_named_or_nothing_is() {
+        let place = |word: &str| Place::parse(word.as_ref()).unwrap();
+        let told = |words: &str, passed: &[&str]| {
+            let words: Vec<OsString> = words.split_whitespace().map(OsString::from).collect();
+            let passed = passed.iter().map(|word| place(word)).collect();
+            match listens(&words, passed, "127.0.0.1:1234") {
+                Ok(places) => places.iter().map(|it| it.to_string()).collect::<Vec<_>>().join(" "),
+                Err(usage) => usage.0,
+            }
+        };
+        assert_eq!(told("", &[]), "127.0.0.1:1234");
+        assert_eq!(told("", &["fd:3", "fd:4"]), "fd:3 fd:4");
+        assert_eq!(told("fd:4 127.0.0.1:1 fd:3", &["fd:3", "fd:4"]), "fd:4 127.0.0.1:1 fd:3");
+        assert_eq!(told("fd:7", &[]), "fd:7");
+        assert_eq!(
+            told("fd:3", &["fd:3", "fd:4"]),
+            "LISTEN_FDS passes 2 sockets, and -l names only fd:3; name fd:4 too, or leave -l out"
+        );
+        assert_eq!(
+            told("127.0.0.1:1", &["fd:3"]),
+            "LISTEN_FDS passes 1 socket, and -l names none of them; name fd:3, or leave -l out"
+        );
     }
 
     #[test]

@@ -11,7 +11,7 @@ use threadbare::escape::escaped;
 pub(crate) const HANDLERS: [&str; 6] = ["greet", "once", "echo", "chat", "http", "proxy"];
 
 /// Every option.
-pub(crate) const OPTIONS: [&str; 26] = [
+pub(crate) const OPTIONS: [&str; 28] = [
     "-l",
     "--listen",
     "--framing",
@@ -29,6 +29,8 @@ pub(crate) const OPTIONS: [&str; 26] = [
     "--max-output",
     "--max-memory",
     "--unix-mode",
+    "--reuse-port",
+    "--stop-delay",
     "--narrate",
     "-v",
     "--verbose",
