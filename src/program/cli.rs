@@ -520,6 +520,8 @@ mod tests {
             max_memory: 256 << 20,
             max_input: (64 << 10) + (128 << 10),
             unix_mode: 0o600,
+            reuse_port: 0,
+            stop_delay: None,
         };
         assert_eq!(options.limits, due);
         let handler = Handler::Greet { framing: Framing::Line, max_line: 64 << 10 };

@@ -378,10 +378,9 @@ impl World {
     }
 
     pub(super) fn inherit(&mut self, number: i32) -> Result<Fd> {
-        self.entry(number)?;
-        let is_passed = self.passed.remove(&number);
-        let fd = Fd::simulated(number).filter(|_| is_passed || number <= 2);
-        fd.ok_or(Errno::EBADF)
+        let is_terminal = matches!(self.entry(number)?, Entry::Terminal);
+        let is_passed = self.passed.remove(&number) || is_terminal;
+        Fd::simulated(number).filter(|_| is_passed).ok_or(Errno::EBADF)
     }
 
     pub(super) fn unblock(&mut self, fd: &Fd) -> Result<()> {
