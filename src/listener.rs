@@ -60,7 +60,7 @@ pub(crate) struct Socket {
     file: SocketFile,
     pub(crate) intake: Intake,
     /// It was inherited.
-    is_shared: bool,
+    pub(crate) is_shared: bool,
 }
 
 /// Whether clients are let in.
@@ -150,16 +150,13 @@ impl Listener {
 
     /// Lets no client begin to connect any more; what has begun can still be accepted. Where the
     /// port is shared by `sharing` servers of this process, new clients are sent on to the next
-    /// listener, if there is one. A socket that others have too is theirs from now on.
+    /// listener, if there is one. Not for a socket that others have too.
     pub(crate) fn refuse_new<K: Kernel>(
         &mut self,
         kernel: &mut K,
         sharing: u32,
     ) -> Result<(), Error> {
-        let Some(socket) = self.socket.as_mut().filter(|socket| !socket.is_shared) else {
-            self.close(kernel);
-            return Ok(());
-        };
+        let Some(socket) = &mut self.socket else { return Ok(()) };
         if let Address::Unix(_) = self.address {
             socket.file.remove(kernel);
             return Ok(());

@@ -69,8 +69,8 @@
 //!   exist. TIME_WAIT, keepalive and TCP_USER_TIMEOUT are left out: no wait ends in
 //!   ETIMEDOUT, unless by a fault. V6 sockets never take V4 (as [`Address`] has it).
 //! - There is no fork, but a service manager keeps a socket that it has passed on. Listeners
-//!   that share an address by SO_REUSEPORT are numbered as their descriptors are; new clients
-//!   come to the first of them, unless a program steers them to another.
+//!   that share an address by SO_REUSEPORT are numbered in the order in which they began to
+//!   listen; new clients come to the first of them, unless a program steers them to another.
 //! - Level-triggered epoll only, IN, OUT, ERR and HUP only, and no sets within sets
 //!   (EINVAL).
 

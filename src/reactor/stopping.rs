@@ -12,6 +12,7 @@ use crate::deadlines::Alarm;
 use crate::error::Error;
 use crate::handler::ConnectionHandler;
 use crate::kernel::{Errno, Kernel, Signal};
+use crate::listener::{Listener, Socket};
 use crate::net::Stop;
 use crate::time::{Moment, Span};
 use std::time::Duration;
@@ -93,8 +94,25 @@ impl<H: ConnectionHandler, K: Kernel> Reactor<H, K> {
         most + again
     }
 
+    /// Closes a listener. If others have the socket too, epoll would go on to report it: what epoll
+    /// watches is the socket, and that stays open.
+    pub(super) fn close_listener(&mut self, index: usize) {
+        let Some(listener) = self.listeners.get_mut(index) else { return };
+        if let Some(Socket { is_shared: true, fd, registered, .. }) = &mut listener.socket {
+            // If it cannot be forgotten, it is reported until the drain deadline, at most.
+            let _ = self.poll.unwatch(&mut self.kernel, fd, registered, 0);
+        }
+        listener.close(&mut self.kernel);
+    }
+
     /// Keeps new clients out. Where that fails, one line for all listeners says what follows.
     fn refuse_new(&mut self) {
+        let is_shared = |it: &Listener| it.socket.as_ref().is_some_and(|socket| socket.is_shared);
+        for index in 0..self.listeners.len() {
+            if self.listeners.get(index).is_some_and(is_shared) {
+                self.close_listener(index); // those who wait are left to the others
+            }
+        }
         let listeners = self.listeners.iter_mut();
         let sharing = self.net.limits.reuse_port;
         let failed = listeners.filter_map(|it| it.refuse_new(&mut self.kernel, sharing).err());

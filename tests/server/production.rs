@@ -3,8 +3,8 @@
 
 use crate::handover::Load;
 use crate::support::{
-    Client, Scratch, Server, command, eventually, in_a_network_of_its_own, needs, run, thanks,
-    until,
+    Client, STUCK, Scratch, Server, command, eventually, in_a_network_of_its_own, needs, run,
+    stuck_clients, thanks, until,
 };
 use std::fs;
 use std::net::TcpListener;
@@ -106,6 +106,20 @@ fn a_successor_at_the_same_socket() {
         client.expect(thanks("hello\n"));
     }
     assert_eq!(second.stop(), Some(0));
+}
+
+#[test] // epoll reported the socket that was closed here, and open elsewhere: the stop spun
+fn a_stop_does_not_spin_for_clients_of_the_successor() {
+    let (tcp, address) = listener();
+    let mut server = passed(&[&tcp], "", &[&STUCK[..], &["--drain-timeout", "2"]].concat());
+    let stuck = stuck_clients(&server, 1);
+    server.signal(crate::support::Signal::SIGTERM);
+    until("the stop", || server.logs().contains("stopping (SIGTERM)"));
+    let _waits = Client::to(&address);
+    let (ticks, switches) = server.spends(Duration::from_millis(500));
+    assert!(ticks < 10 && switches < 10, "{ticks} ticks, {switches} switches");
+    drop(stuck);
+    assert!(server.wait().is_some());
 }
 
 #[test] // restarts under load at a socket that others hold: clients wait for a moment, no more

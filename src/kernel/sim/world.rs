@@ -70,6 +70,8 @@ impl Family {
 #[derive(Clone, Default)]
 struct Door {
     backlog: usize,
+    /// How many sockets had begun to listen before it.
+    place: u64,
     /// Established, waiting for accept4: the server's ends.
     queue: VecDeque<EndId>,
     /// SYNs not answered, because the queue was full or a filter drops them; they are
@@ -110,6 +112,8 @@ enum Entry {
 struct Epoll {
     watched: BTreeMap<i32, Watch>,
     ready: VecDeque<i32>,
+    /// A socket was closed here that others have too: it would be reported for ever.
+    is_haunted: bool,
 }
 
 struct Watch {
@@ -168,6 +172,8 @@ pub(super) struct World {
     passed: BTreeSet<i32>,
     /// Where new clients of each shared address are sent.
     steered: BTreeMap<SocketAddr, u32>,
+    /// How many sockets have begun to listen.
+    listens: u64,
     /// Where a service manager is, and what it has heard.
     pub(super) manager: Option<(Address, Vec<String>)>,
     pub(super) umask: u32,
@@ -197,6 +203,7 @@ impl World {
             remotes: Vec::new(),
             passed: BTreeSet::new(),
             steered: BTreeMap::new(),
+            listens: 0,
             manager: None,
             umask: 0o022,
             next_port: *EPHEMERAL.start(),
@@ -293,7 +300,9 @@ impl World {
         }
         self.epolls.retain(|&epoll| epoll != number);
         self.locks.retain(|_, holder| *holder != Holder::Ours(number));
+        let is_shared = matches!(&entry, Entry::Socket(socket) if socket.is_shared);
         self.each_epoll(|epoll| {
+            epoll.is_haunted |= is_shared && epoll.watched.contains_key(&number);
             if epoll.watched.remove(&number).is_some_and(|watch| watch.listed) {
                 epoll.ready.retain(|&fd| fd != number);
             }
@@ -570,9 +579,12 @@ impl World {
                 return Err(Errno::EADDRINUSE);
             }
         }
+        self.listens += 1;
+        let place = self.listens;
         let socket = self.socket_mut(fd)?;
         socket.local = Some(local);
-        socket.door.get_or_insert_default().backlog = (backlog as usize).min(MOST_BACKLOG);
+        let door = socket.door.get_or_insert_with(|| Door { place, ..Door::default() });
+        door.backlog = (backlog as usize).min(MOST_BACKLOG);
         self.admit(number_of(fd));
         Ok(())
     }
@@ -681,10 +693,12 @@ impl World {
                     Some(local) => overlap(local, *address),
                     None => false,
                 };
-                let here: Vec<i32> =
-                    self.doors().filter(|(_, it)| here(it)).map(|(fd, _)| fd).collect();
+                let place = |it: &Socket| it.door.as_ref().map_or(0, |door| door.place);
+                let here = self.doors().filter(|(_, it)| here(it));
+                let mut here: Vec<_> = here.map(|(fd, it)| (place(it), fd)).collect();
+                here.sort_unstable();
                 let steered = self.steered.get(address).and_then(|at| here.get(*at as usize));
-                Ok(steered.or(here.first()).copied())
+                Ok(steered.or(here.first()).map(|(_, fd)| *fd))
             }
             Address::Unix(path) => {
                 check_path(path)?;
@@ -1265,7 +1279,8 @@ impl World {
         events: &mut [Event],
         wait: Wait,
     ) -> Result<usize> {
-        self.epoll_mut(number_of(epoll))?;
+        let is_haunted = self.epoll_mut(number_of(epoll))?.is_haunted;
+        debug_assert!(!is_haunted, "a listener that others have too was closed and not removed");
         if events.is_empty() {
             return Err(Errno::EINVAL);
         }
