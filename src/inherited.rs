@@ -5,7 +5,7 @@
 //! LISTEN_FDNAMES what they are called. What is passed to another process is none of ours. The
 //! environment stays as it is: a child that reads it has another number.
 
-use std::env::var;
+use std::env::{VarError, var};
 
 /// The first that is passed; those before it are the standard streams.
 const FIRST: i32 = 3;
@@ -17,13 +17,10 @@ pub(crate) type Passed = (i32, String);
 
 /// All that were passed to this process, in order.
 pub(crate) fn passed() -> Vec<Passed> {
-    let is_ours = number("LISTEN_PID") == i32::try_from(std::process::id()).ok();
-    let count = number("LISTEN_FDS").filter(|_| is_ours).unwrap_or(0);
+    let number = |text: Result<String, VarError>| text.ok()?.parse::<i32>().ok();
+    let is_ours = number(var("LISTEN_PID")) == i32::try_from(std::process::id()).ok();
+    let count = number(var("LISTEN_FDS")).filter(|_| is_ours).unwrap_or(0);
     named(count, &var("LISTEN_FDNAMES").unwrap_or_default())
-}
-
-fn number(variable: &str) -> Option<i32> {
-    var(variable).ok()?.parse().ok()
 }
 
 /// So many descriptors, with these names as far as they reach.
