@@ -210,9 +210,7 @@ pub fn reaction(call: Call, errno: Errno) -> Reaction {
             _ => FailRuntime,
         },
         Call::CheckFile | Call::RemoveFile => Ignore, // the next start removes it, if it is stale
-        Call::Notify => Ignore, // the manager is busy, or gone
-        Call::SteerNew => Degrade, // ENOMEM: they come here until the listener is closed
-        Call::RefuseNew => Degrade, // EPERM: without CAP_NET_ADMIN, on kernels since 2026
+        Call::SteerNew | Call::RefuseNew => Degrade, // EPERM: without CAP_NET_ADMIN, on kernels since 2026
 
         // Connections.
         Call::Accept => match errno {
@@ -260,7 +258,7 @@ pub fn reaction(call: Call, errno: Errno) -> Reaction {
             EINTR | EAGAIN => Retry, // EAGAIN: something was renamed meanwhile
             _ => Ignore,             // the client is told: ENOENT EACCES EXDEV ELOOP EMFILE …
         },
-        Call::ReadStatus => Ignore,
+        Call::ReadStatus | Call::Notify => Ignore,
         Call::ReadFile => match errno {
             EINTR => Retry,
             _ => DropConnection, // EIO EISDIR: the rest of the answer is not to be had

@@ -1,5 +1,7 @@
 //! The descriptors that are no connections: which of them woke the loop, and for what.
 
+mod notifying;
+
 use super::Reactor;
 use super::poll::{EVENTFD, LISTENERS, MANAGER, SIGNALFD, TIMERFD};
 use crate::handler::ConnectionHandler;
