@@ -75,8 +75,8 @@ tour: able ## a minute: what the server does about good clients and bad
 trace: able ## a short life, call by call: make trace [echo] [SVG=life.svg]
 	@$(call build,$(FIRST) --example trace); exec "$$trace" --svg "$(SVG)" "$$threadbare" $(OWN) $(ARGS)
 
-torture: able ## rude clients for a server: make torture [ADDR=host:port]
-	@$(call build,$(FIRST) --example torture); exec "$$torture" $(or $(OWN),$(ADDR),127.0.0.1:1234)
+torture: able ## rude clients for a server: make torture [ADDR=host:port] [CMD='…']
+	@$(call build,$(FIRST) --example torture); exec "$$torture" $(or $(OWN),$(ADDR)) --start "$$CMD"
 
 # The other targets take no words, and words may be called like them.
 ifeq ($(WORDS),)

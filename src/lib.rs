@@ -82,7 +82,7 @@ pub use handler::ConnectionHandler;
 pub use kernel::{Address, Errno, Peer, Signal};
 pub use limits::Limits;
 pub use mailbox::CallError;
-pub use net::{Conn, ConnId, Directory, File, Front, Net};
+pub use net::{Conn, ConnId, Directory, File, Front, Net, TimerId};
 pub use pool::WorkerPool;
 pub use reaction::Call;
 pub use server::{Builder, Handle, MAX_LISTENERS, Running, Server, Summary};

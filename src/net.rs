@@ -16,7 +16,7 @@ use crate::limits::{Limits, Timeouts};
 use crate::outbox::Outbox;
 use crate::reaction::Call;
 use crate::slots::Id;
-use crate::time::{Moment, Span};
+use crate::time::Moment;
 use std::collections::{BTreeMap, BTreeSet, TryReserveError};
 use std::fmt;
 use std::net::SocketAddr;
@@ -31,11 +31,14 @@ mod memory;
 mod outbound;
 mod sending;
 mod table;
+mod timers;
 mod work;
 
 pub use front::Front;
 use lent::Lent;
 pub use lent::{Directory, File};
+pub use timers::TimerId;
+use timers::Timers;
 pub(crate) use work::CALL;
 
 /// Names a connection for as long as the server runs: an id is never used again.
@@ -83,6 +86,7 @@ pub struct Net {
     /// From where those of them come that may lead back here: to a port of our own.
     calling: BTreeSet<SocketAddr>,
     has_told_sandbox: bool,
+    pub(crate) timers: Timers,
     /// The files that are being sent, by slot.
     files: BTreeMap<u32, files::FilePart>,
     /// What is known of the fronts of clients that came through one, by slot.
@@ -210,12 +214,6 @@ impl Conn<'_> {
         self.net.change(self.slot, |connection| connection.state.resume(now));
     }
 
-    /// Calls `on_timer` once after `delay`, or never; replaces the time set before.
-    pub fn set_timer(&mut self, delay: Option<Duration>) {
-        let at = delay.map(|delay| self.net.now.after(Span::at_least(delay)));
-        self.net.change(self.slot, |connection| connection.state.set_timer(at));
-    }
-
     /// All connections, this one included.
     pub fn net(&mut self) -> &mut Net {
         self.net
@@ -252,10 +250,11 @@ impl Net {
         }
     }
 
-    /// The ids of all connections in service.
-    pub fn ids(&self) -> impl Iterator<Item = ConnId> + '_ {
+    /// The ids of all connections in service now: a copy, so each can be sent to meanwhile.
+    pub fn ids(&self) -> impl Iterator<Item = ConnId> + use<> {
         let in_service = self.table.iter().filter(|(_, c)| c.state.open().is_some());
-        in_service.map(|(slot, _)| ConnId(self.table.id(slot)))
+        let ids: Vec<ConnId> = in_service.map(|(slot, _)| ConnId(self.table.id(slot))).collect();
+        ids.into_iter()
     }
 
     /// Time since the server was built, read once a turn of the loop.
@@ -306,6 +305,7 @@ impl Net {
             outbound: 0,
             calling: BTreeSet::new(),
             has_told_sandbox: false,
+            timers: Timers::default(),
             files: BTreeMap::new(),
             fronts: BTreeMap::new(),
             wishes: Vec::new(),

@@ -28,6 +28,7 @@ impl<H: ConnectionHandler, K: Kernel> Reactor<H, K> {
         self.net.closed = Some((id, connection.sent));
         self.net.close_file(slot);
         self.net.forget_front(slot);
+        self.net.timers.forget(slot);
         let peer = connection.peer();
         self.net.report_cut(why, peer);
         let is_outbound = connection.listener() == OUTBOUND;

@@ -15,6 +15,7 @@ impl<H: ConnectionHandler, K: Kernel> Reactor<H, K> {
         self.handler.on_start(&mut self.net)?;
         self.work.extend(self.net.table.slots_where(|_| true)); // it may have begun connections
         self.note_idle();
+        self.is_idle &= self.net.table.is_settled(); // it may have set timers
         Ok(())
     }
 

@@ -72,10 +72,11 @@ impl Timer {
         puts_off
     }
 
-    /// What to tell the timerfd: nothing, or when to expire, if ever.
-    fn due(&self, now: Moment) -> Option<Option<Moment>> {
+    /// What to tell the timerfd: nothing, or when to expire, if ever. The next timer of the
+    /// handler is `tick`.
+    fn due(&self, now: Moment, tick: Option<Moment>) -> Option<Option<Moment>> {
         let look = self.deadlines.next().map(|tick| now.next(tick));
-        let next = [look, self.alarms.next()].into_iter().flatten().min();
+        let next = [look, self.alarms.next(), tick].into_iter().flatten().min();
         let is_late = match (next, self.fd) {
             (Some(next), Timerfd::Armed(at)) => next < at,
             (Some(_), Timerfd::Disarmed) | (_, Timerfd::Expired) => true,
@@ -106,6 +107,13 @@ impl<H: ConnectionHandler, K: Kernel> Reactor<H, K> {
             let Some(slot) = self.timer.deadlines.pop_due(now) else { break };
             self.look_at(slot, now);
             if self.flush_if_due() {
+                return;
+            }
+        }
+        for _ in 0..LOOKS {
+            let Some((timer, token)) = self.net.timers.pop_due(now) else { break };
+            self.handler.on_tick(&mut self.net, timer, token);
+            if self.flush_if_due() {
                 break;
             }
         }
@@ -131,7 +139,7 @@ impl<H: ConnectionHandler, K: Kernel> Reactor<H, K> {
             timer.and_then(|timer| timer.take_if(|at| *at <= now))
         });
         if rings.flatten().is_some() {
-            self.call(slot, |handler, conn, session| handler.on_timer(conn, session));
+            self.ring(slot, now);
         }
         let timeouts = &self.net.timeouts;
         let Some(mut connection) = self.net.table.edit(slot) else { return };
@@ -158,9 +166,24 @@ impl<H: ConnectionHandler, K: Kernel> Reactor<H, K> {
         }
     }
 
+    /// A timer of a connection is due, or several.
+    fn ring(&mut self, slot: u32, now: Moment) {
+        if !self.net.has_keys(slot) {
+            return self.call(slot, |handler, conn, session| handler.on_timer(conn, session));
+        }
+        while let Some(key) = self.net.pop_key(slot, now) {
+            self.call(slot, |handler, conn, session| match key {
+                None => handler.on_timer(conn, session),
+                Some(key) => handler.on_timer_for(conn, session, key),
+            });
+        }
+    }
+
     /// Sets the timerfd if an earlier deadline has appeared, or it went off.
     pub(super) fn set_timer(&mut self) -> Result<(), Error> {
-        let Some(next) = self.timer.due(self.net.now) else { return Ok(()) };
+        let Some(next) = self.timer.due(self.net.now, self.net.timers.next()) else {
+            return Ok(());
+        };
         let nanos = next.map(|at| at.as_millis().saturating_mul(1_000_000));
         let Some(timer) = &self.poll.timer else { return Ok(()) };
         // Without time there is not even a drain deadline: it ends here.

@@ -19,6 +19,7 @@ mod random;
 mod reactions;
 mod regressions;
 mod server;
+mod timers;
 mod turns;
 
 // What they share.

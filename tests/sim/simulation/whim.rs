@@ -14,7 +14,8 @@ use std::time::Duration;
 use threadbare::kernel::sim::{At, Client, Method, Remote, Simulated};
 use threadbare::reaction::Reaction;
 use threadbare::{
-    Address, CloseReason, Conn, ConnId, ConnectionHandler, File, Limits, Net, Signal, ToAddresses,
+    Address, CloseReason, Conn, ConnId, ConnectionHandler, File, Limits, Net, Signal, TimerId,
+    ToAddresses,
 };
 
 macro_rules! ensure {
@@ -123,6 +124,7 @@ impl Whim {
             4 if self.one_in(4) => drop(net.close(id)),
             5..=6 => self.dial(net),
             7 if self.one_in(600) => net.stop(),
+            7 if flag => drop(net.after(Duration::from_millis(length as u64 * 20), 0)),
             _ => {}
         }
         let Some(mut conn) = net.conn(id) else { return };
@@ -143,7 +145,8 @@ impl Whim {
             22..=24 => conn.pause(),
             25..=28 => conn.resume(),
             29 => conn.set_timer(None),
-            30..=31 => conn.set_timer(Some(Duration::from_millis(length as u64 * 20))),
+            30 => conn.set_timer(Some(Duration::from_millis(length as u64 * 20))),
+            31 => conn.set_timer_for(1, flag.then(|| Duration::from_millis(length as u64 * 20))),
             32 => drop((conn.peer(), conn.local().cloned(), conn.queued(), conn.is_full())),
             _ => {}
         }
@@ -217,6 +220,16 @@ impl ConnectionHandler for Whim {
     fn on_timer(&mut self, conn: &mut Conn<'_>, own: &mut Option<ConnId>) {
         self.check(conn, own);
         self.act(conn.net(), *own);
+    }
+
+    fn on_timer_for(&mut self, conn: &mut Conn<'_>, own: &mut Option<ConnId>, key: u32) {
+        self.check(conn, own);
+        assert_eq!(key, 1);
+        self.act(conn.net(), *own);
+    }
+
+    fn on_tick(&mut self, net: &mut Net, _: TimerId, _: u64) {
+        self.act(net, None);
     }
 
     fn on_close(&mut self, net: &mut Net, id: ConnId, own: Option<ConnId>, _: CloseReason) {
