@@ -259,7 +259,7 @@ fn a_stop_serves_those_whose_header_has_come() {
     assert!(world.running, "they are on their way, perhaps");
     world.pass(Duration::from_millis(20));
     assert!(!world.running);
-    (silent.recv(), half.recv());
+    let _ = (silent.recv(), half.recv());
     assert!(silent.saw_eof() && half.saw_reset());
     let summary = world.end();
     let closed =
