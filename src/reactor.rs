@@ -89,7 +89,7 @@ pub(crate) struct Reactor<H: ConnectionHandler, K: Kernel> {
     /// Connections that have something to do without an event.
     pub(crate) work: Vec<u32>,
     /// Connections that are gone, and freed when it is their turn.
-    pub(crate) leaving: Vec<u32>,
+    pub(crate) leaving: VecDeque<u32>,
     /// Whether nothing is left to do without an event.
     pub(crate) is_idle: bool,
     pub(crate) turn: u64,
@@ -136,7 +136,7 @@ impl<H: ConnectionHandler, K: Kernel> Reactor<H, K> {
             rest: Rest::default(),
             jobs: VecDeque::new(),
             work,
-            leaving,
+            leaving: VecDeque::from(leaving),
             is_idle: true,
             turn: 0,
             end: End::default(),
@@ -265,13 +265,9 @@ impl<H: ConnectionHandler, K: Kernel> Reactor<H, K> {
     fn settle(&mut self) {
         self.flush();
         self.net.begin_share();
-        if !self.leaving.is_empty() {
-            let count = self.leaving.len(); // some may come to the list again, at its end
-            for index in 0..count {
-                let slot = self.leaving.get(index).copied();
-                slot.into_iter().for_each(|slot| self.reconcile(slot));
-            }
-            self.leaving.drain(..count);
+        for _ in 0..self.leaving.len() {
+            let slot = self.leaving.pop_front();
+            slot.into_iter().for_each(|slot| self.reconcile(slot)); // which may put it back
         }
         self.net.keep_budget();
         self.net.dial(&mut self.kernel);
@@ -342,7 +338,7 @@ impl<H: ConnectionHandler, K: Kernel> Reactor<H, K> {
         if connection.state.is_gone() {
             drop(connection);
             if net.is_spent() {
-                return leaving.push(slot); // its handler may send its end to thousands
+                return leaving.push_back(slot); // its handler may send its end to thousands
             }
             return self.free(slot);
         }

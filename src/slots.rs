@@ -52,11 +52,6 @@ impl<T> Slots<T> {
         self.entries.len() - self.free.len()
     }
 
-    /// All slots, empty or not.
-    pub(crate) fn all(&self) -> std::ops::Range<u32> {
-        0..self.entries.len() as u32
-    }
-
     pub(crate) fn is_empty(&self) -> bool {
         self.len() == 0
     }

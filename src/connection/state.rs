@@ -271,6 +271,13 @@ impl Life {
         }
     }
 
+    /// A header is awaited no longer than until then.
+    pub(crate) fn hurry(&mut self, most: Moment) {
+        if let State::Preface { deadline, .. } = &mut self.0 {
+            *deadline = (*deadline).min(most);
+        }
+    }
+
     /// Keeps what has come of a header, in one piece.
     pub(crate) fn keep_header(&mut self, fresh: &[u8], now: Moment) -> Option<()> {
         let State::Preface { header, .. } = &mut self.0 else { return Some(()) };

@@ -13,7 +13,7 @@
 
 use super::Net;
 use super::work::WRITE;
-use crate::budget::RESERVE_EACH;
+use crate::budget::{RESERVE_EACH, SMALL};
 use crate::close_reason::CloseReason;
 use crate::connection::{Connection, Level, Open};
 use crate::crowd::Network;
@@ -73,9 +73,10 @@ impl Net {
     }
 
     /// How many bytes of a connection may be read now. If memory is too short, and nobody goes
-    /// for it, it is held back until memory is free again.
-    pub(crate) fn may_read(&mut self, slot: u32) -> usize {
+    /// for it, it is held back until memory is free again; but on a hang-up it is read.
+    pub(crate) fn may_read(&mut self, slot: u32, hangup: bool) -> usize {
         match self.allowance(slot) {
+            0 if hangup => SMALL,
             0 => self.hold_back(slot),
             allowance => allowance,
         }
@@ -104,7 +105,7 @@ impl Net {
     #[cold]
     fn relieve_the_full(&mut self) {
         let is_full = |open: &Open| open.writing.is_full();
-        for slot in self.table.slots() {
+        for slot in 0..self.limits.slots() {
             if self.table.look(slot).is_some_and(|it| it.state.open().is_some_and(is_full)) {
                 self.table.mark(slot);
             }

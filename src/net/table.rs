@@ -22,7 +22,7 @@ use crate::slots::{Id, Slots};
 use crate::time::Moment;
 use std::collections::TryReserveError;
 use std::mem::{forget, take};
-use std::ops::{Deref, DerefMut, Range};
+use std::ops::{Deref, DerefMut};
 
 /// As much as may wait for all connections together, however short memory is.
 const OWED: usize = 64 << 10;
@@ -142,11 +142,6 @@ impl Table {
     /// All connections with their slots.
     pub(crate) fn iter(&self) -> impl Iterator<Item = (u32, &Connection)> {
         self.slots.iter()
-    }
-
-    /// All slots, in some of which are connections.
-    pub(crate) fn slots(&self) -> Range<u32> {
-        self.slots.all()
     }
 
     /// The slots of those for which `is` holds.

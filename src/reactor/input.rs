@@ -7,7 +7,6 @@
 
 use super::page::INPUT_BYTES;
 use super::{DRAIN_BYTES, Reactor};
-use crate::budget::SMALL;
 use crate::buffer::Buffer;
 use crate::close_reason::CloseReason;
 use crate::connection::{Connection, LINGER_BYTES, Level, Open, PeerEnd, State};
@@ -136,15 +135,11 @@ impl<H: ConnectionHandler, K: Kernel> Reactor<H, K> {
     /// Reads an open connection. On a hang-up it reads too, though it be paused: the
     /// kernel would report the hang-up for ever, and bytes may stand before it.
     fn read(&mut self, slot: u32, hangup: bool) {
-        let most = match hangup {
-            true => self.net.allowance(slot).max(SMALL),
-            false => self.net.may_read(slot),
-        };
-        if most == 0 {
-            return;
+        let most = self.net.may_read(slot, hangup);
+        if most > 0 {
+            let received = self.recv(slot, most);
+            self.received(slot, received, hangup);
         }
-        let received = self.recv(slot, most);
-        self.received(slot, received, hangup);
     }
 
     /// Receives up to `most` bytes into the input buffer.
@@ -281,7 +276,7 @@ impl<H: ConnectionHandler, K: Kernel> Reactor<H, K> {
 
     /// A stopping server answers what it has received, and no more.
     fn read_last(&mut self, slot: u32) {
-        let most = self.net.may_read(slot);
+        let most = self.net.may_read(slot, false);
         if most == 0 {
             return;
         }

@@ -247,7 +247,9 @@ fn short_of_memory(server: &Running<Greet>) -> bool {
 
 /// Until the server's thread has done what it can do: it makes calls only when it has.
 fn until_quiet(server: &Running<Greet>) {
-    (0..3).for_each(|_| drop(allocations(server)));
+    for _ in 0..3 {
+        allocations(server);
+    }
 }
 
 /// Each allocation of a running server fails once: what ends is a connection, at most, and the

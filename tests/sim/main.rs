@@ -15,6 +15,7 @@ mod memory;
 mod names;
 #[cfg(feature = "cli")]
 mod oracle;
+mod production;
 mod proxy;
 mod random;
 mod reactions;
