@@ -138,6 +138,7 @@ where
 
 /// Starts, says so, serves until stopped. A start that fails prints only its error.
 /// `begin` is for a handler that needs a way to its server.
+#[inline(never)] // each handler's loop has the registers for itself
 fn run_from<H, K>(
     options: &Options,
     handler: H,

@@ -62,8 +62,12 @@ impl<H: ConnectionHandler, K: Kernel> Reactor<H, K> {
         if let Some(span) = self.net.timeouts.drain {
             self.timer.alarms.ring_by(Alarm::Cut, self.net.now.after(span));
         }
+        let header = self.net.now.after(self.header_patience());
         for slot in self.net.table.slots_where(|_| true) {
-            self.net.change(slot, |connection| connection.state.forget_read());
+            self.net.change(slot, |connection| {
+                connection.state.forget_read();
+                connection.state.hurry(header);
+            });
         }
     }
 

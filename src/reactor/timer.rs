@@ -150,7 +150,7 @@ impl<H: ConnectionHandler, K: Kernel> Reactor<H, K> {
             && come(connection.deadline(timeouts, now))
         {
             drop(connection);
-            return self.refuse_front(slot);
+            return self.header_is_late(slot);
         }
         if connection.shortage.waits() {
             connection.shortage.try_again(); // perhaps a little early
