@@ -124,6 +124,8 @@ impl<H: ConnectionHandler, K: Kernel> Reactor<H, K> {
         let now = self.net.now;
         while let Some(alarm) = self.timer.alarms.pop_due(now) {
             match alarm {
+                Alarm::Watchdog => self.tell_alive(),
+                Alarm::Stop => self.net.stop(),
                 Alarm::Accept => self.resume_paused(),
                 Alarm::CloseListeners => self.close_listeners(),
                 Alarm::Cut => self.cut(),
