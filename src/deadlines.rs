@@ -124,6 +124,10 @@ impl Deadlines {
 /// The loop's own deadlines, beside those of the connections.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Alarm {
+    /// The service manager is told that the loop turns.
+    Watchdog,
+    /// A server that was told to stop does so.
+    Stop,
     /// Clients are let in again, after a pause.
     Accept,
     /// Outbound connections are tried again that could not be begun.
@@ -137,8 +141,15 @@ pub(crate) enum Alarm {
 }
 
 impl Alarm {
-    pub(crate) const ALL: [Alarm; 5] =
-        [Alarm::Accept, Alarm::Dial, Alarm::Report, Alarm::CloseListeners, Alarm::Cut];
+    pub(crate) const ALL: [Alarm; 7] = [
+        Alarm::Watchdog,
+        Alarm::Stop,
+        Alarm::Accept,
+        Alarm::Dial,
+        Alarm::Report,
+        Alarm::CloseListeners,
+        Alarm::Cut,
+    ];
 }
 
 /// At most one time for each [`Alarm`].

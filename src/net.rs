@@ -30,6 +30,7 @@ mod lent;
 mod memory;
 mod outbound;
 mod sending;
+mod shares;
 mod table;
 mod timers;
 mod work;
@@ -57,6 +58,8 @@ impl fmt::Display for ConnId {
 pub(crate) enum Stop {
     /// Nobody has asked for it.
     No,
+    /// It will stop after a delay, and serves until then.
+    Announced,
     /// It is to stop, and begins in this turn.
     Wanted,
     /// It finishes what it has received.
@@ -96,6 +99,8 @@ pub struct Net {
     fronts: BTreeMap<u32, Front>,
     /// Outbound connections that have no socket yet.
     wishes: Wishes,
+    /// Who goes first when memory is short, if that is known.
+    worst: Option<memory::Worst>,
     /// For what a callback must know at once.
     kernel: Box<dyn Lent>,
 }
@@ -217,6 +222,14 @@ impl Conn<'_> {
         self.net.change(self.slot, |connection| connection.state.resume(now));
     }
 
+    /// Counts `bytes` as memory of this connection, in place of what was charged before: what the
+    /// handler keeps for it, which [`max_memory`](Limits::max_memory) is to bound. It counts as
+    /// long as the connection is in service. When memory is short, the connections that hold
+    /// most go first.
+    pub fn charge(&mut self, bytes: usize) {
+        self.net.change(self.slot, |connection| connection.state.charge(bytes));
+    }
+
     /// All connections, this one included.
     pub fn net(&mut self) -> &mut Net {
         self.net
@@ -267,9 +280,15 @@ impl Net {
 
     /// Stops the server as SIGTERM does: it finishes what it has received.
     pub fn stop(&mut self) {
-        if self.stop == Stop::No {
+        if let Stop::No | Stop::Announced = self.stop {
             self.stop = Stop::Wanted;
         }
+    }
+
+    /// Whether the server stops, or will after its delay: whoever asks for its health is to look
+    /// for another.
+    pub fn is_stopping(&self) -> bool {
+        self.stop != Stop::No
     }
 
     pub(crate) fn is_draining(&self) -> bool {
@@ -313,6 +332,7 @@ impl Net {
             files: BTreeMap::new(),
             fronts: BTreeMap::new(),
             wishes: Wishes::default(),
+            worst: None,
             kernel: kernel.lend(),
         })
     }

@@ -124,6 +124,8 @@ impl<H: ConnectionHandler, K: Kernel> Reactor<H, K> {
         let now = self.net.now;
         while let Some(alarm) = self.timer.alarms.pop_due(now) {
             match alarm {
+                Alarm::Watchdog => self.tell_alive(),
+                Alarm::Stop => self.net.stop(),
                 Alarm::Accept => self.resume_paused(),
                 Alarm::Dial => self.net.dial_again(),
                 Alarm::Report => self.want_report(),
@@ -152,7 +154,7 @@ impl<H: ConnectionHandler, K: Kernel> Reactor<H, K> {
             && come(connection.deadline(timeouts, now))
         {
             drop(connection);
-            return self.refuse_front(slot);
+            return self.header_is_late(slot);
         }
         if connection.shortage.waits() {
             connection.shortage.try_again(); // perhaps a little early

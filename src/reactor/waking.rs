@@ -1,7 +1,9 @@
 //! The descriptors that are no connections: which of them woke the loop, and for what.
 
+mod notifying;
+
 use super::Reactor;
-use super::poll::{EVENTFD, LISTENERS, SIGNALFD, TIMERFD};
+use super::poll::{EVENTFD, LISTENERS, MANAGER, SIGNALFD, TIMERFD};
 use crate::handler::ConnectionHandler;
 use crate::kernel::{Clock, Kernel};
 
@@ -15,7 +17,9 @@ impl<H: ConnectionHandler, K: Kernel> Reactor<H, K> {
     /// are in come before those who want in, and bytes come before deadlines.
     pub(super) fn serve_core(&mut self, ready: usize) {
         let mut woken = std::mem::take(&mut self.woken);
-        if let [(core @ LISTENERS.., mask)] = woken[..] {
+        if let [(core @ LISTENERS.., mask)] = woken[..]
+            && core != MANAGER
+        {
             self.net.begin_share();
             self.serve_listener(core, mask, 1);
         } else {
@@ -25,8 +29,11 @@ impl<H: ConnectionHandler, K: Kernel> Reactor<H, K> {
         self.woken = woken;
     }
 
-    fn serve_several(&mut self, woken: &mut [(u32, u32)], ready: usize) {
-        woken.sort_unstable(); // the listeners are the last, in their order
+    fn serve_several(&mut self, woken: &mut Vec<(u32, u32)>, ready: usize) {
+        woken.sort_unstable(); // the listeners in their order; the last is the manager
+        if woken.pop_if(|(core, _)| *core == MANAGER).is_some() {
+            self.tell_ready();
+        }
         for &(core, _) in woken.iter() {
             self.net.begin_share(); // the last one is for all listeners
             match core {

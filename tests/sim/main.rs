@@ -12,9 +12,11 @@ mod fanout;
 mod files;
 mod front;
 mod http;
+mod memory;
 mod names;
 #[cfg(feature = "cli")]
 mod oracle;
+mod production;
 mod proxy;
 mod random;
 mod reactions;

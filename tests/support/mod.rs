@@ -290,6 +290,52 @@ impl Server {
         Server::spawn_under(&["sh", "-c", &format!("{prelude}\nexec \"$0\" \"$@\"")], args)
     }
 
+    /// Starts the program as a service manager does that passes these sockets on, with these
+    /// names, and waits for nothing. `prelude` is shell that ends in its start.
+    #[allow(unsafe_code)]
+    pub fn spawn_with(
+        sockets: &[&dyn AsRawFd],
+        names: &str,
+        prelude: &str,
+        args: &[&str],
+    ) -> Server {
+        let mut numbers: Vec<i32> = sockets.iter().map(|socket| socket.as_raw_fd()).collect();
+        let prelude = format!(
+            "export LISTEN_PID=$$ LISTEN_FDS={} LISTEN_FDNAMES='{names}'\n{prelude}",
+            numbers.len()
+        );
+        let words = ["sh", "-c", &prelude, env!("CARGO_BIN_EXE_threadbare")];
+        let mut command = command(words[0]);
+        command.args(&words[1..]).args(args);
+        let pass = move || {
+            // First out of the way: one may have the number that another is to get.
+            for number in &mut numbers {
+                // SAFETY: the call takes no pointer.
+                let copied = unsafe { nix::libc::fcntl(*number, nix::libc::F_DUPFD_CLOEXEC, 100) };
+                *number = if copied < 0 { return Err(io::Error::last_os_error()) } else { copied };
+            }
+            for (place, number) in (3..).zip(&numbers) {
+                // SAFETY: the child has nothing open that it needs but what it was born with.
+                if unsafe { nix::libc::dup2(*number, place) } < 0 {
+                    return Err(io::Error::last_os_error());
+                }
+            }
+            Ok(())
+        };
+        // SAFETY: what runs between fork and exec are system calls.
+        unsafe { command.pre_exec(pass) };
+        Server::child(command)
+    }
+
+    /// Waits until it is ready, at so many addresses.
+    pub fn until_ready(&mut self, count: usize) {
+        self.addresses = eventually("the ready lines", || {
+            let ready = self.ready_lines();
+            assert!(ready.len() >= count || !self.has_ended(), "no start: {}", self.logs());
+            (ready.len() >= count).then_some(ready)
+        });
+    }
+
     /// The same with another program.
     pub fn spawn_other(prelude: &str, path: &str, args: &[&str]) -> Server {
         Server::spawn_words(&["sh", "-c", &format!("{prelude}\nexec \"$0\" \"$@\""), path], args)
@@ -301,14 +347,14 @@ impl Server {
     }
 
     fn spawn_words(words: &[&str], args: &[&str]) -> Server {
-        let mut child = command(words[0])
-            .args(&words[1..])
-            .args(args)
-            .stdin(Stdio::null())
-            .stdout(Stdio::piped())
-            .stderr(Stdio::piped())
-            .spawn()
-            .unwrap();
+        let mut command = command(words[0]);
+        command.args(&words[1..]).args(args);
+        Server::child(command)
+    }
+
+    fn child(mut command: Command) -> Server {
+        let command = command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
+        let mut child = command.spawn().unwrap();
         Server {
             pid: Pid::from_raw(i32::try_from(child.id()).unwrap()),
             stdout: Capture::of(child.stdout.take().unwrap()),

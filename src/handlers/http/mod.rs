@@ -11,7 +11,8 @@
 //! ```
 //!
 //! An answer comes only when the body of its request has passed by, for a body that turns
-//! out to be broken is answered too, with 400. What was read of the head is then kept.
+//! out to be broken is answered too, with 400. Of the head that is kept which the answer
+//! depends on, and [charged](Conn::charge) to the connection.
 //! Whoever gets a status of 4xx or 5xx for the way he speaks is not listened to any more,
 //! for nobody knows where his next request would begin; but he gets the status, because
 //! [`Conn::close`] sees to it that the last answer arrives.
@@ -172,8 +173,8 @@ impl Http {
                 *rest = rest.get(request.head.len()..).unwrap_or_default();
                 session.moves_on();
                 match request.body.take() {
-                    None => self.answer(conn, &request),
-                    Some(body) => self.begin_body(conn, session, &request, body, rest),
+                    None => self.answer(conn, &mut request, rest),
+                    Some(body) => self.begin_body(conn, session, &mut request, body, rest),
                 }
             }
             Ok(None) => {
@@ -190,20 +191,22 @@ impl Http {
         &mut self,
         conn: &mut Conn<'_>,
         session: &mut Session,
-        request: &Request<'_>,
+        request: &mut Request<'_>,
         mut body: Body,
         rest: &mut &[u8],
     ) -> Next {
         if request.expects && request.refusal.is_some() {
-            return self.answer(conn, request);
+            return self.answer(conn, request, rest);
         }
         if request.expects {
             conn.write(b"HTTP/1.1 100 Continue\r\n\r\n");
         }
         match body.pass(rest) {
-            Ok(true) => self.answer(conn, request),
+            Ok(true) => self.answer(conn, request, rest),
             Ok(false) => {
-                session.pending = Some(Box::new(Pending { head: request.head.to_vec(), body }));
+                let head = request::answerable(request.head);
+                conn.charge(head.capacity() + size_of::<Pending>());
+                session.pending = Some(Box::new(Pending { head, body }));
                 Next::MoreBytes
             }
             Err(status) => self.refuse(conn, request.head, status),
@@ -220,9 +223,10 @@ impl Http {
         rest: &mut &[u8],
     ) -> Next {
         match (pending.body.pass(rest), Request::parse(&pending.head)) {
-            (Ok(true), Ok(Some(request))) => {
+            (Ok(true), Ok(Some(mut request))) => {
                 session.moves_on();
-                self.answer(conn, &request)
+                conn.charge(0);
+                self.answer(conn, &mut request, rest)
             }
             (Ok(_), _) => {
                 session.pending = Some(pending);
@@ -232,9 +236,13 @@ impl Http {
         }
     }
 
-    /// Answers a request whose body has passed by.
+    /// Answers a request whose body has passed by. One that is the last for now is the last of
+    /// all if the server stops: its client is told so, and connects anew. RFC 9112, 9.6
     #[inline]
-    fn answer(&mut self, conn: &mut Conn<'_>, request: &Request<'_>) -> Next {
+    fn answer(&mut self, conn: &mut Conn<'_>, request: &mut Request<'_>, rest: &[u8]) -> Next {
+        if conn.net().is_stopping() && rest.is_empty() {
+            request.then = Then::Close;
+        }
         let is_common = request.then == Then::Stay && !request.is_head;
         match (request.refusal, &self.files) {
             (Some(status), _) => self.say(conn, request, status),
