@@ -292,6 +292,9 @@ impl Client {
 
     /// Receives some of the answer; how many bytes of its body.
     fn hear(&mut self, inbox: &mut [u8]) -> Outcome<u64> {
+        if self.left == Some(0) {
+            return Ok(0); // the end, of which the answer to a short connection told
+        }
         if let Some(left) = &mut self.left {
             // The body is thrown away where it is.
             let flags = MsgFlags::MSG_TRUNC | MsgFlags::MSG_DONTWAIT;
