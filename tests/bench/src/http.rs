@@ -245,6 +245,7 @@ impl Load {
                     units += 1;
                 }
                 if !goes_on {
+                    epoll.delete(&open[place].stream)?; // its end is no answer
                     under_way -= 1;
                     continue;
                 }
