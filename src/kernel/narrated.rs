@@ -382,6 +382,13 @@ impl<K: Kernel> Kernel for Narrated<K> {
         self.tell(chapter, &call, result, |count| *count)
     }
 
+    fn send_more(&mut self, fd: &Fd, bytes: &[u8]) -> Result<usize> {
+        let result = self.kernel.send_more(fd, bytes);
+        let (sent, length) = (payload(bytes), bytes.len());
+        let call = format!("sendto({fd:?}, {sent}, {length}, MSG_NOSIGNAL|MSG_MORE, NULL, 0)");
+        self.tell("files", &call, result, |count| *count)
+    }
+
     fn sendmsg(&mut self, fd: &Fd, pieces: &[IoSlice<'_>]) -> Result<usize> {
         let result = self.kernel.sendmsg(fd, pieces);
         let (iov, length) = (iovecs(pieces), pieces.len());
