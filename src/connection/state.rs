@@ -27,11 +27,11 @@ use super::unsent::Unsent;
 use crate::buffer::Buffer;
 use crate::close_reason::CloseReason;
 use crate::time::{Moment, Span};
-use std::collections::TryReserveError;
 use std::mem::take;
 use std::ops::Deref;
 
 mod asked;
+mod preface;
 
 /// Upper bound on lingering.
 const LINGER_TOTAL: Span = Span::millis(5_001);
@@ -247,11 +247,6 @@ impl Life {
         Life(State::Open(Open::default()))
     }
 
-    /// The same behind a front, whose header must be whole by `deadline`.
-    pub(crate) fn preface(deadline: Moment) -> Life {
-        Life(State::Preface { header: Buffer::default(), deadline })
-    }
-
     /// An outbound connection, which is given up at `deadline`.
     pub(super) fn connecting(deadline: Moment) -> Life {
         Life(State::Connecting { deadline, early: Early::default() })
@@ -268,24 +263,6 @@ impl Life {
             State::Broken { input, reading, .. } => Some((input, reading)),
             _ => None,
         }
-    }
-
-    /// A header is awaited no longer than until then.
-    pub(crate) fn hurry(&mut self, most: Moment) {
-        if let State::Preface { deadline, .. } = &mut self.0 {
-            *deadline = (*deadline).min(most);
-        }
-    }
-
-    /// Keeps what has come of a header.
-    pub(crate) fn keep_header(
-        &mut self,
-        fresh: &[u8],
-        spare: usize,
-        now: Moment,
-    ) -> Result<(), TryReserveError> {
-        let State::Preface { header, .. } = &mut self.0 else { return Ok(()) };
-        header.push(fresh, spare, now)
     }
 
     /// Takes what was received and not consumed, to be offered.
@@ -457,13 +434,6 @@ impl State {
 }
 
 impl Open {
-    /// A connection that begins with `input`, of which `length` bytes were for us.
-    fn behind(mut input: Buffer, length: usize) -> Open {
-        input.consume(length);
-        let reading = Reading { again: !input.is_empty(), ..Reading::default() };
-        Open { input, reading, ..Open::default() }
-    }
-
     /// Whether output, or a shortage of memory, holds up the input.
     pub(crate) fn holds_up_input(&self) -> bool {
         if self.duplex { self.writing.level == Level::Starved } else { self.writing.is_full() }
