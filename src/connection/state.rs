@@ -106,6 +106,8 @@ pub(crate) struct Open {
     pub(crate) timer: Option<Moment>,
     /// Bytes read since the drain began.
     pub(crate) read: u32,
+    /// Memory that the handler keeps for it.
+    pub(crate) charged: u32,
     /// A stop does not end it by itself.
     pub(crate) held: bool,
     /// Input is offered even while output is full, because it is answered on another
@@ -448,8 +450,10 @@ impl Open {
     /// too short to read.
     pub(crate) fn settle_level(&mut self, is_over: bool, starves: bool, now: Moment) {
         if self.writing.is_full() != is_over {
+            if self.writing.level != Level::Starved {
+                self.input.touch(now); // of a message that starved the deadline has run
+            }
             self.writing.level = if is_over { Level::Full } else { Level::Drained };
-            self.input.touch(now);
         } else if self.writing.level == Level::Starved && !(starves && self.needs_to_read()) {
             self.writing.level = Level::Full;
         }

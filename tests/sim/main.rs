@@ -11,6 +11,7 @@ mod fanout;
 mod files;
 mod front;
 mod http;
+mod memory;
 mod names;
 #[cfg(feature = "cli")]
 mod oracle;

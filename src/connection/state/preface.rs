@@ -3,7 +3,6 @@
 use super::{Life, Open, Reading, State};
 use crate::buffer::Buffer;
 use crate::time::Moment;
-use std::collections::TryReserveError;
 
 impl Life {
     /// A connection that a listener for fronts has accepted: its header must be whole by
@@ -19,15 +18,10 @@ impl Life {
         }
     }
 
-    /// Keeps what has come of a header.
-    pub(crate) fn keep_header(
-        &mut self,
-        fresh: &[u8],
-        spare: usize,
-        now: Moment,
-    ) -> Result<(), TryReserveError> {
-        let State::Preface { header, .. } = &mut self.0 else { return Ok(()) };
-        header.push(fresh, spare, now)
+    /// Keeps what has come of a header, in one piece.
+    pub(crate) fn keep_header(&mut self, fresh: &[u8], now: Moment) -> Option<()> {
+        let State::Preface { header, .. } = &mut self.0 else { return Some(()) };
+        header.join(fresh, now)
     }
 }
 
