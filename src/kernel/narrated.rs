@@ -323,7 +323,10 @@ impl<K: Kernel> Kernel for Narrated<K> {
             EpollOp::Modify => "EPOLL_CTL_MOD",
             EpollOp::Remove => "EPOLL_CTL_DEL",
         };
-        let event = epoll_event(&event);
+        let event = match op {
+            "EPOLL_CTL_DEL" => POINTER.to_owned(), // it is not looked at
+            _ => epoll_event(&event),
+        };
         let call = format!("epoll_ctl({epoll:?}, {op}, {fd:?}, {event})");
         self.tell("loop", &call, result, |_| 0)
     }

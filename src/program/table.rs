@@ -96,7 +96,7 @@ pub(crate) const OPTIONS: [Choice; 26] = [
         &["-l", "--listen"],
         "ADDR",
         Always,
-        "HOST:PORT, [V6]:PORT, unix:PATH or fd:N; may be repeated\n\
+        "HOST:PORT, [V6]:PORT, unix:PATH, fd:N; may be repeated\n\
          (127.0.0.1:1234; once: 127.0.0.1:9999)",
         "A host name stands for all its addresses. *0.0.0.0* is every IPv4 address of this \
          machine, *[::]* every IPv6 address. Port 0 is any free one, and the line on stdout \
