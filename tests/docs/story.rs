@@ -116,7 +116,7 @@ const SCENES: [Scene; 12] = [
     Scene { prelude: "ulimit -n 16", ..scene("crowd", "", 6, crowd) },
     scene("idle", "", 5, idle),
     scene("slow", "EPOLLERR", 8, slow),
-    scene("stop", "", 13, stop),
+    scene("stop", "read(5", 11, stop),
 ];
 
 const fn scene(
