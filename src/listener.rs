@@ -18,6 +18,7 @@ use crate::kernel::{self, Address, Fd, Kernel, SocketOption};
 use crate::limits::Limits;
 use crate::reaction::{Call, Reaction, attempt, tolerate};
 use crate::time::{Moment, Span};
+use std::net::SocketAddr;
 
 mod socket_file;
 
@@ -109,6 +110,11 @@ impl Listener {
         news
     }
 
+    /// Where it listens, if that is TCP.
+    pub(crate) fn tcp(&self) -> Option<SocketAddr> {
+        if let Address::Tcp(address) = self.address { Some(address) } else { None }
+    }
+
     /// How it lets clients in, unless it is closed.
     pub(crate) fn intake(&mut self) -> Option<&mut Intake> {
         self.socket.as_mut().map(|socket| &mut socket.intake)
@@ -126,7 +132,7 @@ impl Listener {
     pub(crate) fn refuse_new<K: Kernel>(&mut self, kernel: &mut K) -> Result<(), Error> {
         let Some(socket) = &mut self.socket else { return Ok(()) };
         if let Address::Tcp(_) = self.address {
-            let option = SocketOption::DropSyn;
+            let option = SocketOption::NoDevice;
             let refused = attempt(Call::RefuseNew, || kernel.setsockopt(&socket.fd, option));
             return refused.map_err(|(_, errno)| Error::new(Call::RefuseNew, &self.address, errno));
         }

@@ -85,9 +85,13 @@ calls! {
     WriteCounter "write",
     ReadSignal "read",
     RefuseNew "setsockopt",
+    DiagSocket "socket",
+    DiagAsk "write",
+    DiagAnswer "read",
     CheckFile "lstat",
     RemoveFile "unlink",
     Shutdown "shutdown",
+    Unacknowledged "ioctl",
     Close "close",
 }
 
@@ -198,7 +202,8 @@ pub fn reaction(call: Call, errno: Errno) -> Reaction {
             _ => FailRuntime,
         },
         Call::CheckFile | Call::RemoveFile => Ignore, // the next start removes it, if it is stale
-        Call::RefuseNew => Degrade, // EPERM: without CAP_NET_ADMIN, on kernels since 2026
+        Call::RefuseNew => Degrade, // ENOPROTOOPT before Linux 5.1, EPERM before 5.7
+        Call::DiagSocket | Call::DiagAsk | Call::DiagAnswer => Degrade, // taken for under way
 
         // Connections.
         Call::Accept => match errno {
@@ -263,6 +268,10 @@ pub fn reaction(call: Call, errno: Errno) -> Reaction {
         Call::Shutdown => match errno {
             EBADF | EINVAL | ENOTSOCK => Bug,
             _ => Ignore, // ENOTCONN: the peer's reset was first
+        },
+        Call::Unacknowledged => match errno {
+            EBADF | EFAULT | EINVAL | ENOTTY => Bug,
+            _ => Ignore, // taken for acknowledged
         },
         Call::Close => match errno {
             EBADF => Bug, // a double close: somebody else's descriptor may be next

@@ -3,10 +3,11 @@
 use super::Reactor;
 use crate::error::Error;
 use crate::handler::ConnectionHandler;
-use crate::kernel::{Kernel, Signal};
+use crate::kernel::{Clock, Kernel, Signal};
 use crate::net::ConnId;
 use crate::process::Wish;
 use crate::reaction::{Call, Reaction, attempt};
+use crate::time::{Moment, Span};
 use std::cmp::Reverse;
 
 /// How many signals are read in one turn: more than there are different ones.
@@ -14,12 +15,23 @@ const TAKEN: usize = 8;
 /// How many connections a report names.
 const REPORTED: usize = 100;
 
+/// Signals to stop that come within this time after the first belong to it: whoever ends a
+/// service, or a terminal that hangs up, may send several.
+const BURST: Span = Span::millis(500);
+
 /// The signals to stop that have come.
 #[derive(Clone, Copy, Debug, Default)]
 pub(crate) enum Signals {
     #[default]
     None,
-    One(Signal),
+    /// The server stops.
+    One {
+        last: Signal,
+        /// When the first came.
+        since: Moment,
+        /// Whether a SIGINT is among them.
+        typed: bool,
+    },
     /// Everything ends at once; the last of them.
     Two(Signal),
 }
@@ -28,20 +40,44 @@ impl Signals {
     pub(crate) fn last(self) -> Option<Signal> {
         match self {
             Signals::None => None,
-            Signals::One(signal) | Signals::Two(signal) => Some(signal),
+            Signals::One { last, .. } | Signals::Two(last) => Some(last),
+        }
+    }
+
+    pub(crate) fn are_two(self) -> bool {
+        matches!(self, Signals::Two(_))
+    }
+
+    /// One more comes. Two mean *now* if somebody meant two: Ctrl-C was typed again, or the
+    /// first was long ago.
+    fn and(self, signal: Signal, now: Moment) -> Signals {
+        let is_typed = signal == Signal::SIGINT;
+        match self {
+            Signals::None => Signals::One { last: signal, since: now, typed: is_typed },
+            Signals::One { since, typed, .. }
+                if now.since(since) < BURST && !(typed && is_typed) =>
+            {
+                Signals::One { last: signal, since, typed: typed || is_typed }
+            }
+            Signals::One { .. } | Signals::Two(_) => Signals::Two(signal),
         }
     }
 }
 
 impl<H: ConnectionHandler, K: Kernel> Reactor<H, K> {
-    /// Signals that arrive together count as one: the kernel merges them anyway.
+    /// Signals that arrive together are merged by the kernel, so they are not counted.
     pub(super) fn take_signals(&mut self) {
-        let (mut ending, mut asked) = (None, false);
+        let (before, mut asked) = (self.end.signals, false);
         for _ in 0..TAKEN {
             let Some(fd) = &self.poll.signals else { break };
             match attempt(Call::ReadSignal, || self.kernel.read_signal(fd)) {
                 Ok(signal) => match self.process.as_mut().map(|process| process.wish(signal)) {
-                    Some(Wish::Stop) | None => ending = Some(signal),
+                    Some(Wish::Stop) | None => {
+                        // The turn may have begun long ago.
+                        let nanos = self.kernel.clock_gettime(Clock::Monotonic);
+                        let now = Moment::from_millis(nanos / 1_000_000);
+                        self.end.signals = self.end.signals.and(signal, now);
+                    }
                     Some(Wish::Report) => asked = true,
                     Some(Wish::Nothing) => {
                         self.process.iter_mut().for_each(|process| process.tell_unused(signal));
@@ -60,13 +96,11 @@ impl<H: ConnectionHandler, K: Kernel> Reactor<H, K> {
         if asked {
             self.report();
         }
-        if let Some(signal) = ending {
-            let is_second = self.end.signals.last().is_some();
-            self.end.signals = if is_second { Signals::Two(signal) } else { Signals::One(signal) };
+        if self.end.signals.last().is_some() {
             self.net.stop();
-            if is_second {
-                self.cut();
-            }
+        }
+        if self.end.signals.are_two() && !before.are_two() {
+            self.cut();
         }
     }
 

@@ -11,7 +11,7 @@ use crate::connection::State;
 use crate::deadlines::{Alarm, Alarms, Deadlines};
 use crate::error::{Error, needed};
 use crate::handler::ConnectionHandler;
-use crate::kernel::{Errno, Kernel};
+use crate::kernel::{Errno, Kernel, Peer};
 use crate::reaction::Call;
 use crate::time::Moment;
 use std::collections::TryReserveError;
@@ -136,7 +136,19 @@ impl<H: ConnectionHandler, K: Kernel> Reactor<H, K> {
         let timeouts = &self.net.timeouts;
         let Some(mut connection) = self.net.table.edit(slot) else { return };
         connection.carry(now);
-        if connection.shortage.waits() {
+        if connection.awaits_acknowledgment() {
+            let is_over = come(connection.delivery_deadline(timeouts));
+            match self.kernel.ioctl_outq(&connection.fd) {
+                // A Unix socket has no reset that could overtake anything.
+                Ok(1..) if is_over => connection.abort(CloseReason::WriteStalled),
+                Ok(1..) if connection.peer() != Peer::Unix => {}
+                Ok(_) => connection.reset(),
+                Err(errno) => {
+                    connection.failed(Call::Unacknowledged, errno, &mut self.net.counters);
+                    connection.reset();
+                }
+            }
+        } else if connection.shortage.waits() {
             connection.shortage.try_again(); // perhaps a little early
         } else if come(connection.write_deadline(timeouts, now)) {
             connection.abort(CloseReason::WriteStalled);
@@ -146,7 +158,9 @@ impl<H: ConnectionHandler, K: Kernel> Reactor<H, K> {
             match *connection.state {
                 State::Connecting { .. } => connection.gone(TOO_SLOW),
                 State::Open(_) => connection.close(CloseReason::Idle),
-                State::Closing { .. } => connection.abort(CloseReason::Idle),
+                State::Closing { .. } | State::Delivering { .. } => {
+                    connection.abort(CloseReason::Idle);
+                }
                 _ => connection.done(),
             }
         }

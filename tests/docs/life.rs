@@ -276,8 +276,8 @@ fn what_is_noise_in_a_terminal_is_left_out() {
             "accept4(3, 0x…, SOCK_CLOEXEC|NONBLOCK) = -1 EAGAIN",
         ),
         (
-            "setsockopt(3, SOL_SOCKET, SO_ATTACH_FILTER, {len=4, filter=0x7ffc00000000}, 16) = 0",
-            "setsockopt(3, SOL_SOCKET, SO_ATTACH_FILTER, {len=4}, 16) = 0",
+            "setsockopt(3, SOL_SOCKET, SO_BINDTOIFINDEX, [2147483647], 4) = 0",
+            "setsockopt(3, SOL_SOCKET, SO_BINDTOIFINDEX, [2147483647], 4) = 0",
         ),
         (
             "read(5, 0x7ffc00000000, 128) = -1 EINTR (Interrupted)",

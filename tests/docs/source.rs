@@ -108,8 +108,10 @@ impl Method {
             "recv" => "recvfrom",
             "send" => "sendto",
             "getsockopt_error" => "getsockopt",
-            "read_counter" | "read_signal" => "read",
-            "write_counter" => "write",
+            "read_counter" | "read_signal" | "read_diag" => "read",
+            "write_counter" | "write_diag" => "write",
+            "socket_diag" => "socket",
+            "ioctl_outq" => "ioctl",
             name => name,
         }
     }

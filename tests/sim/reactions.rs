@@ -58,7 +58,7 @@ fn fresh() -> Simulated {
 }
 
 /// The rows that were asked.
-fn rows(bits: u64) -> Vec<Call> {
+fn rows(bits: u128) -> Vec<Call> {
     Call::ALL.into_iter().filter(|&call| bits >> call as usize & 1 == 1).collect()
 }
 
@@ -149,6 +149,14 @@ fn serve(mut world: World<Busy>) {
         }
     };
     let _ = world.server.handle().call(talk);
+    world.rest();
+    let cut = |_: &mut Busy, net: &mut Net| {
+        let ids: Vec<_> = net.ids().collect();
+        let had_some = ids.into_iter().filter(|id| net.sent(*id) > 0).last();
+        had_some.and_then(|id| net.conn(id)).iter_mut().for_each(Conn::abort_behind);
+    };
+    let _ = world.server.handle().call(cut);
+    let _third = world.sim.connect(&world.address());
     world.rest();
     client.shutdown();
     world.pass(Duration::from_secs(5));

@@ -60,11 +60,15 @@ methods! {
     Pread64 "pread64",
     Sendfile "sendfile",
     Stat "stat",
+    SocketDiag "socket_diag",
+    WriteDiag "write_diag",
+    ReadDiag "read_diag",
     TimerfdSettime "timerfd_settime",
     ReadCounter "read_counter",
     ReadSignal "read_signal",
     WriteCounter "write_counter",
     Shutdown "shutdown",
+    IoctlOutq "ioctl_outq",
     Close "close",
 }
 
@@ -197,7 +201,7 @@ struct Ledger {
     /// The calls after which it was not asked.
     unasked: Vec<(Method, Errno)>,
     /// The rows that were asked, a bit each.
-    rows: u64,
+    rows: u128,
 }
 
 thread_local! {
@@ -231,7 +235,7 @@ pub(crate) fn asked(row: usize, name: &str, errno: Errno) {
 /// Takes what this thread has done: the failed calls after which the table was not asked,
 /// and the rows that were asked, a bit each.
 #[doc(hidden)]
-pub fn take_ledger() -> (Vec<(Method, Errno)>, u64) {
+pub fn take_ledger() -> (Vec<(Method, Errno)>, u128) {
     made(Method::Close, None);
     let Ledger { unasked, rows, .. } = LEDGER.take();
     (unasked, rows)

@@ -38,7 +38,10 @@ use super::{Address, ERR, Errno, HUP, IN, OUT, Peer, Result};
 #[derive(Clone, Copy)]
 pub(super) struct Options {
     pub(super) reuse_address: bool,
+    /// SYNs are not answered (of another host),
     pub(super) drop_syn: bool,
+    /// or refused.
+    pub(super) refuse_syn: bool,
     pub(super) reset_on_close: bool,
     pub(super) urgent_inline: bool,
     pub(super) not_sent_lowat: usize,
@@ -49,6 +52,7 @@ impl Default for Options {
         Options {
             reuse_address: false,
             drop_syn: false,
+            refuse_syn: false,
             reset_on_close: false,
             urgent_inline: false,
             not_sent_lowat: usize::MAX,
@@ -454,6 +458,14 @@ impl Streams {
     /// SO_ERROR: tells the error, and resets it.
     pub(super) fn take_error(&mut self, id: EndId) -> Result<Option<Errno>> {
         self.operate(id, |end, _, _| end.error.take())
+    }
+
+    /// SIOCOUTQ: what it has sent and the other kernel has not acknowledged, a FIN too; of a
+    /// Unix socket, what the peer has not read.
+    pub(super) fn unacknowledged(&self, id: EndId) -> Result<usize> {
+        let (end, peer) = self.get(id).zip(self.get(id ^ 1)).ok_or(Errno::EBADF)?;
+        let fin = usize::from(end.send_shut && !end.dead && !end.fin_arrived);
+        Ok(if end.tcp { end.outbox.len() + end.wire.len() + fin } else { peer.inbox.len() })
     }
 
     pub(super) fn shutdown(&mut self, id: EndId) -> Result<()> {
