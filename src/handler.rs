@@ -2,7 +2,7 @@
 
 use crate::close_reason::CloseReason;
 use crate::error::Error;
-use crate::net::{Conn, ConnId, Net};
+use crate::net::{Conn, ConnId, Net, TimerId};
 
 /// A protocol: what happens to the bytes of a connection.
 ///
@@ -74,6 +74,16 @@ pub trait ConnectionHandler {
     /// The time set with [`set_timer`](Conn::set_timer) has come.
     fn on_timer(&mut self, conn: &mut Conn<'_>, session: &mut Self::Session) {
         let _ = (conn, session);
+    }
+
+    /// The time set with [`set_timer_for`](Conn::set_timer_for) and this key has come.
+    fn on_timer_for(&mut self, conn: &mut Conn<'_>, session: &mut Self::Session, key: u32) {
+        let _ = (conn, session, key);
+    }
+
+    /// The time set with [`Net::after`] and this token has come.
+    fn on_tick(&mut self, net: &mut Net, timer: TimerId, token: u64) {
+        let _ = (net, timer, token);
     }
 
     /// The connection is gone, and with it its session.

@@ -38,7 +38,7 @@
 //! The files of the source, lowest floor first; each knows only those before it:
 //! [`kernel`], [`reaction`], error, close_reason, time, limits, buffer, budget, slots,
 //! deadlines, outbox, counters, connection, cuts, crowd, listener, net, [`handler`], mailbox,
-//! process, [`escape`], [`address`], reactor, server, pool, [`framing`] and [`handlers`].
+//! process, [`escape`], [`address`], [`proxy_header`], reactor, server, pool, [`framing`] and [`handlers`].
 
 #[cfg(not(all(target_os = "linux", target_pointer_width = "64")))]
 compile_error!("threadbare is built on epoll, eventfd, signalfd and timerfd: 64-bit Linux only");
@@ -65,6 +65,7 @@ mod net;
 mod outbox;
 mod pool;
 mod process;
+pub mod proxy_header;
 pub mod reaction;
 mod reactor;
 mod server;
@@ -81,7 +82,7 @@ pub use handler::ConnectionHandler;
 pub use kernel::{Address, Errno, Peer, Signal};
 pub use limits::Limits;
 pub use mailbox::CallError;
-pub use net::{Conn, ConnId, Directory, File, Net};
+pub use net::{Conn, ConnId, Directory, File, Front, Net, TimerId};
 pub use pool::WorkerPool;
 pub use reaction::Call;
 pub use server::{Builder, Handle, MAX_LISTENERS, Running, Server, Summary};

@@ -44,6 +44,8 @@ pub(crate) struct Listener {
     pub(crate) address: Address,
     /// `None` once it is closed.
     pub(crate) socket: Option<Socket>,
+    /// Each connection begins with the header of a front.
+    pub(crate) is_behind_front: bool,
     /// When it was last logged that clients wait.
     warned_at: Option<Moment>,
 }
@@ -93,7 +95,10 @@ impl Listener {
         let mut socket =
             Socket { fd, registered: UNWATCHED, file: SocketFile::NONE, intake: Intake::new() };
         match socket.listen(kernel, address, limits, warnings) {
-            Ok(address) => Ok(Listener { address, socket: Some(socket), warned_at: None }),
+            Ok(address) => {
+                let (socket, warned_at) = (Some(socket), None);
+                Ok(Listener { address, socket, is_behind_front: false, warned_at })
+            }
             Err(error) => {
                 socket.close(kernel);
                 Err(error)
@@ -285,7 +290,8 @@ mod tests {
     #[test]
     fn one_line_a_minute_is_news() {
         let address = Address::Unix("/run/door".into());
-        let mut listener = Listener { address, socket: None, warned_at: None };
+        let mut listener =
+            Listener { address, socket: None, is_behind_front: false, warned_at: None };
         let moments = [0, 1, 59_999, 60_000, 119_999, 120_001].map(Moment::from_millis);
         let told = moments.map(|at| listener.is_news(at));
         assert_eq!(told, [true, false, false, true, false, true]);

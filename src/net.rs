@@ -16,7 +16,7 @@ use crate::limits::{Limits, Timeouts};
 use crate::outbox::Outbox;
 use crate::reaction::Call;
 use crate::slots::Id;
-use crate::time::{Moment, Span};
+use crate::time::Moment;
 use std::collections::{BTreeMap, BTreeSet, TryReserveError};
 use std::fmt;
 use std::net::SocketAddr;
@@ -24,16 +24,21 @@ use std::time::Duration;
 use table::Table;
 
 mod files;
+mod front;
 mod keeping;
 mod lent;
 mod memory;
 mod outbound;
 mod sending;
 mod table;
+mod timers;
 mod work;
 
+pub use front::Front;
 use lent::Lent;
 pub use lent::{Directory, File};
+pub use timers::TimerId;
+use timers::Timers;
 pub(crate) use work::CALL;
 
 /// Names a connection for as long as the server runs: an id is never used again.
@@ -88,8 +93,11 @@ pub struct Net {
     /// From where those of them come that may lead back here: to a port of our own.
     calling: BTreeSet<SocketAddr>,
     has_told_sandbox: bool,
+    pub(crate) timers: Timers,
     /// The files that are being sent, by slot.
     files: BTreeMap<u32, files::FilePart>,
+    /// What is known of the fronts of clients that came through one, by slot.
+    fronts: BTreeMap<u32, Front>,
     /// Outbound connections that have no socket yet, and where they are to lead.
     wishes: Vec<(ConnId, Address)>,
     /// For what a callback must know at once.
@@ -109,7 +117,7 @@ impl Conn<'_> {
         ConnId(self.net.table.id(self.slot))
     }
 
-    /// The other end.
+    /// The other end: the client, also where a [front](Conn::front) has named it.
     pub fn peer(&self) -> Peer {
         self.net.table.look(self.slot).map_or(Peer::Unix, Connection::peer)
     }
@@ -117,7 +125,8 @@ impl Conn<'_> {
     /// Whether it is an outbound connection of this very server that has come back to it,
     /// whatever the address it was begun to. A proxy that handed it on would do so for ever.
     pub fn is_own(&self) -> bool {
-        self.net.is_own_call(self.peer())
+        let who = self.front().map_or(self.peer(), |front| front.peer);
+        self.net.is_own_call(who)
     }
 
     /// The listener it came through: for a listener on all addresses, that address.
@@ -220,12 +229,6 @@ impl Conn<'_> {
         self.net.change(self.slot, |connection| connection.state.resume(now));
     }
 
-    /// Calls `on_timer` once after `delay`, or never; replaces the time set before.
-    pub fn set_timer(&mut self, delay: Option<Duration>) {
-        let at = delay.map(|delay| self.net.now.after(Span::at_least(delay)));
-        self.net.change(self.slot, |connection| connection.state.set_timer(at));
-    }
-
     /// All connections, this one included.
     pub fn net(&mut self) -> &mut Net {
         self.net
@@ -262,10 +265,11 @@ impl Net {
         }
     }
 
-    /// The ids of all connections in service.
-    pub fn ids(&self) -> impl Iterator<Item = ConnId> + '_ {
+    /// The ids of all connections in service now: a copy, so each can be sent to meanwhile.
+    pub fn ids(&self) -> impl Iterator<Item = ConnId> + use<> {
         let in_service = self.table.iter().filter(|(_, c)| c.state.open().is_some());
-        in_service.map(|(slot, _)| ConnId(self.table.id(slot)))
+        let ids: Vec<ConnId> = in_service.map(|(slot, _)| ConnId(self.table.id(slot))).collect();
+        ids.into_iter()
     }
 
     /// Time since the server was built, read once a turn of the loop.
@@ -331,7 +335,9 @@ impl Net {
             outbound: 0,
             calling: BTreeSet::new(),
             has_told_sandbox: false,
+            timers: Timers::default(),
             files: BTreeMap::new(),
+            fronts: BTreeMap::new(),
             wishes: Vec::new(),
             kernel: kernel.lend(),
         })

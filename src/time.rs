@@ -32,7 +32,7 @@ impl Span {
 }
 
 /// Milliseconds of the monotonic clock, and one more, so that an `Option` of them is no larger.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub(crate) struct Moment(NonZeroU64);
 
 impl Moment {

@@ -11,7 +11,6 @@
 use log::LevelFilter;
 use simple_logger::SimpleLogger;
 use std::error::Error;
-use std::mem::take;
 use std::time::Duration;
 // ANCHOR: head
 use threadbare::framing::{Frame, Lines};
@@ -20,7 +19,7 @@ use threadbare::{Conn, ConnectionHandler, Server};
 /// The longest line in bytes, its ending not counted.
 const LONGEST: usize = 4096;
 // ANCHOR_END: head
-/// Who says nothing for so long is let go, or soon after.
+/// A client that says nothing for this long is let go.
 const SILENCE: Duration = Duration::from_secs(60);
 
 /// One value serves all connections, so what they share is a field of it.
@@ -36,8 +35,8 @@ struct Shout {
 struct Session {
     /// How far its input is searched already.
     lines: Lines,
-    /// Whether it has said something since the timer was set.
-    heard: bool,
+    /// When it said something last, as `Net::now` counts.
+    heard: Duration,
 }
 // ANCHOR_END: session
 
@@ -69,7 +68,7 @@ impl ConnectionHandler for Shout {
                 }
             }
         }
-        session.heard = true;
+        session.heard = conn.net().now();
         input.len() - rest.len()
     }
     // ANCHOR_END: on_data
@@ -83,13 +82,15 @@ impl ConnectionHandler for Shout {
         conn.close();
     }
 
-    fn on_open(&mut self, conn: &mut Conn<'_>, _: &mut Session) {
+    fn on_open(&mut self, conn: &mut Conn<'_>, session: &mut Session) {
+        session.heard = conn.net().now();
         conn.set_timer(Some(SILENCE));
     }
 
     fn on_timer(&mut self, conn: &mut Conn<'_>, session: &mut Session) {
-        if take(&mut session.heard) {
-            conn.set_timer(Some(SILENCE));
+        let silent = conn.net().now() - session.heard;
+        if silent < SILENCE {
+            conn.set_timer(Some(SILENCE - silent));
         } else {
             conn.write(b"NOT A WORD?\n");
             conn.close();
@@ -194,18 +195,21 @@ mod tests {
         assert!(client.saw_eof());
     }
 
-    /// Who has spoken within a minute gets another one. The time is the test's: nobody waits.
+    /// A client has a minute from its last word on, to the millisecond. The time is the test's:
+    /// nobody waits.
     #[test]
-    fn who_says_nothing_is_let_go() {
+    fn a_silent_client_is_let_go() {
         let mut world = World::new();
         let mut client = world.client();
         world.rest();
         world.sim.advance(Duration::from_secs(50));
         assert_eq!(world.ask(&mut client, b"hello\n"), b"HELLO\n");
-        world.sim.advance(Duration::from_secs(50));
-        world.rest();
-        assert_eq!(client.recv(), b"");
-        world.sim.advance(Duration::from_secs(70));
+        for seconds in [11, 48] {
+            world.sim.advance(Duration::from_secs(seconds));
+            world.rest();
+            assert_eq!(client.recv(), b"");
+        }
+        world.sim.advance(Duration::from_millis(1_002)); // timers are never early
         world.rest();
         assert_eq!(client.recv(), b"NOT A WORD?\n");
         assert!(client.saw_eof());

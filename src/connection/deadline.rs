@@ -38,6 +38,10 @@ impl Connection {
             || first(self.idle_deadline(timeouts, now), self.write_deadline(timeouts, now));
         match &*self.state {
             State::Connecting { deadline, .. } => first(shortage, Some(*deadline)),
+            State::Preface { deadline, .. } => {
+                let newcomer = self.newcomer_deadline(timeouts, now);
+                first(shortage, first(newcomer, Some(*deadline)))
+            }
             State::Open(open) => {
                 let message = self.message_deadline(timeouts);
                 let speak = self.speak_deadline(timeouts, now);
@@ -84,12 +88,17 @@ impl Connection {
         timeouts.write.map(|span| since.after(span))
     }
 
-    /// Runs, while the server stops, for a client that has not been answered. However it spreads
-    /// its bytes, it has twice the time.
-    pub(crate) fn speak_deadline(&self, timeouts: &Timeouts, now: Moment) -> Option<Moment> {
+    /// While the server stops: until when a client is heard that has not been answered. However
+    /// it spreads its bytes, it has twice the time.
+    fn newcomer_deadline(&self, timeouts: &Timeouts, now: Moment) -> Option<Moment> {
         let (began, span) = timeouts.newcomer?;
-        let last = self.last(now).clamp(began, began.after(span));
-        Some(last.after(span)).filter(|at| now < *at && self.may_speak() && self.can_offer())
+        Some(self.last(now).clamp(began, began.after(span)).after(span))
+    }
+
+    /// The same, if it is one, and there is time left.
+    pub(crate) fn speak_deadline(&self, timeouts: &Timeouts, now: Moment) -> Option<Moment> {
+        let deadline = self.newcomer_deadline(timeouts, now)?;
+        Some(deadline).filter(|at| now < *at && self.may_speak() && self.can_offer())
     }
 
     /// Runs while output waits.

@@ -1,8 +1,8 @@
 //! The states of a connection, what is known in each, and the transitions between them.
 //!
 //! ```text
-//!   Connecting ── refused, too slow ──▶ Gone
-//!    │ established
+//!   Connecting, Preface ── refused, too slow, no header ──▶ Gone
+//!    │ established, introduced
 //!    ▼       close(), idle, limits            output sent          EOF, time
 //!   Open ────────────────────────▶ Closing ───────────▶ Lingering ──────────▶ Gone
 //!    │  ╲                             │    (shutdown)                           ▲
@@ -20,10 +20,11 @@
 //! another state. The same declaration is the table that the chapter on closing prints.
 //!
 //! Invariants:
-//! 1. A connection begins as Connecting or Open and ends as Gone; no state is entered twice.
+//! 1. A connection begins as Connecting, Preface or Open and ends as Gone; no state is entered twice.
 //! 2. `why` is set when service ends and does not change after it.
 
 use super::transitions::{Transition, transitions};
+use super::unsent::Unsent;
 use crate::buffer::Buffer;
 use crate::close_reason::CloseReason;
 use crate::time::{Moment, Span};
@@ -44,6 +45,13 @@ pub(crate) enum State {
         /// When the connect is given up.
         deadline: Moment,
         early: Early,
+    },
+    /// The header of a front is awaited, which names the client. The handler does not know of
+    /// it: there is no session.
+    Preface {
+        /// What has come of it.
+        header: Buffer,
+        deadline: Moment,
     },
     /// In service. The peer may have sent its FIN already.
     Open(Open),
@@ -113,15 +121,6 @@ pub(crate) struct Open {
     /// Input is offered even while output is full, because it is answered on another
     /// connection (proxy).
     pub(crate) duplex: bool,
-}
-
-/// Output that the kernel has not taken: bytes, behind them a part of a file, and behind that
-/// bytes again.
-#[derive(Debug, Default)]
-pub(crate) struct Unsent {
-    pub(crate) bytes: Buffer,
-    /// If there is a file: what comes behind it. (In a box, because a file is rare.)
-    pub(crate) file: Option<Box<Buffer>>,
 }
 
 /// The peer's direction, as the handler sees it.
@@ -197,9 +196,15 @@ transitions! {
         Connecting { early, .. } => Open (early.open(now));
     }
 
+    /// A front's header is whole. What came behind its `length` bytes is to be offered.
+    introduced(length: usize) {
+        Preface { header, .. } => Open (Open::behind(take(header), length));
+    }
+
     /// The handler, the peer's FIN, a timeout or a limit ends it: what is written is sent.
     close(why: CloseReason) {
         Connecting { .. } => Gone { why, reset: false };
+        Preface { .. } => Gone { why, reset: false };
         Open (open) => Closing {
             why,
             has_fin: open.writing.fin == Fin::Sent,
@@ -246,6 +251,7 @@ transitions! {
     /// A call has failed for good, or the peer has hung up: nothing can be sent.
     broken(why: CloseReason) {
         Connecting { .. } => Gone { why, reset: false };
+        Preface { .. } => Gone { why, reset: false };
         Open (open) => Broken {
             why,
             reset: false,
@@ -261,6 +267,7 @@ transitions! {
     /// It ends now: by `abort`, a limit, a failure, or because nothing is left to do.
     end(why: CloseReason) {
         Connecting { .. } => Gone { why, reset: false };
+        Preface { .. } => Gone { why, reset: false };
         Open (_) => Gone { why, reset: false };
         Closing { .. } => Gone { why, reset: false };
         Delivering { .. } => Gone { why, reset: false };
@@ -271,8 +278,13 @@ transitions! {
 
 impl Life {
     /// An accepted connection.
-    pub(super) fn open() -> Life {
+    pub(crate) fn open() -> Life {
         Life(State::Open(Open::default()))
+    }
+
+    /// The same behind a front, whose header must be whole by `deadline`.
+    pub(crate) fn preface(deadline: Moment) -> Life {
+        Life(State::Preface { header: Buffer::default(), deadline })
     }
 
     /// An outbound connection, which is given up at `deadline`.
@@ -291,6 +303,17 @@ impl Life {
             State::Broken { input, reading, .. } => Some((input, reading)),
             _ => None,
         }
+    }
+
+    /// Keeps what has come of a header.
+    pub(crate) fn keep_header(
+        &mut self,
+        fresh: &[u8],
+        spare: usize,
+        now: Moment,
+    ) -> Result<(), TryReserveError> {
+        let State::Preface { header, .. } = &mut self.0 else { return Ok(()) };
+        header.push(fresh, spare, now)
     }
 
     /// Takes what was received and not consumed, to be offered.
@@ -404,6 +427,13 @@ impl Life {
 }
 
 impl Open {
+    /// A connection that begins with `input`, of which `length` bytes were for us.
+    fn behind(mut input: Buffer, length: usize) -> Open {
+        input.consume(length);
+        let reading = Reading { again: !input.is_empty(), ..Reading::default() };
+        Open { input, reading, ..Open::default() }
+    }
+
     /// Whether output, or a shortage of memory, holds up the input.
     pub(crate) fn holds_up_input(&self) -> bool {
         if self.duplex { self.writing.level == Level::Starved } else { self.writing.is_full() }
@@ -426,32 +456,6 @@ impl Open {
     }
 }
 
-impl Unsent {
-    pub(crate) fn is_empty(&self) -> bool {
-        self.bytes.is_empty() && self.file.is_none()
-    }
-
-    /// How many bytes wait, those of a file not counted.
-    pub(crate) fn len(&self) -> usize {
-        self.bytes.len() + self.file.as_ref().map_or(0, |behind| behind.len())
-    }
-
-    pub(crate) fn footprint(&self) -> usize {
-        self.bytes.footprint() + self.file.as_ref().map_or(0, |behind| behind.footprint())
-    }
-
-    /// The file is sent: what stood behind it is next.
-    pub(crate) fn file_sent(&mut self, spare: usize, now: Moment) -> Result<(), TryReserveError> {
-        let behind = self.file.take().unwrap_or_default();
-        if self.bytes.is_empty() {
-            self.bytes = *behind;
-            self.bytes.touch(now);
-            return Ok(());
-        }
-        self.bytes.push(behind.as_slice(), spare, now)
-    }
-}
-
 impl Writing {
     pub(crate) fn is_full(self) -> bool {
         matches!(self.level, Level::Full | Level::Starved)
@@ -469,7 +473,11 @@ mod tests {
         let mut random = 1u64;
         for round in 0..20_000u64 {
             let deadline = NOW.after(Span::millis(1));
-            let mut life = if round % 2 == 0 { Life::open() } else { Life::connecting(deadline) };
+            let mut life = match round % 3 {
+                0 => Life::open(),
+                1 => Life::connecting(deadline),
+                _ => Life::preface(deadline),
+            };
             let (mut reason, mut rank) = (None, 0);
             for step in 0..12 {
                 random = random.wrapping_mul(6364136223846793005).wrapping_add(round + step);
@@ -477,6 +485,7 @@ mod tests {
                     [(random >> 40) as usize % 3];
                 match (random >> 33) % 9 {
                     0 => life.established(NOW),
+                    8 => life.introduced(0),
                     1 => life.close(why),
                     2 => life.flushed(NOW),
                     3 => life.broken(why),
@@ -487,7 +496,7 @@ mod tests {
                     _ => drop(life.at_end()),
                 }
                 let order = match *life {
-                    State::Connecting { .. } => 0,
+                    State::Connecting { .. } | State::Preface { .. } => 0,
                     State::Open(_) => 1,
                     State::Closing { .. } => 2,
                     State::Delivering { .. } => 3,

@@ -34,7 +34,7 @@
 //!    `looks`; or it has left and has no name.
 //! 2. A member in `waiting` is paused, and so is one with an empty bucket; its timer resumes
 //!    it, unless something does so before.
-//! 3. While there is news to send, `teller` has a timer set.
+//! 3. While there is news to send, a tick runs.
 
 use super::telnet::{self, Lines};
 use super::{NO_WEB, is_web, too_long};
@@ -42,7 +42,7 @@ use crate::close_reason::CloseReason;
 use crate::escape::{is_printable, printable};
 use crate::framing::Frame;
 use crate::handler::ConnectionHandler;
-use crate::net::{Conn, ConnId, Net};
+use crate::net::{Conn, ConnId, Net, TimerId};
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::{self, Write};
 use std::mem::{replace, take};
@@ -100,8 +100,8 @@ struct News {
     count: usize,
     /// Sends of news in this tick.
     sends: usize,
-    /// The member whose timer ends the tick.
-    teller: Option<ConnId>,
+    /// Whether a tick runs.
+    ticks: bool,
 }
 
 /// The session: who talks.
@@ -301,9 +301,6 @@ impl Chat {
         self.forget(&name);
         self.waiting.retain(|&other| other != id);
         self.caught_up(net, id);
-        if self.news.teller == Some(id) {
-            self.news.teller = None;
-        }
         self.announce(net, id, format_args!("* {name} left{why}"));
     }
 
@@ -333,23 +330,9 @@ impl Chat {
         self.news.text = emptied(text);
     }
 
-    /// Whoever comes first among the members lends its timer.
     fn begin_tick(&mut self, net: &mut Net) {
-        if self.news.teller.is_none()
-            && let Some(&id) = self.members.values().next()
-            && let Some(mut conn) = net.conn(id)
-        {
-            conn.set_timer(Some(TICK));
-            self.news.teller = Some(id);
-        }
-    }
-
-    fn end_tick(&mut self, net: &mut Net) {
-        self.news.teller = None;
-        self.news.sends = 0;
-        if self.news.count > 0 {
-            self.tell_news(net, None);
-            self.begin_tick(net);
+        if !replace(&mut self.news.ticks, true) {
+            net.after(TICK, 0);
         }
     }
 }
@@ -409,17 +392,22 @@ impl ConnectionHandler for Chat {
     }
 
     fn on_timer(&mut self, conn: &mut Conn<'_>, member: &mut Member) {
-        let id = conn.id();
-        if self.news.teller == Some(id) {
-            self.end_tick(conn.net());
-        }
-        if self.waiting.contains(&id) {
+        if self.waiting.contains(&conn.id()) {
             self.late.append(&mut self.behind);
             self.go_on(conn.net());
         } else if member.bucket.is_over(self.rate, conn.net().now()) {
             conn.set_timer(Some(TICK));
         } else {
             conn.resume();
+        }
+    }
+
+    fn on_tick(&mut self, net: &mut Net, _: TimerId, _: u64) {
+        self.news.ticks = false;
+        self.news.sends = 0;
+        if self.news.count > 0 {
+            self.tell_news(net, None);
+            self.begin_tick(net);
         }
     }
 

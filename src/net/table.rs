@@ -25,6 +25,9 @@ use std::ops::{Deref, DerefMut};
 /// As much as may wait for all connections together, however short memory is.
 const OWED: usize = 64 << 10;
 
+/// The slot of no connection.
+const NOBODY: u32 = u32::MAX;
+
 #[derive(Debug)]
 pub(crate) struct Table {
     slots: Slots<Connection>,
@@ -98,6 +101,11 @@ impl Table {
             connection.staged.count();
             self.ledger.mark(connection, slot);
         }
+    }
+
+    /// Lets this turn be settled though no connection is marked.
+    pub(super) fn unsettle(&mut self) {
+        self.ledger.marked.push(NOBODY);
     }
 
     /// Takes a connection that is to be settled; `None` if what is staged for it, or anything

@@ -27,20 +27,23 @@ impl<H: ConnectionHandler, K: Kernel> Reactor<H, K> {
         self.net.counters.sent += connection.sent;
         self.net.closed = Some((id, connection.sent));
         self.net.close_file(slot);
+        self.net.forget_front(slot);
+        self.net.timers.forget(slot);
         let peer = connection.peer();
         self.net.report_cut(why, peer);
         let is_outbound = connection.listener() == OUTBOUND;
         if is_outbound {
             self.net.forget_call(&mut self.kernel, &connection.fd);
             self.net.outbound -= 1;
-        } else {
-            self.crowd.leave(peer);
         }
         self.close_socket(connection.fd, reset);
         if self.net.is_draining() {
             self.timer.alarms.ring_by(Alarm::CloseListeners, self.net.now.after(Span::millis(1)));
         }
         let session = self.sessions.get_mut(slot as usize).and_then(Option::take);
+        if session.is_some() && !is_outbound {
+            self.crowd.leave(peer); // it had entered before its session was opened
+        }
         let session = session.or_else(|| is_outbound.then(H::Session::default));
         if let Some(session) = session {
             self.resume_listeners(); // there is room again

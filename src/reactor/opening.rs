@@ -15,6 +15,7 @@ impl<H: ConnectionHandler, K: Kernel> Reactor<H, K> {
         self.handler.on_start(&mut self.net)?;
         self.work.extend(self.net.table.slots_where(|_| true)); // it may have begun connections
         self.note_idle();
+        self.is_idle &= self.net.table.is_settled(); // it may have set timers
         Ok(())
     }
 
@@ -51,7 +52,8 @@ impl<H: ConnectionHandler, K: Kernel> Reactor<H, K> {
                 continue;
             }
             match Listener::open(&mut self.kernel, address, &self.net.limits, warnings) {
-                Ok(listener) => {
+                Ok(mut listener) => {
+                    listener.is_behind_front = place.is_behind_front();
                     self.net.locals.push(listener.address.clone());
                     self.listeners.push(listener);
                     stands = true;

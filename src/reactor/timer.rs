@@ -7,11 +7,12 @@
 use super::turn::Rest;
 use super::{BATCH, Reactor};
 use crate::close_reason::CloseReason;
-use crate::connection::State;
+use crate::connection::{Connection, State};
 use crate::deadlines::{Alarm, Alarms, Deadlines};
 use crate::error::{Error, needed};
 use crate::handler::ConnectionHandler;
 use crate::kernel::{Errno, Kernel, Peer};
+use crate::net::Stop;
 use crate::reaction::Call;
 use crate::time::Moment;
 use std::collections::TryReserveError;
@@ -72,10 +73,11 @@ impl Timer {
         puts_off
     }
 
-    /// What to tell the timerfd: nothing, or when to expire, if ever.
-    fn due(&self, now: Moment) -> Option<Option<Moment>> {
+    /// What to tell the timerfd: nothing, or when to expire, if ever. The next timer of the
+    /// handler is `tick`.
+    fn due(&self, now: Moment, tick: Option<Moment>) -> Option<Option<Moment>> {
         let look = self.deadlines.next().map(|tick| now.next(tick));
-        let next = [look, self.alarms.next()].into_iter().flatten().min();
+        let next = [look, self.alarms.next(), tick].into_iter().flatten().min();
         let is_late = match (next, self.fd) {
             (Some(next), Timerfd::Armed(at)) => next < at,
             (Some(_), Timerfd::Disarmed) | (_, Timerfd::Expired) => true,
@@ -106,6 +108,13 @@ impl<H: ConnectionHandler, K: Kernel> Reactor<H, K> {
             let Some(slot) = self.timer.deadlines.pop_due(now) else { break };
             self.look_at(slot, now);
             if self.flush_if_due() {
+                return;
+            }
+        }
+        for _ in 0..LOOKS {
+            let Some((timer, token)) = self.net.timers.pop_due(now) else { break };
+            self.handler.on_tick(&mut self.net, timer, token);
+            if self.flush_if_due() {
                 break;
             }
         }
@@ -131,24 +140,25 @@ impl<H: ConnectionHandler, K: Kernel> Reactor<H, K> {
             timer.and_then(|timer| timer.take_if(|at| *at <= now))
         });
         if rings.flatten().is_some() {
-            self.call(slot, |handler, conn, session| handler.on_timer(conn, session));
+            self.ring(slot, now);
+        }
+        let looked_at = self.net.table.look(slot);
+        if looked_at.is_some_and(Connection::awaits_acknowledgment) {
+            return self.look_at_delivery(slot, now);
         }
         let timeouts = &self.net.timeouts;
         let Some(mut connection) = self.net.table.edit(slot) else { return };
         connection.carry(now);
-        if connection.awaits_acknowledgment() {
-            let is_over = come(connection.delivery_deadline(timeouts));
-            match self.kernel.ioctl_outq(&connection.fd) {
-                // A Unix socket has no reset that could overtake anything.
-                Ok(1..) if is_over => connection.abort(CloseReason::WriteStalled),
-                Ok(1..) if connection.peer() != Peer::Unix => {}
-                Ok(_) => connection.reset(),
-                Err(errno) => {
-                    connection.failed(Call::Unacknowledged, errno, &mut self.net.counters);
-                    connection.reset();
-                }
+        if let State::Preface { .. } = *connection.state
+            && come(connection.deadline(timeouts, now))
+        {
+            if self.net.stop != Stop::No {
+                return connection.gone(CloseReason::Shutdown); // it has said nothing
             }
-        } else if connection.shortage.waits() {
+            drop(connection);
+            return self.refuse_front(slot);
+        }
+        if connection.shortage.waits() {
             connection.shortage.try_again(); // perhaps a little early
         } else if come(connection.write_deadline(timeouts, now)) {
             connection.abort(CloseReason::WriteStalled);
@@ -166,9 +176,43 @@ impl<H: ConnectionHandler, K: Kernel> Reactor<H, K> {
         }
     }
 
+    /// A timer of a connection is due, or several.
+    fn ring(&mut self, slot: u32, now: Moment) {
+        if !self.net.has_keys(slot) {
+            return self.call(slot, |handler, conn, session| handler.on_timer(conn, session));
+        }
+        while let Some(key) = self.net.pop_key(slot, now) {
+            self.call(slot, |handler, conn, session| match key {
+                None => handler.on_timer(conn, session),
+                Some(key) => handler.on_timer_for(conn, session, key),
+            });
+        }
+    }
+
+    /// All is with the kernel, and a reset is to follow: has the peer acknowledged it?
+    #[cold]
+    fn look_at_delivery(&mut self, slot: u32, now: Moment) {
+        let Some(mut connection) = self.net.table.edit(slot) else { return };
+        let deadline = connection.delivery_deadline(&self.net.timeouts);
+        match self.kernel.ioctl_outq(&connection.fd) {
+            Ok(1..) if deadline.is_some_and(|at| at <= now) => {
+                connection.abort(CloseReason::WriteStalled);
+            }
+            // A Unix socket has no reset that could overtake anything.
+            Ok(1..) if connection.peer() != Peer::Unix => {}
+            Ok(_) => connection.reset(),
+            Err(errno) => {
+                connection.failed(Call::Unacknowledged, errno, &mut self.net.counters);
+                connection.reset();
+            }
+        }
+    }
+
     /// Sets the timerfd if an earlier deadline has appeared, or it went off.
     pub(super) fn set_timer(&mut self) -> Result<(), Error> {
-        let Some(next) = self.timer.due(self.net.now) else { return Ok(()) };
+        let Some(next) = self.timer.due(self.net.now, self.net.timers.next()) else {
+            return Ok(());
+        };
         let nanos = next.map(|at| at.as_millis().saturating_mul(1_000_000));
         let Some(timer) = &self.poll.timer else { return Ok(()) };
         // Without time there is not even a drain deadline: it ends here.

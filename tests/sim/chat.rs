@@ -73,9 +73,9 @@ fn news_of_a_crowd() {
     world.stop();
 }
 
-/// Who lends its timer to the news may leave: another one does.
+/// Those who leave in one turn are told together, whoever they are: the first who came, too.
 #[test]
-fn the_teller_leaves() {
+fn half_the_room_leaves() {
     let mut world = room(Limits::default());
     let mut all = members(&mut world, 1_200);
     drop(all.drain(..600)); // the first to go is told at once, to 1,199; the others wait

@@ -9,6 +9,7 @@ mod corpus;
 mod every_fault;
 mod fanout;
 mod files;
+mod front;
 mod http;
 mod names;
 #[cfg(feature = "cli")]
@@ -18,6 +19,7 @@ mod random;
 mod reactions;
 mod regressions;
 mod server;
+mod timers;
 mod turns;
 
 // What they share.

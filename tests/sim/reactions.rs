@@ -150,13 +150,20 @@ fn serve(mut world: World<Busy>) {
     };
     let _ = world.server.handle().call(talk);
     world.rest();
-    let cut = |_: &mut Busy, net: &mut Net| {
+    let Ok(cut_off) = world.sim.connect(&world.address()) else { return };
+    world.rest();
+    let third = cut_off.address();
+    let cut = move |_: &mut Busy, net: &mut Net| {
         let ids: Vec<_> = net.ids().collect();
-        let had_some = ids.into_iter().filter(|id| net.sent(*id) > 0).last();
-        had_some.and_then(|id| net.conn(id)).iter_mut().for_each(Conn::abort_behind);
+        for id in ids {
+            let Some(mut conn) = net.conn(id) else { continue };
+            if conn.peer() == third {
+                conn.write(b"not all");
+                conn.abort_behind();
+            }
+        }
     };
     let _ = world.server.handle().call(cut);
-    let _third = world.sim.connect(&world.address());
     world.rest();
     client.shutdown();
     world.pass(Duration::from_secs(5));

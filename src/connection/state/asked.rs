@@ -57,6 +57,15 @@ impl Life {
         }
     }
 
+    /// When the handler wants to be called next.
+    pub(crate) fn timer(&self) -> Option<Moment> {
+        match &self.0 {
+            State::Connecting { early, .. } => early.timer,
+            State::Open(open) => open.timer,
+            _ => None,
+        }
+    }
+
     pub(crate) fn set_timer(&mut self, at: Option<Moment>) {
         match &mut self.0 {
             State::Connecting { early, .. } => early.timer = at,

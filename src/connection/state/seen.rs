@@ -65,7 +65,7 @@ impl State {
     /// Why it ended, once it has.
     pub(crate) fn why(&self) -> Option<CloseReason> {
         match self {
-            State::Connecting { .. } | State::Open(_) => None,
+            State::Connecting { .. } | State::Preface { .. } | State::Open(_) => None,
             State::Closing { why, .. }
             | State::Delivering { why, .. }
             | State::Lingering { why, .. }

@@ -14,7 +14,8 @@ use std::time::Duration;
 use threadbare::kernel::sim::{At, Client, Method, Remote, Simulated};
 use threadbare::reaction::Reaction;
 use threadbare::{
-    Address, CloseReason, Conn, ConnId, ConnectionHandler, File, Limits, Net, Signal, ToAddresses,
+    Address, CloseReason, Conn, ConnId, ConnectionHandler, File, Limits, Net, Signal, TimerId,
+    ToAddresses,
 };
 
 macro_rules! ensure {
@@ -123,6 +124,7 @@ impl Whim {
             4 if self.one_in(4) => drop(net.close(id)),
             5..=6 => self.dial(net),
             7 if self.one_in(600) => net.stop(),
+            7 if flag => drop(net.after(Duration::from_millis(length as u64 * 20), 0)),
             _ => {}
         }
         let Some(mut conn) = net.conn(id) else { return };
@@ -144,7 +146,8 @@ impl Whim {
             22..=24 => conn.pause(),
             25..=28 => conn.resume(),
             29 => conn.set_timer(None),
-            30..=31 => conn.set_timer(Some(Duration::from_millis(length as u64 * 20))),
+            30 => conn.set_timer(Some(Duration::from_millis(length as u64 * 20))),
+            31 => conn.set_timer_for(1, flag.then(|| Duration::from_millis(length as u64 * 20))),
             32 => drop((conn.peer(), conn.local().cloned(), conn.queued(), conn.is_full())),
             _ => {}
         }
@@ -220,6 +223,16 @@ impl ConnectionHandler for Whim {
         self.act(conn.net(), *own);
     }
 
+    fn on_timer_for(&mut self, conn: &mut Conn<'_>, own: &mut Option<ConnId>, key: u32) {
+        self.check(conn, own);
+        assert_eq!(key, 1);
+        self.act(conn.net(), *own);
+    }
+
+    fn on_tick(&mut self, net: &mut Net, _: TimerId, _: u64) {
+        self.act(net, None);
+    }
+
     fn on_close(&mut self, net: &mut Net, id: ConnId, own: Option<ConnId>, _: CloseReason) {
         assert!(own.is_none_or(|own| own == id), "the session of somebody else");
         assert_eq!(own.is_some(), self.open.remove(&id), "closed, but never opened");
@@ -274,7 +287,10 @@ pub fn play(path: &Way) -> Verdict<(Outcome, BTreeMap<&'static str, u64>)> {
         ..Limits::default()
     };
     diary::begin();
-    let mut world = World::on(sim.clone(), handler, limits).map_err(|error| error.to_string())?;
+    let mut places = ["127.0.0.1:80", "127.0.0.1:81"].to_places().unwrap();
+    places[1] = places[1].clone().behind_front();
+    let world = World::at(places, sim.clone(), handler, limits);
+    let mut world = world.map_err(|error| error.to_string())?;
     let places = Rc::new(RefCell::new(BTreeMap::new()));
     let (made, seen) = (Rc::clone(&dice), Rc::clone(&places));
     world.watch = Some(Box::new(move |place| {
@@ -282,6 +298,13 @@ pub fn play(path: &Way) -> Verdict<(Outcome, BTreeMap<&'static str, u64>)> {
     }));
     world.note();
     let (mut clients, mut servers) = (Vec::<Client>::new(), Vec::<Client>::new());
+    if seed % 8 == 1 {
+        // One behind a front that is slow to name it, or does not come to that.
+        let behind = world.server.addresses()[1].clone();
+        clients.extend(world.sim.connect(&behind).ok());
+        clients.iter_mut().for_each(|client| _ = client.send(b"PROXY "));
+        world.pass(Duration::from_millis(10));
+    }
     if tight && below(3) > 0 {
         // Two that never read hold most of the memory, and no one is ended for that.
         clients.extend((0..2).filter_map(|_| world.sim.connect(&world.address()).ok()));

@@ -1,0 +1,166 @@
+//! Timers: those of the handler, and those of a connection.
+//!
+//! ```text
+//!  Net::after              ─▶ of_handler, in the order in which they ring ─▶ on_tick
+//!  Conn::set_timer         ─▶ a field of the connection                   ─▶ on_timer
+//!  Conn::set_timer_for(7)  ─▶ keyed; the earliest is in that field, too   ─▶ on_timer_for
+//! ```
+//!
+//! All of them are deadlines among others: the loop sets one timerfd to the earliest, and no
+//! message looks at any. A timer that is canceled is removed, and costs nothing more.
+//!
+//! Invariants:
+//! 1. The field of a connection with timers in `keyed` is the earliest of these, or `None`.
+//! 2. A slot in `keyed` has at least one timer, and leaves `keyed` with its connection.
+
+use super::{Conn, Net};
+use crate::time::{Moment, Span};
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+/// Names a timer that [`Net::after`] has set: an id is never used again.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct TimerId {
+    at: Moment,
+    /// The order of those for the same millisecond.
+    serial: u64,
+}
+
+/// A timer of a connection: its key, unless it is the one without, and when it is due.
+type Keyed = (Option<u32>, Moment);
+
+#[derive(Debug, Default)]
+pub(crate) struct Timers {
+    of_handler: BTreeMap<TimerId, u64>,
+    /// How many the handler has set.
+    count: u64,
+    /// By slot. (A list, because a connection has few.)
+    keyed: BTreeMap<u32, Vec<Keyed>>,
+}
+
+impl Timers {
+    /// When the next timer of the handler is due.
+    pub(crate) fn next(&self) -> Option<Moment> {
+        self.of_handler.first_key_value().map(|(timer, _)| timer.at)
+    }
+
+    /// Takes a timer of the handler that is due.
+    pub(crate) fn pop_due(&mut self, now: Moment) -> Option<(TimerId, u64)> {
+        let first = self.of_handler.first_entry()?;
+        (first.key().at <= now).then(|| first.remove_entry())
+    }
+
+    /// Forgets the timers of a connection that is gone.
+    #[inline]
+    pub(crate) fn forget(&mut self, slot: u32) {
+        if !self.keyed.is_empty() {
+            self.keyed.remove(&slot);
+        }
+    }
+}
+
+impl Net {
+    /// Calls [`on_tick`](crate::ConnectionHandler::on_tick) once after `delay`, with this
+    /// `token`: a timer of the handler, which belongs to no connection. There can be as many
+    /// as wanted. They do not hold up a stop.
+    ///
+    /// ```
+    /// # use std::time::Duration;
+    /// # use threadbare::{Conn, ConnectionHandler, Error, Net, TimerId};
+    /// /// Sends the time to every client, once a second.
+    /// struct Clock;
+    ///
+    /// impl ConnectionHandler for Clock {
+    ///     type Session = ();
+    ///     fn on_start(&mut self, net: &mut Net) -> Result<(), Error> {
+    ///         net.after(Duration::from_secs(1), 0);
+    ///         Ok(())
+    ///     }
+    ///     fn on_tick(&mut self, net: &mut Net, _: TimerId, _: u64) {
+    ///         let line = format!("{:?}\n", net.now());
+    ///         for id in net.ids() {
+    ///             net.send(id, line.as_bytes());
+    ///         }
+    ///         net.after(Duration::from_secs(1), 0);
+    ///     }
+    ///     fn on_data(&mut self, _: &mut Conn<'_>, _: &mut (), input: &[u8]) -> usize {
+    ///         input.len()
+    ///     }
+    /// }
+    /// ```
+    pub fn after(&mut self, delay: Duration, token: u64) -> TimerId {
+        let at = self.now.after(Span::at_least(delay));
+        if self.timers.next().is_none_or(|next| at < next) {
+            self.table.unsettle(); // the timerfd may have to be set
+        }
+        self.timers.count += 1;
+        let timer = TimerId { at, serial: self.timers.count };
+        self.timers.of_handler.insert(timer, token);
+        timer
+    }
+
+    /// Cancels a timer that [`after`](Net::after) has set; `false` if it has rung.
+    pub fn cancel(&mut self, timer: TimerId) -> bool {
+        self.timers.of_handler.remove(&timer).is_some()
+    }
+
+    /// Sets, replaces or cancels a timer of a connection.
+    fn set_timer(&mut self, slot: u32, key: Option<u32>, delay: Option<Duration>) {
+        let at = delay.map(|delay| self.now.after(Span::at_least(delay)));
+        let mut next = at;
+        if key.is_some() || self.timers.keyed.contains_key(&slot) {
+            let plain = || self.table.look(slot)?.state.timer();
+            let timers = self.timers.keyed.entry(slot);
+            let timers =
+                timers.or_insert_with(|| plain().map(|at| (None, at)).into_iter().collect());
+            timers.retain(|(other, _)| *other != key);
+            timers.extend(at.map(|at| (key, at)));
+            next = self.earliest(slot);
+        }
+        self.change(slot, |connection| connection.state.set_timer(next));
+    }
+
+    /// When the next timer with a key is due; a slot without any is forgotten.
+    fn earliest(&mut self, slot: u32) -> Option<Moment> {
+        let next = self.timers.keyed.get(&slot)?.iter().map(|&(_, at)| at).min();
+        if next.is_none() {
+            self.timers.keyed.remove(&slot);
+        }
+        next
+    }
+
+    /// Takes the key of a timer of this connection that is due, in the order of their times.
+    pub(crate) fn pop_key(&mut self, slot: u32, now: Moment) -> Option<Option<u32>> {
+        self.table.look(slot)?.state.open()?; // a callback may have closed it
+        let timers = self.timers.keyed.get_mut(&slot)?;
+        let (_, at, index) = timers
+            .iter()
+            .enumerate()
+            .map(|(i, &(key, at))| (key, at, i))
+            .min_by_key(|&(key, at, _)| (at, key))?;
+        let key = (at <= now).then(|| timers.swap_remove(index).0);
+        let next = self.earliest(slot);
+        self.change(slot, |connection| connection.state.set_timer(next));
+        key
+    }
+
+    /// Whether a connection has timers with keys.
+    pub(crate) fn has_keys(&self, slot: u32) -> bool {
+        self.timers.keyed.contains_key(&slot)
+    }
+}
+
+impl Conn<'_> {
+    /// Calls [`on_timer`](crate::ConnectionHandler::on_timer) once after `delay`, or never;
+    /// replaces the time set before.
+    pub fn set_timer(&mut self, delay: Option<Duration>) {
+        self.net.set_timer(self.slot, None, delay);
+    }
+
+    /// The same with a `key`, for a handler that waits for several things at once: each key
+    /// has a timer of its own, and
+    /// [`on_timer_for`](crate::ConnectionHandler::on_timer_for) is called with it.
+    pub fn set_timer_for(&mut self, key: u32, delay: Option<Duration>) {
+        self.net.set_timer(self.slot, Some(key), delay);
+    }
+}
