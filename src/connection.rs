@@ -332,11 +332,6 @@ impl Connection {
         is_new && self.listener() != OUTBOUND && self.state.open().is_some_and(is_ahead)
     }
 
-    /// Whether the peer may not have all that was written, although the kernel has.
-    pub(crate) fn awaits_acknowledgment(&self) -> bool {
-        matches!(*self.state, State::Delivering { .. }) && self.is_flushed()
-    }
-
     /// Whether there is something to do for it without waiting for an event. `may_end`: by a stop.
     pub(crate) fn has_work(&self, may_end: bool) -> bool {
         match &*self.state {

@@ -56,6 +56,8 @@ impl fmt::Display for ConnId {
 pub(crate) enum Stop {
     /// Nobody has asked for it.
     No,
+    /// It will stop after a delay, and serves until then.
+    Announced,
     /// It is to stop, and begins in this turn.
     Wanted,
     /// It finishes what it has received.
@@ -279,7 +281,7 @@ impl Net {
 
     /// Stops the server as SIGTERM does: it finishes what it has received.
     pub fn stop(&mut self) {
-        if self.stop == Stop::No {
+        if let Stop::No | Stop::Announced = self.stop {
             self.stop = Stop::Wanted;
         }
     }
@@ -289,7 +291,8 @@ impl Net {
         &self.limits
     }
 
-    /// Whether the server stops, or is about to.
+    /// Whether the server stops, or will after its delay: whoever asks for its health is to look
+    /// for another.
     #[inline]
     pub fn is_stopping(&self) -> bool {
         self.stop != Stop::No

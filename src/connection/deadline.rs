@@ -37,10 +37,8 @@ impl Connection {
         let idle_or_write =
             || first(self.idle_deadline(timeouts, now), self.write_deadline(timeouts, now));
         match &*self.state {
-            State::Connecting { deadline, .. } => first(shortage, Some(*deadline)),
-            State::Preface { deadline, .. } => {
-                let newcomer = self.newcomer_deadline(timeouts, now);
-                first(shortage, first(newcomer, Some(*deadline)))
+            State::Connecting { deadline, .. } | State::Preface { deadline, .. } => {
+                first(shortage, Some(*deadline))
             }
             State::Open(open) => {
                 let message = self.message_deadline(timeouts);
@@ -82,23 +80,23 @@ impl Connection {
         timeouts.message.map(|span| since.after(span))
     }
 
+    /// Whether the peer may not have all that was written, although the kernel has.
+    pub(crate) fn awaits_acknowledgment(&self) -> bool {
+        matches!(*self.state, State::Delivering { .. }) && self.is_flushed()
+    }
+
     /// Runs while the peer has not acknowledged the last bytes before a reset.
     pub(crate) fn delivery_deadline(&self, timeouts: &Timeouts) -> Option<Moment> {
         let State::Delivering { since, .. } = *self.state else { return None };
         timeouts.write.map(|span| since.after(span))
     }
 
-    /// While the server stops: until when a client is heard that has not been answered. However
-    /// it spreads its bytes, it has twice the time.
-    fn newcomer_deadline(&self, timeouts: &Timeouts, now: Moment) -> Option<Moment> {
-        let (began, span) = timeouts.newcomer?;
-        Some(self.last(now).clamp(began, began.after(span)).after(span))
-    }
-
-    /// The same, if it is one, and there is time left.
+    /// Runs, while the server stops, for a client that has not been answered. However it spreads
+    /// its bytes, it has twice the time.
     pub(crate) fn speak_deadline(&self, timeouts: &Timeouts, now: Moment) -> Option<Moment> {
-        let deadline = self.newcomer_deadline(timeouts, now)?;
-        Some(deadline).filter(|at| now < *at && self.may_speak() && self.can_offer())
+        let (began, span) = timeouts.newcomer?;
+        let last = self.last(now).clamp(began, began.after(span));
+        Some(last.after(span)).filter(|at| now < *at && self.may_speak() && self.can_offer())
     }
 
     /// Runs while output waits.

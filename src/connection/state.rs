@@ -305,6 +305,13 @@ impl Life {
         }
     }
 
+    /// A header is awaited no longer than until then.
+    pub(crate) fn hurry(&mut self, most: Moment) {
+        if let State::Preface { deadline, .. } = &mut self.0 {
+            *deadline = (*deadline).min(most);
+        }
+    }
+
     /// Keeps what has come of a header.
     pub(crate) fn keep_header(
         &mut self,
@@ -432,16 +439,6 @@ impl Open {
         input.consume(length);
         let reading = Reading { again: !input.is_empty(), ..Reading::default() };
         Open { input, reading, ..Open::default() }
-    }
-
-    /// Whether output, or a shortage of memory, holds up the input.
-    pub(crate) fn holds_up_input(&self) -> bool {
-        if self.duplex { self.writing.level == Level::Starved } else { self.writing.is_full() }
-    }
-
-    /// Whether it can only go on by reading.
-    pub(crate) fn needs_to_read(&self) -> bool {
-        !self.reading.again && self.reading.end == PeerEnd::Ahead
     }
 
     /// What became of the output: whether it is above the mark now, and whether memory is

@@ -88,5 +88,6 @@ impl<H: ConnectionHandler, K: Kernel> Drop for Reactor<H, K> {
             }
         }
         self.poll.close(&mut self.kernel);
+        self.process.iter_mut().for_each(|process| process.close(&mut self.kernel));
     }
 }

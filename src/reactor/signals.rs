@@ -96,11 +96,16 @@ impl<H: ConnectionHandler, K: Kernel> Reactor<H, K> {
         if asked {
             self.report();
         }
-        if self.end.signals.last().is_some() {
-            self.net.stop();
-        }
-        if self.end.signals.are_two() && !before.are_two() {
-            self.cut();
+        match (before, self.end.signals) {
+            (Signals::None, Signals::One { last, .. }) => match self.net.limits.stop_delay {
+                Some(delay) if !self.net.is_stopping() => self.announce_stop(last, delay),
+                _ => self.net.stop(),
+            },
+            (Signals::None | Signals::One { .. }, Signals::Two(_)) => {
+                self.net.stop();
+                self.cut();
+            }
+            _ => {}
         }
     }
 

@@ -12,7 +12,6 @@ use crate::deadlines::{Alarm, Alarms, Deadlines};
 use crate::error::{Error, needed};
 use crate::handler::ConnectionHandler;
 use crate::kernel::{Errno, Kernel, Peer};
-use crate::net::Stop;
 use crate::reaction::Call;
 use crate::time::Moment;
 use std::collections::TryReserveError;
@@ -125,6 +124,8 @@ impl<H: ConnectionHandler, K: Kernel> Reactor<H, K> {
         let now = self.net.now;
         while let Some(alarm) = self.timer.alarms.pop_due(now) {
             match alarm {
+                Alarm::Watchdog => self.tell_alive(),
+                Alarm::Stop => self.net.stop(),
                 Alarm::Accept => self.resume_paused(),
                 Alarm::CloseListeners => self.close_listeners(),
                 Alarm::Cut => self.cut(),
@@ -152,11 +153,8 @@ impl<H: ConnectionHandler, K: Kernel> Reactor<H, K> {
         if let State::Preface { .. } = *connection.state
             && come(connection.deadline(timeouts, now))
         {
-            if self.net.stop != Stop::No {
-                return connection.gone(CloseReason::Shutdown); // it has said nothing
-            }
             drop(connection);
-            return self.refuse_front(slot);
+            return self.header_is_late(slot);
         }
         if connection.shortage.waits() {
             connection.shortage.try_again(); // perhaps a little early

@@ -107,10 +107,11 @@ impl Method {
             "prlimit" => "prlimit64",
             "recv" => "recvfrom",
             "send" => "sendto",
-            "getsockopt_error" => "getsockopt",
+            "getsockopt_error" | "getsockopt_listens" => "getsockopt",
+            "fcntl_inherit" | "fcntl_nonblock" => "fcntl",
+            "socket_datagram" | "socket_diag" => "socket",
             "read_counter" | "read_signal" | "read_diag" => "read",
             "write_counter" | "write_diag" => "write",
-            "socket_diag" => "socket",
             "ioctl_outq" => "ioctl",
             name => name,
         }

@@ -14,6 +14,7 @@ mod http;
 mod names;
 #[cfg(feature = "cli")]
 mod oracle;
+mod production;
 mod proxy;
 mod random;
 mod reactions;

@@ -1,6 +1,6 @@
 //! What a state shows of itself, to those who may not change it.
 
-use super::{Early, Fin, Open, Reading, State, Unsent};
+use super::{Early, Fin, Level, Open, PeerEnd, Reading, State, Unsent};
 use crate::buffer::Buffer;
 use crate::close_reason::CloseReason;
 
@@ -72,5 +72,17 @@ impl State {
             | State::Broken { why, .. }
             | State::Gone { why, .. } => Some(*why),
         }
+    }
+}
+
+impl Open {
+    /// Whether output, or a shortage of memory, holds up the input.
+    pub(crate) fn holds_up_input(&self) -> bool {
+        if self.duplex { self.writing.level == Level::Starved } else { self.writing.is_full() }
+    }
+
+    /// Whether it can only go on by reading.
+    pub(crate) fn needs_to_read(&self) -> bool {
+        !self.reading.again && self.reading.end == PeerEnd::Ahead
     }
 }

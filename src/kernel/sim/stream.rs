@@ -39,6 +39,7 @@ use super::{Address, ERR, Errno, HUP, IN, OUT, Peer, Result};
 pub(super) struct Options {
     pub(super) reuse_address: bool,
     /// SYNs are not answered (of another host),
+    pub(super) reuse_port: bool,
     pub(super) drop_syn: bool,
     /// or refused.
     pub(super) refuse_syn: bool,
@@ -51,6 +52,7 @@ impl Default for Options {
     fn default() -> Options {
         Options {
             reuse_address: false,
+            reuse_port: false,
             drop_syn: false,
             refuse_syn: false,
             reset_on_close: false,
