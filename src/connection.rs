@@ -40,8 +40,6 @@ pub(crate) use state::{Fin, Level, Life, Open, PeerEnd, Reading, State};
 pub use transitions::Transition;
 pub(crate) use unsent::Unsent;
 
-/// Most bytes read from a closing connection.
-pub(crate) const LINGER_BYTES: u32 = 1 << 20;
 /// Stands for the mask of what epoll does not watch.
 pub(crate) const UNWATCHED: u8 = 1 << 7;
 /// Stands for the listener of a connection that we began ourselves.
@@ -137,9 +135,7 @@ impl Connection {
         if n > 0 {
             self.shortage = Shortage::default();
             self.touch(now);
-            if let Some(unsent) = self.state.unsent_mut() {
-                unsent.bytes.touch(now);
-            }
+            self.state.taken(now);
         }
     }
 
@@ -177,6 +173,20 @@ impl Connection {
         self.state.reset_on_close();
     }
 
+    /// Ends it with a reset, behind all that is written.
+    pub(crate) fn abort_behind(&mut self, why: CloseReason, now: Moment) {
+        match self.sent == 0 && self.is_flushed() {
+            true => self.abort(why), // nothing was
+            false => self.state.deliver(why, now),
+        }
+    }
+
+    /// Ends it now, with a reset, for the reason for which its service ended.
+    pub(crate) fn reset(&mut self) {
+        self.done();
+        self.state.reset_on_close();
+    }
+
     /// A call on it has failed: does what the table of errnos says.
     #[cold]
     pub(crate) fn failed(&mut self, call: Call, errno: Errno, counters: &mut Counters) {
@@ -209,7 +219,7 @@ impl Connection {
 
     /// EOF has been received on a connection that has ended.
     pub(crate) fn at_end(&mut self) {
-        if !matches!(*self.state, State::Closing { .. }) {
+        if !matches!(*self.state, State::Closing { .. } | State::Delivering { .. }) {
             self.done();
         } else if !self.state.at_end() {
             self.broken(CloseReason::PeerReset); // it was read before: this is a hang-up
@@ -304,21 +314,29 @@ impl Connection {
                 let Reading { end, paused, .. } = open.reading;
                 end == PeerEnd::Ahead && !paused && !open.holds_up_input()
             }
-            State::Closing { at_end, read, .. } => !at_end && *read < LINGER_BYTES,
-            State::Lingering { read, .. } => *read < LINGER_BYTES,
+            State::Closing { at_end, .. } | State::Delivering { at_end, .. } => !at_end,
+            State::Lingering { .. } => true,
             State::Broken { .. } | State::Gone { .. } => false,
         };
         let write = self.is_sending();
         (if read { kernel::IN as u8 } else { 0 }) | (if write { kernel::OUT as u8 } else { 0 })
     }
 
-    /// Whether there is something to do for it without waiting for an event.
-    pub(crate) fn has_work(&self, draining: bool) -> bool {
+    /// Whether it is a client that has not been heard, or not been answered, and has not ended:
+    /// a stop waits for its bytes, which may be on their way.
+    pub(crate) fn may_speak(&self) -> bool {
+        let is_ahead = |open: &Open| open.reading.end == PeerEnd::Ahead;
+        let is_new = self.received == 0 || self.sent == 0 && self.is_flushed();
+        is_new && self.listener() != OUTBOUND && self.state.open().is_some_and(is_ahead)
+    }
+
+    /// Whether there is something to do for it without waiting for an event. `may_end`: by a stop.
+    pub(crate) fn has_work(&self, may_end: bool) -> bool {
         match &*self.state {
             State::Open(Open { reading, writing, held, .. }) => {
                 writing.level == Level::Drained
                     || self.can_offer()
-                        && (reading.again || reading.end == PeerEnd::Seen || draining && !held)
+                        && (reading.again || reading.end == PeerEnd::Seen || may_end && !held)
             }
             State::Broken { .. } => true,
             _ => false,

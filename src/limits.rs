@@ -1,6 +1,6 @@
 //! Every bound the server keeps, as plain fields.
 
-use crate::time::Span;
+use crate::time::{Moment, Span};
 use std::time::Duration;
 
 /// What the server allows, safe for the open internet by default.
@@ -92,6 +92,8 @@ pub(crate) struct Timeouts {
     pub(crate) write: Option<Span>,
     pub(crate) drain: Option<Span>,
     pub(crate) give_way: Option<Span>,
+    /// While the server stops: since when, and how long it waits for a client's first bytes.
+    pub(crate) newcomer: Option<(Moment, Span)>,
 }
 
 impl Timeouts {
@@ -102,6 +104,7 @@ impl Timeouts {
             write: limits.write_timeout.map(Span::at_least),
             drain: limits.drain_timeout.map(Span::at_least),
             give_way: limits.give_way.map(Span::at_least),
+            newcomer: None,
         }
     }
 }

@@ -17,6 +17,7 @@ use crate::kernel::{Address, Errno, Fd, Kernel, SocketOption};
 use crate::limits::Limits;
 use crate::reaction::{Call, Reaction, attempt, tolerate};
 use std::fmt;
+use std::net::SocketAddr;
 
 mod socket_file;
 
@@ -111,6 +112,11 @@ impl Listener {
         self.socket.as_ref()?.file.identity()
     }
 
+    /// Where it listens, if that is TCP.
+    pub(crate) fn tcp(&self) -> Option<SocketAddr> {
+        if let Address::Tcp(address) = self.address { Some(address) } else { None }
+    }
+
     /// How clients come in, unless it is closed.
     pub(crate) fn intake(&mut self) -> Option<&mut Intake> {
         self.socket.as_mut().map(|socket| &mut socket.intake)
@@ -130,7 +136,7 @@ impl Listener {
             return Ok(());
         }
         let steer = (Call::SteerNew, SocketOption::SteerTo(sharing));
-        let refuse = (Call::RefuseNew, SocketOption::DropSyn);
+        let refuse = (Call::RefuseNew, SocketOption::NoDevice);
         for (call, option) in (sharing > 0).then_some(steer).into_iter().chain([refuse]) {
             let refused = attempt(call, || kernel.setsockopt(&socket.fd, option));
             refused.map_err(|(_, errno)| Error::new(call, &self.address, errno))?;

@@ -66,6 +66,13 @@ pub(crate) enum Stop {
     Draining,
 }
 
+impl Stop {
+    /// Whether the server stops, and need not wait for what a connection has to say.
+    pub(crate) fn may_end(self, connection: &Connection, timeouts: &Timeouts, now: Moment) -> bool {
+        self == Stop::Draining && connection.speak_deadline(timeouts, now).is_none()
+    }
+}
+
 /// All connections of the server, as its handler may use them.
 #[derive(Debug)]
 pub struct Net {
@@ -210,6 +217,14 @@ impl Conn<'_> {
         self.net.abort(self.slot, CloseReason::Handler);
     }
 
+    /// Ends the connection with a reset too, but not before the peer has all that was written:
+    /// its kernel has acknowledged it, or has acknowledged nothing for the write timeout. For an
+    /// answer that is not whole, behind others that are. No more input is offered.
+    pub fn abort_behind(&mut self) {
+        let now = self.net.now;
+        self.net.change(self.slot, |connection| connection.abort_behind(CloseReason::Handler, now));
+    }
+
     /// Takes no more input until [`resume`](Conn::resume): nothing is offered, and
     /// soon TCP lets the peer wait.
     pub fn pause(&mut self) {
@@ -285,14 +300,24 @@ impl Net {
         }
     }
 
+    /// What the server allows.
+    pub fn limits(&self) -> &Limits {
+        &self.limits
+    }
+
     /// Whether the server stops, or will after its delay: whoever asks for its health is to look
     /// for another.
+    #[inline]
     pub fn is_stopping(&self) -> bool {
         self.stop != Stop::No
     }
 
     pub(crate) fn is_draining(&self) -> bool {
         self.stop == Stop::Draining
+    }
+
+    pub(crate) fn may_end(&self, connection: &Connection) -> bool {
+        self.stop.may_end(connection, &self.timeouts, self.now)
     }
 
     /// Logs that a client has ended, if a limit cut it.

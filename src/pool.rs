@@ -139,7 +139,7 @@ impl<H: 'static> WorkerPool<H> {
                         answer(handler, &mut conn, result);
                         conn.resume();
                     }
-                    Err(_) => conn.abort(),
+                    Err(_) => conn.abort_behind(), // answers may stand before it
                 }
             })
         };

@@ -92,9 +92,13 @@ calls! {
     Notify "send",
     SteerNew "setsockopt",
     RefuseNew "setsockopt",
+    DiagSocket "socket",
+    DiagAsk "write",
+    DiagAnswer "read",
     CheckFile "lstat",
     RemoveFile "unlink",
     Shutdown "shutdown",
+    Unacknowledged "ioctl",
     Close "close",
 }
 
@@ -210,7 +214,8 @@ pub fn reaction(call: Call, errno: Errno) -> Reaction {
             _ => FailRuntime,
         },
         Call::CheckFile | Call::RemoveFile => Ignore, // the next start removes it, if it is stale
-        Call::SteerNew | Call::RefuseNew => Degrade, // EPERM: without CAP_NET_ADMIN, on kernels since 2026
+        Call::SteerNew | Call::RefuseNew => Degrade, // ENOPROTOOPT before Linux 5.1, EPERM before 5.7
+        Call::DiagSocket | Call::DiagAsk | Call::DiagAnswer => Degrade, // taken for under way
 
         // Connections.
         Call::Accept => match errno {
@@ -280,6 +285,10 @@ pub fn reaction(call: Call, errno: Errno) -> Reaction {
         Call::Shutdown => match errno {
             EBADF | EINVAL | ENOTSOCK => Bug,
             _ => Ignore, // ENOTCONN: the peer's reset was first
+        },
+        Call::Unacknowledged => match errno {
+            EBADF | EFAULT | EINVAL | ENOTTY => Bug,
+            _ => Ignore, // taken for acknowledged
         },
         Call::Close => match errno {
             EBADF => Bug, // a double close: somebody else's descriptor may be next

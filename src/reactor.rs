@@ -55,7 +55,7 @@ mod yielding;
 
 use page::Input;
 use poll::Poll;
-pub(crate) use signals::Signals;
+use signals::Signals;
 pub(crate) use stopping::End;
 use timer::Timer;
 use turn::Rest;
@@ -332,7 +332,7 @@ impl<H: ConnectionHandler, K: Kernel> Reactor<H, K> {
     fn reconcile(&mut self, slot: u32) {
         self.net.begin_file(&mut self.kernel, slot);
         let (must_wait, starves) = self.net.verdict(slot);
-        let (now, draining) = (self.net.now, self.net.is_draining());
+        let (now, stop) = (self.net.now, self.net.stop);
         let Reactor { kernel, net, poll, timer, work, leaving, .. } = self;
         let data = net.table.id(slot).to_u64();
         let Some(mut connection) = net.table.edit(slot) else { return };
@@ -360,12 +360,12 @@ impl<H: ConnectionHandler, K: Kernel> Reactor<H, K> {
         if let Some(at) = connection.deadline(&net.timeouts, now) {
             timer.deadlines.look_by(slot, at.look(now));
         }
-        if connection.has_work(draining) {
+        if connection.has_work(stop.may_end(&connection, &net.timeouts, now)) {
             work.push(slot);
         }
         debug_assert_eq!(connection.contradiction(), None, "{}", *connection);
         // While stopping, what is read is counted: the short way does not.
-        let is_quiet = !draining && connection.is_quiet();
+        let is_quiet = stop != Stop::Draining && connection.is_quiet();
         connection.settled(if is_quiet { Attention::Quiet } else { Attention::Busy });
         debug_assert!(net.table.is_measured(), "the limit is not what the budget leaves");
     }

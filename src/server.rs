@@ -14,7 +14,7 @@ use crate::manager::ServiceManager;
 use crate::net::Net;
 use crate::process::Process;
 use crate::reaction::Call;
-use crate::reactor::{End, Reactor, Signals};
+use crate::reactor::{End, Reactor};
 use std::fmt;
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
@@ -287,7 +287,7 @@ impl<H: ConnectionHandler, K: Kernel> Server<H, K> {
     pub fn finish(&mut self) -> Result<Summary, Error> {
         self.reactor.mailbox.close();
         let End { signals, failure, cut, .. } = std::mem::take(&mut self.reactor.end);
-        let forced = matches!(signals, Signals::Two(_));
+        let forced = signals.are_two();
         let counters = self.reactor.net.counters.clone();
         failure.map_or(Ok(Summary { stopped_by: signals.last(), forced, cut, counters }), Err)
     }

@@ -25,6 +25,10 @@ impl Span {
     pub(crate) fn as_millis(self) -> u64 {
         self.0
     }
+
+    pub(crate) fn half(self) -> Span {
+        Span(self.0 / 2)
+    }
 }
 
 /// Milliseconds of the monotonic clock, and one more, so that an `Option` of them is no larger.

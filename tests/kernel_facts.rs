@@ -27,8 +27,7 @@ use nix::sys::socket::{
 };
 use nix::sys::stat::{Mode, umask};
 use support::{
-    PATIENCE, Scratch, Signal, again, command, in_a_network_of_its_own, may_refuse_clients,
-    outcome, until,
+    PATIENCE, Scratch, Signal, again, command, in_a_network_of_its_own, needs, outcome, until,
 };
 use threadbare::kernel::{
     Address, Clock, ERR, EpollOp, Errno, Event, Fd, FileKind, HUP, IN, IOV_MAX, Kernel, Linux, OUT,
@@ -195,10 +194,7 @@ fn alone(name: &str, test: impl FnOnce()) {
 /// Runs a test that lets sockets hear nothing: where this process may not, as root in a user
 /// namespace of its own, which may.
 fn deafening(name: &str, test: impl FnOnce()) {
-    match may_refuse_clients() {
-        true => test(),
-        false => in_a_network_of_its_own(name, "", test),
-    }
+    in_a_network_of_its_own(name, "ip link set lo up", test);
 }
 
 /// Runs a test that may end its process in one of its own: how that ended, but for the process
@@ -454,36 +450,75 @@ fn second_listen_fails() {
     assert_eq!(third.map(drop), Err(Errno::EADDRINUSE));
 }
 
-#[test] // a filter for TCP takes CAP_NET_ADMIN, where the kernel is one of those since 2026
-fn a_filter_takes_a_capability() {
-    const CAP_NET_ADMIN: u64 = 1 << 12;
-    let status = fs::read_to_string("/proc/thread-self/status").unwrap();
-    let effective = status.lines().find_map(|line| line.strip_prefix("CapEff:\t")).unwrap();
-    let has_it = u64::from_str_radix(effective, 16).unwrap() & CAP_NET_ADMIN != 0;
-    let listener = TcpListener::bind(local(0)).unwrap();
-    let attached = Linux.setsockopt(&fd(&listener), SocketOption::DropSyn);
-    assert!(attached == Ok(()) || !has_it && attached == Err(Errno::EPERM), "{attached:?}");
-    assert_eq!(attached.is_ok(), may_refuse_clients());
+/// Runs a test without the capabilities that an ordinary user does not have either.
+fn as_an_ordinary_user(name: &str, test: impl FnOnce()) {
+    const ORDINARY: &str = "THREADBARE_ORDINARY";
+    if std::env::var(ORDINARY).is_ok() || !is_privileged() {
+        return test();
+    }
+    if needs(&["setpriv"]) {
+        let mut setpriv = command("setpriv");
+        setpriv.args(["--bounding-set=-net_admin,-net_raw", "--inh-caps=-net_admin,-net_raw"]);
+        let output = again(&mut setpriv, name).env(ORDINARY, "1").output().unwrap();
+        let (is_true, said) = outcome(&output);
+        assert!(is_true, "{said}");
+    }
 }
 
-#[test] // with the SYN filter nobody new gets in, nobody is refused, and the queue is served
-fn dropped_syns_leave_the_queue_alone() {
-    let listener = TcpListener::bind(local(0)).unwrap();
-    let address = listener.local_addr().unwrap();
-    let mut queued = TcpStream::connect(address).unwrap();
-    let filtered = Linux.setsockopt(&fd(&listener), SocketOption::DropSyn);
-    let late = TcpStream::connect_timeout(&address, Duration::from_millis(100));
-    match may_refuse_clients() {
-        true => assert_eq!(late.unwrap_err().kind(), ErrorKind::TimedOut),
-        false => assert!(filtered == Err(Errno::EPERM) && late.is_ok()),
-    }
-    queued.write_all(b"question").unwrap();
-    let mut server = listener.accept().unwrap().0;
-    assert_eq!(recv(&server).unwrap(), b"question");
-    server.write_all(b"answer").unwrap();
-    drop((server, listener));
-    assert_eq!(hear(queued), (6, Ok(6)));
-    assert_eq!(TcpStream::connect(address).unwrap_err().kind(), ErrorKind::ConnectionRefused);
+/// Whether it has CAP_NET_ADMIN or CAP_NET_RAW.
+fn is_privileged() -> bool {
+    let status = fs::read_to_string("/proc/thread-self/status").unwrap();
+    let effective = status.lines().find_map(|line| line.strip_prefix("CapEff:\t")).unwrap();
+    u64::from_str_radix(effective, 16).unwrap() & (1 << 12 | 1 << 13) != 0
+}
+
+#[test] // bound to no device, a listener refuses all who are new, and the queue is served
+fn a_listener_of_no_device_refuses() {
+    as_an_ordinary_user("a_listener_of_no_device_refuses", || {
+        let listener = TcpListener::bind(local(0)).unwrap();
+        let address = listener.local_addr().unwrap();
+        let mut queued = TcpStream::connect(address).unwrap();
+        Linux.setsockopt(&fd(&listener), SocketOption::NoDevice).unwrap();
+        let late = TcpStream::connect(address);
+        assert_eq!(late.unwrap_err().kind(), ErrorKind::ConnectionRefused);
+        queued.write_all(b"question").unwrap();
+        let mut server = listener.accept().unwrap().0;
+        assert_eq!(recv(&server).unwrap(), b"question");
+        server.write_all(b"answer").unwrap();
+        drop((server, listener));
+        assert_eq!(hear(queued), (6, Ok(6)));
+    });
+}
+
+#[test] // nobody undoes that but one with CAP_NET_RAW: a listener that others share is lost to them
+fn a_listener_of_no_device_stays_so() {
+    as_an_ordinary_user("a_listener_of_no_device_stays_so", || {
+        let listener = TcpListener::bind(local(0)).unwrap();
+        Linux.setsockopt(&fd(&listener), SocketOption::NoDevice).unwrap();
+        let again = Linux.setsockopt(&fd(&listener), SocketOption::NoDevice);
+        assert_eq!(again, Err(Errno::EPERM));
+    });
+}
+
+#[test] // a handshake under way is listed, and goes on when the listener has no device
+fn a_handshake_under_way() {
+    let drop_the_last = "ip link set lo up
+        nft 'table ip t { chain c { type filter hook input priority 0; tcp dport 1234 tcp flags & (fin | syn | rst | psh | ack) == ack drop; }; }'";
+    in_a_network_of_its_own("a_handshake_under_way", drop_the_last, || {
+        let listener = TcpListener::bind(local(1234)).unwrap();
+        let asks = |port| {
+            let diag = Linux.socket_diag().unwrap();
+            Linux.write_diag(&diag, local(port)).unwrap();
+            Linux.read_diag(&diag)
+        };
+        assert_eq!(asks(1234), Ok(false));
+        let mut slow = TcpStream::connect(local(1234)).unwrap();
+        assert_eq!((asks(1234), asks(1235)), (Ok(true), Ok(false)));
+        Linux.setsockopt(&fd(&listener), SocketOption::NoDevice).unwrap();
+        slow.write_all(b"hello").unwrap();
+        let (server, _) = listener.accept().unwrap();
+        assert_eq!((recv(&server).unwrap(), asks(1234)), (b"hello".to_vec(), Ok(false)));
+    });
 }
 
 /// A listener that shares a port of 127.0.0.1.
@@ -547,19 +582,19 @@ fn a_listener_that_closes_leaves_its_number_to_the_last() {
 
 #[test] // a filter is the socket's, not the descriptor's: it outlives whoever attached it
 fn a_filter_outlives_its_owner() {
-    let listener = TcpListener::bind(local(0)).unwrap();
-    let address = listener.local_addr().unwrap();
-    let detach = || Linux.setsockopt(&fd(&listener), SocketOption::DetachFilter);
-    assert_eq!(detach(), Err(Errno::ENOENT));
-    let shared = listener.try_clone().unwrap();
-    let filtered = Linux.setsockopt(&fd(&shared), SocketOption::DropSyn);
-    drop(shared);
-    let connect = || TcpStream::connect_timeout(&address, Duration::from_millis(100));
-    assert_eq!(connect().is_err(), filtered.is_ok());
-    if filtered.is_ok() {
+    deafening("a_filter_outlives_its_owner", || {
+        let listener = TcpListener::bind(local(0)).unwrap();
+        let address = listener.local_addr().unwrap();
+        let detach = || Linux.setsockopt(&fd(&listener), SocketOption::DetachFilter);
+        assert_eq!(detach(), Err(Errno::ENOENT));
+        let shared = listener.try_clone().unwrap();
+        deafen(&shared, true);
+        drop(shared);
+        let connect = || TcpStream::connect_timeout(&address, Duration::from_millis(100));
+        assert!(connect().is_err());
         detach().unwrap();
-    }
-    connect().unwrap();
+        connect().unwrap();
+    });
 }
 
 #[test] // what an exec has left open is not close-on-exec; what is opened here is

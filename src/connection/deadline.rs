@@ -9,6 +9,9 @@ use crate::time::{Moment, Span, Tick};
 
 /// Lingering ends after this long without a byte.
 const LINGER_QUIET: Span = Span::millis(2_001);
+/// The shortest and the longest time after which the kernel is asked again whether the peer has
+/// acknowledged everything.
+const ASK_AGAIN: (u64, u64) = (2, 200);
 
 /// The earlier of two, if there are any.
 fn first(one: Option<Moment>, other: Option<Moment>) -> Option<Moment> {
@@ -39,9 +42,15 @@ impl Connection {
             }
             State::Open(open) => {
                 let message = self.message_deadline(timeouts);
-                first(first(shortage, idle_or_write()), first(message, open.timer))
+                let speak = self.speak_deadline(timeouts, now);
+                first(first(shortage, idle_or_write()), first(first(message, speak), open.timer))
             }
-            State::Closing { .. } => first(shortage, idle_or_write()),
+            State::Delivering { since, .. } if self.is_flushed() => {
+                let waited = now.since(*since).as_millis() / 2;
+                let again = now.after(Span::millis(waited.clamp(ASK_AGAIN.0, ASK_AGAIN.1)));
+                first(Some(again), self.delivery_deadline(timeouts))
+            }
+            State::Closing { .. } | State::Delivering { .. } => first(shortage, idle_or_write()),
             State::Lingering { until, .. } => Some(self.last(now).after(LINGER_QUIET).min(*until)),
             State::Broken { .. } | State::Gone { .. } => None,
         }
@@ -79,6 +88,25 @@ impl Connection {
         let is_awaited = open.needs_to_read() && is_read;
         let since = input.since().filter(|_| is_awaited)?;
         timeouts.message.map(|span| since.after(span))
+    }
+
+    /// Whether the peer may not have all that was written, although the kernel has.
+    pub(crate) fn awaits_acknowledgment(&self) -> bool {
+        matches!(*self.state, State::Delivering { .. }) && self.is_flushed()
+    }
+
+    /// Runs while the peer has not acknowledged the last bytes before a reset.
+    pub(crate) fn delivery_deadline(&self, timeouts: &Timeouts) -> Option<Moment> {
+        let State::Delivering { since, .. } = *self.state else { return None };
+        timeouts.write.map(|span| since.after(span))
+    }
+
+    /// Runs, while the server stops, for a client that has not been answered. However it spreads
+    /// its bytes, it has twice the time.
+    pub(crate) fn speak_deadline(&self, timeouts: &Timeouts, now: Moment) -> Option<Moment> {
+        let (began, span) = timeouts.newcomer?;
+        let last = self.last(now).clamp(began, began.after(span));
+        Some(last.after(span)).filter(|at| now < *at && self.may_speak() && self.can_offer())
     }
 
     /// Runs while output waits.

@@ -8,8 +8,8 @@ use super::Connection;
 use super::state::{Fin, PeerEnd, Reading, State, Writing};
 use std::sync::OnceLock;
 
-const STATES: [&str; 7] =
-    ["connecting", "open", "closing", "lingering", "broken", "gone", "preface"];
+const STATES: [&str; 8] =
+    ["connecting", "open", "closing", "lingering", "broken", "gone", "preface", "delivering"];
 /// What else is known of it, the first of each being left out.
 const PARTS: [&[&str]; 7] = [
     &["", "seen", "told"],
@@ -54,7 +54,7 @@ fn named(state: usize, parts: Parts) -> &'static str {
 fn reading(state: usize) -> impl Iterator<Item = Parts> {
     let ends: &[PeerEnd] = match state {
         1 | 4 => &[PeerEnd::Ahead, PeerEnd::Seen, PeerEnd::Told],
-        2 => &[PeerEnd::Ahead, PeerEnd::Seen],
+        2 | 7 => &[PeerEnd::Ahead, PeerEnd::Seen],
         _ => &[PeerEnd::Ahead],
     };
     let paused = if matches!(state, 0 | 1 | 4) { 2 } else { 1 };
@@ -97,6 +97,11 @@ pub(crate) fn of(connection: &Connection) -> [&'static str; 2] {
             (0, reading, writing, file)
         }
         State::Open(open) => (1, open.reading, open.writing, open.unsent.file.is_some()),
+        State::Delivering { unsent, at_end, .. } => {
+            let end = if *at_end { PeerEnd::Seen } else { PeerEnd::Ahead };
+            let reading = Reading { end, ..Reading::default() };
+            (7, reading, Writing::default(), unsent.file.is_some())
+        }
         State::Closing { unsent, has_fin, at_end, .. } => {
             let end = if *at_end { PeerEnd::Seen } else { PeerEnd::Ahead };
             let fin = if *has_fin { Fin::Sent } else { Fin::Wanted };

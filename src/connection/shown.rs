@@ -17,6 +17,7 @@ impl fmt::Display for Connection {
                 State::Open(_) => " Open",
                 State::Closing { .. } => " Closing",
                 State::Lingering { .. } => " Lingering",
+                State::Delivering { .. } => " Delivering",
                 State::Broken { .. } => " Broken",
                 State::Gone { .. } => "",
             }

@@ -9,6 +9,7 @@
 //!    │   ╲ send or recv failed        │ EOF seen before: nothing to linger for  │
 //!    │    ╲                           └─────────────────────────────────────────┤
 //!    │     ▶ Broken ── what the peer had still sent is read and offered ────────┤
+//!    ├─ abort_behind() ─▶ Delivering ── acknowledged, time: reset ──────────────┤
 //!    └──────── abort ───────────────────────────────────────────────────────────┘
 //! ```
 //!
@@ -32,6 +33,7 @@ use std::ops::Deref;
 
 mod asked;
 mod preface;
+mod seen;
 
 /// Upper bound on lingering.
 const LINGER_TOTAL: Span = Span::millis(5_001);
@@ -61,12 +63,20 @@ pub(crate) enum State {
         has_fin: bool,
         /// EOF has been received: there is nothing to linger for.
         at_end: bool,
-        /// Bytes read and thrown away.
-        read: u32,
     },
     /// FIN is sent. Input is read and thrown away, because a close with unread input resets
     /// the connection, and the answer is lost.
-    Lingering { why: CloseReason, until: Moment, read: u32 },
+    Lingering { why: CloseReason, until: Moment },
+    /// It ends with a reset, but not before the peer has all that was written: a reset would
+    /// overtake it. Input is read and thrown away.
+    Delivering {
+        why: CloseReason,
+        unsent: Unsent,
+        /// EOF has been received.
+        at_end: bool,
+        /// When the kernel last took bytes of it.
+        since: Moment,
+    },
     /// Nothing can be sent any more. What the peer sent before is still offered.
     Broken {
         why: CloseReason,
@@ -201,8 +211,31 @@ transitions! {
             why,
             has_fin: open.writing.fin == Fin::Sent,
             at_end: open.reading.end != PeerEnd::Ahead,
+            unsent: take(&mut open.unsent)
+        };
+        Broken { why, reset, .. } => Gone { why: *why, reset: *reset };
+    }
+
+    /// What is written is delivered, then a reset tells that it is not all. (Behind a FIN it is.)
+    deliver(why: CloseReason, now: Moment) {
+        Connecting { .. } => Gone { why, reset: false };
+        Open (open) if open.writing.fin == Fin::No => Delivering {
+            why,
+            at_end: open.reading.end != PeerEnd::Ahead,
             unsent: take(&mut open.unsent),
-            read: 0
+            since: now
+        };
+        Open (open) => Closing {
+            why,
+            has_fin: open.writing.fin == Fin::Sent,
+            at_end: open.reading.end != PeerEnd::Ahead,
+            unsent: take(&mut open.unsent)
+        };
+        Closing { why, has_fin: false, unsent, at_end } => Delivering {
+            why: *why,
+            at_end: *at_end,
+            unsent: take(unsent),
+            since: now
         };
         Broken { why, reset, .. } => Gone { why: *why, reset: *reset };
     }
@@ -214,7 +247,7 @@ transitions! {
             reset: false
         };
         Closing { why, at_end: true, .. } => Gone { why: *why, reset: false };
-        Closing { why, .. } => Lingering { why: *why, until: now.after(LINGER_TOTAL), read: 0 };
+        Closing { why, .. } => Lingering { why: *why, until: now.after(LINGER_TOTAL) };
     }
 
     /// A call has failed for good, or the peer has hung up: nothing can be sent.
@@ -229,6 +262,7 @@ transitions! {
             read: 0
         };
         Closing { .. } => Gone { why, reset: false };
+        Delivering { .. } => Gone { why, reset: false };
         Lingering { why, .. } => Gone { why: *why, reset: false };
     }
 
@@ -238,6 +272,7 @@ transitions! {
         Preface { .. } => Gone { why, reset: false };
         Open (_) => Gone { why, reset: false };
         Closing { .. } => Gone { why, reset: false };
+        Delivering { .. } => Gone { why, reset: false };
         Lingering { .. } => Gone { why, reset: false };
         Broken { reset, .. } => Gone { why, reset: *reset };
     }
@@ -278,19 +313,28 @@ impl Life {
     pub(crate) fn unsent_mut(&mut self) -> Option<&mut Unsent> {
         match &mut self.0 {
             State::Connecting { early, .. } => Some(&mut early.unsent),
-            State::Open(Open { unsent, .. }) | State::Closing { unsent, .. } => Some(unsent),
+            State::Open(Open { unsent, .. })
+            | State::Closing { unsent, .. }
+            | State::Delivering { unsent, .. } => Some(unsent),
             _ => None,
         }
     }
 
-    /// Bytes read since the state, or the drain, began.
+    /// The kernel took bytes that had waited.
+    pub(crate) fn taken(&mut self, now: Moment) {
+        if let State::Delivering { since, .. } = &mut self.0 {
+            *since = now;
+        }
+        if let Some(unsent) = self.unsent_mut() {
+            unsent.bytes.touch(now);
+        }
+    }
+
+    /// Bytes read since the drain began, or the connection broke.
     fn read_mut(&mut self) -> Option<&mut u32> {
         match &mut self.0 {
-            State::Open(Open { read, .. })
-            | State::Closing { read, .. }
-            | State::Lingering { read, .. }
-            | State::Broken { read, .. } => Some(read),
-            State::Connecting { .. } | State::Preface { .. } | State::Gone { .. } => None,
+            State::Open(Open { read, .. }) | State::Broken { read, .. } => Some(read),
+            _ => None,
         }
     }
 
@@ -317,7 +361,8 @@ impl Life {
     /// EOF has been received on a closing connection; `false` if it had been before.
     pub(crate) fn at_end(&mut self) -> bool {
         match &mut self.0 {
-            State::Closing { at_end: at_end @ false, .. } => {
+            State::Closing { at_end: at_end @ false, .. }
+            | State::Delivering { at_end: at_end @ false, .. } => {
                 *at_end = true;
                 true
             }
@@ -367,85 +412,7 @@ impl Life {
     }
 }
 
-impl State {
-    pub(crate) fn open(&self) -> Option<&Open> {
-        if let State::Open(open) = self { Some(open) } else { None }
-    }
-
-    pub(crate) fn input(&self) -> Option<(&Buffer, Reading)> {
-        match self {
-            State::Open(open) => Some((&open.input, open.reading)),
-            State::Broken { input, reading, .. } => Some((input, *reading)),
-            _ => None,
-        }
-    }
-
-    pub(crate) fn unsent(&self) -> Option<&Unsent> {
-        match self {
-            State::Connecting { early, .. } => Some(&early.unsent),
-            State::Open(Open { unsent, .. }) | State::Closing { unsent, .. } => Some(unsent),
-            _ => None,
-        }
-    }
-
-    /// Whether the handler may write.
-    pub(crate) fn takes_output(&self) -> bool {
-        match self {
-            State::Connecting { early, .. } => !early.finish,
-            State::Open(open) => open.writing.fin == Fin::No,
-            _ => false,
-        }
-    }
-
-    /// Whether a write would come behind a file that is not sent yet.
-    pub(crate) fn is_behind_a_file(&self) -> bool {
-        match self {
-            State::Connecting { early: Early { unsent, .. }, .. }
-            | State::Open(Open { unsent, .. }) => unsent.file.is_some(),
-            _ => false,
-        }
-    }
-
-    /// Whether output is above the high water mark.
-    pub(crate) fn is_full(&self) -> bool {
-        match self {
-            State::Connecting { early, .. } => early.full,
-            State::Open(open) => open.writing.is_full(),
-            _ => false,
-        }
-    }
-
-    pub(crate) fn is_connecting(&self) -> bool {
-        matches!(self, State::Connecting { .. })
-    }
-
-    pub(crate) fn is_gone(&self) -> bool {
-        matches!(self, State::Gone { .. })
-    }
-
-    /// Why it ended, once it has.
-    pub(crate) fn why(&self) -> Option<CloseReason> {
-        match self {
-            State::Connecting { .. } | State::Preface { .. } | State::Open(_) => None,
-            State::Closing { why, .. }
-            | State::Lingering { why, .. }
-            | State::Broken { why, .. }
-            | State::Gone { why, .. } => Some(*why),
-        }
-    }
-}
-
 impl Open {
-    /// Whether output, or a shortage of memory, holds up the input.
-    pub(crate) fn holds_up_input(&self) -> bool {
-        if self.duplex { self.writing.level == Level::Starved } else { self.writing.is_full() }
-    }
-
-    /// Whether it can only go on by reading.
-    pub(crate) fn needs_to_read(&self) -> bool {
-        !self.reading.again && self.reading.end == PeerEnd::Ahead
-    }
-
     /// What became of the output: whether it is above the mark now, and whether memory is
     /// too short to read.
     pub(crate) fn settle_level(&mut self, is_over: bool, starves: bool, now: Moment) {
@@ -496,12 +463,14 @@ mod tests {
                     4 if step > 6 => life.end(why),
                     5 => life.finish(),
                     6 => drop(life.take_fin()),
+                    7 => life.deliver(why, NOW),
                     _ => drop(life.at_end()),
                 }
                 let order = match *life {
                     State::Connecting { .. } | State::Preface { .. } => 0,
                     State::Open(_) => 1,
                     State::Closing { .. } => 2,
+                    State::Delivering { .. } => 3,
                     State::Lingering { .. } | State::Broken { .. } => 3,
                     State::Gone { .. } => 4,
                 };

@@ -3,7 +3,7 @@
 use super::{Framing, NO_WEB, is_web, too_long};
 use crate::framing::{Frame, Lines};
 use crate::handler::ConnectionHandler;
-use crate::net::Conn;
+use crate::net::{Conn, Net};
 
 const ANSWER: &[u8] = b"Good talking to you\n";
 
@@ -45,6 +45,12 @@ impl<P: FnMut(&[u8])> Once<P> {
 impl<P: FnMut(&[u8])> ConnectionHandler for Once<P> {
     type Session = Lines;
 
+    fn on_open(&mut self, conn: &mut Conn<'_>, _: &mut Lines) {
+        if self.done {
+            conn.close();
+        }
+    }
+
     fn on_data(&mut self, conn: &mut Conn<'_>, lines: &mut Lines, input: &[u8]) -> usize {
         if self.done {
             return input.len(); // somebody else was first
@@ -72,6 +78,14 @@ impl<P: FnMut(&[u8])> ConnectionHandler for Once<P> {
             self.take(conn, rest);
         }
         conn.close();
+    }
+
+    /// The message has come: a stop need not wait for what others might say.
+    fn on_shutdown(&mut self, net: &mut Net) {
+        if self.done {
+            let others: Vec<_> = net.ids().collect();
+            others.into_iter().for_each(|id| _ = net.close(id));
+        }
     }
 }
 

@@ -7,9 +7,12 @@
 //! |---|---|
 //! | bytes | the same bytes; while too many wait there, nothing is read here |
 //! | FIN | FIN, behind the last byte; the other direction goes on |
-//! | a reset, a time or a size out of bounds | a reset; behind a FIN, what is owed and a close |
+//! | a reset, a time or a size out of bounds | what is owed, and behind it a reset; behind a FIN, a close |
 //! | long silence | FIN |
 //! | nobody to connect to | a reset: it cannot be taken for an empty answer |
+//!
+//! A stop waits for the answers that are due. Bytes have no meaning here, so it goes by who
+//! spoke last: see [`Talk`].
 //!
 //! A session belongs to one connection, and here each needs to know of the other: so the
 //! ends are in one map of the handler.
@@ -38,7 +41,8 @@ use std::sync::OnceLock;
 use std::time::Duration;
 use std::{fmt, io, thread};
 
-/// At a stop, a tunnel is at its end when nothing has come through it for this long.
+/// At a stop, tunnels are looked at in this distance: what has come through since then goes on.
+/// If the drain timeout is short, so is this: a quarter of it.
 const QUIET: Duration = Duration::from_secs(1);
 /// The log hears no more often than this that nobody can be reached.
 const NEWS: Duration = Duration::from_secs(60);
@@ -61,7 +65,10 @@ pub struct Proxy {
     lookup: Lookup,
     /// Clients for whom no address has answered, and why.
     waiting: BTreeMap<ConnId, Error>,
-    stopping: bool,
+    /// Since when the server stops.
+    stopping: Option<Duration>,
+    /// How often bytes have come, from whomever.
+    chunks: u64,
     /// When the log was last told that nobody can be reached.
     warned_at: Option<Duration>,
 }
@@ -71,16 +78,31 @@ pub struct Proxy {
 struct End {
     other: ConnId,
     role: Role,
-    /// Bytes came from it since somebody looked.
-    busy: bool,
+    /// The number of the last bytes that came from it; 0 if none did.
+    spoke: u64,
+    /// How many had come, from whomever, when a stop looked last.
+    looked: u64,
     /// Its FIN has come: the other end is owed all that came before.
     ended: bool,
 }
 
 impl End {
     fn new(other: ConnId, role: Role) -> End {
-        End { other, role, busy: false, ended: false }
+        End { other, role, spoke: 0, looked: 0, ended: false }
     }
+}
+
+/// How far a conversation has come, as far as can be told from who spoke when.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Talk {
+    /// Bytes have come since the last look, or wait to be sent; or it is just being connected.
+    GoesOn,
+    /// The server behind spoke last, or the client never did: nothing is due.
+    AtRest,
+    /// The client spoke last, as it did before: an answer is due.
+    AwaitsAnswer,
+    /// Only the client has spoken: the first answer is due, or there never is one.
+    OneSided,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -140,7 +162,8 @@ impl Proxy {
             ends: BTreeMap::new(),
             lookup: Lookup::default(),
             waiting: BTreeMap::new(),
-            stopping: false,
+            stopping: None,
+            chunks: 0,
             warned_at: None,
         }
     }
@@ -206,7 +229,8 @@ impl Proxy {
         };
         for (client, error) in std::mem::take(&mut self.waiting) {
             let Some(mut conn) = net.conn(client) else { continue };
-            conn.set_timer(self.stopping.then_some(QUIET));
+            let look = self.look_after(conn.net());
+            conn.set_timer(look);
             if has_news { self.begin(net, client) } else { self.give_up(net, client, &error) }
         }
     }
@@ -298,15 +322,36 @@ impl Proxy {
         }
     }
 
-    /// Whether anything goes on between these two.
-    fn is_busy(&mut self, net: &mut Net, ids: [ConnId; 2]) -> bool {
-        let mut busy = false;
-        for id in ids {
-            let Some(end) = self.ends.get_mut(&id) else { continue };
-            busy |= std::mem::take(&mut end.busy) || matches!(end.role, Role::Dialing { .. });
-            busy |= net.conn(id).is_some_and(|conn| conn.queued() > 0);
+    /// While the server stops: when to look at a tunnel again.
+    fn look_after(&self, net: &Net) -> Option<Duration> {
+        self.stopping?;
+        Some(net.limits().drain_timeout.map_or(QUIET, |most| QUIET.min(most / 4)))
+    }
+
+    /// How far the conversation of a client has come.
+    fn talk(&mut self, net: &mut Net, client: ConnId) -> Talk {
+        let chunks = self.chunks;
+        let Some(end) = self.ends.get_mut(&client) else { return Talk::AtRest };
+        let looked = std::mem::replace(&mut end.looked, chunks);
+        let (asked, id) = (end.spoke, end.other);
+        let Some(&End { role, spoke: answered, .. }) = self.ends.get(&id) else {
+            return Talk::AtRest;
+        };
+        let is_sending =
+            [client, id].iter().any(|id| net.conn(*id).is_some_and(|c| c.queued() > 0));
+        match () {
+            () if is_sending || asked.max(answered) > looked => Talk::GoesOn,
+            () if matches!(role, Role::Dialing { .. }) => Talk::GoesOn,
+            () if asked <= answered => Talk::AtRest,
+            () if answered > 0 => Talk::AwaitsAnswer,
+            () => Talk::OneSided,
         }
-        busy
+    }
+
+    /// Whether half of the time for the drain is over.
+    fn is_half_over(&self, net: &Net) -> bool {
+        let since = self.stopping.map(|since| net.now().saturating_sub(since));
+        since.zip(net.limits().drain_timeout).is_some_and(|(since, most)| since >= most / 2)
     }
 }
 
@@ -348,13 +393,15 @@ impl ConnectionHandler for Proxy {
             return self.complain(conn.net().now(), "the proxy leads to itself"); // for ever
         }
         conn.pause(); // until there is somebody to take its bytes
-        conn.set_timer(self.stopping.then_some(QUIET));
+        let look = self.look_after(conn.net());
+        conn.set_timer(look);
         self.begin(conn.net(), id);
     }
 
     fn on_data(&mut self, conn: &mut Conn<'_>, _: &mut (), input: &[u8]) -> usize {
         let Some(end) = self.ends.get_mut(&conn.id()) else { return input.len() };
-        end.busy = true;
+        self.chunks += 1;
+        end.spoke = self.chunks;
         if let Some(mut other) = conn.net().conn(end.other) {
             other.write(input);
             if other.is_full() {
@@ -407,24 +454,25 @@ impl ConnectionHandler for Proxy {
         match why {
             PeerClosed | Idle | MessageTooSlow | Shutdown => other.close(),
             _ if end.ended => other.close(),
-            _ => other.abort(),
+            _ => other.abort_behind(),
         }
     }
 
-    /// Tunnels go on until they end by themselves, or nothing has come through for a while.
+    /// Tunnels go on until they end by themselves, or nothing is due in them.
     fn on_shutdown(&mut self, net: &mut Net) {
-        self.stopping = true;
+        self.stopping = Some(net.now());
+        let look = self.look_after(net);
         for (&id, end) in &mut self.ends {
-            end.busy = false;
+            end.looked = self.chunks;
             if end.role == Role::Client
                 && let Some(mut client) = net.conn(id)
             {
-                client.set_timer(Some(QUIET));
+                client.set_timer(look);
             }
         }
     }
 
-    /// The server stops. A client that is quiet is taken to have finished: its server
+    /// The server stops. Where nothing is due the client is taken to have finished: its server
     /// sees EOF, sends what it still has, and ends the tunnel. Or the resolver has not
     /// answered in time.
     fn on_timer(&mut self, conn: &mut Conn<'_>, _: &mut ()) {
@@ -433,8 +481,14 @@ impl ConnectionHandler for Proxy {
             return self.give_up(conn.net(), id, &error);
         }
         let Some(&End { other, .. }) = self.ends.get(&id) else { return };
-        if self.is_busy(conn.net(), [id, other]) {
-            conn.set_timer(Some(QUIET));
+        let is_over = match self.talk(conn.net(), id) {
+            Talk::AtRest => true,
+            Talk::OneSided => self.is_half_over(conn.net()),
+            Talk::GoesOn | Talk::AwaitsAnswer => false,
+        };
+        if !is_over {
+            let look = self.look_after(conn.net());
+            conn.set_timer(look);
         } else if let Some(mut upstream) = conn.net().conn(other) {
             upstream.finish();
         }

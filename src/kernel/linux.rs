@@ -148,7 +148,7 @@ impl Kernel for Linux {
                 set(fd, IPPROTO_TCP, libc::TCP_NOTSENT_LOWAT, &bytes)
             }
             SocketOption::UrgentInline => set(fd, SOL_SOCKET, libc::SO_OOBINLINE, &ON),
-            SocketOption::DropSyn => attach(fd, libc::SO_ATTACH_FILTER, DROP_SYN),
+            SocketOption::NoDevice => set(fd, SOL_SOCKET, libc::SO_BINDTOIFINDEX, &i32::MAX),
             SocketOption::RefuseDescriptors => set(fd, SOL_SOCKET, SO_PASSRIGHTS, &OFF),
             SocketOption::ResetOnClose => {
                 let linger = libc::linger { l_onoff: 1, l_linger: 0 };
@@ -398,6 +398,25 @@ impl Kernel for Linux {
         Ok(file_status(&status))
     }
 
+    // ---- the stop
+
+    fn socket_diag(&mut self) -> Result<Fd> {
+        let kind = libc::SOCK_RAW | libc::SOCK_NONBLOCK | libc::SOCK_CLOEXEC;
+        // SAFETY: the call takes no pointer.
+        own(unsafe { libc::socket(libc::AF_NETLINK, kind, libc::NETLINK_SOCK_DIAG) })
+    }
+
+    fn write_diag(&mut self, fd: &Fd, local: SocketAddr) -> Result<()> {
+        write(fd, &question(local))
+    }
+
+    fn read_diag(&mut self, fd: &Fd) -> Result<bool> {
+        // A header, and an errno if that is the answer. What follows goes with the socket.
+        let mut message = [0; HEADER + 4];
+        read(fd, &mut message)?;
+        answer(&message)
+    }
+
     // ---- counters, signals, time
 
     fn timerfd_settime(&mut self, fd: &Fd, deadline: Option<u64>) -> Result<()> {
@@ -419,10 +438,7 @@ impl Kernel for Linux {
     }
 
     fn write_counter(&mut self, fd: &Fd) -> Result<()> {
-        let one = 1_u64.to_ne_bytes();
-        // SAFETY: the pointer and the length are those of `one`.
-        let written = unsafe { libc::write(fd.raw(), one.as_ptr().cast(), one.len()) };
-        Errno::result(written).map(drop)
+        write(fd, &1_u64.to_ne_bytes())
     }
 
     fn read_signal(&mut self, fd: &Fd) -> Result<Signal> {
@@ -438,6 +454,13 @@ impl Kernel for Linux {
     fn shutdown(&mut self, fd: &Fd) -> Result<()> {
         // SAFETY: the call takes no pointer.
         done(unsafe { libc::shutdown(fd.raw(), libc::SHUT_WR) })
+    }
+
+    fn ioctl_outq(&mut self, fd: &Fd) -> Result<usize> {
+        let mut waiting: libc::c_int = 0;
+        // SAFETY: `waiting` is valid for writing the number. (SIOCOUTQ has this other name, too.)
+        done(unsafe { libc::ioctl(fd.raw(), libc::TIOCOUTQ, &raw mut waiting) })?;
+        Ok(usize::try_from(waiting).unwrap_or(0))
     }
 
     fn close(&mut self, fd: Fd) -> Result<()> {
@@ -617,27 +640,65 @@ fn read(fd: &Fd, buffer: &mut [u8]) -> Result<()> {
     Errno::result(unsafe { libc::read(fd.raw(), pointer, length) }).map(drop)
 }
 
+/// write(2), for descriptors that are no sockets to peers.
+fn write(fd: &Fd, bytes: &[u8]) -> Result<()> {
+    // SAFETY: the pointer and the length are those of `bytes`.
+    Errno::result(unsafe { libc::write(fd.raw(), bytes.as_ptr().cast(), bytes.len()) }).map(drop)
+}
+
 /// The path as the kernel takes it, ended by a NUL; so none may be inside.
 fn c_string(path: &Path) -> Result<CString> {
     CString::new(path.as_os_str().as_bytes()).map_err(|_| Errno::EINVAL)
 }
 
-// ---- the filter that drops SYNs
-
-/// A classic BPF program. A TCP socket's filter sees each segment from the TCP header on,
-/// and returns how many of its bytes to keep: none drops it, silently.
-const DROP_SYN: [libc::sock_filter; 4] = [
-    // Load byte 13, the flags.
-    bpf(libc::BPF_LD | libc::BPF_B | libc::BPF_ABS, 0, 0, 13),
-    // SYN (0x02) set? If so go on, else skip one.
-    bpf(libc::BPF_JMP | libc::BPF_JSET | libc::BPF_K, 0, 1, 0x02),
-    bpf(libc::BPF_RET | libc::BPF_K, 0, 0, 0),
-    bpf(libc::BPF_RET | libc::BPF_K, 0, 0, u32::MAX),
-];
+// ---- programs of classic BPF
 
 /// One instruction: its code, how many to skip if true and if false, its operand.
 const fn bpf(code: u32, jt: u8, jf: u8, k: u32) -> libc::sock_filter {
     libc::sock_filter { code: code as u16, jt, jf, k }
+}
+
+// ---- questions about sockets: netlink(7), sock_diag(7)
+
+/// The size of `struct nlmsghdr`, and of what follows it in a question:
+/// `struct inet_diag_req_v2`.
+const HEADER: usize = 16;
+const QUESTION: usize = 56;
+/// SOCK_DIAG_BY_FAMILY
+const BY_FAMILY: u16 = 20;
+/// A socket for which a SYN has come and was answered: TCP_SYN_RECV.
+const SYN_RECEIVED: u32 = 1 << 3;
+
+/// Which handshakes with the port of `local` are under way?
+fn question(local: SocketAddr) -> [u8; HEADER + QUESTION] {
+    let family = if local.is_ipv4() { libc::AF_INET } else { libc::AF_INET6 };
+    let flags = (libc::NLM_F_REQUEST | libc::NLM_F_DUMP) as u16;
+    let length = (HEADER + QUESTION) as u32;
+    let fields: [&[u8]; 7] = [
+        &length.to_ne_bytes(),
+        &BY_FAMILY.to_ne_bytes(),
+        &flags.to_ne_bytes(),
+        &[0; 8], // a number and a sender, which the answer repeats
+        &[family as u8, libc::IPPROTO_TCP as u8, 0, 0],
+        &SYN_RECEIVED.to_ne_bytes(),
+        &local.port().to_be_bytes(), // the rest is 0: whatever it be
+    ];
+    let mut question = [0; HEADER + QUESTION];
+    for (place, byte) in question.iter_mut().zip(fields.into_iter().flatten()) {
+        *place = *byte;
+    }
+    question
+}
+
+/// What the first message of an answer says: there is one, there is none, or an errno.
+fn answer(message: &[u8]) -> Result<bool> {
+    let number = |at: usize| message.get(at..)?.first_chunk().map(|it| i32::from_ne_bytes(*it));
+    match number(4).map(|kind| kind & 0xffff) {
+        Some(kind) if kind == i32::from(BY_FAMILY) => Ok(true),
+        Some(libc::NLMSG_DONE) => Ok(false),
+        Some(libc::NLMSG_ERROR) => Err(Errno::from_raw(-number(HEADER).unwrap_or(-libc::EPROTO))),
+        _ => Err(Errno::EPROTO),
+    }
 }
 
 // ---- addresses as bytes: ip(7), ipv6(7), unix(7)

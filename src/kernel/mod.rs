@@ -18,6 +18,7 @@
 
 use std::fmt;
 use std::io::IoSlice;
+use std::net::SocketAddr;
 use std::num::NonZeroI32;
 use std::os::fd::{IntoRawFd, OwnedFd};
 use std::path::Path;
@@ -278,6 +279,23 @@ pub trait Kernel: Clone + Send + 'static {
     /// stat(2), docs/files.md, [`Call::DirectoryStatus`]
     fn stat(&mut self, path: &Path) -> Result<FileStatus>;
 
+    // ---- the stop ---------------------------------------------------- docs/stopping.md
+
+    /// A socket on which the kernel answers questions about sockets.
+    ///
+    /// socket(2), netlink(7), sock_diag(7), docs/stopping.md, [`Call::DiagSocket`]
+    fn socket_diag(&mut self) -> Result<Fd>;
+
+    /// Asks which handshakes with the port of `local` are under way.
+    ///
+    /// write(2), sock_diag(7), docs/stopping.md, [`Call::DiagAsk`]
+    fn write_diag(&mut self, fd: &Fd, local: SocketAddr) -> Result<()>;
+
+    /// Reads the beginning of the answer: whether any is.
+    ///
+    /// read(2), sock_diag(7), docs/stopping.md, [`Call::DiagAnswer`]
+    fn read_diag(&mut self, fd: &Fd) -> Result<bool>;
+
     // ---- time, and what wakes the loop ---- docs/time.md, docs/waking.md, docs/signals.md
 
     /// Sets the timer to `deadline`, in nanoseconds of [`clock_gettime`](Kernel::clock_gettime);
@@ -309,6 +327,12 @@ pub trait Kernel: Clone + Send + 'static {
     ///
     /// shutdown(2), docs/goodbye.md, [`Call::Shutdown`]
     fn shutdown(&mut self, fd: &Fd) -> Result<()>;
+
+    /// How many of the bytes that were sent the peer has not acknowledged: SIOCOUTQ. (The peer
+    /// of a Unix socket: has not read.)
+    ///
+    /// ioctl(2), tcp(7), docs/goodbye.md, [`Call::Unacknowledged`]
+    fn ioctl_outq(&mut self, fd: &Fd) -> Result<usize>;
 
     /// Gives the descriptor back. Never to be tried again, whatever it returns.
     ///

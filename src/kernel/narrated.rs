@@ -195,7 +195,7 @@ impl<K: Kernel> Kernel for Narrated<K> {
             | SocketOption::SteerTo(_)
             | SocketOption::StopSteering
             | SocketOption::DetachFilter => "production",
-            SocketOption::DropSyn => "stopping",
+            SocketOption::NoDevice => "stopping",
             SocketOption::ResetOnClose => "goodbye",
             SocketOption::RefuseDescriptors => "passed",
             _ => "door",
@@ -466,6 +466,32 @@ impl<K: Kernel> Kernel for Narrated<K> {
         self.tell("files", &format!("newfstatat(AT_FDCWD, {path}, {status}, 0)"), result, |_| 0)
     }
 
+    // ---- the stop
+
+    fn socket_diag(&mut self) -> Result<Fd> {
+        let result = self.kernel.socket_diag();
+        let call = "socket(AF_NETLINK, SOCK_RAW|SOCK_CLOEXEC|SOCK_NONBLOCK, NETLINK_SOCK_DIAG)";
+        self.tell("stopping", call, result, Fd::number)
+    }
+
+    /// Shows the length of the question, its kind and its flags; the port is another each time.
+    fn write_diag(&mut self, fd: &Fd, local: SocketAddr) -> Result<()> {
+        let result = self.kernel.write_diag(fd, local);
+        let call = format!("write({fd:?}, \"H\\0\\0\\0\\24\\0\\1\\3\"..., 72)");
+        self.tell("stopping", &call, result, |()| 72)
+    }
+
+    /// Shows the length of the first message of the answer and its kind: a socket (20), or the
+    /// end of the list (3).
+    fn read_diag(&mut self, fd: &Fd) -> Result<bool> {
+        let result = self.kernel.read_diag(fd);
+        let begins =
+            |any| if any { "\"`\\0\\0\\0\\24\\0\"..." } else { "\"\\24\\0\\0\\0\\3\\0\"..." };
+        let answer = result.map_or(POINTER, begins);
+        let call = format!("read({fd:?}, {answer}, 20)");
+        self.tell("stopping", &call, result, |_| 20)
+    }
+
     // ---- counters, signals, time
 
     fn timerfd_settime(&mut self, fd: &Fd, deadline: Option<u64>) -> Result<()> {
@@ -507,6 +533,13 @@ impl<K: Kernel> Kernel for Narrated<K> {
     fn shutdown(&mut self, fd: &Fd) -> Result<()> {
         let result = self.kernel.shutdown(fd);
         let call = format!("shutdown({fd:?}, SHUT_WR)");
+        self.tell("goodbye", &call, result, |_| 0)
+    }
+
+    fn ioctl_outq(&mut self, fd: &Fd) -> Result<usize> {
+        let result = self.kernel.ioctl_outq(fd);
+        let waiting = result.map_or(POINTER.to_owned(), |waiting| format!("[{waiting}]"));
+        let call = format!("ioctl({fd:?}, TIOCOUTQ, {waiting})");
         self.tell("goodbye", &call, result, |_| 0)
     }
 
@@ -644,9 +677,7 @@ fn socket_option(option: SocketOption) -> String {
         SocketOption::UserTimeout(ms) => number("SOL_TCP, TCP_USER_TIMEOUT", ms),
         SocketOption::NotSentLowat(bytes) => number("SOL_TCP, TCP_NOTSENT_LOWAT", bytes),
         SocketOption::UrgentInline => number("SOL_SOCKET, SO_OOBINLINE", 1),
-        SocketOption::DropSyn => {
-            format!("SOL_SOCKET, SO_ATTACH_FILTER, {{len=4, filter={POINTER}}}, 16")
-        }
+        SocketOption::NoDevice => "SOL_SOCKET, SO_BINDTOIFINDEX, [2147483647], 4".into(),
         SocketOption::RefuseDescriptors => number("SOL_SOCKET, SO_PASSRIGHTS", 0),
         SocketOption::ResetOnClose => {
             "SOL_SOCKET, SO_LINGER, {l_onoff=1, l_linger=0}, 8".to_string()
@@ -835,10 +866,11 @@ mod tests {
         while Linux.read_counter(&timer).is_err() {}
         assert_eq!(kernel.read_counter(&timer), Err(Errno::EAGAIN));
         kernel.setsockopt(&connection, SocketOption::ResetOnClose)?;
-        let filtered = match kernel.setsockopt(&listener, SocketOption::DropSyn) {
-            Ok(()) => "0",
-            Err(_) => "-1 EPERM (Operation not permitted)", // without CAP_NET_ADMIN
-        };
+        kernel.setsockopt(&listener, SocketOption::NoDevice)?;
+        assert_eq!(kernel.ioctl_outq(&connection), Ok(0));
+        let diag = kernel.socket_diag()?;
+        kernel.write_diag(&diag, server)?;
+        assert_eq!(kernel.read_diag(&diag), Ok(false));
         kernel.shutdown(&connection)?;
 
         let (l, e, t, b, c) = (&listener, &epoll, &timer, &bell, &connection);
@@ -891,8 +923,14 @@ mod tests {
                 "setsockopt({c:?}, SOL_SOCKET, SO_LINGER, {{l_onoff=1, l_linger=0}}, 8) = 0  # docs/goodbye.md"
             ),
             format!(
-                "setsockopt({l:?}, SOL_SOCKET, SO_ATTACH_FILTER, {{len=4, filter={POINTER}}}, 16) = {filtered}  # docs/stopping.md"
+                "setsockopt({l:?}, SOL_SOCKET, SO_BINDTOIFINDEX, [2147483647], 4) = 0  # docs/stopping.md"
             ),
+            format!("ioctl({c:?}, TIOCOUTQ, [0]) = 0  # docs/goodbye.md"),
+            format!(
+                "socket(AF_NETLINK, SOCK_RAW|SOCK_CLOEXEC|SOCK_NONBLOCK, NETLINK_SOCK_DIAG) = {diag:?}  # docs/stopping.md"
+            ),
+            format!("write({diag:?}, \"H\\0\\0\\0\\24\\0\\1\\3\"..., 72) = 72  # docs/stopping.md"),
+            format!("read({diag:?}, \"\\24\\0\\0\\0\\3\\0\"..., 20) = 20  # docs/stopping.md"),
             format!("shutdown({c:?}, SHUT_WR) = 0  # docs/goodbye.md"),
         ];
         for (line, expected) in lines.lock().unwrap().iter().zip(&expected) {
@@ -902,7 +940,7 @@ mod tests {
             assert_eq!(words, expected);
         }
         assert_eq!(lines.lock().unwrap().len(), expected.len());
-        for fd in [listener, epoll, timer, bell, connection] {
+        for fd in [listener, epoll, timer, bell, connection, diag] {
             kernel.close(fd)?;
         }
         Ok(())

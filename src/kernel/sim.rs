@@ -60,9 +60,9 @@
 //!   to what time brings next: the earliest deadline of a timerfd that the set watches,
 //!   or a link that is free again; without either it returns EINTR, as Linux does when
 //!   the process is stopped and continued.
-//! - A connection that finds the accept queue full, or its SYN dropped by a filter,
-//!   waits until there is room, as if its SYN were always just being sent again. It
-//!   is refused when the listener closes.
+//! - A connection that finds the accept queue full waits until there is room, as if its SYN
+//!   were always just being sent again. It is refused when the listener closes or refuses
+//!   SYNs. An answered SYN is acknowledged at once but for [`Simulated::connect_slowly`].
 //! - A fault fails a call, which then has no effect. Only close has: it gives the
 //!   descriptor back and fails all the same, as Linux does.
 //! - Any address is local, ports below 1024 need no privilege, and directories
@@ -141,6 +141,17 @@ impl Simulated {
     fn connect_as(&self, address: &Address, client: Option<SocketAddr>) -> Result<Client> {
         let (end, name) = self.client(|world| {
             let end = world.connect_client(address, client)?;
+            Ok((end, world.streams.get(end).map_or(Peer::Unix, |end| end.name)))
+        })?;
+        Ok(Client::new(self.clone(), end, name))
+    }
+
+    /// A client connects, and its acknowledgment of the answer takes so long: meanwhile it takes
+    /// itself for connected, its handshake is under way, and what it sends comes with it.
+    pub fn connect_slowly(&self, address: &Address, time: Duration) -> Result<Client> {
+        let time = u64::try_from(time.as_nanos()).unwrap_or(u64::MAX);
+        let (end, name) = self.client(|world| {
+            let end = world.connect_slowly(address, time)?;
             Ok((end, world.streams.get(end).map_or(Peer::Unix, |end| end.name)))
         })?;
         Ok(Client::new(self.clone(), end, name))
@@ -234,6 +245,11 @@ impl Simulated {
     /// instead of the directory that every name is in this world.
     pub fn link(&self, name: &Path, target: Option<&Path>) {
         self.world().links.insert(name.to_owned(), target.map(Path::to_owned));
+    }
+
+    /// Another process has left a filter that drops SYNs on the listener with this number.
+    pub fn leave_filter(&self, number: i32) {
+        self.world().leave_filter(number);
     }
 
     // ---- other hosts
@@ -560,6 +576,18 @@ impl Kernel for Simulated {
         self.call(Method::Stat, None, |world| world.stat(path))
     }
 
+    fn socket_diag(&mut self) -> Result<Fd> {
+        self.call(Method::SocketDiag, None, World::socket_diag)
+    }
+
+    fn write_diag(&mut self, fd: &Fd, local: SocketAddr) -> Result<()> {
+        self.call(Method::WriteDiag, Some(fd), |world| world.write_diag(fd, local))
+    }
+
+    fn read_diag(&mut self, fd: &Fd) -> Result<bool> {
+        self.call(Method::ReadDiag, Some(fd), |world| world.read_diag(fd))
+    }
+
     fn timerfd_settime(&mut self, fd: &Fd, deadline: Option<u64>) -> Result<()> {
         self.call(Method::TimerfdSettime, Some(fd), |world| world.timerfd_settime(fd, deadline))
     }
@@ -578,6 +606,10 @@ impl Kernel for Simulated {
 
     fn shutdown(&mut self, fd: &Fd) -> Result<()> {
         self.call(Method::Shutdown, Some(fd), |world| world.shutdown(fd))
+    }
+
+    fn ioctl_outq(&mut self, fd: &Fd) -> Result<usize> {
+        self.call(Method::IoctlOutq, Some(fd), |world| world.ioctl_outq(fd))
     }
 
     fn close(&mut self, fd: Fd) -> Result<()> {

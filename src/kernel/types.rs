@@ -76,9 +76,9 @@ pub enum SocketOption {
     /// SO_OOBINLINE: an urgent byte (MSG_OOB) stays where it was sent, among the others, instead
     /// of being taken out of the stream. Inherited. socket(7), tcp(7)
     UrgentInline,
-    /// SO_ATTACH_FILTER with a filter that drops SYNs: no new connection begins on
-    /// this listener, those that have begun go on. socket(7)
-    DropSyn,
+    /// SO_BINDTOIFINDEX with a network device that does not exist: no SYN finds this listener
+    /// any more, and each is refused. A handshake that has begun goes on. socket(7)
+    NoDevice,
     /// SO_PASSRIGHTS off: nobody can pass a descriptor to this Unix socket. Inherited. unix(7)
     RefuseDescriptors,
     /// SO_LINGER with 0 seconds: close sends a reset, so that an answer that was cut

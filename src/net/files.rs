@@ -157,8 +157,16 @@ impl Net {
     }
 
     /// The rest of the file is not to be had: the answer cannot become whole.
+    /// What stands before it is delivered, whole answers among it.
     fn file_failed(&mut self, slot: u32, call: Call, errno: Errno) {
-        self.change(slot, |connection| connection.abort(CloseReason::Server { call, errno }));
+        self.close_file(slot);
+        let (why, now) = (CloseReason::Server { call, errno }, self.now);
+        self.change(slot, |connection| {
+            if let Some(unsent) = connection.state.unsent_mut() {
+                unsent.file = None; // and what stands behind it
+            }
+            connection.abort_behind(why, now);
+        });
     }
 
     /// Closes the file of a connection, if it has one.

@@ -9,7 +9,7 @@ use super::page::INPUT_BYTES;
 use super::{DRAIN_BYTES, Reactor};
 use crate::buffer::Buffer;
 use crate::close_reason::CloseReason;
-use crate::connection::{Connection, LINGER_BYTES, Level, Open, PeerEnd, State};
+use crate::connection::{Connection, Level, Open, PeerEnd, State};
 use crate::handler::ConnectionHandler;
 use crate::kernel::{self, Errno, Kernel};
 use crate::net::Conn;
@@ -113,7 +113,9 @@ impl<H: ConnectionHandler, K: Kernel> Reactor<H, K> {
                 // First what is here already.
                 State::Open(open) if open.reading.again && connection.can_offer() && !hangup => {}
                 State::Open(_) => self.read(slot, hangup),
-                State::Closing { .. } | State::Lingering { .. } => self.discard(slot),
+                State::Closing { .. } | State::Delivering { .. } | State::Lingering { .. } => {
+                    self.discard(slot);
+                }
                 _ => {}
             }
         }
@@ -215,16 +217,10 @@ impl<H: ConnectionHandler, K: Kernel> Reactor<H, K> {
     /// Reads a closing connection out, so that its end is not a reset.
     fn discard(&mut self, slot: u32) {
         let (now, received) = (self.net.now, self.recv(slot, INPUT_BYTES));
-        self.net.change(slot, |connection| {
-            if let Ok(n @ 1..) = received {
-                connection.touch(now);
-                connection.state.count_read(n);
-            }
-            match (received, &*connection.state) {
-                (Ok(0), _) => connection.at_end(),
-                (Ok(_), State::Lingering { read: LINGER_BYTES.., .. }) => connection.done(),
-                _ => {}
-            }
+        self.net.change(slot, |connection| match received {
+            Ok(0) => connection.at_end(),
+            Ok(_) => connection.touch(now),
+            Err(_) => {}
         });
         if let Err(errno) = received {
             self.net.failed(slot, Call::Recv, errno);
@@ -233,9 +229,8 @@ impl<H: ConnectionHandler, K: Kernel> Reactor<H, K> {
 
     /// Does for a connection what needs no event: as much as one `recv` allows.
     pub(super) fn step(&mut self, slot: u32) {
-        let draining = self.net.is_draining();
         let Some(connection) = self.net.table.look(slot) else { return };
-        if !connection.has_work(draining) {
+        if !connection.has_work(self.net.may_end(connection)) {
             return;
         }
         if connection.state.open().is_some_and(|open| open.writing.level == Level::Drained) {
@@ -261,7 +256,7 @@ impl<H: ConnectionHandler, K: Kernel> Reactor<H, K> {
         let Some(connection) = self.net.table.look(slot) else { return };
         let Some((_, reading)) = connection.state.input() else { return };
         let has_more = reading.again && connection.can_offer();
-        if has_more || !connection.has_work(self.net.is_draining()) {
+        if has_more || !connection.has_work(self.net.may_end(connection)) {
             return;
         }
         let Some(Open { read, .. }) = connection.state.open() else { return self.read_out(slot) };

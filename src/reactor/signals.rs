@@ -4,11 +4,11 @@ use super::Reactor;
 use crate::deadlines::Alarm;
 use crate::error::Error;
 use crate::handler::ConnectionHandler;
-use crate::kernel::{Kernel, Signal};
+use crate::kernel::{Clock, Kernel, Signal};
 use crate::net::ConnId;
 use crate::process::Wish;
 use crate::reaction::{Call, Reaction, attempt};
-use crate::time::Span;
+use crate::time::{Moment, Span};
 use std::cmp::Reverse;
 
 /// How many signals are read in one turn: more than there are different ones.
@@ -18,12 +18,23 @@ const REPORTED: usize = 100;
 /// How often there is a report, however often one is asked for.
 const REPORTS: Span = Span::millis(1_000);
 
+/// Signals to stop that come within this time after the first belong to it: whoever ends a
+/// service, or a terminal that hangs up, may send several.
+const BURST: Span = Span::millis(500);
+
 /// The signals to stop that have come.
 #[derive(Clone, Copy, Debug, Default)]
 pub(crate) enum Signals {
     #[default]
     None,
-    One(Signal),
+    /// The server stops.
+    One {
+        last: Signal,
+        /// When the first came.
+        since: Moment,
+        /// Whether a SIGINT is among them.
+        typed: bool,
+    },
     /// Everything ends at once; the last of them.
     Two(Signal),
 }
@@ -32,20 +43,44 @@ impl Signals {
     pub(crate) fn last(self) -> Option<Signal> {
         match self {
             Signals::None => None,
-            Signals::One(signal) | Signals::Two(signal) => Some(signal),
+            Signals::One { last, .. } | Signals::Two(last) => Some(last),
+        }
+    }
+
+    pub(crate) fn are_two(self) -> bool {
+        matches!(self, Signals::Two(_))
+    }
+
+    /// One more comes. Two mean *now* if somebody meant two: Ctrl-C was typed again, or the
+    /// first was long ago.
+    fn and(self, signal: Signal, now: Moment) -> Signals {
+        let is_typed = signal == Signal::SIGINT;
+        match self {
+            Signals::None => Signals::One { last: signal, since: now, typed: is_typed },
+            Signals::One { since, typed, .. }
+                if now.since(since) < BURST && !(typed && is_typed) =>
+            {
+                Signals::One { last: signal, since, typed: typed || is_typed }
+            }
+            Signals::One { .. } | Signals::Two(_) => Signals::Two(signal),
         }
     }
 }
 
 impl<H: ConnectionHandler, K: Kernel> Reactor<H, K> {
-    /// Signals that arrive together count as one: the kernel merges them anyway.
+    /// Signals that arrive together are merged by the kernel, so they are not counted.
     pub(super) fn take_signals(&mut self) {
-        let (mut ending, mut asked) = (None, false);
+        let (before, mut asked) = (self.end.signals, false);
         for _ in 0..TAKEN {
             let Some(fd) = &self.poll.signals else { break };
             match attempt(Call::ReadSignal, || self.kernel.read_signal(fd)) {
                 Ok(signal) => match self.process.as_mut().map(|process| process.wish(signal)) {
-                    Some(Wish::Stop) | None => ending = Some(signal),
+                    Some(Wish::Stop) | None => {
+                        // The turn may have begun long ago.
+                        let nanos = self.kernel.clock_gettime(Clock::Monotonic);
+                        let now = Moment::from_millis(nanos / 1_000_000);
+                        self.end.signals = self.end.signals.and(signal, now);
+                    }
                     Some(Wish::Report) => asked = true,
                     Some(Wish::Nothing) => {
                         self.process.iter_mut().for_each(|process| process.tell_unused(signal));
@@ -64,16 +99,16 @@ impl<H: ConnectionHandler, K: Kernel> Reactor<H, K> {
         if asked {
             self.want_report();
         }
-        if let Some(signal) = ending {
-            let is_second = self.end.signals.last().is_some();
-            self.end.signals = if is_second { Signals::Two(signal) } else { Signals::One(signal) };
-            match self.net.limits.stop_delay {
-                Some(delay) if !self.net.is_stopping() => self.announce_stop(signal, delay),
+        match (before, self.end.signals) {
+            (Signals::None, Signals::One { last, .. }) => match self.net.limits.stop_delay {
+                Some(delay) if !self.net.is_stopping() => self.announce_stop(last, delay),
                 _ => self.net.stop(),
-            }
-            if is_second {
+            },
+            (Signals::None | Signals::One { .. }, Signals::Two(_)) => {
+                self.net.stop();
                 self.cut();
             }
+            _ => {}
         }
     }
 

@@ -10,14 +10,20 @@ use crate::connection::{OUTBOUND, State};
 use crate::deadlines::Alarm;
 use crate::error::Error;
 use crate::handler::ConnectionHandler;
-use crate::kernel::{Errno, Kernel, Signal};
+use crate::kernel::{Kernel, Signal};
 use crate::listener::{Listener, Socket};
 use crate::net::Stop;
+use crate::reaction::{Call, attempt, tolerate};
 use crate::time::{Moment, Span};
+use std::net::SocketAddr;
 use std::time::Duration;
 
-/// How long a stopping server leaves its listeners open for handshakes under way.
-const GRACE: Span = Span::millis(20);
+/// How long after the stop, and how often then, it is asked whether handshakes are under way.
+const ASK: Span = Span::millis(20);
+/// How long a stopping server leaves its listeners open for them at most.
+const HANDSHAKE: Span = Span::millis(1_000);
+/// How long it waits for the first bytes of a client that has just connected, at most.
+const FIRST_BYTES: Span = Span::millis(1_000);
 
 /// How the server comes to its end.
 #[derive(Debug, Default)]
@@ -27,8 +33,17 @@ pub(crate) struct End {
     pub(crate) failure: Option<Error>,
     /// Connections that had not finished at the drain deadline.
     pub(crate) cut: u64,
-    /// Draining: listeners stay open until then, for handshakes under way.
-    pub(crate) grace: Option<Moment>,
+    pub(crate) handshakes: Handshakes,
+}
+
+/// Whether clients may still come through listeners that let no new ones in.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) enum Handshakes {
+    /// Handshakes may be under way: when to ask next, and until when it matters.
+    UnderWay { ask: Moment, until: Moment },
+    /// None is, and so none ever will be.
+    #[default]
+    Over,
 }
 
 impl<H: ConnectionHandler, K: Kernel> Reactor<H, K> {
@@ -55,11 +70,14 @@ impl<H: ConnectionHandler, K: Kernel> Reactor<H, K> {
         self.tell_stopping(&format!("finishing {open} connection{plural}"));
         self.handler.on_shutdown(&mut self.net);
         self.refuse_new();
-        let grace = self.net.now.after(GRACE);
-        self.end.grace = Some(grace);
-        self.timer.alarms.ring_by(Alarm::CloseListeners, grace);
+        let now = self.net.now;
+        let (ask, until) = (now.after(ASK), now.after(HANDSHAKE));
+        self.end.handshakes = Handshakes::UnderWay { ask, until };
+        self.timer.alarms.ring_by(Alarm::CloseListeners, ask);
+        let half = self.net.timeouts.drain.map_or(FIRST_BYTES, Span::half);
+        self.net.timeouts.newcomer = Some((now, FIRST_BYTES.min(half)));
         if let Some(span) = self.net.timeouts.drain {
-            self.timer.alarms.ring_by(Alarm::Cut, self.net.now.after(span));
+            self.timer.alarms.ring_by(Alarm::Cut, now.after(span));
         }
         let header = self.net.now.after(self.header_patience());
         for slot in self.net.table.slots_where(|_| true) {
@@ -119,19 +137,57 @@ impl<H: ConnectionHandler, K: Kernel> Reactor<H, K> {
         let listeners = self.listeners.iter_mut();
         let sharing = self.net.limits.reuse_port;
         let failed = listeners.filter_map(|it| it.refuse_new(&mut self.kernel, sharing).err());
-        let Some(error) = failed.reduce(|first, _| first) else { return };
-        // An ordinary user is not allowed to: no news, and the same at each stop.
-        let (level, way_out) = match error.errno {
-            Errno::EPERM => (log::Level::Debug, "; with CAP_NET_ADMIN they would be kept out"),
-            _ => (log::Level::Warn, ""),
-        };
-        log::log!(level, "{error}; clients that connect from now on may get no answer{way_out}");
+        if let Some(error) = failed.reduce(|first, _| first) {
+            log::warn!("{error}; clients that connect from now on may get no answer");
+        }
+    }
+
+    /// Whether it is too early to close the listeners: a client that has been answered by the
+    /// kernel, and has not acknowledged that, takes itself for connected.
+    fn awaits_handshakes(&mut self) -> bool {
+        let Handshakes::UnderWay { ask, until } = self.end.handshakes else { return false };
+        let now = self.net.now;
+        if now < ask || now < until && self.are_under_way() {
+            let ask = if now < ask { ask } else { now.after(ASK) };
+            self.end.handshakes = Handshakes::UnderWay { ask, until };
+            self.timer.alarms.ring_by(Alarm::CloseListeners, ask);
+            return true;
+        }
+        self.end.handshakes = Handshakes::Over;
+        false
+    }
+
+    /// Asks the kernel about the handshakes of all listeners. If it does not say, they are
+    /// taken for under way.
+    fn are_under_way(&mut self) -> bool {
+        let listening = self.listeners.iter().filter(|listener| listener.socket.is_some());
+        let ports: Vec<SocketAddr> = listening.filter_map(Listener::tcp).collect();
+        if ports.is_empty() {
+            return false;
+        }
+        let failed = |call| move |(_, errno)| Error::new(call, "sock_diag", errno);
+        let kernel = &mut self.kernel;
+        let opened = attempt(Call::DiagSocket, || kernel.socket_diag());
+        let asked = opened.map_err(failed(Call::DiagSocket)).and_then(|diag| {
+            let any = ports.into_iter().try_fold(false, |any, port| {
+                let asked = attempt(Call::DiagAsk, || kernel.write_diag(&diag, port));
+                asked.map_err(failed(Call::DiagAsk))?;
+                let answer = attempt(Call::DiagAnswer, || kernel.read_diag(&diag));
+                Ok(any || answer.map_err(failed(Call::DiagAnswer))?)
+            });
+            tolerate(Call::Close, kernel.close(diag));
+            any
+        });
+        asked.unwrap_or_else(|error| {
+            log::debug!("{error}; handshakes may be under way: the listeners stay open for 1 s");
+            true
+        })
     }
 
     /// Lets in whoever waits; closes a listener when nobody does.
     pub(super) fn close_listeners(&mut self) {
-        if let Some(grace) = self.end.grace.filter(|&grace| self.net.now < grace) {
-            return self.timer.alarms.ring_by(Alarm::CloseListeners, grace);
+        if self.awaits_handshakes() {
+            return;
         }
         self.accept_all();
         if self.is_full() {
@@ -177,7 +233,7 @@ impl<H: ConnectionHandler, K: Kernel> Reactor<H, K> {
     /// Whether everything is done.
     pub(super) fn has_ended(&self) -> bool {
         let closed = self.listeners.iter().all(|listener| listener.socket.is_none());
-        let is_forced = matches!(self.end.signals, Signals::Two(_));
+        let is_forced = self.end.signals.are_two();
         let is_done = self.net.is_draining() && closed && self.net.table.is_empty();
         self.leaving.is_empty() && (is_forced || is_done && self.jobs.is_empty())
     }

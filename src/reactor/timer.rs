@@ -7,11 +7,11 @@
 use super::turn::Rest;
 use super::{BATCH, Reactor};
 use crate::close_reason::CloseReason;
-use crate::connection::State;
+use crate::connection::{Connection, State};
 use crate::deadlines::{Alarm, Alarms, Deadlines};
 use crate::error::{Error, needed};
 use crate::handler::ConnectionHandler;
-use crate::kernel::{Errno, Kernel};
+use crate::kernel::{Errno, Kernel, Peer};
 use crate::reaction::Call;
 use crate::time::Moment;
 use std::collections::TryReserveError;
@@ -145,6 +145,10 @@ impl<H: ConnectionHandler, K: Kernel> Reactor<H, K> {
         if rings.flatten().is_some() {
             self.ring(slot, now);
         }
+        let looked_at = self.net.table.look(slot);
+        if looked_at.is_some_and(Connection::awaits_acknowledgment) {
+            return self.look_at_delivery(slot, now);
+        }
         let timeouts = &self.net.timeouts;
         let why = self.net.table.look(slot).is_some_and(|it| it.fd.is_unopened());
         let too_slow = why.then(|| self.net.why_it_waits(slot)).flatten().unwrap_or(TOO_SLOW);
@@ -166,7 +170,9 @@ impl<H: ConnectionHandler, K: Kernel> Reactor<H, K> {
             match *connection.state {
                 State::Connecting { .. } => connection.gone(too_slow),
                 State::Open(_) => connection.close(CloseReason::Idle),
-                State::Closing { .. } => connection.abort(CloseReason::Idle),
+                State::Closing { .. } | State::Delivering { .. } => {
+                    connection.abort(CloseReason::Idle);
+                }
                 _ => connection.done(),
             }
         }
@@ -182,6 +188,25 @@ impl<H: ConnectionHandler, K: Kernel> Reactor<H, K> {
                 None => handler.on_timer(conn, session),
                 Some(key) => handler.on_timer_for(conn, session, key),
             });
+        }
+    }
+
+    /// All is with the kernel, and a reset is to follow: has the peer acknowledged it?
+    #[cold]
+    fn look_at_delivery(&mut self, slot: u32, now: Moment) {
+        let Some(mut connection) = self.net.table.edit(slot) else { return };
+        let deadline = connection.delivery_deadline(&self.net.timeouts);
+        match self.kernel.ioctl_outq(&connection.fd) {
+            Ok(1..) if deadline.is_some_and(|at| at <= now) => {
+                connection.abort(CloseReason::WriteStalled);
+            }
+            // A Unix socket has no reset that could overtake anything.
+            Ok(1..) if connection.peer() != Peer::Unix => {}
+            Ok(_) => connection.reset(),
+            Err(errno) => {
+                connection.failed(Call::Unacknowledged, errno, &mut self.net.counters);
+                connection.reset();
+            }
         }
     }
 

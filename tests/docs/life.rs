@@ -81,8 +81,9 @@ fn the_committed_picture_has_the_calls_of_hello() {
         pieces.map(|it| it.split('(').next().unwrap().to_owned()).collect()
     };
     let trace = fs::read_to_string(golden("hello")).unwrap();
+    let trace = trace.replace("\nwrite(1,", "\n(");
     let mut due = names(&format!("\n{trace}"), "\n");
-    due.retain(|name| !["write", "exit_group", ""].contains(&name.as_str()));
+    due.retain(|name| !["exit_group", ""].contains(&name.as_str()));
     let svg = fs::read_to_string(PICTURE).unwrap();
     check_xml(&svg);
     assert_eq!(names(&svg, "rx='2'><title>"), due);
@@ -225,12 +226,16 @@ fn every_line_of_every_trace_fits_80_columns() {
             let is_short = ["epoll_", "newfstatat("].iter().any(|it| line.starts_with(it));
             let chapter = if is_short { "loop" } else { "receiving" };
             let shown = view.line(AT, 80, &format!("{line}  # docs/{chapter}.md"));
-            if ["openat2(", "sendmsg(", "rt_sigprocmask(", "signalfd4("]
-                .iter()
-                .any(|it| line.starts_with(it))
-            {
+            let long = [
+                "openat2(",
+                "sendmsg(",
+                "rt_sigprocmask(",
+                "signalfd4(",
+                "setsockopt(3, SOL_SOCKET, SO_B",
+            ];
+            if long.iter().any(|it| line.starts_with(it)) {
                 assert!(shown.chars().count() <= 80, "{shown}");
-                continue; // too many flags, pieces or signals, all of which matter
+                continue; // too many flags, pieces, signals or digits, all of which matter
             }
             assert!(shown.trim_end().chars().count() <= 80, "{shown}");
             assert!(
@@ -276,8 +281,8 @@ fn what_is_noise_in_a_terminal_is_left_out() {
             "accept4(3, 0x…, SOCK_CLOEXEC|NONBLOCK) = -1 EAGAIN",
         ),
         (
-            "setsockopt(3, SOL_SOCKET, SO_ATTACH_FILTER, {len=4, filter=0x7ffc00000000}, 16) = 0",
-            "setsockopt(3, SOL_SOCKET, SO_ATTACH_FILTER, {len=4}, 16) = 0",
+            "setsockopt(3, SOL_SOCKET, SO_BINDTOIFINDEX, [2147483647], 4) = 0",
+            "setsockopt(3, SOL_SOCKET, SO_BINDTOIFINDEX, [2147483647], 4) = 0",
         ),
         (
             "read(5, 0x7ffc00000000, 128) = -1 EINTR (Interrupted)",

@@ -109,9 +109,10 @@ impl Method {
             "send" | "send_more" => "sendto",
             "getsockopt_error" | "getsockopt_listens" => "getsockopt",
             "fcntl_inherit" | "fcntl_nonblock" => "fcntl",
-            "socket_datagram" => "socket",
-            "read_counter" | "read_signal" => "read",
-            "write_counter" => "write",
+            "socket_datagram" | "socket_diag" => "socket",
+            "read_counter" | "read_signal" | "read_diag" => "read",
+            "write_counter" | "write_diag" => "write",
+            "ioctl_outq" => "ioctl",
             name => name,
         }
     }

@@ -641,9 +641,10 @@ impl Traced {
                 Call::SignalMask // not the C library's, which starts a thread
             }
             "prlimit64" => Call::DescriptorLimit,
+            "socket" if has("AF_NETLINK") => return None,
             "socket" => Call::Socket,
             "setsockopt" if has("SO_REUSEADDR") || has("IPV6_V6ONLY") => Call::SetOption,
-            "setsockopt" if has("SO_ATTACH_FILTER") || has("SO_LINGER") => return None,
+            "setsockopt" if has("SO_BINDTOIFINDEX") || has("SO_LINGER") => return None,
             "setsockopt" if has("0x53") || has("SO_PASSRIGHTS") => Call::RefuseDescriptors,
             "setsockopt" => Call::SetTunable,
             "fchmod" | "chmod" | "fchmodat" => Call::FileMode,

@@ -16,6 +16,8 @@
 
 use std::env;
 use std::fs::{self, File};
+use std::io::{Read, Write};
+use std::net::TcpListener;
 use std::os::fd::AsRawFd;
 use std::process::{Command, Stdio};
 use std::sync::Arc;
@@ -24,7 +26,8 @@ use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
 use crate::support::{
-    Client, PATIENCE, Server, Signal, WAYS, again, needs, outcome, path, pattern, skip, until,
+    Client, PATIENCE, Server, Signal, WAYS, again, in_a_network_of_its_own, needs, outcome, path,
+    pattern, skip, until,
 };
 
 /// Tells a process which case it is to play, and what network it must not play in.
@@ -158,6 +161,56 @@ fn every_network() {
         Ok(name) => play(CASES.iter().find(|case| case.name == name).unwrap()),
         Err(_) => play_all(),
     }
+}
+
+/// One in ten packets between the clients and the proxy is lost, both ways, but for handshakes.
+/// What was lost is sent again soon.
+const LOSSY: &str = "
+    nft 'table ip t { chain c { type filter hook input priority 0
+        tcp flags & syn == 0 tcp sport 1234 numgen random mod 10 0 drop
+        tcp flags & syn == 0 tcp dport 1234 numgen random mod 10 0 drop; }; }'
+    ip route change local 127.0.0.1 dev lo table local rto_min 10ms";
+
+/// A server that refuses an upload answers, closes, and so resets: its clients have the answer
+/// although the network loses some of it, and then they hear of the end.
+#[test]
+fn a_reset_behind_an_answer() {
+    if !needs(&["ip", "nft", "unshare"]) {
+        return;
+    }
+    in_a_network_of_its_own("network::a_reset_behind_an_answer", LOSSY, || {
+        const CLIENTS: usize = 200;
+        let behind = TcpListener::bind("127.0.0.1:1235").unwrap();
+        let answer = [&b"HTTP/1.1 413 \r\n\r\n"[..], &pattern(3_000)].concat();
+        let proxy = Server::start(&["-l", "127.0.0.1:1234", "proxy", "127.0.0.1:1235"]);
+        let answered = AtomicUsize::new(0);
+        thread::scope(|scope| {
+            scope.spawn(|| {
+                for _ in 0..CLIENTS {
+                    let (mut server, _) = behind.accept().unwrap();
+                    let answer = &answer;
+                    scope.spawn(move || {
+                        let _ = server.read(&mut [0; 100]);
+                        server.write_all(answer).unwrap(); // and a reset, for it has not read all
+                    });
+                }
+            });
+            for _ in 0..CLIENTS {
+                scope.spawn(|| {
+                    let mut client = Client::to("127.0.0.1:1234");
+                    let mut writer = client.twin();
+                    scope.spawn(move || _ = writer.try_send(pattern(200_000)));
+                    let mut said = Vec::new();
+                    while let Ok(more @ [_, ..]) = client.some(4_096).as_deref() {
+                        said.extend_from_slice(more);
+                    }
+                    answered.fetch_add(usize::from(said == answer), Relaxed);
+                });
+            }
+        });
+        assert_eq!(answered.into_inner(), CLIENTS);
+        drop(proxy);
+    });
 }
 
 // ---- the cases -----------------------------------------------------------------------

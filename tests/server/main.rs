@@ -18,6 +18,7 @@ mod process;
 mod production;
 mod program;
 mod proxy;
+mod stop;
 mod terminal;
 
 // What they share.

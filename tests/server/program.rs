@@ -13,8 +13,8 @@ use std::thread;
 use std::time::Duration;
 
 use crate::support::{
-    Client, Finished, STUCK, Scratch, Server, Signal, eventually, may_refuse_clients, quoted,
-    raise_descriptor_limit, run, run_after, show, stuck_clients, thanks, until,
+    Client, Finished, STUCK, Scratch, Server, Signal, eventually, quoted, raise_descriptor_limit,
+    run, run_after, show, stuck_clients, thanks, until,
 };
 use nix::sys::socket::{
     AddressFamily, Backlog, SockFlag, SockType, UnixAddr, bind, connect, listen, socket,
@@ -493,24 +493,6 @@ fn drain_serves_the_queue_of_a_full_server() {
     assert_eq!(server.wait(), Some(0));
 }
 
-#[test] // a stop that may not keep new clients out says so with -v, once for all listeners
-fn a_stop_that_cannot_refuse_clients() {
-    let addresses = ["-l", "127.0.0.1:0", "-l", "127.0.0.1:0"];
-    let mut server = Server::start(&addresses);
-    assert_eq!(server.stop(), Some(0));
-    assert!(!server.logs().contains("setsockopt"), "{}", server.logs());
-    let mut server = Server::start(&[&addresses[..], &["-v"]].concat());
-    assert_eq!(server.stop(), Some(0));
-    let (logs, error) = (server.logs(), "EPERM (Operation not permitted)");
-    let due = "clients that connect from now on may get no answer; with CAP_NET_ADMIN they would";
-    let due = format!(
-        "DEBUG [threadbare] setsockopt {}: {error}; {due} be kept out\n",
-        server.addresses[0]
-    );
-    assert_eq!(logs.matches(&due).count(), usize::from(!may_refuse_clients()), "{logs}");
-    assert_eq!(logs.contains("setsockopt"), !may_refuse_clients(), "{logs}");
-}
-
 #[test] // what the drain deadline leaves is reset, counted, told, and status 1
 fn drain_deadline_cuts() {
     for (count, due) in [(1, "cut 1 connection at"), (2, "cut 2 connections at")] {
@@ -563,18 +545,44 @@ fn drain_without_deadline() {
 
 #[test] // a second signal ends it at once with 128+n, and removes the socket file
 fn second_signal() {
-    for (second, code) in [(Signal::SIGTERM, 143), (Signal::SIGINT, 130)] {
+    let typed = (Signal::SIGINT, Signal::SIGINT, Duration::ZERO);
+    let later = [Signal::SIGTERM, Signal::SIGINT]
+        .map(|second| (Signal::SIGTERM, second, Duration::from_millis(500)));
+    for (first, second, pause) in later.into_iter().chain([typed]) {
         let scratch = Scratch::new();
         let options = ["--drain-timeout", "0", "-l", "127.0.0.1:0", "-l", &scratch.unix("s")];
         let mut server = Server::start(&[&STUCK[..], &options].concat());
         let _stuck = stuck_clients(&server, 1);
         let mut idle = server.client();
         idle.ask("hello\n");
-        server.signal(Signal::SIGTERM);
+        server.signal(first);
         idle.expect_end(); // the drain has begun
+        thread::sleep(pause);
         server.signal(second);
-        assert_eq!(server.wait(), Some(code));
+        assert_eq!(server.wait(), Some(128 + second as i32));
         assert!(!scratch.path("s").exists());
+    }
+}
+
+#[test] // signals in a burst are one: s6, nodemon, a terminal that hangs up send several
+fn signals_in_a_burst() {
+    for burst in [
+        [Signal::SIGTERM, Signal::SIGTERM, Signal::SIGTERM],
+        [Signal::SIGINT, Signal::SIGTERM, Signal::SIGTERM],
+        [Signal::SIGTERM, Signal::SIGINT, Signal::SIGTERM],
+    ] {
+        let mut server = Server::start(&STUCK);
+        let mut stuck = stuck_clients(&server, 1);
+        let mut idle = server.client();
+        idle.ask("hello\n");
+        for signal in burst {
+            server.signal(signal);
+            until("it to be read", || !server.has_signals());
+        }
+        idle.expect_end();
+        assert!(stuck[0].rest().ends_with(b"\n"), "it is waited for");
+        drop(stuck);
+        assert_eq!(server.wait(), Some(0), "{burst:?}");
     }
 }
 

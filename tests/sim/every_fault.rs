@@ -194,7 +194,7 @@ fn second_signal(stage: &mut Stage) {
     stage.listen(10);
     stage.signal(Signal::SIGTERM);
     stage.join();
-    stage.listen(10);
+    stage.listen(500);
     stage.signal(Signal::SIGINT);
     stage.expect = |summary| summary.forced && summary.cut > 0;
     stage.listen(10);

@@ -11,7 +11,7 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 use threadbare::handlers::Http;
 use threadbare::kernel::sim::{At, Client, Method, Short, Simulated, Times};
-use threadbare::{CloseReason, Errno, Limits};
+use threadbare::{CloseReason, Errno, Limits, Signal};
 
 type Www = World<Http>;
 
@@ -20,6 +20,10 @@ fn www() -> Www {
 }
 
 fn serve(http: Http) -> Www {
+    serve_as(http.serve("/srv/www"))
+}
+
+fn serve_as(http: Http) -> Www {
     let sim = Simulated::new(1);
     sim.advance(Duration::from_secs(100)); // the dates of files are not those of no date
     for (name, content) in [
@@ -37,7 +41,6 @@ fn serve(http: Http) -> Www {
     ] {
         sim.write_file(&Path::new("/srv/www").join(name), content);
     }
-    let http = http.serve("/srv/www");
     let limits = Limits { message_timeout: None, ..Limits::default() };
     World::on(sim, http, limits).unwrap()
 }
@@ -359,6 +362,88 @@ fn short_transfers() {
         );
         let (said, _) = ask(&mut world, [request.as_bytes()]);
         assert_eq!(statuses(&said, b""), [200, 206, 404]);
+        world.stop();
+    }
+}
+
+/// In a stop an answer says that it is the last, unless more requests have come with this one;
+/// and a body that is on its way behind its head is heard, if it is a client's first.
+#[test]
+fn a_stop_says_so() {
+    let get = b"GET / HTTP/1.1\r\nHost: a\r\n\r\n";
+    for http in [Http::new(), Http::new().serve("/srv/www")] {
+        let mut world = serve_as(http);
+        let (mut pipelined, mut newcomer) = (world.client(), world.client());
+        let (mut in_pieces, mut answered) = (world.client(), world.client());
+        answered.send(get);
+        let before = listen(&mut world, &mut answered);
+        assert!(!before.windows(17).any(|it| it == b"Connection: close"));
+        world.sim.signal(Signal::SIGTERM);
+        assert_eq!(listen(&mut world, &mut answered), b"");
+        assert!(answered.saw_eof());
+        pipelined.send(&get.repeat(3));
+        let said = listen(&mut world, &mut pipelined);
+        assert_eq!(statuses(&said, &get.repeat(3)), [200, 200, 200]);
+        let text = String::from_utf8(said).unwrap();
+        let (before, last) = text.rsplit_once("HTTP/1.1").unwrap();
+        assert!(!before.contains("Connection: close") && last.contains("Connection: close"));
+        assert!(pipelined.saw_eof());
+        newcomer.send(get);
+        let said = String::from_utf8(listen(&mut world, &mut newcomer)).unwrap();
+        assert!(said.contains("Connection: close") && newcomer.saw_eof(), "{said}");
+        in_pieces.send(&get[..10]);
+        world.pass(Duration::from_millis(500));
+        in_pieces.send(&get[10..]);
+        assert_eq!(statuses(&listen(&mut world, &mut in_pieces), get), [200]);
+        drop((pipelined, newcomer, in_pieces, answered));
+        assert_eq!(world.end().cut, 0);
+    }
+}
+
+/// A file that has shrunk cannot be sent whole: its answer is reset, but not before the client
+/// has those that came before it.
+#[test]
+fn a_cut_answer_behind_a_whole_one() {
+    let mut world = www();
+    let mut client = world.client();
+    world.rest();
+    let requests = b"GET / HTTP/1.1\r\nHost: a\r\n\r\nGET /big.bin HTTP/1.1\r\nHost: a\r\n\r\n";
+    world.sim.fail(At::Of(Method::Sendfile, 0), Errno::EIO, Times::UntilHealed);
+    client.send(requests);
+    world.sim.take_trace();
+    client.clog(Duration::from_millis(500));
+    client.unclog();
+    client.clog(Duration::from_millis(500));
+    world.pass(Duration::from_millis(490));
+    assert!(!client.saw_reset());
+    world.pass(Duration::from_millis(20));
+    let said = client.recv();
+    assert!(said.windows(6).any(|it| it == b"index\n"), "the first answer is lost");
+    world.pass(Duration::from_millis(400));
+    client.recv();
+    assert!(client.saw_reset() && !client.saw_eof());
+    world.stop();
+}
+
+/// A refused upload: the client writes all of it before it reads, and has the status.
+#[test]
+fn a_refused_upload_of_any_length() {
+    for length in [5 << 20, 20 << 20] {
+        let mut world = www();
+        let mut client = world.client();
+        client.send(
+            format!("POST / HTTP/1.1\r\nHost: a\r\nContent-Length: {length}\r\n\r\n").as_bytes(),
+        );
+        let mut sent = 0;
+        while sent < length {
+            world.rest();
+            sent += client.send(&vec![b'.'; (64 << 10).min(length - sent)]);
+            world.pass(Duration::from_micros(1_000));
+            assert_eq!(client.error(), None, "after {sent} bytes");
+        }
+        let said = listen(&mut world, &mut client);
+        assert!(said.starts_with(b"HTTP/1.1 413"), "{}", String::from_utf8_lossy(&said));
+        assert!(client.saw_eof() && !client.saw_reset());
         world.stop();
     }
 }

@@ -97,12 +97,9 @@ fn what_others_share_is_left_to_them() {
 
 #[test] // a predecessor that is no server of this kind has left a filter that drops all SYNs
 fn a_filter_that_was_left_is_detached() {
-    use threadbare::kernel::SocketOption;
     let sim = kernel();
     let number = sim.pass(&tcp(80)).unwrap();
-    let fd = sim.clone().fcntl_inherit(number).unwrap();
-    sim.clone().setsockopt(&fd, SocketOption::DropSyn).unwrap();
-    sim.clone().close(fd).unwrap();
+    sim.leave_filter(number);
     let mut world = inherit(&sim, &tcp(80)).unwrap();
     let mut client = world.client();
     assert!(is_answered(&mut world, &mut client));

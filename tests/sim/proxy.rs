@@ -700,3 +700,240 @@ fn little_memory_and_slow_readers() {
     }
     panic!("stuck at {sums:?}");
 }
+
+// ---- a stop -------------------------------------------------------------------------------
+
+/// How long a proxy takes to stop, in milliseconds, in which something goes on meanwhile; and
+/// how many it cut.
+fn time_of_stop(
+    mut world: World<Proxy>,
+    mut meanwhile: impl FnMut(&mut World<Proxy>, u64),
+) -> (u64, u64) {
+    world.sim.signal(Signal::SIGTERM);
+    let begun = world.sim.now();
+    let millis = |world: &World<Proxy>| (world.sim.now() - begun) / 1_000_000;
+    for _ in 0..40_000 {
+        world.rest();
+        let now = millis(&world);
+        if !world.running {
+            return (now, world.end().cut);
+        }
+        meanwhile(&mut world, now);
+        world.pass(Duration::from_millis(1));
+    }
+    panic!("it does not stop");
+}
+
+/// Nothing is due where the server spoke last, or the client never did: such tunnels end after a
+/// second without bytes.
+#[test]
+fn a_stop_and_tunnels_at_rest() {
+    let mut world = proxy(&[TCP[1]], Limits::default());
+    let mut remote = world.sim.listen(&address(TCP[1])).unwrap();
+    let mut tunnels: Vec<_> = (0..3).map(|_| tunnel(&mut world, &mut remote)).collect();
+    world.ask(&mut tunnels[0].0, b"question");
+    world.ask(&mut tunnels[0].1, b"answer");
+    world.ask(&mut tunnels[1].1, b"220 ready");
+    let (millis, cut) = time_of_stop(world, |world, _| {
+        for (client, server) in &mut tunnels {
+            client.recv();
+            server.recv();
+            if server.saw_eof() {
+                server.close();
+            }
+            world.rest();
+            client.recv();
+            if client.saw_eof() {
+                client.close();
+            }
+        }
+    });
+    assert!((1_000..1_100).contains(&millis), "{millis} ms");
+    assert_eq!(cut, 0);
+}
+
+/// An answer that is due is waited for, until half of the time if it is the server's first, and
+/// for all of it if the server has spoken before.
+#[test]
+fn a_stop_waits_for_an_answer() {
+    for (has_spoken, after, is_answered, cut) in [
+        (false, 3_000, true, 0),
+        (true, 3_000, true, 0),
+        (true, 7_000, true, 0),
+        (true, 12_000, false, 1),
+    ] {
+        let mut world = proxy(&[TCP[1]], Limits::default());
+        let mut remote = world.sim.listen(&address(TCP[1])).unwrap();
+        let (mut client, mut server) = tunnel(&mut world, &mut remote);
+        if has_spoken {
+            world.ask(&mut client, b"first");
+            world.ask(&mut server, b"answer");
+        }
+        world.ask(&mut client, b"question");
+        server.recv();
+        client.recv();
+        let mut heard = Vec::new();
+        let result = time_of_stop(world, |world, now| {
+            server.recv();
+            if now == after {
+                assert!(!server.saw_eof());
+                server.send(b"late answer");
+                world.rest();
+            }
+            heard.extend(client.recv());
+            if server.saw_eof() {
+                server.close();
+                client.close();
+            }
+        });
+        client.recv();
+        let due: &[u8] = if is_answered { b"late answer" } else { b"" };
+        assert_eq!((heard, result.1), (due.to_vec(), cut), "{has_spoken} {after}");
+        assert_eq!(client.saw_reset(), !is_answered);
+        assert!(result.0 <= if is_answered { after + 2_100 } else { 10_010 }, "{result:?}");
+    }
+}
+
+/// Where only the client speaks, its server hears the end after half of the time, and has all.
+#[test]
+fn a_stop_and_a_client_that_only_speaks() {
+    for (drain, due) in [(10, 5_000), (2, 1_000)] {
+        let drain_timeout = Some(Duration::from_secs(drain));
+        let mut world = proxy(&[TCP[1]], Limits { drain_timeout, ..Limits::default() });
+        let mut remote = world.sim.listen(&address(TCP[1])).unwrap();
+        let (mut client, mut server) = tunnel(&mut world, &mut remote);
+        world.ask(&mut client, b"a line of a log");
+        let mut heard = Vec::new();
+        let (millis, cut) = time_of_stop(world, |_, _| {
+            heard.extend(server.recv());
+            client.recv();
+            if server.saw_eof() {
+                server.close();
+            }
+            if client.saw_eof() {
+                client.close();
+            }
+        });
+        assert!((due..due + 100).contains(&millis), "{millis} ms");
+        assert_eq!((heard, cut), (b"a line of a log".to_vec(), 0));
+    }
+}
+
+/// A short drain looks more often: who is at rest is no reason to be cut.
+#[test]
+fn a_short_stop_and_a_tunnel_at_rest() {
+    let drain_timeout = Some(Duration::from_millis(500));
+    let mut world = proxy(&[TCP[1]], Limits { drain_timeout, ..Limits::default() });
+    let mut remote = world.sim.listen(&address(TCP[1])).unwrap();
+    let (mut client, mut server) = tunnel(&mut world, &mut remote);
+    world.ask(&mut client, b"question");
+    world.ask(&mut server, b"answer");
+    let (_, cut) = time_of_stop(world, |_, _| {
+        client.recv();
+        server.recv();
+        if server.saw_eof() {
+            server.close();
+        }
+        if client.saw_eof() {
+            client.close();
+        }
+    });
+    assert_eq!(cut, 0);
+}
+
+// ---- an end does not overtake what is owed ------------------------------------------------
+
+/// A reset at one end comes to the other behind the bytes that came before it.
+#[test]
+fn a_reset_behind_an_answer() {
+    for of_server in [true, false] {
+        let mut world = proxy(&[TCP[1]], Limits::default());
+        let mut remote = world.sim.listen(&address(TCP[1])).unwrap();
+        let (client, server) = tunnel(&mut world, &mut remote);
+        let (mut one, mut other) = if of_server { (server, client) } else { (client, server) };
+        other.send(b"an upload");
+        world.rest();
+        one.recv();
+        other.clog(Duration::from_millis(700)); // what is lost comes again
+        one.send(b"413 and the reason");
+        one.reset();
+        world.pass(Duration::from_millis(690));
+        other.send(b"more of it");
+        world.pass(Duration::from_millis(5));
+        assert_eq!((other.recv(), other.saw_reset()), (Vec::new(), false));
+        world.pass(Duration::from_millis(10));
+        assert_eq!(other.recv(), b"413 and the reason");
+        assert!(!other.saw_eof(), "it would look whole");
+        world.pass(Duration::from_millis(400));
+        other.recv();
+        assert!(other.saw_reset());
+        assert_eq!(world.server.open(), 0);
+        world.stop();
+    }
+}
+
+/// More than the kernel takes is delivered too.
+#[test]
+fn a_reset_behind_a_long_answer() {
+    let mut world = proxy(&[TCP[1]], Limits::default());
+    world.sim.set_buffers(10_000, 10_000);
+    let mut remote = world.sim.listen(&address(TCP[1])).unwrap();
+    let (mut client, mut server) = tunnel(&mut world, &mut remote);
+    let mut sent = 0;
+    for _ in 0..20 {
+        sent += server.send(&[b'x'; 10_000]);
+        world.rest();
+    }
+    server.reset();
+    world.rest();
+    let mut heard = 0;
+    for _ in 0..1_000 {
+        heard += client.recv_at_most(1_000).len();
+        world.pass(Duration::from_millis(1));
+    }
+    client.recv();
+    assert!(sent > 100_000 && heard == sent, "{heard} of {sent}");
+    assert!(client.saw_reset());
+    world.stop();
+}
+
+/// A peer that acknowledges nothing is waited for no longer than the write timeout.
+#[test]
+fn a_reset_that_cannot_be_delivered() {
+    let write_timeout = Some(Duration::from_secs(5));
+    let mut world = proxy(&[TCP[1]], Limits { write_timeout, ..Limits::default() });
+    let mut remote = world.sim.listen(&address(TCP[1])).unwrap();
+    let (client, mut server) = tunnel(&mut world, &mut remote);
+    client.clog(Duration::from_secs(60));
+    server.send(b"413");
+    server.reset();
+    world.pass(Duration::from_millis(4_900));
+    assert_eq!(world.server.open(), 1);
+    world.pass(Duration::from_millis(200));
+    assert_eq!(world.server.open(), 0);
+    world.stop();
+}
+
+/// A server behind that takes nothing is cut by the write timeout; what it said goes to the
+/// client first.
+#[test]
+fn a_stalled_end_and_what_it_said() {
+    let write_timeout = Some(Duration::from_secs(5));
+    let mut world = proxy(&[TCP[1]], Limits { write_timeout, ..Limits::default() });
+    world.sim.set_buffers(10_000, 10_000);
+    let mut remote = world.sim.listen(&address(TCP[1])).unwrap();
+    let (mut client, mut server) = tunnel(&mut world, &mut remote);
+    for _ in 0..50 {
+        client.send(&[b'u'; 10_000]);
+        world.rest();
+    }
+    world.pass(Duration::from_millis(4_000));
+    client.clog(Duration::from_millis(1_500));
+    server.send(b"413");
+    world.pass(Duration::from_millis(3_000));
+    assert_eq!(client.recv(), b"413");
+    world.pass(Duration::from_millis(400));
+    client.recv();
+    assert!(client.saw_reset());
+    world.stop();
+}

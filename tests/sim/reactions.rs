@@ -159,6 +159,21 @@ fn serve(mut world: World<Busy>) {
     };
     let _ = world.server.handle().call(talk);
     world.rest();
+    let Ok(cut_off) = world.sim.connect(&world.address()) else { return };
+    world.rest();
+    let third = cut_off.address();
+    let cut = move |_: &mut Busy, net: &mut Net| {
+        let ids: Vec<_> = net.ids().collect();
+        for id in ids {
+            let Some(mut conn) = net.conn(id) else { continue };
+            if conn.peer() == third {
+                conn.write(b"not all");
+                conn.abort_behind();
+            }
+        }
+    };
+    let _ = world.server.handle().call(cut);
+    world.rest();
     client.shutdown();
     world.pass(Duration::from_secs(5));
     world.sim.signal(Signal::SIGTERM);

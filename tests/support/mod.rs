@@ -28,7 +28,7 @@ use nix::sys::socket::{
     socket, sockopt,
 };
 use nix::unistd::Pid;
-use threadbare::kernel::{Fd, Kernel, Linux, SocketOption};
+use threadbare::kernel::{Kernel, Linux};
 
 #[allow(unused_imports)]
 pub use needs::{WAYS, needs, path, skip, way_into_a_network};
@@ -472,6 +472,15 @@ impl Server {
         self.stat().swap_remove(0)
     }
 
+    /// Whether signals wait to be read.
+    pub fn has_signals(&self) -> bool {
+        let status = fs::read_to_string(self.proc("status")).unwrap_or_default();
+        let sets = ["SigPnd:", "ShdPnd:"].into_iter();
+        let mut sets =
+            sets.filter_map(|set| status.lines().find_map(|line| line.strip_prefix(set)));
+        sets.any(|set| set.trim().bytes().any(|digit| digit != b'0'))
+    }
+
     /// CPU time so far, in ticks of 10 ms.
     pub fn cpu_ticks(&self) -> u64 {
         self.stat()[11..13].iter().map(|field| field.parse::<u64>().unwrap()).sum()
@@ -573,13 +582,6 @@ pub fn stuck_clients(server: &Server, count: usize) -> Vec<Client> {
     }
     server.settle();
     clients
-}
-
-/// Whether a server that this process starts may keep new clients out while it stops: on
-/// kernels since 2026 that takes CAP_NET_ADMIN. Tests assert what comes of either.
-pub fn may_refuse_clients() -> bool {
-    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-    Linux.setsockopt(&Fd::from(OwnedFd::from(listener)), SocketOption::DropSyn).is_ok()
 }
 
 fn status_field(path: &Path, name: &str) -> u64 {

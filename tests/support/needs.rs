@@ -68,7 +68,9 @@ pub fn needs(programs: &[&str]) -> bool {
 
 fn package(program: &str) -> &'static str {
     let rows = TOOLS.lines().map(|line| line.split_whitespace().collect::<Vec<_>>());
-    let mut packages = rows.filter(|row| row.starts_with(&["test", program])).map(|row| row[2]);
+    let mut packages = rows
+        .filter(|row| matches!(row[..], ["test" | "check", of, _] if of == program))
+        .map(|row| row[2]);
     packages.next().unwrap_or_else(|| panic!("tests/tools does not know {program}"))
 }
 

@@ -236,11 +236,11 @@ impl Http {
         }
     }
 
-    /// Answers a request whose body has passed by. One that is the last for now is the last of
-    /// all if the server stops: its client is told so, and connects anew. RFC 9112, 9.6
+    /// Answers a request whose body has passed by. If the server stops and nothing is behind it,
+    /// the answer says that it is the last: a client that knows sends its next request elsewhere.
     #[inline]
     fn answer(&mut self, conn: &mut Conn<'_>, request: &mut Request<'_>, rest: &[u8]) -> Next {
-        if conn.net().is_stopping() && rest.is_empty() {
+        if rest.is_empty() && conn.net().is_stopping() {
             request.then = Then::Close;
         }
         let is_common = request.then == Then::Stay && !request.is_head;

@@ -64,11 +64,15 @@ methods! {
     Pread64 "pread64",
     Sendfile "sendfile",
     Stat "stat",
+    SocketDiag "socket_diag",
+    WriteDiag "write_diag",
+    ReadDiag "read_diag",
     TimerfdSettime "timerfd_settime",
     ReadCounter "read_counter",
     ReadSignal "read_signal",
     WriteCounter "write_counter",
     Shutdown "shutdown",
+    IoctlOutq "ioctl_outq",
     Close "close",
 }
 

@@ -38,8 +38,11 @@ use super::{Address, ERR, Errno, HUP, IN, OUT, Peer, Result};
 #[derive(Clone, Copy)]
 pub(super) struct Options {
     pub(super) reuse_address: bool,
+    /// SYNs are not answered (of another host),
     pub(super) reuse_port: bool,
     pub(super) drop_syn: bool,
+    /// or refused.
+    pub(super) refuse_syn: bool,
     pub(super) reset_on_close: bool,
     pub(super) urgent_inline: bool,
     pub(super) not_sent_lowat: usize,
@@ -51,6 +54,7 @@ impl Default for Options {
             reuse_address: false,
             reuse_port: false,
             drop_syn: false,
+            refuse_syn: false,
             reset_on_close: false,
             urgent_inline: false,
             not_sent_lowat: usize::MAX,
@@ -456,6 +460,14 @@ impl Streams {
     /// SO_ERROR: tells the error, and resets it.
     pub(super) fn take_error(&mut self, id: EndId) -> Result<Option<Errno>> {
         self.operate(id, |end, _, _| end.error.take())
+    }
+
+    /// SIOCOUTQ: what it has sent and the other kernel has not acknowledged, a FIN too; of a
+    /// Unix socket, what the peer has not read.
+    pub(super) fn unacknowledged(&self, id: EndId) -> Result<usize> {
+        let (end, peer) = self.get(id).zip(self.get(id ^ 1)).ok_or(Errno::EBADF)?;
+        let fin = usize::from(end.send_shut && !end.dead && !end.fin_arrived);
+        Ok(if end.tcp { end.outbox.len() + end.wire.len() + fin } else { peer.inbox.len() })
     }
 
     pub(super) fn shutdown(&mut self, id: EndId) -> Result<()> {

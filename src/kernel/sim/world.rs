@@ -77,6 +77,8 @@ struct Door {
     /// SYNs not answered, because the queue was full or a filter drops them; they are
     /// sent again until they are: the clients' ends.
     syns: VecDeque<EndId>,
+    /// SYNs that were answered and whose answers were not acknowledged: the server's ends.
+    half: VecDeque<EndId>,
 }
 
 impl Door {
@@ -96,6 +98,8 @@ enum Entry {
     File(u64),
     Directory(PathBuf),
     Epoll(Epoll),
+    /// A socket for questions, and the answer that waits there.
+    Diag(Option<bool>),
     Counter(u64),
     Signals(BTreeSet<Signal>),
     /// A datagram socket; whether it is connected to the service manager.
@@ -322,7 +326,8 @@ impl World {
 
     /// Nobody listens at this door any more.
     fn shut(&mut self, door: Door) {
-        door.queue.into_iter().for_each(|end| self.streams.close(end, true));
+        let begun = door.queue.into_iter().chain(door.half);
+        begun.for_each(|end| self.streams.close(end, true));
         door.syns.into_iter().for_each(|end| self.streams.refuse(end));
     }
 
@@ -460,12 +465,15 @@ impl World {
             O::SteerTo(_) | O::StopSteering => {} // above
             O::RefuseDescriptors if family == Family::Unix => {} // nobody passes any here
             O::RefuseDescriptors => return Err(Errno::EOPNOTSUPP),
-            // A Unix socket has no SYNs to drop.
-            O::DropSyn => options.drop_syn = family != Family::Unix,
+            // A Unix socket has no SYNs to refuse.
+            O::NoDevice => options.refuse_syn = family != Family::Unix,
             O::ResetOnClose => options.reset_on_close = true,
             O::UrgentInline => options.urgent_inline = true,
             O::NotSentLowat(0) => options.not_sent_lowat = usize::MAX,
             O::NotSentLowat(bytes) => options.not_sent_lowat = bytes as usize,
+        }
+        if option == O::NoDevice {
+            self.admit(number_of(fd));
         }
         Ok(())
     }
@@ -717,6 +725,19 @@ impl World {
         }
     }
 
+    /// A client connects, and takes so long to acknowledge the answer to its SYN: its end.
+    pub(super) fn connect_slowly(&mut self, address: &Address, time: u64) -> Result<EndId> {
+        let id = self.connect_client(address, None)?;
+        let number = self.find_door(address)?;
+        if let Some((_, door)) = number.and_then(|number| self.door(number))
+            && door.queue.back() == Some(&(id ^ 1))
+        {
+            door.half.extend(door.queue.pop_back());
+            self.streams.clog(id, time);
+        }
+        Ok(id)
+    }
+
     /// Makes a connection, as far as the listener lets it come.
     fn begin(
         &mut self,
@@ -808,6 +829,13 @@ impl World {
         self.admit(number);
     }
 
+    /// A filter drops SYNs of one of our listeners.
+    pub(super) fn leave_filter(&mut self, number: i32) {
+        if let Ok(Entry::Socket(socket)) = self.entry_mut(number) {
+            socket.options.drop_syn = true;
+        }
+    }
+
     /// Whether it answers those who begin to connect.
     pub(super) fn mute_remote(&mut self, number: i32, mute: bool) {
         if let Some(Some(socket)) = self.remotes.get_mut((-2 - number) as usize) {
@@ -832,9 +860,22 @@ impl World {
     fn admit(&mut self, number: i32) {
         let Some((options, door)) = self.door(number) else { return };
         let (takes, mut waiting) = (!options.drop_syn, std::mem::take(&mut door.syns));
+        let mut half = std::mem::take(&mut door.half);
         let mut room = (door.backlog + 1).saturating_sub(door.queue.len());
         let mut queue = VecDeque::new();
+        half.retain(|&end| {
+            let comes = room > 0 && self.streams.is_reachable(end);
+            if comes {
+                queue.push_back(end);
+                room -= 1;
+            }
+            !comes
+        });
         waiting.retain(|&syn| {
+            if options.refuse_syn && self.streams.is_reachable(syn) {
+                self.streams.refuse(syn);
+                return false;
+            }
             let comes = takes && room > 0 && self.streams.is_reachable(syn);
             if comes && let Some(end) = self.streams.establish(syn) {
                 queue.push_back(end);
@@ -846,7 +887,7 @@ impl World {
             self.streams.woken.push(number);
         }
         if let Some((_, door)) = self.door(number) {
-            door.syns = waiting;
+            (door.syns, door.half) = (waiting, half);
             door.queue.append(&mut queue);
         }
     }
@@ -1087,6 +1128,48 @@ impl World {
         }
     }
 
+    pub(super) fn ioctl_outq(&self, fd: &Fd) -> Result<usize> {
+        match *self.entry(number_of(fd))? {
+            Entry::Stream(end) => self.streams.unacknowledged(end),
+            Entry::Socket(Socket { family: Family::V4 | Family::V6, door: Some(_), .. }) => {
+                Err(Errno::EINVAL)
+            }
+            Entry::Socket(_) => Ok(0),
+            _ => Err(Errno::ENOTTY),
+        }
+    }
+
+    // ---- questions about sockets
+
+    pub(super) fn socket_diag(&mut self) -> Result<Fd> {
+        self.install(Entry::Diag(None))
+    }
+
+    pub(super) fn write_diag(&mut self, fd: &Fd, local: SocketAddr) -> Result<()> {
+        let here = |socket: &Socket| match socket.local {
+            Some(Address::Tcp(own)) => {
+                own.port() == local.port() && own.is_ipv4() == local.is_ipv4()
+            }
+            _ => false,
+        };
+        let is_half = |door: &Door| !door.half.is_empty();
+        let any = self
+            .doors()
+            .any(|(_, socket)| here(socket) && socket.door.as_ref().is_some_and(is_half));
+        match self.entry_mut(number_of(fd))? {
+            Entry::Diag(answer) => *answer = Some(any),
+            _ => return Err(Errno::EINVAL),
+        }
+        Ok(())
+    }
+
+    pub(super) fn read_diag(&mut self, fd: &Fd) -> Result<bool> {
+        match self.entry_mut(number_of(fd))? {
+            Entry::Diag(answer) => answer.take().ok_or(Errno::EAGAIN),
+            _ => Err(Errno::EINVAL),
+        }
+    }
+
     // ---- counters, signals, time
 
     pub(super) fn eventfd2(&mut self) -> Result<Fd> {
@@ -1211,6 +1294,7 @@ impl World {
             Ok(Entry::Counter(count)) => when(*count > 0, IN) | when(*count < COUNTER_FULL, OUT),
             Ok(Entry::Signals(set)) => when(!self.pending.is_disjoint(set), IN),
             Ok(Entry::Timer { expired, .. }) => when(*expired, IN),
+            Ok(Entry::Diag(answer)) => when(answer.is_some(), IN) | OUT,
             Ok(Entry::Epoll(_) | Entry::Terminal | Entry::File(_) | Entry::Directory(_))
             | Ok(Entry::Datagram(_))
             | Err(_) => 0,

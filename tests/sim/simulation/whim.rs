@@ -142,6 +142,7 @@ impl Whim {
             19 => conn.hold(flag),
             20 if self.one_in(4) => conn.abort(),
             21 if self.one_in(4) => conn.close(),
+            33..=34 if self.one_in(4) => conn.abort_behind(),
             22..=24 => conn.pause(),
             25..=28 => conn.resume(),
             29 => conn.set_timer(None),

@@ -1,0 +1,88 @@
+//! What a state shows of itself, to those who may not change it.
+
+use super::{Early, Fin, Level, Open, PeerEnd, Reading, State, Unsent};
+use crate::buffer::Buffer;
+use crate::close_reason::CloseReason;
+
+impl State {
+    pub(crate) fn open(&self) -> Option<&Open> {
+        if let State::Open(open) = self { Some(open) } else { None }
+    }
+
+    pub(crate) fn input(&self) -> Option<(&Buffer, Reading)> {
+        match self {
+            State::Open(open) => Some((&open.input, open.reading)),
+            State::Broken { input, reading, .. } => Some((input, *reading)),
+            _ => None,
+        }
+    }
+
+    pub(crate) fn unsent(&self) -> Option<&Unsent> {
+        match self {
+            State::Connecting { early, .. } => Some(&early.unsent),
+            State::Open(Open { unsent, .. })
+            | State::Closing { unsent, .. }
+            | State::Delivering { unsent, .. } => Some(unsent),
+            _ => None,
+        }
+    }
+
+    /// Whether the handler may write.
+    pub(crate) fn takes_output(&self) -> bool {
+        match self {
+            State::Connecting { early, .. } => !early.finish,
+            State::Open(open) => open.writing.fin == Fin::No,
+            _ => false,
+        }
+    }
+
+    /// Whether a write would come behind a file that is not sent yet.
+    pub(crate) fn is_behind_a_file(&self) -> bool {
+        match self {
+            State::Connecting { early: Early { unsent, .. }, .. }
+            | State::Open(Open { unsent, .. }) => unsent.file.is_some(),
+            _ => false,
+        }
+    }
+
+    /// Whether output is above the high water mark.
+    pub(crate) fn is_full(&self) -> bool {
+        match self {
+            State::Connecting { early, .. } => early.full,
+            State::Open(open) => open.writing.is_full(),
+            _ => false,
+        }
+    }
+
+    pub(crate) fn is_connecting(&self) -> bool {
+        matches!(self, State::Connecting { .. })
+    }
+
+    pub(crate) fn is_gone(&self) -> bool {
+        matches!(self, State::Gone { .. })
+    }
+
+    /// Why it ended, once it has.
+    pub(crate) fn why(&self) -> Option<CloseReason> {
+        match self {
+            State::Connecting { .. } | State::Preface { .. } | State::Open(_) => None,
+            State::Closing { why, .. }
+            | State::Delivering { why, .. }
+            | State::Lingering { why, .. }
+            | State::Broken { why, .. }
+            | State::Gone { why, .. } => Some(*why),
+        }
+    }
+}
+
+impl Open {
+    /// Whether output, or a shortage of memory, holds up the input.
+    pub(crate) fn holds_up_input(&self) -> bool {
+        if self.duplex { self.writing.level == Level::Starved } else { self.writing.is_full() }
+    }
+
+    /// Whether it can only go on by reading.
+    pub(crate) fn needs_to_read(&self) -> bool {
+        !self.reading.again && self.reading.end == PeerEnd::Ahead
+    }
+}
