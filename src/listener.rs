@@ -43,6 +43,9 @@ pub(crate) struct Listener {
     pub(crate) address: Address,
     /// `None` once it is closed.
     pub(crate) socket: Option<Socket>,
+    /// How many of its clients are connected, and may be.
+    pub(crate) open: u32,
+    pub(crate) most: u32,
     /// When it was last logged that clients wait.
     warned_at: Option<Moment>,
 }
@@ -92,7 +95,10 @@ impl Listener {
         let mut socket =
             Socket { fd, registered: UNWATCHED, file: SocketFile::NONE, intake: Intake::new() };
         match socket.listen(kernel, address, limits, warnings) {
-            Ok(address) => Ok(Listener { address, socket: Some(socket), warned_at: None }),
+            Ok(address) => {
+                let (open, most) = (0, u32::MAX);
+                Ok(Listener { address, socket: Some(socket), open, most, warned_at: None })
+            }
             Err(error) => {
                 socket.close(kernel);
                 Err(error)
@@ -279,7 +285,7 @@ mod tests {
     #[test]
     fn one_line_a_minute_is_news() {
         let address = Address::Unix("/run/door".into());
-        let mut listener = Listener { address, socket: None, warned_at: None };
+        let mut listener = Listener { address, socket: None, open: 0, most: 1, warned_at: None };
         let moments = [0, 1, 59_999, 60_000, 119_999, 120_001].map(Moment::from_millis);
         let told = moments.map(|at| listener.is_news(at));
         assert_eq!(told, [true, false, false, true, false, true]);

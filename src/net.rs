@@ -12,7 +12,7 @@ use crate::counters::Counters;
 use crate::cuts::Cuts;
 use crate::error::Error;
 use crate::kernel::{Address, Clock, Errno, Kernel, Peer};
-use crate::limits::{Limits, Timeouts};
+use crate::limits::{Limits, Patience};
 use crate::outbox::Outbox;
 use crate::reaction::Call;
 use crate::slots::Id;
@@ -24,17 +24,24 @@ use std::time::Duration;
 use table::Table;
 
 mod files;
+mod groups;
 mod keeping;
 mod lent;
 mod memory;
+mod origin;
 mod outbound;
+mod presence;
 mod sending;
 mod table;
 mod timers;
 mod work;
 
+pub use groups::Fanout;
+use groups::Groups;
 use lent::Lent;
 pub use lent::{Directory, File};
+pub use origin::Origin;
+pub use presence::Presence;
 pub use timers::TimerId;
 use timers::Timers;
 pub(crate) use work::CALL;
@@ -65,7 +72,7 @@ pub(crate) enum Stop {
 pub struct Net {
     pub(crate) table: Table,
     pub(crate) limits: Limits,
-    pub(crate) timeouts: Timeouts,
+    pub(crate) timeouts: Patience,
     pub(crate) counters: Counters,
     /// When each reason for cutting a client was logged.
     pub(crate) cuts: Cuts,
@@ -77,20 +84,34 @@ pub struct Net {
     pub(crate) stop: Stop,
     /// Work since the loop looked at the others, in bytes.
     spent: usize,
-    /// The connection that was freed last, and how many bytes were sent on it.
-    pub(crate) closed: Option<(ConnId, u64)>,
+    /// The connection that was freed last.
+    pub(crate) closed: Option<Closed>,
     /// How many of the connections we began ourselves.
     pub(crate) outbound: u32,
     /// From where those of them come that may lead back here: to a port of our own.
     calling: BTreeSet<SocketAddr>,
     has_told_sandbox: bool,
     pub(crate) timers: Timers,
+    pub(crate) groups: Groups,
+    /// What other threads look at, by slot.
+    presences: BTreeMap<u32, Presence>,
+    /// With what tokens outbound connections were begun, by slot.
+    pub(crate) tokens: BTreeMap<u32, u64>,
     /// The files that are being sent, by slot.
     files: BTreeMap<u32, files::FilePart>,
     /// Outbound connections that have no socket yet, and where they are to lead.
     wishes: Vec<(ConnId, Address)>,
     /// For what a callback must know at once.
     kernel: Box<dyn Lent>,
+}
+
+/// What is still asked of a connection that was freed.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Closed {
+    pub(crate) id: ConnId,
+    /// How many bytes were sent on it.
+    pub(crate) sent: u64,
+    pub(crate) origin: Origin,
 }
 
 /// The connection a callback is about.
@@ -153,8 +174,9 @@ impl Conn<'_> {
         self.net.table.look(self.slot).map_or(0, |connection| connection.sent)
     }
 
-    /// Whether output stands above the high water mark: time to stop consuming
-    /// input. `on_drain` says when it has fallen below the low one.
+    /// Whether it is time to stop consuming input: output stands above the high water mark, and
+    /// `on_drain` says when it has fallen below the low one; or the connection has been closed,
+    /// and nobody is left to answer.
     #[inline]
     pub fn is_full(&self) -> bool {
         self.net.table.is_full(self.slot)
@@ -241,7 +263,7 @@ impl Net {
     pub fn sent(&mut self, id: ConnId) -> u64 {
         match self.conn(id) {
             Some(conn) => conn.sent(),
-            None => self.closed.filter(|(closed, _)| *closed == id).map_or(0, |(_, sent)| sent),
+            None => self.closed.filter(|closed| closed.id == id).map_or(0, |closed| closed.sent),
         }
     }
 
@@ -268,9 +290,24 @@ impl Net {
         self.stop == Stop::Draining
     }
 
+    /// Forgets what stands beside the table about a connection that is gone.
+    pub(crate) fn forget(&mut self, id: ConnId) {
+        self.close_file(id.0.slot);
+        self.end_presence(id.0.slot);
+        self.timers.forget(id.0.slot);
+        self.timeouts.forget(id.0.slot);
+        self.groups.forget(id);
+    }
+
     /// Logs that a client has ended, if a limit cut it.
     pub(crate) fn report_cut(&mut self, why: CloseReason, peer: Peer) {
         self.cuts.report(why, peer, &self.limits, self.now.as_millis());
+    }
+
+    /// What the server has done so far; the bytes of open connections are included. It looks at
+    /// each of them.
+    pub fn counters(&self) -> Counters {
+        self.totals()
     }
 
     /// The counters, with the bytes of connections that are still open.
@@ -287,7 +324,7 @@ impl Net {
         let now = Moment::from_millis(kernel.clock_gettime(Clock::Monotonic) / 1_000_000);
         Ok(Net {
             table: Table::new(&limits, Outbox::new()?)?,
-            timeouts: Timeouts::of(&limits),
+            timeouts: Patience::new(&limits),
             limits,
             counters: Counters::default(),
             cuts: Cuts::default(),
@@ -301,6 +338,9 @@ impl Net {
             calling: BTreeSet::new(),
             has_told_sandbox: false,
             timers: Timers::default(),
+            groups: Groups::default(),
+            presences: BTreeMap::new(),
+            tokens: BTreeMap::new(),
             files: BTreeMap::new(),
             wishes: Vec::new(),
             kernel: kernel.lend(),

@@ -4,7 +4,7 @@
 //! the true deadline is computed here, from what is stored anyway.
 
 use super::{Connection, Open, PeerEnd, State};
-use crate::limits::Timeouts;
+use crate::limits::Spans;
 use crate::time::{Moment, Span, Tick};
 
 /// Lingering ends after this long without a byte.
@@ -28,7 +28,7 @@ impl Connection {
     }
 
     /// When something happens to it though no byte moves.
-    pub(crate) fn deadline(&self, timeouts: &Timeouts, now: Moment) -> Option<Moment> {
+    pub(crate) fn deadline(&self, timeouts: &Spans, now: Moment) -> Option<Moment> {
         let shortage = self.shortage.waits().then(|| 5 << self.shortage.tries().min(8));
         let shortage = shortage.map(|millis| now.after(Span::millis(millis)));
         let idle_or_write =
@@ -57,12 +57,12 @@ impl Connection {
     }
 
     /// Runs whatever happens.
-    fn idle_deadline(&self, timeouts: &Timeouts, now: Moment) -> Option<Moment> {
+    fn idle_deadline(&self, timeouts: &Spans, now: Moment) -> Option<Moment> {
         timeouts.idle.map(|span| self.last(now).after(span))
     }
 
     /// Runs while the rest of a message is awaited; not while we do not read.
-    pub(crate) fn message_deadline(&self, timeouts: &Timeouts) -> Option<Moment> {
+    pub(crate) fn message_deadline(&self, timeouts: &Spans) -> Option<Moment> {
         let Open { input, reading, .. } = self.state.open()?;
         let is_awaited = !reading.again && reading.end == PeerEnd::Ahead && self.can_offer();
         let since = input.since().filter(|_| is_awaited)?;
@@ -70,7 +70,7 @@ impl Connection {
     }
 
     /// Runs while output waits.
-    pub(crate) fn write_deadline(&self, timeouts: &Timeouts, now: Moment) -> Option<Moment> {
+    pub(crate) fn write_deadline(&self, timeouts: &Spans, now: Moment) -> Option<Moment> {
         let unsent = self.state.unsent().filter(|unsent| !unsent.is_empty())?;
         let since = unsent.bytes.since().unwrap_or_else(|| self.last(now)); // it is a file
         timeouts.write.map(|span| since.after(span))

@@ -37,7 +37,7 @@ mod types;
 pub use linux::Linux;
 #[doc(hidden)]
 pub use linux::window_columns;
-pub(crate) use linux::{ignore_signals, map_large_buffers, return_memory};
+pub(crate) use linux::{borrowed, ignore_signals, map_large_buffers, return_memory};
 pub use narrated::Narrated;
 #[cfg(feature = "sim")]
 pub use sim::Simulated;

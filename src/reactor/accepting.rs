@@ -25,13 +25,12 @@ impl<H: ConnectionHandler, K: Kernel> Reactor<H, K> {
     /// Lets in up to `quota` clients of one listener.
     pub(super) fn accept(&mut self, index: usize, quota: u8) -> Queue {
         for _ in 0..quota {
-            if self.is_full() {
+            let is_full = self.is_full();
+            let Some(listener) = self.listeners.get_mut(index) else { return Queue::Empty };
+            if is_full || listener.open >= listener.most {
                 return Queue::Unknown;
             }
-            let listener = self.listeners.get_mut(index);
-            let Some(socket) = listener.and_then(|it| it.socket.as_mut()) else {
-                return Queue::Empty;
-            };
+            let Some(socket) = listener.socket.as_mut() else { return Queue::Empty };
             if let Intake::Paused { .. } = socket.intake {
                 return Queue::Unknown;
             }
@@ -114,6 +113,9 @@ impl<H: ConnectionHandler, K: Kernel> Reactor<H, K> {
         }
         let connection = Connection::new(fd, peer, listener as u8, self.net.now);
         let id = self.net.table.insert(connection);
+        if let Some(listener) = self.listeners.get_mut(listener) {
+            listener.open += 1;
+        }
         let Some(connection) = self.net.table.look(id.slot) else { return };
         let (fd, data) = (&connection.fd, id.to_u64());
         if let Err(errno) = self.poll.watch(&mut self.kernel, EpollOp::Add, fd, kernel::IN, data) {
@@ -210,7 +212,7 @@ impl<H: ConnectionHandler, K: Kernel> Reactor<H, K> {
         for index in 0..self.listeners.len() {
             let Some(listener) = self.listeners.get_mut(index) else { return };
             let Some(socket) = &mut listener.socket else { continue };
-            let interest = socket.interest(is_full);
+            let interest = socket.interest(is_full || listener.open >= listener.most);
             let (data, fd) = (u64::from(LISTENERS) + index as u64, &socket.fd);
             let told = &mut socket.registered;
             let Err((call, errno)) = self.poll.rewatch(&mut self.kernel, fd, told, interest, data)

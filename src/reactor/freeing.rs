@@ -10,7 +10,7 @@ use crate::connection::{OUTBOUND, State};
 use crate::deadlines::Alarm;
 use crate::handler::ConnectionHandler;
 use crate::kernel::{Fd, Kernel, SocketOption};
-use crate::net::{CALL, ConnId};
+use crate::net::{CALL, Closed, ConnId};
 use crate::reaction::{Call, tolerate};
 use crate::time::Span;
 
@@ -19,23 +19,27 @@ impl<H: ConnectionHandler, K: Kernel> Reactor<H, K> {
     #[cold]
     pub(super) fn free(&mut self, slot: u32) {
         let id = ConnId(self.net.table.id(slot));
+        let Some(origin) = self.net.origin_of(slot) else { return };
         let Some(connection) = self.net.table.remove(slot) else { return };
         let State::Gone { why, reset } = *connection.state else { return };
         log::debug!("closed {id} {connection}: {why}");
         self.net.counters.count_close(why);
         self.net.counters.received += connection.received;
         self.net.counters.sent += connection.sent;
-        self.net.closed = Some((id, connection.sent));
-        self.net.close_file(slot);
-        self.net.timers.forget(slot);
+        self.net.closed = Some(Closed { id, sent: connection.sent, origin });
+        self.net.forget(id);
         let peer = connection.peer();
         self.net.report_cut(why, peer);
         let is_outbound = connection.listener() == OUTBOUND;
         if is_outbound {
             self.net.forget_call(&mut self.kernel, &connection.fd);
             self.net.outbound -= 1;
+            self.net.tokens.remove(&slot);
         } else {
             self.crowd.leave(peer);
+            if let Some(listener) = self.listeners.get_mut(usize::from(connection.listener())) {
+                listener.open -= 1;
+            }
         }
         self.close_socket(connection.fd, reset);
         if self.net.is_draining() {
@@ -70,21 +74,30 @@ impl<H: ConnectionHandler, K: Kernel> Reactor<H, K> {
     }
 }
 
-/// Gives everything back, also when a handler panics.
-impl<H: ConnectionHandler, K: Kernel> Drop for Reactor<H, K> {
-    fn drop(&mut self) {
+impl<H: ConnectionHandler, K: Kernel> Reactor<H, K> {
+    /// Gives everything back but epoll, also when a handler panics. A wait fails from now on.
+    pub(crate) fn close_all(&mut self) {
         for listener in &mut self.listeners {
             listener.close(&mut self.kernel);
         }
         self.mailbox.close();
+        self.jobs.clear();
         for slot in self.net.table.slots_where(|_| true) {
+            let id = ConnId(self.net.table.id(slot));
             if let Some(connection) = self.net.table.remove(slot) {
                 // An answer that was cut off must not look like a whole one.
                 let reset = !matches!(*connection.state, State::Lingering { .. });
                 self.close_socket(connection.fd, reset);
-                self.net.close_file(slot);
+                self.net.forget(id);
             }
         }
         self.poll.close(&mut self.kernel);
+    }
+}
+
+impl<H: ConnectionHandler, K: Kernel> Drop for Reactor<H, K> {
+    fn drop(&mut self) {
+        self.close_all();
+        self.poll.drop_epoll(&mut self.kernel);
     }
 }

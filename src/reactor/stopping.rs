@@ -14,6 +14,7 @@ use crate::handler::ConnectionHandler;
 use crate::kernel::{Errno, Kernel, Signal};
 use crate::net::Stop;
 use crate::time::{Moment, Span};
+use std::time::Duration;
 
 /// How long a stopping server leaves its listeners open for handshakes under way.
 const GRACE: Span = Span::millis(20);
@@ -60,6 +61,20 @@ impl<H: ConnectionHandler, K: Kernel> Reactor<H, K> {
         for slot in self.net.table.slots_where(|_| true) {
             self.net.change(slot, |connection| connection.state.forget_read());
         }
+    }
+
+    /// Begins to stop, if it has not begun: what has not finished in `time` is cut.
+    pub(super) fn stop_within(&mut self, time: Duration) {
+        let timeout = &mut self.net.limits.drain_timeout;
+        if timeout.is_none_or(|usual| time < usual) {
+            *timeout = Some(time);
+            let span = Span::at_least(time);
+            self.net.timeouts.drain = Some(span);
+            if self.net.is_draining() {
+                self.timer.alarms.ring_by(Alarm::Cut, self.net.now.after(span));
+            }
+        }
+        self.net.stop();
     }
 
     /// How long a stop takes at most, and how it takes no time, if there is reason to ask.

@@ -141,7 +141,7 @@ impl<H: ConnectionHandler, K: Kernel> Reactor<H, K> {
         if rings.flatten().is_some() {
             self.ring(slot, now);
         }
-        let timeouts = &self.net.timeouts;
+        let timeouts = self.net.timeouts.of(slot);
         let Some(mut connection) = self.net.table.edit(slot) else { return };
         connection.carry(now);
         if connection.shortage.waits() {

@@ -14,6 +14,7 @@ mod pool;
 mod process;
 mod program;
 mod proxy;
+mod resp;
 mod terminal;
 
 // What they share.

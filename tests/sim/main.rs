@@ -9,10 +9,13 @@ mod corpus;
 mod every_fault;
 mod fanout;
 mod files;
+mod groups;
 mod http;
 mod names;
 #[cfg(feature = "cli")]
 mod oracle;
+mod origins;
+mod planted;
 mod proxy;
 mod random;
 mod reactions;
@@ -34,8 +37,11 @@ mod needs;
 #[cfg(feature = "cli")]
 use threadbare::kernel;
 
-// What is fuzzed, and two programs of the walkthrough: their tests come with them.
+// What is fuzzed, and three programs of the walkthrough: their tests come with them.
 #[allow(dead_code, clippy::print_stdout)] // here nobody calls `main`
+#[path = "../../docs/programs/resp.rs"]
+mod resp;
+#[allow(dead_code, clippy::print_stdout)]
 #[path = "../../docs/programs/shout.rs"]
 mod shout;
 #[cfg(feature = "cli")]
