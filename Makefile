@@ -29,7 +29,10 @@ FIRST := --profile quick --bin threadbare --example client
 # Where `make install` puts the program and its papers.
 PREFIX := /usr/local
 BINDIR = $(DESTDIR)$(PREFIX)/bin
-DOCDIR = $(DESTDIR)$(PREFIX)/share/doc/threadbare
+SHARE = $(DESTDIR)$(PREFIX)/share
+DOCDIR = $(SHARE)/doc/threadbare
+UNITDIR = $(DESTDIR)$(PREFIX)/lib/systemd/system
+UNITS = $(wildcard docs/units/*.service docs/units/*.socket)
 
 # What `make deps` looks for, by the targets in tests/tools. Nothing else installs, but where
 # nobody is there to ask: other targets say what they lack, and do without.
@@ -72,8 +75,8 @@ tour: able ## a minute: what the server does about good clients and bad
 trace: able ## a short life, call by call: make trace [echo] [SVG=life.svg]
 	@$(call build,$(FIRST) --example trace); exec "$$trace" --svg "$(SVG)" "$$threadbare" $(OWN) $(ARGS)
 
-torture: able ## rude clients for a server: make torture [ADDR=host:port]
-	@$(call build,$(FIRST) --example torture); exec "$$torture" $(or $(OWN),$(ADDR),127.0.0.1:1234)
+torture: able ## rude clients for a server: make torture [ADDR=host:port] [CMD='…']
+	@$(call build,$(FIRST) --example torture); exec "$$torture" $(or $(OWN),$(ADDR)) --start "$$CMD"
 
 # The other targets take no words, and words may be called like them.
 ifeq ($(WORDS),)
@@ -192,16 +195,24 @@ msrv: ## build with the oldest Rust allowed: make msrv [MSRV=install]
 deps: ## apt installs what tests need: make deps [FOR='bench fuzz']
 	@tests/deps $(FOR)
 
-install: able ## the program: make install [PREFIX=/usr/local] [DESTDIR=]
+install: able ## program, man page, units: make install [PREFIX=/usr/local] [DESTDIR=]
 	@$(call build,--release --bin threadbare); \
 	install -D "$$threadbare" "$(BINDIR)/threadbare" \
 		|| { echo "error: you may not write there; type: sudo install '$$threadbare'" \
 			"'$(BINDIR)', or: make install PREFIX=\$$HOME/.local"; exit 1; }; \
 	install -D -m 644 -t "$(DOCDIR)" README.md LICENSE; \
+	install -D -m 644 -t "$(SHARE)/man/man1" docs/man/threadbare.1; \
+	install -D -m 644 docs/completions/threadbare.bash "$(SHARE)/bash-completion/completions/threadbare"; \
+	install -D -m 644 docs/completions/threadbare.zsh "$(SHARE)/zsh/site-functions/_threadbare"; \
+	install -D -m 644 -t "$(SHARE)/fish/vendor_completions.d" docs/completions/threadbare.fish; \
+	for unit in $(UNITS); do install -D -m 644 -t "$(UNITDIR)" "$$unit"; done; \
 	echo "Installed $(BINDIR)/threadbare; make uninstall, with the same PREFIX, removes it"
 
 uninstall: ## remove what `make install` has installed
 	rm -f "$(BINDIR)/threadbare"
+	rm -f "$(SHARE)/man/man1/threadbare.1" "$(SHARE)/bash-completion/completions/threadbare" \
+		"$(SHARE)/zsh/site-functions/_threadbare" \
+		"$(SHARE)/fish/vendor_completions.d/threadbare.fish" $(UNITS:docs/units/%="$(UNITDIR)"/%)
 	rm -rf "$(DOCDIR)"
 
 clean: ## remove what was built

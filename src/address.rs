@@ -7,8 +7,10 @@
 //! none. So an IPv4 address is four numbers, although the resolver takes `0` for 0.0.0.0
 //! and `010.0.0.1` for 8.0.0.1.
 
+use crate::error::Error;
 use crate::escape::escaped;
-use crate::kernel::Address;
+use crate::kernel::{Address, Errno};
+use crate::reaction::Call;
 use std::ffi::{OsStr, OsString};
 use std::fmt;
 use std::io;
@@ -51,6 +53,8 @@ pub struct Place {
     /// The host to be looked up, and the port; none if the word is an address.
     name: Option<(String, u16)>,
     addresses: Vec<Address>,
+    /// Those who connect there are fronts.
+    is_behind_front: bool,
 }
 
 impl Place {
@@ -60,7 +64,10 @@ impl Place {
     ///
     /// The word is neither an address nor a name with a port.
     pub fn parse(word: &OsStr) -> Result<Place, AddressError> {
-        let place = |name, addresses| Place { word: word.to_owned(), name, addresses };
+        let place = |name, addresses| {
+            let place = Place::from(addresses);
+            Place { word: word.to_owned(), name, ..place }
+        };
         if let Some(path) = word.as_bytes().strip_prefix(b"unix:") {
             return unix(word, OsStr::from_bytes(path)).map(|address| place(None, vec![address]));
         }
@@ -119,6 +126,29 @@ impl Place {
         Place { addresses, ..self }
     }
 
+    /// A listener there is for fronts: each connection begins with a
+    /// [header](crate::proxy_header) of the PROXY protocol, which names the client. One that
+    /// does not is reset, so nobody but fronts should be able to reach the place: whoever can
+    /// takes the name of anybody.
+    ///
+    /// ```no_run
+    /// # use threadbare::{Server, ToAddresses, handlers::Echo};
+    /// let mut places = "127.0.0.1:8080".to_places()?; // for all
+    /// let fronts = "unix:/run/echo.sock".to_places()?.into_iter().map(|it| it.behind_front());
+    /// places.extend(fronts);
+    /// let server = Server::builder(Echo).bind(places)?;
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    #[must_use]
+    pub fn behind_front(self) -> Place {
+        Place { is_behind_front: true, ..self }
+    }
+
+    /// Whether a listener there is for fronts.
+    pub fn is_behind_front(&self) -> bool {
+        self.is_behind_front
+    }
+
     /// How an error names one of its addresses: with the word that the user knows.
     pub(crate) fn call(&self, address: impl fmt::Display) -> String {
         if self.is_name() { format!("{self} ({address})") } else { address.to_string() }
@@ -134,7 +164,7 @@ impl fmt::Display for Place {
 /// Addresses that no word stands for.
 impl From<Vec<Address>> for Place {
     fn from(addresses: Vec<Address>) -> Place {
-        Place { word: OsString::new(), name: None, addresses }
+        Place { word: OsString::new(), name: None, addresses, is_behind_front: false }
     }
 }
 
@@ -144,7 +174,7 @@ impl From<Address> for Place {
             Address::Tcp(address) => address.to_string().into(),
             Address::Unix(path) => [OsStr::new("unix:"), path.as_os_str()].into_iter().collect(),
         };
-        Place { word, name: None, addresses: vec![address] }
+        Place { word, ..Place::from(vec![address]) }
     }
 }
 
@@ -165,6 +195,13 @@ impl fmt::Display for AddressError {
 }
 
 impl std::error::Error for AddressError {}
+
+/// As the call that the address was for: a failed bind with EINVAL.
+impl From<AddressError> for Error {
+    fn from(error: AddressError) -> Error {
+        Error::new(Call::BindTcp, error, Errno::EINVAL)
+    }
+}
 
 impl From<AddressError> for io::Error {
     fn from(error: AddressError) -> io::Error {

@@ -56,6 +56,9 @@ reasons! {
     MemoryBudget "memory budget",
     /// Its address had `max_per_address` connections already. The handler never saw it.
     AddressLimit "address limit",
+    /// It came through a listener for fronts, and did not begin with a whole
+    /// [header](crate::proxy_header) in time. The handler never saw it.
+    ProxyHeader "bad proxy header",
     /// The handler closed or aborted it.
     Handler "handler",
     /// The server stopped, and the connection had finished.

@@ -31,12 +31,14 @@ mod shortage;
 mod shown;
 mod state;
 mod transitions;
+mod unsent;
 
 use peer::PackedPeer;
 use shortage::{MAX_TRIES, Shortage};
 pub use state::TRANSITIONS;
-pub(crate) use state::{Fin, Level, Life, Open, PeerEnd, Reading, State, Unsent};
+pub(crate) use state::{Fin, Level, Life, Open, PeerEnd, Reading, State};
 pub use transitions::Transition;
+pub(crate) use unsent::Unsent;
 
 /// Most bytes read from a closing connection.
 pub(crate) const LINGER_BYTES: u32 = 1 << 20;
@@ -76,9 +78,9 @@ pub(crate) struct Connection {
 }
 
 impl Connection {
-    pub(crate) fn new(fd: Fd, peer: Peer, listener: u8, now: Moment) -> Connection {
+    pub(crate) fn new(fd: Fd, peer: Peer, listener: u8, now: Moment, state: Life) -> Connection {
         let registered = kernel::IN as u8;
-        Connection::begin(fd, PackedPeer::of(peer, listener), registered, now, Life::open())
+        Connection::begin(fd, PackedPeer::of(peer, listener), registered, now, state)
     }
 
     /// An outbound connection, which is given up at `deadline`. It has no socket yet.
@@ -264,6 +266,7 @@ impl Connection {
     /// What it holds of the memory budget.
     pub(crate) fn footprint(&self) -> usize {
         match &*self.state {
+            State::Preface { header, .. } => header.footprint(),
             State::Open(open) => open.input.footprint() + open.unsent.footprint(),
             State::Broken { input, .. } => input.footprint(),
             state => state.unsent().map_or(0, Unsent::footprint),
@@ -298,6 +301,7 @@ impl Connection {
         let read = match &*self.state {
             State::Connecting { .. } if self.fd.is_unopened() => return 0,
             State::Connecting { .. } => return kernel::OUT as u8,
+            State::Preface { .. } => true,
             State::Open(open) => {
                 let Reading { end, paused, .. } = open.reading;
                 end == PeerEnd::Ahead && !paused && !open.holds_up_input()
@@ -352,7 +356,7 @@ mod tests {
     const NOW: Moment = Moment::from_millis(0);
 
     fn connection() -> Connection {
-        Connection::new(Fd::simulated(3).unwrap(), Peer::Unix, 0, NOW)
+        Connection::new(Fd::simulated(3).unwrap(), Peer::Unix, 0, NOW, Life::open())
     }
 
     /// Else each message would go the long way.

@@ -77,6 +77,9 @@ fn explained(why: CloseReason, limits: &Limits) -> Option<String> {
         CloseReason::AddressLimit => {
             format!("its address had {max_per_address} connections already (--max-per-ip)")
         }
+        CloseReason::ProxyHeader => {
+            "it came with no PROXY header, or a wrong one (--proxy-protocol)".into()
+        }
         _ => return None,
     })
 }
@@ -108,6 +111,7 @@ mod tests {
             (CloseReason::InputLimit, Some("(--max-line)")),
             (CloseReason::MemoryBudget, Some("(--max-memory)")),
             (CloseReason::AddressLimit, Some("3 connections already (--max-per-ip)")),
+            (CloseReason::ProxyHeader, Some("(--proxy-protocol)")),
             (CloseReason::PeerClosed, None),
             (CloseReason::Idle, None),
             (CloseReason::DrainDeadline, None),

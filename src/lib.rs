@@ -38,7 +38,8 @@
 //! The files of the source, lowest floor first; each knows only those before it:
 //! [`kernel`], [`reaction`], error, close_reason, time, limits, buffer, budget, slots,
 //! deadlines, outbox, counters, connection, cuts, crowd, listener, net, [`handler`], mailbox,
-//! process, [`escape`], [`address`], reactor, server, sim, pool, [`framing`] and [`handlers`].
+//! process, [`escape`], [`address`], [`proxy_header`], reactor, server, sim, pool, [`framing`]
+//! and [`handlers`].
 
 #[cfg(not(all(target_os = "linux", target_pointer_width = "64")))]
 compile_error!("threadbare is built on epoll, eventfd, signalfd and timerfd: 64-bit Linux only");
@@ -65,6 +66,7 @@ mod net;
 mod outbox;
 mod pool;
 mod process;
+pub mod proxy_header;
 pub mod reaction;
 mod reactor;
 mod server;
@@ -83,7 +85,7 @@ pub use handler::ConnectionHandler;
 pub use kernel::{Address, Errno, Peer, Signal};
 pub use limits::{Limits, Timeouts};
 pub use mailbox::CallError;
-pub use net::{Conn, ConnId, Directory, Fanout, File, Net, Origin, Presence, TimerId};
+pub use net::{Conn, ConnId, Directory, Fanout, File, Front, Net, Origin, Presence, TimerId};
 pub use pool::WorkerPool;
 pub use reaction::Call;
 pub use server::{Builder, Handle, MAX_LISTENERS, Running, Server, Summary};

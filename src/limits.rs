@@ -94,7 +94,7 @@ pub(crate) struct Spans {
 /// The timeouts of all connections.
 #[derive(Debug)]
 pub(crate) struct Patience {
-    usual: Spans,
+    pub(crate) usual: Spans,
     /// Of those that have their own, by slot.
     own: BTreeMap<u32, Spans>,
     pub(crate) drain: Option<Span>,

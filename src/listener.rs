@@ -46,6 +46,8 @@ pub(crate) struct Listener {
     /// How many of its clients are connected, and may be.
     pub(crate) open: u32,
     pub(crate) most: u32,
+    /// Each connection begins with the header of a front.
+    pub(crate) is_behind_front: bool,
     /// When it was last logged that clients wait.
     warned_at: Option<Moment>,
 }
@@ -96,8 +98,9 @@ impl Listener {
             Socket { fd, registered: UNWATCHED, file: SocketFile::NONE, intake: Intake::new() };
         match socket.listen(kernel, address, limits, warnings) {
             Ok(address) => {
-                let (open, most) = (0, u32::MAX);
-                Ok(Listener { address, socket: Some(socket), open, most, warned_at: None })
+                let (socket, warned_at) = (Some(socket), None);
+                let (is_behind_front, open, most) = (false, 0, u32::MAX);
+                Ok(Listener { address, socket, is_behind_front, open, most, warned_at })
             }
             Err(error) => {
                 socket.close(kernel);
@@ -285,7 +288,9 @@ mod tests {
     #[test]
     fn one_line_a_minute_is_news() {
         let address = Address::Unix("/run/door".into());
-        let mut listener = Listener { address, socket: None, open: 0, most: 1, warned_at: None };
+        let (is_behind_front, open, most, warned_at) = (false, 0, 1, None);
+        let mut listener =
+            Listener { address, socket: None, is_behind_front, open, most, warned_at };
         let moments = [0, 1, 59_999, 60_000, 119_999, 120_001].map(Moment::from_millis);
         let told = moments.map(|at| listener.is_news(at));
         assert_eq!(told, [true, false, false, true, false, true]);

@@ -24,6 +24,7 @@ use std::time::Duration;
 use table::Table;
 
 mod files;
+mod front;
 mod groups;
 mod keeping;
 mod lent;
@@ -36,6 +37,7 @@ mod table;
 mod timers;
 mod work;
 
+pub use front::Front;
 pub use groups::Fanout;
 use groups::Groups;
 use lent::Lent;
@@ -67,7 +69,22 @@ pub(crate) enum Stop {
     Draining,
 }
 
-/// All connections of the server, as its handler may use them.
+/// All connections of the server, as its handler may use them: by their ids, which any callback
+/// gets from [`Conn::id`] and may keep.
+///
+/// ```
+/// # use threadbare::{ConnId, Net};
+/// fn pass_on(net: &mut Net, to: ConnId, words: &[u8]) -> bool {
+///     match net.conn(to) {
+///         Some(mut conn) if conn.is_full() => false, // it does not keep up
+///         Some(mut conn) => {
+///             conn.write(words);
+///             true
+///         }
+///         None => false, // it is gone
+///     }
+/// }
+/// ```
 #[derive(Debug)]
 pub struct Net {
     pub(crate) table: Table,
@@ -99,6 +116,8 @@ pub struct Net {
     pub(crate) tokens: BTreeMap<u32, u64>,
     /// The files that are being sent, by slot.
     files: BTreeMap<u32, files::FilePart>,
+    /// What is known of the fronts of clients that came through one, by slot.
+    fronts: BTreeMap<u32, Front>,
     /// Outbound connections that have no socket yet, and where they are to lead.
     wishes: Vec<(ConnId, Address)>,
     /// For what a callback must know at once.
@@ -115,6 +134,18 @@ pub(crate) struct Closed {
 }
 
 /// The connection a callback is about.
+///
+/// Every verb only marks or appends; the loop acts when the callback has returned. So none of
+/// them blocks, and none fails.
+///
+/// ```
+/// # use threadbare::Conn;
+/// fn refuse(conn: &mut Conn<'_>) {
+///     writeln!(conn, "error: {} is not welcome", conn.peer());
+///     conn.close(); // when that is sent
+///     assert!(conn.is_full()); // it takes no more, and a loop in `on_data` ends
+/// }
+/// ```
 #[derive(Debug)]
 pub struct Conn<'a> {
     pub(crate) net: &'a mut Net,
@@ -127,7 +158,7 @@ impl Conn<'_> {
         ConnId(self.net.table.id(self.slot))
     }
 
-    /// The other end.
+    /// The other end: the client, also where a [front](Conn::front) has named it.
     pub fn peer(&self) -> Peer {
         self.net.table.look(self.slot).map_or(Peer::Unix, Connection::peer)
     }
@@ -135,7 +166,8 @@ impl Conn<'_> {
     /// Whether it is an outbound connection of this very server that has come back to it,
     /// whatever the address it was begun to. A proxy that handed it on would do so for ever.
     pub fn is_own(&self) -> bool {
-        self.net.is_own_call(self.peer())
+        let who = self.front().map_or(self.peer(), |front| front.peer);
+        self.net.is_own_call(who)
     }
 
     /// The listener it came through: for a listener on all addresses, that address.
@@ -293,6 +325,7 @@ impl Net {
     /// Forgets what stands beside the table about a connection that is gone.
     pub(crate) fn forget(&mut self, id: ConnId) {
         self.close_file(id.0.slot);
+        self.forget_front(id.0.slot);
         self.end_presence(id.0.slot);
         self.timers.forget(id.0.slot);
         self.timeouts.forget(id.0.slot);
@@ -342,6 +375,7 @@ impl Net {
             presences: BTreeMap::new(),
             tokens: BTreeMap::new(),
             files: BTreeMap::new(),
+            fronts: BTreeMap::new(),
             wishes: Vec::new(),
             kernel: kernel.lend(),
         })

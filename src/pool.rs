@@ -160,6 +160,9 @@ impl<H: 'static> WorkerPool<H> {
         conn.pause();
         match state.inline.clone() {
             None => {
+                if state.threads.is_empty() && state.jobs.is_empty() {
+                    log::error!("a job waits in a worker pool that has not been started");
+                }
                 state.jobs.push_back(Box::new(job));
                 self.shared.changed.notify_one();
             }

@@ -40,6 +40,7 @@ mod accepting;
 mod connecting;
 mod freeing;
 mod input;
+mod introducing;
 mod opening;
 mod page;
 mod poll;

@@ -1,6 +1,6 @@
 //! Building a server, running it, and reaching it from other threads.
 
-use crate::address::{AddressError, ToAddresses};
+use crate::address::ToAddresses;
 use crate::connection::OUTBOUND;
 #[cfg(feature = "sim")]
 use crate::connection::place;
@@ -111,7 +111,7 @@ impl<H: ConnectionHandler, K: Kernel> Builder<H, K> {
     /// Of a name, an address that this machine does not have is no error if the server can
     /// listen at another: then it is among the [warnings](Server::warnings).
     pub fn bind(self, addresses: impl ToAddresses) -> Result<Server<H, K>, Error> {
-        let places = addresses.to_places().map_err(unusable_address)?;
+        let places = addresses.to_places()?;
         let count = places.iter().map(|place| place.addresses().len()).sum();
         if count == 0 || count > MAX_LISTENERS {
             let object = format!("{count} addresses (from 1 to {MAX_LISTENERS} are possible)");
@@ -134,10 +134,6 @@ impl<H: ConnectionHandler, K: Kernel> Builder<H, K> {
         }
         Ok(Server { addresses: reactor.net.locals.clone(), reactor, warnings })
     }
-}
-
-fn unusable_address(error: AddressError) -> Error {
-    Error::new(Call::BindTcp, error, Errno::EINVAL)
 }
 
 /// Fits the limits to each other and to what the process may open.

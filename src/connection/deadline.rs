@@ -34,7 +34,9 @@ impl Connection {
         let idle_or_write =
             || first(self.idle_deadline(timeouts, now), self.write_deadline(timeouts, now));
         match &*self.state {
-            State::Connecting { deadline, .. } => first(shortage, Some(*deadline)),
+            State::Connecting { deadline, .. } | State::Preface { deadline, .. } => {
+                first(shortage, Some(*deadline))
+            }
             State::Open(open) => {
                 let message = self.message_deadline(timeouts);
                 first(first(shortage, idle_or_write()), first(message, open.timer))

@@ -1,6 +1,8 @@
 //! The address of a peer, packed.
 
+use super::Connection;
 use crate::kernel::Peer;
+use crate::time::Moment;
 use std::net::{SocketAddr, SocketAddrV6};
 
 /// A [`Peer`] in 24 bytes instead of 32. The flow label of IPv6 is left out, which
@@ -20,6 +22,16 @@ enum Family {
     Unix,
     V4,
     V6,
+}
+
+impl Connection {
+    /// A front's header of `length` bytes is whole, and this is the client that it names.
+    pub(crate) fn introduced(&mut self, client: Peer, length: usize, now: Moment) {
+        self.peer = PackedPeer::of(client, self.peer.listener);
+        self.state.introduced(length);
+        self.received += self.rest() as u64; // the header is not the client's
+        self.touch(now);
+    }
 }
 
 impl PackedPeer {

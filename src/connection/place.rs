@@ -8,7 +8,8 @@ use super::Connection;
 use super::state::{Fin, PeerEnd, Reading, State, Writing};
 use std::sync::OnceLock;
 
-const STATES: [&str; 6] = ["connecting", "open", "closing", "lingering", "broken", "gone"];
+const STATES: [&str; 7] =
+    ["connecting", "open", "closing", "lingering", "broken", "gone", "preface"];
 /// What else is known of it, the first of each being left out.
 const PARTS: [&[&str]; 7] = [
     &["", "seen", "told"],
@@ -105,6 +106,7 @@ pub(crate) fn of(connection: &Connection) -> [&'static str; 2] {
         State::Lingering { .. } => (3, Reading::default(), Writing::default(), false),
         State::Broken { reading, .. } => (4, *reading, Writing::default(), false),
         State::Gone { .. } => (5, Reading::default(), Writing::default(), false),
+        State::Preface { .. } => (6, Reading::default(), Writing::default(), false),
     };
     let later = connection.shortage.waits();
     let Reading { end, paused, again } = reading;

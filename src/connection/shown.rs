@@ -13,6 +13,7 @@ impl fmt::Display for Connection {
             self.peer(),
             match *self.state {
                 State::Connecting { .. } => " Connecting",
+                State::Preface { .. } => " Preface",
                 State::Open(_) => " Open",
                 State::Closing { .. } => " Closing",
                 State::Lingering { .. } => " Lingering",

@@ -1,8 +1,8 @@
 //! The states of a connection, what is known in each, and the transitions between them.
 //!
 //! ```text
-//!   Connecting ── refused, too slow ──▶ Gone
-//!    │ established
+//!   Connecting, Preface ── refused, too slow, no header ──▶ Gone
+//!    │ established, introduced
 //!    ▼       close(), idle, limits            output sent          EOF, time
 //!   Open ────────────────────────▶ Closing ───────────▶ Lingering ──────────▶ Gone
 //!    │  ╲                             │    (shutdown)                           ▲
@@ -19,10 +19,11 @@
 //! another state. The same declaration is the table that the chapter on closing prints.
 //!
 //! Invariants:
-//! 1. A connection begins as Connecting or Open and ends as Gone; no state is entered twice.
+//! 1. A connection begins as Connecting, Preface or Open and ends as Gone; no state is entered twice.
 //! 2. `why` is set when service ends and does not change after it.
 
 use super::transitions::{Transition, transitions};
+use super::unsent::Unsent;
 use crate::buffer::Buffer;
 use crate::close_reason::CloseReason;
 use crate::time::{Moment, Span};
@@ -42,6 +43,13 @@ pub(crate) enum State {
         /// When the connect is given up.
         deadline: Moment,
         early: Early,
+    },
+    /// The header of a front is awaited, which names the client. The handler does not know of
+    /// it: there is no session.
+    Preface {
+        /// What has come of it.
+        header: Buffer,
+        deadline: Moment,
     },
     /// In service. The peer may have sent its FIN already.
     Open(Open),
@@ -103,15 +111,6 @@ pub(crate) struct Open {
     /// Input is offered even while output is full, because it is answered on another
     /// connection (proxy).
     pub(crate) duplex: bool,
-}
-
-/// Output that the kernel has not taken: bytes, behind them a part of a file, and behind that
-/// bytes again.
-#[derive(Debug, Default)]
-pub(crate) struct Unsent {
-    pub(crate) bytes: Buffer,
-    /// If there is a file: what comes behind it. (In a box, because a file is rare.)
-    pub(crate) file: Option<Box<Buffer>>,
 }
 
 /// The peer's direction, as the handler sees it.
@@ -187,9 +186,15 @@ transitions! {
         Connecting { early, .. } => Open (early.open(now));
     }
 
+    /// A front's header is whole. What came behind its `length` bytes is to be offered.
+    introduced(length: usize) {
+        Preface { header, .. } => Open (Open::behind(take(header), length));
+    }
+
     /// The handler, the peer's FIN, a timeout or a limit ends it: what is written is sent.
     close(why: CloseReason) {
         Connecting { .. } => Gone { why, reset: false };
+        Preface { .. } => Gone { why, reset: false };
         Open (open) => Closing {
             why,
             has_fin: open.writing.fin == Fin::Sent,
@@ -213,6 +218,7 @@ transitions! {
     /// A call has failed for good, or the peer has hung up: nothing can be sent.
     broken(why: CloseReason) {
         Connecting { .. } => Gone { why, reset: false };
+        Preface { .. } => Gone { why, reset: false };
         Open (open) => Broken {
             why,
             reset: false,
@@ -227,6 +233,7 @@ transitions! {
     /// It ends now: by `abort`, a limit, a failure, or because nothing is left to do.
     end(why: CloseReason) {
         Connecting { .. } => Gone { why, reset: false };
+        Preface { .. } => Gone { why, reset: false };
         Open (_) => Gone { why, reset: false };
         Closing { .. } => Gone { why, reset: false };
         Lingering { .. } => Gone { why, reset: false };
@@ -236,8 +243,13 @@ transitions! {
 
 impl Life {
     /// An accepted connection.
-    pub(super) fn open() -> Life {
+    pub(crate) fn open() -> Life {
         Life(State::Open(Open::default()))
+    }
+
+    /// The same behind a front, whose header must be whole by `deadline`.
+    pub(crate) fn preface(deadline: Moment) -> Life {
+        Life(State::Preface { header: Buffer::default(), deadline })
     }
 
     /// An outbound connection, which is given up at `deadline`.
@@ -256,6 +268,17 @@ impl Life {
             State::Broken { input, reading, .. } => Some((input, reading)),
             _ => None,
         }
+    }
+
+    /// Keeps what has come of a header.
+    pub(crate) fn keep_header(
+        &mut self,
+        fresh: &[u8],
+        spare: usize,
+        now: Moment,
+    ) -> Result<(), TryReserveError> {
+        let State::Preface { header, .. } = &mut self.0 else { return Ok(()) };
+        header.push(fresh, spare, now)
     }
 
     /// Takes what was received and not consumed, to be offered.
@@ -281,7 +304,7 @@ impl Life {
             | State::Closing { read, .. }
             | State::Lingering { read, .. }
             | State::Broken { read, .. } => Some(read),
-            State::Connecting { .. } | State::Gone { .. } => None,
+            State::Connecting { .. } | State::Preface { .. } | State::Gone { .. } => None,
         }
     }
 
@@ -417,7 +440,7 @@ impl State {
     /// Why it ended, once it has.
     pub(crate) fn why(&self) -> Option<CloseReason> {
         match self {
-            State::Connecting { .. } | State::Open(_) => None,
+            State::Connecting { .. } | State::Preface { .. } | State::Open(_) => None,
             State::Closing { why, .. }
             | State::Lingering { why, .. }
             | State::Broken { why, .. }
@@ -427,6 +450,13 @@ impl State {
 }
 
 impl Open {
+    /// A connection that begins with `input`, of which `length` bytes were for us.
+    fn behind(mut input: Buffer, length: usize) -> Open {
+        input.consume(length);
+        let reading = Reading { again: !input.is_empty(), ..Reading::default() };
+        Open { input, reading, ..Open::default() }
+    }
+
     /// Whether output, or a shortage of memory, holds up the input.
     pub(crate) fn holds_up_input(&self) -> bool {
         if self.duplex { self.writing.level == Level::Starved } else { self.writing.is_full() }
@@ -449,32 +479,6 @@ impl Open {
     }
 }
 
-impl Unsent {
-    pub(crate) fn is_empty(&self) -> bool {
-        self.bytes.is_empty() && self.file.is_none()
-    }
-
-    /// How many bytes wait, those of a file not counted.
-    pub(crate) fn len(&self) -> usize {
-        self.bytes.len() + self.file.as_ref().map_or(0, |behind| behind.len())
-    }
-
-    pub(crate) fn footprint(&self) -> usize {
-        self.bytes.footprint() + self.file.as_ref().map_or(0, |behind| behind.footprint())
-    }
-
-    /// The file is sent: what stood behind it is next.
-    pub(crate) fn file_sent(&mut self, spare: usize, now: Moment) -> Result<(), TryReserveError> {
-        let behind = self.file.take().unwrap_or_default();
-        if self.bytes.is_empty() {
-            self.bytes = *behind;
-            self.bytes.touch(now);
-            return Ok(());
-        }
-        self.bytes.push(behind.as_slice(), spare, now)
-    }
-}
-
 impl Writing {
     pub(crate) fn is_full(self) -> bool {
         matches!(self.level, Level::Full | Level::Starved)
@@ -492,14 +496,19 @@ mod tests {
         let mut random = 1u64;
         for round in 0..20_000u64 {
             let deadline = NOW.after(Span::millis(1));
-            let mut life = if round % 2 == 0 { Life::open() } else { Life::connecting(deadline) };
+            let mut life = match round % 3 {
+                0 => Life::open(),
+                1 => Life::connecting(deadline),
+                _ => Life::preface(deadline),
+            };
             let (mut reason, mut rank) = (None, 0);
             for step in 0..12 {
                 random = random.wrapping_mul(6364136223846793005).wrapping_add(round + step);
                 let why = [CloseReason::Handler, CloseReason::Idle, CloseReason::PeerReset]
                     [(random >> 40) as usize % 3];
-                match (random >> 33) % 8 {
+                match (random >> 33) % 9 {
                     0 => life.established(NOW),
+                    8 => life.introduced(0),
                     1 => life.close(why),
                     2 => life.flushed(NOW),
                     3 => life.broken(why),
@@ -509,7 +518,7 @@ mod tests {
                     _ => drop(life.at_end()),
                 }
                 let order = match *life {
-                    State::Connecting { .. } => 0,
+                    State::Connecting { .. } | State::Preface { .. } => 0,
                     State::Open(_) => 1,
                     State::Closing { .. } => 2,
                     State::Lingering { .. } | State::Broken { .. } => 3,

@@ -28,8 +28,9 @@ use crate::address::{AddressError, Place, leads_to};
 use crate::close_reason::CloseReason;
 use crate::error::Error;
 use crate::handler::ConnectionHandler;
-use crate::kernel::{Address, Errno};
+use crate::kernel::{Address, Errno, Peer};
 use crate::net::{Conn, ConnId, Net};
+use crate::proxy_header;
 use crate::reaction::Call;
 use crate::server::Handle;
 use std::collections::BTreeMap;
@@ -54,6 +55,8 @@ const FRESH: Duration = Duration::from_secs(3);
 pub struct Proxy {
     upstream: Place,
     connect_timeout: Duration,
+    /// The server behind is told who the client is.
+    sends_header: bool,
     /// Which of its addresses answered last: it is asked first.
     answering: usize,
     ends: BTreeMap<ConnId, End>,
@@ -134,6 +137,7 @@ impl Proxy {
         Proxy {
             upstream: upstream.into(),
             connect_timeout,
+            sends_header: false,
             answering: 0,
             ends: BTreeMap::new(),
             lookup: Lookup::default(),
@@ -141,6 +145,14 @@ impl Proxy {
             stopping: false,
             warned_at: None,
         }
+    }
+
+    /// Writes a [header](crate::proxy_header) of the PROXY protocol, version 2, in front of each
+    /// client's first byte, so that the server behind knows whose connection it is.
+    #[must_use]
+    pub fn send_proxy(mut self, sends: bool) -> Proxy {
+        self.sends_header = sends;
+        self
     }
 
     /// Lets the name be looked up again when all its addresses have failed; each time on a
@@ -224,6 +236,10 @@ impl Proxy {
                 let role = Role::Dialing { address, others };
                 self.ends.insert(id, End::new(client, role));
                 self.ends.insert(client, End::new(id, Role::Client));
+                if self.sends_header {
+                    let header = net.conn(client).map(header).unwrap_or_default();
+                    net.send(id, &header);
+                }
             }
             Err(error) => self.give_up(net, client, &error),
         }
@@ -295,6 +311,21 @@ impl Proxy {
         }
         busy
     }
+}
+
+/// What tells the server behind who the client is: its address, and the one it connected to,
+/// which is that of the listener unless a front knows better.
+fn header(client: Conn<'_>) -> Vec<u8> {
+    let tcp = |address: &Address| match address {
+        Address::Tcp(address) => Some(*address),
+        Address::Unix(_) => None,
+    };
+    let from = match client.peer() {
+        Peer::Tcp(from) => Some(from),
+        Peer::Unix => None,
+    };
+    let named = client.front().and_then(|front| front.destination);
+    proxy_header::write(from, named.or_else(|| tcp(client.local()?)))
 }
 
 impl ConnectionHandler for Proxy {

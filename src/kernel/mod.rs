@@ -53,6 +53,8 @@ pub type Result<T> = std::result::Result<T, Errno>;
 ///
 /// A kernel is a handle: a clone is the same kernel, used from another thread
 /// (only to ring the bell of [`eventfd2`](Kernel::eventfd2)).
+///
+/// To implement it elsewhere is possible and not stable: a minor version may add a method.
 pub trait Kernel: Clone + Send + 'static {
     /// Whether its signals, and the memory, are those of this process.
     const IS_REAL: bool = true;

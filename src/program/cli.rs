@@ -3,10 +3,10 @@
 //! Options may stand anywhere; of one that is given twice the last counts, and
 //! `-l` adds. Whatever cannot be understood ends in a [`Usage`] error: one line
 //! that quotes the word, names what was probably meant, and is never followed by
-//! a half-configured server. All of `-h` is one constant, so that the page can be
-//! read here as it is printed; a test holds it against the parser.
+//! a half-configured server. What can be written is in the [table](super::table), which
+//! a test holds against the parser.
 
-use super::guess;
+use super::{guess, help, table};
 use lexopt::Arg::{Long, Short, Value};
 use lexopt::Parser;
 use log::LevelFilter;
@@ -22,53 +22,11 @@ use threadbare::{Address, AddressError, Limits, MAX_LISTENERS, ToAddresses};
 
 pub(crate) const VERSION: &str = concat!("threadbare ", env!("CARGO_PKG_VERSION"), "\n");
 
-pub(crate) const HELP: &str = "\
-Usage: threadbare [OPTIONS] [HANDLER [ARG]]
-Serves many clients at once, on one thread.
-
-Handlers:
-  greet   answers each line with \"Thank you for your message <line>\" (default)
-  once    prints the first message of any client, answers it, and exits
-  echo    sends the bytes back as they come
-  chat    passes each line to everyone else as NAME: line
-  http [DIR]  serves the files beneath DIR; without it, a plain \"hello\"
-  proxy ADDR  hands each client on to the server at ADDR (written as for -l)
-
-Options:
-  -l, --listen ADDR      HOST:PORT, [V6]:PORT or unix:PATH; may be repeated
-                         (127.0.0.1:1234; once: 127.0.0.1:9999)
-  --framing line|chunk   greet, once: a message is a line, or what one recv gave
-  --max-line BYTES       greet, once, chat: the longest line (64K)
-  --access-log           http: a line for each answer on stderr (common format)
-  --max-connections N    clients served at once; more wait in the queue (10000)
-  --max-per-ip N         clients served at once per address (0 = off)
-  --backlog N            clients that may wait in the queue (4096)
-  --idle-timeout S       close a client after S seconds of silence (300)
-  --message-timeout S    close a client that does not end its message in S (30)
-  --write-timeout S      close a client that reads nothing for S (60)
-  --drain-timeout S      a stop waits at most S for clients to finish (10)
-  --high-water BYTES     stop reading a client with this much unsent (256K)
-  --max-output BYTES     close a client with this much unsent (4M)
-  --max-memory BYTES     most bytes waiting, of all clients together (256M)
-  --connect-timeout S    proxy: wait at most S for a connection (10)
-  --unix-mode MODE       permissions of unix:PATH (0600)
-  --narrate              show every system call, and client data, on stderr
-  -v, -q                 log more; log errors only
-  -h, -V                 print this page; print the version
-BYTES takes K, M, G. S is seconds, fractions allowed; 0 = off. Port 0: any free.
-SIGINT, SIGTERM: finish, then stop; twice: now. SIGUSR1: report.
-
-Examples:
-  threadbare                    talk to it: make client, or nc 127.0.0.1 1234
-  threadbare -l localhost:7777 -l unix:/tmp/echo.sock --idle-timeout 60 echo
-  threadbare -l 127.0.0.1:8080 --access-log http public
-  threadbare --narrate once
-";
-
 /// What the words ask for.
 #[derive(Debug)]
 pub(crate) enum Command {
-    Help,
+    /// This page.
+    Help(String),
     Version,
     Serve(Box<Options>),
 }
@@ -86,12 +44,29 @@ pub(crate) struct Options {
 /// Which handler serves, and how.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Handler {
-    Greet { framing: Framing, max_line: usize },
-    Once { framing: Framing, max_line: usize },
+    Greet {
+        framing: Framing,
+        max_line: usize,
+    },
+    Once {
+        framing: Framing,
+        max_line: usize,
+    },
     Echo,
-    Chat { max_line: usize },
-    Proxy { upstream: Place, unresolved: Option<AddressError>, connect_timeout: Duration },
-    Http { directory: Option<PathBuf>, access_log: bool, deadline: Option<Duration> },
+    Chat {
+        max_line: usize,
+    },
+    Proxy {
+        upstream: Place,
+        unresolved: Option<AddressError>,
+        connect_timeout: Duration,
+        send_proxy: bool,
+    },
+    Http {
+        directory: Option<PathBuf>,
+        access_log: bool,
+        deadline: Option<Duration>,
+    },
 }
 
 /// A command line that cannot be understood: one line, without its `error: `.
@@ -118,7 +93,10 @@ pub(crate) fn parse(words: impl IntoIterator<Item = OsString>) -> Result<Command
             return draft.finish().map(Box::new).map(Command::Serve);
         };
         let name = match arg {
-            Short('h') | Long("help") => return Ok(Command::Help),
+            Short('h') | Long("help") => {
+                let name = draft.handler.as_deref().and_then(OsStr::to_str);
+                return Ok(Command::Help(name.and_then(help::page_of).unwrap_or_else(help::page)));
+            }
             Short('V') | Long("version") => return Ok(Command::Version),
             Short(letter) => format!("-{letter}"),
             Long(name) => format!("--{name}"),
@@ -143,6 +121,8 @@ struct Draft {
     max_line: Option<usize>,
     connect_timeout: Option<Option<Duration>>,
     access_log: bool,
+    send_proxy: bool,
+    proxy_protocol: bool,
     narrate: bool,
     log_level: Option<LevelFilter>,
 }
@@ -161,6 +141,8 @@ impl Draft {
             "--framing" => self.framing = Some(take(name, words, framing)?),
             "--max-line" => self.max_line = Some(take(name, words, bytes)?),
             "--access-log" => self.access_log = true,
+            "--send-proxy" => self.send_proxy = true,
+            "--proxy-protocol" => self.proxy_protocol = true,
             "--max-connections" => limits.max_connections = take(name, words, count)?,
             "--max-per-ip" => limits.max_per_address = take(name, words, count_or_off)?,
             "--backlog" => limits.backlog = take(name, words, count)?,
@@ -189,7 +171,7 @@ impl Draft {
             Some(handler) if takes_a_word(handler) && self.arg.is_none() => self.arg = Some(word),
             Some(handler) => {
                 let name = handler.to_string_lossy();
-                if !guess::HANDLERS.contains(&&*name) {
+                if !table::handlers().any(|known| known == name) {
                     return Err(unknown_handler(handler, Some(&word)));
                 }
                 let arg = self.arg.as_deref().and_then(OsStr::to_str);
@@ -225,7 +207,10 @@ impl Draft {
         limits.high_water = limits.high_water.min(limits.max_output);
         limits.max_input = max_line.saturating_add(128 << 10);
         let listen = if self.listen.is_empty() { vec![listen.into()] } else { self.listen };
-        let listen = places(&listen)?;
+        let mut listen = places(&listen)?;
+        if self.proxy_protocol {
+            listen = listen.into_iter().map(Place::behind_front).collect();
+        }
         if let Handler::Proxy { upstream, .. } = &handler {
             limits.max_outbound = limits.max_connections;
             refuse_loop(&listen, upstream)?;
@@ -262,6 +247,7 @@ impl Draft {
             Draft { connect_timeout: Some(_), .. } if name != "proxy" => {
                 "--connect-timeout is for proxy"
             }
+            Draft { send_proxy: true, .. } if name != "proxy" => "--send-proxy is for proxy",
             _ => return Ok(()),
         };
         Err(Usage(format!("{unused}, {name} does not use it")))
@@ -283,7 +269,8 @@ impl Draft {
         };
         let seconds = self.connect_timeout.unwrap_or(Some(Duration::from_secs(10)));
         let connect_timeout = seconds.unwrap_or(Duration::MAX);
-        Ok(Handler::Proxy { upstream, unresolved, connect_timeout })
+        let send_proxy = self.send_proxy;
+        Ok(Handler::Proxy { upstream, unresolved, connect_timeout, send_proxy })
     }
 }
 
@@ -440,6 +427,7 @@ fn unknown_handler(word: &OsStr, next: Option<&OsStr>) -> Usage {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::collections::BTreeSet;
     use std::os::unix::ffi::OsStringExt;
 
     fn parsed(line: &str) -> Result<Command, String> {
@@ -515,7 +503,9 @@ mod tests {
     fn proxy_takes_an_address_and_a_connection_for_each_client() -> Result<(), String> {
         let options = options("--max-connections 7 proxy [::1]:80 --connect-timeout 0.5")?;
         assert_eq!((options.limits.max_connections, options.limits.max_outbound), (7, 7));
-        let Handler::Proxy { upstream, unresolved: None, connect_timeout } = options.handler else {
+        let Handler::Proxy { upstream, unresolved: None, connect_timeout, send_proxy: false } =
+            options.handler
+        else {
             return Err(format!("{:?}", options.handler));
         };
         let due = [Address::Tcp(([0, 0, 0, 0, 0, 0, 0, 1], 80).into())];
@@ -760,29 +750,44 @@ mod tests {
         }
     }
 
-    /// The page of -h is a screen, and names the options that exist, and only these.
+    /// The page of -h is a screen, and what is in the table is understood, and nothing else.
     #[test]
     fn help_is_one_screen_and_true() {
-        assert!(HELP.lines().count() <= 40);
-        for line in HELP.lines() {
-            assert!(line.len() <= 80, "{line}");
+        assert!(help::page().lines().count() <= 40, "{}", help::page().lines().count());
+        let pages = table::handlers().filter_map(help::page_of);
+        for page in pages.chain([help::page()]) {
+            for line in page.lines() {
+                assert!(line.len() <= 80, "{line}");
+            }
         }
-        let boundary = |c: char| !(c.is_ascii_alphanumeric() || c == '-');
-        let named: Vec<&str> = HELP.split(boundary).filter(|word| word.starts_with('-')).collect();
-        for option in guess::OPTIONS {
-            let long_form = ["--verbose", "--quiet", "--help", "--version"].contains(&option);
-            assert!(named.contains(&option) || long_form, "{option} is not in -h");
-            assert!(!complaint(option).starts_with("unknown"), "{option} is not understood");
+        for option in &table::OPTIONS {
+            for name in option.names {
+                assert!(!complaint(name).starts_with("unknown"), "{name} is not understood");
+            }
+            let table::Shown::For(handlers) = option.shown else { continue };
+            for handler in &table::HANDLERS {
+                let page = help::page_of(handler.name).unwrap_or_default();
+                let is_used = handlers.contains(&handler.name);
+                assert_eq!(page.contains(option.names[0]), is_used, "{option:?} {}", handler.name);
+                let value = option.value.split('|').next().unwrap_or_default();
+                let value = value.replace("BYTES", "1").replace('S', "1");
+                let argument = handler.argument.replace("ADDR", "127.0.0.1:1");
+                let line = format!("{} {argument} {} {value}", handler.name, option.names[0]);
+                assert_eq!(complaint(&line).contains("does not use it"), !is_used, "{line}");
+            }
         }
-        for name in named {
-            assert!(guess::OPTIONS.contains(&name), "{name} is in -h but is no option");
-        }
+        let source = include_str!("cli.rs").split("match name {").nth(1).unwrap_or_default();
+        let arms = source.split("unknown =>").next().unwrap_or_default();
+        let understood = arms.split('"').filter(|word| word.starts_with('-'));
+        let understood =
+            understood.chain(["-h", "--help", "-V", "--version"]).collect::<BTreeSet<_>>();
+        assert_eq!(understood, table::options().collect());
     }
 
     #[test]
     fn help_and_version_come_first() {
         for line in ["-h", "--help", "echo -h", "-h --frobnicate", "-l nowhere -h"] {
-            assert!(matches!(parsed(line), Ok(Command::Help)), "{line}");
+            assert!(matches!(parsed(line), Ok(Command::Help(_))), "{line}");
         }
         assert!(matches!(parsed("-V"), Ok(Command::Version)));
         assert_eq!(VERSION, "threadbare 0.1.0\n");

@@ -3,42 +3,10 @@
 //! People first type what other programs take (`-p 8080`, `--host`, `serve`). Each guess
 //! gives back the words to write instead; where nothing comes to mind, the nearest name.
 
+use super::table;
 use std::net::{IpAddr, Ipv6Addr};
 use std::path::Path;
 use threadbare::escape::escaped;
-
-/// Every handler.
-pub(crate) const HANDLERS: [&str; 6] = ["greet", "once", "echo", "chat", "http", "proxy"];
-
-/// Every option.
-pub(crate) const OPTIONS: [&str; 26] = [
-    "-l",
-    "--listen",
-    "--framing",
-    "--max-line",
-    "--access-log",
-    "--max-connections",
-    "--max-per-ip",
-    "--backlog",
-    "--idle-timeout",
-    "--message-timeout",
-    "--write-timeout",
-    "--drain-timeout",
-    "--connect-timeout",
-    "--high-water",
-    "--max-output",
-    "--max-memory",
-    "--unix-mode",
-    "--narrate",
-    "-v",
-    "--verbose",
-    "-q",
-    "--quiet",
-    "-h",
-    "--help",
-    "-V",
-    "--version",
-];
 
 /// What to say behind `unknown option "…"`; `value` is the word behind it, if there is one.
 pub(crate) fn option(name: &str, value: Option<&str>) -> String {
@@ -66,7 +34,7 @@ pub(crate) fn option(name: &str, value: Option<&str>) -> String {
         "--tls" | "--ssl" | "--cert" | "--key" => {
             return ", it does not speak TLS: let a proxy in front of it do that".into();
         }
-        _ => match nearest(name, &OPTIONS) {
+        _ => match nearest(name, table::options()) {
             Some(option) => option.into(),
             None => return String::new(),
         },
@@ -81,7 +49,7 @@ pub(crate) fn handler(word: &str, next: Option<&str>) -> String {
         "version" => "-V".into(),
         "serve" | "server" | "start" | "run" | "listen" | "up" => match next {
             Some(next) if is_address(next) => listen(next),
-            Some(next) if HANDLERS.contains(&next) => next.into(),
+            Some(next) if table::handlers().any(|known| known == next) => next.into(),
             Some(next) => format!("http {}", escaped(next.as_bytes())),
             None => {
                 return ", leave it out, or write greet, once, echo, chat, http or proxy".into();
@@ -93,7 +61,7 @@ pub(crate) fn handler(word: &str, next: Option<&str>) -> String {
         _ if is_address(word) => listen(word),
         _ if Path::new(word).is_dir() => format!("http {}", escaped(word.as_bytes())),
         _ if word.starts_with(['/', '.']) => format!("-l unix:{}", escaped(word.as_bytes())),
-        _ => match nearest(word, &HANDLERS) {
+        _ => match nearest(word, table::handlers()) {
             Some(handler) => handler.into(),
             None => return ", there are greet, once, echo, chat, http and proxy".into(),
         },
@@ -139,12 +107,12 @@ pub(crate) fn listen(word: &str) -> String {
 
 /// The name most like `word`, if one is like it at all: it begins so, or at most
 /// every second letter is wrong.
-fn nearest<'a>(word: &str, names: &[&'a str]) -> Option<&'a str> {
-    let begins = |name: &&&str| word.len() > 3 && name.starts_with(word);
-    if let Some(name) = names.iter().find(begins) {
+fn nearest<'a>(word: &str, names: impl Iterator<Item = &'a str> + Clone) -> Option<&'a str> {
+    let begins = |name: &&str| word.len() > 3 && name.starts_with(word);
+    if let Some(name) = names.clone().find(begins) {
         return Some(name);
     }
-    let distances = names.iter().map(|name| (distance(word, name), *name));
+    let distances = names.map(|name| (distance(word, name), name));
     let (distance, name) = distances.min_by_key(|&(distance, _)| distance)?;
     (distance <= name.trim_start_matches('-').len() / 2).then_some(name)
 }
@@ -174,8 +142,8 @@ mod tests {
     fn nearest_is_near_or_nothing() {
         assert_eq!(distance("kitten", "sitting"), 3);
         assert_eq!(distance("", "echo"), 4);
-        assert_eq!(nearest("--max-conections", &OPTIONS), Some("--max-connections"));
-        assert_eq!(nearest("--naratte", &OPTIONS), Some("--narrate"));
-        assert_eq!(nearest("--something-else", &OPTIONS), None);
+        assert_eq!(nearest("--max-conections", table::options()), Some("--max-connections"));
+        assert_eq!(nearest("--naratte", table::options()), Some("--narrate"));
+        assert_eq!(nearest("--something-else", table::options()), None);
     }
 }

@@ -16,10 +16,12 @@
 mod cli;
 mod frame;
 mod guess;
+mod help;
 mod hint;
 mod lines;
 mod results;
 mod status;
+mod table;
 mod view;
 
 use cli::{Command, Handler, Options};
@@ -45,7 +47,7 @@ fn main() -> ExitCode {
     let _end = lines::FlushAtEnd;
     lines::install();
     let status = match cli::parse(std::env::args_os().skip(1)) {
-        Ok(Command::Help) => print(cli::HELP),
+        Ok(Command::Help(page)) => print(&page),
         Ok(Command::Version) => print(cli::VERSION),
         Ok(Command::Serve(options)) => serve(&options),
         Err(usage) => {
@@ -104,8 +106,8 @@ fn serve_on<K: Kernel>(options: &Options, kernel: K) -> u8 {
             }
             run(options, http, kernel, |_| true)
         }
-        Handler::Proxy { upstream, connect_timeout, .. } => {
-            let proxy = Proxy::new(upstream.clone(), *connect_timeout);
+        Handler::Proxy { upstream, connect_timeout, send_proxy, .. } => {
+            let proxy = Proxy::new(upstream.clone(), *connect_timeout).send_proxy(*send_proxy);
             run_from(
                 options,
                 proxy,

@@ -3,7 +3,7 @@
 use super::Reactor;
 use super::poll::LISTENERS;
 use crate::close_reason::CloseReason;
-use crate::connection::Connection;
+use crate::connection::{Connection, Life};
 use crate::deadlines::Alarm;
 use crate::error::Error;
 use crate::handler::ConnectionHandler;
@@ -107,11 +107,12 @@ impl<H: ConnectionHandler, K: Kernel> Reactor<H, K> {
 
     /// Makes a connection of an accepted descriptor.
     fn admit(&mut self, fd: Fd, peer: Peer, listener: usize) {
-        let max = self.net.limits.max_per_address;
-        if max > 0 && !self.crowd.enter(peer, max) {
+        let is_behind_front = self.listeners.get(listener).is_some_and(|it| it.is_behind_front);
+        if !is_behind_front && !self.enter(peer) {
             return self.turn_away(fd, peer, CloseReason::AddressLimit, false);
         }
-        let connection = Connection::new(fd, peer, listener as u8, self.net.now);
+        let state = if is_behind_front { self.preface() } else { Life::open() };
+        let connection = Connection::new(fd, peer, listener as u8, self.net.now, state);
         let id = self.net.table.insert(connection);
         if let Some(listener) = self.listeners.get_mut(listener) {
             listener.open += 1;
@@ -121,12 +122,21 @@ impl<H: ConnectionHandler, K: Kernel> Reactor<H, K> {
         if let Err(errno) = self.poll.watch(&mut self.kernel, EpollOp::Add, fd, kernel::IN, data) {
             return self.admit_failed(id.slot, listener, errno);
         }
-        log::debug!("opened {} {connection}", ConnId(id));
         if let Some(intake) = self.listeners.get_mut(listener).and_then(Listener::intake) {
             intake.accepted();
         }
+        if is_behind_front {
+            return self.net.table.mark(id.slot); // the handler hears of the client once it is named
+        }
+        log::debug!("opened {} {connection}", ConnId(id));
         self.open_session(id.slot);
         self.settle_new(id.slot);
+    }
+
+    /// Counts a client in, unless its address has as many connections as it may.
+    pub(super) fn enter(&mut self, client: Peer) -> bool {
+        let max = self.net.limits.max_per_address;
+        max == 0 || self.crowd.enter(client, max)
     }
 
     /// A connection stands: the handler gets to know it.
@@ -153,6 +163,11 @@ impl<H: ConnectionHandler, K: Kernel> Reactor<H, K> {
     fn admit_failed(&mut self, slot: u32, listener: usize, errno: Errno) {
         let call = Call::EpollAddConnection;
         let why = CloseReason::Server { call, errno };
+        if let Some(connection) = self.net.table.look(slot)
+            && connection.state.open().is_some()
+        {
+            self.crowd.leave(connection.peer()); // it entered, and has no session that would leave
+        }
         if reaction(call, errno) == Reaction::Pause {
             self.pause_listener(listener, call, errno);
             self.net.change(slot, |connection| connection.gone(why));

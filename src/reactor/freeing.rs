@@ -35,17 +35,17 @@ impl<H: ConnectionHandler, K: Kernel> Reactor<H, K> {
             self.net.forget_call(&mut self.kernel, &connection.fd);
             self.net.outbound -= 1;
             self.net.tokens.remove(&slot);
-        } else {
-            self.crowd.leave(peer);
-            if let Some(listener) = self.listeners.get_mut(usize::from(connection.listener())) {
-                listener.open -= 1;
-            }
+        } else if let Some(listener) = self.listeners.get_mut(usize::from(connection.listener())) {
+            listener.open -= 1;
         }
         self.close_socket(connection.fd, reset);
         if self.net.is_draining() {
             self.timer.alarms.ring_by(Alarm::CloseListeners, self.net.now.after(Span::millis(1)));
         }
         let session = self.sessions.get_mut(slot as usize).and_then(Option::take);
+        if session.is_some() && !is_outbound {
+            self.crowd.leave(peer); // it had entered before its session was opened
+        }
         let session = session.or_else(|| is_outbound.then(H::Session::default));
         if let Some(session) = session {
             self.resume_listeners(); // there is room again

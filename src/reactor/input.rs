@@ -85,8 +85,10 @@ impl<H: ConnectionHandler, K: Kernel> Reactor<H, K> {
     #[cold]
     pub(super) fn serve_busy(&mut self, slot: u32, mut mask: u32) {
         let Some(connection) = self.net.table.look(slot) else { return };
-        if connection.state.is_connecting() {
-            return self.connected(slot);
+        match *connection.state {
+            State::Connecting { .. } => return self.connected(slot),
+            State::Preface { .. } => return self.read_header(slot),
+            _ => {}
         }
         let both_ended = mask & (kernel::ERR | kernel::HUP) == kernel::HUP;
         let is_awaited = |open: &Open| open.reading.end != PeerEnd::Told;
@@ -104,7 +106,7 @@ impl<H: ConnectionHandler, K: Kernel> Reactor<H, K> {
                 State::Open(open) if open.reading.again && connection.can_offer() && !hangup => {}
                 State::Open(_) => self.read(slot, hangup),
                 State::Closing { .. } | State::Lingering { .. } => self.discard(slot),
-                State::Connecting { .. } | State::Broken { .. } | State::Gone { .. } => {}
+                _ => {}
             }
         }
         if mask & kernel::OUT != 0 {
@@ -134,7 +136,7 @@ impl<H: ConnectionHandler, K: Kernel> Reactor<H, K> {
     }
 
     /// Receives up to `most` bytes into the input buffer.
-    fn recv(&mut self, slot: u32, most: usize) -> kernel::Result<usize> {
+    pub(super) fn recv(&mut self, slot: u32, most: usize) -> kernel::Result<usize> {
         let Some(connection) = self.net.table.look(slot) else { return Err(Errno::EBADF) };
         let most = self.input.len().min(most);
         self.kernel.recv(&connection.fd, self.input.get_mut(..most).unwrap_or_default())

@@ -52,7 +52,8 @@ impl<H: ConnectionHandler, K: Kernel> Reactor<H, K> {
                 continue;
             }
             match Listener::open(&mut self.kernel, address, &self.net.limits, warnings) {
-                Ok(listener) => {
+                Ok(mut listener) => {
+                    listener.is_behind_front = place.is_behind_front();
                     self.net.locals.push(listener.address.clone());
                     self.listeners.push(listener);
                     stands = true;

@@ -144,6 +144,12 @@ impl<H: ConnectionHandler, K: Kernel> Reactor<H, K> {
         let timeouts = self.net.timeouts.of(slot);
         let Some(mut connection) = self.net.table.edit(slot) else { return };
         connection.carry(now);
+        if let State::Preface { .. } = *connection.state
+            && come(connection.deadline(timeouts, now))
+        {
+            drop(connection);
+            return self.refuse_front(slot);
+        }
         if connection.shortage.waits() {
             connection.shortage.try_again(); // perhaps a little early
         } else if come(connection.write_deadline(timeouts, now)) {

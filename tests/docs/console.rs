@@ -18,7 +18,8 @@ pub fn run(block: &[String]) -> Result<Vec<String>, String> {
         shown.push(format!("$ {line}"));
         let words: Vec<&str> = line.split(' ').collect();
         let text = match words[..] {
-            ["threadbare", "-h" | "-V"] => output(Command::new(PROGRAM).args(&words[1..])),
+            ["threadbare", .., "-h" | "-V"] => output(Command::new(PROGRAM).args(&words[1..])),
+            ["make", "install", prefix, root] => make_install(prefix, root),
             ["threadbare", ref args @ ..] => served(&mut server, args),
             ["make", "run"] => {
                 let folder = Scratch::new();
@@ -136,6 +137,14 @@ fn make(words: &[&str], built: &Path) -> String {
     let cargo = format!("CARGO=printf '\"executable\":\"%s\"\\n' {}", quoted(built));
     let mut make = Command::new("make");
     output(make.arg("--no-print-directory").args(words).arg(cargo.replace('$', "$$")))
+}
+
+/// What `make install` prints, into a folder that stands for `root`.
+fn make_install(prefix: &str, root: &str) -> String {
+    let (folder, root) = (Scratch::new(), root.trim_start_matches("DESTDIR="));
+    let own = folder.path("root").display().to_string();
+    let said = make(&["install", prefix, &format!("DESTDIR={own}")], Path::new(PROGRAM));
+    said.replace(&own, root)
 }
 
 /// What `make trace` prints, but for ports and moments.

@@ -10,6 +10,9 @@
 //! | `<!-- trace: hello accept4..sendto -->` | a trace | that piece of a fresh run of a scenario ([`trace`]) |
 //! | `<!-- fault: accept4 EMFILE 1..3 -->` | a trace | the same, with that call failing |
 //! | `<!-- patch: name -->` | a diff | that patch of docs/exercises, which tests/server tries |
+//! | `<!-- step: 03 -->` | a diff | what the third program of the story has that the second has not ([`story`]) |
+//! | `<!-- scene: 02 half -->` | a trace | what strace sees of a scene with one of these programs |
+//! | `<!-- score: 02 -->` | a number | how many rude clients it survives, in docs/story/scores.txt |
 //! | `<!-- errnos: Accept Recv -->` | a table | what `reaction` says of these calls |
 //! | `<!-- calls -->` | a table | the methods of `trait Kernel` |
 //! | `<!-- states -->` | a drawing and a table | the transitions that the states of a connection declare |
@@ -32,7 +35,9 @@
 mod console;
 mod layout;
 mod life;
+mod manual;
 mod source;
+mod story;
 #[path = "../support/mod.rs"]
 mod support;
 mod trace;
@@ -87,11 +92,11 @@ struct Proof {
 /// All pages, by path: the README and the markdown of docs/.
 fn pages() -> Vec<(String, String)> {
     let mut names = vec!["README.md".to_owned()];
-    let docs = fs::read_dir("docs").unwrap().map(|entry| entry.unwrap().path());
-    names.extend(
-        docs.filter_map(|path| Some(path.to_str()?.to_owned()))
-            .filter(|path| path.ends_with(".md")),
-    );
+    for folder in ["docs", "docs/story"] {
+        let files = fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path());
+        let files = files.filter_map(|path| Some(path.to_str()?.to_owned()));
+        names.extend(files.filter(|path| path.ends_with(".md")));
+    }
     names.sort();
     names.into_iter().map(|name| (name.clone(), fs::read_to_string(name).unwrap())).collect()
 }
@@ -246,6 +251,16 @@ impl Proof {
                 self.hold("exercises", 1);
                 fenced("diff", &patch.lines().map(str::to_owned).collect::<Vec<_>>())
             }
+            "step" => {
+                self.hold("steps", 1);
+                fenced("diff", &story::changes(asked)?)
+            }
+            "scene" if self.traces.is_none() => return Ok(old.to_vec()),
+            "scene" => {
+                self.hold("scenes", 1);
+                let known = old.get(1..old.len().saturating_sub(1)).unwrap_or_default();
+                fenced("c", &story::trace(asked, known)?)
+            }
             "errnos" => {
                 self.hold("errno tables", 1);
                 source::errno_table(asked)?
@@ -369,6 +384,7 @@ impl Proof {
                     }
                 }
                 "measured" => self.measured(asked),
+                "score" => story::score(asked).inspect(|_| self.hold("scores", 1)),
                 _ => Err("no such mark".to_owned()),
             };
             let due = due.unwrap_or_else(|wrong| {
@@ -676,28 +692,17 @@ fn settle_differences(due: &[(String, String)]) -> usize {
     differ
 }
 
-/// The lines that only one of both has, with their numbers: what is not in the longest
-/// sequence that both have in common.
+/// The lines that only one of both has, with their numbers.
 fn tell_difference(path: &str, old: &str, new: &str) {
     let (old, new): (Vec<&str>, Vec<&str>) = (old.lines().collect(), new.lines().collect());
-    // How many lines are common to what is left from each pair of places on.
-    let mut common = vec![vec![0; new.len() + 1]; old.len() + 1];
-    for i in (0..old.len()).rev() {
-        for j in (0..new.len()).rev() {
-            let either = common[i + 1][j].max(common[i][j + 1]);
-            common[i][j] = if old[i] == new[j] { common[i + 1][j + 1] + 1 } else { either };
-        }
-    }
     let (mut i, mut j) = (0, 0);
-    while i < old.len() || j < new.len() {
-        if i < old.len() && j < new.len() && old[i] == new[j] {
-            (i, j) = (i + 1, j + 1);
-        } else if j == new.len() || i < old.len() && common[i + 1][j] >= common[i][j + 1] {
-            println!("{path}:{}: - {}", i + 1, old[i]);
-            i += 1;
-        } else {
-            println!("{path}:{}: + {}", i + 1, new[j]);
-            j += 1;
+    for (sign, line) in story::merged(&old, &new) {
+        i += usize::from(sign != '+');
+        j += usize::from(sign != '-');
+        match sign {
+            '-' => println!("{path}:{i}: - {line}"),
+            '+' => println!("{path}:{j}: + {line}"),
+            _ => {}
         }
     }
 }
@@ -709,7 +714,16 @@ fn torture() {
         let server = support::Server::start(&[handler]);
         let mut torture = Command::new(support::example("torture"));
         let table = console::output(torture.arg(&server.addresses[0]));
-        assert!(table.ends_with("survived 20 of 20\n"), "{handler}:\n{table}");
+        assert!(table.ends_with("survived 22 of 22, 8 not tried\n"), "{handler}:\n{table}");
+    }
+}
+
+#[test] // each program of the story survives what its page says, and the last and the real one all
+#[ignore = "heavy"]
+fn each_step_has_its_score() {
+    let _alone = ALONE.lock().unwrap_or_else(PoisonError::into_inner);
+    if support::needs(&["ip", "nft", "unshare"]) {
+        story::compare_scores();
     }
 }
 
@@ -718,7 +732,7 @@ fn torture_of_a_server_that_repeats_nothing() {
     let silent = TcpListener::bind("127.0.0.1:0").unwrap();
     let address = silent.local_addr().unwrap().to_string();
     let output = Command::new(support::example("torture")).arg(&address).output().unwrap();
-    let due = "a polite client: no answer with the words of the question within 5 s; any server";
+    let due = "a polite client: no answer with the words of the question within 3 s; any server";
     let said = String::from_utf8(output.stderr).unwrap();
     assert!(said.starts_with(&format!("error: {address}: {due}")), "{said}");
     assert_eq!(output.status.code(), Some(2));

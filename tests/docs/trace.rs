@@ -394,7 +394,7 @@ const OLDER: [(&str, &str); 4] = [
 ];
 
 /// A call as every machine and version would tell it.
-fn plain(call: &str) -> String {
+pub fn plain(call: &str) -> String {
     let (call, result) = call.rsplit_once(" = ").unwrap_or((call, ""));
     let mut call = call.trim_end().to_owned();
     for [begin, end, our_begin, our_end] in ALIASES {

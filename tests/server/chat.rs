@@ -278,6 +278,26 @@ fn two_thousand_members() {
     println!("{} ticks for 1,000 lines", server.cpu_ticks() - before);
 }
 
+#[test] // 400 of 8,000 talk at once, 320 MB in all: a stop of two seconds is over soon after (41 s once)
+#[ignore = "heavy"]
+fn a_stop_amid_a_crowd_that_talks() {
+    raise_descriptor_limit();
+    let mut server = Server::start(&["chat", "--drain-timeout", "2"]);
+    let mut members = server.clients(8_000);
+    server.settle();
+    let before = server.cpu_ticks();
+    for talker in &mut members[..400] {
+        talker.send(format!("{:799}\n", "much to say"));
+    }
+    until("it to be passed on", || server.cpu_ticks() > before + 5);
+    let begin = Instant::now();
+    server.signal(Signal::SIGTERM);
+    let status = server.wait();
+    let took = begin.elapsed();
+    println!("{took:?} from the signal to the end, status {status:?}");
+    assert!(took < Duration::from_secs(12), "{took:?}");
+}
+
 #[test] // each of 50 members says 200 lines at once: all are heard, whole, in each one's order
 fn everybody_talks_at_once() {
     const LINES: usize = 200;

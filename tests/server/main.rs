@@ -7,6 +7,7 @@ mod chat;
 mod costs;
 mod dialogues;
 mod endurance;
+mod front;
 mod http;
 mod log_lines;
 mod names;

@@ -89,6 +89,11 @@ fn http() {
 }
 
 #[test]
+fn proxy_header() {
+    replay("proxy_header", 15, 20_000);
+}
+
+#[test]
 fn requests() {
     replay("requests", 100, 100_000);
 }

@@ -9,7 +9,7 @@
 use crate::simulation::case::{Case, Repertoire};
 use crate::simulation::judge::judge_start;
 use crate::simulation::parts::{Chorus, OneGuest, Part};
-use crate::simulation::stage::{Outcome, Stage, TCP, UNIX, Verdict, WAYS, leave_stale_file};
+use crate::simulation::stage::{FRONT, Outcome, Stage, TCP, UNIX, Verdict, WAYS, leave_stale_file};
 use std::time::Duration;
 use threadbare::handlers::Framing;
 use threadbare::kernel::sim::Simulated;
@@ -35,7 +35,7 @@ const fn scenario(name: &'static str, script: fn(&mut Stage<Chorus>)) -> Scenari
     Scenario { name, addresses: &[TCP], max_connections, max_per_address, script }
 }
 
-const SCENARIOS: [Scenario; 22] = [
+const SCENARIOS: [Scenario; 24] = [
     scenario("dialogue", dialogue),
     scenario("pipelined", pipelined),
     scenario("half-close", half_close),
@@ -58,6 +58,8 @@ const SCENARIOS: [Scenario; 22] = [
     Scenario { script: Script::OneGuest(once), ..scenario("once", dialogue) },
     Scenario { max_per_address: 2, ..scenario("neighbours", neighbours) },
     scenario("clogged", clogged),
+    Scenario { addresses: &[FRONT], ..scenario("front", dialogue) },
+    Scenario { addresses: &[FRONT], max_per_address: 2, ..scenario("front-crowd", neighbours) },
 ];
 
 fn dialogue(stage: &mut Stage) {

@@ -9,6 +9,7 @@ mod corpus;
 mod every_fault;
 mod fanout;
 mod files;
+mod front;
 mod groups;
 mod http;
 mod names;

@@ -18,6 +18,12 @@ mod cli;
 #[path = "../../../src/program/guess.rs"]
 #[allow(dead_code)]
 mod guess;
+#[path = "../../../src/program/help.rs"]
+#[allow(dead_code)]
+mod help;
+#[path = "../../../src/program/table.rs"]
+#[allow(dead_code)]
+mod table;
 
 /// A line of input is a word.
 pub fn target(bytes: &[u8]) {
@@ -26,7 +32,7 @@ pub fn target(bytes: &[u8]) {
         return;
     }
     match cli::parse(words.iter().map(|word| OsStr::from_bytes(word).to_owned())) {
-        Ok(Command::Help | Command::Version) => {}
+        Ok(Command::Help(_) | Command::Version) => {}
         Ok(Command::Serve(options)) => assert_reads_back(&options),
         Err(usage) => {
             let text = usage.to_string();
@@ -70,10 +76,11 @@ fn in_words(options: &Options) -> Vec<OsString> {
     say("max-output", limits.max_output.to_string());
     say("max-memory", limits.max_memory.to_string());
     say("unix-mode", format!("{:o}", limits.unix_mode));
-    let (mut argument, mut logs) = (None, false);
+    let (mut argument, mut flags) = (None, Vec::new());
     let name = match &options.handler {
         Handler::Echo => "echo",
-        Handler::Proxy { upstream, connect_timeout, .. } => {
+        Handler::Proxy { upstream, connect_timeout, send_proxy, .. } => {
+            flags.extend(send_proxy.then_some("--send-proxy"));
             say("connect-timeout", seconds(Some(*connect_timeout).filter(|&t| t != Duration::MAX)));
             argument = Some(word_of(upstream));
             "proxy"
@@ -81,7 +88,7 @@ fn in_words(options: &Options) -> Vec<OsString> {
         Handler::Http { directory, access_log, deadline } => {
             say("message-timeout", seconds(*deadline));
             argument = directory.clone().map(OsString::from);
-            logs = *access_log;
+            flags.extend(access_log.then_some("--access-log"));
             "http"
         }
         Handler::Chat { max_line } => {
@@ -103,7 +110,9 @@ fn in_words(options: &Options) -> Vec<OsString> {
         LevelFilter::Error => words.push("-q".into()),
         _ => {}
     }
-    words.extend(logs.then(|| "--access-log".into()));
+    let is_behind_front = options.listen.iter().any(Place::is_behind_front);
+    flags.extend(is_behind_front.then_some("--proxy-protocol"));
+    words.extend(flags.into_iter().map(OsString::from));
     words.push("--".into()); // behind it a dash is only a dash
     words.push(name.into());
     words.extend(argument);

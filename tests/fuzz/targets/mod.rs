@@ -8,6 +8,7 @@ mod command_line;
 mod escape;
 mod framing;
 mod http;
+mod proxy_header;
 pub mod requests;
 
 use crate::simulation::dice::Dice;
@@ -15,12 +16,13 @@ use crate::simulation::play::Play;
 
 pub type Target = fn(&[u8]);
 
-const TARGETS: [(&str, Target); 7] = [
+const TARGETS: [(&str, Target); 8] = [
     ("addresses", addresses::target),
     ("command_line", command_line::target),
     ("escape", escape::target),
     ("framing", framing::target),
     ("http", http::target),
+    ("proxy_header", proxy_header::target),
     ("requests", requests::target),
     ("simulated", simulated),
 ];

@@ -18,7 +18,7 @@ use std::path::Path;
 use std::time::Duration;
 use threadbare::kernel::sim::{Method, Short, Simulated, take_ledger};
 use threadbare::reaction::Reaction;
-use threadbare::{Address, CloseReason, Errno, Error, Peer, Signal, Summary};
+use threadbare::{Address, CloseReason, Errno, Error, Peer, Signal, Summary, proxy_header};
 
 macro_rules! ensure {
     ($truth:expr, $($why:tt)*) => { if !$truth { return Err(format!($($why)*)); } };
@@ -138,8 +138,8 @@ impl<P: Part> Stage<P> {
                 )
             };
             ensure!(talker.eof || talker.reset, "neither FIN nor reset: {}", story());
-            if self.is_one_too_many(talker) {
-                ensure!(talker.received.is_empty(), "one too many is answered: {}", story());
+            if self.is_turned_away(talker) {
+                ensure!(talker.received.is_empty(), "who is turned away is answered: {}", story());
                 continue;
             }
             if fatal || forced || !self.patient {
@@ -170,11 +170,13 @@ impl<P: Part> Stage<P> {
         Ok(())
     }
 
-    /// Whether its address had as many connections as it may have.
-    fn is_one_too_many(&self, talker: &Talker) -> bool {
+    /// Whether its address had as many connections as it may have, or what its front says of it
+    /// did not come in time.
+    fn is_turned_away(&self, talker: &Talker) -> bool {
         let met = &self.world.server.handler().met;
         let stranger = talker.peer.is_some_and(|peer| peer != Peer::Unix && !met.contains(&peer));
-        self.limits.max_per_address > 0 && stranger
+        let is_late = self.is_behind_front && self.slow && talker.reset;
+        (self.limits.max_per_address > 0 || is_late) && stranger
     }
 
     /// What a client is owed. Where things take time, a stop finds some of what was said
@@ -281,7 +283,13 @@ impl<P: Part> Stage<P> {
                 Address::Tcp(_) => self.world.sim.connect_from(&address, from),
                 Address::Unix(_) => self.world.sim.connect(&address),
             };
-            visitors.push(client.map_err(|errno| format!("nobody at {address}: {errno}"))?);
+            let client = client.map_err(|errno| format!("nobody at {address}: {errno}"));
+            visitors.push(client?);
+            if self.is_behind_front
+                && let Some(client) = visitors.last_mut()
+            {
+                client.send(&proxy_header::write(Some(from), None));
+            }
         }
         self.world.pass(Duration::from_millis(100));
         const HELLO: &[u8] = b">hello\n";

@@ -4,7 +4,9 @@ use super::dice::Dice;
 use super::journal::{asks_for, errnos, is_a_lie};
 use super::judge::judge_start;
 use super::parts::{Chorus, Chunks, MAX_LINE, OneGuest, Part, chat, greet};
-use super::stage::{Outcome, SHORTS, Stage, TCP, TIMES, UNIX, Verdict, Way, leave_stale_file};
+use super::stage::{
+    FRONT, Outcome, SHORTS, Stage, TCP, TIMES, UNIX, Verdict, Way, leave_stale_file,
+};
 use std::time::Duration;
 use threadbare::handlers::{Echo, Framing};
 use threadbare::kernel::sim::{At, Method, Simulated};
@@ -58,6 +60,7 @@ impl<'a> Play<'a> {
         let addresses: &[&str] = match self.dice.below(5) {
             0 => &[UNIX],
             1 => &[TCP, UNIX],
+            2 => &[FRONT],
             _ => &[TCP],
         };
         let unix = addresses.contains(&UNIX);

@@ -6,8 +6,9 @@ use super::parts::{Chorus, Part, Watched};
 use super::{World, diary};
 use std::net::SocketAddr;
 use std::time::Duration;
+use threadbare::address::Place;
 use threadbare::kernel::sim::{Client, Method, Short, Simulated, Times};
-use threadbare::{Address, ConnId, Errno, Error, Limits, Net, Peer, Signal, Summary};
+use threadbare::{Address, ConnId, Errno, Error, Limits, Net, Peer, Signal, Summary, proxy_header};
 
 pub fn broadcast(net: &mut Net, line: &[u8]) {
     let all: Vec<ConnId> = net.ids().collect();
@@ -22,6 +23,8 @@ pub struct Talker {
     pub peer: Option<Peer>,
     /// The number of its connection.
     pub connection: Option<u64>,
+    /// What its front says before it, and its kernel has not taken yet.
+    preface: Vec<u8>,
     /// Said, and not yet taken by its kernel.
     unsent: Vec<u8>,
     pub sent: Vec<u8>,
@@ -52,6 +55,13 @@ impl Talker {
     /// Sends what waits; how much its kernel took.
     fn push(&mut self) -> usize {
         let Some(client) = &mut self.client else { return 0 };
+        if !self.preface.is_empty() {
+            let count = client.send(&self.preface);
+            self.preface.drain(..count);
+            if !self.preface.is_empty() {
+                return count;
+            }
+        }
         let count = if self.unsent.is_empty() { 0 } else { client.send(&self.unsent) };
         self.sent.extend(self.unsent.drain(..count));
         // (Before it is connected, that would be to give up.)
@@ -95,6 +105,7 @@ impl Talker {
 pub struct Stage<P: Part = Chorus> {
     pub world: World<Watched<P>>,
     pub talkers: Vec<Talker>,
+    pub is_behind_front: bool,
     lines: usize,
     /// Lines that a call from a handle sent to all.
     pub announced: Vec<Vec<u8>>,
@@ -130,6 +141,17 @@ pub type Verdict<T> = Result<T, String>;
 
 pub const TCP: &str = "127.0.0.1:80";
 pub const UNIX: &str = "unix:/run/stage";
+/// Behind a front, which names each client.
+pub const FRONT: &str = "front 127.0.0.1:80";
+
+/// Where to listen: behind a front where the word says so.
+fn places(addresses: &[&str]) -> Vec<Place> {
+    let place = |address: &&str| match address.strip_prefix("front ") {
+        Some(address) => Place::parse(address.as_ref()).unwrap().behind_front(),
+        None => Place::parse(address.as_ref()).unwrap(),
+    };
+    addresses.iter().map(place).collect()
+}
 
 impl<P: Part> Stage<P> {
     /// Starts the server. With little room on the way, so that few bytes fill it.
@@ -145,7 +167,8 @@ impl<P: Part> Stage<P> {
         sim.shorten(way.short);
         sim.delay(way.delay);
         let begun = sim.now();
-        let mut world = World::at(addresses, sim.clone(), Watched::new(part), limits.clone())?;
+        let (places, sim) = (places(addresses), sim.clone());
+        let mut world = World::at(places, sim.clone(), Watched::new(part), limits.clone())?;
         world.note();
         Ok(Stage {
             limits,
@@ -156,6 +179,7 @@ impl<P: Part> Stage<P> {
             expect: |_| true,
             baseline: (sim.descriptors(), sim.watched()),
             world,
+            is_behind_front: addresses.contains(&FRONT),
             talkers: Vec::new(),
             lines: 0,
             announced: Vec::new(),
@@ -174,7 +198,8 @@ impl<P: Part> Stage<P> {
     /// A client connects to another listener.
     pub fn join_at(&mut self, listener: usize) -> usize {
         let client = self.world.sim.connect(&self.address(listener));
-        self.enter(client.ok())
+        let named = SocketAddr::from(([192, 0, 2, 1], self.talkers.len() as u16));
+        self.enter(client.ok(), named)
     }
 
     /// A client connects from the `last` of some hosts.
@@ -182,7 +207,7 @@ impl<P: Part> Stage<P> {
         let port = 1_000 + self.talkers.len() as u16;
         let from = SocketAddr::from(([10, 0, 0, last], port));
         let client = self.world.sim.connect_from(&self.address(0), from);
-        self.enter(client.ok())
+        self.enter(client.ok(), from)
     }
 
     pub fn address(&self, listener: usize) -> Address {
@@ -190,12 +215,20 @@ impl<P: Part> Stage<P> {
         addresses[listener % addresses.len()].clone()
     }
 
-    fn enter(&mut self, client: Option<Client>) -> usize {
+    /// A client is there. If it came through a front, that has `named` it.
+    fn enter(&mut self, client: Option<Client>, named: SocketAddr) -> usize {
         let left = client.is_none();
+        let mut peer = client.as_ref().map(Client::address);
+        let mut preface = Vec::new();
+        if self.is_behind_front {
+            peer = peer.map(|_| Peer::Tcp(named));
+            preface = proxy_header::write(Some(named), None);
+        }
         self.talkers.push(Talker {
+            preface,
             connection: client.as_ref().and_then(Client::connection),
             held: false,
-            peer: client.as_ref().map(Client::address),
+            peer,
             client,
             unsent: Vec::new(),
             sent: Vec::new(),
@@ -210,7 +243,9 @@ impl<P: Part> Stage<P> {
             caught_up: self.world.sim.now(),
             dawdled: false,
         });
-        self.talkers.len() - 1
+        let who = self.talkers.len() - 1;
+        self.talkers[who].push();
+        who
     }
 
     /// A client says a line, unlike any other, that begins with each of `kinds`.

@@ -286,7 +286,10 @@ pub fn play(path: &Way) -> Verdict<(Outcome, BTreeMap<&'static str, u64>)> {
         ..Limits::default()
     };
     diary::begin();
-    let mut world = World::on(sim.clone(), handler, limits).map_err(|error| error.to_string())?;
+    let mut places = ["127.0.0.1:80", "127.0.0.1:81"].to_places().unwrap();
+    places[1] = places[1].clone().behind_front();
+    let world = World::at(places, sim.clone(), handler, limits);
+    let mut world = world.map_err(|error| error.to_string())?;
     let places = Rc::new(RefCell::new(BTreeMap::new()));
     let (made, seen) = (Rc::clone(&dice), Rc::clone(&places));
     world.watch = Some(Box::new(move |place| {
@@ -294,6 +297,13 @@ pub fn play(path: &Way) -> Verdict<(Outcome, BTreeMap<&'static str, u64>)> {
     }));
     world.note();
     let (mut clients, mut servers) = (Vec::<Client>::new(), Vec::<Client>::new());
+    if seed % 8 == 1 {
+        // One behind a front that is slow to name it, or does not come to that.
+        let behind = world.server.addresses()[1].clone();
+        clients.extend(world.sim.connect(&behind).ok());
+        clients.iter_mut().for_each(|client| _ = client.send(b"PROXY "));
+        world.pass(Duration::from_millis(10));
+    }
     if tight && below(3) > 0 {
         // Two that never read hold most of the memory, and no one is ended for that.
         clients.extend((0..2).filter_map(|_| world.sim.connect(&world.address()).ok()));

@@ -1,0 +1,53 @@
+#compdef threadbare
+# zsh completion for threadbare. Made by `make docs-update`.
+_threadbare_words() {
+	compadd -S '' -- '127.0.0.1:' '0.0.0.0:' '[::]:' 'unix:'
+}
+_threadbare_handlers() {
+	local -a handlers=(
+		'greet:answers each line with "Thank you for your message <line>" (default)'
+		'once:prints the first message of any client, answers it, and exits'
+		'echo:sends the bytes back as they come'
+		'chat:passes each line to everyone else as NAME\: line'
+		'http:serves the files beneath DIR; without it, a plain "hello"'
+		'proxy:hands each client on to the server at ADDR (written as for -l)'
+	)
+	_describe handler handlers
+}
+_threadbare_argument() {
+	case ${(M)words:#(http|proxy)} in
+	http) _files -/;;
+	proxy) _threadbare_words;;
+	esac
+}
+_arguments -s -S \
+	'*-l[HOST\:PORT, \[V6\]\:PORT or unix\:PATH; may be repeated (127.0.0.1\:1234; once\: 127.0.0.1\:9999)]:address:_threadbare_words' \
+	'*--listen[HOST\:PORT, \[V6\]\:PORT or unix\:PATH; may be repeated (127.0.0.1\:1234; once\: 127.0.0.1\:9999)]:address:_threadbare_words' \
+	'--framing[a message is a line, or what one recv gave (line)]:line or chunk:(line chunk)' \
+	'--max-line[the longest line (64K)]:BYTES: ' \
+	'--access-log[a line for each answer on stderr (common format)]' \
+	'--connect-timeout[wait at most S for a connection (10)]:S: ' \
+	'--send-proxy[tell the server at ADDR who the client is (PROXY v2)]' \
+	'--proxy-protocol[each connection begins with a PROXY header (v1, v2)]' \
+	'--max-connections[clients served at once; more wait in the queue (10000)]:N: ' \
+	'--max-per-ip[clients served at once per address (0 = off)]:N: ' \
+	'--backlog[clients that may wait in the queue (4096)]:N: ' \
+	'--idle-timeout[close a client after S seconds of silence (300)]:S: ' \
+	'--message-timeout[close a client that does not end its message in S (30)]:S: ' \
+	'--write-timeout[close a client that reads nothing for S (60)]:S: ' \
+	'--drain-timeout[a stop waits at most S for clients to finish (10)]:S: ' \
+	'--high-water[stop reading a client with this much unsent (256K)]:BYTES: ' \
+	'--max-output[close a client with this much unsent (4M)]:BYTES: ' \
+	'--max-memory[most bytes waiting, of all clients together (256M)]:BYTES: ' \
+	'--unix-mode[permissions of unix\:PATH (0600)]:MODE: ' \
+	'--narrate[show every system call, and client data, on stderr]' \
+	'-v[log more]' \
+	'--verbose[log more]' \
+	'-q[log errors only]' \
+	'--quiet[log errors only]' \
+	'-h[print a page like this; behind a handler, its own]' \
+	'--help[print a page like this; behind a handler, its own]' \
+	'-V[print the version]' \
+	'--version[print the version]' \
+	'1:handler:_threadbare_handlers' \
+	'2:argument:_threadbare_argument'

@@ -1,0 +1,92 @@
+//! Step 3: whole lines. Bytes that are no whole line yet wait in the client's input buffer.
+
+use std::collections::HashMap;
+use std::io::{self, Read, Write};
+use std::net::{TcpListener, TcpStream};
+use std::os::fd::AsRawFd;
+use std::thread;
+use std::time::Duration;
+
+use nix::errno::Errno;
+use nix::sys::epoll::{Epoll, EpollCreateFlags, EpollEvent, EpollFlags, EpollTimeout};
+
+fn main() -> io::Result<()> {
+    let address = std::env::args().nth(1).unwrap_or_else(|| "127.0.0.1:1234".to_owned());
+    let listener = TcpListener::bind(address)?;
+    listener.set_nonblocking(true)?;
+    let epoll = Epoll::new(EpollCreateFlags::EPOLL_CLOEXEC)?;
+    let listens = name(&listener);
+    epoll.add(&listener, EpollEvent::new(EpollFlags::EPOLLIN, listens))?;
+    println!("listening on {}", listener.local_addr()?);
+
+    let mut clients: HashMap<u64, Client> = HashMap::new();
+    let mut events = [EpollEvent::empty(); 64];
+    loop {
+        let ready = match epoll.wait(&mut events, EpollTimeout::NONE) {
+            Err(Errno::EINTR) => 0, // the process was stopped and continued
+            ready => ready?,
+        };
+        for event in events.iter().take(ready) {
+            let id = event.data();
+            if id == listens {
+                let Ok((stream, _)) = listener.accept() else { continue };
+                let id = name(&stream);
+                clients.extend(admit(&epoll, stream, id).ok());
+            } else if let Some(client) = clients.get_mut(&id) {
+                if !client.serve().unwrap_or(false) {
+                    clients.remove(&id); // dropped, and so closed, and so out of the epoll set
+                }
+            }
+        }
+    }
+}
+
+/// What epoll reports is called by the number of its descriptor.
+fn name(socket: &impl AsRawFd) -> u64 {
+    socket.as_raw_fd() as u64
+}
+
+/// Watches a new client's socket.
+fn admit(epoll: &Epoll, stream: TcpStream, id: u64) -> io::Result<(u64, Client)> {
+    stream.set_nonblocking(true)?;
+    epoll.add(&stream, EpollEvent::new(EpollFlags::EPOLLIN, id))?;
+    Ok((id, Client { stream, input: Vec::new() }))
+}
+
+struct Client {
+    stream: TcpStream,
+    /// What has arrived and is no whole line yet.
+    input: Vec<u8>,
+}
+
+impl Client {
+    /// Reads what the client says and answers it. Returns whether the client is still there.
+    fn serve(&mut self) -> io::Result<bool> {
+        let mut bytes = [0; 4096];
+        let count = self.stream.read(&mut bytes)?;
+        if count == 0 {
+            return Ok(false);
+        }
+        self.input.extend(bytes.iter().take(count));
+        self.answer()?;
+        Ok(true)
+    }
+
+    /// Answers the whole lines.
+    fn answer(&mut self) -> io::Result<()> {
+        let whole = self.input.iter().rposition(|&byte| byte == b'\n').map_or(0, |at| at + 1);
+        let lines: Vec<u8> = self.input.drain(..whole).collect();
+        for line in lines.split_inclusive(|&byte| byte == b'\n') {
+            self.stream.write_all(&answer_to(line))?;
+        }
+        Ok(())
+    }
+}
+
+/// The answer to a message. One that begins with `slow` takes a second, as a database may.
+fn answer_to(message: &[u8]) -> Vec<u8> {
+    if message.starts_with(b"slow") {
+        thread::sleep(Duration::from_secs(1));
+    }
+    [b"Thank you for your message ", message].concat()
+}

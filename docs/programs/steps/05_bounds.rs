@@ -1,0 +1,138 @@
+//! Step 5: bounds. A client that does not read its answers is not read, and a line has a length
+//! that it must not exceed.
+
+use std::collections::HashMap;
+use std::io::{self, ErrorKind, Read, Write};
+use std::net::{TcpListener, TcpStream};
+use std::os::fd::AsRawFd;
+use std::thread;
+use std::time::Duration;
+
+use nix::errno::Errno;
+use nix::sys::epoll::{Epoll, EpollCreateFlags, EpollEvent, EpollFlags, EpollTimeout};
+
+/// A client with so many unsent bytes is not read.
+const FULL: usize = 256 * 1024;
+/// The longest line.
+const LONGEST: usize = 64 * 1024;
+
+fn main() -> io::Result<()> {
+    let address = std::env::args().nth(1).unwrap_or_else(|| "127.0.0.1:1234".to_owned());
+    let listener = TcpListener::bind(address)?;
+    listener.set_nonblocking(true)?;
+    let epoll = Epoll::new(EpollCreateFlags::EPOLL_CLOEXEC)?;
+    let listens = name(&listener);
+    epoll.add(&listener, EpollEvent::new(EpollFlags::EPOLLIN, listens))?;
+    println!("listening on {}", listener.local_addr()?);
+
+    let mut clients: HashMap<u64, Client> = HashMap::new();
+    let mut events = [EpollEvent::empty(); 64];
+    loop {
+        let ready = match epoll.wait(&mut events, EpollTimeout::NONE) {
+            Err(Errno::EINTR) => 0, // the process was stopped and continued
+            ready => ready?,
+        };
+        for event in events.iter().take(ready) {
+            let id = event.data();
+            if id == listens {
+                let Ok((stream, _)) = listener.accept() else { continue };
+                let id = name(&stream);
+                clients.extend(admit(&epoll, stream, id).ok());
+            } else if let Some(client) = clients.get_mut(&id) {
+                let stays = client.serve().unwrap_or(false);
+                if !stays || client.watch(&epoll, id).is_err() {
+                    clients.remove(&id); // dropped, and so closed, and so out of the epoll set
+                }
+            }
+        }
+    }
+}
+
+/// What epoll reports is called by the number of its descriptor.
+fn name(socket: &impl AsRawFd) -> u64 {
+    socket.as_raw_fd() as u64
+}
+
+/// Watches a new client's socket.
+fn admit(epoll: &Epoll, stream: TcpStream, id: u64) -> io::Result<(u64, Client)> {
+    stream.set_nonblocking(true)?;
+    let watched = EpollFlags::EPOLLIN;
+    epoll.add(&stream, EpollEvent::new(watched, id))?;
+    Ok((id, Client { stream, input: Vec::new(), output: Vec::new(), watched }))
+}
+
+struct Client {
+    stream: TcpStream,
+    /// What has arrived and is no whole line yet.
+    input: Vec<u8>,
+    /// What is answered and not yet taken by the kernel.
+    output: Vec<u8>,
+    /// What epoll watches it for.
+    watched: EpollFlags,
+}
+
+impl Client {
+    /// Does what can be done without waiting. Returns whether the client is still there.
+    fn serve(&mut self) -> io::Result<bool> {
+        if self.reads() {
+            let mut bytes = [0; 4096];
+            match self.stream.read(&mut bytes) {
+                Ok(0) => return Ok(false),
+                Ok(count) => self.input.extend(bytes.iter().take(count)),
+                Err(error) if error.kind() == ErrorKind::WouldBlock => {}
+                Err(error) => return Err(error),
+            }
+        }
+        self.answer();
+        self.flush()?;
+        Ok(self.input.len() <= LONGEST)
+    }
+
+    /// Whether more of it is wanted. What is not read fills the socket's buffer, then the
+    /// client's, and then the client must wait: TCP calls it flow control.
+    fn reads(&self) -> bool {
+        self.output.len() < FULL
+    }
+
+    /// Sends as much as the kernel takes. The rest stays here until there is room.
+    fn flush(&mut self) -> io::Result<()> {
+        while !self.output.is_empty() {
+            match self.stream.write(&self.output) {
+                Ok(count) => drop(self.output.drain(..count)),
+                Err(error) if error.kind() == ErrorKind::WouldBlock => break,
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(())
+    }
+
+    /// Asks epoll for room to write while bytes wait for it, and only then: there is nearly
+    /// always room, and epoll would report it again and again.
+    fn watch(&mut self, epoll: &Epoll, id: u64) -> io::Result<()> {
+        let mut wanted = EpollFlags::empty();
+        wanted.set(EpollFlags::EPOLLIN, self.reads());
+        wanted.set(EpollFlags::EPOLLOUT, !self.output.is_empty());
+        if wanted != self.watched {
+            epoll.modify(&self.stream, &mut EpollEvent::new(wanted, id))?;
+            self.watched = wanted;
+        }
+        Ok(())
+    }
+
+    /// Answers the whole lines.
+    fn answer(&mut self) {
+        let whole = self.input.iter().rposition(|&byte| byte == b'\n').map_or(0, |at| at + 1);
+        let lines: Vec<u8> = self.input.drain(..whole).collect();
+        for line in lines.split_inclusive(|&byte| byte == b'\n') {
+            self.output.extend(answer_to(line));
+        }
+    }
+}
+
+/// The answer to a message. One that begins with `slow` takes a second, as a database may.
+fn answer_to(message: &[u8]) -> Vec<u8> {
+    if message.starts_with(b"slow") {
+        thread::sleep(Duration::from_secs(1));
+    }
+    [b"Thank you for your message ", message].concat()
+}

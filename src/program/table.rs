@@ -1,0 +1,246 @@
+//! What can be written on the command line, once: `-h` is made of this table, and so are the man
+//! page and the completions of shells (tests/docs/manual.rs). The parser understands the same
+//! names, which a test holds against it.
+//!
+//! `-h` is one screen: the handlers, and the options that many need. `HANDLER -h` has those of
+//! one handler. The man page has all of them.
+
+/// An option.
+#[derive(Debug)]
+pub(crate) struct Choice {
+    /// All its names, the short one first.
+    pub(crate) names: &'static [&'static str],
+    /// What stands behind it; empty for one that takes no value.
+    pub(crate) value: &'static str,
+    pub(crate) shown: Shown,
+    /// What it does, in a line or two of `-h`, its default in parentheses.
+    pub(crate) what: &'static str,
+    /// What the man page says beside it, in whole sentences; `*word*` is bold.
+    #[allow(dead_code, reason = "the man page reads it, which tests/docs makes")]
+    pub(crate) more: &'static str,
+}
+
+/// Where an option is shown, beside the man page.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Shown {
+    /// By `-h`.
+    Always,
+    /// By `HANDLER -h`, of the handlers that use it.
+    For(&'static [&'static str]),
+    /// Nowhere: few need it.
+    Rarely,
+}
+
+/// A handler.
+#[derive(Debug)]
+pub(crate) struct Handler {
+    pub(crate) name: &'static str,
+    /// What stands behind it.
+    pub(crate) argument: &'static str,
+    pub(crate) what: &'static str,
+    #[allow(dead_code, reason = "the man page reads it, which tests/docs makes")]
+    pub(crate) more: &'static str,
+}
+
+const fn choice(
+    names: &'static [&'static str],
+    value: &'static str,
+    shown: Shown,
+    what: &'static str,
+    more: &'static str,
+) -> Choice {
+    Choice { names, value, shown, what, more }
+}
+
+use Shown::{Always, For, Rarely};
+
+/// Every handler.
+pub(crate) const HANDLERS: [Handler; 6] = [
+    Handler {
+        name: "greet",
+        argument: "",
+        what: "answers each line with \"Thank you for your message <line>\" (default)",
+        more: "A line ends at LF, or CR LF, and so does its answer.",
+    },
+    Handler {
+        name: "once",
+        argument: "",
+        what: "prints the first message of any client, answers it, and exits",
+        more: "It listens on 127.0.0.1:9999 unless told otherwise.",
+    },
+    Handler { name: "echo", argument: "", what: "sends the bytes back as they come", more: "" },
+    Handler {
+        name: "chat",
+        argument: "",
+        what: "passes each line to everyone else as NAME: line",
+        more: "A line */name NEW* gives its sender another name.",
+    },
+    Handler {
+        name: "http",
+        argument: "[DIR]",
+        what: "serves the files beneath DIR; without it, a plain \"hello\"",
+        more: "HTTP/1.1, GET and HEAD. Folders are not listed. A deploy may swap *DIR*, if that is a \
+               symbolic link, while the server runs.",
+    },
+    Handler {
+        name: "proxy",
+        argument: "ADDR",
+        what: "hands each client on to the server at ADDR (written as for -l)",
+        more: "A name is looked up again when none of its addresses answers any more.",
+    },
+];
+
+/// Every option, in the order in which they are shown.
+pub(crate) const OPTIONS: [Choice; 23] = [
+    choice(
+        &["-l", "--listen"],
+        "ADDR",
+        Always,
+        "HOST:PORT, [V6]:PORT or unix:PATH; may be repeated\n\
+         (127.0.0.1:1234; once: 127.0.0.1:9999)",
+        "A host name stands for all its addresses. *0.0.0.0* is every IPv4 address of this \
+         machine, *[::]* every IPv6 address. Port 0 is any free one, and the line on stdout \
+         names it.",
+    ),
+    choice(
+        &["--framing"],
+        "line|chunk",
+        For(&["greet", "once"]),
+        "a message is a line, or what one recv gave (line)",
+        "",
+    ),
+    choice(
+        &["--max-line"],
+        "BYTES",
+        For(&["greet", "once", "chat"]),
+        "the longest line (64K)",
+        "A client that sends a longer one is told so, and its connection is closed.",
+    ),
+    choice(
+        &["--access-log"],
+        "",
+        For(&["http"]),
+        "a line for each answer on stderr (common format)",
+        "The client is the one that a front has named, where *--proxy-protocol* is set.",
+    ),
+    choice(
+        &["--connect-timeout"],
+        "S",
+        For(&["proxy"]),
+        "wait at most S for a connection (10)",
+        "Of a server with several addresses the next one is tried then.",
+    ),
+    choice(
+        &["--send-proxy"],
+        "",
+        For(&["proxy"]),
+        "tell the server at ADDR who the client is (PROXY v2)",
+        "A header of the PROXY protocol, version 2, stands in front of the client's first byte, \
+         so the server must expect one.",
+    ),
+    choice(
+        &["--proxy-protocol"],
+        "",
+        Always,
+        "each connection begins with a PROXY header (v1, v2)",
+        "It names the client of the front that connects: *--max-per-ip*, the log and the \
+         handlers know that one. A connection that begins with anything else is reset, so \
+         only fronts should be able to reach the listeners.",
+    ),
+    choice(
+        &["--max-connections"],
+        "N",
+        Always,
+        "clients served at once; more wait in the queue (10000)",
+        "It is lowered, with a warning, if the process may not open that many descriptors.",
+    ),
+    choice(
+        &["--max-per-ip"],
+        "N",
+        Always,
+        "clients served at once per address (0 = off)",
+        "A further one is closed at once. An IPv6 network of 64 bits counts as one address. \
+         Unix sockets are exempt.",
+    ),
+    choice(
+        &["--backlog"],
+        "N",
+        Rarely,
+        "clients that may wait in the queue (4096)",
+        "The kernel has a limit of its own, *net.core.somaxconn*.",
+    ),
+    choice(&["--idle-timeout"], "S", Always, "close a client after S seconds of silence (300)", ""),
+    choice(
+        &["--message-timeout"],
+        "S",
+        Always,
+        "close a client that does not end its message in S (30)",
+        "",
+    ),
+    choice(&["--write-timeout"], "S", Always, "close a client that reads nothing for S (60)", ""),
+    choice(
+        &["--drain-timeout"],
+        "S",
+        Always,
+        "a stop waits at most S for clients to finish (10)",
+        "Those that have not finished then are cut, and the exit status is 1.",
+    ),
+    choice(
+        &["--high-water"],
+        "BYTES",
+        Rarely,
+        "stop reading a client with this much unsent (256K)",
+        "It is read again when half of that is sent.",
+    ),
+    choice(&["--max-output"], "BYTES", Rarely, "close a client with this much unsent (4M)", ""),
+    choice(
+        &["--max-memory"],
+        "BYTES",
+        Always,
+        "most bytes waiting, of all clients together (256M)",
+        "Near it clients are not read until others have been sent what waits; when that does \
+         not help, the one that holds most is closed.",
+    ),
+    choice(
+        &["--unix-mode"],
+        "MODE",
+        Rarely,
+        "permissions of unix:PATH (0600)",
+        "In octal, as for *chmod*(1).",
+    ),
+    choice(
+        &["--narrate"],
+        "",
+        Always,
+        "show every system call, and client data, on stderr",
+        "In the format of *strace*(1).",
+    ),
+    choice(&["-v", "--verbose"], "", Always, "log more", "A line for each connection."),
+    choice(&["-q", "--quiet"], "", Always, "log errors only", ""),
+    choice(&["-h", "--help"], "", Always, "print a page like this; behind a handler, its own", ""),
+    choice(&["-V", "--version"], "", Always, "print the version", ""),
+];
+
+/// The names of all handlers.
+pub(crate) fn handlers() -> impl Iterator<Item = &'static str> + Clone {
+    HANDLERS.iter().map(|handler| handler.name)
+}
+
+/// All names of all options.
+pub(crate) fn options() -> impl Iterator<Item = &'static str> + Clone {
+    OPTIONS.iter().flat_map(|option| option.names).copied()
+}
+
+/// What the values of options are.
+pub(crate) const VALUES: &str =
+    "BYTES takes K, M, G. S is seconds, fractions allowed; 0 = off. Port 0: any free.";
+/// What signals do, in a line.
+pub(crate) const SIGNALS: &str = "SIGINT, SIGTERM: finish, then stop; twice: now. SIGUSR1: report.";
+
+/// What to type, and what for.
+pub(crate) const EXAMPLES: [(&str, &str); 4] = [
+    ("threadbare", "talk to it: make client, or nc 127.0.0.1 1234"),
+    ("threadbare -l localhost:7777 -l unix:/tmp/echo.sock --idle-timeout 60 echo", ""),
+    ("threadbare -l 127.0.0.1:8080 --access-log http public", ""),
+    ("threadbare --narrate once", ""),
+];

@@ -1,0 +1,97 @@
+//! Clients behind a front: nobody is known before the header is whole.
+//!
+//! A connection of a listener for fronts begins as [Preface](State::Preface). The handler hears
+//! of it, and its address counts, when the header has named the client. What is no header, or
+//! not whole in time, is reset, and logged with its first bytes.
+
+use super::Reactor;
+use crate::close_reason::CloseReason;
+use crate::connection::{Life, State};
+use crate::escape::escaped;
+use crate::handler::ConnectionHandler;
+use crate::kernel::{Kernel, Peer};
+use crate::net::{ConnId, Front};
+use crate::proxy_header::{self, Header, Parsed};
+use crate::reaction::Call;
+use crate::time::Span;
+
+/// A header must be whole after this long, or the message timeout if that is less.
+const PATIENCE: Span = Span::millis(5_000);
+/// Bytes that are shown of what is no header.
+const SHOWN: usize = 8;
+
+impl<H: ConnectionHandler, K: Kernel> Reactor<H, K> {
+    /// The state of a connection that a listener for fronts has accepted.
+    #[cold]
+    pub(super) fn preface(&self) -> Life {
+        let patience = self.net.timeouts.usual.message.map_or(PATIENCE, |most| most.min(PATIENCE));
+        Life::preface(self.net.now.after(patience))
+    }
+
+    /// An event of a connection whose header is awaited.
+    #[cold]
+    pub(super) fn read_header(&mut self, slot: u32) {
+        let had = self.header(slot).len();
+        match self.recv(slot, proxy_header::LONGEST - had) {
+            Ok(0) if had == 0 => self.net.close_slot(slot, CloseReason::PeerClosed), // a probe
+            Ok(0) => self.refuse_front(slot),
+            Ok(n) => {
+                let (now, spare) = (self.net.now, self.net.spare());
+                let fresh = self.input.get(..n).unwrap_or_default();
+                self.net.change(slot, |connection| {
+                    if connection.state.keep_header(fresh, spare, now).is_err() {
+                        connection.abort(CloseReason::MemoryBudget);
+                    }
+                });
+                match proxy_header::parse(self.header(slot)) {
+                    Parsed::Partial => {}
+                    Parsed::Whole(header) => self.introduce(slot, header),
+                    Parsed::Wrong => self.refuse_front(slot),
+                }
+            }
+            Err(errno) => self.net.failed(slot, Call::Recv, errno),
+        }
+    }
+
+    /// What has come of a header.
+    fn header(&self, slot: u32) -> &[u8] {
+        match self.net.table.look(slot).map(|connection| &*connection.state) {
+            Some(State::Preface { header, .. }) => header.as_slice(),
+            _ => &[],
+        }
+    }
+
+    /// The header is whole: the client is let in, and what came behind it is offered.
+    fn introduce(&mut self, slot: u32, header: Header) {
+        let Some(connection) = self.net.table.look(slot) else { return };
+        let front = connection.peer();
+        let client = header.addresses.map_or(front, |(client, _)| Peer::Tcp(client));
+        let destination = header.addresses.map(|(_, destination)| destination);
+        let (now, enters) = (self.net.now, self.enter(client));
+        self.net.change(slot, |connection| {
+            connection.introduced(client, header.length, now);
+            if !enters {
+                connection.gone(CloseReason::AddressLimit);
+            }
+        });
+        if !enters {
+            return log::debug!("turned away {client}: {}", CloseReason::AddressLimit);
+        }
+        self.net.note_front(slot, Front { peer: front, destination });
+        if let Some(connection) = self.net.table.look(slot) {
+            log::debug!("opened {} {connection}", ConnId(self.net.table.id(slot)));
+        }
+        self.open_session(slot);
+        self.step(slot);
+    }
+
+    /// It did not begin with a header, or the header is not whole in time.
+    #[cold]
+    pub(super) fn refuse_front(&mut self, slot: u32) {
+        let Some(connection) = self.net.table.look(slot) else { return };
+        let header = self.header(slot);
+        let first = escaped(header.get(..SHOWN).unwrap_or(header));
+        log::debug!("turned away {}: no PROXY header, first bytes \"{first}\"", connection.peer());
+        self.net.abort(slot, CloseReason::ProxyHeader);
+    }
+}
