@@ -1,4 +1,5 @@
-//! Where to listen, in words: `HOST:PORT`, `[V6]:PORT` or `unix:PATH`.
+//! Where to listen, in words: `HOST:PORT`, `[V6]:PORT`, `unix:PATH`, or `fd:N` and `fd:NAME` for
+//! a socket that this process was started with.
 //!
 //! A word names a [`Place`], which can be several addresses: a name is all the addresses
 //! it has, in the resolver's order, and may have others tomorrow. A word that cannot be
@@ -9,6 +10,7 @@
 
 use crate::error::Error;
 use crate::escape::escaped;
+use crate::inherited::{Passed, passed};
 use crate::kernel::{Address, Errno};
 use crate::reaction::Call;
 use std::ffi::{OsStr, OsString};
@@ -53,6 +55,8 @@ pub struct Place {
     /// The host to be looked up, and the port; none if the word is an address.
     name: Option<(String, u16)>,
     addresses: Vec<Address>,
+    /// Sockets that listen already; their addresses are asked for when they are taken over.
+    descriptors: Vec<i32>,
     /// Those who connect there are fronts.
     is_behind_front: bool,
 }
@@ -68,6 +72,10 @@ impl Place {
             let place = Place::from(addresses);
             Place { word: word.to_owned(), name, ..place }
         };
+        if let Some(name) = word.as_bytes().strip_prefix(b"fd:") {
+            let descriptors = inherited(word, name, &passed())?;
+            return Ok(Place { descriptors, ..place(None, Vec::new()) });
+        }
         if let Some(path) = word.as_bytes().strip_prefix(b"unix:") {
             return unix(word, OsStr::from_bytes(path)).map(|address| place(None, vec![address]));
         }
@@ -121,6 +129,27 @@ impl Place {
         &self.addresses
     }
 
+    /// All sockets that this process was started with, each a place: what LISTEN_FDS says, if
+    /// LISTEN_PID is this process. sd_listen_fds(3)
+    pub fn inherited() -> Vec<Place> {
+        passed().into_iter().map(|(number, _)| Place::of_descriptor(number)).collect()
+    }
+
+    fn of_descriptor(number: i32) -> Place {
+        let (word, descriptors) = (format!("fd:{number}").into(), vec![number]);
+        Place { word, descriptors, ..Place::from(Vec::new()) }
+    }
+
+    /// The sockets that it names, which listen already.
+    pub fn descriptors(&self) -> &[i32] {
+        &self.descriptors
+    }
+
+    /// How many listeners it makes.
+    pub fn count(&self) -> usize {
+        self.addresses.len() + self.descriptors.len()
+    }
+
     /// The same place with addresses that were found elsewhere.
     pub fn with(self, addresses: Vec<Address>) -> Place {
         Place { addresses, ..self }
@@ -164,7 +193,8 @@ impl fmt::Display for Place {
 /// Addresses that no word stands for.
 impl From<Vec<Address>> for Place {
     fn from(addresses: Vec<Address>) -> Place {
-        Place { word: OsString::new(), name: None, addresses, is_behind_front: false }
+        let (word, descriptors) = (OsString::new(), Vec::new());
+        Place { word, name: None, addresses, descriptors, is_behind_front: false }
     }
 }
 
@@ -213,6 +243,25 @@ impl ToAddresses for OsStr {
     fn to_places(&self) -> Result<Vec<Place>, AddressError> {
         Ok(vec![Place::parse(self)?.look_up()?])
     }
+}
+
+/// The descriptor with this number, passed or not; or all that were passed with this name.
+fn inherited(word: &OsStr, name: &[u8], passed: &[Passed]) -> Result<Vec<i32>, AddressError> {
+    let name = String::from_utf8_lossy(name);
+    if !name.is_empty() && name.bytes().all(|byte| byte.is_ascii_digit()) {
+        let number = name.parse().map_err(|_| AddressError::new(word, "is no descriptor"))?;
+        return Ok(vec![number]);
+    }
+    let has_name = |it: &&Passed| !name.is_empty() && it.1 == name;
+    let numbers: Vec<i32> = passed.iter().filter(has_name).map(|(number, _)| *number).collect();
+    if numbers.is_empty() {
+        let what = match passed {
+            [] => "names a socket that was not passed: none was (LISTEN_FDS), write an address such as 127.0.0.1:1234".into(),
+            [(number, _), ..] => format!("names a socket that was not passed (LISTEN_FDNAMES), write a number such as fd:{number}"),
+        };
+        return Err(AddressError::new(word, what));
+    }
+    Ok(numbers)
 }
 
 /// A path as it stands; it may be bytes that are no UTF-8.

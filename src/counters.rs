@@ -2,6 +2,7 @@
 
 use crate::close_reason::CloseReason;
 use std::fmt;
+use std::iter::Sum;
 
 /// Counts since the server was built.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -42,6 +43,23 @@ impl Counters {
     /// How many connections have ended for a reason of this kind.
     pub fn closed_for(&self, why: CloseReason) -> u64 {
         self.closed.get(why.kind()).copied().unwrap_or(0)
+    }
+}
+
+/// What several servers have done together.
+impl Sum for Counters {
+    fn sum<I: Iterator<Item = Counters>>(all: I) -> Counters {
+        all.fold(Counters::default(), |mut sum, it| {
+            sum.accepted += it.accepted;
+            sum.connected += it.connected;
+            sum.closed.iter_mut().zip(it.closed).for_each(|(sum, count)| *sum += count);
+            sum.received += it.received;
+            sum.sent += it.sent;
+            sum.accept_failed += it.accept_failed;
+            sum.accept_paused += it.accept_paused;
+            sum.bugs += it.bugs;
+            sum
+        })
     }
 }
 

@@ -124,6 +124,10 @@ impl Deadlines {
 /// The loop's own deadlines, beside those of the connections.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Alarm {
+    /// The service manager is told that the loop turns.
+    Watchdog,
+    /// A server that was told to stop does so.
+    Stop,
     /// Listeners that were paused try again.
     Accept,
     /// A stopping server closes its listeners.
@@ -133,7 +137,8 @@ pub(crate) enum Alarm {
 }
 
 impl Alarm {
-    pub(crate) const ALL: [Alarm; 3] = [Alarm::Accept, Alarm::CloseListeners, Alarm::Cut];
+    pub(crate) const ALL: [Alarm; 5] =
+        [Alarm::Watchdog, Alarm::Stop, Alarm::Accept, Alarm::CloseListeners, Alarm::Cut];
 }
 
 /// At most one time for each [`Alarm`].

@@ -38,6 +38,9 @@ impl Error {
 
 impl fmt::Display for Error {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if (self.call, self.errno) == (Call::CheckListener, Errno::EINVAL) {
+            return write!(f, "{} does not listen", self.object); // the call has not failed
+        }
         write!(f, "{} {}: {:?} ({})", self.call, self.object, self.errno, self.errno.desc())
     }
 }

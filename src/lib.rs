@@ -38,8 +38,8 @@
 //! The files of the source, lowest floor first; each knows only those before it:
 //! [`kernel`], [`reaction`], error, close_reason, time, limits, buffer, budget, slots,
 //! deadlines, outbox, counters, connection, cuts, crowd, listener, net, [`handler`], mailbox,
-//! process, [`escape`], [`address`], [`proxy_header`], reactor, server, sim, pool, [`framing`]
-//! and [`handlers`].
+//! manager, process, [`escape`], inherited, [`address`], [`proxy_header`], reactor, server, sim,
+//! pool, [`framing`] and [`handlers`].
 
 #[cfg(not(all(target_os = "linux", target_pointer_width = "64")))]
 compile_error!("threadbare is built on epoll, eventfd, signalfd and timerfd: 64-bit Linux only");
@@ -58,10 +58,12 @@ pub mod escape;
 pub mod framing;
 pub mod handler;
 pub mod handlers;
+mod inherited;
 pub mod kernel;
 mod limits;
 mod listener;
 mod mailbox;
+mod manager;
 mod net;
 mod outbox;
 mod pool;
@@ -85,6 +87,7 @@ pub use handler::ConnectionHandler;
 pub use kernel::{Address, Errno, Peer, Signal};
 pub use limits::{Limits, Timeouts};
 pub use mailbox::CallError;
+pub use manager::ServiceManager;
 pub use net::{Conn, ConnId, Directory, Fanout, File, Front, Net, Origin, Presence, TimerId};
 pub use pool::WorkerPool;
 pub use reaction::Call;

@@ -41,6 +41,13 @@ pub struct Limits {
     pub max_memory: usize,
     /// The permission bits of a Unix socket's file (0600).
     pub unix_mode: u32,
+    /// How many servers of this process share each TCP address, with each other and with those of
+    /// other processes of the same user; 0 is no sharing (0). At a stop new clients are sent on
+    /// to the process that came to the address after this one. SO_REUSEPORT, socket(7)
+    pub reuse_port: u32,
+    /// How long the first signal to stop lets the server serve on as before (no time). What is
+    /// in front of it, and asks for its health, can look for another meanwhile.
+    pub stop_delay: Option<Duration>,
 }
 
 impl Limits {
@@ -66,6 +73,8 @@ impl Default for Limits {
             max_input: 1 << 20,
             max_memory: 256 << 20,
             unix_mode: 0o600,
+            reuse_port: 0,
+            stop_delay: None,
         }
     }
 }

@@ -11,13 +11,16 @@
 //! 1. Every option that connections inherit is set here, once, so accepting needs
 //!    no further call.
 //! 2. The file of a Unix socket is its own ([`socket_file`]).
+//! 3. A socket that was inherited belongs to others too. It is given no filter, its file stays,
+//!    and the clients in its queue are left to whoever has it next.
 
 use crate::connection::UNWATCHED;
 use crate::error::{Error, needed, wanted};
-use crate::kernel::{self, Address, Fd, Kernel, SocketOption};
+use crate::kernel::{self, Address, Errno, Fd, Kernel, SocketOption};
 use crate::limits::Limits;
 use crate::reaction::{Call, Reaction, attempt, tolerate};
 use crate::time::{Moment, Span};
+use std::fmt;
 
 mod socket_file;
 
@@ -61,6 +64,8 @@ pub(crate) struct Socket {
     /// The file of a Unix socket, until it is removed.
     file: SocketFile,
     pub(crate) intake: Intake,
+    /// It was inherited.
+    pub(crate) is_shared: bool,
 }
 
 /// Whether clients are let in.
@@ -94,9 +99,30 @@ impl Listener {
         warnings: &mut Vec<String>,
     ) -> Result<Listener, Error> {
         let fd = needed(Call::Socket, address, || kernel.socket(address))?;
-        let mut socket =
-            Socket { fd, registered: UNWATCHED, file: SocketFile::NONE, intake: Intake::new() };
-        match socket.listen(kernel, address, limits, warnings) {
+        let mut socket = Socket::new(fd, false);
+        let opened = socket.listen(kernel, address, limits, warnings);
+        Listener::of(socket, opened, kernel)
+    }
+
+    /// The same of a socket that listens already. `name` is what errors call it.
+    pub(crate) fn adopt<K: Kernel>(
+        kernel: &mut K,
+        fd: Fd,
+        name: &str,
+        limits: &Limits,
+        warnings: &mut Vec<String>,
+    ) -> Result<Listener, Error> {
+        let socket = Socket::new(fd, true);
+        let opened = socket.take_over(kernel, name, limits, warnings);
+        Listener::of(socket, opened, kernel)
+    }
+
+    fn of<K: Kernel>(
+        socket: Socket,
+        opened: Result<Address, Error>,
+        kernel: &mut K,
+    ) -> Result<Listener, Error> {
+        match opened {
             Ok(address) => {
                 let (socket, warned_at) = (Some(socket), None);
                 let (is_behind_front, open, most) = (false, 0, u32::MAX);
@@ -131,15 +157,25 @@ impl Listener {
         }
     }
 
-    /// Lets no client begin to connect any more; what has begun can still be accepted.
-    pub(crate) fn refuse_new<K: Kernel>(&mut self, kernel: &mut K) -> Result<(), Error> {
+    /// Lets no client begin to connect any more; what has begun can still be accepted. Where the
+    /// port is shared by `sharing` servers of this process, new clients are sent on to the next
+    /// listener, if there is one. Not for a socket that others have too.
+    pub(crate) fn refuse_new<K: Kernel>(
+        &mut self,
+        kernel: &mut K,
+        sharing: u32,
+    ) -> Result<(), Error> {
         let Some(socket) = &mut self.socket else { return Ok(()) };
-        if let Address::Tcp(_) = self.address {
-            let option = SocketOption::DropSyn;
-            let refused = attempt(Call::RefuseNew, || kernel.setsockopt(&socket.fd, option));
-            return refused.map_err(|(_, errno)| Error::new(Call::RefuseNew, &self.address, errno));
+        if let Address::Unix(_) = self.address {
+            socket.file.remove(kernel);
+            return Ok(());
         }
-        socket.file.remove(kernel);
+        let steer = (Call::SteerNew, SocketOption::SteerTo(sharing));
+        let refuse = (Call::RefuseNew, SocketOption::DropSyn);
+        for (call, option) in (sharing > 0).then_some(steer).into_iter().chain([refuse]) {
+            let refused = attempt(call, || kernel.setsockopt(&socket.fd, option));
+            refused.map_err(|(_, errno)| Error::new(call, &self.address, errno))?;
+        }
         Ok(())
     }
 
@@ -152,6 +188,38 @@ impl Listener {
 }
 
 impl Socket {
+    fn new(fd: Fd, is_shared: bool) -> Socket {
+        let (file, intake) = (SocketFile::NONE, Intake::new());
+        Socket { fd, registered: UNWATCHED, file, intake, is_shared }
+    }
+
+    /// Makes it fit for the loop, whoever opened it, and leaves its address and its queue as they
+    /// are; the address. What a predecessor has attached to it, so that nobody comes to it any
+    /// more, would keep our clients away too.
+    fn take_over<K: Kernel>(
+        &self,
+        kernel: &mut K,
+        name: &str,
+        limits: &Limits,
+        warnings: &mut Vec<String>,
+    ) -> Result<Address, Error> {
+        let fd = &self.fd;
+        if !needed(Call::CheckListener, name, || kernel.getsockopt_listens(fd))? {
+            return Err(Error::new(Call::CheckListener, name, Errno::EINVAL)); // as accept4 says
+        }
+        needed(Call::Inherit, name, || kernel.fcntl_nonblock(fd))?;
+        let address = needed(Call::LocalAddress, name, || kernel.getsockname(fd))?;
+        set_if_possible(kernel, fd, Call::Detach, SocketOption::DetachFilter, name, warnings);
+        match address {
+            Address::Tcp(_) => set_tunables(kernel, fd, &address, limits, warnings)?,
+            Address::Unix(_) => refuse_descriptors(kernel, fd, &address, warnings),
+        }
+        if limits.backlog != Limits::default().backlog {
+            needed(Call::Listen, name, || kernel.listen(fd, limits.backlog))?;
+        }
+        Ok(address)
+    }
+
     /// Gives it its options and its address, and opens it; the address it has then.
     fn listen<K: Kernel>(
         &mut self,
@@ -166,19 +234,17 @@ impl Socket {
                 needed(Call::BindTcp, address, || kernel.bind(&self.fd, address))?;
             }
             Address::Unix(path) => {
-                // The kernel would close what is passed within recv, and perhaps sleep there.
-                let (call, option) = (Call::RefuseDescriptors, SocketOption::RefuseDescriptors);
-                if let Err((Reaction::Degrade, errno)) =
-                    attempt(call, || kernel.setsockopt(&self.fd, option))
-                {
-                    let error = Error::new(call, format!("{address} SO_PASSRIGHTS"), errno);
-                    warnings.push(format!("{error}; going on without"));
-                }
+                refuse_descriptors(kernel, &self.fd, address, warnings);
                 self.file.open(kernel, &self.fd, path, limits, warnings)?;
                 return needed(Call::LocalAddress, address, || kernel.getsockname(&self.fd));
             }
         }
         needed(Call::Listen, address, || kernel.listen(&self.fd, limits.backlog))?;
+        if limits.reuse_port > 0 {
+            // A predecessor has sent new clients on to us, and may have left that so.
+            let (call, option) = (Call::Detach, SocketOption::StopSteering);
+            set_if_possible(kernel, &self.fd, call, option, address, warnings);
+        }
         needed(Call::LocalAddress, address, || kernel.getsockname(&self.fd))
     }
 
@@ -269,10 +335,49 @@ fn set_options<K: Kernel>(
     warnings: &mut Vec<String>,
 ) -> Result<(), Error> {
     let v6 = matches!(address, Address::Tcp(address) if address.is_ipv6());
-    for option in [Some(SocketOption::ReuseAddr), v6.then_some(SocketOption::V6Only)] {
-        let Some(option) = option else { continue };
+    let v6 = v6.then_some(SocketOption::V6Only);
+    let shares = (limits.reuse_port > 0).then_some(SocketOption::ReusePort);
+    for option in [Some(SocketOption::ReuseAddr), shares, v6].into_iter().flatten() {
         needed(Call::SetOption, address, || kernel.setsockopt(fd, option))?;
     }
+    set_tunables(kernel, fd, address, limits, warnings)
+}
+
+/// The kernel would close what is passed within recv, and perhaps sleep there.
+fn refuse_descriptors<K: Kernel>(
+    kernel: &mut K,
+    fd: &Fd,
+    address: &Address,
+    warnings: &mut Vec<String>,
+) {
+    let object = format!("{address} SO_PASSRIGHTS");
+    let (call, option) = (Call::RefuseDescriptors, SocketOption::RefuseDescriptors);
+    set_if_possible(kernel, fd, call, option, object, warnings);
+}
+
+/// Sets an option that may be unknown, or have nothing to do.
+fn set_if_possible<K: Kernel>(
+    kernel: &mut K,
+    fd: &Fd,
+    call: Call,
+    option: SocketOption,
+    object: impl fmt::Display,
+    warnings: &mut Vec<String>,
+) {
+    if let Err((Reaction::Degrade, errno)) = attempt(call, || kernel.setsockopt(fd, option)) {
+        let error = Error::new(call, object, errno);
+        warnings.push(format!("{error}; going on without"));
+    }
+}
+
+/// Sets the options that connections inherit.
+fn set_tunables<K: Kernel>(
+    kernel: &mut K,
+    fd: &Fd,
+    address: &Address,
+    limits: &Limits,
+    warnings: &mut Vec<String>,
+) -> Result<(), Error> {
     for option in tunables(limits) {
         let object = format!("{address} {option:?}");
         let set = || kernel.setsockopt(fd, option);

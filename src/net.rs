@@ -63,6 +63,8 @@ impl fmt::Display for ConnId {
 pub(crate) enum Stop {
     /// Nobody has asked for it.
     No,
+    /// It will stop after a delay, and serves until then.
+    Announced,
     /// It is to stop, and begins in this turn.
     Wanted,
     /// It finishes what it has received.
@@ -313,9 +315,15 @@ impl Net {
 
     /// Stops the server as SIGTERM does: it finishes what it has received.
     pub fn stop(&mut self) {
-        if self.stop == Stop::No {
+        if let Stop::No | Stop::Announced = self.stop {
             self.stop = Stop::Wanted;
         }
+    }
+
+    /// Whether the server stops, or will after its delay: whoever asks for its health is to look
+    /// for another.
+    pub fn is_stopping(&self) -> bool {
+        self.stop != Stop::No
     }
 
     pub(crate) fn is_draining(&self) -> bool {

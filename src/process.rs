@@ -1,5 +1,5 @@
-//! What belongs to the process as a whole, and so to one server at a time: its signals, and
-//! the allocator.
+//! What belongs to the process as a whole, and so to one server at a time: its signals, the
+//! allocator, and the word of the service manager.
 //!
 //! A server owns the process if its program says so
 //! ([`own_process`](crate::Builder::own_process)). Each signal that it takes is blocked, so
@@ -10,6 +10,7 @@
 
 use crate::error::{Error, needed, wanted};
 use crate::kernel::{self, Errno, Kernel, Signal};
+use crate::manager::{Manager, ServiceManager};
 use crate::reaction::Call;
 use std::io::{IsTerminal, stderr};
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -25,6 +26,8 @@ pub(crate) struct Process {
     pub(crate) signals: Vec<Signal>,
     hangup_stops: bool,
     is_real: bool,
+    /// Who started it, and wants to know how it does.
+    manager: Option<Manager>,
     /// Signals that ask for nothing, of which the log has heard.
     told: Vec<Signal>,
 }
@@ -41,6 +44,7 @@ impl Process {
     /// Takes the process, unless another server has it.
     pub(crate) fn take<K: Kernel>(
         kernel: &mut K,
+        manager: Option<ServiceManager>,
         warnings: &mut Vec<String>,
     ) -> Result<Process, Error> {
         if K::IS_REAL && OWNED.swap(true, Ordering::AcqRel) {
@@ -49,13 +53,29 @@ impl Process {
         }
         let hangup_stops = K::IS_REAL && stderr().is_terminal();
         let (signals, told) = (Vec::new(), Vec::new());
-        let mut process = Process { signals, hangup_stops, is_real: K::IS_REAL, told };
+        let mut process =
+            Process { signals, hangup_stops, is_real: K::IS_REAL, manager: None, told };
         if K::IS_REAL {
             kernel::map_large_buffers();
             kernel::ignore_signals();
         }
         process.signals = block_signals(kernel, warnings)?;
+        if let Some(manager) = manager {
+            process.manager = Manager::connect(kernel, &manager, warnings)?;
+        }
         Ok(process)
+    }
+
+    /// Whoever wants to know how the process does.
+    pub(crate) fn manager(&self) -> Option<&Manager> {
+        self.manager.as_ref()
+    }
+
+    /// Gives back what it has opened.
+    pub(crate) fn close<K: Kernel>(&mut self, kernel: &mut K) {
+        if let Some(manager) = self.manager.take() {
+            manager.close(kernel);
+        }
     }
 
     /// What `signal` asks for.

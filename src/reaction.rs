@@ -43,6 +43,11 @@ calls! {
     SetOption "setsockopt",
     SetTunable "setsockopt",
     RefuseDescriptors "setsockopt",
+    Inherit "fcntl",
+    CheckListener "getsockopt",
+    Detach "setsockopt",
+    NotifySocket "socket",
+    NotifyConnect "connect",
     OpenToLock "openat2",
     LockDirectory "flock",
     AwaitLock "clock_nanosleep",
@@ -84,6 +89,8 @@ calls! {
     ReadCounter "read",
     WriteCounter "write",
     ReadSignal "read",
+    Notify "send",
+    SteerNew "setsockopt",
     RefuseNew "setsockopt",
     CheckFile "lstat",
     RemoveFile "unlink",
@@ -144,8 +151,13 @@ pub fn reaction(call: Call, errno: Errno) -> Reaction {
         Call::SignalMask | Call::Memory | Call::SetOption | Call::Listen | Call::LocalAddress
         | Call::EpollCreate | Call::EventFd | Call::SignalFd | Call::TimerFd | Call::EpollAddCore
         | Call::OpenDirectory | Call::FileMode | Call::FileStatus | Call::OpenSocketFile
-        | Call::SocketFileStatus | Call::Unlink => FailStartup,
-        Call::SignalAction | Call::DescriptorLimit | Call::SetTunable | Call::OpenToLock => Degrade,
+        | Call::SocketFileStatus | Call::Unlink | Call::Inherit | Call::CheckListener => FailStartup,
+        Call::SignalAction | Call::DescriptorLimit | Call::SetTunable | Call::OpenToLock
+        | Call::NotifySocket | Call::NotifyConnect => Degrade,
+        Call::Detach => match errno {
+            ENOENT => Ignore, // whoever had the socket before has left nothing
+            _ => Degrade,
+        },
         Call::RefuseDescriptors => match errno {
             ENOPROTOOPT => Ignore, // before Linux 6.16 the kernel cannot, and there is nothing to do about it
             _ => Degrade,
@@ -198,7 +210,7 @@ pub fn reaction(call: Call, errno: Errno) -> Reaction {
             _ => FailRuntime,
         },
         Call::CheckFile | Call::RemoveFile => Ignore, // the next start removes it, if it is stale
-        Call::RefuseNew => Degrade, // EPERM: without CAP_NET_ADMIN, on kernels since 2026
+        Call::SteerNew | Call::RefuseNew => Degrade, // EPERM: without CAP_NET_ADMIN, on kernels since 2026
 
         // Connections.
         Call::Accept => match errno {
@@ -246,7 +258,7 @@ pub fn reaction(call: Call, errno: Errno) -> Reaction {
             EINTR | EAGAIN => Retry, // EAGAIN: something was renamed meanwhile
             _ => Ignore,             // the client is told: ENOENT EACCES EXDEV ELOOP EMFILE …
         },
-        Call::ReadStatus => Ignore,
+        Call::ReadStatus | Call::Notify => Ignore,
         Call::ReadFile => match errno {
             EINTR => Retry,
             _ => DropConnection, // EIO EISDIR: the rest of the answer is not to be had
@@ -333,6 +345,7 @@ mod tests {
         let exceptions = [
             (Call::Socket, &[EAFNOSUPPORT][..], Reaction::Degrade),
             (Call::BindTcp, &[EADDRNOTAVAIL], Reaction::Degrade),
+            (Call::Detach, &[ENOENT], Reaction::Ignore),
             (Call::BindUnix, &[EADDRINUSE], Reaction::Retry),
             (Call::ProbeUnix, &[ECONNREFUSED], Reaction::Ignore),
             (Call::EpollAddConnection, &[EEXIST, EBADF, EINVAL, ELOOP, EPERM], Reaction::Bug),

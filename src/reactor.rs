@@ -263,10 +263,8 @@ impl<H: ConnectionHandler, K: Kernel> Reactor<H, K> {
     fn settle(&mut self) {
         self.flush();
         self.net.begin_share();
-        if !self.leaving.is_empty() {
-            let leaving = std::mem::take(&mut self.leaving);
-            leaving.into_iter().for_each(|slot| self.reconcile(slot));
-        }
+        let leaving = std::mem::take(&mut self.leaving);
+        leaving.into_iter().for_each(|slot| self.reconcile(slot));
         self.net.keep_budget();
         self.net.dial(&mut self.kernel);
         self.settle_marked();

@@ -1,21 +1,22 @@
 //! Building a server, running it, and reaching it from other threads.
 
-use crate::address::ToAddresses;
+use crate::address::{Place, ToAddresses};
 use crate::connection::OUTBOUND;
 #[cfg(feature = "sim")]
 use crate::connection::place;
 use crate::counters::Counters;
 use crate::error::{Error, wanted};
 use crate::handler::ConnectionHandler;
-use crate::kernel::{Address, Errno, Kernel, Linux, Signal, borrowed};
+use crate::kernel::{Address, Errno, Fd, Kernel, Linux, Signal, borrowed};
 use crate::limits::Limits;
 use crate::mailbox::{CallError, Mailbox, Stop};
+use crate::manager::ServiceManager;
 use crate::net::Net;
 use crate::process::Process;
 use crate::reaction::Call;
 use crate::reactor::{End, Reactor, Signals};
 use std::fmt;
-use std::os::fd::{AsFd, BorrowedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::{Arc, mpsc};
 use std::thread::{self, JoinHandle};
 use std::time::Duration;
@@ -56,13 +57,16 @@ pub struct Builder<H, K = Linux> {
     /// How many clients some listeners take.
     at_most: Vec<(usize, u32)>,
     owns_process: bool,
+    manager: Option<ServiceManager>,
+    /// Sockets that listen already.
+    given: Vec<Fd>,
 }
 
 impl<H: ConnectionHandler> Server<H> {
     /// Begins to describe a server with this handler.
     pub fn builder(handler: H) -> Builder<H> {
-        let limits = Limits::default();
-        Builder { handler, kernel: Linux, limits, at_most: Vec::new(), owns_process: false }
+        let (limits, at_most, manager, given) = Default::default();
+        Builder { handler, kernel: Linux, limits, at_most, owns_process: false, manager, given }
     }
 }
 
@@ -84,8 +88,16 @@ impl<H: ConnectionHandler, K: Kernel> Builder<H, K> {
     /// Uses another kernel: [`Narrated`](crate::kernel::Narrated) to see every call,
     /// or `Simulated` (feature `sim`) to test a handler under every fault.
     pub fn kernel<K2: Kernel>(self, kernel: K2) -> Builder<H, K2> {
-        let Builder { handler, limits, at_most, owns_process, .. } = self;
-        Builder { handler, kernel, limits, at_most, owns_process }
+        let Builder { handler, limits, at_most, owns_process, manager, given, .. } = self;
+        Builder { handler, kernel, limits, at_most, owns_process, manager, given }
+    }
+
+    /// Serves at a socket that listens already, too: an `OwnedFd`, or whatever is one, as a
+    /// `TcpListener`. It is taken for one that others have as well: at a stop the clients who
+    /// wait in its queue are left to them, and the file of a Unix socket stays.
+    pub fn listener(mut self, fd: impl Into<OwnedFd>) -> Self {
+        self.given.push(fd.into().into());
+        self
     }
 
     /// Lets the server take what belongs to the process as a whole, so only one server of a
@@ -96,9 +108,28 @@ impl<H: ConnectionHandler, K: Kernel> Builder<H, K> {
     /// mapped, and memory is returned to the kernel after a flood. mallopt(3), malloc_trim(3)
     ///
     /// SIGHUP stops the server only if stderr is a terminal. SIGUSR2 does nothing.
+    ///
+    /// The [`ServiceManager`] that started the process is told that the server is ready, that it
+    /// stops, and that its loop turns, if it asked for that.
     pub fn own_process(mut self, owns: bool) -> Self {
         self.owns_process = owns;
         self
+    }
+
+    /// Tells this service manager how the server does, instead of the one that the environment
+    /// names. Only a server that [owns the process](Builder::own_process) does.
+    pub fn service_manager(mut self, manager: ServiceManager) -> Self {
+        self.manager = Some(manager);
+        self
+    }
+
+    /// Opens those listeners only that it was [given](Builder::listener).
+    ///
+    /// # Errors
+    ///
+    /// As [`bind`](Builder::bind).
+    pub fn open(self) -> Result<Server<H, K>, Error> {
+        self.bind(&[] as &[Address])
     }
 
     /// Opens the listeners. When this returns, clients can connect.
@@ -112,21 +143,25 @@ impl<H: ConnectionHandler, K: Kernel> Builder<H, K> {
     /// listen at another: then it is among the [warnings](Server::warnings).
     pub fn bind(self, addresses: impl ToAddresses) -> Result<Server<H, K>, Error> {
         let places = addresses.to_places()?;
-        let count = places.iter().map(|place| place.addresses().len()).sum();
+        let count = self.given.len() + places.iter().map(Place::count).sum::<usize>();
         if count == 0 || count > MAX_LISTENERS {
             let object = format!("{count} addresses (from 1 to {MAX_LISTENERS} are possible)");
             return Err(Error::new(Call::BindTcp, object, Errno::EINVAL));
         }
-        let Builder { handler, mut kernel, mut limits, at_most, owns_process } = self;
+        let Builder { handler, mut kernel, mut limits, at_most, owns_process, manager, given } =
+            self;
         let mut warnings = Vec::new();
         let process = match owns_process {
-            true => Some(Process::take(&mut kernel, &mut warnings)?),
+            true => {
+                let named = || ServiceManager::from_env().filter(|_| K::IS_REAL);
+                Some(Process::take(&mut kernel, manager.or_else(named), &mut warnings)?)
+            }
             false => None,
         };
         fit_limits(&mut kernel, &mut limits, count, owns_process, &mut warnings)?;
         let mut reactor = Reactor::new(handler, kernel, limits, process)?;
         reactor.start()?;
-        reactor.open(&places, &mut warnings)?;
+        reactor.open(given, &places, &mut warnings)?;
         for (listener, most) in at_most {
             if let Some(listener) = reactor.listeners.get_mut(listener) {
                 listener.most = most;

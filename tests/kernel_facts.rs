@@ -486,6 +486,97 @@ fn dropped_syns_leave_the_queue_alone() {
     assert_eq!(TcpStream::connect(address).unwrap_err().kind(), ErrorKind::ConnectionRefused);
 }
 
+/// A listener that shares a port of 127.0.0.1.
+fn sharing(port: u16) -> (Own, SocketAddr) {
+    let socket = own(Linux.socket(&Address::Tcp(local(port))));
+    Linux.setsockopt(socket.fd(), SocketOption::ReusePort).unwrap();
+    Linux.bind(socket.fd(), &Address::Tcp(local(port))).unwrap();
+    Linux.listen(socket.fd(), 100).unwrap();
+    let Address::Tcp(address) = Linux.getsockname(socket.fd()).unwrap() else { panic!() };
+    (socket, address)
+}
+
+/// How many clients wait in its queue; they are taken out of it.
+fn queued(listener: &Own) -> usize {
+    (0..1_000).take_while(|_| Linux.accept4(listener.fd()).is_ok()).count()
+}
+
+#[test] // a program picks the listener of a shared port; who is in a queue stays there
+fn a_shared_port_is_steered() {
+    let (first, address) = sharing(0);
+    let (second, _) = sharing(address.port());
+    let crowd = || (0..64).map(|_| TcpStream::connect(address).unwrap()).collect::<Vec<_>>();
+    let dealt_out = crowd();
+    let steer = |number| Linux.setsockopt(first.fd(), SocketOption::SteerTo(number));
+    steer(1).unwrap();
+    let before = queued(&second);
+    let steered = crowd();
+    assert_eq!(queued(&second), 64, "all new ones are the second's");
+    assert_eq!(queued(&first) + before, 64, "who was in the queue of the first stays there");
+    steer(2).unwrap();
+    let nowhere = crowd();
+    assert!(queued(&first) > 0 && queued(&second) > 0, "a number that none has: dealt out again");
+    steer(1).unwrap();
+    drop(first); // the second has number 0 now
+    let alone = crowd();
+    assert_eq!(queued(&second), 64);
+    Linux.setsockopt(second.fd(), SocketOption::StopSteering).unwrap();
+    let again = Linux.setsockopt(second.fd(), SocketOption::StopSteering);
+    assert_eq!(again, Err(Errno::ENOENT));
+    drop((dealt_out, steered, nowhere, alone));
+}
+
+#[test] // of 2 × 2 listeners the first of the new ones is number 2 until the last old one is gone
+fn a_listener_that_closes_leaves_its_number_to_the_last() {
+    for order in [[0, 1], [1, 0]] {
+        let (first, address) = sharing(0);
+        let mut old = [Some(first), Some(sharing(address.port()).0)];
+        let new = [sharing(address.port()).0, sharing(address.port()).0];
+        let crowd = || (0..64).map(|_| TcpStream::connect(address).unwrap()).collect::<Vec<_>>();
+        Linux.setsockopt(new[0].fd(), SocketOption::SteerTo(2)).unwrap();
+        for closes in order {
+            let clients = crowd();
+            assert_eq!(queued(&new[0]), 64, "{order:?}, before {closes} closes");
+            drop((old[closes].take(), clients));
+        }
+        let clients = crowd();
+        assert!(queued(&new[0]) > 0 && queued(&new[1]) > 0, "{order:?}: dealt out");
+        drop(clients);
+    }
+}
+
+#[test] // a filter is the socket's, not the descriptor's: it outlives whoever attached it
+fn a_filter_outlives_its_owner() {
+    let listener = TcpListener::bind(local(0)).unwrap();
+    let address = listener.local_addr().unwrap();
+    let detach = || Linux.setsockopt(&fd(&listener), SocketOption::DetachFilter);
+    assert_eq!(detach(), Err(Errno::ENOENT));
+    let shared = listener.try_clone().unwrap();
+    let filtered = Linux.setsockopt(&fd(&shared), SocketOption::DropSyn);
+    drop(shared);
+    let connect = || TcpStream::connect_timeout(&address, Duration::from_millis(100));
+    assert_eq!(connect().is_err(), filtered.is_ok());
+    if filtered.is_ok() {
+        detach().unwrap();
+    }
+    connect().unwrap();
+}
+
+#[test] // what an exec has left open is not close-on-exec; what is opened here is
+fn what_was_passed_is_told_by_its_flag() {
+    let opened = TcpListener::bind(local(0)).unwrap();
+    assert_eq!(Linux.fcntl_inherit(opened.as_raw_fd()).err(), Some(Errno::EBADF));
+    assert_eq!(Linux.fcntl_inherit(1_000_000).err(), Some(Errno::EBADF));
+    let passed = nix::unistd::dup(&opened).unwrap().into_raw_fd(); // without the flag
+    let taken = own(Linux.fcntl_inherit(passed));
+    assert_eq!(Linux.fcntl_inherit(passed).err(), Some(Errno::EBADF), "it is taken");
+    assert_eq!(Linux.getsockopt_listens(taken.fd()), Ok(true));
+    let client = TcpStream::connect(opened.local_addr().unwrap()).unwrap();
+    assert_eq!(Linux.getsockopt_listens(&fd(&client)), Ok(false));
+    let file = File::open("/").unwrap();
+    assert_eq!(Linux.getsockopt_listens(&fd(&file)), Err(Errno::ENOTSOCK));
+}
+
 // ---- Unix sockets ------------------------------------------------------------------
 
 #[test] // the mode set before bind is the file's, less the umask

@@ -270,6 +270,13 @@ impl Life {
         }
     }
 
+    /// A header is awaited no longer than until then.
+    pub(crate) fn hurry(&mut self, most: Moment) {
+        if let State::Preface { deadline, .. } = &mut self.0 {
+            *deadline = (*deadline).min(most);
+        }
+    }
+
     /// Keeps what has come of a header.
     pub(crate) fn keep_header(
         &mut self,

@@ -4,8 +4,8 @@
 //! to whoever holds the [`Fd`]. So every method here is a thin translation:
 //!
 //! - **One method, one system call**, made through the libc function that strace
-//!   shows under the same name. (Two exceptions, each said where it stands:
-//!   `clock_gettime` makes none, `prlimit` makes two when it sets.)
+//!   shows under the same name. (Three exceptions: `clock_gettime` makes none, `prlimit` makes
+//!   two when it sets, and so does `fcntl_inherit`, which looks before it takes.)
 //! - **The calls of a message are made directly**: `epoll_wait`, `recv`, `send`, `sendmsg`. The C
 //!   library's functions for them are points where a thread can be cancelled (pthreads(7)).
 //!   In a process with a second thread, as the program has for its log, each of them
@@ -30,6 +30,7 @@ use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr, SocketAddrV4, SocketAddrV6};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
+use std::sync::{Mutex, PoisonError};
 use std::{mem, ptr};
 
 use nix::sys::signal::{SigSet, SigmaskHow, sigprocmask};
@@ -96,10 +97,48 @@ impl Kernel for Linux {
         own(unsafe { libc::socket(family, kind, 0) })
     }
 
+    fn fcntl_inherit(&mut self, number: i32) -> Result<Fd> {
+        static ONE_AT_A_TIME: Mutex<()> = Mutex::new(());
+        let _turn = ONE_AT_A_TIME.lock().unwrap_or_else(PoisonError::into_inner);
+        // SAFETY: the call takes no pointer.
+        let flags = Errno::result(unsafe { libc::fcntl(number, libc::F_GETFD) })?;
+        if flags & libc::FD_CLOEXEC != 0 {
+            return Err(Errno::EBADF);
+        }
+        // SAFETY: the call takes no pointer.
+        done(unsafe { libc::fcntl(number, libc::F_SETFD, flags | libc::FD_CLOEXEC) })?;
+        // SAFETY: it has outlived an exec, so the process was started with it; the standard
+        // library and this one open none that would. Whoever else takes over what was passed
+        // sees by the flag that it is taken, as was seen here.
+        Ok(Fd::from(unsafe { OwnedFd::from_raw_fd(number) }))
+    }
+
+    fn fcntl_nonblock(&mut self, fd: &Fd) -> Result<()> {
+        // SAFETY: the call takes no pointer.
+        done(unsafe { libc::fcntl(fd.raw(), libc::F_SETFL, libc::O_RDWR | libc::O_NONBLOCK) })
+    }
+
+    fn getsockopt_listens(&mut self, fd: &Fd) -> Result<bool> {
+        get(fd, libc::SO_ACCEPTCONN).map(|listens| listens != 0)
+    }
+
+    fn socket_datagram(&mut self) -> Result<Fd> {
+        let kind = libc::SOCK_DGRAM | libc::SOCK_CLOEXEC | libc::SOCK_NONBLOCK;
+        // SAFETY: the call takes no pointer.
+        own(unsafe { libc::socket(libc::AF_UNIX, kind, 0) })
+    }
+
     fn setsockopt(&mut self, fd: &Fd, option: SocketOption) -> Result<()> {
         use libc::{IPPROTO_IPV6, IPPROTO_TCP, SOL_SOCKET};
         match option {
             SocketOption::ReuseAddr => set(fd, SOL_SOCKET, libc::SO_REUSEADDR, &ON),
+            SocketOption::ReusePort => set(fd, SOL_SOCKET, libc::SO_REUSEPORT, &ON),
+            SocketOption::SteerTo(number) => {
+                let program = [bpf(libc::BPF_RET | libc::BPF_K, 0, 0, number)];
+                attach(fd, libc::SO_ATTACH_REUSEPORT_CBPF, program)
+            }
+            SocketOption::StopSteering => set(fd, SOL_SOCKET, libc::SO_DETACH_REUSEPORT_BPF, &ON),
+            SocketOption::DetachFilter => set(fd, SOL_SOCKET, libc::SO_DETACH_FILTER, &ON),
             SocketOption::V6Only => set(fd, IPPROTO_IPV6, libc::IPV6_V6ONLY, &ON),
             SocketOption::NoDelay => set(fd, IPPROTO_TCP, libc::TCP_NODELAY, &ON),
             SocketOption::KeepAlive => set(fd, SOL_SOCKET, libc::SO_KEEPALIVE, &ON),
@@ -109,12 +148,7 @@ impl Kernel for Linux {
                 set(fd, IPPROTO_TCP, libc::TCP_NOTSENT_LOWAT, &bytes)
             }
             SocketOption::UrgentInline => set(fd, SOL_SOCKET, libc::SO_OOBINLINE, &ON),
-            SocketOption::DropSyn => {
-                let mut filter = DROP_SYN;
-                let program =
-                    libc::sock_fprog { len: filter.len() as u16, filter: filter.as_mut_ptr() };
-                set(fd, SOL_SOCKET, libc::SO_ATTACH_FILTER, &program)
-            }
+            SocketOption::DropSyn => attach(fd, libc::SO_ATTACH_FILTER, DROP_SYN),
             SocketOption::RefuseDescriptors => set(fd, SOL_SOCKET, SO_PASSRIGHTS, &OFF),
             SocketOption::ResetOnClose => {
                 let linger = libc::linger { l_onoff: 1, l_linger: 0 };
@@ -311,12 +345,7 @@ impl Kernel for Linux {
     // ---- a connection outwards
 
     fn getsockopt_error(&mut self, fd: &Fd) -> Result<Option<Errno>> {
-        let (mut error, mut length) = (0, size_of::<i32>() as u32);
-        let value = (&raw mut error).cast();
-        // SAFETY: `value` is valid for writing the `length` bytes that `error` has.
-        done(unsafe {
-            libc::getsockopt(fd.raw(), libc::SOL_SOCKET, libc::SO_ERROR, value, &mut length)
-        })?;
+        let error = get(fd, libc::SO_ERROR)?;
         Ok(if error == 0 { None } else { Some(Errno::from_raw(error)) })
     }
 
@@ -557,8 +586,27 @@ fn timespec(nanoseconds: u64) -> libc::timespec {
 fn set<T>(fd: &Fd, level: i32, name: i32, value: &T) -> Result<()> {
     let (pointer, length) = (ptr::from_ref(value).cast(), size_of::<T>() as u32);
     // SAFETY: the pointer and the length are those of `value`. Where that holds a pointer of
-    // its own (the filter of `DropSyn`), what it points to outlives the call too.
+    // its own (a program of BPF), what it points to outlives the call too.
     done(unsafe { libc::setsockopt(fd.raw(), level, name, pointer, length) })
+}
+
+/// setsockopt(2), with a program in classic BPF.
+fn attach<const N: usize>(
+    fd: &Fd,
+    name: i32,
+    mut instructions: [libc::sock_filter; N],
+) -> Result<()> {
+    let program = libc::sock_fprog { len: N as u16, filter: instructions.as_mut_ptr() };
+    set(fd, libc::SOL_SOCKET, name, &program)
+}
+
+/// getsockopt(2), of a number.
+fn get(fd: &Fd, name: i32) -> Result<i32> {
+    let (mut number, mut length) = (0, size_of::<i32>() as u32);
+    let value = (&raw mut number).cast();
+    // SAFETY: `value` is valid for writing the `length` bytes that `number` has.
+    done(unsafe { libc::getsockopt(fd.raw(), libc::SOL_SOCKET, name, value, &mut length) })?;
+    Ok(number)
 }
 
 /// read(2), for descriptors that are no sockets.
@@ -621,6 +669,12 @@ fn encode(address: &Address) -> Result<Vec<u8>> {
             &v6.scope_id().to_ne_bytes(),
         ]
         .concat(),
+        Address::Unix(path) if path.as_os_str().as_bytes().starts_with(b"\0") => {
+            match path.as_os_str().as_bytes() {
+                name if name.len() > PATH_MAX + 1 => return Err(Errno::ENAMETOOLONG),
+                name => [family(libc::AF_UNIX).as_slice(), name].concat(), // no NUL ends it
+            }
+        }
         Address::Unix(path) => {
             let path = c_string(path)?;
             match path.as_bytes().len() {
@@ -641,8 +695,12 @@ fn decode(bytes: &[u8]) -> Option<Address> {
     if i32::from(u16::from_ne_bytes(*family)) != libc::AF_UNIX {
         return decode_tcp(bytes).map(Address::Tcp);
     }
-    // A socket that was never bound, as most clients are, has no path at all.
-    let path = path.split(|&byte| byte == 0).next()?;
+    // A socket that was never bound, as most clients are, has no path at all. An abstract one
+    // has a NUL in front, and none behind.
+    let path = match path {
+        [0, _, ..] => path,
+        path => path.split(|&byte| byte == 0).next()?,
+    };
     Some(Address::Unix(PathBuf::from(OsStr::from_bytes(path))))
 }
 
@@ -724,6 +782,8 @@ mod tests {
             Address::Tcp(v6.into()),
             Address::Unix("/run/a socket".into()),
             Address::Unix("x".repeat(PATH_MAX).into()),
+            Address::Unix("\0org/a socket".into()),
+            Address::Unix(format!("\0{}", "x".repeat(PATH_MAX)).into()),
         ] {
             let decoded = encode(&address).map(|bytes| decode(&bytes));
             assert_eq!(decoded, Ok(Some(address)));
@@ -734,6 +794,7 @@ mod tests {
     fn a_path_that_is_no_address_is_refused() {
         let refused = |path: &str| encode(&Address::Unix(path.into()));
         assert_eq!(refused(&"x".repeat(PATH_MAX + 1)), Err(Errno::ENAMETOOLONG));
+        assert_eq!(refused(&format!("\0{}", "x".repeat(PATH_MAX + 1))), Err(Errno::ENAMETOOLONG));
         assert_eq!(refused("a\0b"), Err(Errno::EINVAL));
         assert_eq!(refused(""), Err(Errno::ENOENT));
     }

@@ -84,11 +84,33 @@ pub trait Kernel: Clone + Send + 'static {
     /// socket(2), docs/door.md, docs/connecting.md, [`Call::Socket`], [`Call::OutboundSocket`]
     fn socket(&mut self, address: &Address) -> Result<Fd>;
 
+    /// Takes over the descriptor `number`, with which this process was started, and makes it
+    /// close-on-exec. One that is close-on-exec already was opened here, and is somebody's (EBADF).
+    ///
+    /// fcntl(2), sd_listen_fds(3), docs/production.md, [`Call::Inherit`]
+    fn fcntl_inherit(&mut self, number: i32) -> Result<Fd>;
+
+    /// Makes a descriptor from elsewhere non-blocking, for all who share it.
+    ///
+    /// fcntl(2), docs/production.md, [`Call::Inherit`]
+    fn fcntl_nonblock(&mut self, fd: &Fd) -> Result<()>;
+
+    /// Whether a socket listens: SO_ACCEPTCONN.
+    ///
+    /// getsockopt(2), socket(7), docs/production.md, [`Call::CheckListener`]
+    fn getsockopt_listens(&mut self, fd: &Fd) -> Result<bool>;
+
+    /// A datagram socket that speaks to the service manager.
+    ///
+    /// socket(2), unix(7), sd_notify(3), docs/production.md, [`Call::NotifySocket`]
+    fn socket_datagram(&mut self) -> Result<Fd>;
+
     /// Sets one option of a socket.
     ///
     /// setsockopt(2), socket(7), tcp(7), ipv6(7), docs/door.md, docs/stopping.md, docs/goodbye.md,
-    /// docs/passed.md,
-    /// [`Call::SetOption`], [`Call::SetTunable`], [`Call::RefuseDescriptors`], [`Call::RefuseNew`]
+    /// docs/passed.md, docs/production.md,
+    /// [`Call::SetOption`], [`Call::SetTunable`], [`Call::RefuseDescriptors`], [`Call::Detach`],
+    /// [`Call::SteerNew`], [`Call::RefuseNew`]
     fn setsockopt(&mut self, fd: &Fd, option: SocketOption) -> Result<()>;
 
     /// Opens the directory at `path` to lock it; or whatever stands there, only to name it: a
@@ -132,7 +154,8 @@ pub trait Kernel: Clone + Send + 'static {
     /// Begins to connect. With TCP it goes on after EINPROGRESS, and epoll tells when it
     /// is over; a Unix socket is connected at once, or not at all.
     ///
-    /// connect(2), docs/door.md, docs/connecting.md, [`Call::ProbeUnix`], [`Call::Connect`]
+    /// connect(2), docs/door.md, docs/connecting.md, docs/production.md, [`Call::ProbeUnix`],
+    /// [`Call::Connect`], [`Call::NotifyConnect`]
     fn connect(&mut self, fd: &Fd, address: &Address) -> Result<()>;
 
     /// Removes the file at `path`.
@@ -205,7 +228,7 @@ pub trait Kernel: Clone + Send + 'static {
 
     /// Hands bytes to the kernel; how many it took. Never SIGPIPE.
     ///
-    /// send(2), docs/sending.md, [`Call::Send`]
+    /// send(2), docs/sending.md, docs/production.md, [`Call::Send`], [`Call::Notify`]
     fn send(&mut self, fd: &Fd, bytes: &[u8]) -> Result<usize>;
 
     /// The same for bytes that stand in several places, at most [`IOV_MAX`] of them: how many

@@ -12,6 +12,8 @@
 //! It differs from strace only where [`Kernel`] does not tell what strace can see:
 //!
 //! - memory inside the wrapped kernel is shown as [`POINTER`], always the same;
+//! - a descriptor that is inherited, and that is not to be had because this process opened it
+//!   itself, is told as one that is not open;
 //! - of what is read from a signalfd, only the signal's number is shown;
 //! - of a file that is no socket, no regular file and no directory, only the permissions
 //!   are shown;
@@ -47,6 +49,8 @@ pub struct Narrated<K> {
     on_wait: Option<Sink>,
     /// The number of the timerfd: its counter is read for another reason than the eventfd's.
     timer: Option<i32>,
+    /// The number of the socket to the service manager, at which no client is.
+    manager: Option<i32>,
     /// The limits that prlimit reported last.
     limits: Option<(u64, u64)>,
 }
@@ -55,7 +59,7 @@ impl<K> Narrated<K> {
     /// Wraps `kernel`; `sink` is given each line, without a newline.
     pub fn new(kernel: K, sink: impl Fn(&str) + Send + Sync + 'static) -> Narrated<K> {
         let sink = Arc::new(sink);
-        Narrated { kernel, sink, on_wait: None, timer: None, limits: None }
+        Narrated { kernel, sink, on_wait: None, timer: None, manager: None, limits: None }
     }
 
     /// Hands the beginning of each wait that may sleep, `epoll_wait(4, `, to `sink` before
@@ -63,6 +67,10 @@ impl<K> Narrated<K> {
     pub fn on_wait(mut self, sink: impl Fn(&str) + Send + Sync + 'static) -> Narrated<K> {
         self.on_wait = Some(Arc::new(sink));
         self
+    }
+
+    fn is_manager(&self, fd: &Fd) -> bool {
+        self.manager == Some(fd.number())
     }
 
     /// Hands one line to the sink. `number` is what the system call returned, taken from
@@ -146,9 +154,47 @@ impl<K: Kernel> Kernel for Narrated<K> {
         self.tell("door", &call, result, Fd::number)
     }
 
+    fn fcntl_inherit(&mut self, number: i32) -> Result<Fd> {
+        let result = self.kernel.fcntl_inherit(number);
+        // `Linux` looks before it takes: two lines.
+        let looked = result.as_ref().map(drop).map_err(|errno| *errno);
+        if self.tell("production", &format!("fcntl({number}, F_GETFD)"), looked, |()| 0).is_ok() {
+            let call = format!("fcntl({number}, F_SETFD, FD_CLOEXEC)");
+            return self.tell("production", &call, result, |_| 0);
+        }
+        result
+    }
+
+    fn fcntl_nonblock(&mut self, fd: &Fd) -> Result<()> {
+        let result = self.kernel.fcntl_nonblock(fd);
+        let call = format!("fcntl({fd:?}, F_SETFL, O_RDWR|O_NONBLOCK)");
+        self.tell("production", &call, result, |()| 0)
+    }
+
+    fn getsockopt_listens(&mut self, fd: &Fd) -> Result<bool> {
+        let result = self.kernel.getsockopt_listens(fd);
+        let value = match result {
+            Ok(listens) => format!("[{}], [4]", u8::from(listens)),
+            Err(_) => format!("{POINTER}, [4]"),
+        };
+        let call = format!("getsockopt({fd:?}, SOL_SOCKET, SO_ACCEPTCONN, {value})");
+        self.tell("production", &call, result, |_| 0)
+    }
+
+    fn socket_datagram(&mut self) -> Result<Fd> {
+        let result = self.kernel.socket_datagram();
+        self.manager = result.as_ref().ok().map(Fd::number);
+        let call = "socket(AF_UNIX, SOCK_DGRAM|SOCK_CLOEXEC|SOCK_NONBLOCK, 0)";
+        self.tell("production", call, result, Fd::number)
+    }
+
     fn setsockopt(&mut self, fd: &Fd, option: SocketOption) -> Result<()> {
         let result = self.kernel.setsockopt(fd, option);
         let chapter = match option {
+            SocketOption::ReusePort
+            | SocketOption::SteerTo(_)
+            | SocketOption::StopSteering
+            | SocketOption::DetachFilter => "production",
             SocketOption::DropSyn => "stopping",
             SocketOption::ResetOnClose => "goodbye",
             SocketOption::RefuseDescriptors => "passed",
@@ -211,7 +257,11 @@ impl<K: Kernel> Kernel for Narrated<K> {
     fn connect(&mut self, fd: &Fd, address: &Address) -> Result<()> {
         let result = self.kernel.connect(fd, address);
         // A Unix socket is most often connected only to learn whether anybody is there.
-        let chapter = if let Address::Tcp(_) = address { "connecting" } else { "door" };
+        let chapter = match address {
+            Address::Tcp(_) => "connecting",
+            Address::Unix(_) if self.is_manager(fd) => "production",
+            Address::Unix(_) => "door",
+        };
         let (address, length) = sockaddr(address);
         let call = format!("connect({fd:?}, {address}, {length})");
         self.tell(chapter, &call, result, |_| 0)
@@ -328,7 +378,8 @@ impl<K: Kernel> Kernel for Narrated<K> {
         let result = self.kernel.send(fd, bytes);
         let (sent, length) = (payload(bytes), bytes.len());
         let call = format!("sendto({fd:?}, {sent}, {length}, MSG_NOSIGNAL, NULL, 0)");
-        self.tell("sending", &call, result, |count| *count)
+        let chapter = if self.is_manager(fd) { "production" } else { "sending" };
+        self.tell(chapter, &call, result, |count| *count)
     }
 
     fn sendmsg(&mut self, fd: &Fd, pieces: &[IoSlice<'_>]) -> Result<usize> {
@@ -544,6 +595,10 @@ fn sockaddr(address: &Address) -> (String, usize) {
         }
         // A socket that was never bound has a family and nothing else.
         Address::Unix(path) if path.as_os_str().is_empty() => ("UNIX".to_string(), 2),
+        Address::Unix(path) if path.as_os_str().as_bytes().starts_with(b"\0") => {
+            let name = path.as_os_str().as_bytes().get(1..).unwrap_or_default();
+            (format!("UNIX, sun_path=@{}", quoted(name)), 2 + 1 + name.len())
+        }
         Address::Unix(path) => {
             let fields = format!("UNIX, sun_path={}", quoted_path(path));
             // Two bytes of family in front, a NUL behind.
@@ -566,6 +621,12 @@ fn socket_option(option: SocketOption) -> String {
     let number = |name: &str, value: u32| format!("{name}, [{value}], 4");
     match option {
         SocketOption::ReuseAddr => number("SOL_SOCKET, SO_REUSEADDR", 1),
+        SocketOption::ReusePort => number("SOL_SOCKET, SO_REUSEPORT", 1),
+        SocketOption::SteerTo(_) => {
+            format!("SOL_SOCKET, SO_ATTACH_REUSEPORT_CBPF, {{len=1, filter={POINTER}}}, 16")
+        }
+        SocketOption::StopSteering => number("SOL_SOCKET, SO_DETACH_REUSEPORT_BPF", 1),
+        SocketOption::DetachFilter => number("SOL_SOCKET, SO_DETACH_FILTER", 1),
         SocketOption::V6Only => number("SOL_IPV6, IPV6_V6ONLY", 1),
         SocketOption::NoDelay => number("SOL_TCP, TCP_NODELAY", 1),
         SocketOption::KeepAlive => number("SOL_SOCKET, SO_KEEPALIVE", 1),

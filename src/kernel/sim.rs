@@ -68,6 +68,9 @@
 //! - Any address is local, ports below 1024 need no privilege, and directories
 //!   exist. TIME_WAIT, keepalive and TCP_USER_TIMEOUT are left out: no wait ends in
 //!   ETIMEDOUT, unless by a fault. V6 sockets never take V4 (as [`Address`] has it).
+//! - There is no fork, but a service manager keeps a socket that it has passed on. Listeners
+//!   that share an address by SO_REUSEPORT are numbered in the order in which they began to
+//!   listen; new clients come to the first of them, unless a program steers them to another.
 //! - Level-triggered epoll only, IN, OUT, ERR and HUP only, and no sets within sets
 //!   (EINVAL).
 
@@ -182,6 +185,24 @@ impl Simulated {
     /// The port that the kernel picks next, for port 0 and for a connection outwards.
     pub fn set_next_port(&self, port: u16) {
         self.world().next_port = port;
+    }
+
+    /// A service manager listens at `address` and passes the socket to the server, in blocking
+    /// mode: the number of the descriptor. It keeps the socket when the server closes it, with
+    /// the clients that wait there, and the next time passes that one on.
+    pub fn pass(&self, address: &Address) -> Result<i32> {
+        self.client(|world| world.pass(address))
+    }
+
+    /// A service manager hears what is sent to `address`.
+    pub fn manage(&self, address: &Address) {
+        self.world().manager = Some((address.clone(), Vec::new()));
+    }
+
+    /// What the service manager has heard since the last time, message by message.
+    pub fn heard(&self) -> Vec<String> {
+        let mut world = self.world();
+        world.manager.as_mut().map(|(_, heard)| std::mem::take(heard)).unwrap_or_default()
     }
 
     /// Puts a regular file where none was.
@@ -383,6 +404,22 @@ impl Kernel for Simulated {
 
     fn socket(&mut self, address: &Address) -> Result<Fd> {
         self.call(Method::Socket, None, |world| world.socket(address))
+    }
+
+    fn fcntl_inherit(&mut self, number: i32) -> Result<Fd> {
+        self.call(Method::FcntlInherit, None, |world| world.inherit(number))
+    }
+
+    fn fcntl_nonblock(&mut self, fd: &Fd) -> Result<()> {
+        self.call(Method::FcntlNonblock, Some(fd), |world| world.unblock(fd))
+    }
+
+    fn getsockopt_listens(&mut self, fd: &Fd) -> Result<bool> {
+        self.call(Method::GetsockoptListens, Some(fd), |world| world.listens(fd))
+    }
+
+    fn socket_datagram(&mut self) -> Result<Fd> {
+        self.call(Method::SocketDatagram, None, World::socket_datagram)
     }
 
     fn setsockopt(&mut self, fd: &Fd, option: SocketOption) -> Result<()> {

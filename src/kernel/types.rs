@@ -2,6 +2,7 @@
 
 use std::fmt;
 use std::net::SocketAddr;
+use std::os::unix::ffi::OsStrExt;
 use std::path::PathBuf;
 
 /// A local address: where a socket listens.
@@ -9,7 +10,8 @@ use std::path::PathBuf;
 pub enum Address {
     /// TCP. A V6 socket never takes V4 connections (IPV6_V6ONLY).
     Tcp(SocketAddr),
-    /// A Unix stream socket at a path.
+    /// A Unix socket at a path; or, if that begins with a NUL, an abstract one, which has a name
+    /// and no file. The server listens at none of these, but may inherit one. unix(7)
     Unix(PathBuf),
 }
 
@@ -17,7 +19,10 @@ impl fmt::Display for Address {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Address::Tcp(address) => write!(f, "{address}"),
-            Address::Unix(path) => write!(f, "unix:{}", path.display()),
+            Address::Unix(path) => match path.as_os_str().as_bytes().strip_prefix(b"\0") {
+                Some(name) => write!(f, "unix:@{}", String::from_utf8_lossy(name)),
+                None => write!(f, "unix:{}", path.display()),
+            },
         }
     }
 }
@@ -45,6 +50,17 @@ impl fmt::Display for Peer {
 pub enum SocketOption {
     /// SO_REUSEADDR: bind although old connections are in TIME_WAIT. socket(7)
     ReuseAddr,
+    /// SO_REUSEPORT: other sockets that set it too, of the same user, may listen at the same
+    /// address. The kernel deals new clients out to them. socket(7)
+    ReusePort,
+    /// SO_ATTACH_REUSEPORT_CBPF with a program that sends all new clients to the listener with
+    /// this number, of those that share the address, in the order in which they began to listen.
+    /// A number that none has sends nobody anywhere. socket(7)
+    SteerTo(u32),
+    /// SO_DETACH_REUSEPORT_BPF: new clients are dealt out again. socket(7)
+    StopSteering,
+    /// SO_DETACH_FILTER: whatever filter was attached to the socket is gone. socket(7)
+    DetachFilter,
     /// IPV6_V6ONLY: a V6 listener leaves V4 alone. ipv6(7)
     V6Only,
     /// TCP_NODELAY: send small answers at once. Inherited by accepted sockets. tcp(7)

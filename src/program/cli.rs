@@ -155,6 +155,8 @@ impl Draft {
             "--max-output" => limits.max_output = take(name, words, bytes)?,
             "--max-memory" => limits.max_memory = take(name, words, bytes)?,
             "--unix-mode" => limits.unix_mode = take(name, words, mode)?,
+            "--reuse-port" => limits.reuse_port = 1,
+            "--stop-delay" => limits.stop_delay = take(name, words, seconds)?,
             "--narrate" => self.narrate = true,
             "-v" | "--verbose" => self.log_level = Some(LevelFilter::Debug),
             "-q" | "--quiet" => self.log_level = Some(LevelFilter::Error),
@@ -206,8 +208,7 @@ impl Draft {
         }
         limits.high_water = limits.high_water.min(limits.max_output);
         limits.max_input = max_line.saturating_add(128 << 10);
-        let listen = if self.listen.is_empty() { vec![listen.into()] } else { self.listen };
-        let mut listen = places(&listen)?;
+        let mut listen = listens(&self.listen, Place::inherited(), listen)?;
         if self.proxy_protocol {
             listen = listen.into_iter().map(Place::behind_front).collect();
         }
@@ -259,6 +260,9 @@ impl Draft {
             return Err(Usage("proxy needs an address, as in proxy 127.0.0.1:8080".into()));
         };
         let upstream = Place::parse(word).map_err(|error| Usage(format!("proxy {error}")))?;
+        if !upstream.descriptors().is_empty() {
+            return Err(Usage(format!("proxy {} is no address to connect to", quoted(word))));
+        }
         if upstream.port() == Some(0) {
             return Err(Usage(format!("proxy {} names no port to connect to", quoted(word))));
         }
@@ -274,10 +278,47 @@ impl Draft {
     }
 }
 
+/// Where to listen: at the places that the words behind `-l` name; without any at the sockets
+/// that were passed, or else where the handler always does.
+fn listens(words: &[OsString], passed: Vec<Place>, handler: &str) -> Result<Vec<Place>, Usage> {
+    match (words, &passed[..]) {
+        ([], []) => places(&[handler.into()]),
+        ([], _) => Ok(passed),
+        _ => {
+            let places = places(words)?;
+            refuse_unnamed(&places, &passed)?;
+            Ok(places)
+        }
+    }
+}
+
+/// Clients would wait for ever in the queue of a socket that was passed and is not named.
+fn refuse_unnamed(places: &[Place], passed: &[Place]) -> Result<(), Usage> {
+    let named: Vec<i32> = places.iter().flat_map(Place::descriptors).copied().collect();
+    let is_named = |place: &&Place| place.descriptors().iter().all(|number| named.contains(number));
+    let (named, unnamed): (Vec<&Place>, Vec<&Place>) = passed.iter().partition(is_named);
+    if unnamed.is_empty() {
+        return Ok(());
+    }
+    let list = |places: &[&Place]| {
+        places.iter().map(|place| place.to_string()).collect::<Vec<_>>().join(" and ")
+    };
+    let (count, plural) = (passed.len(), if passed.len() == 1 { "" } else { "s" });
+    let (names, too) = match &named[..] {
+        [] => ("none of them".to_owned(), ""),
+        named => (format!("only {}", list(named)), " too"),
+    };
+    let unnamed = list(&unnamed);
+    Err(Usage(format!(
+        "LISTEN_FDS passes {count} socket{plural}, and -l names {names}; \
+         name {unnamed}{too}, or leave -l out"
+    )))
+}
+
 /// The places that the words behind `-l` name.
 fn places(words: &[OsString]) -> Result<Vec<Place>, Usage> {
     let places = words.to_places().map_err(|error| Usage(format!("-l {error}")))?;
-    let count: usize = places.iter().map(|place| place.addresses().len()).sum();
+    let count: usize = places.iter().map(Place::count).sum();
     if count > MAX_LISTENERS {
         return Err(Usage(format!(
             "-l names {count} addresses, and a server has at most {MAX_LISTENERS}: \
@@ -467,6 +508,8 @@ mod tests {
             max_memory: 256 << 20,
             max_input: (64 << 10) + (128 << 10),
             unix_mode: 0o600,
+            reuse_port: 0,
+            stop_delay: None,
         };
         assert_eq!(options.limits, due);
         let handler = Handler::Greet { framing: Framing::Line, max_line: 64 << 10 };
@@ -732,6 +775,31 @@ mod tests {
             let words = format!("-l {listen} proxy {upstream}");
             assert_eq!(complaint(&words), "", "{words}");
         }
+    }
+
+    #[test]
+    fn a_socket_that_was_passed_is_named_or_nothing_is() {
+        let place = |word: &str| Place::parse(word.as_ref()).unwrap();
+        let told = |words: &str, passed: &[&str]| {
+            let words: Vec<OsString> = words.split_whitespace().map(OsString::from).collect();
+            let passed = passed.iter().map(|word| place(word)).collect();
+            match listens(&words, passed, "127.0.0.1:1234") {
+                Ok(places) => places.iter().map(|it| it.to_string()).collect::<Vec<_>>().join(" "),
+                Err(usage) => usage.0,
+            }
+        };
+        assert_eq!(told("", &[]), "127.0.0.1:1234");
+        assert_eq!(told("", &["fd:3", "fd:4"]), "fd:3 fd:4");
+        assert_eq!(told("fd:4 127.0.0.1:1 fd:3", &["fd:3", "fd:4"]), "fd:4 127.0.0.1:1 fd:3");
+        assert_eq!(told("fd:7", &[]), "fd:7");
+        assert_eq!(
+            told("fd:3", &["fd:3", "fd:4"]),
+            "LISTEN_FDS passes 2 sockets, and -l names only fd:3; name fd:4 too, or leave -l out"
+        );
+        assert_eq!(
+            told("127.0.0.1:1", &["fd:3"]),
+            "LISTEN_FDS passes 1 socket, and -l names none of them; name fd:3, or leave -l out"
+        );
     }
 
     #[test]

@@ -156,6 +156,15 @@ impl Log for Logger {
     fn flush(&self) {}
 }
 
+/// Why a start or an end failed, `error: …`, or what is not as it was asked for, `warning: …`.
+pub(crate) fn diagnostic(level: Level, text: impl fmt::Display) {
+    let name = if level == Level::Error { "error" } else { "warning" };
+    match is_journal() {
+        true => raw(format_args!("<{}>{name}: {text}", priority(level))),
+        false => raw(format_args!("{name}: {text}")),
+    }
+}
+
 /// A line as it is.
 pub(crate) fn raw(line: Arguments<'_>) {
     push(Kind::Raw, format_args!("{line}\n"));

@@ -25,6 +25,7 @@ mod table;
 mod view;
 
 use cli::{Command, Handler, Options};
+use log::Level;
 use status::{Picture, StatusLine};
 use std::env::var_os;
 use std::io::{IsTerminal, stderr};
@@ -51,7 +52,7 @@ fn main() -> ExitCode {
         Ok(Command::Version) => print(cli::VERSION),
         Ok(Command::Serve(options)) => serve(&options),
         Err(usage) => {
-            lines::raw(format_args!("error: {usage}"));
+            lines::diagnostic(Level::Error, usage);
             NOT_STARTED
         }
     };
@@ -123,7 +124,7 @@ fn serve_on<K: Kernel>(options: &Options, kernel: K) -> u8 {
 
 /// The one line of a start that failed.
 fn not_started(error: &Error) -> u8 {
-    lines::raw(format_args!("error: {error}{}", hint::hint(error)));
+    lines::diagnostic(Level::Error, format_args!("{error}{}", hint::hint(error)));
     NOT_STARTED
 }
 
@@ -137,6 +138,7 @@ where
 
 /// Starts, says so, serves until stopped. A start that fails prints only its error.
 /// `begin` is for a handler that needs a way to its server.
+#[inline(never)] // each handler's loop has the registers for itself
 fn run_from<H, K>(
     options: &Options,
     handler: H,
@@ -162,7 +164,8 @@ where
     let is_watched = status.is_some();
     if let Err(error) = lines::start(status) {
         let errno = Errno::from_raw(error.raw_os_error().unwrap_or_default());
-        lines::raw(format_args!("error: clone log thread: {errno:?} ({})", errno.desc()));
+        let text = format_args!("clone log thread: {errno:?} ({})", errno.desc());
+        lines::diagnostic(Level::Error, text);
         return NOT_STARTED;
     }
     begin(&server);
@@ -172,7 +175,7 @@ where
     match ended {
         Ok(summary) => finished(&summary, options.limits.drain_timeout, done(server.handler())),
         Err(error) => {
-            lines::raw(format_args!("error: {error}{}", hint::hint(&error)));
+            lines::diagnostic(Level::Error, format_args!("{error}{}", hint::hint(&error)));
             FAILED
         }
     }
@@ -181,7 +184,7 @@ where
 /// Prints what could not be had as asked for, where it listens, and on a terminal what to do.
 fn announce<H: ConnectionHandler, K: Kernel>(options: &Options, server: &Server<H, K>) {
     for warning in server.warnings().iter().chain(&no_index(options)).chain(&unresolved(options)) {
-        lines::raw(format_args!("warning: {warning}"));
+        lines::diagnostic(Level::Warn, warning);
     }
     lines::flush();
     for address in server.addresses() {
@@ -246,14 +249,14 @@ fn finished(summary: &Summary, drain_timeout: Option<Duration>, done: bool) -> u
     if summary.cut > 0 {
         let plural = if summary.cut == 1 { "" } else { "s" };
         let deadline = drain_timeout.unwrap_or_default().as_secs_f64();
-        lines::raw(format_args!(
-            "error: cut {} connection{plural} at the drain deadline ({deadline} s)",
-            summary.cut
-        ));
+        let cut = summary.cut;
+        let text =
+            format_args!("cut {cut} connection{plural} at the drain deadline ({deadline} s)");
+        lines::diagnostic(Level::Error, text);
         return UNDONE;
     }
     if !done {
-        lines::raw(format_args!("error: stopped before a message came"));
+        lines::diagnostic(Level::Error, "stopped before a message came");
         return UNDONE;
     }
     DONE

@@ -91,16 +91,17 @@ pub(crate) const HANDLERS: [Handler; 6] = [
 ];
 
 /// Every option, in the order in which they are shown.
-pub(crate) const OPTIONS: [Choice; 23] = [
+pub(crate) const OPTIONS: [Choice; 25] = [
     choice(
         &["-l", "--listen"],
         "ADDR",
         Always,
-        "HOST:PORT, [V6]:PORT or unix:PATH; may be repeated\n\
+        "HOST:PORT, [V6]:PORT, unix:PATH or fd:N; may be repeated\n\
          (127.0.0.1:1234; once: 127.0.0.1:9999)",
         "A host name stands for all its addresses. *0.0.0.0* is every IPv4 address of this \
          machine, *[::]* every IPv6 address. Port 0 is any free one, and the line on stdout \
-         names it.",
+         names it. *fd:3*, or *fd:NAME* with a name of LISTEN_FDNAMES, is a socket that a service \
+         manager passes; without *-l* all that it passes are served.",
     ),
     choice(
         &["--framing"],
@@ -184,6 +185,22 @@ pub(crate) const OPTIONS: [Choice; 23] = [
         Always,
         "a stop waits at most S for clients to finish (10)",
         "Those that have not finished then are cut, and the exit status is 1.",
+    ),
+    choice(
+        &["--stop-delay"],
+        "S",
+        Rarely,
+        "serve on for S after the first signal to stop (0)",
+        "For a load balancer that learns of a stop late: the listeners stay open, and only *http* \
+         says with each answer that the connection ends. A second signal ends it at once.",
+    ),
+    choice(
+        &["--reuse-port"],
+        "",
+        Rarely,
+        "share the port with a successor, who gets new clients",
+        "Two servers of the same user that both set it may listen at one address. Start the new \
+         one, wait for its line *listening on*, and stop the old one: none of its clients is lost.",
     ),
     choice(
         &["--high-water"],

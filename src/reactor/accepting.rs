@@ -200,7 +200,7 @@ impl<H: ConnectionHandler, K: Kernel> Reactor<H, K> {
     fn lose_listener(&mut self, index: usize, call: Call, errno: Errno) {
         let Some(listener) = self.listeners.get_mut(index) else { return };
         let error = Error::new(call, &listener.address, errno);
-        listener.close(&mut self.kernel);
+        self.close_listener(index);
         self.fail(error);
     }
 

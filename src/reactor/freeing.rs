@@ -92,6 +92,7 @@ impl<H: ConnectionHandler, K: Kernel> Reactor<H, K> {
             }
         }
         self.poll.close(&mut self.kernel);
+        self.process.iter_mut().for_each(|process| process.close(&mut self.kernel));
     }
 }
 

@@ -17,6 +17,8 @@ use crate::time::Span;
 
 /// A header must be whole after this long, or the message timeout if that is less.
 const PATIENCE: Span = Span::millis(5_000);
+/// While the server stops, after this long: most fronts send it as soon as they connect.
+const PATIENCE_AT_A_STOP: Span = Span::millis(1_000);
 /// Bytes that are shown of what is no header.
 const SHOWN: usize = 8;
 
@@ -24,8 +26,13 @@ impl<H: ConnectionHandler, K: Kernel> Reactor<H, K> {
     /// The state of a connection that a listener for fronts has accepted.
     #[cold]
     pub(super) fn preface(&self) -> Life {
-        let patience = self.net.timeouts.usual.message.map_or(PATIENCE, |most| most.min(PATIENCE));
-        Life::preface(self.net.now.after(patience))
+        Life::preface(self.net.now.after(self.header_patience()))
+    }
+
+    /// How long a header is awaited.
+    pub(super) fn header_patience(&self) -> Span {
+        let most = if self.net.is_draining() { PATIENCE_AT_A_STOP } else { PATIENCE };
+        self.net.timeouts.usual.message.map_or(most, |message| message.min(most))
     }
 
     /// An event of a connection whose header is awaited.
@@ -85,9 +92,18 @@ impl<H: ConnectionHandler, K: Kernel> Reactor<H, K> {
         self.step(slot);
     }
 
+    /// The header is not whole in time. A stop ends those that have not begun one in order.
+    #[cold]
+    pub(super) fn header_is_late(&mut self, slot: u32) {
+        match self.net.is_draining() && self.header(slot).is_empty() {
+            true => self.net.close_slot(slot, CloseReason::Shutdown),
+            false => self.refuse_front(slot),
+        }
+    }
+
     /// It did not begin with a header, or the header is not whole in time.
     #[cold]
-    pub(super) fn refuse_front(&mut self, slot: u32) {
+    fn refuse_front(&mut self, slot: u32) {
         let Some(connection) = self.net.table.look(slot) else { return };
         let header = self.header(slot);
         let first = escaped(header.get(..SHOWN).unwrap_or(header));

@@ -3,11 +3,11 @@
 use super::Reactor;
 use super::poll::LISTENERS;
 use crate::address::Place;
-use crate::error::Error;
+use crate::error::{Error, needed};
 use crate::handler::ConnectionHandler;
-use crate::kernel::{self, Kernel};
+use crate::kernel::{self, Fd, Kernel};
 use crate::listener::Listener;
-use crate::reaction::{Reaction, reaction};
+use crate::reaction::{Call, Reaction, reaction};
 
 impl<H: ConnectionHandler, K: Kernel> Reactor<H, K> {
     /// Lets the handler open what it needs, as it does before it has a client.
@@ -23,10 +23,16 @@ impl<H: ConnectionHandler, K: Kernel> Reactor<H, K> {
     /// one fails, dropping the loop closes the others.
     pub(crate) fn open(
         &mut self,
+        given: Vec<Fd>,
         places: &[Place],
         warnings: &mut Vec<String>,
     ) -> Result<(), Error> {
+        for fd in given {
+            let name = format!("fd:{fd:?}");
+            self.adopt(fd, &name, warnings)?;
+        }
         for place in places {
+            self.inherit(place, warnings)?;
             self.listen_at(place, warnings)?;
         }
         let signals = self.process.as_ref().map_or(&[][..], |process| &process.signals);
@@ -38,6 +44,32 @@ impl<H: ConnectionHandler, K: Kernel> Reactor<H, K> {
             self.poll.watch_core(&mut self.kernel, fd, data, &listener.address)?;
             socket.registered = kernel::IN as u8;
         }
+        self.expect_manager();
+        Ok(())
+    }
+
+    /// Takes over the sockets of a place that listen already. Two names can be one descriptor's.
+    fn inherit(&mut self, place: &Place, warnings: &mut Vec<String>) -> Result<(), Error> {
+        for &number in place.descriptors() {
+            let mut sockets = self.listeners.iter().filter_map(|it| it.socket.as_ref());
+            if sockets.any(|socket| socket.fd.number() == number) {
+                continue;
+            }
+            let name = format!("fd:{number}");
+            let fd = needed(Call::Inherit, &name, || self.kernel.fcntl_inherit(number))?;
+            self.adopt(fd, &name, warnings)?;
+            if let Some(listener) = self.listeners.last_mut() {
+                listener.is_behind_front = place.is_behind_front();
+            }
+        }
+        Ok(())
+    }
+
+    fn adopt(&mut self, fd: Fd, name: &str, warnings: &mut Vec<String>) -> Result<(), Error> {
+        let limits = &self.net.limits;
+        let listener = Listener::adopt(&mut self.kernel, fd, name, limits, warnings)?;
+        self.net.locals.push(listener.address.clone());
+        self.listeners.push(listener);
         Ok(())
     }
 

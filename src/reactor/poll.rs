@@ -15,6 +15,8 @@ use std::fmt;
 pub(crate) const EVENTFD: u32 = 0;
 pub(crate) const SIGNALFD: u32 = 1;
 pub(crate) const TIMERFD: u32 = 2;
+/// No descriptor: the first turn, if a service manager is to hear of it.
+pub(crate) const MANAGER: u32 = u32::MAX;
 /// The first listener; the others follow.
 pub(crate) const LISTENERS: u32 = 3;
 

@@ -63,7 +63,10 @@ impl<H: ConnectionHandler, K: Kernel> Reactor<H, K> {
         if let Some(signal) = ending {
             let is_second = self.end.signals.last().is_some();
             self.end.signals = if is_second { Signals::Two(signal) } else { Signals::One(signal) };
-            self.net.stop();
+            match self.net.limits.stop_delay {
+                Some(delay) if !self.net.is_stopping() => self.announce_stop(signal, delay),
+                _ => self.net.stop(),
+            }
             if is_second {
                 self.cut();
             }

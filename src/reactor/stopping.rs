@@ -12,6 +12,7 @@ use crate::deadlines::Alarm;
 use crate::error::Error;
 use crate::handler::ConnectionHandler;
 use crate::kernel::{Errno, Kernel, Signal};
+use crate::listener::{Listener, Socket};
 use crate::net::Stop;
 use crate::time::{Moment, Span};
 use std::time::Duration;
@@ -50,6 +51,9 @@ impl<H: ConnectionHandler, K: Kernel> Reactor<H, K> {
             None => self.end.signals.last().map_or("asked to", Signal::as_str).to_owned(),
         };
         log::info!("stopping ({why}), {} open{}", self.net.table.len(), self.what_now());
+        let (open, plural) =
+            (self.net.table.len(), if self.net.table.len() == 1 { "" } else { "s" });
+        self.tell_stopping(&format!("finishing {open} connection{plural}"));
         self.handler.on_shutdown(&mut self.net);
         self.refuse_new();
         let grace = self.net.now.after(GRACE);
@@ -58,8 +62,12 @@ impl<H: ConnectionHandler, K: Kernel> Reactor<H, K> {
         if let Some(span) = self.net.timeouts.drain {
             self.timer.alarms.ring_by(Alarm::Cut, self.net.now.after(span));
         }
+        let header = self.net.now.after(self.header_patience());
         for slot in self.net.table.slots_where(|_| true) {
-            self.net.change(slot, |connection| connection.state.forget_read());
+            self.net.change(slot, |connection| {
+                connection.state.forget_read();
+                connection.state.hurry(header);
+            });
         }
     }
 
@@ -75,6 +83,16 @@ impl<H: ConnectionHandler, K: Kernel> Reactor<H, K> {
             }
         }
         self.net.stop();
+    }
+
+    /// The first signal, if the server is to serve on for a while: nothing changes but what is
+    /// said of its health.
+    pub(super) fn announce_stop(&mut self, signal: Signal, delay: Duration) {
+        let seconds = delay.as_secs_f64();
+        log::info!("{signal}: serves on for {seconds} s, then stops; a second signal ends it now");
+        self.tell_stopping(&format!("serving for {seconds} s more"));
+        self.net.stop = Stop::Announced;
+        self.timer.alarms.ring_by(Alarm::Stop, self.net.now.after(Span::at_least(delay)));
     }
 
     /// How long a stop takes at most, and how it takes no time, if there is reason to ask.
@@ -94,10 +112,28 @@ impl<H: ConnectionHandler, K: Kernel> Reactor<H, K> {
         most + again
     }
 
+    /// Closes a listener. If others have the socket too, epoll would go on to report it: what epoll
+    /// watches is the socket, and that stays open.
+    pub(super) fn close_listener(&mut self, index: usize) {
+        let Some(listener) = self.listeners.get_mut(index) else { return };
+        if let Some(Socket { is_shared: true, fd, registered, .. }) = &mut listener.socket {
+            // If it cannot be forgotten, it is reported until the drain deadline, at most.
+            let _ = self.poll.unwatch(&mut self.kernel, fd, registered, 0);
+        }
+        listener.close(&mut self.kernel);
+    }
+
     /// Keeps new clients out. Where that fails, one line for all listeners says what follows.
     fn refuse_new(&mut self) {
+        let is_shared = |it: &Listener| it.socket.as_ref().is_some_and(|socket| socket.is_shared);
+        for index in 0..self.listeners.len() {
+            if self.listeners.get(index).is_some_and(is_shared) {
+                self.close_listener(index); // those who wait are left to the others
+            }
+        }
         let listeners = self.listeners.iter_mut();
-        let failed = listeners.filter_map(|listener| listener.refuse_new(&mut self.kernel).err());
+        let sharing = self.net.limits.reuse_port;
+        let failed = listeners.filter_map(|it| it.refuse_new(&mut self.kernel, sharing).err());
         let Some(error) = failed.reduce(|first, _| first) else { return };
         // An ordinary user is not allowed to: no news, and the same at each stop.
         let (level, way_out) = match error.errno {

@@ -124,6 +124,8 @@ impl<H: ConnectionHandler, K: Kernel> Reactor<H, K> {
         let now = self.net.now;
         while let Some(alarm) = self.timer.alarms.pop_due(now) {
             match alarm {
+                Alarm::Watchdog => self.tell_alive(),
+                Alarm::Stop => self.net.stop(),
                 Alarm::Accept => self.resume_paused(),
                 Alarm::CloseListeners => self.close_listeners(),
                 Alarm::Cut => self.cut(),
@@ -148,7 +150,7 @@ impl<H: ConnectionHandler, K: Kernel> Reactor<H, K> {
             && come(connection.deadline(timeouts, now))
         {
             drop(connection);
-            return self.refuse_front(slot);
+            return self.header_is_late(slot);
         }
         if connection.shortage.waits() {
             connection.shortage.try_again(); // perhaps a little early

@@ -1,7 +1,9 @@
 //! The descriptors that are no connections: which of them woke the loop, and for what.
 
+mod notifying;
+
 use super::Reactor;
-use super::poll::{EVENTFD, LISTENERS, SIGNALFD, TIMERFD};
+use super::poll::{EVENTFD, LISTENERS, MANAGER, SIGNALFD, TIMERFD};
 use crate::handler::ConnectionHandler;
 use crate::kernel::{Clock, Kernel};
 use crate::mailbox::Stop;
@@ -25,6 +27,7 @@ impl<H: ConnectionHandler, K: Kernel> Reactor<H, K> {
                 EVENTFD => self.collect_jobs(),
                 SIGNALFD => self.take_signals(),
                 TIMERFD => self.expired(ready),
+                MANAGER => self.tell_ready(),
                 _ if welcomes && self.net.is_spent() => {}
                 listener => {
                     welcomes = true;

@@ -60,14 +60,34 @@ const FILES: [(&str, &str); 1] = [(
      at which nobody listens is replaced, any other is an error. It is removed at the end.",
 )];
 
-const ENVIRONMENT: [(&str, &str); 3] = [
+const ENVIRONMENT: [(&str, &str); 9] = [
     (
         "JOURNAL_STREAM",
         "Set by systemd: if it names stderr, log records begin with a priority \
                         instead of a time. See *systemd.exec*(5).",
     ),
+    (
+        "LISTEN_FDS",
+        "How many sockets a service manager passes, from descriptor 3 on. See \
+         *sd_listen_fds*(3).",
+    ),
+    ("LISTEN_FDNAMES", "The names of these sockets, with colons between them."),
+    ("LISTEN_PID", "The process to which they are passed; another one ignores them."),
     ("NO_COLOR", "If it is set and not empty, the log has no color on a terminal."),
+    (
+        "NOTIFY_SOCKET",
+        "Where the service manager is told that the server is ready, and that it stops. See \
+         *sd_notify*(3).",
+    ),
     ("TERM", "If it is empty or *dumb*, there is no status line."),
+    (
+        "WATCHDOG_PID",
+        "The process that is to send what WATCHDOG_USEC asks for; every process, if not set.",
+    ),
+    (
+        "WATCHDOG_USEC",
+        "If set, the loop tells the service manager twice in so many microseconds that it turns.",
+    ),
 ];
 
 /// The files that are made, and what should be in them.

@@ -412,8 +412,8 @@ pub fn compare_scores() {
     names.push(("threadbare".to_owned(), "-q -l 127.0.0.1:0"));
     let mut scores = String::new();
     let mut tables = String::new();
-    // Mostly they wait, so some at a time do not disturb each other.
-    for some in names.chunks(5) {
+    // Mostly they wait, so several at a time do not disturb each other.
+    for some in names.chunks(7) {
         std::thread::scope(|scope| {
             let of = &of;
             let threads: Vec<_> =
@@ -429,5 +429,18 @@ pub fn compare_scores() {
         fs::write(SCORES, &scores).unwrap();
     }
     let known = fs::read_to_string(SCORES).unwrap_or_default();
-    assert!(known == scores, "the scores are\n{scores}\nand not\n{known}\n{tables}");
+    // What a program loses by chance it may also win: how much it has unsent when the end is
+    // read, for one. What it loses by design it always loses.
+    let is_near = |(old, new): (&str, &str)| {
+        let count = |line: &str| line.split(' ').nth(1).and_then(|it| it.parse::<i32>().ok());
+        old.split(' ').next() == new.split(' ').next()
+            && count(old).zip(count(new)).is_some_and(|(old, new)| (old - new).abs() <= 2)
+    };
+    let is_so = known.lines().count() == scores.lines().count()
+        && known.lines().zip(scores.lines()).all(is_near);
+    assert!(is_so, "the scores are\n{scores}\nand not\n{known}\n{tables}");
+    for (name, words) in &names[names.len() - 2..] {
+        let (score, table) = of(name, words);
+        assert!(score.ends_with(" 30 of 30\n"), "{score}{table}");
+    }
 }

@@ -9,6 +9,8 @@ use std::collections::HashMap;
 use std::fs;
 use std::io::{Read, Write};
 use std::net::TcpListener;
+use std::os::linux::net::SocketAddrExt;
+use std::os::unix::net::{SocketAddr, UnixDatagram};
 use std::path::PathBuf;
 
 use super::source::Method;
@@ -36,7 +38,7 @@ const fn scenario(
     Scenario { name, args, play }
 }
 
-const SCENARIOS: [Scenario; 14] = [
+const SCENARIOS: [Scenario; 16] = [
     scenario("hello", &[], hello),
     scenario("once", &["-l", "127.0.0.1:1234", "once"], once),
     scenario("half", &[], half),
@@ -51,6 +53,8 @@ const SCENARIOS: [Scenario; 14] = [
     scenario("http", &["-l", "127.0.0.1:8080", "http", "public"], http),
     scenario("proxy", &["-l", "127.0.0.1:6380", "proxy", "127.0.0.1:6379"], proxy),
     scenario("pool", &[], pool),
+    scenario("passed", &[], passed),
+    scenario("handover", &["--reuse-port"], handover),
 ];
 
 // ---- what the clients do -------------------------------------------------------------
@@ -211,6 +215,19 @@ fn pool(stage: &mut Stage) {
     stage.step(|| drop(client));
 }
 
+/// A socket that was passed, and a service manager that is told.
+fn passed(stage: &mut Stage) {
+    let mut client = stage.connect();
+    stage.step(|| client.send("hello\n"));
+    client.expect(thanks("hello\n"));
+    stage.step(|| drop(client));
+}
+
+/// A port that is shared, though nobody else is there.
+fn handover(stage: &mut Stage) {
+    passed(stage);
+}
+
 // ---- how they are played -------------------------------------------------------------
 
 /// A running server and what strace has told of it so far.
@@ -220,6 +237,8 @@ pub struct Stage {
     log: PathBuf,
     /// How many lines of it belong to steps that are done.
     seen: usize,
+    /// What the server tells.
+    _manager: Option<UnixDatagram>,
 }
 
 impl Stage {
@@ -243,8 +262,18 @@ impl Stage {
             false => env!("CARGO_BIN_EXE_threadbare").to_owned(),
         };
         let prelude = format!("{setup}; exec {strace} \"$0\" --narrate \"$@\"");
-        let server = Server::spawn_other(&prelude, &program, scenario.args);
-        let mut stage = Stage { server, scratch, log, seen: 0 };
+        let mut manager = None;
+        let server = match scenario.name {
+            "passed" => {
+                let door = TcpListener::bind("127.0.0.1:1234").unwrap();
+                let name = SocketAddr::from_abstract_name("manager").unwrap();
+                manager = UnixDatagram::bind_addr(&name).ok();
+                let prelude = format!("export NOTIFY_SOCKET=@manager; {prelude}");
+                Server::spawn_with(&[&door], "", &prelude, scenario.args)
+            }
+            _ => Server::spawn_other(&prelude, &program, scenario.args),
+        };
+        let mut stage = Stage { server, scratch, log, seen: 0, _manager: manager };
         until("the ready line", || stage.server.stdout().contains("listening on "));
         stage.server.addresses = vec!["127.0.0.1:1234".to_owned()];
         stage.settle();

@@ -2,11 +2,13 @@
 
 use crate::{connect, spawn};
 use std::io::{Read, Write};
-use std::net::TcpStream;
+use std::net::{TcpListener, TcpStream, UdpSocket};
 use std::sync::mpsc;
 use std::time::Duration;
 use threadbare::handlers::{Echo, Framing, Greet};
-use threadbare::{CallError, CloseReason, Conn, ConnId, ConnectionHandler, Limits, Net, Server};
+use threadbare::{
+    Address, CallError, CloseReason, Conn, ConnId, ConnectionHandler, Limits, Net, Server,
+};
 
 fn ask(client: &mut TcpStream, line: &[u8], answer: &mut [u8]) {
     client.write_all(line).unwrap();
@@ -184,4 +186,31 @@ fn a_high_water_above_the_cap_is_cut() {
     let limits = Limits { high_water: 1 << 30, max_output: 1 << 20, ..Limits::default() };
     let server = Server::builder(Echo).limits(limits).bind("127.0.0.1:0").unwrap();
     drop(server);
+}
+
+/// A socket that the program has opened is served, beside others, and is left to whoever has
+/// it too.
+#[test]
+fn a_listener_of_ones_own() {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let kept = listener.try_clone().unwrap();
+    let address = kept.local_addr().unwrap();
+    let mut answer = [0; 5];
+    let server = Server::builder(Echo).listener(listener).open().unwrap().spawn().unwrap();
+    assert_eq!(server.addresses(), [Address::Tcp(address)]);
+    ask(&mut TcpStream::connect(address).unwrap(), b"hello", &mut answer);
+    server.handle().stop();
+    server.join().unwrap();
+    let mut waits = TcpStream::connect(address).unwrap();
+    waits.write_all(b"hello").unwrap();
+    let server = Server::builder(Echo).listener(kept).bind("127.0.0.1:0").unwrap();
+    assert_eq!(server.addresses().len(), 2);
+    let server = server.spawn().unwrap();
+    waits.read_exact(&mut answer).unwrap();
+    assert_eq!(&answer, b"hello");
+    server.handle().stop();
+    server.join().unwrap();
+    let socket = UdpSocket::bind("127.0.0.1:0").unwrap();
+    let error = Server::builder(Echo).listener(socket).open().unwrap_err();
+    assert!(error.to_string().ends_with(" does not listen"), "{error}");
 }

@@ -251,12 +251,20 @@ fn a_stop_serves_those_whose_header_has_come() {
     drop((whole, half));
     world.stop();
     let mut world = by_default();
-    let _silent = world.client();
+    let [mut silent, mut half] = [world.client(), world.client()];
+    half.send(b"PROXY ");
     world.rest();
     assert!(world.sim.signal(Signal::SIGTERM));
-    world.pass(Duration::from_millis(5_100));
+    world.pass(Duration::from_millis(990));
+    assert!(world.running, "they are on their way, perhaps");
+    world.pass(Duration::from_millis(20));
     assert!(!world.running);
-    assert_eq!(world.end().cut, 0);
+    let _ = (silent.recv(), half.recv());
+    assert!(silent.saw_eof() && half.saw_reset());
+    let summary = world.end();
+    let closed =
+        [CloseReason::Shutdown, CloseReason::ProxyHeader].map(|it| summary.counters.closed_for(it));
+    assert_eq!((closed, summary.cut), ([1, 1], 0));
 }
 
 // ---- out ----------------------------------------------------------------------------------

@@ -17,6 +17,7 @@ mod names;
 mod oracle;
 mod origins;
 mod planted;
+mod production;
 mod proxy;
 mod random;
 mod reactions;

@@ -10,7 +10,8 @@ use std::time::Duration;
 use threadbare::kernel::sim::{At, Method, Simulated, Times, take_ledger};
 use threadbare::reaction::{Reaction, reaction};
 use threadbare::{
-    Address, Call, Conn, ConnectionHandler, Directory, Errno, Error, Limits, Net, Signal,
+    Address, Call, Conn, ConnectionHandler, Directory, Errno, Error, Limits, Net, ServiceManager,
+    Signal,
 };
 
 /// Answers with a file, and connects to itself.
@@ -39,12 +40,20 @@ impl ConnectionHandler for Busy {
 }
 
 /// A start in which every call is needed: two families, a stale file, a mask that hides what
-/// the file's mode has, a limit of descriptors that is too low.
+/// the file's mode has, a limit of descriptors that is too low, sockets that were passed, a
+/// service manager, a port that is shared.
 fn start(sim: &Simulated) -> Result<World<Busy>, Error> {
     sim.set_limits(64, 8_192);
     sim.set_umask(0o777);
-    let limits = Limits { max_connections: 100, max_outbound: 2, ..Limits::default() };
-    World::at(&[TCP, "[::1]:80", UNIX][..], sim.clone(), Busy(None), limits)
+    let manager = Address::Unix("/run/notify".into());
+    sim.manage(&manager);
+    let passed = [Address::Tcp(([127, 0, 0, 1], 81).into()), Address::Unix("/run/passed".into())];
+    let [one, other] = passed.map(|at| format!("fd:{}", sim.pass(&at).unwrap()));
+    let (max_connections, max_outbound, reuse_port) = (100, 2, 1);
+    let limits = Limits { max_connections, max_outbound, reuse_port, ..Limits::default() };
+    let builder = threadbare::Server::builder(Busy(None)).kernel(sim.clone()).limits(limits);
+    let builder = builder.service_manager(ServiceManager::new(manager, None));
+    World::of(builder, &[TCP, "[::1]:80", UNIX, &one, &other][..], sim.clone())
 }
 
 fn fresh() -> Simulated {
@@ -58,7 +67,7 @@ fn fresh() -> Simulated {
 }
 
 /// The rows that were asked.
-fn rows(bits: u64) -> Vec<Call> {
+fn rows(bits: u128) -> Vec<Call> {
     Call::ALL.into_iter().filter(|&call| bits >> call as usize & 1 == 1).collect()
 }
 

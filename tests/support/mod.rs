@@ -285,6 +285,50 @@ impl Server {
         Server::spawn_under(&["sh", "-c", &format!("{prelude}\nexec \"$0\" \"$@\"")], args)
     }
 
+    /// Starts the program as a service manager does that passes these sockets on, with these
+    /// names, and waits for nothing. `prelude` is shell that ends in its start.
+    #[allow(unsafe_code)]
+    pub fn spawn_with(
+        sockets: &[&dyn AsRawFd],
+        names: &str,
+        prelude: &str,
+        args: &[&str],
+    ) -> Server {
+        let numbers: Vec<i32> = sockets.iter().map(|socket| socket.as_raw_fd()).collect();
+        let prelude = format!(
+            "export LISTEN_PID=$$ LISTEN_FDS={} LISTEN_FDNAMES='{names}'\n{prelude}",
+            numbers.len()
+        );
+        let words = ["sh", "-c", &prelude, env!("CARGO_BIN_EXE_threadbare")];
+        let mut command = command(words[0]);
+        command.args(&words[1..]).args(args);
+        let pass = move || {
+            for (place, number) in (3..).zip(&numbers) {
+                // SAFETY: both are numbers, and the child has nothing open but what it was born with.
+                let passed = match *number == place {
+                    true => unsafe { nix::libc::fcntl(place, nix::libc::F_SETFD, 0) },
+                    false => unsafe { nix::libc::dup2(*number, place) },
+                };
+                if passed < 0 {
+                    return Err(io::Error::last_os_error());
+                }
+            }
+            Ok(())
+        };
+        // SAFETY: what runs between fork and exec are system calls.
+        unsafe { command.pre_exec(pass) };
+        Server::child(command)
+    }
+
+    /// Waits until it is ready, at so many addresses.
+    pub fn until_ready(&mut self, count: usize) {
+        self.addresses = eventually("the ready lines", || {
+            let ready = self.ready_lines();
+            assert!(ready.len() >= count || !self.has_ended(), "no start: {}", self.logs());
+            (ready.len() >= count).then_some(ready)
+        });
+    }
+
     /// The same with another program.
     pub fn spawn_other(prelude: &str, path: &str, args: &[&str]) -> Server {
         Server::spawn_words(&["sh", "-c", &format!("{prelude}\nexec \"$0\" \"$@\""), path], args)
@@ -296,14 +340,14 @@ impl Server {
     }
 
     fn spawn_words(words: &[&str], args: &[&str]) -> Server {
-        let mut child = command(words[0])
-            .args(&words[1..])
-            .args(args)
-            .stdin(Stdio::null())
-            .stdout(Stdio::piped())
-            .stderr(Stdio::piped())
-            .spawn()
-            .unwrap();
+        let mut command = command(words[0]);
+        command.args(&words[1..]).args(args);
+        Server::child(command)
+    }
+
+    fn child(mut command: Command) -> Server {
+        let command = command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
+        let mut child = command.spawn().unwrap();
         Server {
             pid: Pid::from_raw(i32::try_from(child.id()).unwrap()),
             stdout: Capture::of(child.stdout.take().unwrap()),

@@ -102,7 +102,7 @@ pub(crate) const RUDE: [Rude; 30] = [
         pipelined,
     ),
     rude(
-        "65,536 empty lines, the end, and a small window",
+        "400,000 empty lines, the end, and a small window",
         (HALF, "story/06-half-close.md"),
         Nothing,
         empty_lines,
@@ -152,7 +152,7 @@ pub(crate) const RUDE: [Rude; 30] = [
         |v| v.repeat(2_000, ask_once),
     ),
     rude(
-        "6 MB of answers, read late and counted to the byte",
+        "16 MB of answers, read late and counted to the byte",
         (UNSENT, "story/04-unsent-bytes.md"),
         Nothing,
         late_reader,
@@ -268,7 +268,7 @@ fn pipelined(victim: &Victim) -> Verdict {
 
 /// Says much in little, ends its side, and takes the answers late and through a small window.
 fn empty_lines(victim: &Victim) -> Verdict {
-    whole_lines(victim, b"\n", 65_536, Duration::from_millis(300))
+    whole_lines(victim, b"\n", 400_000, Duration::from_millis(300))
 }
 
 /// Sends a line so many times and then the end, and reads, after a pause, an answer to each.
@@ -278,6 +278,7 @@ fn whole_lines(victim: &Victim, line: &'static [u8], count: usize, pause: Durati
         let mut reader = client.try_clone()?;
         if !pause.is_zero() {
             setsockopt(&client, sockopt::RcvBuf, &8192)?;
+            client.set_write_timeout(Some(Duration::from_secs(10)))?;
         }
         let reading = thread::spawn(move || {
             thread::sleep(pause);
@@ -341,14 +342,14 @@ fn reset_in_an_answer(victim: &Victim) -> Verdict {
     reset(&mut client).map_err(|error| error.to_string())
 }
 
-/// Asks for 6 MB, and reads only when the server has had time to fill every buffer.
+/// Asks for 16 MB, and reads only when the server has had time to fill every buffer.
 fn late_reader(victim: &Victim) -> Verdict {
     long_answer(victim, || thread::sleep(Duration::from_millis(500)))
 }
 
-/// Asks for 6 MB, reads from when `pause` is over, and counts the answers to the byte.
+/// Asks for 16 MB, reads from when `pause` is over, and counts the answers to the byte.
 fn long_answer(victim: &Victim, pause: impl FnOnce()) -> Verdict {
-    const LINES: usize = 6_000;
+    const LINES: usize = 16_000;
     let line = |number: usize| format!("{number:06} {:993}\n", "of many");
     let mut client = victim.connect().map_err(|error| format!("connect: {error}"))?;
     let mut writer = client.try_clone().map_err(|error| error.to_string())?;

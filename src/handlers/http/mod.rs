@@ -172,8 +172,8 @@ impl Http {
                 *rest = rest.get(request.head.len()..).unwrap_or_default();
                 session.moves_on();
                 match request.body.take() {
-                    None => self.answer(conn, &request),
-                    Some(body) => self.begin_body(conn, session, &request, body, rest),
+                    None => self.answer(conn, &mut request, rest),
+                    Some(body) => self.begin_body(conn, session, &mut request, body, rest),
                 }
             }
             Ok(None) => {
@@ -190,18 +190,18 @@ impl Http {
         &mut self,
         conn: &mut Conn<'_>,
         session: &mut Session,
-        request: &Request<'_>,
+        request: &mut Request<'_>,
         mut body: Body,
         rest: &mut &[u8],
     ) -> Next {
         if request.expects && request.refusal.is_some() {
-            return self.answer(conn, request);
+            return self.answer(conn, request, rest);
         }
         if request.expects {
             conn.write(b"HTTP/1.1 100 Continue\r\n\r\n");
         }
         match body.pass(rest) {
-            Ok(true) => self.answer(conn, request),
+            Ok(true) => self.answer(conn, request, rest),
             Ok(false) => {
                 session.pending = Some(Box::new(Pending { head: request.head.to_vec(), body }));
                 Next::MoreBytes
@@ -220,9 +220,9 @@ impl Http {
         rest: &mut &[u8],
     ) -> Next {
         match (pending.body.pass(rest), Request::parse(&pending.head)) {
-            (Ok(true), Ok(Some(request))) => {
+            (Ok(true), Ok(Some(mut request))) => {
                 session.moves_on();
-                self.answer(conn, &request)
+                self.answer(conn, &mut request, rest)
             }
             (Ok(_), _) => {
                 session.pending = Some(pending);
@@ -232,9 +232,13 @@ impl Http {
         }
     }
 
-    /// Answers a request whose body has passed by.
+    /// Answers a request whose body has passed by. One that is the last for now is the last of
+    /// all if the server stops: its client is told so, and connects anew. RFC 9112, 9.6
     #[inline]
-    fn answer(&mut self, conn: &mut Conn<'_>, request: &Request<'_>) -> Next {
+    fn answer(&mut self, conn: &mut Conn<'_>, request: &mut Request<'_>, rest: &[u8]) -> Next {
+        if conn.net().is_stopping() && rest.is_empty() {
+            request.then = Then::Close;
+        }
         let is_common = request.then == Then::Stay && !request.is_head;
         match (request.refusal, &self.files) {
             (Some(status), _) => self.say(conn, request, status),

@@ -32,6 +32,10 @@ methods! {
     RtSigprocmask "rt_sigprocmask",
     Prlimit "prlimit",
     Socket "socket",
+    FcntlInherit "fcntl_inherit",
+    FcntlNonblock "fcntl_nonblock",
+    GetsockoptListens "getsockopt_listens",
+    SocketDatagram "socket_datagram",
     Setsockopt "setsockopt",
     OpenAs "openat2_as",
     Flock "flock",
@@ -197,7 +201,7 @@ struct Ledger {
     /// The calls after which it was not asked.
     unasked: Vec<(Method, Errno)>,
     /// The rows that were asked, a bit each.
-    rows: u64,
+    rows: u128,
 }
 
 thread_local! {
@@ -231,7 +235,7 @@ pub(crate) fn asked(row: usize, name: &str, errno: Errno) {
 /// Takes what this thread has done: the failed calls after which the table was not asked,
 /// and the rows that were asked, a bit each.
 #[doc(hidden)]
-pub fn take_ledger() -> (Vec<(Method, Errno)>, u64) {
+pub fn take_ledger() -> (Vec<(Method, Errno)>, u128) {
     made(Method::Close, None);
     let Ledger { unasked, rows, .. } = LEDGER.take();
     (unasked, rows)

@@ -38,6 +38,7 @@ use super::{Address, ERR, Errno, HUP, IN, OUT, Peer, Result};
 #[derive(Clone, Copy)]
 pub(super) struct Options {
     pub(super) reuse_address: bool,
+    pub(super) reuse_port: bool,
     pub(super) drop_syn: bool,
     pub(super) reset_on_close: bool,
     pub(super) urgent_inline: bool,
@@ -48,6 +49,7 @@ impl Default for Options {
     fn default() -> Options {
         Options {
             reuse_address: false,
+            reuse_port: false,
             drop_syn: false,
             reset_on_close: false,
             urgent_inline: false,

@@ -34,6 +34,19 @@ pub(super) struct Socket {
     /// The file it is bound to.
     inode: u64,
     door: Option<Door>,
+    /// It was passed on by a service manager, who keeps it.
+    is_shared: bool,
+    /// A call on it may wait: only of one that was passed on.
+    blocks: bool,
+}
+
+impl Socket {
+    fn new(family: Family) -> Socket {
+        let options = Options::default();
+        let (mode, inode) = (0o777, 0);
+        let (is_shared, blocks) = (false, false);
+        Socket { family, local: None, options, mode, inode, door: None, is_shared, blocks }
+    }
 }
 
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -57,6 +70,8 @@ impl Family {
 #[derive(Clone, Default)]
 struct Door {
     backlog: usize,
+    /// How many sockets had begun to listen before it.
+    place: u64,
     /// Established, waiting for accept4: the server's ends.
     queue: VecDeque<EndId>,
     /// SYNs not answered, because the queue was full or a filter drops them; they are
@@ -83,6 +98,8 @@ enum Entry {
     Epoll(Epoll),
     Counter(u64),
     Signals(BTreeSet<Signal>),
+    /// A datagram socket; whether it is connected to the service manager.
+    Datagram(bool),
     Timer {
         deadline: Option<u64>,
         expired: bool,
@@ -95,6 +112,8 @@ enum Entry {
 struct Epoll {
     watched: BTreeMap<i32, Watch>,
     ready: VecDeque<i32>,
+    /// A socket was closed here that others have too: it would be reported for ever.
+    is_haunted: bool,
 }
 
 struct Watch {
@@ -149,6 +168,14 @@ pub(super) struct World {
     directories: Vec<PathBuf>,
     /// The listening sockets of other hosts.
     remotes: Vec<Option<Socket>>,
+    /// The descriptors that were passed on and not taken over yet.
+    passed: BTreeSet<i32>,
+    /// Where new clients of each shared address are sent.
+    steered: BTreeMap<SocketAddr, u32>,
+    /// How many sockets have begun to listen.
+    listens: u64,
+    /// Where a service manager is, and what it has heard.
+    pub(super) manager: Option<(Address, Vec<String>)>,
     pub(super) umask: u32,
     pub(super) next_port: u16,
     /// The directories that are locked.
@@ -174,6 +201,10 @@ impl World {
             links: BTreeMap::new(),
             directories: Vec::new(),
             remotes: Vec::new(),
+            passed: BTreeSet::new(),
+            steered: BTreeMap::new(),
+            listens: 0,
+            manager: None,
             umask: 0o022,
             next_port: *EPHEMERAL.start(),
             locks: BTreeMap::new(),
@@ -269,13 +300,16 @@ impl World {
         }
         self.epolls.retain(|&epoll| epoll != number);
         self.locks.retain(|_, holder| *holder != Holder::Ours(number));
+        let is_shared = matches!(&entry, Entry::Socket(socket) if socket.is_shared);
         self.each_epoll(|epoll| {
+            epoll.is_haunted |= is_shared && epoll.watched.contains_key(&number);
             if epoll.watched.remove(&number).is_some_and(|watch| watch.listed) {
                 epoll.ready.retain(|&fd| fd != number);
             }
         });
         match entry {
             Entry::Stream(end) => self.streams.close(end, false),
+            Entry::Socket(socket) if socket.is_shared => self.remotes.push(Some(socket)),
             Entry::Socket(Socket { door: Some(door), .. }) => self.shut(door),
             _ => {}
         }
@@ -325,18 +359,76 @@ impl World {
     // ---- sockets
 
     pub(super) fn socket(&mut self, address: &Address) -> Result<Fd> {
-        self.install(Entry::Socket(Socket {
-            family: Family::of(address),
-            local: None,
-            options: Options::default(),
-            mode: 0o777,
-            inode: 0,
-            door: None,
-        }))
+        self.install(Entry::Socket(Socket::new(Family::of(address))))
+    }
+
+    // ---- what a service manager passes, and hears
+
+    /// The socket that it has kept for this address, or a new one.
+    pub(super) fn pass(&mut self, address: &Address) -> Result<i32> {
+        let is_kept = |it: &&mut Option<Socket>| {
+            it.as_ref().is_some_and(|it| it.is_shared && it.local.as_ref() == Some(address))
+        };
+        let kept = self.remotes.iter_mut().find(is_kept).and_then(Option::take);
+        let fd = match kept {
+            Some(socket) => self.install(Entry::Socket(Socket { blocks: true, ..socket }))?,
+            None => {
+                let fd = self.socket(address)?;
+                self.bind(&fd, address)?;
+                self.listen(&fd, MOST_BACKLOG as u32)?;
+                let socket = self.socket_mut(&fd)?;
+                (socket.is_shared, socket.blocks) = (true, true);
+                fd
+            }
+        };
+        let number = number_of(&fd);
+        self.passed.insert(number);
+        Ok(number)
+    }
+
+    pub(super) fn inherit(&mut self, number: i32) -> Result<Fd> {
+        let is_terminal = matches!(self.entry(number)?, Entry::Terminal);
+        let is_passed = self.passed.remove(&number) || is_terminal;
+        Fd::simulated(number).filter(|_| is_passed).ok_or(Errno::EBADF)
+    }
+
+    pub(super) fn unblock(&mut self, fd: &Fd) -> Result<()> {
+        if let Entry::Socket(socket) = self.entry_mut(number_of(fd))? {
+            socket.blocks = false;
+        }
+        Ok(())
+    }
+
+    pub(super) fn listens(&mut self, fd: &Fd) -> Result<bool> {
+        match self.entry(number_of(fd))? {
+            Entry::Socket(socket) => Ok(socket.door.is_some()),
+            Entry::Stream(_) | Entry::Datagram(_) => Ok(false),
+            _ => Err(Errno::ENOTSOCK),
+        }
+    }
+
+    pub(super) fn socket_datagram(&mut self) -> Result<Fd> {
+        self.install(Entry::Datagram(false))
+    }
+
+    /// A message to the service manager.
+    fn notify(&mut self, fd: &Fd, bytes: &[u8]) -> Option<Result<usize>> {
+        let Ok(&Entry::Datagram(is_connected)) = self.entry(number_of(fd)) else { return None };
+        Some(match &mut self.manager {
+            Some((_, heard)) if is_connected => {
+                heard.push(String::from_utf8_lossy(bytes).into_owned());
+                Ok(bytes.len())
+            }
+            _ if is_connected => Err(Errno::ECONNREFUSED),
+            _ => Err(Errno::ENOTCONN),
+        })
     }
 
     pub(super) fn setsockopt(&mut self, fd: &Fd, option: SocketOption) -> Result<()> {
         use SocketOption as O;
+        if let O::SteerTo(_) | O::StopSteering = option {
+            return self.steer(fd, option);
+        }
         let (family, bound, options) = match self.entry_mut(number_of(fd))? {
             Entry::Socket(s) => (s.family, s.local.is_some(), &mut s.options),
             &mut Entry::Stream(end) => {
@@ -358,6 +450,10 @@ impl World {
             O::UserTimeout(ms) if i32::try_from(ms).is_err() => return Err(Errno::EINVAL),
             O::V6Only | O::NoDelay | O::KeepAlive | O::KeepIdle(_) | O::UserTimeout(_) => {}
             O::ReuseAddr => options.reuse_address = true,
+            O::ReusePort => options.reuse_port = family != Family::Unix,
+            O::DetachFilter if !options.drop_syn => return Err(Errno::ENOENT),
+            O::DetachFilter => options.drop_syn = false,
+            O::SteerTo(_) | O::StopSteering => {} // above
             O::RefuseDescriptors if family == Family::Unix => {} // nobody passes any here
             O::RefuseDescriptors => return Err(Errno::EOPNOTSUPP),
             // A Unix socket has no SYNs to drop.
@@ -366,6 +462,20 @@ impl World {
             O::UrgentInline => options.urgent_inline = true,
             O::NotSentLowat(0) => options.not_sent_lowat = usize::MAX,
             O::NotSentLowat(bytes) => options.not_sent_lowat = bytes as usize,
+        }
+        Ok(())
+    }
+
+    /// Steers the new clients of a shared address to one listener, or ends that.
+    fn steer(&mut self, fd: &Fd, option: SocketOption) -> Result<()> {
+        let socket = self.socket_mut(fd)?;
+        let (shares, local) = (socket.options.reuse_port, socket.local.clone());
+        let Some(Address::Tcp(address)) = local.filter(|_| shares) else {
+            return Err(Errno::EINVAL);
+        };
+        match option {
+            SocketOption::SteerTo(number) => drop(self.steered.insert(address, number)),
+            _ => drop(self.steered.remove(&address).ok_or(Errno::ENOENT)?),
         }
         Ok(())
     }
@@ -394,7 +504,8 @@ impl World {
                 if socket.local.is_some() {
                     return Err(Errno::EINVAL);
                 }
-                Address::Tcp(self.local_address(*wanted, socket.options.reuse_address)?)
+                let Options { reuse_address, reuse_port, .. } = socket.options;
+                Address::Tcp(self.local_address(*wanted, reuse_address, reuse_port)?)
             }
             (Family::V4, _) | (Family::V6, Address::Unix(_)) => return Err(Errno::EAFNOSUPPORT),
             _ => return Err(Errno::EINVAL),
@@ -414,14 +525,20 @@ impl World {
     /// The address that a bind to `wanted` gives, if nothing is in its way: another
     /// socket, unless both agreed to share and that one does not listen; or a
     /// connection, unless its listener and this one agreed to.
-    fn local_address(&mut self, wanted: SocketAddr, reuse: bool) -> Result<SocketAddr> {
+    fn local_address(
+        &mut self,
+        wanted: SocketAddr,
+        reuse: bool,
+        reuse_port: bool,
+    ) -> Result<SocketAddr> {
         if wanted.port() == 0 {
             let port = self.ephemeral_port(wanted.ip())?;
             return Ok(SocketAddr::new(wanted.ip(), port));
         }
         let sockets = self.open().any(|(_, entry)| match entry {
             Entry::Socket(other) => {
-                let shared = reuse && other.options.reuse_address && other.door.is_none();
+                let shared = reuse && other.options.reuse_address && other.door.is_none()
+                    || reuse_port && other.options.reuse_port;
                 !shared && other.local.as_ref().is_some_and(|local| overlap(local, wanted))
             }
             _ => false,
@@ -439,7 +556,7 @@ impl World {
             let port = self.next_port;
             let (first, last) = EPHEMERAL.into_inner();
             self.next_port = if port == last { first } else { port + 1 };
-            if self.local_address(SocketAddr::new(ip, port), false).is_ok() {
+            if self.local_address(SocketAddr::new(ip, port), false, false).is_ok() {
                 return Ok(port);
             }
         }
@@ -455,14 +572,19 @@ impl World {
             (None, Family::Unix) => return Err(Errno::EINVAL),
         };
         if let Address::Tcp(address) = local {
-            let mut others = self.doors().filter(|(other, _)| *other != number_of(fd));
+            let shares = |other: &Socket| socket.options.reuse_port && other.options.reuse_port;
+            let others = self.doors().filter(|(other, _)| *other != number_of(fd));
+            let mut others = others.filter(|(_, other)| !shares(other));
             if others.any(|(_, other)| other.local.as_ref().is_some_and(|o| overlap(o, address))) {
                 return Err(Errno::EADDRINUSE);
             }
         }
+        self.listens += 1;
+        let place = self.listens;
         let socket = self.socket_mut(fd)?;
         socket.local = Some(local);
-        socket.door.get_or_insert_default().backlog = (backlog as usize).min(MOST_BACKLOG);
+        let door = socket.door.get_or_insert_with(|| Door { place, ..Door::default() });
+        door.backlog = (backlog as usize).min(MOST_BACKLOG);
         self.admit(number_of(fd));
         Ok(())
     }
@@ -487,8 +609,10 @@ impl World {
     pub(super) fn accept4(&mut self, fd: &Fd) -> Result<(Fd, Peer)> {
         self.entry(number_of(fd))?;
         self.lowest_free()?; // before anything else is looked at, as the kernel does
-        let door = self.socket_mut(fd)?.door.as_mut().ok_or(Errno::EINVAL)?;
-        let id = door.queue.pop_front().ok_or(Errno::EAGAIN)?;
+        let Socket { door, blocks, .. } = self.socket_mut(fd)?;
+        let id = door.as_mut().ok_or(Errno::EINVAL)?.queue.pop_front();
+        debug_assert!(id.is_some() || !*blocks, "accept4 would wait");
+        let id = id.ok_or(Errno::EAGAIN)?;
         self.admit(number_of(fd));
         let accepted = self.install(Entry::Stream(id))?;
         let name = self.streams.get(id ^ 1).map_or(Peer::Unix, |client| client.name);
@@ -503,6 +627,14 @@ impl World {
     /// The server connects: as a client, but with a descriptor.
     pub(super) fn connect(&mut self, fd: &Fd, address: &Address) -> Result<()> {
         let mut name = None;
+        if let Entry::Datagram(is_connected) = self.entry(number_of(fd))? {
+            let manager = self.manager.as_ref().filter(|(at, _)| at == address);
+            let reached = manager.map(drop).ok_or(Errno::ECONNREFUSED);
+            debug_assert!(!is_connected, "connected once");
+            reached?;
+            *self.entry_mut(number_of(fd))? = Entry::Datagram(true);
+            return Ok(());
+        }
         let (family, options, state) = match self.entry(number_of(fd))? {
             Entry::Socket(Socket { family, options, door, local, .. }) => {
                 if let Some(Address::Tcp(local)) = local {
@@ -561,7 +693,12 @@ impl World {
                     Some(local) => overlap(local, *address),
                     None => false,
                 };
-                Ok(self.doors().find(|(_, socket)| here(socket)).map(|(fd, _)| fd))
+                let place = |it: &Socket| it.door.as_ref().map_or(0, |door| door.place);
+                let here = self.doors().filter(|(_, it)| here(it));
+                let mut here: Vec<_> = here.map(|(fd, it)| (place(it), fd)).collect();
+                here.sort_unstable();
+                let steered = self.steered.get(address).and_then(|at| here.get(*at as usize));
+                Ok(steered.or(here.first()).map(|(_, fd)| *fd))
             }
             Address::Unix(path) => {
                 check_path(path)?;
@@ -644,12 +781,10 @@ impl World {
             Address::Tcp(_) => 0,
         };
         self.remotes.push(Some(Socket {
-            family: Family::of(address),
             local: Some(address.clone()),
-            options: Options::default(),
-            mode: 0o777,
             inode,
             door: Some(Door { backlog: MOST_BACKLOG, ..Door::default() }),
+            ..Socket::new(Family::of(address))
         }));
         Ok(-1 - self.remotes.len() as i32)
     }
@@ -723,6 +858,9 @@ impl World {
     }
 
     pub(super) fn send(&mut self, fd: &Fd, bytes: &[u8]) -> Result<usize> {
+        if let Some(result) = self.notify(fd, bytes) {
+            return result;
+        }
         let end = self.stream(fd, Errno::EPIPE, Errno::ENOTCONN)?;
         let length = self.shortened(bytes.len());
         self.streams.send(end, bytes.get(..length).unwrap_or_default())
@@ -1063,6 +1201,7 @@ impl World {
             Ok(Entry::Signals(set)) => when(!self.pending.is_disjoint(set), IN),
             Ok(Entry::Timer { expired, .. }) => when(*expired, IN),
             Ok(Entry::Epoll(_) | Entry::Terminal | Entry::File(_) | Entry::Directory(_))
+            | Ok(Entry::Datagram(_))
             | Err(_) => 0,
         }
     }
@@ -1140,7 +1279,8 @@ impl World {
         events: &mut [Event],
         wait: Wait,
     ) -> Result<usize> {
-        self.epoll_mut(number_of(epoll))?;
+        let is_haunted = self.epoll_mut(number_of(epoll))?.is_haunted;
+        debug_assert!(!is_haunted, "a listener that others have too was closed and not removed");
         if events.is_empty() {
             return Err(Errno::EINVAL);
         }

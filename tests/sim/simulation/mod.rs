@@ -15,7 +15,9 @@ pub mod whim;
 use journal::Journal;
 use std::time::Duration;
 use threadbare::kernel::sim::{Client, Simulated};
-use threadbare::{Address, ConnectionHandler, Error, Limits, Server, Signal, Summary, ToAddresses};
+use threadbare::{
+    Address, Builder, ConnectionHandler, Error, Limits, Server, Signal, Summary, ToAddresses,
+};
 
 pub struct World<H: ConnectionHandler> {
     pub sim: Simulated,
@@ -46,6 +48,15 @@ impl<H: ConnectionHandler> World<H> {
         limits: Limits,
     ) -> Result<World<H>, Error> {
         let builder = Server::builder(handler).kernel(sim.clone()).limits(limits);
+        World::of(builder, address, sim)
+    }
+
+    /// Of a server that is described already.
+    pub fn of(
+        builder: Builder<H, Simulated>,
+        address: impl ToAddresses,
+        sim: Simulated,
+    ) -> Result<World<H>, Error> {
         let mut server = builder.own_process(true).bind(address)?;
         server.turn()?; // the first: from now on it hears signals
         Ok(World::of(server, sim))
