@@ -98,8 +98,8 @@ fn a_listener_has_a_limit_of_its_own() {
     let sim = Simulated::new(1);
     let limits = Limits { max_connections: 10, ..Limits::default() };
     let server = Server::builder(Doors::default()).limits(limits).limit_listener(0, 2);
-    let server = server.limit_listener(9, 1).kernel(sim.clone()).bind(PLACES).unwrap();
-    let mut world = World::of(server, sim);
+    let server = server.limit_listener(9, 1).kernel(sim.clone());
+    let mut world = World::of(server, PLACES, sim).unwrap();
     let mut public: Vec<Client> = (0..5).map(|_| connect(&mut world, 0)).collect();
     let _admin = connect(&mut world, 1);
     assert_eq!(

@@ -59,11 +59,15 @@ impl<H: ConnectionHandler> World<H> {
     ) -> Result<World<H>, Error> {
         let mut server = builder.own_process(true).bind(address)?;
         server.turn()?; // the first: from now on it hears signals
-        Ok(World::of(server, sim))
-    }
-
-    pub fn of(server: Server<H, Simulated>, sim: Simulated) -> World<H> {
-        World { sim, server, running: true, failure: None, turns: 0, journal: None, watch: None }
+        Ok(World {
+            sim,
+            server,
+            running: true,
+            failure: None,
+            turns: 0,
+            journal: None,
+            watch: None,
+        })
     }
 
     pub fn address(&self) -> Address {
