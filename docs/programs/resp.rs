@@ -244,8 +244,6 @@ impl Resp {
         Ok(())
     }
 
-    // ---- keys
-
     fn text(&self, key: &[u8]) -> Result<Option<&[u8]>, Refused> {
         match self.keys.get(key).map(|entry| &entry.value) {
             Some(Value::Text(text)) => Ok(Some(text)),
