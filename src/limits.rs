@@ -146,11 +146,14 @@ impl Patience {
         self.own.insert(slot, Spans::of(timeouts));
     }
 
-    /// A connection is gone.
+    /// Whether no connection has its own.
     #[inline]
+    pub(crate) fn are_usual(&self) -> bool {
+        self.own.is_empty()
+    }
+
+    /// A connection is gone.
     pub(crate) fn forget(&mut self, slot: u32) {
-        if !self.own.is_empty() {
-            self.own.remove(&slot);
-        }
+        self.own.remove(&slot);
     }
 }

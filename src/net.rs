@@ -330,13 +330,28 @@ impl Net {
         self.stop == Stop::Draining
     }
 
-    /// Forgets what stands beside the table about a connection that is gone.
+    /// Forgets what stands beside the table about a connection that is gone: of most, nothing.
+    #[inline]
     pub(crate) fn forget(&mut self, id: ConnId) {
-        self.close_file(id.0.slot);
-        self.forget_front(id.0.slot);
-        self.end_presence(id.0.slot);
-        self.timers.forget(id.0.slot);
-        self.timeouts.forget(id.0.slot);
+        let is_nothing = self.files.is_empty()
+            & self.fronts.is_empty()
+            & self.presences.is_empty()
+            & self.timers.has_no_keys()
+            & self.timeouts.are_usual()
+            & self.groups.are_empty();
+        if !is_nothing {
+            self.forget_all(id);
+        }
+    }
+
+    #[cold]
+    fn forget_all(&mut self, id: ConnId) {
+        let slot = id.0.slot;
+        self.close_file(slot);
+        self.forget_front(slot);
+        self.end_presence(slot);
+        self.timers.forget(slot);
+        self.timeouts.forget(slot);
         self.groups.forget(id);
     }
 

@@ -63,13 +63,16 @@ impl Groups {
         was_member
     }
 
-    /// Removes a connection that is gone from all groups.
+    /// Whether no connection is in any.
     #[inline]
-    pub(crate) fn forget(&mut self, id: ConnId) {
-        if !self.joined.is_empty() {
-            let joined = self.joined.remove(&id).unwrap_or_default();
-            joined.iter().for_each(|name| _ = self.remove(name, id));
-        }
+    pub(super) fn are_empty(&self) -> bool {
+        self.joined.is_empty()
+    }
+
+    /// Removes a connection that is gone from all groups.
+    pub(super) fn forget(&mut self, id: ConnId) {
+        let joined = self.joined.remove(&id).unwrap_or_default();
+        joined.iter().for_each(|name| _ = self.remove(name, id));
     }
 }
 

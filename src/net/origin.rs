@@ -43,11 +43,18 @@ impl Net {
         }
     }
 
-    pub(crate) fn origin_of(&self, slot: u32) -> Option<Origin> {
-        Some(match self.table.look(slot)?.listener() {
+    fn origin_of(&self, slot: u32) -> Option<Origin> {
+        let listener = self.table.look(slot)?.listener();
+        Some(self.origin_from(slot, listener))
+    }
+
+    /// Of a connection in `slot` that came through this listener.
+    #[inline]
+    pub(crate) fn origin_from(&self, slot: u32, listener: u8) -> Origin {
+        match listener {
             OUTBOUND => Origin::Outbound(self.tokens.get(&slot).copied().unwrap_or_default()),
             listener => Origin::Listener(listener.into()),
-        })
+        }
     }
 }
 

@@ -18,9 +18,7 @@ impl Presence {
 impl Net {
     /// A connection is gone.
     pub(super) fn end_presence(&mut self, slot: u32) {
-        if !self.presences.is_empty()
-            && let Some(presence) = self.presences.remove(&slot)
-        {
+        if let Some(presence) = self.presences.remove(&slot) {
             presence.0.store(true, Ordering::Relaxed);
         }
     }

@@ -19,13 +19,13 @@ impl<H: ConnectionHandler, K: Kernel> Reactor<H, K> {
     #[cold]
     pub(super) fn free(&mut self, slot: u32) {
         let id = ConnId(self.net.table.id(slot));
-        let Some(origin) = self.net.origin_of(slot) else { return };
         let Some(connection) = self.net.table.remove(slot) else { return };
         let State::Gone { why, reset } = *connection.state else { return };
         log::debug!("closed {id} {connection}: {why}");
         self.net.counters.count_close(why);
         self.net.counters.received += connection.received;
         self.net.counters.sent += connection.sent;
+        let origin = self.net.origin_from(slot, connection.listener());
         self.net.closed = Some(Closed { id, sent: connection.sent, origin });
         self.net.forget(id);
         let peer = connection.peer();
