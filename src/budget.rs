@@ -12,6 +12,11 @@
 //!     whole reads, the configured high water mark          shares      small reads
 //! ```
 //!
+//! Connections are cheap, addresses are not: so what may be read also depends on what all
+//! connections of an address hold. One that holds [`HEAVY`] times what is left gets no more
+//! than small reads. One that holds little beside what is left has its share of all of that,
+//! the reserve included. So k addresses that take all they can leave a part in 1 + 8k.
+//!
 //! What is held back by a full connection's own high water mark is freed by that
 //! connection's own progress. What was held back only because memory was short is
 //! looked at again when twice as much is free as then: see [`Budget::squeeze`].
@@ -19,12 +24,20 @@
 //! Invariant: `high_water` is what `used` and `reserve` make it, because each method that
 //! changes one of them computes it anew. It is asked for with each message.
 
+use crate::buffer::BLOCK;
+
 /// What everybody can have while there is plenty.
 const WHOLE_SHARE: usize = 64 << 10;
-/// The reserve for each connection,
-pub(crate) const RESERVE_EACH: usize = 2 << 10;
+/// The reserve for each connection: a block for what is read, and two for what is owed,
+pub(crate) const RESERVE_EACH: usize = 3 * BLOCK;
 /// and what is read or owed from it at once, so that it lasts.
-pub(crate) const SMALL: usize = 512;
+pub(crate) const SMALL: usize = 500;
+/// With less than this left, nothing is read from the reserve.
+const LAST: usize = 8 << 10;
+/// An address that holds so many times what is left is held back,
+const HEAVY: usize = 8;
+/// and one that holds less than this part of it may use the reserve.
+const LIGHT: usize = 4;
 
 /// Less than this is not worth returning to the kernel.
 const FLOOD: usize = 4 << 20;
@@ -46,25 +59,17 @@ pub(crate) struct Budget {
 }
 
 impl Budget {
-    /// Bounds all connections to `max` bytes, and fills each to `high_water` at most.
-    pub(crate) fn new(max: usize, high_water: usize) -> Budget {
-        let (used, reserve, tight_from, relief, peak) = (0, 0, 0, None, 0);
-        let configured = high_water;
+    /// Bounds all connections to `max` bytes, and fills each to `high_water` at most. The reserve
+    /// is for as many as there can be: those that come first must not spend it.
+    pub(crate) fn new(max: usize, high_water: usize, connections: usize) -> Budget {
+        let reserve = (WHOLE_SHARE + connections * RESERVE_EACH).min(max / 4);
+        let short = (reserve + 8 * WHOLE_SHARE).max(max / HEAVY);
+        let tight_from = max.saturating_sub(short);
+        let (used, configured, relief, peak) = (0, high_water, None, 0);
         let mut budget =
             Budget { max, used, reserve, tight_from, high_water, configured, relief, peak };
-        budget.plan_for(0);
+        budget.measure();
         budget
-    }
-
-    /// Sets a reserve aside for so many connections.
-    #[inline]
-    pub(crate) fn plan_for(&mut self, connections: usize) {
-        let reserve = (WHOLE_SHARE + connections * RESERVE_EACH).min(self.max / 4);
-        if reserve != self.reserve {
-            self.reserve = reserve;
-            self.tight_from = self.max.saturating_sub(reserve + 8 * WHOLE_SHARE);
-            self.measure();
-        }
     }
 
     /// A connection held `before` bytes and holds `after`.
@@ -108,22 +113,24 @@ impl Budget {
         self.left().saturating_sub(self.reserve) / 8
     }
 
-    /// By how much a buffer may grow beyond what is needed now.
-    pub(crate) fn spare(&self) -> usize {
-        self.share() / 4
-    }
-
     /// Whether so little is left that reading needs an [`allowance`](Budget::allowance).
     #[inline]
     pub(crate) fn is_tight(&self) -> bool {
         self.used > self.tight_from
     }
 
-    /// How many bytes may be read from a connection that holds an incomplete message
-    /// of `rest` bytes. (Whether it owes too much is another question.)
-    pub(crate) fn allowance(&self, rest: usize) -> usize {
-        match self.share() {
-            0 if rest < SMALL && self.left() > 16 * SMALL => SMALL,
+    /// How many bytes may be read from a connection that holds an incomplete message of `rest`
+    /// bytes, and whose address holds `by_address` in all. (Whether it owes too much is another
+    /// question.)
+    pub(crate) fn allowance(&self, rest: usize, by_address: usize) -> usize {
+        let left = self.left();
+        let share = match by_address {
+            held if held <= left / LIGHT && left > LAST => left / 8,
+            held if held / HEAVY >= left => 0,
+            _ => self.share(),
+        };
+        match share {
+            0 if rest < SMALL && left > LAST => SMALL,
             0 => 0,
             share => share.max(SMALL),
         }
@@ -166,8 +173,7 @@ mod tests {
     #[test]
     fn the_greedy_never_get_the_last_part() {
         for connections in [10, 1_000, 10_000] {
-            let mut budget = Budget::new(256 << 20, 256 << 10);
-            budget.plan_for(connections);
+            let mut budget = Budget::new(256 << 20, 256 << 10, connections);
             for _ in 0..100 {
                 for _ in 0..connections {
                     let taken = budget.share();
@@ -176,15 +182,15 @@ mod tests {
             }
             assert!(budget.left() >= budget.reserve);
             for _ in 0..connections {
-                assert!(budget.allowance(0) >= SMALL);
-                budget.changed(0, 2 * SMALL);
+                assert!(budget.allowance(0, budget.used()) >= SMALL);
+                budget.changed(0, 2 * BLOCK);
             }
         }
     }
 
     #[test]
     fn relief_comes_when_twice_as_much_is_free() {
-        let mut budget = Budget::new(1 << 20, 256 << 10);
+        let mut budget = Budget::new(1 << 20, 256 << 10, 0);
         budget.changed(0, 900 << 10);
         budget.squeeze();
         assert!(!budget.take_relief());

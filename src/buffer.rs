@@ -1,78 +1,68 @@
 //! Bytes that wait: the rest of an input, or the unsent end of an output.
 //!
-//! A buffer is filled at its end and emptied from its front. The front is an
-//! offset, not a move: taking `n` bytes from a long output costs nothing.
+//! A buffer is filled at its end and emptied from its front. It is a [chain](chain) of blocks of
+//! one size: to grow it moves nothing, and a block that one buffer gives back is right for any
+//! other. So what all of them take is the number of their blocks, and however they grow and
+//! shrink, no hole is left that nothing fits.
 //!
-//! Invariants:
-//! 1. An empty buffer owns no memory and is one null pointer in size.
-//! 2. After `consume` a large buffer's rest is at least a ninth of the bytes it holds, or
-//!    half of its memory: else it has moved to less. A move costs little beside what was
-//!    consumed.
+//! A handler is offered its rest in one piece. Up to [`LONG`] bytes are put together for each
+//! offer, which costs no more than the call that received the next ones. What is longer is
+//! [joined](Buffer::join), in memory that the allocator maps for it alone.
+//!
+//! Invariant: an empty buffer owns no memory and is one null pointer in size.
 
 use crate::time::Moment;
-use std::collections::TryReserveError;
+use chain::Chain;
 
-/// Smaller leftovers are not worth moving to a smaller allocation.
-const SMALL: usize = 4096;
+mod chain;
+
+pub(crate) use chain::BLOCK;
+
+/// Input that is longer is one piece of memory.
+pub(crate) const LONG: usize = 64 << 10;
 
 #[derive(Debug, Default)]
-pub(crate) struct Buffer(Option<Box<Bytes>>);
-
-#[derive(Debug)]
-struct Bytes {
-    data: Vec<u8>,
-    start: usize,
-    since: Moment,
-}
+pub(crate) struct Buffer(Option<Box<[Chain; 1]>>);
 
 impl Buffer {
+    fn chain(&self) -> Option<&Chain> {
+        self.0.as_deref().map(|[chain]| chain)
+    }
+
     pub(crate) fn is_empty(&self) -> bool {
         self.0.is_none()
     }
 
     pub(crate) fn len(&self) -> usize {
-        self.as_slice().len()
+        self.chain().map_or(0, |chain| chain.length)
     }
 
     /// The bytes, in order.
-    pub(crate) fn as_slice(&self) -> &[u8] {
-        match &self.0 {
-            Some(bytes) => bytes.data.get(bytes.start..).unwrap_or_default(),
-            None => &[],
-        }
+    pub(crate) fn pieces(&self) -> impl Iterator<Item = &[u8]> {
+        self.chain().into_iter().flat_map(Chain::pieces)
     }
 
-    /// The memory it holds, which is what a budget must count: at least its length.
+    /// The memory it holds, which is what a budget must count.
     pub(crate) fn footprint(&self) -> usize {
-        match &self.0 {
-            Some(bytes) => bytes.data.capacity() + size_of::<Bytes>(),
-            None => 0,
-        }
+        self.chain().map_or(0, Chain::footprint)
     }
 
     /// Since when its front has waited: since it was put there, or [`touch`](Buffer::touch).
     /// `None` if it is empty.
     pub(crate) fn since(&self) -> Option<Moment> {
-        self.0.as_ref().map(|bytes| bytes.since)
+        self.chain().map(|chain| chain.since)
     }
 
     /// The wait of its front begins anew.
     pub(crate) fn touch(&mut self, now: Moment) {
-        if let Some(bytes) = &mut self.0 {
-            bytes.since = now;
+        if let Some([chain]) = self.0.as_deref_mut() {
+            chain.since = now;
         }
     }
 
-    /// Appends `more`; on failure nothing has changed. If it must grow, it grows to twice
-    /// its length, as vectors do, but by no more than `spare` beyond what is needed:
-    /// where memory is short, a few bytes must not take much of it.
-    pub(crate) fn push(
-        &mut self,
-        more: &[u8],
-        spare: usize,
-        now: Moment,
-    ) -> Result<(), TryReserveError> {
-        self.push_all(more.len(), [more], spare, now)
+    /// Appends `more`. `None` if memory fails: then nothing has changed.
+    pub(crate) fn push(&mut self, more: &[u8], now: Moment) -> Option<()> {
+        self.push_all(more.len(), [more], now)
     }
 
     /// The same for pieces that are `length` bytes together.
@@ -80,42 +70,37 @@ impl Buffer {
         &mut self,
         length: usize,
         pieces: impl IntoIterator<Item = &'a [u8]>,
-        spare: usize,
         now: Moment,
-    ) -> Result<(), TryReserveError> {
-        if length == 0 {
-            return Ok(());
+    ) -> Option<()> {
+        match length {
+            0 => Some(()),
+            _ => self.change(now, |chain| chain.push(length, pieces)),
         }
-        let fresh = || Box::new(Bytes { data: Vec::new(), start: 0, since: now });
-        let mut bytes = self.0.take().unwrap_or_else(fresh);
-        if bytes.start >= bytes.data.len() - bytes.start {
-            bytes.data.drain(..bytes.start); // moves no more bytes than were consumed
-            bytes.start = 0;
-        }
-        let growth = length.max(bytes.data.len()).min(length + spare);
-        let reserved = match bytes.data.capacity() - bytes.data.len() >= length {
-            true => Ok(()),
-            false => bytes.data.try_reserve_exact(growth),
+    }
+
+    /// Appends `more`, and makes all of it one piece.
+    pub(crate) fn join(&mut self, more: &[u8], now: Moment) -> Option<()> {
+        self.change(now, |chain| chain.join(more))
+    }
+
+    fn change(&mut self, now: Moment, change: impl FnOnce(&mut Chain) -> Option<()>) -> Option<()> {
+        let mut one = match self.0.take() {
+            Some(one) => one,
+            None => Chain::begin(now)?,
         };
-        if reserved.is_ok() {
-            pieces.into_iter().for_each(|piece| bytes.data.extend_from_slice(piece));
-        }
-        self.0 = Some(bytes).filter(|bytes| !bytes.data.is_empty());
-        reserved
+        let [chain] = &mut *one;
+        let changed = change(chain);
+        self.0 = if chain.length > 0 { Some(one) } else { None };
+        changed
     }
 
     /// Takes `n` bytes from the front; all of them if it holds fewer.
     pub(crate) fn consume(&mut self, n: usize) {
-        let Some(bytes) = &mut self.0 else { return };
-        bytes.start = bytes.start.saturating_add(n);
-        let left = bytes.data.len().saturating_sub(bytes.start);
-        if left == 0 {
-            self.0 = None;
-        } else if bytes.data.capacity() > SMALL.max(2 * left) && left <= SMALL.max(bytes.start / 8)
-        {
-            bytes.data.drain(..bytes.start);
-            bytes.data.shrink_to_fit();
-            bytes.start = 0;
+        let Some([chain]) = self.0.as_deref_mut() else { return };
+        chain.length = chain.length.saturating_sub(n);
+        match chain.length {
+            0 => self.0 = None,
+            _ => chain.consume(n),
         }
     }
 }
@@ -127,80 +112,76 @@ mod tests {
 
     const NOW: Moment = Moment::from_millis(0);
 
+    fn bytes(buffer: &Buffer) -> Vec<u8> {
+        buffer.pieces().flatten().copied().collect()
+    }
+
     #[test]
     fn empty_owns_nothing() {
         assert_eq!(size_of::<Buffer>(), size_of::<usize>());
         let mut buffer = Buffer::default();
-        buffer.push(b"abc", 0, NOW).unwrap();
+        buffer.push(b"abc", NOW).unwrap();
         buffer.consume(3);
         assert_eq!((buffer.is_empty(), buffer.footprint()), (true, 0));
-        buffer.push(b"", 0, NOW).unwrap();
+        buffer.push(b"", NOW).unwrap();
         assert!(buffer.is_empty());
     }
 
-    /// Random pushes and consumes do what a queue of single bytes does.
+    /// Random pushes, joins and consumes do what a queue of single bytes does; what is counted
+    /// is what all its vectors have asked for.
     #[test]
     fn behaves_as_a_queue_of_bytes() {
         let (mut buffer, mut model) = (Buffer::default(), VecDeque::new());
-        let mut random = 1u64;
-        for step in 0..20_000u64 {
+        let mut random = 1_u64;
+        for step in 0..20_000_u64 {
             random = random.wrapping_mul(6364136223846793005).wrapping_add(step);
-            let n = (random >> 33) as usize % 9_000;
+            let n = (random >> 33) as usize % if step % 7 == 0 { 90_000 } else { 3_000 };
             if random & (1 << 20) == 0 {
                 let more: Vec<u8> = (0..n).map(|i| (i as u64 ^ step) as u8).collect();
-                buffer.push(&more, n, NOW).unwrap();
+                match random % 5 {
+                    0 => buffer.join(&more, NOW).unwrap(),
+                    1 => {
+                        let pieces = more.chunks(1 + n % 1_500);
+                        buffer.push_all(n, pieces, NOW).unwrap();
+                    }
+                    _ => buffer.push(&more, NOW).unwrap(),
+                }
                 model.extend(more);
             } else {
                 buffer.consume(n);
                 model.drain(..n.min(model.len()));
             }
-            assert_eq!(buffer.len(), model.len());
-            assert_eq!(buffer.is_empty(), model.is_empty());
-            assert!(buffer.footprint() >= buffer.len());
+            assert_eq!((buffer.len(), buffer.is_empty()), (model.len(), model.is_empty()));
+            assert_eq!(buffer.pieces().map(<[u8]>::len).sum::<usize>(), model.len());
+            assert!(buffer.pieces().all(|piece| !piece.is_empty()));
+            assert!(buffer.chain().is_none_or(Chain::is_counted));
         }
-        assert!(buffer.as_slice().iter().eq(model.iter()));
+        assert!(bytes(&buffer).iter().eq(model.iter()));
     }
 
-    /// A short rest of a long read does not keep the long allocation.
+    /// However a buffer has come to its length, it takes little more than that.
+    #[test]
+    fn growing_by_a_byte_takes_no_more_than_growing_at_once() {
+        let (mut slow, mut quick) = (Buffer::default(), Buffer::default());
+        for _ in 0..50_000 {
+            slow.push(b"x", NOW).unwrap();
+        }
+        quick.push(&[b'x'; 50_000], NOW).unwrap();
+        assert_eq!(bytes(&slow), bytes(&quick));
+        assert!(slow.footprint() < 54_000 && quick.footprint() < 53_000);
+        slow.consume(25_000);
+        assert!(slow.footprint() < 29_000, "what is consumed is given back");
+    }
+
+    /// A short rest of a long read does not keep the long memory.
     #[test]
     fn a_short_rest_is_short() {
         let mut buffer = Buffer::default();
-        buffer.push(&[7; 65_536], 0, NOW).unwrap();
-        buffer.consume(65_530);
-        assert_eq!(buffer.as_slice(), [7; 6]);
-        assert!(buffer.footprint() < 128);
-    }
-
-    fn of_length(length: usize) -> Buffer {
-        let mut buffer = Buffer::default();
-        buffer.push(&vec![7; length], 0, NOW).unwrap();
-        buffer
-    }
-
-    /// A rest is moved to less memory if that frees half of it, and more than a page, and
-    /// is cheap beside what it took to consume the others.
-    #[test]
-    fn memory_is_freed_where_it_is_worth_a_move() {
-        for (length, consumed, freed) in [
-            (4_096, 4_090, false),
-            (6_000, 2_500, false),
-            (10_000, 6_000, true),
-            (80_000, 70_000, false),
-            (100_000, 90_000, true),
-        ] {
-            let mut buffer = of_length(length);
-            buffer.consume(consumed);
-            let held = buffer.footprint();
-            assert_eq!(held < length, freed, "{held} bytes for the rest of {length}");
-        }
-    }
-
-    #[test]
-    fn space_is_used_again_before_it_grows() {
-        let mut buffer = of_length(20_000);
-        buffer.consume(12_000);
-        let held = buffer.footprint();
-        buffer.push(&[7; 10_000], 0, NOW).unwrap();
-        assert_eq!(buffer.footprint(), held);
+        buffer.push(&[7; 40_000], NOW).unwrap();
+        buffer.join(&[7; 60_000], NOW).unwrap();
+        assert_eq!(buffer.pieces().next().unwrap(), [7; 100_000]);
+        buffer.consume(99_990);
+        assert_eq!(bytes(&buffer), [7; 10]);
+        assert!(buffer.footprint() < 8_192);
     }
 }

@@ -52,7 +52,7 @@ reasons! {
     OutputLimit "output limit",
     /// The handler left more input unconsumed than `max_input`.
     InputLimit "input limit",
-    /// It held the most when all waiting bytes came to `max_memory`.
+    /// All waiting bytes came to `max_memory`, and of the address that held most it held most.
     MemoryBudget "memory budget",
     /// Its address had `max_per_address` connections already. The handler never saw it.
     AddressLimit "address limit",

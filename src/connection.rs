@@ -267,14 +267,12 @@ impl Connection {
     pub(crate) fn footprint(&self) -> usize {
         match &*self.state {
             State::Preface { header, .. } => header.footprint(),
-            State::Open(open) => open.input.footprint() + open.unsent.footprint(),
+            State::Open(open) => {
+                open.input.footprint() + open.unsent.footprint() + open.charged as usize
+            }
             State::Broken { input, .. } => input.footprint(),
             state => state.unsent().map_or(0, Unsent::footprint),
         }
-    }
-
-    pub(crate) fn input_footprint(&self) -> usize {
-        self.state.input().map_or(0, |(input, _)| input.footprint())
     }
 
     /// Bytes received and not consumed.
@@ -373,9 +371,9 @@ mod tests {
         let mut connection = connection();
         assert_eq!(connection.to_string(), "unix fd 3 Open received 0 sent 0");
         let open = connection.state.open_mut().unwrap();
-        open.input.push(b"abc", 0, NOW).unwrap();
+        open.input.push(b"abc", NOW).unwrap();
         open.reading.end = PeerEnd::Seen;
-        open.unsent.bytes.push(b"abcde", 0, NOW).unwrap();
+        open.unsent.bytes.push(b"abcde", NOW).unwrap();
         let said = "unix fd 3 Open received 0 sent 0 rest 3 unsent 5 eof";
         assert_eq!(connection.to_string(), said);
         connection.gone(CloseReason::Idle);

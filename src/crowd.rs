@@ -15,7 +15,7 @@ pub(crate) struct Crowd(BTreeMap<Network, u32>);
 /// or a V6 network of 64 bits, of which one client has as many addresses as it likes. On a
 /// link all have the same network, and so each address counts.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-enum Network {
+pub(crate) enum Network {
     V4(u32),
     V6(u64),
     Link(u128),
@@ -25,7 +25,8 @@ enum Network {
 const NAT64: u128 = 0x0064_ff9b << 64;
 
 impl Network {
-    fn of(peer: Peer) -> Option<Network> {
+    /// `None` of a Unix socket, which has no address.
+    pub(crate) fn of(peer: Peer) -> Option<Network> {
         let Peer::Tcp(address) = peer else { return None };
         Some(match address.ip().to_canonical() {
             IpAddr::V4(ip) => Network::V4(ip.to_bits()),

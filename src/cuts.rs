@@ -72,7 +72,7 @@ fn explained(why: CloseReason, limits: &Limits) -> Option<String> {
             format!("it sent more than {max_input} bytes that are no message (--max-line)")
         }
         CloseReason::MemoryBudget => {
-            format!("it held most when {max_memory} bytes were in use (--max-memory)")
+            format!("it held most, or its address, with {max_memory} bytes in all (--max-memory)")
         }
         CloseReason::AddressLimit => {
             format!("its address had {max_per_address} connections already (--max-per-ip)")

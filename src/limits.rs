@@ -37,7 +37,7 @@ pub struct Limits {
     pub max_output: usize,
     /// Bytes a handler may leave unconsumed before its connection ends (1 MiB).
     pub max_input: usize,
-    /// All bytes that wait in user memory, in and out, of all connections (256 MiB).
+    /// The memory of all bytes that wait, in and out, of all connections (256 MiB).
     pub max_memory: usize,
     /// The permission bits of a Unix socket's file (0600).
     pub unix_mode: u32,

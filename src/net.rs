@@ -33,6 +33,7 @@ mod origin;
 mod outbound;
 mod presence;
 mod sending;
+mod shares;
 mod table;
 mod timers;
 mod work;
@@ -122,6 +123,8 @@ pub struct Net {
     fronts: BTreeMap<u32, Front>,
     /// Outbound connections that have no socket yet, and where they are to lead.
     wishes: Vec<(ConnId, Address)>,
+    /// Who goes first when memory is short, if that is known.
+    worst: Option<memory::Worst>,
     /// For what a callback must know at once.
     kernel: Box<dyn Lent>,
 }
@@ -265,6 +268,14 @@ impl Conn<'_> {
         self.net.change(self.slot, |connection| connection.state.resume(now));
     }
 
+    /// Counts `bytes` as memory of this connection, in place of what was charged before: what the
+    /// handler keeps for it, which [`max_memory`](Limits::max_memory) is to bound. It counts as
+    /// long as the connection is in service. When memory is short, the connections that hold
+    /// most go first.
+    pub fn charge(&mut self, bytes: usize) {
+        self.net.change(self.slot, |connection| connection.state.charge(bytes));
+    }
+
     /// All connections, this one included.
     pub fn net(&mut self) -> &mut Net {
         self.net
@@ -400,6 +411,7 @@ impl Net {
             files: BTreeMap::new(),
             fronts: BTreeMap::new(),
             wishes: Vec::new(),
+            worst: None,
             kernel: kernel.lend(),
         })
     }

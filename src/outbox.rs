@@ -87,6 +87,7 @@ impl Outbox {
         let mut outbox = Outbox::default();
         outbox.grow(2 * GROUP_BYTES)?;
         outbox.chains.reserve()?;
+        outbox.parts.try_reserve_exact(gather::PARTS)?;
         outbox.clear_links();
         outbox.clear();
         Ok(outbox)
@@ -125,8 +126,10 @@ impl Outbox {
         self.due_at = 0;
     }
 
+    /// It is to be sent when a group of bytes waits; or fewer, if memory is short, because what
+    /// the kernel does not take is copied, and both must fit.
     pub(crate) fn take_its_time(&mut self) {
-        self.due_at = GROUP_BYTES;
+        self.due_at = self.lead + GROUP_BYTES.min(self.most / 4);
     }
 
     /// For whom a chain is, and the bytes that it begins with: all, if it is an answer.
@@ -282,6 +285,9 @@ impl Outbox {
     #[inline]
     pub(crate) fn limit(&mut self, most: usize) {
         self.most = most;
+        if self.due_at > 0 {
+            self.take_its_time();
+        }
         let most = most.saturating_add(self.lead);
         if self.room.len() > most {
             self.room.truncate(most.max(self.written));
@@ -311,7 +317,8 @@ impl Outbox {
         self.lead = (PAGE / 2).wrapping_sub(self.room.as_ptr().addr()) % PAGE;
         self.lead = self.lead.min(self.room.len());
         self.latest = Range::default();
-        (self.due_at, self.talker) = (GROUP_BYTES, NOBODY);
+        self.talker = NOBODY;
+        self.take_its_time();
     }
 
     /// The first bytes of the room of an empty outbox, to be used for something else: some,

@@ -89,7 +89,7 @@ pub(crate) struct Reactor<H: ConnectionHandler, K: Kernel> {
     /// Connections that have something to do without an event.
     pub(crate) work: Vec<u32>,
     /// Connections that are gone, and freed when it is their turn.
-    pub(crate) leaving: Vec<u32>,
+    pub(crate) leaving: VecDeque<u32>,
     /// Whether nothing is left to do without an event.
     pub(crate) is_idle: bool,
     pub(crate) turn: u64,
@@ -111,13 +111,15 @@ impl<H: ConnectionHandler, K: Kernel> Reactor<H, K> {
         let allocate = || {
             let mut events = room_for(BATCH)?;
             events.resize(BATCH, Event::default());
-            let sessions = room_for(slots as usize)?;
-            Some((Net::new(limits, &mut kernel).ok()?, Timer::new(slots).ok()?, sessions, events))
+            let lists = (room_for(BATCH)?, room_for(slots as usize)?, room_for(slots as usize)?);
+            let (timer, sessions) = (Timer::new(slots).ok()?, room_for(slots as usize)?);
+            Some((Net::new(limits, &mut kernel).ok()?, timer, sessions, events, lists))
         };
         let allocated = allocate().zip(Input::allocate());
-        let Some(((net, timer, sessions, events), input)) = allocated else {
+        let Some(((net, timer, sessions, events, lists), input)) = allocated else {
             return Err(Error::new(Call::Memory, object, Errno::ENOMEM));
         };
+        let (woken, work, leaving) = lists; // never longer than that
         Ok(Reactor {
             handler,
             kernel,
@@ -130,11 +132,11 @@ impl<H: ConnectionHandler, K: Kernel> Reactor<H, K> {
             crowd: Crowd::default(),
             input,
             events,
-            woken: Vec::new(),
+            woken,
             rest: Rest::default(),
             jobs: VecDeque::new(),
-            work: Vec::new(),
-            leaving: Vec::new(),
+            work,
+            leaving: VecDeque::from(leaving),
             is_idle: true,
             turn: 0,
             end: End::default(),
@@ -263,15 +265,16 @@ impl<H: ConnectionHandler, K: Kernel> Reactor<H, K> {
     fn settle(&mut self) {
         self.flush();
         self.net.begin_share();
-        let leaving = std::mem::take(&mut self.leaving);
-        leaving.into_iter().for_each(|slot| self.reconcile(slot));
+        for _ in 0..self.leaving.len() {
+            let slot = self.leaving.pop_front();
+            slot.into_iter().for_each(|slot| self.reconcile(slot)); // which may put it back
+        }
         self.net.keep_budget();
         self.net.dial(&mut self.kernel);
         self.settle_marked();
         if self.net.relieve() {
             self.settle_marked();
         }
-        self.net.plan();
         if self.net.take_ebb() {
             self.process.iter().for_each(Process::return_memory);
         }
@@ -335,7 +338,7 @@ impl<H: ConnectionHandler, K: Kernel> Reactor<H, K> {
         if connection.state.is_gone() {
             drop(connection);
             if net.is_spent() {
-                return leaving.push(slot); // its handler may send its end to thousands
+                return leaving.push_back(slot); // its handler may send its end to thousands
             }
             return self.free(slot);
         }

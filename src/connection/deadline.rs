@@ -3,7 +3,7 @@
 //! A message only stores when it came. When a limit may be over the reactor looks, and then
 //! the true deadline is computed here, from what is stored anyway.
 
-use super::{Connection, Open, PeerEnd, State};
+use super::{Connection, Level, Open, State};
 use crate::limits::Spans;
 use crate::time::{Moment, Span, Tick};
 
@@ -63,10 +63,13 @@ impl Connection {
         timeouts.idle.map(|span| self.last(now).after(span))
     }
 
-    /// Runs while the rest of a message is awaited; not while we do not read.
+    /// Runs while the rest of a message is awaited; not while we do not read, unless it is for
+    /// want of memory that we do not: then rests that hold it must come to an end.
     pub(crate) fn message_deadline(&self, timeouts: &Spans) -> Option<Moment> {
-        let Open { input, reading, .. } = self.state.open()?;
-        let is_awaited = !reading.again && reading.end == PeerEnd::Ahead && self.can_offer();
+        let open = self.state.open()?;
+        let Open { input, reading, writing, .. } = open;
+        let is_read = self.can_offer() || writing.level == Level::Starved && !reading.paused;
+        let is_awaited = open.needs_to_read() && is_read;
         let since = input.since().filter(|_| is_awaited)?;
         timeouts.message.map(|span| since.after(span))
     }

@@ -27,7 +27,6 @@ use super::unsent::Unsent;
 use crate::buffer::Buffer;
 use crate::close_reason::CloseReason;
 use crate::time::{Moment, Span};
-use std::collections::TryReserveError;
 use std::mem::take;
 use std::ops::Deref;
 
@@ -106,6 +105,8 @@ pub(crate) struct Open {
     pub(crate) timer: Option<Moment>,
     /// Bytes read since the drain began.
     pub(crate) read: u32,
+    /// Memory that the handler keeps for it.
+    pub(crate) charged: u32,
     /// A stop does not end it by itself.
     pub(crate) held: bool,
     /// Input is offered even while output is full, because it is answered on another
@@ -277,15 +278,10 @@ impl Life {
         }
     }
 
-    /// Keeps what has come of a header.
-    pub(crate) fn keep_header(
-        &mut self,
-        fresh: &[u8],
-        spare: usize,
-        now: Moment,
-    ) -> Result<(), TryReserveError> {
-        let State::Preface { header, .. } = &mut self.0 else { return Ok(()) };
-        header.push(fresh, spare, now)
+    /// Keeps what has come of a header, in one piece.
+    pub(crate) fn keep_header(&mut self, fresh: &[u8], now: Moment) -> Option<()> {
+        let State::Preface { header, .. } = &mut self.0 else { return Some(()) };
+        header.join(fresh, now)
     }
 
     /// Takes what was received and not consumed, to be offered.
@@ -478,8 +474,10 @@ impl Open {
     /// too short to read.
     pub(crate) fn settle_level(&mut self, is_over: bool, starves: bool, now: Moment) {
         if self.writing.is_full() != is_over {
+            if self.writing.level != Level::Starved {
+                self.input.touch(now); // of a message that starved the deadline has run
+            }
             self.writing.level = if is_over { Level::Full } else { Level::Drained };
-            self.input.touch(now);
         } else if self.writing.level == Level::Starved && !(starves && self.needs_to_read()) {
             self.writing.level = Level::Full;
         }

@@ -2,7 +2,6 @@
 
 use crate::buffer::Buffer;
 use crate::time::Moment;
-use std::collections::TryReserveError;
 
 /// Output that the kernel has not taken: bytes, behind them a part of a file, and behind that
 /// bytes again.
@@ -28,13 +27,13 @@ impl Unsent {
     }
 
     /// The file is sent: what stood behind it is next.
-    pub(crate) fn file_sent(&mut self, spare: usize, now: Moment) -> Result<(), TryReserveError> {
+    pub(crate) fn file_sent(&mut self, now: Moment) -> Option<()> {
         let behind = self.file.take().unwrap_or_default();
         if self.bytes.is_empty() {
             self.bytes = *behind;
             self.bytes.touch(now);
-            return Ok(());
+            return Some(());
         }
-        self.bytes.push(behind.as_slice(), spare, now)
+        self.bytes.push_all(behind.len(), behind.pieces(), now)
     }
 }

@@ -577,7 +577,7 @@ fn open(dir: i32, path: &Path, flags: i32, resolve: u64) -> Result<Fd> {
 /// Nanoseconds as the kernel takes them.
 fn timespec(nanoseconds: u64) -> libc::timespec {
     libc::timespec {
-        tv_sec: (nanoseconds / SECOND) as libc::time_t,
+        tv_sec: (nanoseconds / SECOND) as i64,
         tv_nsec: (nanoseconds % SECOND) as libc::c_long,
     }
 }

@@ -14,7 +14,7 @@
 //!    *means* is decided in one place only: [`reaction`](crate::reaction).
 //! 2. A descriptor is an [`Fd`], which cannot be copied. [`Kernel::close`] takes
 //!    it away, so a double close does not compile, and what is dropped is closed.
-//! 3. Every descriptor is born non-blocking and close-on-exec.
+//! 3. Every descriptor is born non-blocking and close-on-exec; one that is inherited is made so.
 
 use std::fmt;
 use std::io::IoSlice;

@@ -194,6 +194,12 @@ impl Simulated {
         self.client(|world| world.pass(address))
     }
 
+    /// Whether a socket that a service manager has passed was closed while epoll watched it. It is
+    /// open elsewhere, so Linux would go on to report it; this kernel does not.
+    pub fn is_haunted(&self) -> bool {
+        self.world().is_haunted
+    }
+
     /// A service manager hears what is sent to `address`.
     pub fn manage(&self, address: &Address) {
         self.world().manager = Some((address.clone(), Vec::new()));

@@ -105,11 +105,10 @@ impl Net {
             Ok(0) => self.file_failed(slot, Call::ReadFile, Errno::ENODATA),
             Ok(n) => {
                 self.spend(CALL + n);
-                let (bytes, spare, now) =
-                    (bytes.get(..n).unwrap_or_default(), self.spare(), self.now);
+                let (bytes, now) = (bytes.get(..n).unwrap_or_default(), self.now);
                 self.change(slot, |connection| {
                     let unsent = connection.state.unsent_mut();
-                    if unsent.is_some_and(|unsent| unsent.bytes.push(bytes, spare, now).is_err()) {
+                    if unsent.is_some_and(|unsent| unsent.bytes.push(bytes, now).is_none()) {
                         connection.abort(CloseReason::MemoryBudget);
                     }
                 });
@@ -128,10 +127,10 @@ impl Net {
         part.left = part.left.saturating_sub(n as u64);
         if part.left == 0 {
             self.close_file(slot);
-            let (spare, now) = (self.spare(), self.now);
+            let now = self.now;
             self.change(slot, |connection| {
                 let unsent = connection.state.unsent_mut();
-                if unsent.is_some_and(|unsent| unsent.file_sent(spare, now).is_err()) {
+                if unsent.is_some_and(|unsent| unsent.file_sent(now).is_none()) {
                     connection.abort(CloseReason::MemoryBudget);
                 }
             });

@@ -8,7 +8,6 @@ use super::Net;
 use crate::close_reason::CloseReason;
 use crate::connection::Unsent;
 use crate::time::Moment;
-use std::collections::TryReserveError;
 
 impl Net {
     /// Keeps what the kernel did not take of a chain: all but the first `taken` bytes.
@@ -17,8 +16,8 @@ impl Net {
         let outbox = self.table.take_outbox(); // what changes is all the rest
         let left = outbox.length(index).saturating_sub(taken);
         self.make_room(outbox.held() + left);
-        self.keep(slot, left, |unsent, spare, now| {
-            unsent.bytes.push_all(left, outbox.rest(index, taken), spare, now)
+        self.keep(slot, left, |unsent, now| {
+            unsent.bytes.push_all(left, outbox.rest(index, taken), now)
         });
         self.table.put_outbox(outbox);
     }
@@ -27,9 +26,9 @@ impl Net {
     #[cold]
     pub(super) fn keep_behind(&mut self, slot: u32, bytes: &[u8]) -> bool {
         self.has_room_for(slot, bytes.len())
-            && self.keep(slot, bytes.len(), |unsent, spare, now| match &mut unsent.file {
-                Some(behind) => behind.push(bytes, spare, now),
-                None => unsent.bytes.push(bytes, spare, now),
+            && self.keep(slot, bytes.len(), |unsent, now| match &mut unsent.file {
+                Some(behind) => behind.push(bytes, now),
+                None => unsent.bytes.push(bytes, now),
             })
     }
 
@@ -39,9 +38,9 @@ impl Net {
         &mut self,
         slot: u32,
         length: usize,
-        push: impl FnOnce(&mut Unsent, usize, Moment) -> Result<(), TryReserveError>,
+        push: impl FnOnce(&mut Unsent, Moment) -> Option<()>,
     ) -> bool {
-        let (now, max_output, spare) = (self.now, self.limits.max_output, self.spare());
+        let (now, max_output) = (self.now, self.limits.max_output);
         let Some(mut connection) = self.table.edit(slot) else { return false };
         let Some(unsent) = connection.state.unsent_mut() else { return false };
         let waits = unsent.len();
@@ -49,7 +48,7 @@ impl Net {
             connection.abort(CloseReason::OutputLimit);
             return false;
         }
-        let is_kept = push(unsent, spare, now).is_ok();
+        let is_kept = push(unsent, now).is_some();
         if !is_kept {
             connection.abort(CloseReason::MemoryBudget);
         }

@@ -3,17 +3,36 @@
 //! The [budget](crate::budget) says how much is left, and here is decided what follows for a
 //! connection. One that owes little may read what the budget allows it. One that owes as much
 //! as the high water mark must wait until its output has been sent, and one that finds nothing
-//! left to read into until others have freed some. A connection must go only if waiting frees
-//! nothing, or if output grew although nobody reads: the worst debtor first.
+//! left to read into until others have freed some.
+//!
+//! A connection must go if it stands in the way of one that holds much less: of the address that
+//! [holds most](super::shares) the one that holds most, and of equal ones the oldest. Less is
+//! what the address holds; or, if both have the same address, what the connection holds. And it
+//! must go if output grew although nobody reads. Who only has to wait, waits no longer than for
+//! its message deadline.
 
 use super::Net;
-use crate::budget::RESERVE_EACH;
+use super::work::WRITE;
+use crate::budget::{RESERVE_EACH, SMALL};
 use crate::close_reason::CloseReason;
 use crate::connection::{Connection, Level, Open};
-use crate::time::Span;
+use crate::crowd::Network;
+use crate::kernel::Peer;
+use crate::time::{Moment, Span};
+use std::cmp::Reverse;
 
 /// A connection that has taken no byte for this long is the first to go.
 const STALLED: Span = Span::millis(1_000);
+
+/// The connection that goes first when memory is short.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Worst {
+    slot: u32,
+    holds: usize,
+    /// Its address, and what that holds.
+    holder: Option<Network>,
+    by_address: usize,
+}
 
 impl Net {
     // ---- may it be read? ----------------------------------------------------------------
@@ -26,12 +45,9 @@ impl Net {
 
     /// How many bytes of a connection may be read now.
     pub(crate) fn allowance(&self, slot: u32) -> usize {
-        self.table.ledger.budget.allowance(self.table.look(slot).map_or(0, Connection::rest))
-    }
-
-    /// By how much a buffer may grow beyond what is needed now.
-    pub(crate) fn spare(&self) -> usize {
-        self.table.ledger.budget.spare()
+        let Some(connection) = self.table.look(slot) else { return 0 };
+        let by_address = self.table.ledger.shares.of(connection.peer());
+        self.table.ledger.budget.allowance(connection.rest(), by_address)
     }
 
     // ---- must it wait? ------------------------------------------------------------------
@@ -39,31 +55,41 @@ impl Net {
     /// Whether a connection owes so much, or memory is so short, that it must not be read; and
     /// whether memory is that short.
     pub(crate) fn verdict(&mut self, slot: u32) -> (bool, bool) {
-        let budget = &self.table.ledger.budget;
-        let high_water = budget.high_water();
+        let high_water = self.table.ledger.budget.high_water();
         let Some(connection) = self.table.look(slot) else { return (false, false) };
         let Some(open) = connection.state.open() else { return (false, false) };
-        let starves = budget.allowance(open.input.len()) == 0;
         let is_full = open.writing.is_full();
         // Once full, it is full until it has fallen to the low water mark, half of the high one.
         let mark = if is_full { high_water / 2 } else { high_water };
         let owes = connection.owes(mark) || open.unsent.file.is_some();
-        let starved = is_full && open.needs_to_read() && starves;
-        if starved && !owes {
-            self.make_way();
-        }
-        if (owes || starved) && self.table.ledger.budget.is_short() {
+        let needs_to_read = is_full && open.needs_to_read();
+        let starves = self.is_tight() && self.allowance(slot) == 0;
+        let starves = starves && (owes || !needs_to_read || self.make_way(slot) == 0);
+        let must_wait = owes || needs_to_read && starves;
+        if must_wait && self.table.ledger.budget.is_short() {
             self.table.ledger.budget.squeeze();
         }
-        (owes || starved, starves)
+        (must_wait, starves)
     }
 
-    /// Holds a connection back until memory is free again.
+    /// How many bytes of a connection may be read now. If memory is too short, and nobody goes
+    /// for it, it is held back until memory is free again; but on a hang-up it is read.
+    pub(crate) fn may_read(&mut self, slot: u32, hangup: bool) -> usize {
+        match self.allowance(slot) {
+            0 if hangup => SMALL,
+            0 => self.hold_back(slot),
+            allowance => allowance,
+        }
+    }
+
     #[cold]
-    pub(crate) fn hold_back(&mut self, slot: u32) {
-        self.table.ledger.budget.squeeze();
-        self.change(slot, |connection| connection.state.set_level(Level::Starved));
-        self.make_way();
+    fn hold_back(&mut self, slot: u32) -> usize {
+        let allowance = self.make_way(slot);
+        if allowance == 0 {
+            self.table.ledger.budget.squeeze();
+            self.change(slot, |connection| connection.state.set_level(Level::Starved));
+        }
+        allowance
     }
 
     /// Marks those held back for want of memory, if enough has become free; whether it has.
@@ -79,26 +105,44 @@ impl Net {
     #[cold]
     fn relieve_the_full(&mut self) {
         let is_full = |open: &Open| open.writing.is_full();
-        let held =
-            self.table.slots_where(|connection| connection.state.open().is_some_and(is_full));
-        held.into_iter().for_each(|slot| self.table.mark(slot));
+        for slot in 0..self.limits.slots() {
+            if self.table.look(slot).is_some_and(|it| it.state.open().is_some_and(is_full)) {
+                self.table.mark(slot);
+            }
+        }
+    }
+
+    /// What a connection holds is that client's from now on, who came through a front.
+    pub(crate) fn hand_over(&mut self, slot: u32, client: Peer) {
+        let Some(connection) = self.table.look(slot) else { return };
+        let (front, held) = (connection.peer(), connection.footprint());
+        self.table.ledger.shares.changed(front, held, 0);
+        self.table.ledger.shares.changed(client, 0, held);
     }
 
     // ---- must it go? --------------------------------------------------------------------
 
-    /// A connection that owes nothing is held back. If incomplete messages fill the memory, or
-    /// output has used up the reserve too (which only a broadcast does, for nobody asked for
-    /// it), waiting may free nothing: the largest message goes, or the worst debtor.
+    /// Ends connections that stand in the way of one that found no memory. How many bytes may be
+    /// read of that now.
     #[cold]
-    fn make_way(&mut self) {
-        let inputs: usize = self.table.iter().map(|(_, c)| c.input_footprint()).sum();
-        let in_the_way = match inputs > self.table.ledger.budget.used() / 2 {
-            true => self.largest(Connection::input_footprint),
-            false if self.table.ledger.budget.share() == 0 => self.worst(),
-            false => None,
-        };
-        if let Some(slot) = in_the_way {
-            self.abort(slot, CloseReason::MemoryBudget);
+    fn make_way(&mut self, slot: u32) -> usize {
+        loop {
+            let allowance = self.allowance(slot);
+            if allowance > 0 {
+                return allowance;
+            }
+            let worst = self.worst().filter(|worst| self.is_in_the_way(*worst, slot));
+            let Some(worst) = worst else { return 0 };
+            self.abort(worst.slot, CloseReason::MemoryBudget);
+        }
+    }
+
+    /// Whether a connection holds much more than another, or else its address does.
+    fn is_in_the_way(&self, worst: Worst, slot: u32) -> bool {
+        let Some(connection) = self.table.look(slot) else { return false };
+        match Network::of(connection.peer()) == worst.holder {
+            true => worst.holds / 2 >= connection.footprint(),
+            false => worst.by_address / 2 >= self.table.ledger.shares.of(connection.peer()),
         }
     }
 
@@ -109,42 +153,45 @@ impl Net {
             if more > self.limits.max_memory {
                 return false; // no other connection's end would help
             }
-            let Some(slot) = self.worst() else { return false };
-            self.abort(slot, CloseReason::MemoryBudget);
+            let Some(worst) = self.worst() else { return false };
+            self.abort(worst.slot, CloseReason::MemoryBudget);
         }
         true
     }
 
-    /// The connection that holds most; of those that have taken nothing for a while, if there
-    /// are any.
-    fn worst(&self) -> Option<u32> {
-        let is_stalled = |connection: &Connection| {
-            connection.state.unsent().is_some_and(|unsent| {
-                let bytes = &unsent.bytes;
-                let is_stalled = |since| self.now.since(since) >= STALLED;
-                bytes.len() > RESERVE_EACH && bytes.since().is_some_and(is_stalled)
-            })
+    /// Of the address that holds most the connection that is to go first. It is looked for once
+    /// a turn, and when it has gone.
+    fn worst(&mut self) -> Option<Worst> {
+        let is_there = |worst: &Worst| {
+            let connection = self.table.look(worst.slot);
+            connection.is_some_and(|it| it.footprint() == worst.holds)
         };
-        let stalled = self.largest(|c| if is_stalled(c) { c.footprint() } else { 0 });
-        stalled.or_else(|| self.largest(Connection::footprint))
+        if self.worst.is_none_or(|worst| !is_there(&worst)) {
+            self.spend(WRITE * self.table.len()); // all are looked at
+            self.worst = self.look_for_worst();
+        }
+        self.worst
     }
 
-    /// Connections that hold almost nothing are not candidates.
-    fn largest(&self, size: impl Fn(&Connection) -> usize) -> Option<u32> {
-        let held = self.table.iter().filter(|(_, connection)| size(connection) > RESERVE_EACH);
-        held.max_by_key(|(_, connection)| size(connection)).map(|(slot, _)| slot)
+    fn look_for_worst(&self) -> Option<Worst> {
+        let (holder, by_address) = self.table.ledger.shares.largest()?;
+        let is_candidate = |it: &Connection| it.footprint() > 0 && Network::of(it.peer()) == holder;
+        let candidates = self.table.iter().filter(|(_, connection)| is_candidate(connection));
+        let worst = candidates.max_by_key(|(_, connection)| rank(connection, self.now));
+        worst.map(|(slot, connection)| Worst {
+            slot,
+            holder,
+            by_address,
+            holds: connection.footprint(),
+        })
     }
 
     // ---- once a turn --------------------------------------------------------------------
 
     /// Enforces the budget after a batch: what grew although nobody reads is cut.
     pub(crate) fn keep_budget(&mut self) {
+        self.worst = None;
         self.make_room(0);
-    }
-
-    /// Sets a reserve aside for as many connections as there are.
-    pub(crate) fn plan(&mut self) {
-        self.table.ledger.budget.plan_for(self.table.len());
     }
 
     /// Whether a flood has run off: then memory should be returned to the kernel.
@@ -152,4 +199,15 @@ impl Net {
     pub(crate) fn take_ebb(&mut self) -> bool {
         self.table.ledger.budget.take_ebb()
     }
+}
+
+/// The higher, the sooner a connection goes.
+fn rank(connection: &Connection, now: Moment) -> (bool, usize, Reverse<Option<Moment>>) {
+    let unsent = connection.state.unsent().map(|unsent| &unsent.bytes);
+    let is_stalled = unsent.is_some_and(|bytes| {
+        let waits = bytes.since().is_some_and(|since| now.since(since) >= STALLED);
+        bytes.len() > RESERVE_EACH && waits
+    });
+    let since = connection.state.input().and_then(|(input, _)| input.since());
+    (is_stalled, connection.footprint(), Reverse(since.or(unsent.and_then(|it| it.since()))))
 }

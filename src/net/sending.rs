@@ -179,7 +179,8 @@ impl Net {
         if unsent.bytes.is_empty() {
             return self.send_file(kernel, slot);
         }
-        match kernel.send(&connection.fd, unsent.bytes.as_slice()) {
+        let Some((connection, bytes)) = self.table.waiting(slot) else { return };
+        match kernel.send(&connection.fd, bytes) {
             Ok(n) => {
                 self.change(slot, |connection| {
                     connection.state.unsent_mut().map(|unsent| unsent.bytes.consume(n))

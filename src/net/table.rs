@@ -7,11 +7,13 @@
 //! a connection, because `slots` is private to this file.
 //!
 //! Invariants:
-//! 1. The budget counts the footprints of all connections; the outbox may take what it leaves.
+//! 1. The budget counts the footprints of all connections, and the shares those of each
+//!    address; the outbox may take what the budget leaves.
 //! 2. A connection that was edited and is not settled yet is in `marked`, once.
 //! 3. `staged` names what the outbox holds for a connection, and an answer is named so only as
 //!    long as nothing more happens to its connection.
 
+use super::shares::Shares;
 use crate::budget::Budget;
 use crate::connection::{Attention, Connection, PeerEnd, State};
 use crate::limits::Limits;
@@ -40,15 +42,19 @@ pub(super) struct Ledger {
     /// The connections to be settled.
     marked: Vec<u32>,
     pub(super) budget: Budget,
+    pub(super) shares: Shares,
     pub(super) outbox: Outbox,
 }
 
 impl Table {
     pub(super) fn new(limits: &Limits, mut outbox: Outbox) -> Result<Table, TryReserveError> {
         let slots = Slots::with_capacity(limits.slots())?;
-        let budget = Budget::new(limits.max_memory, limits.high_water);
+        let budget = Budget::new(limits.max_memory, limits.high_water, limits.slots() as usize);
+        let shares = Shares::with_capacity(limits.slots())?;
+        let mut marked = Vec::new();
+        marked.try_reserve_exact(limits.slots() as usize)?;
         outbox.limit(budget.left());
-        Ok(Table { slots, ledger: Ledger { marked: Vec::new(), budget, outbox } })
+        Ok(Table { slots, ledger: Ledger { marked, budget, shares, outbox } })
     }
 
     // ---- the door -----------------------------------------------------------------------
@@ -90,7 +96,7 @@ impl Table {
     #[inline]
     pub(crate) fn remove(&mut self, slot: u32) -> Option<Connection> {
         let connection = self.slots.remove(slot)?;
-        self.ledger.recount(connection.footprint(), 0);
+        self.ledger.recount(&connection, connection.footprint(), 0);
         Some(connection)
     }
 
@@ -250,6 +256,13 @@ impl Table {
         self.ledger.outbox.length_of(slot, connection.staged) + connection.unsent()
     }
 
+    /// A connection, and of its own output as much as a call takes, in one piece.
+    pub(super) fn waiting(&mut self, slot: u32) -> Option<(&Connection, &[u8])> {
+        let connection = self.slots.get(slot)?;
+        let pieces = connection.state.unsent()?.bytes.pieces();
+        Some((connection, self.ledger.outbox.copied(pieces)))
+    }
+
     /// Whether output is above the high water mark, or the connection has been ended. (Not if it
     /// is broken: what the peer had sent before is worth hearing.)
     #[inline]
@@ -285,8 +298,9 @@ impl Table {
 impl Ledger {
     /// A connection that held `before` bytes holds `after`.
     #[inline]
-    fn recount(&mut self, before: usize, after: usize) {
+    fn recount(&mut self, connection: &Connection, before: usize, after: usize) {
         if before != after {
+            self.shares.changed(connection.peer(), before, after);
             self.budget.changed(before, after);
             self.outbox.limit(self.budget.left());
         }
@@ -319,7 +333,7 @@ impl Edit<'_> {
     }
 
     fn recount(&mut self) {
-        self.ledger.recount(self.held, self.connection.footprint());
+        self.ledger.recount(self.connection, self.held, self.connection.footprint());
     }
 }
 

@@ -62,6 +62,26 @@ impl Outbox {
         (Call::SendPieces, kernel.sendmsg(fd, pieces))
     }
 
+    /// Puts pieces that have waited together for one call, behind what is written: as much as
+    /// there is room for, or if there is none the first piece alone.
+    pub(crate) fn copied<'a>(&'a mut self, pieces: impl Iterator<Item = &'a [u8]>) -> &'a [u8] {
+        let (start, mut end, mut pieces) = (self.written, self.written, pieces.peekable());
+        let first = pieces.next().unwrap_or_default();
+        if pieces.peek().is_none() {
+            return first;
+        }
+        let most = (start + COPIED).min(self.most.saturating_add(self.lead));
+        if self.room.len() < most {
+            let _ = self.grow(most);
+        }
+        for piece in std::iter::once(first).chain(pieces) {
+            let Some(room) = self.room.get_mut(end..end + piece.len()) else { break };
+            room.copy_from_slice(piece);
+            end += piece.len();
+        }
+        if end > start { self.room.get(start..end).unwrap_or_default() } else { first }
+    }
+
     pub(super) fn parts(&self) -> impl ExactSizeIterator<Item = &[u8]> {
         self.parts.iter().map(|part| self.bytes(*part))
     }

@@ -127,6 +127,24 @@ struct Draft {
     log_level: Option<LevelFilter>,
 }
 
+/// Memory in which not even one message can wait would serve nobody: the longest one, its answer,
+/// a copy of what the kernel does not take of that, and what the loop needs.
+fn enough_memory(max_memory: usize, handler: &Handler) -> Result<(), Usage> {
+    let longest = match handler {
+        Handler::Greet { max_line, .. }
+        | Handler::Once { max_line, .. }
+        | Handler::Chat { max_line } => *max_line,
+        Handler::Http { .. } | Handler::Echo | Handler::Proxy { .. } => 16 << 10,
+    };
+    let least = longest.saturating_mul(3).saturating_add(64 << 10);
+    match max_memory < least {
+        true => Err(Usage(format!(
+            "--max-memory {max_memory} is too little for a message of {longest}, at least {least}"
+        ))),
+        false => Ok(()),
+    }
+}
+
 impl Draft {
     /// The one table from names to meanings.
     fn option(
@@ -208,6 +226,7 @@ impl Draft {
         }
         limits.high_water = limits.high_water.min(limits.max_output);
         limits.max_input = max_line.saturating_add(128 << 10);
+        enough_memory(limits.max_memory, &handler)?;
         let mut listen = listens(&self.listen, Place::inherited(), listen)?;
         if self.proxy_protocol {
             listen = listen.into_iter().map(Place::behind_front).collect();
@@ -518,6 +537,16 @@ mod tests {
         assert_eq!(listen("")?, ["127.0.0.1:1234"]);
         assert_eq!(listen("once")?, ["127.0.0.1:9999"]);
         assert_eq!(listen("echo")?, ["127.0.0.1:1234"]);
+        Ok(())
+    }
+
+    #[test]
+    fn memory_for_less_than_a_message_is_refused() -> Result<(), String> {
+        let due = "--max-memory 1024 is too little for a message of 65536, at least 262144; try -h";
+        assert_eq!(complaint("--max-memory 1K"), due);
+        assert_eq!(options("--max-memory 256K")?.limits.max_memory, 256 << 10);
+        assert!(complaint("--max-memory 256K --max-line 65K chat").contains("264192"));
+        assert_eq!(options("--max-memory 112K http")?.limits.max_memory, 112 << 10);
         Ok(())
     }
 

@@ -7,7 +7,6 @@
 
 use super::page::INPUT_BYTES;
 use super::{DRAIN_BYTES, Reactor};
-use crate::budget::SMALL;
 use crate::buffer::Buffer;
 use crate::close_reason::CloseReason;
 use crate::connection::{Connection, LINGER_BYTES, Level, Open, PeerEnd, State};
@@ -34,27 +33,36 @@ impl<H: ConnectionHandler, K: Kernel> Reactor<H, K> {
     fn keep_rest(&mut self, slot: u32, n: usize, consumed: usize) {
         let fresh = self.input.get(..n).and_then(|input| input.get(consumed..));
         let mut rest = Buffer::default();
-        if rest.push(fresh.unwrap_or_default(), self.net.spare(), self.net.now).is_err() {
+        if rest.push(fresh.unwrap_or_default(), self.net.now).is_none() {
             self.net.abort(slot, CloseReason::MemoryBudget);
         }
         self.after_offer(slot, rest, n, consumed);
     }
 
-    /// Offers what was left over, and what came since; nothing if there is nothing.
-    fn offer(&mut self, slot: u32) {
+    /// Offers what was left over, and behind it the `fresh` bytes that were received; nothing
+    /// if there is nothing.
+    fn offer(&mut self, slot: u32, fresh: usize) {
         let Some(Some(session)) = self.sessions.get_mut(slot as usize) else { return };
         let taken = self.net.change(slot, |connection| connection.state.take_input());
-        let mut rest = taken.unwrap_or_default();
-        let offered = rest.len();
-        if offered == 0 {
+        let (mut rest, now) = (taken.unwrap_or_default(), self.net.now);
+        if rest.len() + fresh == 0 {
             return;
         }
         self.net.table.talks(slot);
         let conn = &mut Conn { net: &mut self.net, slot };
-        let consumed = self.handler.on_data(conn, session, rest.as_slice());
+        let Some(input) = self.input.behind(&mut rest, fresh, now) else {
+            return self.net.abort(slot, CloseReason::MemoryBudget);
+        };
+        let (offered, consumed) = (input.len(), self.handler.on_data(conn, session, input));
+        let kept = rest.len(); // perhaps with what is fresh
         if consumed > 0 {
             rest.consume(consumed);
-            rest.touch(self.net.now);
+            rest.touch(now);
+        }
+        let read = fresh + consumed.max(kept) - offered;
+        let unread = self.input.get(..fresh).and_then(|fresh| fresh.get(read..));
+        if rest.push(unread.unwrap_or_default(), now).is_none() {
+            self.net.abort(slot, CloseReason::MemoryBudget);
         }
         self.after_offer(slot, rest, offered, consumed);
     }
@@ -127,12 +135,11 @@ impl<H: ConnectionHandler, K: Kernel> Reactor<H, K> {
     /// Reads an open connection. On a hang-up it reads too, though it be paused: the
     /// kernel would report the hang-up for ever, and bytes may stand before it.
     fn read(&mut self, slot: u32, hangup: bool) {
-        let allowance = self.net.allowance(slot);
-        if allowance == 0 && !hangup {
-            return self.net.hold_back(slot);
+        let most = self.net.may_read(slot, hangup);
+        if most > 0 {
+            let received = self.recv(slot, most);
+            self.received(slot, received, hangup);
         }
-        let received = self.recv(slot, allowance.max(SMALL));
-        self.received(slot, received, hangup);
     }
 
     /// Receives up to `most` bytes into the input buffer.
@@ -192,19 +199,17 @@ impl<H: ConnectionHandler, K: Kernel> Reactor<H, K> {
         if can_offer && connection.rest() == 0 {
             self.net.table.talks(slot);
             return self.offer_fresh(slot, n);
+        } else if can_offer {
+            return self.offer(slot, n);
         }
-        let fresh = self.input.get(..n).unwrap_or_default();
-        let (now, spare) = (self.net.now, self.net.spare());
+        let (fresh, now) = (self.input.get(..n).unwrap_or_default(), self.net.now);
         self.net.change(slot, |connection| {
             let Some((input, reading)) = connection.state.input_mut() else { return };
-            reading.again |= !can_offer;
-            if input.push(fresh, spare, now).is_err() {
+            reading.again = true;
+            if input.push(fresh, now).is_none() {
                 connection.abort(CloseReason::MemoryBudget);
             }
         });
-        if can_offer {
-            self.offer(slot);
-        }
     }
 
     /// Reads a closing connection out, so that its end is not a reset.
@@ -247,7 +252,7 @@ impl<H: ConnectionHandler, K: Kernel> Reactor<H, K> {
         let Some(connection) = self.net.table.look(slot) else { return };
         let again = connection.state.input().is_some_and(|(_, reading)| reading.again);
         if again && connection.can_offer() {
-            self.offer(slot);
+            self.offer(slot, 0);
         }
     }
 
@@ -271,11 +276,11 @@ impl<H: ConnectionHandler, K: Kernel> Reactor<H, K> {
 
     /// A stopping server answers what it has received, and no more.
     fn read_last(&mut self, slot: u32) {
-        let allowance = self.net.allowance(slot);
-        if allowance == 0 {
-            return self.net.hold_back(slot);
+        let most = self.net.may_read(slot, false);
+        if most == 0 {
+            return;
         }
-        match self.recv(slot, allowance) {
+        match self.recv(slot, most) {
             Err(errno) if reaction(Call::Recv, errno) == Reaction::Wait => {
                 self.net.close_slot(slot, CloseReason::Shutdown);
             }
@@ -314,8 +319,13 @@ impl<H: ConnectionHandler, K: Kernel> Reactor<H, K> {
             }
             connection.state.take_input()
         });
-        let rest = told.unwrap_or_default();
-        self.call(slot, |handler, conn, session| handler.on_eof(conn, session, rest.as_slice()));
+        let mut rest = told.unwrap_or_default();
+        let Some(Some(session)) = self.sessions.get_mut(slot as usize) else { return };
+        let Some(input) = self.input.behind(&mut rest, 0, self.net.now) else {
+            return self.net.abort(slot, CloseReason::MemoryBudget);
+        };
+        self.net.table.talks(slot);
+        self.handler.on_eof(&mut Conn { net: &mut self.net, slot }, session, input);
     }
 
     /// Makes a callback, with the disjoint parts of `self` that it needs.

@@ -43,10 +43,10 @@ impl<H: ConnectionHandler, K: Kernel> Reactor<H, K> {
             Ok(0) if had == 0 => self.net.close_slot(slot, CloseReason::PeerClosed), // a probe
             Ok(0) => self.refuse_front(slot),
             Ok(n) => {
-                let (now, spare) = (self.net.now, self.net.spare());
+                let now = self.net.now;
                 let fresh = self.input.get(..n).unwrap_or_default();
                 self.net.change(slot, |connection| {
-                    if connection.state.keep_header(fresh, spare, now).is_err() {
+                    if connection.state.keep_header(fresh, now).is_none() {
                         connection.abort(CloseReason::MemoryBudget);
                     }
                 });
@@ -63,7 +63,7 @@ impl<H: ConnectionHandler, K: Kernel> Reactor<H, K> {
     /// What has come of a header.
     fn header(&self, slot: u32) -> &[u8] {
         match self.net.table.look(slot).map(|connection| &*connection.state) {
-            Some(State::Preface { header, .. }) => header.as_slice(),
+            Some(State::Preface { header, .. }) => header.pieces().next().unwrap_or_default(),
             _ => &[],
         }
     }
@@ -75,6 +75,7 @@ impl<H: ConnectionHandler, K: Kernel> Reactor<H, K> {
         let client = header.addresses.map_or(front, |(client, _)| Peer::Tcp(client));
         let destination = header.addresses.map(|(_, destination)| destination);
         let (now, enters) = (self.net.now, self.enter(client));
+        self.net.hand_over(slot, client);
         self.net.change(slot, |connection| {
             connection.introduced(client, header.length, now);
             if !enters {

@@ -1,24 +1,55 @@
-//! The one input buffer, where a page of memory begins.
+//! The one input buffer, where a page of memory begins, and in front of it room for a rest.
+//!
+//! ```text
+//!            │ rest of before │ bytes received now    │
+//!   ─────────┴────────────────┼───────────────────────┴───
+//!                             a page begins here
+//! ```
+
+use crate::buffer::{Buffer, LONG};
+use crate::time::Moment;
 
 use std::ops::{Deref, DerefMut};
 
 /// Bytes received at once.
 pub(super) const INPUT_BYTES: usize = 64 << 10;
 
-/// The one input buffer. It begins where a page of memory does: into one that begins 16
+/// The one input buffer, which what is received is read into. It begins where a page of memory does: into one that begins 16
 /// bytes behind, where malloc would put it, some processors copy at a third of the speed.
 pub(crate) struct Input(Box<[Aligned; 1]>);
 
 #[repr(align(4096))]
-struct Aligned([u8; INPUT_BYTES]);
+struct Aligned([u8; LONG + INPUT_BYTES]);
 
 impl Input {
     /// `None` if there is no memory for it.
     pub(crate) fn allocate() -> Option<Input> {
         let mut one = Vec::new(); // `Box` alone would abort
         one.try_reserve_exact(1).ok()?;
-        one.push(Aligned([0; INPUT_BYTES]));
+        one.push(Aligned([0; LONG + INPUT_BYTES]));
         one.try_into().ok().map(Input)
+    }
+
+    /// A rest, and behind it the `fresh` bytes that were received, in one piece: the rest is
+    /// put before them, or if it is long, they are moved behind it. `None` if memory fails.
+    pub(super) fn behind<'a>(
+        &'a mut self,
+        rest: &'a mut Buffer,
+        fresh: usize,
+        now: Moment,
+    ) -> Option<&'a [u8]> {
+        let Some(begin) = LONG.checked_sub(rest.len()) else {
+            rest.join(self.get(..fresh)?, now)?;
+            return rest.pieces().next();
+        };
+        let [Aligned(bytes)] = &mut *self.0;
+        let mut room = bytes.get_mut(begin..LONG)?;
+        for piece in rest.pieces() {
+            let (place, later) = room.split_at_mut_checked(piece.len())?;
+            place.copy_from_slice(piece);
+            room = later;
+        }
+        bytes.get(begin..LONG + fresh)
     }
 }
 
@@ -28,7 +59,7 @@ impl Deref for Input {
     #[inline]
     fn deref(&self) -> &[u8] {
         let [Aligned(bytes)] = &*self.0;
-        bytes
+        bytes.split_at(LONG).1
     }
 }
 
@@ -36,6 +67,6 @@ impl DerefMut for Input {
     #[inline]
     fn deref_mut(&mut self) -> &mut [u8] {
         let [Aligned(bytes)] = &mut *self.0;
-        bytes
+        bytes.split_at_mut(LONG).1
     }
 }

@@ -24,6 +24,19 @@ thread_local! {
     /// How many bytes it holds, and the most that it has held.
     static HELD: Cell<i64> = const { Cell::new(0) };
     static PEAK: Cell<i64> = const { Cell::new(0) };
+    /// After how many more allocations one fails, once; never, if it is [`NEVER`].
+    static FAILS: Cell<u64> = const { Cell::new(NEVER) };
+}
+
+const NEVER: u64 = u64::MAX;
+
+/// Whether this allocation is the one that fails.
+fn fails() -> bool {
+    let left = FAILS.get();
+    if left != NEVER {
+        FAILS.set(left.checked_sub(1).unwrap_or(NEVER));
+    }
+    left == 0
 }
 
 /// The thread holds `bytes` more, or fewer.
@@ -36,6 +49,9 @@ fn hold(bytes: i64) {
 // returns; counting does not allocate.
 unsafe impl GlobalAlloc for Counting {
     unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
+        if fails() {
+            return std::ptr::null_mut();
+        }
         MADE.set(MADE.get() + 1);
         hold(layout.size() as i64);
         // SAFETY: the caller's promise is passed on.
@@ -49,6 +65,9 @@ unsafe impl GlobalAlloc for Counting {
     }
 
     unsafe fn realloc(&self, pointer: *mut u8, layout: Layout, size: usize) -> *mut u8 {
+        if fails() {
+            return std::ptr::null_mut();
+        }
         MADE.set(MADE.get() + 1);
         hold(size as i64 - layout.size() as i64);
         // SAFETY: as above.
@@ -66,7 +85,7 @@ fn allocations<H: ConnectionHandler>(server: &Running<H>) -> u64 {
 
 /// What the server's thread says, which it stores where it is asked to.
 fn ask<H: ConnectionHandler>(server: &Running<H>, what: fn() -> u64) -> u64 {
-    const UNTOLD: u64 = u64::MAX;
+    const UNTOLD: u64 = u64::MAX - 1;
     let told = Arc::new(AtomicU64::new(UNTOLD));
     let tell = Arc::clone(&told);
     server.handle().call(move |_, _| tell.store(what(), Ordering::Relaxed)).unwrap();
@@ -207,6 +226,54 @@ fn a_broadcast_stays_below_the_budget() {
     drop(members);
     server.handle().stop();
     server.join().unwrap();
+}
+
+/// Two clients of `greet`: one sends a line in pieces, the other does not read for a while.
+/// Whether both were answered in full; else the connection of one of them has ended.
+fn short_of_memory(server: &Running<Greet>) -> bool {
+    let (mut pieces, mut deaf) = (connect(server), connect(server));
+    let all_sent = [&[b'x'; 9][..], &[b'x'; 3_000], &[b'x'; 70_000], b"\n"].iter().all(|piece| {
+        let sent = pieces.write_all(piece).is_ok();
+        until_quiet(server);
+        sent
+    });
+    let (mut answer, mut answers) = (vec![0; 28 + 73_009], vec![0; 28 * 20_000]);
+    let answered = all_sent && pieces.read_exact(&mut answer).is_ok();
+    let sent = deaf.write_all(&[b'\n'; 20_000]).is_ok();
+    until_quiet(server);
+    let heard = sent && deaf.read_exact(&mut answers).is_ok();
+    answered && heard
+}
+
+/// Until the server's thread has done what it can do: it makes calls only when it has.
+fn until_quiet(server: &Running<Greet>) {
+    for _ in 0..3 {
+        allocations(server);
+    }
+}
+
+/// Each allocation of a running server fails once: what ends is a connection, at most, and the
+/// next client is served.
+#[test]
+fn each_allocation_fails_once() {
+    let server = spawn(Greet::new(Framing::Line, 1 << 17));
+    assert!(short_of_memory(&server)); // what is allocated once for all is there now
+    let (mut ended, mut count) = (0, 0_u64);
+    loop {
+        server.handle().call(move |_, _| FAILS.set(count)).unwrap();
+        ended += u64::from(!short_of_memory(&server));
+        if ask(&server, || FAILS.replace(NEVER)) != NEVER {
+            break; // it makes no more
+        }
+        count += 1;
+        assert!(count < 10_000, "it never ends");
+    }
+    assert!(short_of_memory(&server));
+    println!("{count} allocations failed, {ended} times a connection ended");
+    assert!(count > 20 && ended > 0, "{count} allocations failed, {ended} connections ended");
+    server.handle().stop();
+    let summary = server.join().unwrap();
+    assert_eq!(summary.counters.bugs, 0, "{summary}");
 }
 
 /// 32,000 requests on 64 connections, and no allocation but for the date, once a second.

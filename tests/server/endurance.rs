@@ -438,6 +438,47 @@ fn memory_limit_of_greet_1000() {
     memory_holds("greet", 1000, 64 << 20);
 }
 
+/// Half lines that grow by little, from so many clients that they fill the memory: the process
+/// takes no more than a tenth above its limit, and gives it back when they have left.
+fn half_lines_grow(count: usize, limit: u64) {
+    raise_descriptor_limit();
+    let options = ["--max-memory", &limit.to_string(), "--message-timeout", "0"];
+    let mut server = Server::start(&[&["greet"], &options[..]].concat());
+    let mut clients = server.clients(count);
+    server.settle();
+    let before = server.anonymous_bytes();
+    let (mut most, mut sent) = (0, 0);
+    for round in 0_usize.. {
+        for (number, client) in clients.iter_mut().enumerate() {
+            let length = 1 + (number * 7_919 + round * 104_729) % 4_000;
+            sent += client.try_to_stuff(&vec![b'x'; length], length).unwrap_or(0) as u64;
+        }
+        server.settle();
+        most = most.max(server.anonymous_bytes().saturating_sub(before));
+        if sent > 2 * limit || round > 200 {
+            break;
+        }
+    }
+    assert!(most > limit / 2, "{most} bytes: the clients did not even come near {limit}");
+    assert!(most < limit + limit / 10, "{most} bytes, limit {limit}");
+    clients.into_iter().for_each(Client::reset);
+    server.settle();
+    let left = || server.anonymous_bytes().saturating_sub(before);
+    until("memory to be given back", || left() < limit / 10);
+    assert_eq!(server.stop(), Some(0));
+}
+
+#[test] // --max-memory is the memory that half lines take which grow by a few bytes
+fn memory_limit_of_half_lines() {
+    half_lines_grow(500, 16 << 20);
+}
+
+#[test]
+#[ignore = "heavy"] // the same with 2,000 clients and 64 MiB
+fn memory_limit_of_half_lines_64m() {
+    half_lines_grow(2_000, 64 << 20);
+}
+
 #[test]
 #[ignore = "heavy"] // 100,000 connections one after the other over TCP and Unix sockets: nothing is left
 fn a_hundred_thousand_connections() {

@@ -12,6 +12,7 @@ mod files;
 mod front;
 mod groups;
 mod http;
+mod memory;
 mod names;
 #[cfg(feature = "cli")]
 mod oracle;

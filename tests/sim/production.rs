@@ -83,6 +83,7 @@ fn what_others_share_is_left_to_them() {
         let mut late = sim.connect(&address).unwrap();
         late.send(b"hello");
         first.end();
+        assert!(!sim.is_haunted(), "epoll would go on to report it");
         assert_eq!(setsockopts(&sim), 0, "no filter");
         assert_eq!(sim.count(Method::Unlink), 0);
         drop(first);

@@ -923,3 +923,37 @@ fn queue_reset_by_drain() {
     let summary = world.end();
     assert_eq!((summary.counters.closed_for(CloseReason::Shutdown), summary.cut), (6, 0));
 }
+
+/// Of clients that did not read some were cut, though they had only to be held back: those that
+/// came first had spent the reserve of those that were still to be accepted.
+#[test]
+fn who_does_not_read_is_held_back_and_not_cut() {
+    for seed in [3, 11, 22, 34] {
+        let mut random = seed;
+        let mut dice = move |most: usize| {
+            random = 6364136223846793005_u64.wrapping_mul(random).wrapping_add(1442695040888963407);
+            (random >> 33) as usize % most
+        };
+        let limits = Limits { max_memory: 4 << 20, write_timeout: None, ..Limits::default() };
+        let mut world = crowded(Greet::new(Framing::Line, 1 << 16), limits);
+        world.sim.set_buffers(1 << (10 + dice(8)), 1 << (10 + dice(8)));
+        let count = 60 + dice(200);
+        let mut clients = crowd(&world, count);
+        for round in 0..60 {
+            for client in &mut clients {
+                if dice(4) < 3 {
+                    client.send(&vec![b'\n'; 1 + dice(65_536)]);
+                }
+            }
+            (0..dice(4)).for_each(|_| world.turn());
+            if round % 2 == 0 && dice(2) == 0 {
+                let (one, other) = (dice(count), dice(count));
+                for client in &mut clients[one.min(other)..one.max(other)] {
+                    client.recv_at_most(dice(9_000)); // now there is room for a little more
+                }
+            }
+        }
+        world.rest();
+        assert_eq!(world.server.counters().closed_for(CloseReason::MemoryBudget), 0, "seed {seed}");
+    }
+}

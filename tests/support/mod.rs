@@ -294,7 +294,7 @@ impl Server {
         prelude: &str,
         args: &[&str],
     ) -> Server {
-        let numbers: Vec<i32> = sockets.iter().map(|socket| socket.as_raw_fd()).collect();
+        let mut numbers: Vec<i32> = sockets.iter().map(|socket| socket.as_raw_fd()).collect();
         let prelude = format!(
             "export LISTEN_PID=$$ LISTEN_FDS={} LISTEN_FDNAMES='{names}'\n{prelude}",
             numbers.len()
@@ -303,13 +303,15 @@ impl Server {
         let mut command = command(words[0]);
         command.args(&words[1..]).args(args);
         let pass = move || {
+            // First out of the way: one may have the number that another is to get.
+            for number in &mut numbers {
+                // SAFETY: the call takes no pointer.
+                let copied = unsafe { nix::libc::fcntl(*number, nix::libc::F_DUPFD_CLOEXEC, 100) };
+                *number = if copied < 0 { return Err(io::Error::last_os_error()) } else { copied };
+            }
             for (place, number) in (3..).zip(&numbers) {
-                // SAFETY: both are numbers, and the child has nothing open but what it was born with.
-                let passed = match *number == place {
-                    true => unsafe { nix::libc::fcntl(place, nix::libc::F_SETFD, 0) },
-                    false => unsafe { nix::libc::dup2(*number, place) },
-                };
-                if passed < 0 {
+                // SAFETY: the child has nothing open that it needs but what it was born with.
+                if unsafe { nix::libc::dup2(*number, place) } < 0 {
                     return Err(io::Error::last_os_error());
                 }
             }

@@ -74,6 +74,12 @@ impl Life {
         }
     }
 
+    pub(crate) fn charge(&mut self, bytes: usize) {
+        if let State::Open(open) = &mut self.0 {
+            open.charged = u32::try_from(bytes).unwrap_or(u32::MAX);
+        }
+    }
+
     /// A file goes behind what was written; until it is sent, the connection is full.
     pub(crate) fn write_file(&mut self) {
         if let Some(unsent) = self.unsent_mut() {

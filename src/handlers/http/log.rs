@@ -56,7 +56,9 @@ impl AccessLog {
             return self.note(conn.peer(), date, head, status, length);
         }
         let end = conn.sent() + conn.queued() as u64 + file;
-        let sending = Sending { peer: conn.peer(), head: head.to_vec(), status, length, end };
+        let head = head.trim_ascii_start();
+        let head = head.get(..SHOWN).unwrap_or(head).to_vec(); // no more is shown
+        let sending = Sending { peer: conn.peer(), head, status, length, end };
         self.sending.insert(conn.id(), sending);
     }
 

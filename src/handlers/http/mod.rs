@@ -11,7 +11,8 @@
 //! ```
 //!
 //! An answer comes only when the body of its request has passed by, for a body that turns
-//! out to be broken is answered too, with 400. What was read of the head is then kept.
+//! out to be broken is answered too, with 400. Of the head that is kept which the answer
+//! depends on, and [charged](Conn::charge) to the connection.
 //! Whoever gets a status of 4xx or 5xx for the way he speaks is not listened to any more,
 //! for nobody knows where his next request would begin; but he gets the status, because
 //! [`Conn::close`] sees to it that the last answer arrives.
@@ -203,7 +204,9 @@ impl Http {
         match body.pass(rest) {
             Ok(true) => self.answer(conn, request, rest),
             Ok(false) => {
-                session.pending = Some(Box::new(Pending { head: request.head.to_vec(), body }));
+                let head = request::answerable(request.head);
+                conn.charge(head.capacity() + size_of::<Pending>());
+                session.pending = Some(Box::new(Pending { head, body }));
                 Next::MoreBytes
             }
             Err(status) => self.refuse(conn, request.head, status),
@@ -222,6 +225,7 @@ impl Http {
         match (pending.body.pass(rest), Request::parse(&pending.head)) {
             (Ok(true), Ok(Some(mut request))) => {
                 session.moves_on();
+                conn.charge(0);
                 self.answer(conn, &mut request, rest)
             }
             (Ok(_), _) => {

@@ -21,6 +21,20 @@ const MAX_HEAD: usize = 16 << 10;
 const MAX_LINE: usize = 8 << 10;
 /// and how many fields it may have.
 const MAX_FIELDS: usize = 100;
+/// The fields that an answer depends on: those that [`Framing::take`] knows.
+const NEEDED: [&str; 11] = [
+    "host",
+    "content-length",
+    "transfer-encoding",
+    "expect",
+    "connection",
+    "range",
+    "if-match",
+    "if-range",
+    "if-none-match",
+    "if-modified-since",
+    "if-unmodified-since",
+];
 
 /// A request that is to be answered, when its body has passed by.
 #[derive(Debug)]
@@ -93,6 +107,18 @@ pub(super) fn has_news(input: &[u8], scanned: usize) -> bool {
 /// says of more bytes must not depend on how many have come.
 pub(super) fn asks_for_head(head: &[u8]) -> bool {
     without_empty_lines(head).starts_with(b"HEAD ")
+}
+
+/// The lines of a head that an answer depends on, as a head. The others may be long, and it is
+/// kept while a body comes, which may take a while.
+pub(super) fn answerable(head: &[u8]) -> Vec<u8> {
+    let is_needed = |line: &&[u8]| {
+        let name = line.split(|&byte| byte == b':').next().unwrap_or_default();
+        NEEDED.iter().any(|needed| name.eq_ignore_ascii_case(needed.as_bytes()))
+    };
+    let mut lines = without_empty_lines(head).split_inclusive(|&byte| byte == b'\n');
+    let first = lines.next().into_iter();
+    first.chain(lines.filter(is_needed)).chain([&b"\r\n"[..]]).collect::<Vec<_>>().concat()
 }
 
 /// What the parser looks at: it passes over empty lines in front, and over nothing else.
@@ -344,5 +370,30 @@ fn status_of(error: httparse::Error) -> Status {
     match error {
         httparse::Error::TooManyHeaders => Status::FIELDS_TOO_LARGE,
         _ => Status::BAD_REQUEST,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// What is kept of a head gets the answer that the whole head would get.
+    #[test]
+    fn of_a_head_what_its_answer_needs() {
+        let fields = "Host: here\r\nconnection: close\r\nCONTENT-LENGTH: 5\r\nExpect: 100-continue\r\n\
+            If-None-Match: \"a\"\r\nif-none-match: \"b\"\r\nRange: bytes=1-2\r\nIf-Range: \"c\"\r\n\
+            If-Match: *\r\nIf-Modified-Since: today\r\nIf-Unmodified-Since: today\r\n";
+        for first in ["GET /a?b HTTP/1.1", "\r\nHEAD /a HTTP/1.9", "PUT /a HTTP/1.1"] {
+            let padding = format!("X-Host: no\r\nCookie: {}\r\n", "c".repeat(9_000));
+            let head = format!("{first}\r\n{padding}{fields}Hos: t\r\n\r\n");
+            let kept = answerable(head.as_bytes());
+            assert_eq!(kept.len(), first.trim_ascii_start().len() + fields.len() + 4);
+            let [whole, part] = [head.as_bytes(), &kept].map(|head| {
+                let Ok(Some(request)) = Request::parse(head) else { panic!("{head:?}") };
+                let Request { refusal, is_head, target, then, body, expects, wishes, .. } = request;
+                format!("{:?}", (refusal, is_head, target, then, body, expects, wishes))
+            });
+            assert_eq!(whole, part);
+        }
     }
 }

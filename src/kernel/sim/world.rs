@@ -112,8 +112,6 @@ enum Entry {
 struct Epoll {
     watched: BTreeMap<i32, Watch>,
     ready: VecDeque<i32>,
-    /// A socket was closed here that others have too: it would be reported for ever.
-    is_haunted: bool,
 }
 
 struct Watch {
@@ -174,6 +172,9 @@ pub(super) struct World {
     steered: BTreeMap<SocketAddr, u32>,
     /// How many sockets have begun to listen.
     listens: u64,
+    /// A socket that others have too was closed while epoll watched it: Linux would go on to
+    /// report it.
+    pub(super) is_haunted: bool,
     /// Where a service manager is, and what it has heard.
     pub(super) manager: Option<(Address, Vec<String>)>,
     pub(super) umask: u32,
@@ -204,6 +205,7 @@ impl World {
             passed: BTreeSet::new(),
             steered: BTreeMap::new(),
             listens: 0,
+            is_haunted: false,
             manager: None,
             umask: 0o022,
             next_port: *EPHEMERAL.start(),
@@ -301,12 +303,14 @@ impl World {
         self.epolls.retain(|&epoll| epoll != number);
         self.locks.retain(|_, holder| *holder != Holder::Ours(number));
         let is_shared = matches!(&entry, Entry::Socket(socket) if socket.is_shared);
+        let mut haunts = false;
         self.each_epoll(|epoll| {
-            epoll.is_haunted |= is_shared && epoll.watched.contains_key(&number);
+            haunts |= is_shared && epoll.watched.contains_key(&number);
             if epoll.watched.remove(&number).is_some_and(|watch| watch.listed) {
                 epoll.ready.retain(|&fd| fd != number);
             }
         });
+        self.is_haunted |= haunts;
         match entry {
             Entry::Stream(end) => self.streams.close(end, false),
             Entry::Socket(socket) if socket.is_shared => self.remotes.push(Some(socket)),
@@ -1279,8 +1283,7 @@ impl World {
         events: &mut [Event],
         wait: Wait,
     ) -> Result<usize> {
-        let is_haunted = self.epoll_mut(number_of(epoll))?.is_haunted;
-        debug_assert!(!is_haunted, "a listener that others have too was closed and not removed");
+        self.epoll_mut(number_of(epoll))?;
         if events.is_empty() {
             return Err(Errno::EINVAL);
         }

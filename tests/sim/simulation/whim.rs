@@ -272,7 +272,7 @@ pub fn play(path: &Way) -> Verdict<(Outcome, BTreeMap<&'static str, u64>)> {
         tired: false,
     };
     let tight = below(2) == 0;
-    let memory = 1_500 + below(3_000);
+    let memory = 3_000 + below(2_000); // of blocks of 1 KiB
     let limits = Limits {
         max_connections: 6,
         max_outbound: 3,
@@ -308,7 +308,7 @@ pub fn play(path: &Way) -> Verdict<(Outcome, BTreeMap<&'static str, u64>)> {
         // Two that never read hold most of the memory, and no one is ended for that.
         clients.extend((0..2).filter_map(|_| world.sim.connect(&world.address()).ok()));
         world.pass(Duration::from_millis(10));
-        let most = memory * (32 + below(14)) / 100;
+        let most = 200 + below(900);
         let hog = move |_: &mut Whim, net: &mut Net| {
             let all: Vec<ConnId> = net.ids().collect();
             all.into_iter().for_each(|id| _ = net.send(id, &vec![b'h'; most]));

@@ -1,0 +1,227 @@
+//! Who waits and who goes when memory is short, and what counts as memory.
+
+use crate::simulation::World;
+use std::time::Duration;
+use threadbare::handlers::{Framing, Greet, Http};
+use threadbare::kernel::sim::{Client, Simulated};
+use threadbare::{CloseReason, Conn, ConnId, ConnectionHandler, Limits, Net};
+
+const ATTACKER: u8 = 1;
+const POLITE: u8 = 2;
+/// The longest line that is allowed, with its end.
+const LONGEST: usize = 64 << 10;
+
+fn world<H: ConnectionHandler>(handler: H, max_memory: usize) -> World<H> {
+    let limits = Limits { max_memory, ..Limits::default() };
+    let sim = Simulated::new(1);
+    sim.set_limits(16_384, 16_384);
+    sim.set_buffers(64 << 10, 64 << 10);
+    World::on(sim, handler, limits).unwrap()
+}
+
+fn greet() -> Greet {
+    Greet::new(Framing::Line, LONGEST)
+}
+
+fn client<H: ConnectionHandler>(world: &World<H>, address: u8, number: usize) -> Client {
+    let port = 10_000 + number as u16;
+    world.sim.connect_from(&world.address(), ([192, 0, 2, address], port).into()).unwrap()
+}
+
+fn clients<H: ConnectionHandler>(world: &mut World<H>, address: u8, count: usize) -> Vec<Client> {
+    let clients = (0..count).map(|number| client(world, address, number)).collect();
+    world.rest();
+    clients
+}
+
+fn cut<H: ConnectionHandler>(world: &World<H>, why: CloseReason) -> u64 {
+    world.server.counters().closed_for(why)
+}
+
+/// Sends a line of the longest allowed length in pieces, and reads the answer.
+fn speaks<H: ConnectionHandler>(world: &mut World<H>, client: &mut Client) -> bool {
+    let line = [&vec![b'p'; LONGEST - 1], &b"\n"[..]].concat();
+    let due = [b"Thank you for your message ", &line[..]].concat();
+    let (mut sent, mut answer) = (0, Vec::new());
+    for _ in 0..400 {
+        sent += client.send(&line[sent..line.len().min(sent + 20_000)]);
+        world.rest();
+        answer.extend(client.recv());
+    }
+    answer == due
+}
+
+/// Half lines from one address, short ones and long ones, fill the memory: a polite client of
+/// another address still gets through with a line of the longest allowed length, 20 of 20.
+#[test]
+fn the_longest_line_beside_half_lines_of_one_address() {
+    for (count, length) in [(6_000, 700), (1_000, 32_000), (600, 60_000)] {
+        let mut world = world(greet(), 4 << 20);
+        let mut attackers = clients(&mut world, ATTACKER, count);
+        for part in 0..4 {
+            for attacker in &mut attackers {
+                attacker.send(&vec![b'x'; length / 4 + part]);
+            }
+            world.rest();
+        }
+        let (used, _) = world.server.memory();
+        assert!(used > 3 << 20, "{used} bytes are no attack");
+        for number in 0..20 {
+            let mut polite = client(&world, POLITE, number);
+            assert!(speaks(&mut world, &mut polite), "{count} half lines of {length}: {number}");
+        }
+    }
+}
+
+/// Who owes nothing is served beside any number of half lines, of its own address too: the
+/// oldest of those that hold most goes.
+#[test]
+fn who_owes_nothing_is_always_served() {
+    let mut world = world(greet(), 1 << 20);
+    let mut attackers = clients(&mut world, ATTACKER, 5_000);
+    for attacker in &mut attackers {
+        attacker.send(b"half a line");
+        world.sim.advance(Duration::from_millis(1));
+        world.turn();
+    }
+    world.rest();
+    for number in 0..50 {
+        let mut newcomer = client(&world, ATTACKER, 6_000 + number);
+        world.rest();
+        let answer = world.ask(&mut newcomer, b"hello\n");
+        assert_eq!(answer, b"Thank you for your message hello\n", "{number}");
+    }
+    assert!(attackers[0].recv().is_empty() && attackers[0].saw_reset(), "the oldest");
+    assert!(!attackers.last_mut().unwrap().saw_reset());
+}
+
+/// Nobody's message deadline ran while memory was full of short rests, and a client that sent
+/// its line in two pieces had to wait for the idle timeout.
+#[test]
+fn the_message_deadline_runs_while_memory_is_full() {
+    let mut world = world(greet(), 1 << 20);
+    let mut halves = clients(&mut world, ATTACKER, 850);
+    halves.iter_mut().for_each(|half| assert_eq!(half.send(&[b'x'; 900]), 900));
+    world.rest();
+    halves.iter_mut().for_each(|half| assert_eq!(half.send(b"xx"), 2));
+    world.rest();
+    let mut client = halves.pop().unwrap();
+    client.send(b"\n");
+    world.pass(Duration::from_secs(29));
+    assert!(client.recv().is_empty(), "there is no memory to read it");
+    world.pass(Duration::from_secs(9));
+    assert!(cut(&world, CloseReason::MessageTooSlow) > 500);
+    let counters = world.server.counters();
+    assert_eq!(counters.closed_for(CloseReason::Idle), 0);
+    assert_eq!(counters.closed_for(CloseReason::MemoryBudget), 0, "nobody holds more");
+}
+
+/// What grew although nobody reads is cut at the address that holds most, and not at a polite
+/// client that holds more than each of its connections.
+#[test]
+fn the_address_that_holds_most_goes_first() {
+    let mut world = world(greet(), 2 << 20);
+    let mut polite = client(&world, POLITE, 0);
+    world.rest();
+    polite.send(&[b'p'; 50_000]);
+    world.rest();
+    let mut attackers = clients(&mut world, ATTACKER, 3_000);
+    for _ in 0..6 {
+        attackers.iter_mut().for_each(|it| _ = it.send(&[b'x'; 300]));
+        world.rest();
+    }
+    let mut others: Vec<Client> = (3..60).map(|address| client(&world, address, 0)).collect();
+    for other in &mut others {
+        assert!(speaks(&mut world, other));
+    }
+    let answer = world.ask(&mut polite, b"\n");
+    assert_eq!(answer.len(), 50_001 + "Thank you for your message ".len());
+}
+
+/// What a handler charges counts as memory of its connection, and who is charged most goes.
+#[test]
+fn what_a_handler_charges_is_in_the_number() {
+    #[derive(Default)]
+    struct Keeps(Vec<(ConnId, CloseReason)>);
+    impl ConnectionHandler for Keeps {
+        type Session = Vec<u8>;
+        fn on_data(&mut self, conn: &mut Conn<'_>, kept: &mut Vec<u8>, input: &[u8]) -> usize {
+            kept.extend(input);
+            conn.charge(kept.capacity());
+            input.len()
+        }
+        fn on_close(&mut self, _: &mut Net, id: ConnId, _: Vec<u8>, why: CloseReason) {
+            self.0.push((id, why));
+        }
+    }
+    let mut world = world(Keeps::default(), 1 << 20);
+    let [mut large, mut small] = [client(&world, 1, 1), client(&world, 2, 2)];
+    world.rest();
+    small.send(&[b's'; 1_000]);
+    for _ in 0..40 {
+        large.send(&[b'l'; 50_000]);
+        world.rest();
+    }
+    large.recv();
+    assert!(large.saw_reset() && !small.saw_reset());
+    let (used, _) = world.server.memory();
+    assert!((1_000..4_000).contains(&used), "{used}");
+    small.close();
+    world.rest();
+    assert_eq!(world.server.memory().0, 0);
+    assert_eq!(world.server.handler().0[0].1, CloseReason::MemoryBudget);
+}
+
+/// Heads of requests whose body never comes were kept outside the number, whole.
+#[test]
+fn heads_are_in_the_number() {
+    let mut world = world(Http::new(), 1 << 20);
+    let mut clients = clients(&mut world, ATTACKER, 500);
+    let field = |name: &str, length| format!("{name}: {}\r\n", "x".repeat(length));
+    let head = |field: String| {
+        format!("POST /page HTTP/1.1\r\nHost: here\r\nContent-Length: 9\r\n{field}\r\nbody")
+    };
+    for client in &mut clients {
+        client.send(head(field("X-Long", 12_000)).as_bytes());
+    }
+    world.rest();
+    let (used, _) = world.server.memory();
+    assert!((500 * 50..500 * 300).contains(&used), "{used}: of each what its answer needs");
+    for client in &mut clients {
+        client.send(b", all");
+    }
+    world.rest();
+    assert_eq!(world.server.memory().0, 0);
+    let needed = head(field("If-None-Match", 12_000));
+    for client in &mut clients {
+        client.recv();
+        client.send(needed.as_bytes());
+        world.rest();
+        assert!(world.server.memory().0 <= 1 << 20);
+    }
+    assert!(cut(&world, CloseReason::MemoryBudget) > 300);
+}
+
+/// The least memory that the program takes is enough for the longest line, even if at first the
+/// kernel takes nothing of the answer.
+#[test]
+fn the_least_memory_is_enough_for_a_line() {
+    let mut world = world(greet(), 3 * LONGEST + (64 << 10));
+    let mut polite = client(&world, POLITE, 0);
+    assert!(speaks(&mut world, &mut polite));
+    world.sim.set_buffers(100, 100);
+    let mut polite = client(&world, POLITE, 1);
+    let line = [&vec![b'p'; LONGEST - 1], &b"\n"[..]].concat();
+    let mut sent = 0;
+    while sent < line.len() {
+        sent += polite.send(&line[sent..]);
+        world.rest();
+    }
+    assert!(world.server.memory().0 > LONGEST, "the answer waits");
+    world.sim.set_buffers(64 << 10, 64 << 10);
+    for _ in 0..200 {
+        world.rest();
+        polite.recv();
+    }
+    assert_eq!(cut(&world, CloseReason::MemoryBudget), 0);
+}
