@@ -205,7 +205,8 @@ install: able ## program, man page, units: make install [PREFIX=/usr/local] [DES
 	install -D -m 644 docs/completions/threadbare.bash "$(SHARE)/bash-completion/completions/threadbare"; \
 	install -D -m 644 docs/completions/threadbare.zsh "$(SHARE)/zsh/site-functions/_threadbare"; \
 	install -D -m 644 -t "$(SHARE)/fish/vendor_completions.d" docs/completions/threadbare.fish; \
-	for unit in $(UNITS); do install -D -m 644 -t "$(UNITDIR)" "$$unit"; done; \
+	install -D -m 644 -t "$(UNITDIR)" $(UNITS); \
+	sed -i 's|/usr/local/bin/|$(PREFIX)/bin/|' $(UNITS:docs/units/%="$(UNITDIR)"/%); \
 	echo "Installed $(BINDIR)/threadbare; make uninstall, with the same PREFIX, removes it"
 
 uninstall: ## remove what `make install` has installed

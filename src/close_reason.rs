@@ -56,6 +56,8 @@ reasons! {
     MemoryBudget "memory budget",
     /// Its address had `max_per_address` connections already. The handler never saw it.
     AddressLimit "address limit",
+    /// All places were taken, a client waited, it was idle, and its address had too many.
+    GaveWay "gave way",
     /// It came through a listener for fronts, and did not begin with a whole
     /// [header](crate::proxy_header) in time. The handler never saw it.
     ProxyHeader "bad proxy header",

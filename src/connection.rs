@@ -315,7 +315,6 @@ impl Connection {
     /// Whether there is something to do for it without waiting for an event.
     pub(crate) fn has_work(&self, draining: bool) -> bool {
         match &*self.state {
-            State::Connecting { .. } => self.fd.is_unopened(),
             State::Open(Open { reading, writing, held, .. }) => {
                 writing.level == Level::Drained
                     || self.can_offer()

@@ -1,4 +1,4 @@
-//! How many connections each address has, where that is limited.
+//! How many connections each address has, where that is limited; and which have too many.
 //!
 //! Invariant: an address is in the map exactly while it has connections.
 
@@ -61,6 +61,57 @@ impl Crowd {
     }
 }
 
+/// The addresses that have more than a quarter of all places each, and how many more.
+///
+/// No more than three can. So three counters find them in one pass: an address that has none
+/// takes one from each (Misra and Gries, 1982). A second pass counts what they have.
+#[derive(Debug, Default)]
+pub(crate) struct Crowded([Option<(Network, usize)>; 3]);
+
+impl Crowded {
+    pub(crate) fn find(peers: impl Iterator<Item = Peer> + Clone, places: usize) -> Crowded {
+        let mut crowded = Crowded::default();
+        for network in peers.clone().filter_map(Network::of) {
+            if let Some(count) = crowded.count_of(network) {
+                *count += 1;
+            } else if let Some(free) = crowded.0.iter_mut().find(|it| it.is_none()) {
+                *free = Some((network, 1));
+            } else {
+                for counter in &mut crowded.0 {
+                    *counter = counter.filter(|(_, n)| *n > 1).map(|(it, n)| (it, n - 1));
+                }
+            }
+        }
+        crowded.0.iter_mut().flatten().for_each(|(_, count)| *count = 0);
+        for network in peers.filter_map(Network::of) {
+            crowded.count_of(network).into_iter().for_each(|count| *count += 1);
+        }
+        let kept = (places / 4).max(1); // one is no crowd
+        for (_, count) in crowded.0.iter_mut().flatten() {
+            *count = count.saturating_sub(kept);
+        }
+        crowded
+    }
+
+    fn count_of(&mut self, network: Network) -> Option<&mut usize> {
+        self.0.iter_mut().flatten().find(|(it, _)| *it == network).map(|(_, count)| count)
+    }
+
+    /// Whether the address of `peer` has too many.
+    pub(crate) fn has(&mut self, peer: Peer) -> bool {
+        self.excess(peer).is_some()
+    }
+
+    /// Takes one place from the address of `peer`, if it has too many.
+    pub(crate) fn take(&mut self, peer: Peer) -> bool {
+        self.excess(peer).map(|count| *count -= 1).is_some()
+    }
+
+    fn excess(&mut self, peer: Peer) -> Option<&mut usize> {
+        self.count_of(Network::of(peer)?).filter(|count| **count > 0)
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -92,6 +143,30 @@ mod tests {
         assert!(!crowd.enter(peer("[fe80::1%2]:2"), 1));
         crowd.leave(peer("192.0.2.1:9"));
         assert!(crowd.enter(peer("[64:ff9b::192.0.2.1]:3"), 1));
+    }
+
+    /// Whatever the order, and whatever else there is.
+    #[test]
+    fn those_with_more_than_a_quarter_are_found() {
+        let mut random = 7u64;
+        for round in 0..2_000u64 {
+            let mut next = |below: u64| {
+                random = random.wrapping_mul(6364136223846793005).wrapping_add(round);
+                (random >> 33) % below
+            };
+            let places = 1 + next(40) as usize;
+            let hosts = 1 + next(8);
+            let peer = |host: u64| Peer::Tcp(([192, 0, 2, host as u8], 1).into());
+            let peers: Vec<Peer> =
+                (0..places).map(|_| peer(next(hosts).min(next(hosts)))).collect();
+            let mut crowded = Crowded::find(peers.iter().copied(), places);
+            for host in 0..hosts {
+                let count = peers.iter().filter(|it| **it == peer(host)).count();
+                let taken = (0..places + 1).filter(|_| crowded.take(peer(host))).count();
+                assert_eq!(taken, count.saturating_sub((places / 4).max(1)), "{peers:?}");
+            }
+            assert!(!crowded.take(Peer::Unix));
+        }
     }
 
     #[test]

@@ -77,6 +77,11 @@ fn explained(why: CloseReason, limits: &Limits) -> Option<String> {
         CloseReason::AddressLimit => {
             format!("its address had {max_per_address} connections already (--max-per-ip)")
         }
+        CloseReason::GaveWay => format!(
+            "all {} places were taken, a client waited, and this one was idle, \
+             of an address with more than a quarter of them (--give-way)",
+            limits.max_connections
+        ),
         CloseReason::ProxyHeader => {
             "it came with no PROXY header, or a wrong one (--proxy-protocol)".into()
         }
@@ -111,6 +116,7 @@ mod tests {
             (CloseReason::InputLimit, Some("(--max-line)")),
             (CloseReason::MemoryBudget, Some("(--max-memory)")),
             (CloseReason::AddressLimit, Some("3 connections already (--max-per-ip)")),
+            (CloseReason::GaveWay, Some("more than a quarter of them (--give-way)")),
             (CloseReason::ProxyHeader, Some("(--proxy-protocol)")),
             (CloseReason::PeerClosed, None),
             (CloseReason::Idle, None),

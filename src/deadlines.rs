@@ -128,8 +128,12 @@ pub(crate) enum Alarm {
     Watchdog,
     /// A server that was told to stop does so.
     Stop,
-    /// Listeners that were paused try again.
+    /// Clients are let in again, after a pause.
     Accept,
+    /// Outbound connections are tried again that could not be begun.
+    Dial,
+    /// A report is due that came too soon after another.
+    Report,
     /// A stopping server closes its listeners.
     CloseListeners,
     /// A stopping server cuts off what has not finished.
@@ -137,8 +141,15 @@ pub(crate) enum Alarm {
 }
 
 impl Alarm {
-    pub(crate) const ALL: [Alarm; 5] =
-        [Alarm::Watchdog, Alarm::Stop, Alarm::Accept, Alarm::CloseListeners, Alarm::Cut];
+    pub(crate) const ALL: [Alarm; 7] = [
+        Alarm::Watchdog,
+        Alarm::Stop,
+        Alarm::Accept,
+        Alarm::Dial,
+        Alarm::Report,
+        Alarm::CloseListeners,
+        Alarm::Cut,
+    ];
 }
 
 /// At most one time for each [`Alarm`].

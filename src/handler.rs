@@ -44,6 +44,20 @@ pub trait ConnectionHandler {
         Ok(())
     }
 
+    /// Whether each client needs an outbound connection. Then a client is accepted only while
+    /// there is a place for both, of [`max_connections`](crate::Limits::max_connections) and of
+    /// [`max_outbound`](crate::Limits::max_outbound); until then it waits in the queue.
+    fn needs_outbound(&self) -> bool {
+        false
+    }
+
+    /// How many files a client may have open at once, beside its connection and those that are
+    /// begun for it: so many descriptors more are planned for each of
+    /// [`max_connections`](crate::Limits::max_connections).
+    fn files_per_client(&self) -> u32 {
+        0
+    }
+
     /// Bytes have arrived. Returns how many of them, from the front, are done with.
     ///
     /// The rest is offered again together with the next bytes. So consume all

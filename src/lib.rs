@@ -36,7 +36,7 @@
 //! ```
 //!
 //! The files of the source, lowest floor first; each knows only those before it:
-//! [`kernel`], [`reaction`], error, close_reason, time, limits, buffer, budget, slots,
+//! [`kernel`], [`reaction`], error, close_reason, time, limits, pause, buffer, budget, slots,
 //! deadlines, outbox, counters, connection, cuts, crowd, listener, net, [`handler`], mailbox,
 //! manager, process, [`escape`], inherited, [`address`], [`proxy_header`], reactor, server, sim,
 //! pool, [`framing`] and [`handlers`].
@@ -66,6 +66,7 @@ mod mailbox;
 mod manager;
 mod net;
 mod outbox;
+mod pause;
 mod pool;
 mod process;
 pub mod proxy_header;

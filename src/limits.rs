@@ -20,6 +20,11 @@ pub struct Limits {
     /// Connections at once from one address, an IPv6 /64 counting as one; 0 is no limit (0).
     /// Those above are closed at once. Unix sockets are exempt.
     pub max_per_address: u32,
+    /// When all places are taken and a client waits, the connection that has been idle for
+    /// longest gives way to it, if that is longer than this and its address has more than a
+    /// quarter of the places (1 s). Nothing may be going on in it, and its handler neither
+    /// [holds](crate::Conn::hold) nor [pauses](crate::Conn::pause) it. `None`: never.
+    pub give_way: Option<Duration>,
     /// Clients that may wait in each listener's queue (4,096). listen(2)
     pub backlog: u32,
     /// A connection on which no byte moves in either direction for so long ends (300 s).
@@ -63,6 +68,7 @@ impl Default for Limits {
             max_connections: 10_000,
             max_outbound: 0,
             max_per_address: 0,
+            give_way: Some(Duration::from_secs(1)),
             backlog: 4_096,
             idle_timeout: Some(Duration::from_secs(300)),
             message_timeout: Some(Duration::from_secs(30)),
@@ -107,6 +113,7 @@ pub(crate) struct Patience {
     /// Of those that have their own, by slot.
     own: BTreeMap<u32, Spans>,
     pub(crate) drain: Option<Span>,
+    pub(crate) give_way: Option<Span>,
 }
 
 impl Spans {
@@ -125,7 +132,8 @@ impl Patience {
             write: limits.write_timeout,
         };
         let drain = limits.drain_timeout.map(Span::at_least);
-        Patience { usual: Spans::of(usual), own: BTreeMap::new(), drain }
+        let give_way = limits.give_way.map(Span::at_least);
+        Patience { usual: Spans::of(usual), own: BTreeMap::new(), drain, give_way }
     }
 
     /// Those of a connection.

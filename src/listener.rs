@@ -1,11 +1,8 @@
 //! Listening sockets: opening one, accepting, and closing it without losing who waits.
 //!
-//! A listener that cannot let anybody in, because the server is full or the
-//! kernel out of descriptors, is not read: clients wait in its queue and nothing
-//! spins. Its interest, like a connection's, follows from its state and is told
-//! to epoll only when the two differ.
-//!
-//! A listener has a socket until it is closed; the socket lets clients in, or pauses.
+//! While nobody can be let in, because the server is full or the kernel out of
+//! descriptors, no listener is read: clients wait in the queues and nothing spins.
+//! A listener has a socket until it is closed.
 //!
 //! Invariants:
 //! 1. Every option that connections inherit is set here, once, so accepting needs
@@ -16,10 +13,9 @@
 
 use crate::connection::UNWATCHED;
 use crate::error::{Error, needed, wanted};
-use crate::kernel::{self, Address, Errno, Fd, Kernel, SocketOption};
+use crate::kernel::{Address, Errno, Fd, Kernel, SocketOption};
 use crate::limits::Limits;
 use crate::reaction::{Call, Reaction, attempt, tolerate};
-use crate::time::{Moment, Span};
 use std::fmt;
 
 mod socket_file;
@@ -28,16 +24,11 @@ use socket_file::SocketFile;
 
 /// Accepts in one turn, at most.
 const MAX_QUOTA: u8 = 64;
-/// The first and the longest pause after a failed accept, in milliseconds.
-const PAUSE: (u64, u64) = (10, 1_000);
 /// Clients lost in a row from which on it is not the clients.
 const MAX_LOST: u8 = 16;
-/// At the limit clients come and go, and each coming may begin a new pause: one line in so
-/// long says it all.
-const NEWS: Span = Span::millis(60_000);
 /// Unsent bytes the kernel takes for a connection: a client that does not read
 /// parks this much instead of megabytes.
-const NOTSENT_LOWAT: u32 = 131_072;
+pub(crate) const NOTSENT_LOWAT: u32 = 131_072;
 /// Seconds of silence after which TCP asks whether the peer is still there.
 const KEEPALIVE_IDLE: u32 = 120;
 
@@ -51,8 +42,6 @@ pub(crate) struct Listener {
     pub(crate) most: u32,
     /// Each connection begins with the header of a front.
     pub(crate) is_behind_front: bool,
-    /// When it was last logged that clients wait.
-    warned_at: Option<Moment>,
 }
 
 /// A socket that listens.
@@ -68,25 +57,14 @@ pub(crate) struct Socket {
     pub(crate) is_shared: bool,
 }
 
-/// Whether clients are let in.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Intake {
-    /// They are.
-    Open {
-        /// How many in the last turn in which some waited.
-        quota: u8,
-        last_wake: u64,
-        /// Clients in a row that were lost between connecting and accept4.
-        lost: u8,
-        /// Milliseconds of the last pause, if nobody has been let in since.
-        paused: u64,
-    },
-    /// Accepting failed for want of something: not before then again.
-    Paused {
-        until: Moment,
-        /// Milliseconds.
-        pause: u64,
-    },
+/// How clients come in.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Intake {
+    /// How many in the last turn in which some waited.
+    quota: u8,
+    last_wake: u64,
+    /// Clients in a row that were lost between connecting and accept4.
+    lost: u8,
 }
 
 impl Listener {
@@ -124,9 +102,8 @@ impl Listener {
     ) -> Result<Listener, Error> {
         match opened {
             Ok(address) => {
-                let (socket, warned_at) = (Some(socket), None);
                 let (is_behind_front, open, most) = (false, 0, u32::MAX);
-                Ok(Listener { address, socket, is_behind_front, open, most, warned_at })
+                Ok(Listener { address, socket: Some(socket), is_behind_front, open, most })
             }
             Err(error) => {
                 socket.close(kernel);
@@ -135,26 +112,14 @@ impl Listener {
         }
     }
 
-    /// Whether to log that clients wait.
-    pub(crate) fn is_news(&mut self, now: Moment) -> bool {
-        let news = self.warned_at.is_none_or(|told| now.since(told) >= NEWS);
-        if news {
-            self.warned_at = Some(now);
-        }
-        news
+    /// Which file its socket has, if it has one.
+    pub(crate) fn file(&self) -> Option<(u64, u64)> {
+        self.socket.as_ref()?.file.identity()
     }
 
-    /// How it lets clients in, unless it is closed.
+    /// How clients come in, unless it is closed.
     pub(crate) fn intake(&mut self) -> Option<&mut Intake> {
         self.socket.as_mut().map(|socket| &mut socket.intake)
-    }
-
-    /// When its pause is over, if it pauses.
-    pub(crate) fn paused_until(&self) -> Option<Moment> {
-        match self.socket.as_ref()?.intake {
-            Intake::Paused { until, .. } => Some(until),
-            Intake::Open { .. } => None,
-        }
     }
 
     /// Lets no client begin to connect any more; what has begun can still be accepted. Where the
@@ -189,7 +154,7 @@ impl Listener {
 
 impl Socket {
     fn new(fd: Fd, is_shared: bool) -> Socket {
-        let (file, intake) = (SocketFile::NONE, Intake::new());
+        let (file, intake) = (SocketFile::NONE, Intake::default());
         Socket { fd, registered: UNWATCHED, file, intake, is_shared }
     }
 
@@ -248,12 +213,6 @@ impl Socket {
         needed(Call::LocalAddress, address, || kernel.getsockname(&self.fd))
     }
 
-    /// What epoll should watch for.
-    pub(crate) fn interest(&self, is_full: bool) -> u8 {
-        let lets_in = !is_full && matches!(self.intake, Intake::Open { .. });
-        if lets_in { kernel::IN as u8 } else { 0 }
-    }
-
     fn close<K: Kernel>(mut self, kernel: &mut K) {
         self.file.remove(kernel);
         tolerate(Call::Close, kernel.close(self.fd));
@@ -261,50 +220,26 @@ impl Socket {
 }
 
 impl Intake {
-    fn new() -> Intake {
-        Intake::Open { quota: 0, last_wake: 0, lost: 0, paused: 0 }
-    }
-
     /// How many clients to let in in this turn: one, and twice as many in each
     /// successive turn that finds clients waiting. So a lone client costs no
     /// accept4 that says EAGAIN, and a crowd is let in fast.
     pub(crate) fn quota(&mut self, turn: u64) -> u8 {
-        let Intake::Open { quota, last_wake, .. } = self else { return 0 };
-        let successive = turn == *last_wake + 1;
-        *quota = if successive { quota.saturating_mul(2).clamp(1, MAX_QUOTA) } else { 1 };
-        *last_wake = turn;
-        *quota
-    }
-
-    /// Accepting failed: waits 10 ms, then twice as long each time until it works again.
-    pub(crate) fn pause(&mut self, now: Moment) -> Moment {
-        let (Intake::Open { paused: last, .. } | Intake::Paused { pause: last, .. }) = *self;
-        let pause = (last * 2).clamp(PAUSE.0, PAUSE.1);
-        let until = now.after(Span::millis(pause));
-        *self = Intake::Paused { until, pause };
-        until
-    }
-
-    /// Ends a pause, if there is one.
-    pub(crate) fn resume(&mut self) {
-        if let Intake::Paused { pause: paused, .. } = *self {
-            *self = Intake::Open { quota: 0, last_wake: 0, lost: 0, paused };
-        }
+        let successive = turn == self.last_wake + 1;
+        let next = if successive { self.quota.saturating_mul(2).clamp(1, MAX_QUOTA) } else { 1 };
+        (self.quota, self.last_wake) = (next, turn);
+        next
     }
 
     /// A client was let in.
     pub(crate) fn accepted(&mut self) {
-        if let Intake::Open { lost, paused, .. } = self {
-            (*lost, *paused) = (0, 0);
-        }
+        self.lost = 0;
     }
 
     /// One more client was lost in accept4. Whether there were so many in a row that
     /// it is not the clients.
     pub(crate) fn lost_again(&mut self) -> bool {
-        let Intake::Open { lost, .. } = self else { return false };
-        *lost = lost.saturating_add(1);
-        *lost >= MAX_LOST
+        self.lost = self.lost.saturating_add(1);
+        self.lost >= MAX_LOST
     }
 }
 
@@ -391,47 +326,18 @@ mod tests {
     use super::*;
 
     #[test]
-    fn one_line_a_minute_is_news() {
-        let address = Address::Unix("/run/door".into());
-        let (is_behind_front, open, most, warned_at) = (false, 0, 1, None);
-        let mut listener =
-            Listener { address, socket: None, is_behind_front, open, most, warned_at };
-        let moments = [0, 1, 59_999, 60_000, 119_999, 120_001].map(Moment::from_millis);
-        let told = moments.map(|at| listener.is_news(at));
-        assert_eq!(told, [true, false, false, true, false, true]);
-    }
-
-    #[test]
     fn a_crowd_is_let_in_ever_faster() {
-        let mut intake = Intake::new();
+        let mut intake = Intake::default();
         let quotas = [5, 6, 7, 9, 10, 11, 12, 13, 14, 15, 16].map(|turn| intake.quota(turn));
         assert_eq!(quotas, [1, 2, 4, 1, 2, 4, 8, 16, 32, 64, 64]);
     }
 
     #[test]
-    fn pauses_grow_until_somebody_is_let_in() {
-        let mut intake = Intake::new();
-        let now = Moment::from_millis(7);
-        let pause = |intake: &mut Intake| intake.pause(now).since(now).as_millis();
-        let pauses = [(); 9].map(|()| {
-            intake.resume();
-            pause(&mut intake)
-        });
-        assert_eq!(pauses, [10, 20, 40, 80, 160, 320, 640, 1_000, 1_000]);
-        assert_eq!(pause(&mut intake), 1_000); // though it pauses already
-        intake.resume();
-        intake.accepted();
-        assert_eq!(pause(&mut intake), 10);
-    }
-
-    #[test]
     fn sixteen_lost_in_a_row_are_a_reason_to_pause() {
-        let mut intake = Intake::new();
+        let mut intake = Intake::default();
         let lost = [(); 16].map(|()| intake.lost_again());
         assert_eq!(lost.iter().position(|&enough| enough), Some(15));
         intake.accepted();
         assert!(!intake.lost_again());
-        intake.pause(Moment::from_millis(7));
-        assert!(!intake.lost_again() && intake.quota(1) == 0);
     }
 }

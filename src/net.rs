@@ -44,6 +44,7 @@ use groups::Groups;
 use lent::Lent;
 pub use lent::{Directory, File};
 pub use origin::Origin;
+use outbound::Wishes;
 pub use presence::Presence;
 pub use timers::TimerId;
 use timers::Timers;
@@ -98,6 +99,8 @@ pub struct Net {
     pub(crate) cuts: Cuts,
     /// Where each listener listens.
     pub(crate) locals: Vec<Address>,
+    /// The files of those that are Unix sockets.
+    pub(crate) own_files: Vec<(u64, u64)>,
     /// The monotonic clock, read once a turn; and when it was first read.
     pub(crate) now: Moment,
     start: Moment,
@@ -121,8 +124,8 @@ pub struct Net {
     files: BTreeMap<u32, files::FilePart>,
     /// What is known of the fronts of clients that came through one, by slot.
     fronts: BTreeMap<u32, Front>,
-    /// Outbound connections that have no socket yet, and where they are to lead.
-    wishes: Vec<(ConnId, Address)>,
+    /// Outbound connections that have no socket yet.
+    wishes: Wishes,
     /// Who goes first when memory is short, if that is known.
     worst: Option<memory::Worst>,
     /// For what a callback must know at once.
@@ -396,6 +399,7 @@ impl Net {
             counters: Counters::default(),
             cuts: Cuts::default(),
             locals: Vec::new(),
+            own_files: Vec::new(),
             now,
             start: now,
             stop: Stop::No,
@@ -410,7 +414,7 @@ impl Net {
             tokens: BTreeMap::new(),
             files: BTreeMap::new(),
             fronts: BTreeMap::new(),
-            wishes: Vec::new(),
+            wishes: Wishes::default(),
             worst: None,
             kernel: kernel.lend(),
         })

@@ -236,13 +236,18 @@ pub fn reaction(call: Call, errno: Errno) -> Reaction {
             EBADF | EFAULT | EINVAL | ENOTSOCK | EDESTADDRREQ | EISCONN | EOPNOTSUPP | EALREADY => Bug,
             _ => DropConnection, // EPIPE ECONNRESET ETIMEDOUT EHOSTUNREACH ENETUNREACH EPERM …
         },
-        // Outwards: whoever asked for the connection is told why there is none.
-        Call::OutboundSocket => DropConnection, // EMFILE ENFILE ENOBUFS ENOMEM
+        // Outwards: whoever asked for the connection is told why there is none. What is short for
+        // now says nothing of the server behind.
+        Call::OutboundSocket => match errno {
+            EMFILE | ENFILE | ENOBUFS | ENOMEM => Pause,
+            _ => DropConnection, // EAFNOSUPPORT EACCES …
+        },
         Call::Connect => match errno {
             EINPROGRESS => Wait,
             EINTR => Wait, // it goes on all the same
+            EAGAIN | EADDRNOTAVAIL | ENOBUFS | ENOMEM => Pause, // its queue is full; no port is free
             EBADF | EFAULT | ENOTSOCK | EALREADY | EISCONN => Bug,
-            _ => DropConnection, // ECONNREFUSED ENETUNREACH EADDRNOTAVAIL ENOENT EAGAIN EACCES …
+            _ => DropConnection, // ECONNREFUSED ENETUNREACH ENOENT EACCES …
         },
         Call::OutboundAddress => match errno {
             EBADF | EFAULT | EINVAL | ENOTSOCK => Bug,
@@ -271,7 +276,7 @@ pub fn reaction(call: Call, errno: Errno) -> Reaction {
             EBADF | EFAULT | ENOTSOCK => Bug,
             _ => DropConnection, // as send, and what the file says: EIO ESPIPE
         },
-        Call::DirectoryStatus => Ignore, // the directory that is open serves on
+        Call::DirectoryStatus => Ignore, // the directory that is open serves on; what cannot be found is no listener of ours
         Call::Shutdown => match errno {
             EBADF | EINVAL | ENOTSOCK => Bug,
             _ => Ignore, // ENOTCONN: the peer's reset was first
@@ -372,7 +377,9 @@ mod tests {
             (Call::SendPieces, &[EINTR], Reaction::Retry),
             (Call::SendPieces, &[ENOMEM, ENOBUFS], Reaction::Later),
             (Call::SendPieces, &[EBADF, EFAULT, EINVAL, ENOTSOCK, EMSGSIZE], Reaction::Bug),
+            (Call::OutboundSocket, &[EMFILE, ENFILE, ENOBUFS, ENOMEM], Reaction::Pause),
             (Call::Connect, &[EINPROGRESS, EINTR], Reaction::Wait),
+            (Call::Connect, &[EAGAIN, EADDRNOTAVAIL, ENOBUFS, ENOMEM], Reaction::Pause),
             (Call::Connect, &[EBADF, EFAULT, ENOTSOCK, EALREADY, EISCONN], Reaction::Bug),
             (Call::ConnectResult, &[EBADF, EFAULT, EINVAL, ENOTSOCK], Reaction::Bug),
             (Call::OpenFile, &[EINTR, EAGAIN], Reaction::Retry),

@@ -30,9 +30,11 @@ use crate::limits::Limits;
 use crate::listener::Listener;
 use crate::mailbox::{Job, Mailbox};
 use crate::net::{CALL, Net, Stop};
+use crate::pause::Pause;
 use crate::process::Process;
 use crate::reaction::Call;
 use crate::slots::Id;
+use crate::time::Moment;
 use std::collections::VecDeque;
 use std::sync::Arc;
 
@@ -49,6 +51,7 @@ mod stopping;
 mod timer;
 mod turn;
 mod waking;
+mod yielding;
 
 use page::Input;
 use poll::Poll;
@@ -56,6 +59,7 @@ pub(crate) use signals::Signals;
 pub(crate) use stopping::End;
 use timer::Timer;
 use turn::Rest;
+use yielding::Yielding;
 
 /// Events taken at once.
 pub(crate) const BATCH: usize = 1_024;
@@ -75,6 +79,11 @@ pub(crate) struct Reactor<H: ConnectionHandler, K: Kernel> {
     pub(crate) poll: Poll,
     pub(crate) mailbox: Arc<Mailbox<H>>,
     pub(crate) listeners: Vec<Listener>,
+    /// The listener whose turn is next.
+    pub(crate) next_door: u32,
+    /// While nobody is let in for want of something.
+    pub(crate) pause: Pause,
+    pub(crate) yielding: Yielding,
     pub(crate) crowd: Crowd,
     pub(crate) timer: Timer,
     /// The one input buffer, and the one batch of events.
@@ -94,6 +103,7 @@ pub(crate) struct Reactor<H: ConnectionHandler, K: Kernel> {
     pub(crate) is_idle: bool,
     pub(crate) turn: u64,
     pub(crate) end: End,
+    pub(crate) reported_at: Option<Moment>,
     /// What belongs to the process as a whole, if it is ours.
     pub(crate) process: Option<Process>,
 }
@@ -129,6 +139,9 @@ impl<H: ConnectionHandler, K: Kernel> Reactor<H, K> {
             timer,
             mailbox: Arc::default(),
             listeners: Vec::new(),
+            next_door: 0,
+            pause: Pause::default(),
+            yielding: Yielding::default(),
             crowd: Crowd::default(),
             input,
             events,
@@ -140,6 +153,7 @@ impl<H: ConnectionHandler, K: Kernel> Reactor<H, K> {
             is_idle: true,
             turn: 0,
             end: End::default(),
+            reported_at: None,
             process,
         })
     }
@@ -208,7 +222,7 @@ impl<H: ConnectionHandler, K: Kernel> Reactor<H, K> {
                 break;
             }
         }
-        slots.for_each(|slot| self.net.table.mark(slot));
+        slots.rev().for_each(|slot| self.net.table.mark(slot)); // the last marked is the first
         self.work = work;
     }
 
@@ -221,7 +235,8 @@ impl<H: ConnectionHandler, K: Kernel> Reactor<H, K> {
     /// Notes whether the next turn may wait.
     pub(crate) fn note_idle(&mut self) {
         let is_served = self.jobs.is_empty() && self.work.is_empty() && self.leaving.is_empty();
-        self.is_idle = is_served && self.rest.is_over() && self.net.stop != Stop::Wanted;
+        let wants_no_more = !self.net.has_wishes() && self.net.stop != Stop::Wanted;
+        self.is_idle = is_served && self.rest.is_over() && wants_no_more;
     }
 
     fn wait(&mut self) -> Result<usize, Error> {
@@ -270,7 +285,7 @@ impl<H: ConnectionHandler, K: Kernel> Reactor<H, K> {
             slot.into_iter().for_each(|slot| self.reconcile(slot)); // which may put it back
         }
         self.net.keep_budget();
-        self.net.dial(&mut self.kernel);
+        self.dial();
         self.settle_marked();
         if self.net.relieve() {
             self.settle_marked();

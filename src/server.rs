@@ -158,7 +158,8 @@ impl<H: ConnectionHandler, K: Kernel> Builder<H, K> {
             }
             false => None,
         };
-        fit_limits(&mut kernel, &mut limits, count, owns_process, &mut warnings)?;
+        let each = 1 + u64::from(handler.files_per_client());
+        fit_limits(&mut kernel, &mut limits, (count, each), owns_process, &mut warnings)?;
         let mut reactor = Reactor::new(handler, kernel, limits, process)?;
         reactor.start()?;
         reactor.open(given, &places, &mut warnings)?;
@@ -171,11 +172,12 @@ impl<H: ConnectionHandler, K: Kernel> Builder<H, K> {
     }
 }
 
-/// Fits the limits to each other and to what the process may open.
+/// Fits the limits to each other and to what the process may open: descriptors for the listeners,
+/// and so many for each client.
 fn fit_limits<K: Kernel>(
     kernel: &mut K,
     limits: &mut Limits,
-    listeners: usize,
+    (listeners, each): (usize, u64),
     raise: bool,
     warnings: &mut Vec<String>,
 ) -> Result<(), Error> {
@@ -185,26 +187,31 @@ fn fit_limits<K: Kernel>(
     let Some((mut soft, hard)) = limit else { return Ok(()) };
     let others = listeners as u64 + SPARE_DESCRIPTORS;
     let (asked, outbound) = (u64::from(limits.max_connections), u64::from(limits.max_outbound));
-    let all = asked + outbound + others;
+    let most = asked.saturating_mul(each).saturating_add(outbound);
+    let all = most.saturating_add(others);
     if raise && soft < all && soft < hard {
         let raise = || kernel.prlimit(Some(all.min(hard)));
         let raised = wanted(call, object, "it stays as it is", warnings, raise)?;
         soft = raised.map_or(soft, |(raised, _)| raised);
     }
+    if soft >= all {
+        return Ok(());
+    }
     // Both kinds get less, in the same proportion.
     let room = soft.saturating_sub(others);
-    let connections = if soft < all { room * asked / (asked + outbound).max(1) } else { asked };
-    if connections == 0 {
+    let share = u128::from(room) * u128::from(asked) / u128::from(most.max(1));
+    let connections = share as u64; // it is at most `room`
+    let fewer = outbound.min(room - connections * each);
+    if room == 0 || connections == 0 && asked > 0 {
         let object = format!("RLIMIT_NOFILE {soft}, too few for one connection");
         return Err(Error::new(Call::DescriptorLimit, object, Errno::EMFILE));
     }
-    if connections < asked {
-        limits.max_connections = connections as u32;
-        limits.max_outbound = outbound.min(room - connections) as u32;
-        warnings.push(format!(
-            "max-connections lowered from {asked} to {connections}: RLIMIT_NOFILE is {soft}"
-        ));
-    }
+    (limits.max_connections, limits.max_outbound) = (connections as u32, fewer as u32);
+    let kinds = [("max-connections", asked, connections), ("max-outbound", outbound, fewer)];
+    let lowered = kinds.iter().filter(|(_, from, to)| to < from);
+    let lowered = lowered.map(|(kind, from, to)| format!("{kind} lowered from {from} to {to}"));
+    let lowered = lowered.collect::<Vec<_>>().join(", ");
+    warnings.push(format!("{lowered}: RLIMIT_NOFILE is {soft}"));
     Ok(())
 }
 

@@ -103,7 +103,7 @@ impl<T> Slots<T> {
     }
 
     /// All entries with their slots, in the order of the slots.
-    pub(crate) fn iter(&self) -> impl Iterator<Item = (u32, &T)> {
+    pub(crate) fn iter(&self) -> impl Iterator<Item = (u32, &T)> + Clone {
         let numbered = self.entries.iter().enumerate();
         numbered.filter_map(|(slot, entry)| Some((slot as u32, entry.as_ref()?)))
     }

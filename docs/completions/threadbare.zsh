@@ -21,8 +21,8 @@ _threadbare_argument() {
 	esac
 }
 _arguments -s -S \
-	'*-l[HOST\:PORT, \[V6\]\:PORT or unix\:PATH; may be repeated (127.0.0.1\:1234; once\: 127.0.0.1\:9999)]:address:_threadbare_words' \
-	'*--listen[HOST\:PORT, \[V6\]\:PORT or unix\:PATH; may be repeated (127.0.0.1\:1234; once\: 127.0.0.1\:9999)]:address:_threadbare_words' \
+	'*-l[HOST\:PORT, \[V6\]\:PORT, unix\:PATH, fd\:N; may be repeated (127.0.0.1\:1234; once\: 127.0.0.1\:9999)]:address:_threadbare_words' \
+	'*--listen[HOST\:PORT, \[V6\]\:PORT, unix\:PATH, fd\:N; may be repeated (127.0.0.1\:1234; once\: 127.0.0.1\:9999)]:address:_threadbare_words' \
 	'--framing[a message is a line, or what one recv gave (line)]:line or chunk:(line chunk)' \
 	'--max-line[the longest line (64K)]:BYTES: ' \
 	'--access-log[a line for each answer on stderr (common format)]' \
@@ -36,6 +36,8 @@ _arguments -s -S \
 	'--message-timeout[close a client that does not end its message in S (30)]:S: ' \
 	'--write-timeout[close a client that reads nothing for S (60)]:S: ' \
 	'--drain-timeout[a stop waits at most S for clients to finish (10)]:S: ' \
+	'--stop-delay[serve on for S after the first signal to stop (0)]:S: ' \
+	'--reuse-port[share the port with a successor, who gets new clients]' \
 	'--high-water[stop reading a client with this much unsent (256K)]:BYTES: ' \
 	'--max-output[close a client with this much unsent (4M)]:BYTES: ' \
 	'--max-memory[most bytes waiting, of all clients together (256M)]:BYTES: ' \

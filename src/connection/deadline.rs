@@ -58,6 +58,13 @@ impl Connection {
         Span::millis(counted + self.last.age(now).as_millis())
     }
 
+    /// Whether it can end without loss, for others that wait: nothing is going on in it, and
+    /// has not been for `span`.
+    pub(crate) fn can_give_way(&self, span: Span, now: Moment) -> bool {
+        let is_free = self.state.open().is_some_and(|open| !open.held && !open.duplex);
+        is_free && self.is_quiet() && self.staged.is_nothing() && self.idle(now) >= span
+    }
+
     /// Runs whatever happens.
     fn idle_deadline(&self, timeouts: &Spans, now: Moment) -> Option<Moment> {
         timeouts.idle.map(|span| self.last(now).after(span))

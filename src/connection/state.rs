@@ -31,6 +31,7 @@ use std::mem::take;
 use std::ops::Deref;
 
 mod asked;
+mod preface;
 
 /// Upper bound on lingering.
 const LINGER_TOTAL: Span = Span::millis(5_001);
@@ -248,11 +249,6 @@ impl Life {
         Life(State::Open(Open::default()))
     }
 
-    /// The same behind a front, whose header must be whole by `deadline`.
-    pub(crate) fn preface(deadline: Moment) -> Life {
-        Life(State::Preface { header: Buffer::default(), deadline })
-    }
-
     /// An outbound connection, which is given up at `deadline`.
     pub(super) fn connecting(deadline: Moment) -> Life {
         Life(State::Connecting { deadline, early: Early::default() })
@@ -269,19 +265,6 @@ impl Life {
             State::Broken { input, reading, .. } => Some((input, reading)),
             _ => None,
         }
-    }
-
-    /// A header is awaited no longer than until then.
-    pub(crate) fn hurry(&mut self, most: Moment) {
-        if let State::Preface { deadline, .. } = &mut self.0 {
-            *deadline = (*deadline).min(most);
-        }
-    }
-
-    /// Keeps what has come of a header, in one piece.
-    pub(crate) fn keep_header(&mut self, fresh: &[u8], now: Moment) -> Option<()> {
-        let State::Preface { header, .. } = &mut self.0 else { return Some(()) };
-        header.join(fresh, now)
     }
 
     /// Takes what was received and not consumed, to be offered.
@@ -453,13 +436,6 @@ impl State {
 }
 
 impl Open {
-    /// A connection that begins with `input`, of which `length` bytes were for us.
-    fn behind(mut input: Buffer, length: usize) -> Open {
-        input.consume(length);
-        let reading = Reading { again: !input.is_empty(), ..Reading::default() };
-        Open { input, reading, ..Open::default() }
-    }
-
     /// Whether output, or a shortage of memory, holds up the input.
     pub(crate) fn holds_up_input(&self) -> bool {
         if self.duplex { self.writing.level == Level::Starved } else { self.writing.is_full() }

@@ -331,6 +331,10 @@ fn header(client: Conn<'_>) -> Vec<u8> {
 impl ConnectionHandler for Proxy {
     type Session = ();
 
+    fn needs_outbound(&self) -> bool {
+        true
+    }
+
     fn on_open(&mut self, conn: &mut Conn<'_>, _: &mut ()) {
         conn.hold(true);
         conn.duplex(true);
@@ -339,7 +343,10 @@ impl ConnectionHandler for Proxy {
             return self.connected(conn);
         }
         let addresses = self.upstream.addresses();
-        if conn.is_own() || conn.local().is_some_and(|own| addresses.contains(own)) {
+        let leads_back = conn.is_own()
+            || conn.local().is_some_and(|own| addresses.contains(own))
+            || addresses.iter().any(|address| conn.net().leads_here(address));
+        if leads_back {
             self.reset(conn.net(), id);
             return self.complain(conn.net().now(), "the proxy leads to itself"); // for ever
         }
@@ -386,12 +393,17 @@ impl ConnectionHandler for Proxy {
             Network { call, errno } | Server { call, errno },
         ) = (end.role, why)
         {
-            if others > 0 {
+            let is_ours = matches!(why, Server { .. }); // which says nothing of the server behind
+            if others > 0 && !is_ours {
                 return self.dial(net, end.other, self.after(address), others - 1);
             }
             let object = self.upstream.addresses().get(address).map(|it| self.upstream.call(it));
             let object = object.unwrap_or_else(|| self.upstream.to_string());
-            return self.nobody(net, end.other, Error { call, object, errno });
+            let error = Error { call, object, errno };
+            return match is_ours {
+                true => self.give_up(net, end.other, &error),
+                false => self.nobody(net, end.other, error),
+            };
         }
         self.ends.remove(&end.other);
         let Some(mut other) = net.conn(end.other) else { return };

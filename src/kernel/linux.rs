@@ -321,12 +321,11 @@ impl Kernel for Linux {
 
     #[inline]
     fn send(&mut self, fd: &Fd, bytes: &[u8]) -> Result<usize> {
-        let (pointer, length) = (bytes.as_ptr() as usize, bytes.len());
-        let flags = libc::MSG_NOSIGNAL;
-        // SAFETY: the pointer and the length are those of `bytes`; no address is given.
-        unsafe {
-            call(libc::SYS_sendto, [fd.raw() as usize, pointer, length, flags as usize, 0, 0])
-        }
+        send_with(fd, bytes, libc::MSG_NOSIGNAL)
+    }
+
+    fn send_more(&mut self, fd: &Fd, bytes: &[u8]) -> Result<usize> {
+        send_with(fd, bytes, libc::MSG_NOSIGNAL | libc::MSG_MORE)
     }
 
     #[inline]
@@ -483,6 +482,14 @@ impl Drop for Fd {
 const EPOLL_WAIT: libc::c_long = libc::SYS_epoll_wait;
 #[cfg(not(target_arch = "x86_64"))]
 const EPOLL_WAIT: libc::c_long = libc::SYS_epoll_pwait;
+
+/// Sends bytes to a connected peer. send(2)
+#[inline]
+fn send_with(fd: &Fd, bytes: &[u8], flags: libc::c_int) -> Result<usize> {
+    let (pointer, length) = (bytes.as_ptr() as usize, bytes.len());
+    // SAFETY: the pointer and the length are those of `bytes`; no address is given.
+    unsafe { call(libc::SYS_sendto, [fd.raw() as usize, pointer, length, flags as usize, 0, 0]) }
+}
 
 /// Makes a system call. syscall(2)
 ///

@@ -231,6 +231,11 @@ pub trait Kernel: Clone + Send + 'static {
     /// send(2), docs/sending.md, docs/production.md, [`Call::Send`], [`Call::Notify`]
     fn send(&mut self, fd: &Fd, bytes: &[u8]) -> Result<usize>;
 
+    /// The same for bytes that others follow at once, which the last segment then waits for.
+    ///
+    /// send(2) MSG_MORE, docs/files.md, [`Call::Send`]
+    fn send_more(&mut self, fd: &Fd, bytes: &[u8]) -> Result<usize>;
+
     /// The same for bytes that stand in several places, at most [`IOV_MAX`] of them: how many
     /// bytes the kernel took, and these may end within any piece.
     ///

@@ -323,7 +323,10 @@ impl<K: Kernel> Kernel for Narrated<K> {
             EpollOp::Modify => "EPOLL_CTL_MOD",
             EpollOp::Remove => "EPOLL_CTL_DEL",
         };
-        let event = epoll_event(&event);
+        let event = match op {
+            "EPOLL_CTL_DEL" => POINTER.to_owned(), // it is not looked at
+            _ => epoll_event(&event),
+        };
         let call = format!("epoll_ctl({epoll:?}, {op}, {fd:?}, {event})");
         self.tell("loop", &call, result, |_| 0)
     }
@@ -380,6 +383,13 @@ impl<K: Kernel> Kernel for Narrated<K> {
         let call = format!("sendto({fd:?}, {sent}, {length}, MSG_NOSIGNAL, NULL, 0)");
         let chapter = if self.is_manager(fd) { "production" } else { "sending" };
         self.tell(chapter, &call, result, |count| *count)
+    }
+
+    fn send_more(&mut self, fd: &Fd, bytes: &[u8]) -> Result<usize> {
+        let result = self.kernel.send_more(fd, bytes);
+        let (sent, length) = (payload(bytes), bytes.len());
+        let call = format!("sendto({fd:?}, {sent}, {length}, MSG_NOSIGNAL|MSG_MORE, NULL, 0)");
+        self.tell("files", &call, result, |count| *count)
     }
 
     fn sendmsg(&mut self, fd: &Fd, pieces: &[IoSlice<'_>]) -> Result<usize> {

@@ -528,6 +528,10 @@ impl Kernel for Simulated {
         self.call(Method::Send, Some(fd), |world| world.send(fd, bytes))
     }
 
+    fn send_more(&mut self, fd: &Fd, bytes: &[u8]) -> Result<usize> {
+        self.send(fd, bytes)
+    }
+
     fn sendmsg(&mut self, fd: &Fd, pieces: &[IoSlice<'_>]) -> Result<usize> {
         self.call(Method::Sendmsg, Some(fd), |world| world.sendmsg(fd, pieces))
     }

@@ -49,6 +49,11 @@ impl SocketFile {
     /// Of a socket that has no file, or none any more.
     pub(crate) const NONE: SocketFile = SocketFile(None);
 
+    /// Which file it is, if there is one.
+    pub(crate) fn identity(&self) -> Option<(u64, u64)> {
+        self.0.as_ref().map(|made| made.identity)
+    }
+
     /// Binds a Unix socket and lets it listen. Its file is never more open than the mode that
     /// is asked for, not for a moment: it is born with that less the umask, and then gets what
     /// the umask took away.

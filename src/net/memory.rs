@@ -6,10 +6,10 @@
 //! left to read into until others have freed some.
 //!
 //! A connection must go if it stands in the way of one that holds much less: of the address that
-//! [holds most](super::shares) the one that holds most, and of equal ones the oldest. Less is
-//! what the address holds; or, if both have the same address, what the connection holds. And it
-//! must go if output grew although nobody reads. Who only has to wait, waits no longer than for
-//! its message deadline.
+//! [holds most](super::shares) one that holds much, and of those the one that has waited longest.
+//! Less is what the address holds; or, if both have the same address, what the connection holds.
+//! And it must go if output grew although nobody reads. Who only has to wait, waits no longer
+//! than for its message deadline.
 
 use super::Net;
 use super::work::WRITE;
@@ -175,9 +175,11 @@ impl Net {
 
     fn look_for_worst(&self) -> Option<Worst> {
         let (holder, by_address) = self.table.ledger.shares.largest()?;
-        let is_candidate = |it: &Connection| it.footprint() > 0 && Network::of(it.peer()) == holder;
-        let candidates = self.table.iter().filter(|(_, connection)| is_candidate(connection));
-        let worst = candidates.max_by_key(|(_, connection)| rank(connection, self.now));
+        let of_holder = |connection: &Connection| Network::of(connection.peer()) == holder;
+        let held = || self.table.iter().filter(|(_, connection)| of_holder(connection));
+        let most = held().map(|(_, connection)| connection.footprint()).max()?;
+        let large = held().filter(|(_, it)| it.footprint() >= (most / 4).max(1));
+        let worst = large.max_by_key(|(_, connection)| rank(connection, self.now));
         worst.map(|(slot, connection)| Worst {
             slot,
             holder,
@@ -202,12 +204,13 @@ impl Net {
 }
 
 /// The higher, the sooner a connection goes.
-fn rank(connection: &Connection, now: Moment) -> (bool, usize, Reverse<Option<Moment>>) {
+fn rank(connection: &Connection, now: Moment) -> (bool, Reverse<Option<Moment>>, usize) {
     let unsent = connection.state.unsent().map(|unsent| &unsent.bytes);
     let is_stalled = unsent.is_some_and(|bytes| {
         let waits = bytes.since().is_some_and(|since| now.since(since) >= STALLED);
         bytes.len() > RESERVE_EACH && waits
     });
     let since = connection.state.input().and_then(|(input, _)| input.since());
-    (is_stalled, connection.footprint(), Reverse(since.or(unsent.and_then(|it| it.since()))))
+    let since = since.or(unsent.and_then(|bytes| bytes.since()));
+    (is_stalled, Reverse(since), connection.footprint())
 }

@@ -5,19 +5,64 @@
 //! epoll reports what comes of it, as of any other connection: `on_open` when it stands,
 //! `on_close` when it came to nothing.
 //!
-//! Invariant: a connection without a socket is Connecting or Gone, and epoll does not know it.
+//! A want of descriptors, memory or ports, or a full queue at the other end, says *not now*
+//! and nothing of the server behind: as on the way in, it is a pause. The connection waits
+//! without a socket and is tried again, in the order in which all were asked for, by timer and
+//! whenever a connection is closed, until its time is over.
+//!
+//! Invariants:
+//! 1. A connection without a socket is Connecting or Gone, and epoll does not know it.
+//! 2. While it is Connecting, it is in `due` or in `waiting`, once.
+//! 3. While any are in `waiting`, an alarm is set at the end of the pause.
 
-use super::{ConnId, Net};
+use super::{CALL, ConnId, Net};
 use crate::close_reason::CloseReason;
 use crate::connection::Connection;
 use crate::error::Error;
 use crate::kernel::{Address, Errno, Fd, Kernel, Peer, SocketOption};
 use crate::listener::tunables;
+use crate::pause::Pause;
 use crate::reaction::{Call, Reaction, attempt, reaction, tolerate};
-use crate::time::Span;
-use std::mem::take;
+use crate::time::{Moment, Span};
+use std::collections::VecDeque;
+use std::mem::swap;
 use std::net::SocketAddr;
 use std::time::Duration;
+
+/// What it costs to begin a connection: about so many system calls.
+const CALLS: usize = 9;
+
+/// Outbound connections that have no socket yet, in the order in which they were asked for.
+#[derive(Debug, Default)]
+pub(super) struct Wishes {
+    /// To be tried in this turn, or the next.
+    due: VecDeque<Wish>,
+    /// Those that were tried in vain, and those behind them that want the same.
+    waiting: VecDeque<Wish>,
+    pause: Pause,
+    short: Short,
+}
+
+#[derive(Debug)]
+struct Wish {
+    id: ConnId,
+    address: Address,
+    /// What kept it from being begun, if it was tried.
+    why: Option<CloseReason>,
+}
+
+/// What was found to be short, so that nobody else need ask for it.
+#[derive(Debug, Default)]
+struct Short {
+    sockets: bool,
+    addresses: Vec<Address>,
+}
+
+impl Short {
+    fn keeps(&self, address: &Address) -> bool {
+        self.sockets || self.addresses.contains(address)
+    }
+}
 
 impl Net {
     /// Begins to connect to `address`. When the connection is established, `on_open` is
@@ -75,7 +120,7 @@ impl Net {
         let deadline = self.now.after(Span::at_least(timeout));
         let connection = Connection::outbound(peer, self.now, deadline);
         let id = ConnId(self.table.insert(connection));
-        self.wishes.push((id, address.clone()));
+        self.wishes.due.push_back(Wish { id, address: address.clone(), why: None });
         if token != 0 {
             self.tokens.insert(id.0.slot, token);
         }
@@ -85,38 +130,94 @@ impl Net {
         Ok(id)
     }
 
-    /// Opens the sockets that callbacks have asked for so far. One that is asked for when
-    /// another has failed has to wait for the next turn, because a turn is bounded.
+    /// Whether any connections are to be begun now.
+    pub(crate) fn has_wishes(&self) -> bool {
+        !self.wishes.due.is_empty()
+    }
+
+    /// Whether any connections wait for descriptors, or for memory for a socket.
+    pub(crate) fn lacks_sockets(&self) -> bool {
+        self.wishes.short.sockets
+    }
+
+    /// Why the connection in `slot` has no socket, if it was tried to get one.
+    pub(crate) fn why_it_waits(&self, slot: u32) -> Option<CloseReason> {
+        self.wishes.waiting.iter().find(|wish| wish.id.0.slot == slot)?.why
+    }
+
+    /// Something was given back, or time has passed: those who wait are due, first of all.
     #[inline]
-    pub(crate) fn dial<K: Kernel>(&mut self, kernel: &mut K) {
-        if !self.wishes.is_empty() {
-            self.dial_all(kernel);
+    pub(crate) fn dial_again(&mut self) {
+        if !self.wishes.waiting.is_empty() {
+            let Wishes { due, waiting, pause, .. } = &mut self.wishes;
+            waiting.append(due);
+            swap(waiting, due);
+            pause.end();
         }
     }
 
+    /// Opens the sockets that callbacks have asked for so far, as many as fit into a turn.
+    /// Returns when to try again, if something is short.
     #[cold]
-    fn dial_all<K: Kernel>(&mut self, kernel: &mut K) {
-        for (id, address) in take(&mut self.wishes) {
-            if !self.table.find(id.0).is_some_and(|connection| connection.state.is_connecting()) {
+    pub(crate) fn dial<K: Kernel>(&mut self, kernel: &mut K) -> Option<Moment> {
+        if !self.wishes.pause.is_on() {
+            self.wishes.short = Short::default();
+        }
+        while let Some(mut wish) = self.wishes.due.pop_front() {
+            let slot = wish.id.0.slot;
+            if !self.table.find(wish.id.0).is_some_and(|it| it.state.is_connecting()) {
                 continue; // it was closed before it had a socket
             }
-            let opened = self.open_socket(kernel, &address);
-            self.change(id.0.slot, |connection| match opened {
-                Ok(fd) => connection.fd = fd,
-                Err(why) => connection.gone(why),
-            });
+            if self.wishes.short.keeps(&wish.address) {
+                self.wishes.waiting.push_back(wish);
+                continue;
+            }
+            match self.open_socket(kernel, &wish.address) {
+                Ok(fd) => {
+                    self.wishes.pause.forget();
+                    self.change(slot, |connection| connection.fd = fd);
+                }
+                Err((Reaction::Pause, why)) => {
+                    wish.why = Some(why);
+                    self.falls_short(&wish.address, why);
+                    self.wishes.waiting.push_back(wish);
+                }
+                Err((_, why)) => drop(self.change(slot, |connection| connection.gone(why))),
+            }
+            self.spend(CALLS * CALL);
+            if self.is_spent() {
+                break;
+            }
+        }
+        let Wishes { waiting, pause, .. } = &mut self.wishes;
+        (!waiting.is_empty() && !pause.is_on()).then(|| pause.begin(self.now))
+    }
+
+    /// Notes what is short, for those who want the same; and logs it, once a minute.
+    fn falls_short(&mut self, address: &Address, why: CloseReason) {
+        let Wishes { short, pause, .. } = &mut self.wishes;
+        match why {
+            CloseReason::Network { .. } => short.addresses.push(address.clone()),
+            _ => short.sockets = true,
+        }
+        if let CloseReason::Network { call, errno } | CloseReason::Server { call, errno } = why
+            && pause.is_news(self.now)
+        {
+            let error = Error::new(call, address, errno);
+            log::warn!("{error}; outbound connections wait, and are tried again");
         }
     }
 
-    /// A socket that connects, or is connected already.
+    /// A socket that connects, or is connected already; or why there is none.
     fn open_socket<K: Kernel>(
         &mut self,
         kernel: &mut K,
         address: &Address,
-    ) -> Result<Fd, CloseReason> {
+    ) -> Result<Fd, (Reaction, CloseReason)> {
         let call = Call::OutboundSocket;
         let opened = attempt(call, || kernel.socket(address));
-        let fd = opened.map_err(|(_, errno)| CloseReason::Server { call, errno })?;
+        let failed = |(reaction, errno)| (reaction, CloseReason::Server { call, errno });
+        let fd = opened.map_err(failed)?;
         match address {
             Address::Tcp(_) => {
                 for option in tunables(&self.limits) {
@@ -141,11 +242,12 @@ impl Net {
         let Err(errno) = begun.and_then(|()| self.look_back(kernel, &fd, address)) else {
             return Ok(fd);
         };
-        if reaction(Call::Connect, errno) == Reaction::Bug {
+        let reaction = reaction(Call::Connect, errno);
+        if reaction == Reaction::Bug {
             self.counters.bug(format_args!("connect: {errno}"));
         }
         tolerate(Call::Close, kernel.close(fd));
-        Err(CloseReason::Network { call: Call::Connect, errno })
+        Err((reaction, CloseReason::Network { call: Call::Connect, errno }))
     }
 
     /// Where a connection comes from that has just begun. If nobody listens at a port of this
@@ -192,6 +294,18 @@ impl Net {
         {
             self.calling.remove(&canonical(from));
         }
+    }
+
+    /// Whether `address` is the file of a Unix socket at which this server listens, however its
+    /// path is written: by a symbolic link, or in a directory that is mounted twice. What leads
+    /// here over TCP shows when it [comes in](crate::Conn::is_own). stat(2)
+    pub fn leads_here(&mut self, address: &Address) -> bool {
+        let Address::Unix(path) = address else { return false };
+        if self.own_files.is_empty() {
+            return false;
+        }
+        let named = attempt(Call::DirectoryStatus, || self.kernel.stat(path));
+        named.is_ok_and(|named| self.own_files.contains(&named.identity))
     }
 
     /// Whether `peer` is the other end of an outbound connection of this server: a loop.

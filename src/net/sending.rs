@@ -140,7 +140,9 @@ impl Net {
                 break;
             }
             let Some(connection) = self.table.look(slot) else { return };
-            let (call, sent) = self.table.ledger.outbox.send_gathered(kernel, &connection.fd);
+            let follows = !walk.goes_on() && connection.state.is_behind_a_file();
+            let (call, sent) =
+                self.table.ledger.outbox.send_gathered(kernel, &connection.fd, follows);
             if sent != Ok(due) {
                 return self.sent_less(slot, index, taken, call, sent);
             }

@@ -140,7 +140,7 @@ impl Table {
     }
 
     /// All connections with their slots.
-    pub(crate) fn iter(&self) -> impl Iterator<Item = (u32, &Connection)> {
+    pub(crate) fn iter(&self) -> impl Iterator<Item = (u32, &Connection)> + Clone {
         self.slots.iter()
     }
 

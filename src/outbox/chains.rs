@@ -111,7 +111,7 @@ pub(crate) struct Walk {
 
 impl Walk {
     /// Whether there are pieces to come, the first one not counted.
-    pub(super) fn goes_on(&self) -> bool {
+    pub(crate) fn goes_on(&self) -> bool {
         self.next != NONE
     }
 }

@@ -45,14 +45,18 @@ impl Outbox {
     }
 
     /// Sends what [`gather`](Outbox::gather) has put together: with which call, and how many
-    /// bytes the kernel took.
+    /// bytes the kernel took. Bytes that a file follows wait for it, to leave in one segment.
     pub(crate) fn send_gathered<K: Kernel>(
         &self,
         kernel: &mut K,
         fd: &Fd,
+        file_follows: bool,
     ) -> (Call, kernel::Result<usize>) {
         if let [part] = self.parts[..] {
-            return (Call::Send, kernel.send(fd, self.bytes(part)));
+            let bytes = self.bytes(part);
+            let sent =
+                if file_follows { kernel.send_more(fd, bytes) } else { kernel.send(fd, bytes) };
+            return (Call::Send, sent);
         }
         let mut pieces = [IoSlice::new(&[]); PARTS];
         for (piece, bytes) in pieces.iter_mut().zip(self.parts()) {

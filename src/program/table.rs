@@ -91,12 +91,12 @@ pub(crate) const HANDLERS: [Handler; 6] = [
 ];
 
 /// Every option, in the order in which they are shown.
-pub(crate) const OPTIONS: [Choice; 25] = [
+pub(crate) const OPTIONS: [Choice; 26] = [
     choice(
         &["-l", "--listen"],
         "ADDR",
         Always,
-        "HOST:PORT, [V6]:PORT, unix:PATH or fd:N; may be repeated\n\
+        "HOST:PORT, [V6]:PORT, unix:PATH, fd:N; may be repeated\n\
          (127.0.0.1:1234; once: 127.0.0.1:9999)",
         "A host name stands for all its addresses. *0.0.0.0* is every IPv4 address of this \
          machine, *[::]* every IPv6 address. Port 0 is any free one, and the line on stdout \
@@ -162,6 +162,16 @@ pub(crate) const OPTIONS: [Choice; 25] = [
         "clients served at once per address (0 = off)",
         "A further one is closed at once. An IPv6 network of 64 bits counts as one address. \
          Unix sockets are exempt.",
+    ),
+    choice(
+        &["--give-way"],
+        "S",
+        Always,
+        "when full, a crowd's clients idle for S make room (1)",
+        "When all of *--max-connections* are taken and a client waits, the connection that has \
+         been idle for longest is closed, if no byte has moved in it for *S* and its address \
+         has more than a quarter of all. Behind a front without *--proxy-protocol* all clients \
+         have one address; 0 if they may be idle.",
     ),
     choice(
         &["--backlog"],

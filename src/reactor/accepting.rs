@@ -1,20 +1,26 @@
-//! New clients: how many a turn, who is turned away, and when nobody is let in.
+//! New clients: how many a turn, through which listener, who is turned away, and when nobody
+//! is let in.
+//!
+//! Nobody waits behind another's crowd. Listeners take turns, and the places that are free
+//! are shared out among those at which clients wait; what keeps one from accepting, a full
+//! house or a want of descriptors, keeps all, and begins and ends for all at once.
 
 use super::Reactor;
 use super::poll::LISTENERS;
 use crate::close_reason::CloseReason;
-use crate::connection::{Connection, Life};
+use crate::connection::{Connection, Life, UNWATCHED};
 use crate::deadlines::Alarm;
 use crate::error::Error;
 use crate::handler::ConnectionHandler;
 use crate::kernel::{self, EpollOp, Errno, Fd, Kernel, Peer};
-use crate::listener::{Intake, Listener};
+use crate::limits::Limits;
+use crate::listener::Listener;
 use crate::net::ConnId;
 use crate::reaction::{Call, Reaction, reaction};
 
 /// What a listener's queue holds, as far as accept4 told.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Queue {
+enum Queue {
     /// Perhaps more clients.
     Unknown,
     /// Nobody, or nobody will ever be accepted.
@@ -22,23 +28,75 @@ pub(super) enum Queue {
 }
 
 impl<H: ConnectionHandler, K: Kernel> Reactor<H, K> {
-    /// Lets in up to `quota` clients of one listener.
-    pub(super) fn accept(&mut self, index: usize, quota: u8) -> Queue {
-        for _ in 0..quota {
-            let is_full = self.is_full();
+    /// Serves the listeners that are `woken`, core descriptors with their events, in order. The
+    /// first is the one that would have been the next the last time.
+    pub(super) fn welcome(&mut self, woken: &[(u32, u32)]) {
+        let first = woken.partition_point(|&(core, _)| core < LISTENERS + self.next_door);
+        let (last, first) = woken.split_at(first);
+        let mut doors = woken.iter().filter(|(core, _)| *core >= LISTENERS).count();
+        for &(core, mask) in first.iter().chain(last).filter(|(core, _)| *core >= LISTENERS) {
+            self.serve_listener(core, mask, doors);
+            if self.net.is_spent() {
+                return;
+            }
+            doors -= 1;
+        }
+    }
+
+    /// An event of a listener, with so many `doors` at which clients wait.
+    pub(super) fn serve_listener(&mut self, core: u32, mask: u32, doors: usize) {
+        let index = (core - LISTENERS) as usize;
+        if mask & (kernel::ERR | kernel::HUP) != 0 {
+            // A dead listener says so for ever. accept4 says why, though nobody is let in now.
+            self.turn_away_queue(index);
+            return;
+        }
+        let places = self.places();
+        if places == 0 {
+            return self.give_way();
+        }
+        let share = if doors > 1 { places.div_ceil(doors) } else { places };
+        let intake = self.listeners.get_mut(index).and_then(Listener::intake);
+        let quota = intake.map_or(0, |intake| intake.quota(self.turn));
+        self.accept(index, share.min(quota.into()));
+    }
+
+    /// Lets in clients of all listeners, as far as there are places; those at which nobody waits
+    /// are closed.
+    pub(super) fn accept_all(&mut self) {
+        let next = self.next_door as usize;
+        let mut doors = self.listeners.iter().filter(|it| it.socket.is_some()).count();
+        for index in (next..self.listeners.len()).chain(0..next) {
+            if self.listeners.get(index).is_none_or(|listener| listener.socket.is_none()) {
+                continue;
+            }
+            let share = self.places().div_ceil(doors).min(u8::MAX.into());
+            if self.accept(index, share) == Queue::Empty
+                && let Some(listener) = self.listeners.get_mut(index)
+            {
+                listener.close(&mut self.kernel);
+            }
+            doors -= 1;
+        }
+    }
+
+    /// Lets in up to `most` clients of a listener.
+    fn accept(&mut self, index: usize, most: usize) -> Queue {
+        if self.pause.is_on() {
+            return Queue::Unknown;
+        }
+        for _ in 0..most {
             let Some(listener) = self.listeners.get_mut(index) else { return Queue::Empty };
-            if is_full || listener.open >= listener.most {
+            if listener.open >= listener.most {
                 return Queue::Unknown;
             }
             let Some(socket) = listener.socket.as_mut() else { return Queue::Empty };
-            if let Intake::Paused { .. } = socket.intake {
-                return Queue::Unknown;
-            }
             match self.kernel.accept4(&socket.fd) {
                 Ok((fd, peer)) => {
                     self.net.counters.accepted += 1;
+                    self.next_door = index as u32 + 1;
                     self.admit(fd, peer, index);
-                    if self.flush_if_due() {
+                    if self.flush_if_due() || self.pause.is_on() {
                         return Queue::Unknown;
                     }
                 }
@@ -47,11 +105,13 @@ impl<H: ConnectionHandler, K: Kernel> Reactor<H, K> {
                     Reaction::Retry => {
                         self.net.counters.accept_failed += 1;
                         if socket.intake.lost_again() {
-                            self.pause_listener(index, Call::Accept, errno);
+                            self.next_door = index as u32 + 1; // it may be this one alone
+                            self.pause_listeners(index, Call::Accept, errno);
+                            return Queue::Unknown;
                         }
                     }
                     Reaction::Pause => {
-                        self.pause_listener(index, Call::Accept, errno);
+                        self.pause_listeners(index, Call::Accept, errno);
                         return Queue::Unknown;
                     }
                     _ => {
@@ -62,18 +122,6 @@ impl<H: ConnectionHandler, K: Kernel> Reactor<H, K> {
             }
         }
         Queue::Unknown
-    }
-
-    /// An event of a listener.
-    pub(super) fn serve_listener(&mut self, index: usize, mask: u32) {
-        if mask & (kernel::ERR | kernel::HUP) != 0 {
-            // A dead listener says so for ever. accept4 says why, though nobody is let in now.
-            self.turn_away_queue(index);
-            return;
-        }
-        let intake = self.listeners.get_mut(index).and_then(Listener::intake);
-        let quota = intake.map_or(0, |intake| intake.quota(self.turn));
-        self.accept(index, quota);
     }
 
     /// Resets whoever waits in the queue of a listener; how many they were.
@@ -99,10 +147,24 @@ impl<H: ConnectionHandler, K: Kernel> Reactor<H, K> {
         turned_away
     }
 
-    /// Whether there is no slot for another client.
+    /// How many clients can be let in.
+    pub(super) fn places(&self) -> usize {
+        let Limits { max_connections, max_outbound, .. } = self.net.limits;
+        if self.net.lacks_sockets() {
+            return 0; // those who are in come first
+        }
+        let begun = self.net.outbound as usize;
+        let accepted = self.net.table.len() - begun;
+        let places = (max_connections as usize).saturating_sub(accepted);
+        match self.handler.needs_outbound() {
+            true => places.min((max_outbound as usize).saturating_sub(begun)),
+            false => places,
+        }
+    }
+
+    /// Whether there is no place for another client.
     pub(super) fn is_full(&self) -> bool {
-        let accepted = self.net.table.len() - self.net.outbound as usize;
-        accepted >= self.net.limits.max_connections as usize
+        self.places() == 0
     }
 
     /// Makes a connection of an accepted descriptor.
@@ -122,6 +184,7 @@ impl<H: ConnectionHandler, K: Kernel> Reactor<H, K> {
         if let Err(errno) = self.poll.watch(&mut self.kernel, EpollOp::Add, fd, kernel::IN, data) {
             return self.admit_failed(id.slot, listener, errno);
         }
+        self.pause.forget();
         if let Some(intake) = self.listeners.get_mut(listener).and_then(Listener::intake) {
             intake.accepted();
         }
@@ -158,33 +221,35 @@ impl<H: ConnectionHandler, K: Kernel> Reactor<H, K> {
         self.close_socket(fd, reset);
     }
 
-    /// epoll would not take the connection just accepted.
+    /// epoll would not take the connection just accepted. If that is for want of memory, it is
+    /// tried again by timer, and others wait in the queue meanwhile.
     #[cold]
     fn admit_failed(&mut self, slot: u32, listener: usize, errno: Errno) {
         let call = Call::EpollAddConnection;
-        let why = CloseReason::Server { call, errno };
-        if let Some(connection) = self.net.table.look(slot)
-            && connection.state.open().is_some()
-        {
-            self.crowd.leave(connection.peer()); // it entered, and has no session that would leave
+        let entered = self.net.table.look(slot).filter(|it| it.state.open().is_some());
+        let entered = entered.map(Connection::peer);
+        self.net.change(slot, |connection| connection.registered = UNWATCHED);
+        self.net.failed(slot, call, errno);
+        let waits = reaction(call, errno) == Reaction::Pause;
+        if waits {
+            self.pause_listeners(listener, call, errno);
         }
-        if reaction(call, errno) == Reaction::Pause {
-            self.pause_listener(listener, call, errno);
-            self.net.change(slot, |connection| connection.gone(why));
-        } else {
-            self.net.failed(slot, call, errno);
+        match entered {
+            Some(_) if waits => self.open_session(slot),
+            Some(peer) => self.crowd.leave(peer), // it has no session that would leave
+            None => {}
         }
     }
 
-    /// Clients wait in the queue until a connection closes or the time is up.
+    /// Clients wait in the queues until a connection closes or the time is up. What is short
+    /// at one listener is short at all.
     #[cold]
-    fn pause_listener(&mut self, index: usize, call: Call, errno: Errno) {
+    fn pause_listeners(&mut self, index: usize, call: Call, errno: Errno) {
         let now = self.net.now;
         let Some(listener) = self.listeners.get_mut(index) else { return };
-        let Some(intake) = listener.intake() else { return };
-        self.timer.alarms.ring_by(Alarm::Accept, intake.pause(now));
+        self.timer.alarms.ring_by(Alarm::Accept, self.pause.begin(now));
         self.net.counters.accept_paused += 1;
-        if listener.is_news(now) {
+        if self.pause.is_news(now) {
             let error = Error::new(call, &listener.address, errno);
             match error.sandbox() {
                 Some(why) => log::warn!("{error}; {why}; new clients wait until it is allowed"),
@@ -204,30 +269,24 @@ impl<H: ConnectionHandler, K: Kernel> Reactor<H, K> {
         self.fail(error);
     }
 
-    /// A connection has closed: there is room again.
-    pub(super) fn resume_listeners(&mut self) {
-        self.listeners.iter_mut().filter_map(Listener::intake).for_each(Intake::resume);
-    }
-
-    /// Resumes the listeners whose pause is over, and sees to the next.
+    /// Resumes accepting if the pause is over, or sees to it when it is.
     pub(super) fn resume_paused(&mut self) {
-        for intake in self.listeners.iter_mut().filter_map(Listener::intake) {
-            match *intake {
-                Intake::Paused { until, .. } if self.net.now < until => {
-                    self.timer.alarms.ring_by(Alarm::Accept, until);
-                }
-                _ => intake.resume(),
+        match self.pause.until() {
+            Some(until) if self.net.now < until => {
+                self.timer.alarms.ring_by(Alarm::Accept, until);
             }
+            _ => self.pause.end(),
         }
     }
 
     /// Tells epoll which listeners to watch, where that has changed.
     pub(super) fn settle_listeners(&mut self) {
-        let is_full = self.is_full();
+        let lets_in = !self.pause.is_on() && (!self.is_full() || self.may_give_way());
+        let interest = if lets_in { kernel::IN as u8 } else { 0 };
         for index in 0..self.listeners.len() {
             let Some(listener) = self.listeners.get_mut(index) else { return };
             let Some(socket) = &mut listener.socket else { continue };
-            let interest = socket.interest(is_full || listener.open >= listener.most);
+            let interest = if listener.open < listener.most { interest } else { 0 };
             let (data, fd) = (u64::from(LISTENERS) + index as u64, &socket.fd);
             let told = &mut socket.registered;
             let Err((call, errno)) = self.poll.rewatch(&mut self.kernel, fd, told, interest, data)
@@ -235,7 +294,7 @@ impl<H: ConnectionHandler, K: Kernel> Reactor<H, K> {
                 continue;
             };
             match reaction(call, errno) {
-                Reaction::Later | Reaction::Pause => self.pause_listener(index, call, errno),
+                Reaction::Later | Reaction::Pause => self.pause_listeners(index, call, errno),
                 _ => self.lose_listener(index, call, errno),
             }
         }

@@ -1,13 +1,24 @@
-//! Outbound connections: what became of a connect.
+//! Outbound connections: those that are asked for are begun; what became of a connect.
 
 use super::Reactor;
 use crate::close_reason::CloseReason;
+use crate::deadlines::Alarm;
 use crate::handler::ConnectionHandler;
 use crate::kernel::Kernel;
 use crate::net::ConnId;
 use crate::reaction::{Call, Reaction, reaction};
 
 impl<H: ConnectionHandler, K: Kernel> Reactor<H, K> {
+    /// Begins the connections that callbacks have asked for so far.
+    #[inline]
+    pub(super) fn dial(&mut self) {
+        if self.net.has_wishes()
+            && let Some(again) = self.net.dial(&mut self.kernel)
+        {
+            self.timer.alarms.ring_by(Alarm::Dial, again);
+        }
+    }
+
     /// An event of a connection that we begin: it stands, or it came to nothing.
     #[cold]
     pub(super) fn connected(&mut self, slot: u32) {

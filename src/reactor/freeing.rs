@@ -47,8 +47,9 @@ impl<H: ConnectionHandler, K: Kernel> Reactor<H, K> {
             self.crowd.leave(peer); // it had entered before its session was opened
         }
         let session = session.or_else(|| is_outbound.then(H::Session::default));
+        self.net.dial_again(); // there is room again, out and in
+        self.pause.end();
         if let Some(session) = session {
-            self.resume_listeners(); // there is room again
             self.handler.on_close(&mut self.net, id, session, why);
         }
     }

@@ -13,8 +13,7 @@ impl<H: ConnectionHandler, K: Kernel> Reactor<H, K> {
     /// Lets the handler open what it needs, as it does before it has a client.
     pub(crate) fn start(&mut self) -> Result<(), Error> {
         self.handler.on_start(&mut self.net)?;
-        self.work.extend(self.net.table.slots_where(|_| true)); // it may have begun connections
-        self.note_idle();
+        self.note_idle(); // it may have begun connections
         self.is_idle &= self.net.table.is_settled(); // it may have set timers
         Ok(())
     }
@@ -87,6 +86,7 @@ impl<H: ConnectionHandler, K: Kernel> Reactor<H, K> {
                 Ok(mut listener) => {
                     listener.is_behind_front = place.is_behind_front();
                     self.net.locals.push(listener.address.clone());
+                    self.net.own_files.extend(listener.file());
                     self.listeners.push(listener);
                     stands = true;
                 }

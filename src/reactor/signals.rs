@@ -1,18 +1,22 @@
 //! Signals are read, and done what each asks for: to stop, to report, or nothing.
 
 use super::Reactor;
+use crate::deadlines::Alarm;
 use crate::error::Error;
 use crate::handler::ConnectionHandler;
 use crate::kernel::{Kernel, Signal};
 use crate::net::ConnId;
 use crate::process::Wish;
 use crate::reaction::{Call, Reaction, attempt};
+use crate::time::Span;
 use std::cmp::Reverse;
 
 /// How many signals are read in one turn: more than there are different ones.
 const TAKEN: usize = 8;
 /// How many connections a report names.
 const REPORTED: usize = 100;
+/// How often there is a report, however often one is asked for.
+const REPORTS: Span = Span::millis(1_000);
 
 /// The signals to stop that have come.
 #[derive(Clone, Copy, Debug, Default)]
@@ -58,7 +62,7 @@ impl<H: ConnectionHandler, K: Kernel> Reactor<H, K> {
             }
         }
         if asked {
-            self.report();
+            self.want_report();
         }
         if let Some(signal) = ending {
             let is_second = self.end.signals.last().is_some();
@@ -69,6 +73,18 @@ impl<H: ConnectionHandler, K: Kernel> Reactor<H, K> {
             }
             if is_second {
                 self.cut();
+            }
+        }
+    }
+
+    /// A report is wanted: now, or when the last one is a second ago.
+    pub(super) fn want_report(&mut self) {
+        let now = self.net.now;
+        match self.reported_at.map(|last| last.after(REPORTS)) {
+            Some(next) if now < next => self.timer.alarms.ring_by(Alarm::Report, next),
+            _ => {
+                self.reported_at = Some(now);
+                self.report();
             }
         }
     }

@@ -4,7 +4,6 @@
 //! there is nothing, answered, and closed with FIN. What has not finished at the drain deadline
 //! is cut, with a reset, and counted.
 
-use super::accepting::Queue;
 use super::{Reactor, Signals};
 use crate::close_reason::CloseReason;
 use crate::connection::{OUTBOUND, State};
@@ -148,19 +147,13 @@ impl<H: ConnectionHandler, K: Kernel> Reactor<H, K> {
         if let Some(grace) = self.end.grace.filter(|&grace| self.net.now < grace) {
             return self.timer.alarms.ring_by(Alarm::CloseListeners, grace);
         }
-        for index in 0..self.listeners.len() {
-            if self.accept(index, u8::MAX) == Queue::Empty
-                && let Some(listener) = self.listeners.get_mut(index)
-            {
-                listener.close(&mut self.kernel);
-            }
-        }
+        self.accept_all();
         if self.is_full() {
             return; // until somebody leaves
         }
-        for listener in self.listeners.iter().filter(|listener| listener.socket.is_some()) {
+        if self.listeners.iter().any(|listener| listener.socket.is_some()) {
             // Not at once: that would be within this turn, and a turn is bounded.
-            let again = listener.paused_until().unwrap_or(self.net.now.after(Span::millis(1)));
+            let again = self.pause.until().unwrap_or(self.net.now.after(Span::millis(1)));
             self.timer.alarms.ring_by(Alarm::CloseListeners, again);
         }
     }

@@ -127,6 +127,8 @@ impl<H: ConnectionHandler, K: Kernel> Reactor<H, K> {
                 Alarm::Watchdog => self.tell_alive(),
                 Alarm::Stop => self.net.stop(),
                 Alarm::Accept => self.resume_paused(),
+                Alarm::Dial => self.net.dial_again(),
+                Alarm::Report => self.want_report(),
                 Alarm::CloseListeners => self.close_listeners(),
                 Alarm::Cut => self.cut(),
             }
@@ -144,6 +146,8 @@ impl<H: ConnectionHandler, K: Kernel> Reactor<H, K> {
             self.ring(slot, now);
         }
         let timeouts = self.net.timeouts.of(slot);
+        let why = self.net.table.look(slot).is_some_and(|it| it.fd.is_unopened());
+        let too_slow = why.then(|| self.net.why_it_waits(slot)).flatten().unwrap_or(TOO_SLOW);
         let Some(mut connection) = self.net.table.edit(slot) else { return };
         connection.carry(now);
         if let State::Preface { .. } = *connection.state
@@ -160,7 +164,7 @@ impl<H: ConnectionHandler, K: Kernel> Reactor<H, K> {
             connection.close(CloseReason::MessageTooSlow);
         } else if come(connection.deadline(timeouts, now)) {
             match *connection.state {
-                State::Connecting { .. } => connection.gone(TOO_SLOW),
+                State::Connecting { .. } => connection.gone(too_slow),
                 State::Open(_) => connection.close(CloseReason::Idle),
                 State::Closing { .. } => connection.abort(CloseReason::Idle),
                 _ => connection.done(),

@@ -78,14 +78,12 @@ impl<H: ConnectionHandler, K: Kernel> Reactor<H, K> {
 
     /// Wakes each core descriptor that would wake the loop, or may.
     fn ask_the_others(&mut self) {
-        let listeners = self.listeners.len();
-        let first = self.turn as usize % listeners.max(1); // one share is for all of them
-        let order = (first..listeners).chain(0..first);
         let is_watched = |index: &usize| {
             let socket = self.listeners.get(*index).and_then(|listener| listener.socket.as_ref());
             socket.is_some_and(|socket| socket.registered == kernel::IN as u8)
         };
-        let listeners = order.filter(is_watched).map(|index| LISTENERS + index as u32);
+        let listeners = (0..self.listeners.len()).filter(is_watched);
+        let listeners = listeners.map(|index| LISTENERS + index as u32);
         let timer = self.timer.has_expired(self.net.now).then_some(TIMERFD);
         let asked = [SIGNALFD, EVENTFD].into_iter().chain(timer).chain(listeners);
         for core in asked {

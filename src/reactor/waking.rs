@@ -18,24 +18,33 @@ impl<H: ConnectionHandler, K: Kernel> Reactor<H, K> {
     /// are in come before those who want in, and bytes come before deadlines.
     pub(super) fn serve_core(&mut self, ready: usize) {
         let mut woken = std::mem::take(&mut self.woken);
-        let mut welcomes = false;
-        for (core, mask) in woken.drain(..) {
-            if core < LISTENERS || !welcomes {
-                self.net.begin_share(); // one is for all listeners
-            }
+        if let [(core @ LISTENERS.., mask)] = woken[..]
+            && core != MANAGER
+        {
+            self.net.begin_share();
+            self.serve_listener(core, mask, 1);
+        } else {
+            self.serve_several(&mut woken, ready);
+        }
+        woken.clear();
+        self.woken = woken;
+    }
+
+    fn serve_several(&mut self, woken: &mut Vec<(u32, u32)>, ready: usize) {
+        woken.sort_unstable(); // the listeners in their order; the last is the manager
+        if woken.pop_if(|(core, _)| *core == MANAGER).is_some() {
+            self.tell_ready();
+        }
+        for &(core, _) in woken.iter() {
+            self.net.begin_share(); // the last one is for all listeners
             match core {
                 EVENTFD => self.collect_jobs(),
                 SIGNALFD => self.take_signals(),
                 TIMERFD => self.expired(ready),
-                MANAGER => self.tell_ready(),
-                _ if welcomes && self.net.is_spent() => {}
-                listener => {
-                    welcomes = true;
-                    self.serve_listener((listener - LISTENERS) as usize, mask);
-                }
+                _ => break,
             }
         }
-        self.woken = woken;
+        self.welcome(woken);
     }
 
     /// Takes the calls that other threads have left, if the last ones are made.

@@ -106,7 +106,7 @@ impl Method {
             "openat2_as" => "openat2",
             "prlimit" => "prlimit64",
             "recv" => "recvfrom",
-            "send" => "sendto",
+            "send" | "send_more" => "sendto",
             "getsockopt_error" | "getsockopt_listens" => "getsockopt",
             "fcntl_inherit" | "fcntl_nonblock" => "fcntl",
             "socket_datagram" => "socket",

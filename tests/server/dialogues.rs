@@ -506,7 +506,7 @@ fn max_per_address() {
 
 #[test] // full: the next client waits at no cost, and is served when another leaves
 fn max_connections() {
-    let server = Server::start(&["--max-connections", "2"]);
+    let server = Server::start(&["--max-connections", "2", "--give-way", "0"]);
     let mut clients = server.clients(2);
     clients.iter_mut().for_each(|client| client.ask("in\n"));
     let mut next = server.client();

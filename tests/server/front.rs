@@ -344,11 +344,11 @@ fn an_installation_is_whole_and_leaves_nothing() {
     ] {
         assert!(installed.contains(due), "{due} of {installed:?}");
     }
-    for unit in fs::read_dir("docs/units").into_iter().flatten() {
-        let name = unit.unwrap().file_name().into_string().unwrap();
-        let is_unit = ["service", "socket"].iter().any(|it| name.ends_with(it));
-        let due = format!("lib/systemd/system/{name}");
-        assert!(!is_unit || installed.contains(&due), "{due} of {installed:?}");
+    for unit in fs::read_dir("docs/units").unwrap() {
+        let due = format!("lib/systemd/system/{}", unit.unwrap().file_name().display());
+        assert!(installed.contains(&due), "{due} of {installed:?}");
+        let unit = fs::read_to_string(root.path("usr").join(due)).unwrap();
+        assert!(!unit.contains("/usr/local/"), "{unit}"); // it is in /usr
     }
     let version = Command::new(root.path("usr/bin/threadbare")).arg("-V").output().unwrap();
     assert!(version.stdout.starts_with(b"threadbare "));

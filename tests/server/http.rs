@@ -5,7 +5,11 @@
 use crate::http_table::{LAST, answers, cases};
 
 use crate::support::{Client, Scratch, Server, needs};
+use nix::fcntl::AT_FDCWD;
+use nix::sys::stat::{UtimensatFlags, utimensat};
+use nix::sys::time::TimeSpec;
 use std::fs;
+use std::path::Path;
 use std::process::Command;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -373,4 +377,42 @@ fn a_folder_without_index_says_so() {
     assert_eq!(server.stop(), Some(0));
     let due = format!("warning: {} has no index.html, ", scratch.path("www").display());
     assert!(server.logs().starts_with(&due), "{}", server.logs());
+}
+
+#[test] // whatever time a file has, from year 1 to year 10^10, it is served, and never of tomorrow
+fn files_of_any_time() {
+    // On a disk the file system may not keep all of them; in memory it does.
+    let memory = Path::new("/dev/shm");
+    let memory = memory.is_dir().then(|| Scratch::within(memory));
+    for scratch in [Some(Scratch::new()), memory].into_iter().flatten() {
+        let file = scratch.path("page");
+        fs::write(&file, "page\n").unwrap();
+        let server = Server::start(&["http", scratch.path("").to_str().unwrap()]);
+        for seconds in [
+            -62_135_596_800, // year 1
+            -1,
+            0,
+            1,
+            i64::from(i32::MAX) + 1,
+            9_223_372_036, // the last second of nanoseconds in 64 bits, in 2262
+            9_223_372_037,
+            253_402_300_800,         // year 10,000
+            315_569_520_000_000_000, // year 10^10
+            i64::MAX,
+        ] {
+            let time = TimeSpec::new(seconds, 999_999_999);
+            utimensat(AT_FDCWD, &file, &time, &time, UtimensatFlags::NoFollowSymlink).unwrap();
+            let answer =
+                ask(&server, [&b"GET /page HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n"[..]]);
+            let answer = String::from_utf8(answer).unwrap();
+            assert!(answer.starts_with("HTTP/1.1 200 OK\r\n"), "{seconds}: {answer}");
+            assert!(answer.ends_with("\r\n\r\npage\n"), "{seconds}: {answer}");
+            let dates = ["Date", "Last-Modified"].map(|name| {
+                let field =
+                    answer.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(": "));
+                field.map(|date| httpdate::parse_http_date(date).unwrap())
+            });
+            assert!(dates[1].is_none_or(|modified| Some(modified) <= dates[0]), "{answer}");
+        }
+    }
 }

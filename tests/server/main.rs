@@ -5,6 +5,7 @@
 mod ancestors;
 mod chat;
 mod costs;
+mod crowd;
 mod dialogues;
 mod endurance;
 mod front;

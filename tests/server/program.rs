@@ -587,7 +587,8 @@ fn numbers(line: &str) -> Vec<usize> {
 
 #[test] // --max-connections above the descriptor limit: one warning, both numbers, and it is true
 fn lowered_to_the_descriptor_limit() {
-    let server = Server::start_after("ulimit -n 64", &["--max-connections", "5000"]);
+    let server =
+        Server::start_after("ulimit -n 64", &["--max-connections", "5000", "--give-way", "0"]);
     until("the warning", || server.logs().contains("RLIMIT_NOFILE is 64\n"));
     let logs = server.logs();
     let warnings: Vec<&str> = logs.lines().filter(|line| line.contains("5000")).collect();

@@ -376,7 +376,10 @@ fn too_few_descriptors() {
     let server = TcpListener::bind("127.0.0.1:0").unwrap();
     let address = server.local_addr().unwrap().to_string();
     let proxy = Server::start_after("ulimit -n 64", &["proxy", &address]);
-    said_once(&proxy, "max-connections lowered from 10000 to 20: RLIMIT_NOFILE is 64");
+    said_once(
+        &proxy,
+        "max-connections lowered from 10000 to 20, max-outbound lowered from 10000 to 20: RLIMIT_NOFILE is 64",
+    );
     let clients = proxy.clients(25); // five of them wait
     let mut servers: Vec<_> = (0..20).map(|_| server.accept().unwrap().0).collect();
     proxy.settle();

@@ -464,6 +464,7 @@ fn play_part<P: Part>(
     let limits = Limits {
         max_connections: scenario.max_connections,
         max_per_address: scenario.max_per_address,
+        give_way: None,
         high_water: 64,
         idle_timeout: Some(Duration::from_secs(40)),
         message_timeout: Some(Duration::from_secs(15)),

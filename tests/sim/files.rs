@@ -282,6 +282,50 @@ fn a_file_that_shrinks() {
     }
 }
 
+/// So much of a file in a turn and no more, however fast its client takes it: a file that went
+/// in one go kept everybody else waiting.
+#[test]
+fn a_file_goes_in_turns() {
+    const LENGTH: usize = 4 << 20;
+    for fault in [None, Some(Errno::EINVAL)] {
+        let sim = Simulated::new(1);
+        sim.set_buffers(8 << 20, 8 << 20);
+        sim.write_file(Path::new(FILE), &vec![b'x'; LENGTH]);
+        if let Some(errno) = fault {
+            sim.fail(At::Of(Method::Sendfile, 0), errno, Times::UntilHealed);
+        }
+        let sender = Sender { directory: None, length: LENGTH as u64 };
+        let mut world = World::on(sim, sender, Limits::default()).unwrap();
+        let mut client = world.client();
+        client.send(b"file\n");
+        let (mut most, mut all) = (0, 0);
+        while world.sim.is_ready() || !world.server.is_idle() {
+            world.turn();
+            let received = client.recv().len();
+            (most, all) = (most.max(received), all + received);
+        }
+        assert_eq!(all, b"file\n".len() + LENGTH);
+        assert!(most <= 300 << 10, "{most} bytes in a turn");
+    }
+}
+
+/// A server that is dropped amid an answer resets its client: a FIN would make it look whole.
+#[test]
+fn a_server_that_is_dropped() {
+    let mut world = world(Limits::default());
+    world.sim.set_buffers(10_000, 5_000);
+    let [mut client, mut other] = [world.client(), world.client()];
+    client.send(b"file\n");
+    world.ask(&mut other, b"hello\n");
+    other.shutdown();
+    world.rest();
+    drop(world);
+    while !client.recv().is_empty() {}
+    assert!(client.saw_reset() && !client.saw_eof());
+    other.recv();
+    assert!(other.saw_eof() && !other.saw_reset());
+}
+
 /// What ends in the middle of a file: the client, the handler, its bugs, a stop.
 #[test]
 fn ends_in_the_middle() {

@@ -6,6 +6,7 @@
 mod chat;
 #[cfg(feature = "cli")]
 mod corpus;
+mod crowd;
 mod every_fault;
 mod fanout;
 mod files;

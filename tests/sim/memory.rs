@@ -138,6 +138,31 @@ fn the_address_that_holds_most_goes_first() {
     assert_eq!(answer.len(), 50_001 + "Thank you for your message ".len());
 }
 
+/// Where all have one address, as behind a proxy, a polite line that is longer than each of the
+/// half lines that fill the memory was cut for that; newcomers who owe nothing did it.
+#[test]
+fn the_longest_line_behind_a_proxy() {
+    let mut world = world(greet(), 2 << 20);
+    let mut halves = clients(&mut world, ATTACKER, 200);
+    halves.iter_mut().for_each(|half| _ = half.send(&[b'x'; 6_000]));
+    world.pass(Duration::from_secs(2));
+    let mut polite = client(&world, ATTACKER, 900);
+    world.rest();
+    polite.send(&[b'p'; 30_000]);
+    world.rest();
+    halves.iter_mut().for_each(|half| _ = half.send(&[b'x'; 6_000]));
+    world.rest();
+    for number in 0..50 {
+        let mut newcomer = client(&world, ATTACKER, 1_000 + number);
+        world.rest();
+        newcomer.send(b"half a line"); // it owes nothing, and so somebody goes for it
+        world.pass(Duration::from_millis(10));
+    }
+    polite.send(b"\n");
+    world.pass(Duration::from_secs(30)); // the halves are over before
+    assert_eq!(polite.recv().len(), "Thank you for your message ".len() + 30_001);
+}
+
 /// What a handler charges counts as memory of its connection, and who is charged most goes.
 #[test]
 fn what_a_handler_charges_is_in_the_number() {

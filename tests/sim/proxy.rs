@@ -249,7 +249,7 @@ impl Play {
         let (turns, journal) = (world.turns, world.journal.unwrap_or_default());
         drop((world.server, remote));
         ensure!(sim.descriptors() == 0, "{} descriptors leaked", sim.descriptors());
-        diary::judge(&journal, 1, (sim.now() - begun) / 60_000_000_000)?;
+        diary::judge(&journal, (sim.now() - begun) / 60_000_000_000)?;
         Ok(Outcome { journal, turns, before_healing })
     }
 

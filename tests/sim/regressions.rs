@@ -5,7 +5,7 @@ use crate::simulation::World;
 use std::path::Path;
 use std::time::Duration;
 use threadbare::Signal;
-use threadbare::handlers::{Echo, Framing, Greet, Proxy};
+use threadbare::handlers::{Echo, Framing, Greet, Http, Proxy};
 use threadbare::kernel::sim::{At, Client, Method, Simulated, Times};
 use threadbare::{
     Address, Call, CallError, CloseReason, Conn, ConnId, ConnectionHandler, Errno, File, Limits,
@@ -456,10 +456,72 @@ fn descriptors_are_shared_with_connections_outwards() {
         let world = World::on(sim, Echo, limits);
         let warned = world.ok().map(|world| world.server.warnings().join(""));
         let due = expected.map(|expected| {
-            format!("max-connections lowered from 10000 to {expected}: RLIMIT_NOFILE is {limit}")
+            format!(
+                "max-connections lowered from 10000 to {expected}, \
+                 max-outbound lowered from 10000 to {expected}: RLIMIT_NOFILE is {limit}"
+            )
         });
         assert_eq!(warned, due);
     }
+}
+
+/// A download has a file open, and descriptors were planned for connections alone: the last
+/// clients got 503.
+#[test]
+fn descriptors_are_planned_for_files() {
+    for (http, expected) in [(Http::new(), 40), (Http::new().serve("/srv"), 20)] {
+        let sim = Simulated::new(1);
+        sim.set_limits(64, 64);
+        let world = World::on(sim, http, Limits::default()).unwrap();
+        let due = format!("max-connections lowered from 10000 to {expected}: RLIMIT_NOFILE is 64");
+        assert_eq!(world.server.warnings().join(""), due);
+    }
+}
+
+/// A server that lets nobody in, and only calls, could not be started.
+#[test]
+fn a_pure_client() {
+    struct Caller(Option<ConnId>);
+    impl ConnectionHandler for Caller {
+        type Session = ();
+        fn on_start(&mut self, net: &mut Net) -> Result<(), threadbare::Error> {
+            let back = Address::Tcp(([127, 0, 0, 1], 90).into());
+            self.0 = Some(net.connect(&back, Duration::from_secs(1))?);
+            Ok(())
+        }
+        fn on_open(&mut self, conn: &mut Conn<'_>, _: &mut ()) {
+            conn.write(b"hello");
+        }
+        fn on_data(&mut self, _: &mut Conn<'_>, _: &mut (), input: &[u8]) -> usize {
+            input.len()
+        }
+    }
+    let sim = Simulated::new(1);
+    let mut remote = sim.listen(&Address::Tcp(([127, 0, 0, 1], 90).into())).unwrap();
+    let limits = Limits { max_connections: 0, max_outbound: 1, ..Limits::default() };
+    let mut world = World::on(sim, Caller(None), limits).unwrap();
+    let _waits = world.client();
+    world.rest();
+    assert_eq!(remote.accept().unwrap().recv(), b"hello");
+    assert_eq!(world.server.open(), 1);
+    world.pass(Duration::from_secs(5));
+}
+
+/// Another spelling of the path at which a proxy listens went by as the server behind, and one
+/// client took every place.
+#[test]
+fn a_proxy_that_leads_to_itself_by_another_path() {
+    let sim = Simulated::new(1);
+    let proxy = Proxy::new(Address::Unix("/run/link".into()), Duration::from_secs(3));
+    let limits = Limits { max_outbound: 100, max_connections: 100, ..Limits::default() };
+    let mut world = World::at("unix:/run/front", sim, proxy, limits).unwrap();
+    world.sim.link(Path::new("/run/link"), Some(Path::new("/run/front")));
+    let mut client = world.client();
+    client.send(b"round and round");
+    world.rest();
+    client.recv();
+    assert!(client.saw_eof() || client.error().is_some());
+    assert_eq!(world.stop().counters.accepted, 1);
 }
 
 /// The file `/srv/file`, opened as a handler does it.

@@ -89,10 +89,15 @@ pub struct Scratch(PathBuf);
 
 impl Scratch {
     pub fn new() -> Scratch {
+        Scratch::within(&std::env::temp_dir())
+    }
+
+    /// The same in another file system.
+    pub fn within(folder: &Path) -> Scratch {
         static COUNT: AtomicUsize = AtomicUsize::new(0);
         let count = COUNT.fetch_add(1, Ordering::Relaxed);
         let name = format!("threadbare-{}-{count}", std::process::id());
-        let path = std::env::temp_dir().join(name);
+        let path = folder.join(name);
         fs::create_dir(&path).unwrap();
         Scratch(path)
     }

@@ -404,6 +404,11 @@ impl Session {
 impl ConnectionHandler for Http {
     type Session = Session;
 
+    /// One, while it is sent.
+    fn files_per_client(&self) -> u32 {
+        self.directory.is_some().into()
+    }
+
     fn on_start(&mut self, net: &mut Net) -> Result<(), Error> {
         let Some(directory) = &self.directory else { return Ok(()) };
         let shown = escaped(directory.as_os_str().as_bytes());

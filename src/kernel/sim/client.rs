@@ -176,6 +176,11 @@ impl Remote {
         Some(Client::new(self.kernel.clone(), end, address))
     }
 
+    /// How many may wait to be accepted: one more than `backlog`.
+    pub fn set_backlog(&mut self, backlog: usize) {
+        self.kernel.client(|world| world.set_remote_backlog(self.number, backlog));
+    }
+
     /// Answers nobody who begins to connect, or does again: a host that is down.
     pub fn mute(&mut self, mute: bool) {
         self.kernel.client(|world| world.mute_remote(self.number, mute));

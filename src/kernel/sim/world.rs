@@ -801,6 +801,13 @@ impl World {
         Some((id, self.streams.get(id ^ 1).map_or(Peer::Unix, |other| other.name)))
     }
 
+    pub(super) fn set_remote_backlog(&mut self, number: i32, backlog: usize) {
+        if let Some((_, door)) = self.door(number) {
+            door.backlog = backlog;
+        }
+        self.admit(number);
+    }
+
     /// Whether it answers those who begin to connect.
     pub(super) fn mute_remote(&mut self, number: i32, mute: bool) {
         if let Some(Some(socket)) = self.remotes.get_mut((-2 - number) as usize) {

@@ -245,6 +245,7 @@ impl Load {
                     units += 1;
                 }
                 if !goes_on {
+                    epoll.delete(&open[place].stream)?; // its end is no answer
                     under_way -= 1;
                     continue;
                 }
@@ -292,6 +293,9 @@ impl Client {
 
     /// Receives some of the answer; how many bytes of its body.
     fn hear(&mut self, inbox: &mut [u8]) -> Outcome<u64> {
+        if self.left == Some(0) {
+            return Ok(0); // the end, of which the answer to a short connection told
+        }
         if let Some(left) = &mut self.left {
             // The body is thrown away where it is.
             let flags = MsgFlags::MSG_TRUNC | MsgFlags::MSG_DONTWAIT;

@@ -67,6 +67,7 @@ fn in_words(options: &Options) -> Vec<OsString> {
     let limits = &options.limits;
     say("max-connections", limits.max_connections.to_string());
     say("max-per-ip", limits.max_per_address.to_string());
+    say("give-way", seconds(limits.give_way));
     say("backlog", limits.backlog.to_string());
     say("idle-timeout", seconds(limits.idle_timeout));
     say("message-timeout", seconds(limits.message_timeout));

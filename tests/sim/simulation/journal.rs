@@ -38,6 +38,8 @@ pub struct Journal {
     near: Option<usize>,
     /// The descriptors of connections outwards that are not established, and whose they are.
     dialing: BTreeMap<i32, usize>,
+    /// Of them those that could not be begun for now: they are the next to be tried.
+    short: BTreeSet<i32>,
     pub triples: BTreeSet<Triple>,
     /// How many strikes there were.
     pub struck: usize,
@@ -94,13 +96,24 @@ impl Journal {
                     self.owners.extend(owner.map(|client| (fd as i32, client)));
                     self.dialing.extend(owner.map(|client| (fd as i32, client)));
                 }
-                (Method::Socket, Err(_)) => self.due.extend(owner),
+                (Method::Socket, Err(errno)) => match reaction(Call::OutboundSocket, errno) {
+                    Reaction::Pause => owner.into_iter().for_each(|it| self.due.push_front(it)),
+                    _ => self.due.extend(owner),
+                },
+                (Method::Connect, Err(errno))
+                    if reaction(Call::Connect, errno) == Reaction::Pause =>
+                {
+                    self.short.insert(call.fd);
+                }
                 (Method::GetsockoptError, Ok(0)) => drop(self.dialing.remove(&call.fd)),
                 (Method::Close, _) => {
                     self.near = self.owners.remove(&call.fd).or(self.near);
                     match self.dialing.remove(&call.fd) {
                         Some(client) if self.owners.values().any(|it| *it == client) => {
-                            self.due.push_back(client);
+                            match self.short.remove(&call.fd) {
+                                true => self.due.push_front(client),
+                                false => self.due.push_back(client),
+                            }
                         }
                         Some(_) => {}
                         None => self.due.retain(|client| Some(*client) != owner),
@@ -187,6 +200,7 @@ pub fn roles(method: Method) -> &'static [Call] {
         Method::Close => &[Call::Close],
         Method::Pread64 => &[Call::ReadFile],
         Method::Sendfile => &[Call::SendFile],
+        Method::Stat => &[Call::DirectoryStatus],
         _ => &[],
     }
 }

@@ -56,7 +56,6 @@ impl<P: Part> Stage<P> {
         ensure!(!self.world.running, "it did not stop");
         self.judge_server()?;
         let minutes = (sim.now() - self.begun) / 60_000_000_000;
-        let listeners = self.world.server.addresses().len();
         let Stage { world, .. } = self;
         let (turns, mut journal) = (world.turns, world.journal.unwrap_or_default());
         journal.before_the_end();
@@ -70,7 +69,7 @@ impl<P: Part> Stage<P> {
         let keeps = [Method::Lstat, Method::Unlink];
         let kept = journal.strikes().any(|(method, _)| keeps.contains(&method));
         ensure!(file.is_none() || kept, "the file of the Unix socket is still there");
-        diary::judge(&journal, listeners, minutes)?;
+        diary::judge(&journal, minutes)?;
         let before_healing = before_healing.unwrap_or(journal.calls.len());
         Ok(Outcome { journal, turns, before_healing })
     }

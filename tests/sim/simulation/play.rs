@@ -33,6 +33,7 @@ impl<'a> Play<'a> {
         Limits {
             max_connections: 1 + self.dice.below(5) as u32,
             max_per_address: if patient { 0 } else { self.dice.below(4) as u32 },
+            give_way: timeout(1),
             high_water: 64,
             max_output: if patient { 1 << 20 } else { 256 },
             idle_timeout: timeout(10),

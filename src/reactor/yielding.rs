@@ -1,0 +1,96 @@
+//! Who gives way when the house is full and somebody waits.
+//!
+//! Ten thousand idle connections from one address would lock everybody out until the idle
+//! timeout. So a newcomer gets the place of the connection that has been idle for longest,
+//! if its address has more than a quarter of all places and nothing is going on in it:
+//! nothing half received or half sent, and nothing for which its handler holds or pauses it.
+//!
+//! That somebody waits only a listener can tell. So the listeners are watched in a full house,
+//! until one reports a client and nobody is found who could give way; then not for a second,
+//! or until there is a place.
+//!
+//! Invariant: a look at all connections finds up to 64, so that newcomers share its cost.
+
+use super::Reactor;
+use crate::close_reason::CloseReason;
+use crate::connection::{Connection, OUTBOUND};
+use crate::crowd::Crowded;
+use crate::deadlines::Alarm;
+use crate::handler::ConnectionHandler;
+use crate::kernel::Kernel;
+use crate::slots::Id;
+use crate::time::{Moment, Span};
+use std::cmp::Reverse;
+use std::collections::BinaryHeap;
+
+/// Most connections that one look finds.
+const FOUND: usize = 64;
+/// How long what was found is true, also if that was nothing.
+const FRESH: Span = Span::millis(1_000);
+
+#[derive(Debug, Default)]
+pub(crate) struct Yielding {
+    /// Who gives way next; the last is the first.
+    next: Vec<Id>,
+    looked_at: Option<Moment>,
+    /// Nobody could give way: nobody is looked for until then.
+    rests_until: Option<Moment>,
+}
+
+impl<H: ConnectionHandler, K: Kernel> Reactor<H, K> {
+    /// Whether all places are taken, and somebody may give way to a newcomer, as far as is known.
+    pub(super) fn may_give_way(&self) -> bool {
+        let places = self.net.limits.max_connections as usize;
+        let is_taken = self.net.table.len() - self.net.outbound as usize >= places;
+        let rests = self.yielding.rests_until.is_some_and(|until| self.net.now < until);
+        let is_on = self.net.timeouts.give_way.is_some() && places > 1; // one is no crowd
+        is_on && is_taken && !rests && !self.net.is_draining()
+    }
+
+    /// Somebody waits: one connection gives way, if any can.
+    #[cold]
+    pub(super) fn give_way(&mut self) {
+        let Some(idle) = self.net.timeouts.give_way else { return };
+        if !self.may_give_way() || self.rest.left > 0 {
+            return; // what is left of a batch may be bytes of whoever seems idle
+        }
+        let now = self.net.now;
+        let is_old = self.yielding.looked_at.is_none_or(|at| now.since(at) >= FRESH);
+        if is_old || self.yielding.next.is_empty() {
+            self.look_for_idle(idle);
+        }
+        while let Some(id) = self.yielding.next.pop() {
+            if self.net.table.find(id).is_some_and(|it| it.can_give_way(idle, now)) {
+                self.net.change(id.slot, |connection| connection.gone(CloseReason::GaveWay));
+                return;
+            }
+        }
+        let until = now.after(FRESH);
+        self.yielding.rests_until = Some(until);
+        self.timer.alarms.ring_by(Alarm::Accept, until);
+    }
+
+    /// Finds those that have been idle for longest, of addresses with too many places.
+    fn look_for_idle(&mut self, idle: Span) {
+        let now = self.net.now;
+        self.yielding.looked_at = Some(now);
+        let accepted = |(_, it): &(u32, &Connection)| it.listener() != OUTBOUND;
+        let peers = self.net.table.iter().filter(accepted).map(|(_, it)| it.peer());
+        let mut crowded = Crowded::find(peers, self.net.limits.max_connections as usize);
+        let mut found = BinaryHeap::with_capacity(FOUND + 1);
+        for (slot, it) in self.net.table.iter().filter(accepted) {
+            if it.can_give_way(idle, now) && crowded.has(it.peer()) {
+                found.push(Reverse((it.idle(now), Reverse(slot))));
+            }
+            if found.len() > FOUND {
+                found.pop(); // that which has been idle for the shortest
+            }
+        }
+        let mut found = found.into_sorted_vec();
+        let table = &self.net.table;
+        let mut takes = |slot| table.look(slot).is_some_and(|it| crowded.take(it.peer()));
+        found.retain(|&Reverse((_, Reverse(slot)))| takes(slot));
+        let ids = found.iter().rev().map(|&Reverse((_, Reverse(slot)))| table.id(slot));
+        self.yielding.next = ids.collect();
+    }
+}
