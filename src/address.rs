@@ -8,9 +8,11 @@
 //! none. So an IPv4 address is four numbers, although the resolver takes `0` for 0.0.0.0
 //! and `010.0.0.1` for 8.0.0.1.
 
+use crate::error::Error;
 use crate::escape::escaped;
 use crate::inherited::{Passed, passed};
-use crate::kernel::Address;
+use crate::kernel::{Address, Errno};
+use crate::reaction::Call;
 use std::ffi::{OsStr, OsString};
 use std::fmt;
 use std::io;
@@ -223,6 +225,13 @@ impl fmt::Display for AddressError {
 }
 
 impl std::error::Error for AddressError {}
+
+/// As the call that the address was for: a failed bind with EINVAL.
+impl From<AddressError> for Error {
+    fn from(error: AddressError) -> Error {
+        Error::new(Call::BindTcp, error, Errno::EINVAL)
+    }
+}
 
 impl From<AddressError> for io::Error {
     fn from(error: AddressError) -> io::Error {

@@ -51,7 +51,18 @@ impl fmt::Debug for Error {
     }
 }
 
-impl std::error::Error for Error {}
+impl std::error::Error for Error {
+    fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
+        Some(&self.errno)
+    }
+}
+
+/// Of the kind that its errno has, for functions that return `std::io::Result`.
+impl From<Error> for std::io::Error {
+    fn from(error: Error) -> std::io::Error {
+        std::io::Error::new(std::io::Error::from(error.errno).kind(), error)
+    }
+}
 
 /// Makes a call without which there is no going on, whatever the table says of its errno.
 pub(crate) fn needed<T>(
@@ -78,5 +89,21 @@ pub(crate) fn wanted<T>(
             Ok(None)
         }
         Err((_, errno)) => Err(Error::new(call, object, errno)),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::error::Error as _;
+
+    #[test]
+    fn an_error_of_ours_is_an_error_of_io() {
+        let ours = Error::new(Call::BindTcp, "127.0.0.1:80", Errno::EADDRINUSE);
+        let source = ours.source().map(ToString::to_string);
+        assert_eq!(source, Some(Errno::EADDRINUSE.to_string()));
+        let text = ours.to_string();
+        let io = std::io::Error::from(ours);
+        assert_eq!((io.kind(), io.to_string()), (std::io::ErrorKind::AddrInUse, text));
     }
 }

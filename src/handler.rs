@@ -26,7 +26,8 @@ use crate::net::{Conn, ConnId, Net, TimerId};
 /// ```
 ///
 /// A callback must not block: everybody waits for it. A panic unwinds out of
-/// [`Server::run`](crate::Server::run).
+/// [`Server::run`](crate::Server::run), and closes everything, unless
+/// [`CatchPanics`](crate::handlers::CatchPanics) is around the handler.
 pub trait ConnectionHandler {
     /// What the handler remembers of one connection.
     type Session: Default;

@@ -38,8 +38,8 @@
 //! The files of the source, lowest floor first; each knows only those before it:
 //! [`kernel`], [`reaction`], error, close_reason, time, limits, pause, buffer, budget, slots,
 //! deadlines, outbox, counters, connection, cuts, crowd, listener, net, [`handler`], mailbox,
-//! manager, process, [`escape`], inherited, [`address`], [`proxy_header`], reactor, server, pool,
-//! [`framing`] and [`handlers`].
+//! manager, process, [`escape`], inherited, [`address`], [`proxy_header`], reactor, server, sim,
+//! pool, [`framing`] and [`handlers`].
 
 #[cfg(not(all(target_os = "linux", target_pointer_width = "64")))]
 compile_error!("threadbare is built on epoll, eventfd, signalfd and timerfd: 64-bit Linux only");
@@ -73,6 +73,8 @@ pub mod proxy_header;
 pub mod reaction;
 mod reactor;
 mod server;
+#[cfg(feature = "sim")]
+pub mod sim;
 mod slots;
 mod time;
 
@@ -84,10 +86,10 @@ pub use counters::Counters;
 pub use error::Error;
 pub use handler::ConnectionHandler;
 pub use kernel::{Address, Errno, Peer, Signal};
-pub use limits::Limits;
+pub use limits::{Limits, Timeouts};
 pub use mailbox::CallError;
 pub use manager::ServiceManager;
-pub use net::{Conn, ConnId, Directory, File, Front, Net, TimerId};
+pub use net::{Conn, ConnId, Directory, Fanout, File, Front, Net, Origin, Presence, TimerId};
 pub use pool::WorkerPool;
 pub use reaction::Call;
 pub use server::{Builder, Handle, MAX_LISTENERS, Running, Server, Summary};

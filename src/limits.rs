@@ -1,6 +1,7 @@
 //! Every bound the server keeps, as plain fields.
 
 use crate::time::{Moment, Span};
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 /// What the server allows, safe for the open internet by default.
@@ -84,27 +85,93 @@ impl Default for Limits {
     }
 }
 
-/// The timeouts as the loop adds them.
+/// How long a connection is waited for: see [`Limits`], whose values are those of each
+/// connection that has none [of its own](crate::Conn::set_timeouts).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Timeouts {
+    /// See [`Limits::idle_timeout`].
+    pub idle: Option<Duration>,
+    /// See [`Limits::message_timeout`].
+    pub message: Option<Duration>,
+    /// See [`Limits::write_timeout`].
+    pub write: Option<Duration>,
+}
+
+/// The same as the loop adds them.
 #[derive(Debug)]
-pub(crate) struct Timeouts {
+pub(crate) struct Spans {
+    told: Timeouts,
     pub(crate) idle: Option<Span>,
     pub(crate) message: Option<Span>,
     pub(crate) write: Option<Span>,
-    pub(crate) drain: Option<Span>,
-    pub(crate) give_way: Option<Span>,
     /// While the server stops: since when, and how long it waits for a client's first bytes.
     pub(crate) newcomer: Option<(Moment, Span)>,
 }
 
-impl Timeouts {
-    pub(crate) fn of(limits: &Limits) -> Timeouts {
-        Timeouts {
-            idle: limits.idle_timeout.map(Span::at_least),
-            message: limits.message_timeout.map(Span::at_least),
-            write: limits.write_timeout.map(Span::at_least),
-            drain: limits.drain_timeout.map(Span::at_least),
-            give_way: limits.give_way.map(Span::at_least),
-            newcomer: None,
+/// The timeouts of all connections.
+#[derive(Debug)]
+pub(crate) struct Patience {
+    pub(crate) usual: Spans,
+    /// Of those that have their own, by slot.
+    own: BTreeMap<u32, Spans>,
+    pub(crate) drain: Option<Span>,
+    pub(crate) give_way: Option<Span>,
+}
+
+impl Spans {
+    fn of(told: Timeouts) -> Spans {
+        let [idle, message, write] =
+            [told.idle, told.message, told.write].map(|timeout| timeout.map(Span::at_least));
+        Spans { told, idle, message, write, newcomer: None }
+    }
+}
+
+impl Patience {
+    pub(crate) fn new(limits: &Limits) -> Patience {
+        let usual = Timeouts {
+            idle: limits.idle_timeout,
+            message: limits.message_timeout,
+            write: limits.write_timeout,
+        };
+        let drain = limits.drain_timeout.map(Span::at_least);
+        let give_way = limits.give_way.map(Span::at_least);
+        Patience { usual: Spans::of(usual), own: BTreeMap::new(), drain, give_way }
+    }
+
+    /// Those of a connection.
+    #[inline]
+    pub(crate) fn of(&self, slot: u32) -> &Spans {
+        if self.own.is_empty() {
+            return &self.usual;
         }
+        self.own.get(&slot).unwrap_or(&self.usual)
+    }
+
+    /// The same as its handler was told, or has set them.
+    pub(crate) fn told(&self, slot: u32) -> Timeouts {
+        self.of(slot).told
+    }
+
+    pub(crate) fn set(&mut self, slot: u32, timeouts: Timeouts) {
+        let newcomer = self.usual.newcomer;
+        self.own.insert(slot, Spans { newcomer, ..Spans::of(timeouts) });
+    }
+
+    /// The server stops, and waits so long for the first bytes of each client.
+    pub(crate) fn await_first_bytes(&mut self, since: Moment, span: Span) {
+        for spans in self.own.values_mut().chain([&mut self.usual]) {
+            spans.newcomer = Some((since, span));
+        }
+    }
+
+    /// Whether no connection has its own.
+    #[inline]
+    pub(crate) fn are_usual(&self) -> bool {
+        self.own.is_empty()
+    }
+
+    /// A connection is gone.
+    pub(crate) fn forget(&mut self, slot: u32) {
+        self.own.remove(&slot);
     }
 }

@@ -38,6 +38,9 @@ pub(crate) struct Listener {
     pub(crate) address: Address,
     /// `None` once it is closed.
     pub(crate) socket: Option<Socket>,
+    /// How many of its clients are connected, and may be.
+    pub(crate) open: u32,
+    pub(crate) most: u32,
     /// Each connection begins with the header of a front.
     pub(crate) is_behind_front: bool,
 }
@@ -99,7 +102,10 @@ impl Listener {
         kernel: &mut K,
     ) -> Result<Listener, Error> {
         match opened {
-            Ok(address) => Ok(Listener { address, socket: Some(socket), is_behind_front: false }),
+            Ok(address) => {
+                let (is_behind_front, open, most) = (false, 0, u32::MAX);
+                Ok(Listener { address, socket: Some(socket), is_behind_front, open, most })
+            }
             Err(error) => {
                 socket.close(kernel);
                 Err(error)

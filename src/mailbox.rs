@@ -16,19 +16,33 @@ use crate::reaction::{Call, Reaction, attempt, tolerate};
 use std::collections::VecDeque;
 use std::fmt;
 use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::thread::{self, ThreadId};
+use std::time::Duration;
 
 /// Calls that may wait; more are refused.
 const CAPACITY: usize = 65_536;
 
+/// How the server is to stop.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Stop {
+    /// In the time that the limits allow.
+    Usual,
+    /// In so much time.
+    Within(Duration),
+}
+
 pub(crate) type Job<H> = Box<dyn FnOnce(&mut H, &mut Net) + Send>;
 
-/// Why [`Handle::call`](crate::Handle::call) did not take a call.
+/// Why [`Handle::call`](crate::Handle::call) or [`Handle::ask`](crate::Handle::ask) did nothing.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum CallError {
     /// 65,536 calls wait already.
     Full,
     /// The server has ended.
     Stopped,
+    /// It was asked on its own thread, which would wait for itself for ever.
+    OwnThread,
 }
 
 impl fmt::Display for CallError {
@@ -36,6 +50,7 @@ impl fmt::Display for CallError {
         f.write_str(match self {
             CallError::Full => "too many calls wait for the server",
             CallError::Stopped => "the server has stopped",
+            CallError::OwnThread => "the server's own thread would wait for itself",
         })
     }
 }
@@ -47,7 +62,9 @@ pub(crate) struct Mailbox<H>(Mutex<State<H>>);
 struct State<H> {
     jobs: VecDeque<Job<H>>,
     /// The server is to stop. Not a job, so that it cannot be refused.
-    stop: bool,
+    stop: Option<Stop>,
+    /// The thread that runs the loop.
+    runs_on: Option<ThreadId>,
     rung: bool,
     bell: Option<Box<dyn Bell>>,
 }
@@ -77,17 +94,36 @@ impl<H> Mailbox<H> {
         Ok(())
     }
 
-    /// From any thread: the server is to stop.
-    pub(crate) fn stop(&self) {
+    /// From any thread: the server is to stop. Of several times the shortest holds.
+    pub(crate) fn stop(&self, how: Stop) {
         let mut state = self.lock();
-        state.stop = true;
+        state.stop = Some(match (state.stop, how) {
+            (Some(Stop::Within(one)), Stop::Within(other)) => Stop::Within(one.min(other)),
+            (Some(Stop::Within(one)), Stop::Usual) => Stop::Within(one),
+            (_, how) => how,
+        });
         state.wake();
+    }
+
+    /// The loop has something to do that no event would wake it for.
+    pub(crate) fn wake(&self) {
+        self.lock().wake();
+    }
+
+    /// The loop runs on this thread from now on, or on none.
+    pub(crate) fn runs_on(&self, thread: Option<ThreadId>) {
+        self.lock().runs_on = thread;
+    }
+
+    /// Whether this is the thread that runs the loop.
+    pub(crate) fn is_own_thread(&self) -> bool {
+        self.lock().runs_on == Some(thread::current().id())
     }
 
     /// From the loop, when the eventfd may be readable: whether to stop. If it has made the
     /// `jobs` that it took before, silences the bell and takes all that wait; if not, the
     /// bell goes on to wake it, and the queue stays bounded.
-    pub(crate) fn collect(&self, jobs: &mut VecDeque<Job<H>>) -> Result<bool, Error> {
+    pub(crate) fn collect(&self, jobs: &mut VecDeque<Job<H>>) -> Result<Option<Stop>, Error> {
         let mut state = self.lock();
         if jobs.is_empty() {
             if let Some(bell) = &mut state.bell {
@@ -103,6 +139,7 @@ impl<H> Mailbox<H> {
     pub(crate) fn close(&self) {
         let (bell, jobs) = {
             let mut state = self.lock();
+            state.runs_on = None;
             (state.bell.take(), std::mem::take(&mut state.jobs))
         };
         drop(jobs); // outside of the lock: what a job owns may do anything when dropped
@@ -114,7 +151,8 @@ impl<H> Mailbox<H> {
 
 impl<H> Default for Mailbox<H> {
     fn default() -> Mailbox<H> {
-        Mailbox(Mutex::new(State { jobs: VecDeque::new(), stop: false, rung: false, bell: None }))
+        let (jobs, stop, runs_on) = Default::default();
+        Mailbox(Mutex::new(State { jobs, stop, runs_on, rung: false, bell: None }))
     }
 }
 

@@ -12,7 +12,7 @@ use crate::counters::Counters;
 use crate::cuts::Cuts;
 use crate::error::Error;
 use crate::kernel::{Address, Clock, Errno, Kernel, Peer};
-use crate::limits::{Limits, Timeouts};
+use crate::limits::{Limits, Patience, Spans};
 use crate::outbox::Outbox;
 use crate::reaction::Call;
 use crate::slots::Id;
@@ -25,10 +25,13 @@ use table::Table;
 
 mod files;
 mod front;
+mod groups;
 mod keeping;
 mod lent;
 mod memory;
+mod origin;
 mod outbound;
+mod presence;
 mod sending;
 mod shares;
 mod table;
@@ -36,9 +39,13 @@ mod timers;
 mod work;
 
 pub use front::Front;
+pub use groups::Fanout;
+use groups::Groups;
 use lent::Lent;
 pub use lent::{Directory, File};
+pub use origin::Origin;
 use outbound::Wishes;
+pub use presence::Presence;
 pub use timers::TimerId;
 use timers::Timers;
 pub(crate) use work::CALL;
@@ -68,17 +75,32 @@ pub(crate) enum Stop {
 
 impl Stop {
     /// Whether the server stops, and need not wait for what a connection has to say.
-    pub(crate) fn may_end(self, connection: &Connection, timeouts: &Timeouts, now: Moment) -> bool {
+    pub(crate) fn may_end(self, connection: &Connection, timeouts: &Spans, now: Moment) -> bool {
         self == Stop::Draining && connection.speak_deadline(timeouts, now).is_none()
     }
 }
 
-/// All connections of the server, as its handler may use them.
+/// All connections of the server, as its handler may use them: by their ids, which any callback
+/// gets from [`Conn::id`] and may keep.
+///
+/// ```
+/// # use threadbare::{ConnId, Net};
+/// fn pass_on(net: &mut Net, to: ConnId, words: &[u8]) -> bool {
+///     match net.conn(to) {
+///         Some(mut conn) if conn.is_full() => false, // it does not keep up
+///         Some(mut conn) => {
+///             conn.write(words);
+///             true
+///         }
+///         None => false, // it is gone
+///     }
+/// }
+/// ```
 #[derive(Debug)]
 pub struct Net {
     pub(crate) table: Table,
     pub(crate) limits: Limits,
-    pub(crate) timeouts: Timeouts,
+    pub(crate) timeouts: Patience,
     pub(crate) counters: Counters,
     /// When each reason for cutting a client was logged.
     pub(crate) cuts: Cuts,
@@ -92,14 +114,19 @@ pub struct Net {
     pub(crate) stop: Stop,
     /// Work since the loop looked at the others, in bytes.
     spent: usize,
-    /// The connection that was freed last, and how many bytes were sent on it.
-    pub(crate) closed: Option<(ConnId, u64)>,
+    /// The connection that was freed last.
+    pub(crate) closed: Option<Closed>,
     /// How many of the connections we began ourselves.
     pub(crate) outbound: u32,
     /// From where those of them come that may lead back here: to a port of our own.
     calling: BTreeSet<SocketAddr>,
     has_told_sandbox: bool,
     pub(crate) timers: Timers,
+    pub(crate) groups: Groups,
+    /// What other threads look at, by slot.
+    presences: BTreeMap<u32, Presence>,
+    /// With what tokens outbound connections were begun, by slot.
+    pub(crate) tokens: BTreeMap<u32, u64>,
     /// The files that are being sent, by slot.
     files: BTreeMap<u32, files::FilePart>,
     /// What is known of the fronts of clients that came through one, by slot.
@@ -112,7 +139,28 @@ pub struct Net {
     kernel: Box<dyn Lent>,
 }
 
+/// What is still asked of a connection that was freed.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Closed {
+    pub(crate) id: ConnId,
+    /// How many bytes were sent on it.
+    pub(crate) sent: u64,
+    pub(crate) origin: Origin,
+}
+
 /// The connection a callback is about.
+///
+/// Every verb only marks or appends; the loop acts when the callback has returned. So none of
+/// them blocks, and none fails.
+///
+/// ```
+/// # use threadbare::Conn;
+/// fn refuse(conn: &mut Conn<'_>) {
+///     writeln!(conn, "error: {} is not welcome", conn.peer());
+///     conn.close(); // when that is sent
+///     assert!(conn.is_full()); // it takes no more, and a loop in `on_data` ends
+/// }
+/// ```
 #[derive(Debug)]
 pub struct Conn<'a> {
     pub(crate) net: &'a mut Net,
@@ -173,8 +221,9 @@ impl Conn<'_> {
         self.net.table.look(self.slot).map_or(0, |connection| connection.sent)
     }
 
-    /// Whether output stands above the high water mark: time to stop consuming
-    /// input. `on_drain` says when it has fallen below the low one.
+    /// Whether it is time to stop consuming input: output stands above the high water mark, and
+    /// `on_drain` says when it has fallen below the low one; or the connection has been closed,
+    /// and nobody is left to answer.
     #[inline]
     pub fn is_full(&self) -> bool {
         self.net.table.is_full(self.slot)
@@ -277,7 +326,7 @@ impl Net {
     pub fn sent(&mut self, id: ConnId) -> u64 {
         match self.conn(id) {
             Some(conn) => conn.sent(),
-            None => self.closed.filter(|(closed, _)| *closed == id).map_or(0, |(_, sent)| sent),
+            None => self.closed.filter(|closed| closed.id == id).map_or(0, |closed| closed.sent),
         }
     }
 
@@ -316,13 +365,44 @@ impl Net {
         self.stop == Stop::Draining
     }
 
-    pub(crate) fn may_end(&self, connection: &Connection) -> bool {
-        self.stop.may_end(connection, &self.timeouts, self.now)
+    pub(crate) fn may_end(&self, slot: u32, connection: &Connection) -> bool {
+        self.stop.may_end(connection, self.timeouts.of(slot), self.now)
+    }
+
+    /// Forgets what stands beside the table about a connection that is gone: of most, nothing.
+    #[inline]
+    pub(crate) fn forget(&mut self, id: ConnId) {
+        let is_nothing = self.files.is_empty()
+            & self.fronts.is_empty()
+            & self.presences.is_empty()
+            & self.timers.has_no_keys()
+            & self.timeouts.are_usual()
+            & self.groups.are_empty();
+        if !is_nothing {
+            self.forget_all(id);
+        }
+    }
+
+    #[cold]
+    fn forget_all(&mut self, id: ConnId) {
+        let slot = id.0.slot;
+        self.close_file(slot);
+        self.forget_front(slot);
+        self.end_presence(slot);
+        self.timers.forget(slot);
+        self.timeouts.forget(slot);
+        self.groups.forget(id);
     }
 
     /// Logs that a client has ended, if a limit cut it.
     pub(crate) fn report_cut(&mut self, why: CloseReason, peer: Peer) {
         self.cuts.report(why, peer, &self.limits, self.now.as_millis());
+    }
+
+    /// What the server has done so far; the bytes of open connections are included. It looks at
+    /// each of them.
+    pub fn counters(&self) -> Counters {
+        self.totals()
     }
 
     /// The counters, with the bytes of connections that are still open.
@@ -339,7 +419,7 @@ impl Net {
         let now = Moment::from_millis(kernel.clock_gettime(Clock::Monotonic) / 1_000_000);
         Ok(Net {
             table: Table::new(&limits, Outbox::new()?)?,
-            timeouts: Timeouts::of(&limits),
+            timeouts: Patience::new(&limits),
             limits,
             counters: Counters::default(),
             cuts: Cuts::default(),
@@ -354,6 +434,9 @@ impl Net {
             calling: BTreeSet::new(),
             has_told_sandbox: false,
             timers: Timers::default(),
+            groups: Groups::default(),
+            presences: BTreeMap::new(),
+            tokens: BTreeMap::new(),
             files: BTreeMap::new(),
             fronts: BTreeMap::new(),
             wishes: Wishes::default(),

@@ -80,6 +80,8 @@ struct State<H> {
     jobs: VecDeque<Job<H>>,
     answers: VecDeque<Answer<H>>,
     threads: Vec<JoinHandle<()>>,
+    /// Where the answers go of a pool without threads, which does each job at once.
+    inline: Option<Handle<H>>,
     closed: bool,
 }
 
@@ -90,7 +92,7 @@ impl<H: 'static> WorkerPool<H> {
     /// A pool without threads, in which up to `capacity` jobs can wait.
     pub fn new(capacity: usize) -> WorkerPool<H> {
         let (jobs, answers, threads) = Default::default();
-        let state = Mutex::new(State { jobs, answers, threads, closed: false });
+        let state = Mutex::new(State { jobs, answers, threads, inline: None, closed: false });
         WorkerPool { shared: Arc::new(Shared { state, changed: Condvar::new() }), capacity }
     }
 
@@ -114,10 +116,18 @@ impl<H: 'static> WorkerPool<H> {
         Ok(())
     }
 
+    /// Starts no threads: each job is done at once by who calls [`run`](WorkerPool::run), which
+    /// blocks the loop, and its answer comes in the same turn or the next. For tests of a handler
+    /// in a simulated world, where work takes no time and each run is the same.
+    pub fn start_inline(&self, handle: Handle<H>) {
+        self.shared.lock().inline = Some(handle);
+    }
+
     /// Pauses the connection, lets a thread do `work`, calls `answer` with the result on
     /// the loop's thread, and resumes the connection. If `work` panics, the connection
     /// ends with a reset, and nothing else does. If the client has left meanwhile, there
-    /// is no call to `answer`.
+    /// is no call to `answer`; work that takes long can see it
+    /// ([`Conn::presence`](Conn::presence)), and end.
     ///
     /// The idle deadline goes on: it should be longer than the longest work.
     ///
@@ -147,9 +157,20 @@ impl<H: 'static> WorkerPool<H> {
         if state.closed || state.jobs.len() >= self.capacity {
             return false;
         }
-        state.jobs.push_back(Box::new(job));
-        self.shared.changed.notify_one();
         conn.pause();
+        match state.inline.clone() {
+            None => {
+                if state.threads.is_empty() && state.jobs.is_empty() {
+                    log::error!("a job waits in a worker pool that has not been started");
+                }
+                state.jobs.push_back(Box::new(job));
+                self.shared.changed.notify_one();
+            }
+            Some(handle) => {
+                drop(state);
+                self.shared.deliver(job(), &handle);
+            }
+        }
         true
     }
 }
@@ -175,7 +196,7 @@ impl<H: 'static> Shared<H> {
             });
             match called {
                 Err(CallError::Full) => thread::sleep(AGAIN),
-                Ok(()) | Err(CallError::Stopped) => return,
+                Ok(()) | Err(CallError::Stopped | CallError::OwnThread) => return,
             }
         }
     }

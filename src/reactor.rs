@@ -322,7 +322,7 @@ impl<H: ConnectionHandler, K: Kernel> Reactor<H, K> {
         }
         let Some(mut connection) = net.table.tally(slot) else { return };
         connection.hush();
-        if let Some(at) = connection.deadline(&net.timeouts, net.now) {
+        if let Some(at) = connection.deadline(net.timeouts.of(slot), net.now) {
             timer.deadlines.look_by(slot, at.look(net.now));
         }
     }
@@ -357,10 +357,10 @@ impl<H: ConnectionHandler, K: Kernel> Reactor<H, K> {
             }
             return self.free(slot);
         }
-        if let Some(at) = connection.deadline(&net.timeouts, now) {
+        if let Some(at) = connection.deadline(net.timeouts.of(slot), now) {
             timer.deadlines.look_by(slot, at.look(now));
         }
-        if connection.has_work(stop.may_end(&connection, &net.timeouts, now)) {
+        if connection.has_work(stop.may_end(&connection, net.timeouts.of(slot), now)) {
             work.push(slot);
         }
         debug_assert_eq!(connection.contradiction(), None, "{}", *connection);

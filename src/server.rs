@@ -1,24 +1,25 @@
 //! Building a server, running it, and reaching it from other threads.
 
-use crate::address::{AddressError, Place, ToAddresses};
+use crate::address::{Place, ToAddresses};
 use crate::connection::OUTBOUND;
 #[cfg(feature = "sim")]
 use crate::connection::place;
 use crate::counters::Counters;
 use crate::error::{Error, wanted};
 use crate::handler::ConnectionHandler;
-use crate::kernel::{Address, Errno, Fd, Kernel, Linux, Signal};
+use crate::kernel::{Address, Errno, Fd, Kernel, Linux, Signal, borrowed};
 use crate::limits::Limits;
-use crate::mailbox::{CallError, Mailbox};
+use crate::mailbox::{CallError, Mailbox, Stop};
 use crate::manager::ServiceManager;
 use crate::net::Net;
 use crate::process::Process;
 use crate::reaction::Call;
 use crate::reactor::{End, Reactor};
 use std::fmt;
-use std::os::fd::OwnedFd;
-use std::sync::Arc;
-use std::thread::JoinHandle;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::sync::{Arc, mpsc};
+use std::thread::{self, JoinHandle};
+use std::time::Duration;
 
 /// Descriptors that a process keeps beside its connections: standard streams,
 /// epoll, eventfd, timerfd, signalfd, and a few for whatever the handler opens.
@@ -36,11 +37,25 @@ pub struct Server<H: ConnectionHandler, K: Kernel = Linux> {
 }
 
 /// What a server is to be, before it is one.
+///
+/// ```
+/// # use std::time::Duration;
+/// # use threadbare::{Limits, Server, handlers::Echo};
+/// # fn main() -> Result<(), threadbare::Error> {
+/// let limits = Limits { idle_timeout: Some(Duration::from_secs(60)), ..Limits::default() };
+/// let server = Server::builder(Echo).limits(limits).bind(["127.0.0.1:0", "[::1]:0"])?;
+/// # let _ = server;
+/// # Ok(())
+/// # }
+/// ```
+#[must_use = "nothing listens before `bind`"]
 #[derive(Debug)]
 pub struct Builder<H, K = Linux> {
     handler: H,
     kernel: K,
     limits: Limits,
+    /// How many clients some listeners take.
+    at_most: Vec<(usize, u32)>,
     owns_process: bool,
     manager: Option<ServiceManager>,
     /// Sockets that listen already.
@@ -50,8 +65,8 @@ pub struct Builder<H, K = Linux> {
 impl<H: ConnectionHandler> Server<H> {
     /// Begins to describe a server with this handler.
     pub fn builder(handler: H) -> Builder<H> {
-        let (limits, manager, given) = (Limits::default(), None, Vec::new());
-        Builder { handler, kernel: Linux, limits, owns_process: false, manager, given }
+        let (limits, at_most, manager, given) = Default::default();
+        Builder { handler, kernel: Linux, limits, at_most, owns_process: false, manager, given }
     }
 }
 
@@ -62,11 +77,19 @@ impl<H: ConnectionHandler, K: Kernel> Builder<H, K> {
         self
     }
 
+    /// Lets the listener with this index in [`addresses`](Server::addresses) take at most so
+    /// many clients at once, of the [`max_connections`](Limits::max_connections) of all: the
+    /// others find their places, whatever comes through this one.
+    pub fn limit_listener(mut self, listener: usize, max_connections: u32) -> Self {
+        self.at_most.push((listener, max_connections));
+        self
+    }
+
     /// Uses another kernel: [`Narrated`](crate::kernel::Narrated) to see every call,
     /// or `Simulated` (feature `sim`) to test a handler under every fault.
     pub fn kernel<K2: Kernel>(self, kernel: K2) -> Builder<H, K2> {
-        let Builder { handler, limits, owns_process, manager, given, .. } = self;
-        Builder { handler, kernel, limits, owns_process, manager, given }
+        let Builder { handler, limits, at_most, owns_process, manager, given, .. } = self;
+        Builder { handler, kernel, limits, at_most, owns_process, manager, given }
     }
 
     /// Serves at a socket that listens already, too: an `OwnedFd`, or whatever is one, as a
@@ -119,13 +142,14 @@ impl<H: ConnectionHandler, K: Kernel> Builder<H, K> {
     /// Of a name, an address that this machine does not have is no error if the server can
     /// listen at another: then it is among the [warnings](Server::warnings).
     pub fn bind(self, addresses: impl ToAddresses) -> Result<Server<H, K>, Error> {
-        let places = addresses.to_places().map_err(unusable_address)?;
+        let places = addresses.to_places()?;
         let count = self.given.len() + places.iter().map(Place::count).sum::<usize>();
         if count == 0 || count > MAX_LISTENERS {
             let object = format!("{count} addresses (from 1 to {MAX_LISTENERS} are possible)");
             return Err(Error::new(Call::BindTcp, object, Errno::EINVAL));
         }
-        let Builder { handler, mut kernel, mut limits, owns_process, manager, given } = self;
+        let Builder { handler, mut kernel, mut limits, at_most, owns_process, manager, given } =
+            self;
         let mut warnings = Vec::new();
         let process = match owns_process {
             true => {
@@ -139,12 +163,13 @@ impl<H: ConnectionHandler, K: Kernel> Builder<H, K> {
         let mut reactor = Reactor::new(handler, kernel, limits, process)?;
         reactor.start()?;
         reactor.open(given, &places, &mut warnings)?;
+        for (listener, most) in at_most {
+            if let Some(listener) = reactor.listeners.get_mut(listener) {
+                listener.most = most;
+            }
+        }
         Ok(Server { addresses: reactor.net.locals.clone(), reactor, warnings })
     }
-}
-
-fn unusable_address(error: AddressError) -> Error {
-    Error::new(Call::BindTcp, error, Errno::EINVAL)
 }
 
 /// Fits the limits to each other and to what the process may open: descriptors for the listeners,
@@ -207,6 +232,11 @@ impl<H: ConnectionHandler, K: Kernel> Server<H, K> {
         &self.reactor.handler
     }
 
+    /// The handler, to be changed before and after running.
+    pub fn handler_mut(&mut self) -> &mut H {
+        &mut self.reactor.handler
+    }
+
     /// A way to reach the server from other threads.
     pub fn handle(&self) -> Handle<H> {
         Handle(Arc::clone(&self.reactor.mailbox))
@@ -219,8 +249,17 @@ impl<H: ConnectionHandler, K: Kernel> Server<H, K> {
     ///
     /// What made the server unable to go on; it finished what it could.
     pub fn run(&mut self) -> Result<Summary, Error> {
-        while self.turn()? {}
-        self.finish()
+        let mailbox = Arc::clone(&self.reactor.mailbox);
+        mailbox.runs_on(Some(thread::current().id()));
+        let ended = loop {
+            match self.turn() {
+                Ok(true) => {}
+                Ok(false) => break self.finish(),
+                Err(error) => break Err(error),
+            }
+        };
+        mailbox.runs_on(None);
+        ended
     }
 
     /// One turn of the loop: waits, serves what is ready; whether to go on. For
@@ -230,7 +269,29 @@ impl<H: ConnectionHandler, K: Kernel> Server<H, K> {
     ///
     /// As [`run`](Server::run).
     pub fn turn(&mut self) -> Result<bool, Error> {
-        self.reactor.turn()
+        let unwinds = CloseOnUnwind(&mut self.reactor);
+        let goes_on = unwinds.0.turn();
+        std::mem::forget(unwinds);
+        goes_on
+    }
+
+    /// One turn that does not wait: for a server that lives in another loop, which waits for
+    /// its [descriptor](AsFd) to be readable. Whether to go on; if not, [`finish`](Server::finish)
+    /// has the summary.
+    ///
+    /// It does a bounded part of what there is to do. As long as something is left, the
+    /// descriptor is readable.
+    ///
+    /// # Errors
+    ///
+    /// As [`run`](Server::run).
+    pub fn poll(&mut self) -> Result<bool, Error> {
+        self.reactor.is_idle = false;
+        let goes_on = self.turn()?;
+        if goes_on && !self.reactor.is_idle {
+            self.reactor.mailbox.wake();
+        }
+        Ok(goes_on)
     }
 
     /// How many connections are open, in whatever state.
@@ -286,10 +347,30 @@ impl<H: ConnectionHandler, K: Kernel> Server<H, K> {
     /// As [`run`](Server::run).
     pub fn finish(&mut self) -> Result<Summary, Error> {
         self.reactor.mailbox.close();
+        self.reactor.jobs.clear(); // whoever asked hears that it has stopped
         let End { signals, failure, cut, .. } = std::mem::take(&mut self.reactor.end);
         let forced = signals.are_two();
         let counters = self.reactor.net.counters.clone();
         failure.map_or(Ok(Summary { stopped_by: signals.last(), forced, cut, counters }), Err)
+    }
+}
+
+/// The descriptor of epoll: readable when there is something to do, from the first
+/// [`poll`](Server::poll) on.
+impl<H: ConnectionHandler> AsFd for Server<H> {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        borrowed(self.reactor.poll.epoll())
+    }
+}
+
+/// A turn that unwinds leaves things half done, so nothing stays open.
+struct CloseOnUnwind<'a, H: ConnectionHandler, K: Kernel>(&'a mut Reactor<H, K>);
+
+impl<H: ConnectionHandler, K: Kernel> Drop for CloseOnUnwind<'_, H, K> {
+    fn drop(&mut self) {
+        log::error!("a callback panicked: the server is closed");
+        self.0.is_idle = true;
+        self.0.close_all();
     }
 }
 
@@ -304,11 +385,14 @@ where
     /// # Errors
     ///
     /// Whatever kept the thread from being created. clone(2)
-    pub fn spawn(mut self) -> std::io::Result<Running<H>> {
+    pub fn spawn(mut self) -> std::io::Result<Running<H, K>> {
         let handle = self.handle();
         let addresses = self.addresses.clone();
-        let thread = std::thread::Builder::new().name("threadbare".into());
-        let thread = thread.spawn(move || self.run())?;
+        let thread = thread::Builder::new().name("threadbare".into());
+        let thread = thread.spawn(move || {
+            let ended = self.run();
+            (self, ended)
+        })?;
         Ok(Running { handle, addresses, thread })
     }
 }
@@ -320,6 +404,20 @@ impl<H: ConnectionHandler, K: Kernel> fmt::Debug for Server<H, K> {
 }
 
 /// Reaches a running server from any thread; as many clones as wanted.
+///
+/// ```
+/// # use threadbare::{Server, handlers::Echo};
+/// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// let server = Server::builder(Echo).bind("127.0.0.1:0")?.spawn()?;
+/// let handle = server.handle();
+/// std::thread::spawn(move || {
+///     let _ = handle.call(|_, net| net.ids().for_each(|id| _ = net.send(id, b"goodbye\n")));
+///     handle.stop();
+/// });
+/// println!("{}", server.join()?);
+/// # Ok(())
+/// # }
+/// ```
 pub struct Handle<H>(Arc<Mailbox<H>>);
 
 impl<H> Handle<H> {
@@ -339,7 +437,60 @@ impl<H> Handle<H> {
     /// Stops the server as SIGTERM does: it finishes what it has received. Stopping a
     /// server that has ended is fine.
     pub fn stop(&self) {
-        self.0.stop();
+        self.0.stop(Stop::Usual);
+    }
+
+    /// The same, but what has not finished in `time` is cut, and counted as such; of several
+    /// times, that of [`Limits::drain_timeout`] included, the shortest holds.
+    pub fn stop_within(&self, time: Duration) {
+        self.0.stop(Stop::Within(time));
+    }
+
+    /// Stops the server and waits for nobody: all connections are cut.
+    pub fn stop_now(&self) {
+        self.stop_within(Duration::ZERO);
+    }
+
+    /// Asks something of the handler and its connections, on the server's thread, and waits for
+    /// the answer.
+    ///
+    /// ```
+    /// # use threadbare::{Server, handlers::Echo};
+    /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// let server = Server::builder(Echo).bind("127.0.0.1:0")?.spawn()?;
+    /// let connected = server.handle().ask(|_, net| net.ids().count())?;
+    /// assert_eq!(connected, 0);
+    /// server.handle().stop_now();
+    /// # server.join()?;
+    /// # Ok(())
+    /// # }
+    /// ```
+    ///
+    /// # Errors
+    ///
+    /// As [`call`](Handle::call); also [`CallError::Stopped`] if the server has ended before it
+    /// could answer, and [`CallError::OwnThread`] within a callback of a server that
+    /// [runs](Server::run), which would wait for itself. It waits for a server that does not
+    /// run yet.
+    pub fn ask<T: Send + 'static>(
+        &self,
+        question: impl FnOnce(&mut H, &mut Net) -> T + Send + 'static,
+    ) -> Result<T, CallError> {
+        if self.0.is_own_thread() {
+            return Err(CallError::OwnThread);
+        }
+        let (answer, answered) = mpsc::sync_channel(1);
+        self.call(move |handler, net| _ = answer.send(question(handler, net)))?;
+        answered.recv().map_err(|_| CallError::Stopped)
+    }
+
+    /// What the server has done so far: see [`Net::counters`].
+    ///
+    /// # Errors
+    ///
+    /// As [`ask`](Handle::ask).
+    pub fn counters(&self) -> Result<Counters, CallError> {
+        self.ask(|_, net| net.counters())
     }
 }
 
@@ -356,14 +507,13 @@ impl<H> fmt::Debug for Handle<H> {
 }
 
 /// A server on a thread of its own.
-#[derive(Debug)]
-pub struct Running<H> {
+pub struct Running<H: ConnectionHandler, K: Kernel = Linux> {
     handle: Handle<H>,
     addresses: Vec<Address>,
-    thread: JoinHandle<Result<Summary, Error>>,
+    thread: JoinHandle<(Server<H, K>, Result<Summary, Error>)>,
 }
 
-impl<H> Running<H> {
+impl<H: ConnectionHandler, K: Kernel> Running<H, K> {
     /// A way to reach it.
     pub fn handle(&self) -> Handle<H> {
         self.handle.clone()
@@ -384,7 +534,22 @@ impl<H> Running<H> {
     ///
     /// If the handler panicked, with the same panic.
     pub fn join(self) -> Result<Summary, Error> {
+        self.join_server().1
+    }
+
+    /// The same, and gives the server back, and with it its [handler](Server::handler).
+    ///
+    /// # Panics
+    ///
+    /// As [`join`](Running::join).
+    pub fn join_server(self) -> (Server<H, K>, Result<Summary, Error>) {
         self.thread.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))
+    }
+}
+
+impl<H: ConnectionHandler, K: Kernel> fmt::Debug for Running<H, K> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Running").field("addresses", &self.addresses).finish_non_exhaustive()
     }
 }
 

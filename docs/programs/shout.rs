@@ -114,60 +114,20 @@ fn main() -> Result<(), Box<dyn Error>> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use threadbare::kernel::sim::{At, Client, Method, Short, Simulated, Times};
+    use threadbare::kernel::sim::{Method, Short};
+    use threadbare::sim::World;
     use threadbare::{CloseReason, Errno};
 
     #[test]
     fn a_line_comes_back_in_capitals() {
-        let sim = Simulated::new(1);
-        let server = Server::builder(Shout::default()).kernel(sim.clone());
-        let mut server = server.bind("127.0.0.1:80").unwrap();
-        let mut client = sim.connect(&server.addresses()[0]).unwrap();
-        client.send(b"hello\n");
-        while sim.is_ready() || !server.is_idle() {
-            server.turn().unwrap();
-        }
-        assert_eq!(client.recv(), b"HELLO\n");
-    }
-
-    /// The server, and the kernel it takes for Linux.
-    struct World {
-        sim: Simulated,
-        server: Server<Shout, Simulated>,
-    }
-
-    impl World {
-        fn new() -> World {
-            let sim = Simulated::new(1);
-            let server = Server::builder(Shout::default()).kernel(sim.clone());
-            World { sim, server: server.bind("127.0.0.1:80").unwrap() }
-        }
-
-        fn client(&self) -> Client {
-            self.sim.connect(&self.server.addresses()[0]).unwrap()
-        }
-
-        /// Lets the server do what there is to do. It must come to rest.
-        fn rest(&mut self) {
-            for _ in 0..1_000 {
-                if !self.sim.is_ready() && self.server.is_idle() {
-                    return;
-                }
-                self.server.turn().unwrap();
-            }
-            panic!("the server spins");
-        }
-
-        fn ask(&mut self, client: &mut Client, words: &[u8]) -> Vec<u8> {
-            client.send(words);
-            self.rest();
-            client.recv()
-        }
+        let mut world = World::new(Shout::default());
+        let mut client = world.client();
+        assert_eq!(world.ask(&mut client, b"hello\n"), b"HELLO\n");
     }
 
     #[test]
     fn lines_come_back_in_capitals() {
-        let mut world = World::new();
+        let mut world = World::new(Shout::default());
         let mut client = world.client();
         assert_eq!(world.ask(&mut client, b"hello\r\nyou"), b"HELLO\r\n");
         assert_eq!(world.ask(&mut client, b" there\n"), b"YOU THERE\n");
@@ -181,7 +141,7 @@ mod tests {
     /// However little a recv or a send moves, the bytes are the same.
     #[test]
     fn a_byte_at_a_time() {
-        let mut world = World::new();
+        let mut world = World::new(Shout::default());
         world.sim.shorten(Short::AtMost(1));
         let mut client = world.client();
         assert_eq!(world.ask(&mut client, b"hello\nyou\n"), b"HELLO\nYOU\n");
@@ -189,7 +149,7 @@ mod tests {
 
     #[test]
     fn a_line_too_long_ends_the_connection() {
-        let mut world = World::new();
+        let mut world = World::new(Shout::default());
         let mut client = world.client();
         assert_eq!(world.ask(&mut client, &[b'x'; LONGEST + 1]), b"NOT SO LONG\n");
         assert!(client.saw_eof());
@@ -199,18 +159,14 @@ mod tests {
     /// nobody waits.
     #[test]
     fn a_silent_client_is_let_go() {
-        let mut world = World::new();
+        let mut world = World::new(Shout::default());
         let mut client = world.client();
-        world.rest();
-        world.sim.advance(Duration::from_secs(50));
+        world.advance(Duration::from_secs(50));
         assert_eq!(world.ask(&mut client, b"hello\n"), b"HELLO\n");
-        for seconds in [11, 48] {
-            world.sim.advance(Duration::from_secs(seconds));
-            world.rest();
-            assert_eq!(client.recv(), b"");
-        }
-        world.sim.advance(Duration::from_millis(1_002)); // timers are never early
-        world.rest();
+        world.advance(Duration::from_millis(59_999));
+        assert_eq!(client.recv(), b"");
+        world.advance(Duration::from_millis(3)); // timers are never early
+
         assert_eq!(client.recv(), b"NOT A WORD?\n");
         assert!(client.saw_eof());
     }
@@ -220,12 +176,12 @@ mod tests {
     fn a_failure_is_nobody_elses() {
         for method in [Method::Accept4, Method::Recv, Method::Send] {
             for errno in [Errno::EINTR, Errno::ENOMEM, Errno::ECONNRESET, Errno::ETIMEDOUT] {
-                let mut world = World::new();
+                let mut world = World::new(Shout::default());
                 let descriptors = world.sim.descriptors();
-                world.sim.fail(At::Of(method, 0), errno, Times::Once);
+                world.fail_next(method, errno);
                 let (mut unlucky, mut other) = (world.client(), world.client());
                 world.ask(&mut unlucky, b"hello\n");
-                world.sim.advance(Duration::from_secs(1)); // no pause is longer
+                world.advance(Duration::from_secs(1)); // no pause is longer
                 assert_eq!(world.ask(&mut other, b"hello\n"), b"HELLO\n", "{method:?} {errno:?}");
                 drop((unlucky, other));
                 world.rest();
@@ -237,7 +193,7 @@ mod tests {
     /// A client that floods and does not read is held back, not remembered.
     #[test]
     fn a_flood_waits_with_the_client() {
-        let mut world = World::new();
+        let mut world = World::new(Shout::default());
         let mut client = world.client();
         let mut taken = 0;
         for _ in 0..1_000 {

@@ -16,7 +16,7 @@ use std::num::NonZero;
 use std::thread;
 use threadbare::framing::{Frame, Lines};
 use threadbare::kernel::{Kernel, Linux, Narrated};
-use threadbare::{Conn, ConnectionHandler, Server, WorkerPool};
+use threadbare::{Conn, ConnectionHandler, Presence, Server, WorkerPool};
 
 /// Numbers have at most so many digits: the hardest takes a second or two.
 const DIGITS: usize = 18;
@@ -38,9 +38,10 @@ impl Factors {
             return false;
         };
         // ANCHOR: run
+        let client = conn.presence();
         let taken = self.pool.run(
             conn,
-            move || factors(number), // on a thread of the pool
+            move || factors(number, &client), // on a thread of the pool
             move |_, conn, answer| {
                 conn.write(answer.as_bytes()); // on the server's, if the client is still there
                 if is_last {
@@ -86,14 +87,15 @@ impl ConnectionHandler for Factors {
     }
 }
 
-/// The answer: the number and its prime factors, smallest first, by trial division.
-fn factors(number: u64) -> String {
+/// The answer: the number and its prime factors, smallest first, by trial division. Nobody needs
+/// it if the client is gone.
+fn factors(number: u64, client: &Presence) -> String {
     let mut answer = format!("{number}:");
     let mut rest = number;
     // 2, 3, and then all that neither divides: 5, 7, 11, 13, 17, 19, 23, 25, ...
     let others = (5..).step_by(6).flat_map(|n: u64| [n, n + 2]);
     for divisor in [2, 3].into_iter().chain(others) {
-        if divisor * divisor > rest {
+        if divisor * divisor > rest || client.is_gone() {
             break;
         }
         while rest.is_multiple_of(divisor) {
@@ -201,7 +203,7 @@ mod tests {
             (999_999_999_989, "999999999989: 999999999989\n"),
             (999_966_000_289, "999966000289: 999983 999983\n"),
         ] {
-            assert_eq!(factors(number), due);
+            assert_eq!(factors(number, &Presence::default()), due);
         }
     }
 
@@ -219,6 +221,23 @@ mod tests {
         world.rest();
         client.recv();
         assert!(client.saw_eof());
+    }
+
+    /// Without threads each run is the same: the answers are there when the server is at rest.
+    #[test]
+    fn work_takes_no_time_in_a_simulated_world() {
+        let handler = Factors { pool: WorkerPool::new(2) };
+        let mut world = threadbare::sim::World::new(handler);
+        world.server.handler().pool.start_inline(world.server.handle());
+        let (mut one, mut two) = (world.client(), world.client());
+        two.send(b"15\n16");
+        two.shutdown();
+        assert_eq!(
+            world.ask(&mut one, b"6\nsix\n8\n"),
+            b"6: 2 3\nerror: not a number of up to 18 digits\n8: 2 2 2\n"
+        );
+        assert_eq!(two.recv(), b"15: 3 5\n16: 2 2 2 2\n");
+        assert!(two.saw_eof());
     }
 
     /// While a client's question is worked on, its next ones stay where they are, and others

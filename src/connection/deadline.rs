@@ -4,7 +4,7 @@
 //! the true deadline is computed here, from what is stored anyway.
 
 use super::{Connection, Level, Open, State};
-use crate::limits::Timeouts;
+use crate::limits::Spans;
 use crate::time::{Moment, Span, Tick};
 
 /// Lingering ends after this long without a byte.
@@ -31,7 +31,7 @@ impl Connection {
     }
 
     /// When something happens to it though no byte moves.
-    pub(crate) fn deadline(&self, timeouts: &Timeouts, now: Moment) -> Option<Moment> {
+    pub(crate) fn deadline(&self, timeouts: &Spans, now: Moment) -> Option<Moment> {
         let shortage = self.shortage.waits().then(|| 5 << self.shortage.tries().min(8));
         let shortage = shortage.map(|millis| now.after(Span::millis(millis)));
         let idle_or_write =
@@ -75,13 +75,13 @@ impl Connection {
     }
 
     /// Runs whatever happens.
-    fn idle_deadline(&self, timeouts: &Timeouts, now: Moment) -> Option<Moment> {
+    fn idle_deadline(&self, timeouts: &Spans, now: Moment) -> Option<Moment> {
         timeouts.idle.map(|span| self.last(now).after(span))
     }
 
     /// Runs while the rest of a message is awaited; not while we do not read, unless it is for
     /// want of memory that we do not: then rests that hold it must come to an end.
-    pub(crate) fn message_deadline(&self, timeouts: &Timeouts) -> Option<Moment> {
+    pub(crate) fn message_deadline(&self, timeouts: &Spans) -> Option<Moment> {
         let open = self.state.open()?;
         let Open { input, reading, writing, .. } = open;
         let is_read = self.can_offer() || writing.level == Level::Starved && !reading.paused;
@@ -96,21 +96,21 @@ impl Connection {
     }
 
     /// Runs while the peer has not acknowledged the last bytes before a reset.
-    pub(crate) fn delivery_deadline(&self, timeouts: &Timeouts) -> Option<Moment> {
+    pub(crate) fn delivery_deadline(&self, timeouts: &Spans) -> Option<Moment> {
         let State::Delivering { since, .. } = *self.state else { return None };
         timeouts.write.map(|span| since.after(span))
     }
 
     /// Runs, while the server stops, for a client that has not been answered. However it spreads
     /// its bytes, it has twice the time.
-    pub(crate) fn speak_deadline(&self, timeouts: &Timeouts, now: Moment) -> Option<Moment> {
+    pub(crate) fn speak_deadline(&self, timeouts: &Spans, now: Moment) -> Option<Moment> {
         let (began, span) = timeouts.newcomer?;
         let last = self.last(now).clamp(began, began.after(span));
         Some(last.after(span)).filter(|at| now < *at && self.may_speak() && self.can_offer())
     }
 
     /// Runs while output waits.
-    pub(crate) fn write_deadline(&self, timeouts: &Timeouts, now: Moment) -> Option<Moment> {
+    pub(crate) fn write_deadline(&self, timeouts: &Spans, now: Moment) -> Option<Moment> {
         let unsent = self.state.unsent().filter(|unsent| !unsent.is_empty())?;
         let since = unsent.bytes.since().unwrap_or_else(|| self.last(now)); // it is a file
         timeouts.write.map(|span| since.after(span))

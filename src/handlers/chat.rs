@@ -14,8 +14,8 @@
 //! same skeleton (Unicode's technical standard 39), and no name mixes scripts that are
 //! not written together.
 //!
-//! What is said is sent to one member after the other: [`Net::send`] keeps it once for all,
-//! and all there is for a member goes in one call. Four rules keep thousands apart:
+//! What is said is sent to a group, with [`Net::send_group`]: it is kept once for all, and all
+//! there is for a member goes in one call. Four rules keep thousands apart:
 //!
 //! - **Whoever talks waits for those behind, but not for long.** A member whose
 //!   output is full holds talkers back, so that none of them can talk another out
@@ -49,6 +49,8 @@ use std::mem::{replace, take};
 use std::time::Duration;
 use unicode_security::{RestrictionLevel, RestrictionLevelDetection, skeleton};
 
+/// The group of all members.
+const ROOM: &str = "room";
 /// How long those behind are waited for, and news may be kept.
 const TICK: Duration = Duration::from_millis(200);
 /// The memory that a line keeps.
@@ -253,8 +255,10 @@ impl Chat {
 
     /// Tells everybody but one, and notes who does not keep up.
     fn tell(&mut self, net: &mut Net, text: &str, except: Option<ConnId>) {
+        if net.send_group(ROOM, text.as_bytes(), except).full == 0 {
+            return;
+        }
         for &id in self.members.values().filter(|&&id| Some(id) != except) {
-            net.send(id, text.as_bytes());
             let is_full = net.conn(id).is_some_and(|conn| conn.is_full());
             if is_full && !self.late.contains(&id) {
                 self.behind.insert(id);
@@ -290,6 +294,7 @@ impl Chat {
         let welcome = format!("* you are {name}, one of {here}: /name NEW, /who, /quit\n");
         conn.write(welcome.as_bytes());
         let id = conn.id();
+        conn.net().join(ROOM, id);
         self.announce(conn.net(), id, format_args!("* {name} joined"));
     }
 
@@ -299,6 +304,7 @@ impl Chat {
             return; // it has left already
         }
         self.forget(&name);
+        net.leave(ROOM, id); // it may go on reading for a while
         self.waiting.retain(|&other| other != id);
         self.caught_up(net, id);
         self.announce(net, id, format_args!("* {name} left{why}"));

@@ -1,5 +1,6 @@
 //! The ready-made handlers. Each is also the example of how to write one.
 
+mod catch_panics;
 #[cfg(feature = "chat")]
 mod chat;
 mod echo;
@@ -11,6 +12,7 @@ mod proxy;
 #[cfg(feature = "chat")]
 mod telnet;
 
+pub use catch_panics::CatchPanics;
 #[cfg(feature = "chat")]
 pub use chat::Chat;
 pub use echo::Echo;

@@ -46,6 +46,8 @@ use std::{fmt, io, thread};
 const QUIET: Duration = Duration::from_secs(1);
 /// The log hears no more often than this that nobody can be reached.
 const NEWS: Duration = Duration::from_secs(60);
+/// The timer of a client that waits for a lookup.
+const LOOKUP: u32 = 1;
 /// Shortest time between two lookups of a name.
 const FRESH: Duration = Duration::from_secs(3);
 
@@ -229,6 +231,7 @@ impl Proxy {
         };
         for (client, error) in std::mem::take(&mut self.waiting) {
             let Some(mut conn) = net.conn(client) else { continue };
+            conn.set_timer_for(LOOKUP, None);
             let look = self.look_after(conn.net());
             conn.set_timer(look);
             if has_news { self.begin(net, client) } else { self.give_up(net, client, &error) }
@@ -279,7 +282,7 @@ impl Proxy {
         }
         self.ends.remove(&client);
         if let Some(mut conn) = net.conn(client) {
-            conn.set_timer(Some(self.connect_timeout));
+            conn.set_timer_for(LOOKUP, Some(self.connect_timeout));
             self.waiting.insert(client, error);
         }
     }
@@ -473,13 +476,9 @@ impl ConnectionHandler for Proxy {
     }
 
     /// The server stops. Where nothing is due the client is taken to have finished: its server
-    /// sees EOF, sends what it still has, and ends the tunnel. Or the resolver has not
-    /// answered in time.
+    /// sees EOF, sends what it still has, and ends the tunnel.
     fn on_timer(&mut self, conn: &mut Conn<'_>, _: &mut ()) {
         let id = conn.id();
-        if let Some(error) = self.waiting.remove(&id) {
-            return self.give_up(conn.net(), id, &error);
-        }
         let Some(&End { other, .. }) = self.ends.get(&id) else { return };
         let is_over = match self.talk(conn.net(), id) {
             Talk::AtRest => true,
@@ -491,6 +490,14 @@ impl ConnectionHandler for Proxy {
             conn.set_timer(look);
         } else if let Some(mut upstream) = conn.net().conn(other) {
             upstream.finish();
+        }
+    }
+
+    /// The resolver has not answered in time.
+    fn on_timer_for(&mut self, conn: &mut Conn<'_>, _: &mut (), _: u32) {
+        let id = conn.id();
+        if let Some(error) = self.waiting.remove(&id) {
+            self.give_up(conn.net(), id, &error);
         }
     }
 }

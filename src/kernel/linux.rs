@@ -27,7 +27,7 @@
 use std::ffi::{CString, OsStr};
 use std::io::IoSlice;
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr, SocketAddrV4, SocketAddrV6};
-use std::os::fd::{AsFd, AsRawFd, FromRawFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, PoisonError};
@@ -481,6 +481,12 @@ fn own(number: i32) -> Result<Fd> {
     Errno::result(number)?;
     // SAFETY: the kernel has just made it, and nobody else knows of it.
     Ok(Fd::from(unsafe { OwnedFd::from_raw_fd(number) }))
+}
+
+/// A descriptor of Linux, lent; that of stderr where there is none.
+pub(crate) fn borrowed(fd: Option<&Fd>) -> BorrowedFd<'_> {
+    // SAFETY: an `Fd` is open as long as it is borrowed, and to Rust 2 is open at any time.
+    unsafe { BorrowedFd::borrow_raw(fd.map_or(2, Fd::raw)) }
 }
 
 /// What is dropped is closed, unless Linux does not know it.

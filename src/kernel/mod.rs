@@ -38,7 +38,7 @@ mod types;
 pub use linux::Linux;
 #[doc(hidden)]
 pub use linux::window_columns;
-pub(crate) use linux::{ignore_signals, map_large_buffers, return_memory};
+pub(crate) use linux::{borrowed, ignore_signals, map_large_buffers, return_memory};
 pub use narrated::Narrated;
 #[cfg(feature = "sim")]
 pub use sim::Simulated;
@@ -54,6 +54,8 @@ pub type Result<T> = std::result::Result<T, Errno>;
 ///
 /// A kernel is a handle: a clone is the same kernel, used from another thread
 /// (only to ring the bell of [`eventfd2`](Kernel::eventfd2)).
+///
+/// To implement it elsewhere is possible and not stable: a minor version may add a method.
 pub trait Kernel: Clone + Send + 'static {
     /// Whether its signals, and the memory, are those of this process.
     const IS_REAL: bool = true;

@@ -89,6 +89,21 @@ impl Net {
     ///   again whenever it ends would hold up the stop for ever. No system call that opens a
     ///   connection fails with this errno.
     pub fn connect(&mut self, address: &Address, timeout: Duration) -> Result<ConnId, Error> {
+        self.connect_as(address, timeout, 0)
+    }
+
+    /// The same with a `token`, which the handler finds in its [`origin`](crate::Conn::origin):
+    /// so `on_open` and `on_close` know what it was begun for.
+    ///
+    /// # Errors
+    ///
+    /// As [`connect`](Net::connect).
+    pub fn connect_as(
+        &mut self,
+        address: &Address,
+        timeout: Duration,
+        token: u64,
+    ) -> Result<ConnId, Error> {
         if self.outbound >= self.limits.max_outbound {
             let object = format!("{address}, max_outbound");
             return Err(Error::new(Call::OutboundSocket, object, Errno::EMFILE));
@@ -106,6 +121,9 @@ impl Net {
         let connection = Connection::outbound(peer, self.now, deadline);
         let id = ConnId(self.table.insert(connection));
         self.wishes.due.push_back(Wish { id, address: address.clone(), why: None });
+        if token != 0 {
+            self.tokens.insert(id.0.slot, token);
+        }
         self.outbound += 1;
         self.counters.connected += 1;
         self.table.mark(id.0.slot);

@@ -15,7 +15,7 @@
 
 use super::shares::Shares;
 use crate::budget::Budget;
-use crate::connection::{Attention, Connection, PeerEnd};
+use crate::connection::{Attention, Connection, PeerEnd, State};
 use crate::limits::Limits;
 use crate::outbox::{Outbox, Staged};
 use crate::slots::{Id, Slots};
@@ -263,10 +263,17 @@ impl Table {
         Some((connection, self.ledger.outbox.copied(pieces)))
     }
 
-    /// Whether output is above the high water mark.
+    /// Whether output is above the high water mark, or the connection has been ended. (Not if it
+    /// is broken: what the peer had sent before is worth hearing.)
     #[inline]
     pub(super) fn is_full(&self, slot: u32) -> bool {
-        let is_full = || self.look(slot).is_some_and(|connection| connection.state.is_full());
+        let has_ended = |state: &State| {
+            matches!(state, State::Closing { .. } | State::Lingering { .. } | State::Gone { .. })
+        };
+        let is_full = || {
+            let state = self.look(slot).map(|connection| &*connection.state);
+            state.is_some_and(|state| state.is_full() || has_ended(state))
+        };
         self.ledger.outbox.is_full(slot).unwrap_or_else(is_full)
     }
 

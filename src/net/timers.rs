@@ -50,12 +50,15 @@ impl Timers {
         (first.key().at <= now).then(|| first.remove_entry())
     }
 
-    /// Forgets the timers of a connection that is gone.
+    /// Whether no connection has a timer with a key.
     #[inline]
-    pub(crate) fn forget(&mut self, slot: u32) {
-        if !self.keyed.is_empty() {
-            self.keyed.remove(&slot);
-        }
+    pub(super) fn has_no_keys(&self) -> bool {
+        self.keyed.is_empty()
+    }
+
+    /// Forgets the timers of a connection that is gone.
+    pub(super) fn forget(&mut self, slot: u32) {
+        self.keyed.remove(&slot);
     }
 }
 

@@ -86,10 +86,11 @@ impl<H: ConnectionHandler, K: Kernel> Reactor<H, K> {
             return Queue::Unknown;
         }
         for _ in 0..most {
-            let listener = self.listeners.get_mut(index);
-            let Some(socket) = listener.and_then(|it| it.socket.as_mut()) else {
-                return Queue::Empty;
-            };
+            let Some(listener) = self.listeners.get_mut(index) else { return Queue::Empty };
+            if listener.open >= listener.most {
+                return Queue::Unknown;
+            }
+            let Some(socket) = listener.socket.as_mut() else { return Queue::Empty };
             match self.kernel.accept4(&socket.fd) {
                 Ok((fd, peer)) => {
                     self.net.counters.accepted += 1;
@@ -175,6 +176,9 @@ impl<H: ConnectionHandler, K: Kernel> Reactor<H, K> {
         let state = if is_behind_front { self.preface() } else { Life::open() };
         let connection = Connection::new(fd, peer, listener as u8, self.net.now, state);
         let id = self.net.table.insert(connection);
+        if let Some(listener) = self.listeners.get_mut(listener) {
+            listener.open += 1;
+        }
         let Some(connection) = self.net.table.look(id.slot) else { return };
         let (fd, data) = (&connection.fd, id.to_u64());
         if let Err(errno) = self.poll.watch(&mut self.kernel, EpollOp::Add, fd, kernel::IN, data) {
@@ -282,6 +286,7 @@ impl<H: ConnectionHandler, K: Kernel> Reactor<H, K> {
         for index in 0..self.listeners.len() {
             let Some(listener) = self.listeners.get_mut(index) else { return };
             let Some(socket) = &mut listener.socket else { continue };
+            let interest = if listener.open < listener.most { interest } else { 0 };
             let (data, fd) = (u64::from(LISTENERS) + index as u64, &socket.fd);
             let told = &mut socket.registered;
             let Err((call, errno)) = self.poll.rewatch(&mut self.kernel, fd, told, interest, data)

@@ -10,7 +10,7 @@ use crate::connection::{OUTBOUND, State};
 use crate::deadlines::Alarm;
 use crate::handler::ConnectionHandler;
 use crate::kernel::{Fd, Kernel, SocketOption};
-use crate::net::{CALL, ConnId};
+use crate::net::{CALL, Closed, ConnId};
 use crate::reaction::{Call, tolerate};
 use crate::time::Span;
 
@@ -25,16 +25,18 @@ impl<H: ConnectionHandler, K: Kernel> Reactor<H, K> {
         self.net.counters.count_close(why);
         self.net.counters.received += connection.received;
         self.net.counters.sent += connection.sent;
-        self.net.closed = Some((id, connection.sent));
-        self.net.close_file(slot);
-        self.net.forget_front(slot);
-        self.net.timers.forget(slot);
+        let origin = self.net.origin_from(slot, connection.listener());
+        self.net.closed = Some(Closed { id, sent: connection.sent, origin });
+        self.net.forget(id);
         let peer = connection.peer();
         self.net.report_cut(why, peer);
         let is_outbound = connection.listener() == OUTBOUND;
         if is_outbound {
             self.net.forget_call(&mut self.kernel, &connection.fd);
             self.net.outbound -= 1;
+            self.net.tokens.remove(&slot);
+        } else if let Some(listener) = self.listeners.get_mut(usize::from(connection.listener())) {
+            listener.open -= 1;
         }
         self.close_socket(connection.fd, reset);
         if self.net.is_draining() {
@@ -73,22 +75,31 @@ impl<H: ConnectionHandler, K: Kernel> Reactor<H, K> {
     }
 }
 
-/// Gives everything back, also when a handler panics.
-impl<H: ConnectionHandler, K: Kernel> Drop for Reactor<H, K> {
-    fn drop(&mut self) {
+impl<H: ConnectionHandler, K: Kernel> Reactor<H, K> {
+    /// Gives everything back but epoll, also when a handler panics. A wait fails from now on.
+    pub(crate) fn close_all(&mut self) {
         for listener in &mut self.listeners {
             listener.close(&mut self.kernel);
         }
         self.mailbox.close();
+        self.jobs.clear();
         for slot in self.net.table.slots_where(|_| true) {
+            let id = ConnId(self.net.table.id(slot));
             if let Some(connection) = self.net.table.remove(slot) {
                 // An answer that was cut off must not look like a whole one.
                 let reset = !matches!(*connection.state, State::Lingering { .. });
                 self.close_socket(connection.fd, reset);
-                self.net.close_file(slot);
+                self.net.forget(id);
             }
         }
         self.poll.close(&mut self.kernel);
         self.process.iter_mut().for_each(|process| process.close(&mut self.kernel));
+    }
+}
+
+impl<H: ConnectionHandler, K: Kernel> Drop for Reactor<H, K> {
+    fn drop(&mut self) {
+        self.close_all();
+        self.poll.drop_epoll(&mut self.kernel);
     }
 }

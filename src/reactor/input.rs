@@ -230,7 +230,7 @@ impl<H: ConnectionHandler, K: Kernel> Reactor<H, K> {
     /// Does for a connection what needs no event: as much as one `recv` allows.
     pub(super) fn step(&mut self, slot: u32) {
         let Some(connection) = self.net.table.look(slot) else { return };
-        if !connection.has_work(self.net.may_end(connection)) {
+        if !connection.has_work(self.net.may_end(slot, connection)) {
             return;
         }
         if connection.state.open().is_some_and(|open| open.writing.level == Level::Drained) {
@@ -256,7 +256,7 @@ impl<H: ConnectionHandler, K: Kernel> Reactor<H, K> {
         let Some(connection) = self.net.table.look(slot) else { return };
         let Some((_, reading)) = connection.state.input() else { return };
         let has_more = reading.again && connection.can_offer();
-        if has_more || !connection.has_work(self.net.may_end(connection)) {
+        if has_more || !connection.has_work(self.net.may_end(slot, connection)) {
             return;
         }
         let Some(Open { read, .. }) = connection.state.open() else { return self.read_out(slot) };

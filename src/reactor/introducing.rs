@@ -32,7 +32,7 @@ impl<H: ConnectionHandler, K: Kernel> Reactor<H, K> {
     /// How long a header is awaited.
     pub(super) fn header_patience(&self) -> Span {
         let most = if self.net.is_draining() { PATIENCE_AT_A_STOP } else { PATIENCE };
-        self.net.timeouts.message.map_or(most, |message| message.min(most))
+        self.net.timeouts.usual.message.map_or(most, |message| message.min(most))
     }
 
     /// An event of a connection whose header is awaited.

@@ -20,10 +20,13 @@ pub(crate) const MANAGER: u32 = u32::MAX;
 /// The first listener; the others follow.
 pub(crate) const LISTENERS: u32 = 3;
 
+/// What a wait of a closed loop is about.
+const CLOSED: &str = "a server that was closed because a callback panicked";
+
 #[derive(Debug, Default)]
 pub(crate) struct Poll {
     /// Each is `None` only before it is opened and after all are closed; `epoll` stands in
-    /// `unused` until the first wait.
+    /// `unused` until the first wait, and when all else is closed.
     epoll: Option<Fd>,
     unused: Option<Fd>,
     pub(crate) timer: Option<Fd>,
@@ -80,9 +83,7 @@ impl Poll {
         mask: u32,
         data: u64,
     ) -> kernel::Result<()> {
-        let Some(epoll) = self.epoll.as_ref().or(self.unused.as_ref()) else {
-            return Err(Errno::EBADF);
-        };
+        let Some(epoll) = self.epoll() else { return Err(Errno::EBADF) };
         kernel.epoll_ctl(epoll, op, fd, Event { mask, data })
     }
 
@@ -169,6 +170,9 @@ impl Poll {
                 self.watch(kernel, EpollOp::Add, signals, kernel::IN, SIGNALFD.into())
             })?;
         }
+        if self.timer.is_none() {
+            return Err(Error::new(Call::EpollWait, CLOSED, Errno::EBADF));
+        }
         let Some(epoll) = self.unused.take() else { return none_if_interrupted(Errno::EBADF) };
         kernel.epoll_wait(self.epoll.insert(epoll), events, wait).or_else(none_if_interrupted)
     }
@@ -178,11 +182,25 @@ impl Poll {
         self.epoll.is_some()
     }
 
+    /// epoll itself, for those who wait for it.
+    pub(crate) fn epoll(&self) -> Option<&Fd> {
+        self.epoll.as_ref().or(self.unused.as_ref())
+    }
+
+    /// Closes what it watches. (epoll stays: somebody else may wait for it.)
     pub(crate) fn close<K: Kernel>(&mut self, kernel: &mut K) {
-        for fd in [&mut self.timer, &mut self.signals, &mut self.epoll, &mut self.unused] {
+        self.unused = self.unused.take().or(self.epoll.take());
+        for fd in [&mut self.timer, &mut self.signals] {
             if let Some(fd) = fd.take() {
                 tolerate(Call::Close, kernel.close(fd));
             }
+        }
+    }
+
+    /// Closes epoll, at last.
+    pub(crate) fn drop_epoll<K: Kernel>(&mut self, kernel: &mut K) {
+        if let Some(fd) = self.unused.take() {
+            tolerate(Call::Close, kernel.close(fd));
         }
     }
 }

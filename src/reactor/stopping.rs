@@ -75,7 +75,7 @@ impl<H: ConnectionHandler, K: Kernel> Reactor<H, K> {
         self.end.handshakes = Handshakes::UnderWay { ask, until };
         self.timer.alarms.ring_by(Alarm::CloseListeners, ask);
         let half = self.net.timeouts.drain.map_or(FIRST_BYTES, Span::half);
-        self.net.timeouts.newcomer = Some((now, FIRST_BYTES.min(half)));
+        self.net.timeouts.await_first_bytes(now, FIRST_BYTES.min(half));
         if let Some(span) = self.net.timeouts.drain {
             self.timer.alarms.ring_by(Alarm::Cut, now.after(span));
         }
@@ -86,6 +86,20 @@ impl<H: ConnectionHandler, K: Kernel> Reactor<H, K> {
                 connection.state.hurry(header);
             });
         }
+    }
+
+    /// Begins to stop, if it has not begun: what has not finished in `time` is cut.
+    pub(super) fn stop_within(&mut self, time: Duration) {
+        let timeout = &mut self.net.limits.drain_timeout;
+        if timeout.is_none_or(|usual| time < usual) {
+            *timeout = Some(time);
+            let span = Span::at_least(time);
+            self.net.timeouts.drain = Some(span);
+            if self.net.is_draining() {
+                self.timer.alarms.ring_by(Alarm::Cut, self.net.now.after(span));
+            }
+        }
+        self.net.stop();
     }
 
     /// The first signal, if the server is to serve on for a while: nothing changes but what is

@@ -149,7 +149,7 @@ impl<H: ConnectionHandler, K: Kernel> Reactor<H, K> {
         if looked_at.is_some_and(Connection::awaits_acknowledgment) {
             return self.look_at_delivery(slot, now);
         }
-        let timeouts = &self.net.timeouts;
+        let timeouts = self.net.timeouts.of(slot);
         let why = self.net.table.look(slot).is_some_and(|it| it.fd.is_unopened());
         let too_slow = why.then(|| self.net.why_it_waits(slot)).flatten().unwrap_or(TOO_SLOW);
         let Some(mut connection) = self.net.table.edit(slot) else { return };
@@ -195,7 +195,7 @@ impl<H: ConnectionHandler, K: Kernel> Reactor<H, K> {
     #[cold]
     fn look_at_delivery(&mut self, slot: u32, now: Moment) {
         let Some(mut connection) = self.net.table.edit(slot) else { return };
-        let deadline = connection.delivery_deadline(&self.net.timeouts);
+        let deadline = connection.delivery_deadline(self.net.timeouts.of(slot));
         match self.kernel.ioctl_outq(&connection.fd) {
             Ok(1..) if deadline.is_some_and(|at| at <= now) => {
                 connection.abort(CloseReason::WriteStalled);

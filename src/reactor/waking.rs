@@ -6,6 +6,7 @@ use super::Reactor;
 use super::poll::{EVENTFD, LISTENERS, MANAGER, SIGNALFD, TIMERFD};
 use crate::handler::ConnectionHandler;
 use crate::kernel::{Clock, Kernel};
+use crate::mailbox::Stop;
 
 /// Calls from other threads that are made in one turn, and how long that may take. The rest
 /// comes in the next turns, which begin with a wait that costs next to nothing.
@@ -49,8 +50,9 @@ impl<H: ConnectionHandler, K: Kernel> Reactor<H, K> {
     /// Takes the calls that other threads have left, if the last ones are made.
     fn collect_jobs(&mut self) {
         match self.mailbox.collect(&mut self.jobs) {
-            Ok(true) => self.net.stop(),
-            Ok(false) => {}
+            Ok(None) => {}
+            Ok(Some(Stop::Usual)) => self.net.stop(),
+            Ok(Some(Stop::Within(time))) => self.stop_within(time),
             Err(error) => {
                 self.mailbox.close(); // or it would be ready for ever
                 self.fail(error);

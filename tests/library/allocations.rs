@@ -79,12 +79,12 @@ unsafe impl GlobalAlloc for Counting {
 static ALLOCATOR: Counting = Counting;
 
 /// How often the server's thread has allocated so far.
-fn allocations<H>(server: &Running<H>) -> u64 {
+fn allocations<H: ConnectionHandler>(server: &Running<H>) -> u64 {
     ask(server, || MADE.get())
 }
 
 /// What the server's thread says, which it stores where it is asked to.
-fn ask<H>(server: &Running<H>, what: fn() -> u64) -> u64 {
+fn ask<H: ConnectionHandler>(server: &Running<H>, what: fn() -> u64) -> u64 {
     const UNTOLD: u64 = u64::MAX - 1;
     let told = Arc::new(AtomicU64::new(UNTOLD));
     let tell = Arc::clone(&told);

@@ -4,6 +4,7 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
 
 mod allocations;
+mod outside;
 mod pool;
 mod start_and_stop;
 
@@ -11,7 +12,7 @@ use std::net::TcpStream;
 use std::time::Duration;
 use threadbare::{Address, ConnectionHandler, Running, Server};
 
-fn connect<H>(server: &Running<H>) -> TcpStream {
+fn connect<H: ConnectionHandler>(server: &Running<H>) -> TcpStream {
     let Address::Tcp(address) = server.addresses()[0] else { panic!("a TCP listener") };
     let stream = TcpStream::connect(address).unwrap();
     stream.set_read_timeout(Some(Duration::from_secs(30))).unwrap();

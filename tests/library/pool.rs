@@ -9,8 +9,8 @@ use std::sync::{Arc, Mutex};
 use std::thread;
 use std::time::{Duration, Instant};
 use threadbare::{
-    Address, CallError, CloseReason, Conn, ConnectionHandler, Handle, Running, Server, Summary,
-    WorkerPool,
+    Address, CallError, CloseReason, Conn, ConnectionHandler, Handle, Presence, Running, Server,
+    Summary, WorkerPool,
 };
 
 const PATIENCE: Duration = Duration::from_secs(30);
@@ -23,6 +23,7 @@ struct Slow {
     begun: Sender<u8>,
     under_way: Arc<AtomicUsize>,
     answered: usize,
+    latest: Option<Presence>,
 }
 
 impl ConnectionHandler for Slow {
@@ -32,6 +33,7 @@ impl ConnectionHandler for Slow {
         let byte = input[0];
         let (gate, begun) = (Arc::clone(&self.gate), self.begun.clone());
         let under_way = Arc::clone(&self.under_way);
+        self.latest = Some(conn.presence());
         let work = move || {
             let count = under_way.fetch_add(1, Ordering::SeqCst) + 1;
             begun.send(byte).unwrap();
@@ -72,6 +74,7 @@ impl World {
             begun: begins,
             under_way: Arc::clone(&alive),
             answered: 0,
+            latest: None,
         };
         let server = Server::builder(slow).bind("127.0.0.1:0").unwrap();
         server.handler().pool.start(threads, server.handle()).unwrap();
@@ -174,8 +177,11 @@ fn a_client_that_leaves() {
     let mut leaves = world.client();
     leaves.write_all(b"a").unwrap();
     world.until_begun(b'a');
+    let presence = world.ask(|slow| slow.latest.clone()).unwrap();
+    assert!(!presence.is_gone());
     socket_reset(&leaves);
     drop(leaves);
+    until("the job to see that", || presence.is_gone());
     let mut next = world.client();
     next.write_all(b"b").unwrap();
     let waiting = |slow: &Slow| format!("{:?}", slow.pool).contains("waiting: 1");

@@ -18,6 +18,7 @@ mod process;
 mod production;
 mod program;
 mod proxy;
+mod resp;
 mod stop;
 mod terminal;
 

@@ -11,11 +11,14 @@ mod every_fault;
 mod fanout;
 mod files;
 mod front;
+mod groups;
 mod http;
 mod memory;
 mod names;
 #[cfg(feature = "cli")]
 mod oracle;
+mod origins;
+mod planted;
 mod production;
 mod proxy;
 mod random;
@@ -38,8 +41,11 @@ mod needs;
 #[cfg(feature = "cli")]
 use threadbare::kernel;
 
-// What is fuzzed, and two programs of the walkthrough: their tests come with them.
+// What is fuzzed, and three programs of the walkthrough: their tests come with them.
 #[allow(dead_code, clippy::print_stdout)] // here nobody calls `main`
+#[path = "../../docs/programs/resp.rs"]
+mod resp;
+#[allow(dead_code, clippy::print_stdout)]
 #[path = "../../docs/programs/shout.rs"]
 mod shout;
 #[cfg(feature = "cli")]

@@ -1,0 +1,184 @@
+//! Groups: connections that are sent the same bytes.
+//!
+//! A group is a name. It exists while it has members, so nobody makes one or removes it, and
+//! a connection that closes has left all of them.
+//!
+//! Invariant: a connection is among the `members` of a group exactly if the group is among
+//! those that the connection has `joined`. Neither a group nor such a list is ever empty.
+
+use super::{ConnId, Net};
+use std::collections::{BTreeMap, BTreeSet};
+use std::mem::take;
+use std::sync::Arc;
+
+type Name = Arc<[u8]>;
+
+#[derive(Debug, Default)]
+pub(crate) struct Groups {
+    members: BTreeMap<Name, BTreeSet<ConnId>>,
+    joined: BTreeMap<ConnId, Vec<Name>>,
+}
+
+/// What became of the bytes that were sent to a [group](Net::send_group).
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Fanout {
+    /// Members that are sent the bytes.
+    pub sent: usize,
+    /// Members among these that are [full](crate::Conn::is_full) now, and do not keep up.
+    pub full: usize,
+    /// Members that are not sent them, because they are closing.
+    pub gone: usize,
+}
+
+impl Groups {
+    /// Adds a connection to a group; whether it was no member.
+    fn join(&mut self, group: &[u8], id: ConnId) -> bool {
+        let known = self.members.get_key_value(group).map(|(name, _)| Name::clone(name));
+        let name = known.unwrap_or_else(|| group.into());
+        let is_new = self.members.entry(Name::clone(&name)).or_default().insert(id);
+        if is_new {
+            self.joined.entry(id).or_default().push(name);
+        }
+        is_new
+    }
+
+    /// Removes a connection from a group; whether it was a member.
+    fn leave(&mut self, group: &[u8], id: ConnId) -> bool {
+        if let Some(joined) = self.joined.get_mut(&id) {
+            joined.retain(|name| **name != *group);
+            if joined.is_empty() {
+                self.joined.remove(&id);
+            }
+        }
+        self.remove(group, id)
+    }
+
+    fn remove(&mut self, name: &[u8], id: ConnId) -> bool {
+        let Some(members) = self.members.get_mut(name) else { return false };
+        let was_member = members.remove(&id);
+        if members.is_empty() {
+            self.members.remove(name);
+        }
+        was_member
+    }
+
+    /// Whether no connection is in any.
+    #[inline]
+    pub(super) fn are_empty(&self) -> bool {
+        self.joined.is_empty()
+    }
+
+    /// Removes a connection that is gone from all groups.
+    pub(super) fn forget(&mut self, id: ConnId) {
+        let joined = self.joined.remove(&id).unwrap_or_default();
+        joined.iter().for_each(|name| _ = self.remove(name, id));
+    }
+}
+
+impl Net {
+    /// Makes a connection a member of a group; `false` if it is one already, or is gone. It
+    /// leaves the group with [`leave`](Net::leave), or by itself when it closes.
+    ///
+    /// A group is a name, and exists as long as it has members: a room, a topic, a channel. A
+    /// handler that lets its clients choose names should bound how long and how many they are.
+    ///
+    /// ```
+    /// # use threadbare::{Conn, ConnectionHandler};
+    /// /// Passes all bytes to all others.
+    /// struct Room;
+    ///
+    /// impl ConnectionHandler for Room {
+    ///     type Session = ();
+    ///     fn on_open(&mut self, conn: &mut Conn<'_>, _: &mut ()) {
+    ///         let id = conn.id();
+    ///         conn.net().join("room", id);
+    ///     }
+    ///     fn on_data(&mut self, conn: &mut Conn<'_>, _: &mut (), input: &[u8]) -> usize {
+    ///         let id = conn.id();
+    ///         let fanout = conn.net().send_group("room", input, Some(id));
+    ///         if fanout.full > 0 {
+    ///             conn.write(b"slower, please\n");
+    ///         }
+    ///         input.len()
+    ///     }
+    /// }
+    /// ```
+    pub fn join(&mut self, group: impl AsRef<[u8]>, id: ConnId) -> bool {
+        self.table.find(id.0).is_some() && self.groups.join(group.as_ref(), id)
+    }
+
+    /// Ends what [`join`](Net::join) began; `false` if the connection is no member.
+    pub fn leave(&mut self, group: impl AsRef<[u8]>, id: ConnId) -> bool {
+        self.groups.leave(group.as_ref(), id)
+    }
+
+    /// The members of a group: a copy, so each can be sent to meanwhile.
+    pub fn members(&self, group: impl AsRef<[u8]>) -> Vec<ConnId> {
+        let members = self.groups.members.get(group.as_ref());
+        members.into_iter().flatten().copied().collect()
+    }
+
+    /// Sends `bytes` to all members of a group but one, and counts them. They are kept in
+    /// memory once for all, and each member is sent what there is for it in one call.
+    ///
+    /// A member that does not keep up is sent them all the same, until it is cut at
+    /// [`max_output`](crate::Limits::max_output).
+    pub fn send_group(
+        &mut self,
+        group: impl AsRef<[u8]>,
+        bytes: &[u8],
+        except: Option<ConnId>,
+    ) -> Fanout {
+        let (group, mut fanout) = (group.as_ref(), Fanout::default());
+        let Some(members) = self.groups.members.get_mut(group) else { return fanout };
+        let members = take(members);
+        for &id in members.iter().filter(|&&id| Some(id) != except) {
+            if self.send(id, bytes) {
+                fanout.sent += 1;
+                fanout.full += usize::from(self.table.is_full(id.0.slot));
+            } else {
+                fanout.gone += 1;
+            }
+        }
+        if let Some(place) = self.groups.members.get_mut(group) {
+            *place = members; // to send is to mark, so nobody has joined or left meanwhile
+        }
+        fanout
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::slots::Id;
+
+    /// Random comings and goings are those of a set of pairs, and nothing is left at the end.
+    #[test]
+    fn behaves_as_a_set_of_pairs() {
+        let mut groups = Groups::default();
+        let mut model = BTreeSet::new();
+        let mut random = 1u64;
+        for step in 0..20_000u64 {
+            random = random.wrapping_mul(6364136223846793005).wrapping_add(step);
+            let id = ConnId(Id { generation: 1, slot: (random >> 40) as u32 % 20 });
+            let group = [(random >> 50) as u8 % 10];
+            match (random >> 33) % 8 {
+                0..=3 => assert_eq!(groups.join(&group, id), model.insert((group, id))),
+                4..=6 => assert_eq!(groups.leave(&group, id), model.remove(&(group, id))),
+                _ => {
+                    groups.forget(id);
+                    model.retain(|(_, other)| *other != id);
+                }
+            }
+            let members = groups.members.iter();
+            let pairs = members.flat_map(|(name, ids)| ids.iter().map(|&id| ([name[0]], id)));
+            assert!(pairs.eq(model.iter().copied()));
+            assert!(groups.members.values().all(|members| !members.is_empty()));
+            let joined: usize = groups.joined.values().map(Vec::len).sum();
+            assert_eq!(joined, model.len());
+        }
+        (0..20).for_each(|slot| groups.forget(ConnId(Id { generation: 1, slot })));
+        assert!(groups.members.is_empty() && groups.joined.is_empty());
+    }
+}

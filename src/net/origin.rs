@@ -1,0 +1,88 @@
+//! Where connections come from, and the timeouts that one has for itself.
+//!
+//! What is said here of a connection is rarely said, so it stands beside the table, by slot,
+//! and leaves with the connection.
+
+use super::{Conn, ConnId, Net};
+use crate::connection::OUTBOUND;
+use crate::limits::Timeouts;
+
+/// Where a connection comes from.
+///
+/// ```
+/// # use threadbare::{Conn, ConnectionHandler, Origin};
+/// # struct Doors;
+/// # #[derive(Default)]
+/// # struct Session { may_stop_the_server: bool }
+/// # impl ConnectionHandler for Doors {
+/// #   type Session = Session;
+/// // bound to ["0.0.0.0:80", "unix:/run/admin.sock"]
+/// fn on_open(&mut self, conn: &mut Conn<'_>, session: &mut Session) {
+///     session.may_stop_the_server = conn.origin() == Origin::Listener(1);
+/// }
+/// #   fn on_data(&mut self, _: &mut Conn<'_>, _: &mut Session, _: &[u8]) -> usize { 0 }
+/// # }
+/// ```
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Origin {
+    /// It came through a listener: the index in [`Server::addresses`](crate::Server::addresses).
+    Listener(usize),
+    /// The handler began it: the token given to [`Net::connect_as`], or 0.
+    Outbound(u64),
+}
+
+impl Net {
+    /// Where a connection comes from; also the one that
+    /// [`on_close`](crate::ConnectionHandler::on_close) is about.
+    pub fn origin(&self, id: ConnId) -> Option<Origin> {
+        match &self.closed {
+            Some(closed) if closed.id == id => Some(closed.origin),
+            _ if self.table.id(id.0.slot) != id.0 => None,
+            _ => self.origin_of(id.0.slot),
+        }
+    }
+
+    fn origin_of(&self, slot: u32) -> Option<Origin> {
+        let listener = self.table.look(slot)?.listener();
+        Some(self.origin_from(slot, listener))
+    }
+
+    /// Of a connection in `slot` that came through this listener.
+    #[inline]
+    pub(crate) fn origin_from(&self, slot: u32, listener: u8) -> Origin {
+        match listener {
+            OUTBOUND => Origin::Outbound(self.tokens.get(&slot).copied().unwrap_or_default()),
+            listener => Origin::Listener(listener.into()),
+        }
+    }
+}
+
+impl Conn<'_> {
+    /// Where it comes from: which listener, or with what token the handler began it.
+    pub fn origin(&self) -> Origin {
+        self.net.origin_of(self.slot).unwrap_or(Origin::Listener(0)) // it is there
+    }
+
+    /// The timeouts that it has.
+    pub fn timeouts(&self) -> Timeouts {
+        self.net.timeouts.told(self.slot)
+    }
+
+    /// Gives it timeouts of its own, from now on: more time than others, or less, or no end.
+    ///
+    /// ```
+    /// # use threadbare::{Conn, Timeouts};
+    /// # fn subscribe(conn: &mut Conn<'_>) {
+    /// // From now on it waits for news, and need not say anything.
+    /// conn.set_timeouts(Timeouts { idle: None, ..conn.timeouts() });
+    /// # }
+    /// ```
+    ///
+    /// The kernel's own guard against a peer that acknowledges nothing (TCP_USER_TIMEOUT) stays
+    /// at twice [`Limits::write_timeout`](crate::Limits::write_timeout).
+    pub fn set_timeouts(&mut self, timeouts: Timeouts) {
+        self.net.timeouts.set(self.slot, timeouts);
+        self.net.table.mark(self.slot); // its deadline may be another
+    }
+}
