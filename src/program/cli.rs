@@ -547,7 +547,7 @@ mod tests {
         let due = "--max-memory 1024 is too little for a message of 65536, at least 262144; try -h";
         assert_eq!(complaint("--max-memory 1K"), due);
         assert_eq!(options("--max-memory 256K")?.limits.max_memory, 256 << 10);
-        assert!(complaint("--max-memory 256K --max-line 65K chat").contains("264192"));
+        assert!(complaint("--max-memory 256K --max-line 65K chat").contains("265216"));
         assert_eq!(options("--max-memory 112K http")?.limits.max_memory, 112 << 10);
         Ok(())
     }

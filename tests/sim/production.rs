@@ -100,6 +100,9 @@ fn a_filter_that_was_left_is_detached() {
     let sim = kernel();
     let number = sim.pass(&tcp(80)).unwrap();
     sim.leave_filter(number);
+    // The manager keeps the socket when the server that it was passed to is gone.
+    let fd = sim.clone().fcntl_inherit(number).unwrap();
+    sim.clone().close(fd).unwrap();
     let mut world = inherit(&sim, &tcp(80)).unwrap();
     let mut client = world.client();
     assert!(is_answered(&mut world, &mut client));

@@ -1173,7 +1173,7 @@ fn faults_strike_where_they_were_planned() {
             call(Method::WriteCounter, 3, Err(Errno::EIO), true),
         ]
     );
-    assert_eq!(Method::ALL.len(), 42);
+    assert_eq!(Method::ALL.len(), 46);
     assert!(Method::ALL.is_sorted());
     let called: u64 = Method::ALL.iter().map(|method| sim.count(*method)).sum();
     assert_eq!(called, sim.calls());
