@@ -128,7 +128,9 @@ fn main() -> Result<(), Box<dyn Error>> {
         all.add(server.handle());
         others.push(server.spawn()?);
     }
-    println!("listening on {}", first.addresses()[0]);
+    if let Some(address) = first.addresses().first() {
+        println!("listening on {address}");
+    }
 
     let ended = first.run();
     all.stop();

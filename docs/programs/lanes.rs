@@ -43,7 +43,7 @@ const TOP: f64 = 96.0;
 const HEIGHT: f64 = 38.0;
 
 /// In both schemes these stand out from the background.
-pub(crate) const COLORS: [(&str, &str); 13] = [
+pub(crate) const COLORS: [(&str, &str); 14] = [
     ("signals", "#8b5cf6"),
     ("full", "#a07d4a"),
     ("door", "#3b82f6"),
@@ -56,6 +56,7 @@ pub(crate) const COLORS: [(&str, &str); 13] = [
     ("connecting", "#6366f1"),
     ("files", "#7a9c26"),
     ("stopping", "#238f83"),
+    ("production", "#7a6a2f"),
     ("goodbye", "#e5484d"),
 ];
 

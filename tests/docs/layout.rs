@@ -171,8 +171,9 @@ fn functions(text: &str) -> Vec<(&str, usize)> {
             continue;
         }
         let indent = &line[..line.len() - line.trim_start().len()];
+        // Or a declaration, which has no body.
         let is_end = |line: &&str| {
-            line.strip_prefix(indent).is_some_and(|line| line == "}" || line.ends_with(");"))
+            line.strip_prefix(indent).is_some_and(|line| line == "}" || line.ends_with(';'))
         };
         let rest = &lines[at..];
         let end = rest.iter().position(is_end).map_or(rest.len(), |end| end + 1);

@@ -299,9 +299,7 @@ pub fn all_tests() -> BTreeMap<String, Vec<String>> {
 pub fn loops() -> Vec<(String, usize)> {
     let mut files = vec!["net.rs".to_owned(), "reactor.rs".to_owned()];
     for directory in ["net", "reactor"] {
-        let entries = fs::read_dir(Path::new("src").join(directory)).unwrap();
-        let names = entries.map(|entry| entry.unwrap().file_name().into_string().unwrap());
-        files.extend(names.map(|name| format!("{directory}/{name}")));
+        files.extend(files_below(directory));
     }
     let counted = files.into_iter().map(|file| {
         let text = fs::read_to_string(Path::new("src").join(&file)).unwrap();
@@ -312,6 +310,17 @@ pub fn loops() -> Vec<(String, usize)> {
     let mut counted: Vec<(String, usize)> = counted.filter(|(_, count)| *count > 0).collect();
     counted.sort();
     counted
+}
+
+/// The files of a room and of those within it.
+fn files_below(directory: &str) -> Vec<String> {
+    let entries = fs::read_dir(Path::new("src").join(directory)).unwrap();
+    let files = entries.flat_map(|entry| {
+        let entry = entry.unwrap();
+        let path = format!("{directory}/{}", entry.file_name().to_str().unwrap());
+        if entry.file_type().unwrap().is_dir() { files_below(&path) } else { vec![path] }
+    });
+    files.collect()
 }
 
 fn is_loop(line: &str) -> bool {

@@ -344,7 +344,8 @@ fn roll(name: &str, front: fn(bool, &Scratch) -> Front, is_http: bool, late: u64
 }
 
 fn rolls(name: &str, program: &str, is_http: bool, late: u64) {
-    let (front, tools): (fn(bool, &Scratch) -> Front, &[&str]) = match program {
+    type Start = fn(bool, &Scratch) -> Front;
+    let (front, tools): (Start, &[&str]) = match program {
         "nginx" => (nginx, &["nginx", STREAM]),
         _ => (haproxy, &["haproxy"]),
     };

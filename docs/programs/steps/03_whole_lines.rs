@@ -32,10 +32,10 @@ fn main() -> io::Result<()> {
                 let Ok((stream, _)) = listener.accept() else { continue };
                 let id = name(&stream);
                 clients.extend(admit(&epoll, stream, id).ok());
-            } else if let Some(client) = clients.get_mut(&id) {
-                if !client.serve().unwrap_or(false) {
-                    clients.remove(&id); // dropped, and so closed, and so out of the epoll set
-                }
+            } else if let Some(client) = clients.get_mut(&id)
+                && !client.serve().unwrap_or(false)
+            {
+                clients.remove(&id); // dropped, and so closed, and so out of the epoll set
             }
         }
     }
