@@ -164,7 +164,7 @@ where
     let is_watched = status.is_some();
     if let Err(error) = lines::start(status) {
         let errno = Errno::from_raw(error.raw_os_error().unwrap_or_default());
-        let text = format_args!("clone log thread: {errno:?} ({})", errno.desc());
+        let text = format!("clone log thread: {errno:?} ({})", errno.desc());
         lines::diagnostic(Level::Error, text);
         return NOT_STARTED;
     }
@@ -250,8 +250,7 @@ fn finished(summary: &Summary, drain_timeout: Option<Duration>, done: bool) -> u
         let plural = if summary.cut == 1 { "" } else { "s" };
         let deadline = drain_timeout.unwrap_or_default().as_secs_f64();
         let cut = summary.cut;
-        let text =
-            format_args!("cut {cut} connection{plural} at the drain deadline ({deadline} s)");
+        let text = format!("cut {cut} connection{plural} at the drain deadline ({deadline} s)");
         lines::diagnostic(Level::Error, text);
         return UNDONE;
     }

@@ -113,7 +113,7 @@ const SCENES: [Scene; 12] = [
     scene("full", "", 4, late),
     scene("end", "", 6, end),
     scene("endless", "", 6, endless),
-    Scene { prelude: "ulimit -n 16", ..scene("crowd", "", 6, crowd) },
+    Scene { prelude: "ulimit -n 16", ..scene("crowd", "EMFILE", 6, crowd) },
     scene("idle", "", 5, idle),
     scene("slow", "EPOLLERR", 8, slow),
     scene("stop", "read(5", 11, stop),
