@@ -62,7 +62,7 @@ pub(crate) struct Load {
 
 /// Whether a client who is connected when a stop begins is heard though its first bytes are still
 /// on their way.
-const HEARD: bool = false;
+const HEARD: bool = true;
 
 const LINE: &str = "hello\n";
 pub(crate) const GET: &str = "GET / HTTP/1.1\r\nHost: h\r\n\r\n";

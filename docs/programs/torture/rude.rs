@@ -6,8 +6,9 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use nix::libc;
-use nix::sys::signal::Signal;
+use nix::sys::signal::{Signal, kill};
 use nix::sys::socket::{setsockopt, sockopt};
+use nix::unistd::Pid;
 
 use crate::network;
 use crate::victim::{Verdict, Victim, read_until};
@@ -102,7 +103,7 @@ pub(crate) const RUDE: [Rude; 30] = [
         pipelined,
     ),
     rude(
-        "400,000 empty lines, the end, and a small window",
+        "600,000 empty lines and the end, answers read late",
         (HALF, "story/06-half-close.md"),
         Nothing,
         empty_lines,
@@ -266,9 +267,9 @@ fn pipelined(victim: &Victim) -> Verdict {
     whole_lines(victim, b"line\n", 10_000, Duration::ZERO)
 }
 
-/// Says much in little, ends its side, and takes the answers late and through a small window.
+/// Says much in little, ends its side, and takes the answers late: more than a kernel keeps.
 fn empty_lines(victim: &Victim) -> Verdict {
-    whole_lines(victim, b"\n", 400_000, Duration::from_millis(300))
+    whole_lines(victim, b"\n", 600_000, Duration::from_millis(300))
 }
 
 /// Sends a line so many times and then the end, and reads, after a pause, an answer to each.
@@ -277,7 +278,6 @@ fn whole_lines(victim: &Victim, line: &'static [u8], count: usize, pause: Durati
         let mut client = victim.connect()?;
         let mut reader = client.try_clone()?;
         if !pause.is_zero() {
-            setsockopt(&client, sockopt::RcvBuf, &8192)?;
             client.set_write_timeout(Some(Duration::from_secs(10)))?;
         }
         let reading = thread::spawn(move || {
@@ -344,11 +344,6 @@ fn reset_in_an_answer(victim: &Victim) -> Verdict {
 
 /// Asks for 16 MB, and reads only when the server has had time to fill every buffer.
 fn late_reader(victim: &Victim) -> Verdict {
-    long_answer(victim, || thread::sleep(Duration::from_millis(500)))
-}
-
-/// Asks for 16 MB, reads from when `pause` is over, and counts the answers to the byte.
-fn long_answer(victim: &Victim, pause: impl FnOnce()) -> Verdict {
     const LINES: usize = 16_000;
     let line = |number: usize| format!("{number:06} {:993}\n", "of many");
     let mut client = victim.connect().map_err(|error| format!("connect: {error}"))?;
@@ -360,7 +355,7 @@ fn long_answer(victim: &Victim, pause: impl FnOnce()) -> Verdict {
         let _ = writer.shutdown(Shutdown::Write);
         asked
     });
-    pause();
+    thread::sleep(Duration::from_millis(500));
     let mut answer = Vec::new();
     let read = client.read_to_end(&mut answer);
     let asked = asking.join().unwrap_or_else(|_| Err(io::ErrorKind::Other.into()));
@@ -523,12 +518,13 @@ fn stopped(victim: &Victim) -> Verdict {
     }
     victim.ends()?;
     victim.start()?;
-    let signal = || drop(victim.signal(Signal::SIGTERM));
-    long_answer(victim, || {
+    let pid = Pid::from_raw(victim.pid()?);
+    let stopping = thread::spawn(move || {
         thread::sleep(Duration::from_millis(300));
-        signal();
-        thread::sleep(Duration::from_millis(300));
-    })?;
+        kill(pid, Signal::SIGTERM)
+    });
+    whole_lines(victim, b"\n", 65_536, Duration::from_millis(600))?;
+    let _ = stopping.join();
     victim.ends()?;
     victim.start()
 }
