@@ -132,7 +132,7 @@ docs-update: FOR := test
 docs-update: able $(DEPS) ## write what docs/ quotes: code, traces, tables, figures
 	@tests/tick $(CARGO) test --locked --no-run --test docs
 	@echo "running what the docs show"
-	@UPDATE=1 $(CARGO) test --locked --quiet --test docs the_docs_are_true -- \
+	@UPDATE=1 $(CARGO) test --locked --quiet --test docs -- the_docs_are_true the_manual_and \
 		--nocapture 2>&1 | grep -v '^running\|^test \|^\.\?$$'
 
 ##@ Now and then

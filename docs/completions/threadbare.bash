@@ -11,7 +11,7 @@ _threadbare() {
 		choices='127.0.0.1: 0.0.0.0: [::]: unix:';;
 	--framing)
 		choices='line chunk';;
-	--max-line | --connect-timeout | --max-connections | --max-per-ip | --backlog | --idle-timeout | --message-timeout | --write-timeout | --drain-timeout | --stop-delay | --high-water | --max-output | --max-memory | --unix-mode)
+	--max-line | --connect-timeout | --max-connections | --max-per-ip | --give-way | --backlog | --idle-timeout | --message-timeout | --write-timeout | --drain-timeout | --stop-delay | --high-water | --max-output | --max-memory | --unix-mode)
 		return;;
 	http)
 		mapfile -t COMPREPLY < <(compgen -d -- "$current")
@@ -23,7 +23,7 @@ _threadbare() {
 		for word in "${COMP_WORDS[@]:1:COMP_CWORD-1}"; do
 			case $word in greet | once | echo | chat | http | proxy) choices='';; esac
 		done
-		case $current in -*) choices='-l --listen --framing --max-line --access-log --connect-timeout --send-proxy --proxy-protocol --max-connections --max-per-ip --backlog --idle-timeout --message-timeout --write-timeout --drain-timeout --stop-delay --reuse-port --high-water --max-output --max-memory --unix-mode --narrate -v --verbose -q --quiet -h --help -V --version';; esac;;
+		case $current in -*) choices='-l --listen --framing --max-line --access-log --connect-timeout --send-proxy --proxy-protocol --max-connections --max-per-ip --give-way --backlog --idle-timeout --message-timeout --write-timeout --drain-timeout --stop-delay --reuse-port --high-water --max-output --max-memory --unix-mode --narrate -v --verbose -q --quiet -h --help -V --version';; esac;;
 	esac
 	mapfile -t COMPREPLY < <(compgen -W "$choices" -- "$current")
 	[[ ${COMPREPLY[0]-} != *: ]] || compopt -o nospace 2>/dev/null

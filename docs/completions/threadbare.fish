@@ -16,6 +16,7 @@ complete -c threadbare -l send-proxy -d 'tell the server at ADDR who the client 
 complete -c threadbare -l proxy-protocol -d 'each connection begins with a PROXY header (v1, v2)'
 complete -c threadbare -l max-connections -x -d 'clients served at once; more wait in the queue (10000)'
 complete -c threadbare -l max-per-ip -x -d 'clients served at once per address (0 = off)'
+complete -c threadbare -l give-way -x -d 'when full, a crowd'\''s clients idle for S make room (1)'
 complete -c threadbare -l backlog -x -d 'clients that may wait in the queue (4096)'
 complete -c threadbare -l idle-timeout -x -d 'close a client after S seconds of silence (300)'
 complete -c threadbare -l message-timeout -x -d 'close a client that does not end its message in S (30)'

@@ -31,6 +31,7 @@ _arguments -s -S \
 	'--proxy-protocol[each connection begins with a PROXY header (v1, v2)]' \
 	'--max-connections[clients served at once; more wait in the queue (10000)]:N: ' \
 	'--max-per-ip[clients served at once per address (0 = off)]:N: ' \
+	'--give-way[when full, a crowd'\''s clients idle for S make room (1)]:S: ' \
 	'--backlog[clients that may wait in the queue (4096)]:N: ' \
 	'--idle-timeout[close a client after S seconds of silence (300)]:S: ' \
 	'--message-timeout[close a client that does not end its message in S (30)]:S: ' \

@@ -682,6 +682,7 @@ impl Traced {
             "recvfrom" => Call::Recv,
             "sendto" => Call::Send,
             "timerfd_settime" => Call::SetTimer,
+            "read" if has(", 20)") => return None, // whether handshakes are under way
             "read" => Call::ReadSignal,
             "shutdown" => Call::Shutdown,
             "close" => Call::Close,
