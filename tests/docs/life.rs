@@ -231,9 +231,7 @@ fn every_line_of_every_trace_fits_80_columns() {
                 "sendmsg(",
                 "rt_sigprocmask(",
                 "signalfd4(",
-                "SOL_SOCKET, SO_B",
-                "SOL_SOCKET, SO_DETACH",
-                "SO_ATTACH_REUSEPORT_CBPF",
+                "SOL_SOCKET, SO_", // a long name, and what it is set to
                 "socket(AF_NETLINK",
             ];
             if long.iter().any(|it| line.contains(it)) {
