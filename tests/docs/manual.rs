@@ -417,7 +417,9 @@ fn the_shells_complete_what_is_begun() {
     ] {
         assert_eq!(completed_by_bash(line), due, "bash: {line}");
         assert_eq!(completed_by_fish(line), due, "fish: {line}");
-        assert_eq!(completed_by_zsh(line), due, "zsh: {line}");
+        // On a busy machine the key that shows the line may be read before the one that completes.
+        let is_completed = (0..5).any(|_| completed_by_zsh(line) == due);
+        assert!(is_completed, "zsh: {line}: {:?} and not {due:?}", completed_by_zsh(line));
     }
 }
 
