@@ -777,7 +777,7 @@ fn client_words() {
         (&["--frobnicate", "x"], 2, "to send it: -- --frobnicate"),
         (&["--to"], 2, "--to needs an address"),
         (&["--to", "nowhere", "x"], 1, "HOST:PORT or unix:PATH"),
-        (&["--to", "unix:/nonexistent", "x"], 1, "make run"),
+        (&["--to", "unix:/proc/nobody", "x"], 1, "make run"),
     ] {
         let output = Command::new(support::example("client")).args(words).output().unwrap();
         let text = [output.stdout, output.stderr].concat();

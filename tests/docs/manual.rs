@@ -8,7 +8,7 @@ use std::collections::BTreeSet;
 use std::fs;
 use std::process::{Command, Output, Stdio};
 
-use super::support::{needs, path};
+use super::support::{Scratch, needs, path};
 use table::{Choice, EXAMPLES, HANDLERS, OPTIONS, Shown};
 
 #[path = "../../src/program/table.rs"]
@@ -440,7 +440,8 @@ fn completed_by_bash(line: &str) -> Vec<String> {
 fn completed_by_fish(line: &str) -> Vec<String> {
     let script = format!("source docs/completions/threadbare.fish; complete -C '{line}'");
     let mut fish = Command::new("fish");
-    answers(&quietly(fish.args(["--no-config", "-c", &script]).env("HOME", "/nonexistent")).1)
+    let home = Scratch::new(); // it makes folders there
+    answers(&quietly(fish.args(["--no-config", "-c", &script]).env("HOME", home.path("."))).1)
 }
 
 /// zsh completes only where there is a terminal: it makes one, and what it would insert is read
