@@ -157,8 +157,8 @@ impl Place {
 
     /// A listener there is for fronts: each connection begins with a
     /// [header](crate::proxy_header) of the PROXY protocol, which names the client. One that
-    /// does not is reset, so nobody but fronts should be able to reach the place: whoever can
-    /// takes the name of anybody.
+    /// does not is reset, so only fronts should be able to reach the place: a client that can
+    /// takes any name it likes.
     ///
     /// ```no_run
     /// # use threadbare::{Server, ToAddresses, handlers::Echo};

@@ -34,7 +34,7 @@ pub(crate) const RESERVE_EACH: usize = 3 * BLOCK;
 pub(crate) const SMALL: usize = 500;
 /// With less than this left, nothing is read from the reserve.
 const LAST: usize = 8 << 10;
-/// An address that holds so many times what is left is held back,
+/// An address that holds this multiple of what is left is held back,
 const HEAVY: usize = 8;
 /// and one that holds less than this part of it may use the reserve.
 const LIGHT: usize = 4;

@@ -124,9 +124,9 @@ impl Deadlines {
 /// The loop's own deadlines, beside those of the connections.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Alarm {
-    /// The service manager is told that the loop turns.
+    /// The service manager is to hear that the loop turns.
     Watchdog,
-    /// A server that was told to stop does so.
+    /// A stop that was announced begins.
     Stop,
     /// Clients are let in again, after a pause.
     Accept,
@@ -154,29 +154,35 @@ impl Alarm {
 
 /// At most one time for each [`Alarm`].
 #[derive(Debug, Default)]
-pub(crate) struct Alarms([Option<Moment>; Alarm::ALL.len()]);
+pub(crate) struct Alarms {
+    at: [Option<Moment>; Alarm::ALL.len()],
+    /// The earliest of them, which nearly each turn asks for.
+    next: Option<Moment>,
+}
 
 impl Alarms {
     /// Sets an alarm, or moves it forward.
     pub(crate) fn ring_by(&mut self, alarm: Alarm, at: Moment) {
-        if let Some(set) = self.0.get_mut(alarm as usize) {
+        if let Some(set) = self.at.get_mut(alarm as usize) {
             *set = Some(set.map_or(at, |set| set.min(at)));
         }
+        self.next = Some(self.next.map_or(at, |next| next.min(at)));
     }
 
     /// Takes an alarm whose time has come.
     pub(crate) fn pop_due(&mut self, now: Moment) -> Option<Alarm> {
         let due = |alarm: &Alarm| {
-            self.0.get(*alarm as usize).is_some_and(|set| set.is_some_and(|at| at <= now))
+            self.at.get(*alarm as usize).is_some_and(|set| set.is_some_and(|at| at <= now))
         };
         let alarm = Alarm::ALL.into_iter().find(due)?;
-        *self.0.get_mut(alarm as usize)? = None;
+        *self.at.get_mut(alarm as usize)? = None;
+        self.next = self.at.iter().flatten().copied().min();
         Some(alarm)
     }
 
     /// The earliest.
     pub(crate) fn next(&self) -> Option<Moment> {
-        self.0.iter().flatten().copied().min()
+        self.next
     }
 }
 

@@ -52,7 +52,7 @@ pub trait ConnectionHandler {
     }
 
     /// How many files a client may have open at once, beside its connection and those that are
-    /// begun for it: so many descriptors more are planned for each of
+    /// begun for it: this number of descriptors more is planned for each of
     /// [`max_connections`](crate::Limits::max_connections).
     fn files_per_client(&self) -> u32 {
         0

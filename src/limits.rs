@@ -147,7 +147,7 @@ impl Patience {
         self.own.get(&slot).unwrap_or(&self.usual)
     }
 
-    /// The same as its handler was told, or has set them.
+    /// The same, as the handler gets and sets them.
     pub(crate) fn told(&self, slot: u32) -> Timeouts {
         self.of(slot).told
     }
@@ -157,7 +157,7 @@ impl Patience {
         self.own.insert(slot, Spans { newcomer, ..Spans::of(timeouts) });
     }
 
-    /// The server stops, and waits so long for the first bytes of each client.
+    /// The server stops, and waits for `span` for the first bytes of each client.
     pub(crate) fn await_first_bytes(&mut self, since: Moment, span: Span) {
         for spans in self.own.values_mut().chain([&mut self.usual]) {
             spans.newcomer = Some((since, span));

@@ -9,7 +9,7 @@
 //!    no further call.
 //! 2. The file of a Unix socket is its own ([`socket_file`]).
 //! 3. A socket that was inherited belongs to others too. It is given no filter, its file stays,
-//!    and the clients in its queue are left to whoever has it next.
+//!    and the clients in its queue are left to its next owner.
 
 use crate::connection::UNWATCHED;
 use crate::error::{Error, needed, wanted};

@@ -27,7 +27,7 @@ const CAPACITY: usize = 65_536;
 pub(crate) enum Stop {
     /// In the time that the limits allow.
     Usual,
-    /// In so much time.
+    /// In this time.
     Within(Duration),
 }
 

@@ -1,4 +1,4 @@
-//! The service manager that started this process, and is told how it does. sd_notify(3)
+//! The service manager that started this process, and hears how it does. sd_notify(3)
 //!
 //! It hears lines of text on a datagram socket: that the server is ready, that it stops, and,
 //! if it asked for that, that the loop still turns. A manager that hears no more of the latter
@@ -54,7 +54,7 @@ fn address(word: &OsStr) -> Option<Address> {
 #[derive(Debug)]
 pub(crate) struct Manager {
     fd: Fd,
-    /// How often it is told that the loop turns.
+    /// How often it hears that the loop turns.
     pub(crate) interval: Option<Span>,
 }
 

@@ -354,8 +354,8 @@ impl Net {
         &self.limits
     }
 
-    /// Whether the server stops, or will after its delay: whoever asks for its health is to look
-    /// for another.
+    /// Whether the server stops, or will after its delay: a handler for health checks
+    /// answers that clients are to look for another.
     #[inline]
     pub fn is_stopping(&self) -> bool {
         self.stop != Stop::No

@@ -11,7 +11,7 @@ use crate::time::{Moment, Span};
 
 /// The first and the longest pause, in milliseconds.
 const SPANS: (u64, u64) = (10, 1_000);
-/// At the limit one pause follows the other: one line in so long says it all.
+/// At the limit one pause follows the other: one line in this time says it all.
 const NEWS: Span = Span::millis(60_000);
 
 #[derive(Debug, Default)]
@@ -20,7 +20,7 @@ pub(crate) struct Pause {
     until: Option<Moment>,
     /// Milliseconds of the last one, if nothing was had since.
     last: u64,
-    /// When it was last logged that somebody waits.
+    /// When it was last logged that clients wait.
     told_at: Option<Moment>,
 }
 
@@ -50,7 +50,7 @@ impl Pause {
         self.last = 0;
     }
 
-    /// Whether to log that somebody waits.
+    /// Whether to log that clients wait.
     pub(crate) fn is_news(&mut self, now: Moment) -> bool {
         let news = self.told_at.is_none_or(|told| now.since(told) >= NEWS);
         if news {

@@ -159,7 +159,7 @@ pub fn reaction(call: Call, errno: Errno) -> Reaction {
         Call::SignalAction | Call::DescriptorLimit | Call::SetTunable | Call::OpenToLock
         | Call::NotifySocket | Call::NotifyConnect => Degrade,
         Call::Detach => match errno {
-            ENOENT => Ignore, // whoever had the socket before has left nothing
+            ENOENT => Ignore, // the socket's last owner has left nothing
             _ => Degrade,
         },
         Call::RefuseDescriptors => match errno {
@@ -241,7 +241,7 @@ pub fn reaction(call: Call, errno: Errno) -> Reaction {
             EBADF | EFAULT | EINVAL | ENOTSOCK | EDESTADDRREQ | EISCONN | EOPNOTSUPP | EALREADY => Bug,
             _ => DropConnection, // EPIPE ECONNRESET ETIMEDOUT EHOSTUNREACH ENETUNREACH EPERM …
         },
-        // Outwards: whoever asked for the connection is told why there is none. What is short for
+        // Outwards: the handler that asked for the connection learns why there is none. What is short for
         // now says nothing of the server behind.
         Call::OutboundSocket => match errno {
             EMFILE | ENFILE | ENOBUFS | ENOMEM => Pause,

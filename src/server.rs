@@ -109,7 +109,7 @@ impl<H: ConnectionHandler, K: Kernel> Builder<H, K> {
     ///
     /// SIGHUP stops the server only if stderr is a terminal. SIGUSR2 does nothing.
     ///
-    /// The [`ServiceManager`] that started the process is told that the server is ready, that it
+    /// The [`ServiceManager`] that started the process hears that the server is ready, that it
     /// stops, and that its loop turns, if it asked for that.
     pub fn own_process(mut self, owns: bool) -> Self {
         self.owns_process = owns;
@@ -347,7 +347,7 @@ impl<H: ConnectionHandler, K: Kernel> Server<H, K> {
     /// As [`run`](Server::run).
     pub fn finish(&mut self) -> Result<Summary, Error> {
         self.reactor.mailbox.close();
-        self.reactor.jobs.clear(); // whoever asked hears that it has stopped
+        self.reactor.jobs.clear(); // the callers hear that it has stopped
         let End { signals, failure, cut, .. } = std::mem::take(&mut self.reactor.end);
         let forced = signals.are_two();
         let counters = self.reactor.net.counters.clone();

@@ -82,7 +82,7 @@ impl ConnectionHandler for Numbers {
         input.len() - rest.len()
     }
 
-    /// The first server hears the signals, and tells the others.
+    /// The first server receives the signals, and stops the others.
     fn on_shutdown(&mut self, _: &mut Net) {
         self.all.stop();
     }

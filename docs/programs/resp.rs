@@ -77,7 +77,7 @@ const NO_NUMBER: Refused = "ERR value is not an integer or out of range";
 enum Parsed {
     /// A command: where its arguments stand, and how long it is.
     Command(Vec<Range<usize>>, usize),
-    /// Not all of a command: at least so many bytes are needed.
+    /// Not all of a command: at least this number of bytes is needed.
     Partial(usize),
     Wrong(&'static str),
 }
@@ -339,7 +339,7 @@ impl Resp {
     // ---- time
 
     // ANCHOR: set_expiry
-    /// Lets a key end after so long, or never.
+    /// Sets when a key expires, or that it never does.
     fn set_expiry(&mut self, net: &mut Net, key: &[u8], after: Option<Duration>) {
         let Some(entry) = self.keys.get_mut(key) else { return };
         if let Some((_, timer)) = entry.expiry.take() {

@@ -216,7 +216,7 @@ transitions! {
         Broken { why, reset, .. } => Gone { why: *why, reset: *reset };
     }
 
-    /// What is written is delivered, then a reset tells that it is not all. (Behind a FIN it is.)
+    /// What is written is delivered, then a reset shows that it is not all. (Behind a FIN it is.)
     deliver(why: CloseReason, now: Moment) {
         Connecting { .. } => Gone { why, reset: false };
         Open (open) if open.writing.fin == Fin::No => Delivering {

@@ -59,7 +59,7 @@ const FRESH: Duration = Duration::from_secs(3);
 pub struct Proxy {
     upstream: Place,
     connect_timeout: Duration,
-    /// The server behind is told who the client is.
+    /// The server behind learns the client's address.
     sends_header: bool,
     /// Which of its addresses answered last: it is asked first.
     answering: usize,
@@ -94,7 +94,7 @@ impl End {
     }
 }
 
-/// How far a conversation has come, as far as can be told from who spoke when.
+/// How far a conversation has come, judged by which side spoke when.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Talk {
     /// Bytes have come since the last look, or wait to be sent; or it is just being connected.
@@ -358,7 +358,7 @@ impl Proxy {
     }
 }
 
-/// What tells the server behind who the client is: its address, and the one it connected to,
+/// The header that names the client to the server behind: its address, and the one it connected to,
 /// which is that of the listener unless a front knows better.
 fn header(client: Conn<'_>) -> Vec<u8> {
     let tcp = |address: &Address| match address {

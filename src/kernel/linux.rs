@@ -108,7 +108,7 @@ impl Kernel for Linux {
         // SAFETY: the call takes no pointer.
         done(unsafe { libc::fcntl(number, libc::F_SETFD, flags | libc::FD_CLOEXEC) })?;
         // SAFETY: it has outlived an exec, so the process was started with it; the standard
-        // library and this one open none that would. Whoever else takes over what was passed
+        // library and this one open none that would. Other code that takes over what was passed
         // sees by the flag that it is taken, as was seen here.
         Ok(Fd::from(unsafe { OwnedFd::from_raw_fd(number) }))
     }

@@ -86,7 +86,7 @@ pub trait Kernel: Clone + Send + 'static {
     fn socket(&mut self, address: &Address) -> Result<Fd>;
 
     /// Takes over the descriptor `number`, with which this process was started, and makes it
-    /// close-on-exec. One that is close-on-exec already was opened here, and is somebody's (EBADF).
+    /// close-on-exec. One that is close-on-exec already was opened here, and is in use (EBADF).
     ///
     /// fcntl(2), sd_listen_fds(3), docs/production.md, [`Call::Inherit`]
     fn fcntl_inherit(&mut self, number: i32) -> Result<Fd>;

@@ -15,7 +15,7 @@ use crate::reaction::{Call, Reaction, reaction, tolerate};
 
 /// What is sent at once: everybody waits for it. More is no faster, measured.
 const CHUNK: u64 = 256 << 10;
-/// From so many bytes on it is worth two calls to let the kernel hold more of them.
+/// From this length on it is worth two calls to let the kernel hold more of them.
 const BULK: u64 = 1 << 20;
 /// What is read at once from a file that sendfile does not take.
 const READ_CHUNK: u64 = 64 << 10;
@@ -85,21 +85,19 @@ impl Net {
         let Some(FilePart { file, offset, left, is_bulk }) = self.files.get_mut(&slot) else {
             return;
         };
-        if *left >= BULK && !*is_bulk {
-            // TCP_NOTSENT_LOWAT bounds what the kernel keeps for a client, but of a file it
-            // keeps only references to the page cache. With it, a download costs a third more.
-            *is_bulk = true;
-            let unbounded = SocketOption::NotSentLowat(u32::MAX);
-            tolerate(Call::SetTunable, kernel.setsockopt(&connection.fd, unbounded));
-        }
-        let (left, is_bulk) = (*left, *is_bulk);
+        let left = *left;
         let count = CHUNK.min(left) as usize;
         match kernel.sendfile(&connection.fd, file.fd(), *offset, count) {
             Ok(0) => self.file_failed(slot, Call::SendFile, Errno::ENODATA), // it has shrunk
             Ok(n) => {
-                if is_bulk && n as u64 >= left {
-                    let usual = SocketOption::NotSentLowat(NOTSENT_LOWAT);
-                    tolerate(Call::SetTunable, kernel.setsockopt(&connection.fd, usual));
+                // TCP_NOTSENT_LOWAT bounds what the kernel keeps for a client, but of a file it
+                // keeps only references to the page cache. With it, a download costs a third more.
+                let goes_on = left > n as u64;
+                if goes_on != *is_bulk && (left >= BULK || *is_bulk) {
+                    *is_bulk = goes_on;
+                    let most = if goes_on { u32::MAX } else { NOTSENT_LOWAT };
+                    let option = SocketOption::NotSentLowat(most);
+                    tolerate(Call::SetTunable, kernel.setsockopt(&connection.fd, option));
                 }
                 self.spend(CALL + n);
                 self.moved(slot, n);

@@ -29,7 +29,7 @@ use std::mem::swap;
 use std::net::SocketAddr;
 use std::time::Duration;
 
-/// What it costs to begin a connection: about so many system calls.
+/// What it costs to begin a connection, in system calls.
 const CALLS: usize = 9;
 
 /// Outbound connections that have no socket yet, in the order in which they were asked for.

@@ -16,7 +16,7 @@ type Holder = Option<Network>;
 pub(super) struct Shares(Vec<(Holder, usize)>);
 
 impl Shares {
-    /// For so many connections, all of which may have different addresses.
+    /// Room for `slots` connections, each with an address of its own.
     pub(super) fn with_capacity(slots: u32) -> Result<Shares, TryReserveError> {
         let mut shares = Vec::new();
         shares.try_reserve_exact(slots as usize)?;

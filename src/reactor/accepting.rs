@@ -43,7 +43,7 @@ impl<H: ConnectionHandler, K: Kernel> Reactor<H, K> {
         }
     }
 
-    /// An event of a listener, with so many `doors` at which clients wait.
+    /// An event of a listener; clients wait at `doors` of them.
     pub(super) fn serve_listener(&mut self, core: u32, mask: u32, doors: usize) {
         let index = (core - LISTENERS) as usize;
         if mask & (kernel::ERR | kernel::HUP) != 0 {

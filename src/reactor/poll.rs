@@ -187,7 +187,7 @@ impl Poll {
         self.epoll.as_ref().or(self.unused.as_ref())
     }
 
-    /// Closes what it watches. (epoll stays: somebody else may wait for it.)
+    /// Closes what it watches. (epoll stays: another loop may wait for it.)
     pub(crate) fn close<K: Kernel>(&mut self, kernel: &mut K) {
         self.unused = self.unused.take().or(self.epoll.take());
         for fd in [&mut self.timer, &mut self.signals] {

@@ -18,8 +18,8 @@ const REPORTED: usize = 100;
 /// How often there is a report, however often one is asked for.
 const REPORTS: Span = Span::millis(1_000);
 
-/// Signals to stop that come within this time after the first belong to it: whoever ends a
-/// service, or a terminal that hangs up, may send several.
+/// Signals to stop that come within this time after the first belong to it: a
+/// supervisor, or a terminal that hangs up, may send several.
 const BURST: Span = Span::millis(500);
 
 /// The signals to stop that have come.
@@ -51,7 +51,7 @@ impl Signals {
         matches!(self, Signals::Two(_))
     }
 
-    /// One more comes. Two mean *now* if somebody meant two: Ctrl-C was typed again, or the
+    /// One more comes. Two mean *now* if two were meant: Ctrl-C was typed again, or the
     /// first was long ago.
     fn and(self, signal: Signal, now: Moment) -> Signals {
         let is_typed = signal == Signal::SIGINT;

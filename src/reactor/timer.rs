@@ -103,17 +103,13 @@ impl<H: ConnectionHandler, K: Kernel> Reactor<H, K> {
         if self.net.table.is_empty() {
             self.timer.deadlines.clear();
         }
+        // One of each in turn: if one kind uses up the share, the other has had as many.
         for _ in 0..LOOKS {
-            let Some(slot) = self.timer.deadlines.pop_due(now) else { break };
-            self.look_at(slot, now);
-            if self.flush_if_due() {
-                return;
-            }
-        }
-        for _ in 0..LOOKS {
-            let Some((timer, token)) = self.net.timers.pop_due(now) else { break };
-            self.handler.on_tick(&mut self.net, timer, token);
-            if self.flush_if_due() {
+            let slot = self.timer.deadlines.pop_due(now);
+            slot.inspect(|&slot| self.look_at(slot, now));
+            let tick = self.net.timers.pop_due(now);
+            tick.inspect(|&(timer, token)| self.handler.on_tick(&mut self.net, timer, token));
+            if slot.is_none() && tick.is_none() || self.flush_if_due() {
                 break;
             }
         }

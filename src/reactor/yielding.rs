@@ -1,11 +1,11 @@
-//! Who gives way when the house is full and somebody waits.
+//! Which connection gives way when all places are taken and a client waits.
 //!
 //! Ten thousand idle connections from one address would lock everybody out until the idle
 //! timeout. So a newcomer gets the place of the connection that has been idle for longest,
 //! if its address has more than a quarter of all places and nothing is going on in it:
 //! nothing half received or half sent, and nothing for which its handler holds or pauses it.
 //!
-//! That somebody waits only a listener can tell. So the listeners are watched in a full house,
+//! Only a listener reports that a client waits. So the listeners are watched in a full house,
 //! until one reports a client and nobody is found who could give way; then not for a second,
 //! or until there is a place.
 //!
@@ -38,7 +38,7 @@ pub(crate) struct Yielding {
 }
 
 impl<H: ConnectionHandler, K: Kernel> Reactor<H, K> {
-    /// Whether all places are taken, and somebody may give way to a newcomer, as far as is known.
+    /// Whether all places are taken, and a connection may give way to a newcomer, as far as is known.
     pub(super) fn may_give_way(&self) -> bool {
         let places = self.net.limits.max_connections as usize;
         let is_taken = self.net.table.len() - self.net.outbound as usize >= places;
@@ -47,12 +47,12 @@ impl<H: ConnectionHandler, K: Kernel> Reactor<H, K> {
         is_on && is_taken && !rests && !self.net.is_draining()
     }
 
-    /// Somebody waits: one connection gives way, if any can.
+    /// A client waits: one connection gives way, if any can.
     #[cold]
     pub(super) fn give_way(&mut self) {
         let Some(idle) = self.net.timeouts.give_way else { return };
         if !self.may_give_way() || self.rest.left > 0 {
-            return; // what is left of a batch may be bytes of whoever seems idle
+            return; // what is left of a batch may be bytes of a connection that seems idle
         }
         let now = self.net.now;
         let is_old = self.yielding.looked_at.is_none_or(|at| now.since(at) >= FRESH);

@@ -29,8 +29,6 @@ pub(crate) struct Counts {
     refused: usize,
     /// Connected, and ended or reset without an answer.
     lost: Vec<String>,
-    /// Connected, and ended with FIN because they had not said anything yet.
-    unheard: usize,
     /// Their SYN was sent again, a second later.
     delayed: usize,
     slowest: Duration,
@@ -38,8 +36,8 @@ pub(crate) struct Counts {
 
 impl fmt::Display for Counts {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Counts { answered, refused, lost, unheard, delayed, slowest } = self;
-        let lost = lost.len() + unheard;
+        let Counts { answered, refused, lost, delayed, slowest } = self;
+        let lost = lost.len();
         write!(f, "{answered} answered, {refused} refused, {lost} lost, {delayed} delayed")?;
         write!(f, ", the slowest {} ms", slowest.as_millis())
     }
@@ -59,10 +57,6 @@ pub(crate) struct Load {
     count: Arc<AtomicUsize>,
     threads: Vec<JoinHandle<Counts>>,
 }
-
-/// Whether a client who is connected when a stop begins is heard though its first bytes are still
-/// on their way.
-const HEARD: bool = true;
 
 const LINE: &str = "hello\n";
 pub(crate) const GET: &str = "GET / HTTP/1.1\r\nHost: h\r\n\r\n";
@@ -113,7 +107,6 @@ impl Load {
             sum.answered += counts.answered;
             sum.refused += counts.refused;
             sum.lost.extend(counts.lost);
-            sum.unheard += counts.unheard;
             sum.delayed += counts.delayed;
             sum.slowest = sum.slowest.max(counts.slowest);
         }
@@ -140,7 +133,6 @@ fn one(address: &str, late: Duration, request: &str, counts: &mut Counts) {
         Ok(length @ 1..) if !is_http || answer[..length].starts_with(b"HTTP/1.1 200") => {
             counts.answered += 1;
         }
-        Ok(0) if !HEARD => counts.unheard += 1,
         Ok(0) => counts.lost.push("FIN instead of an answer".to_owned()),
         Ok(length) => {
             let line = String::from_utf8_lossy(&answer[..length.min(40)]).into_owned();

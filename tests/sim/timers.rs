@@ -85,6 +85,49 @@ fn conn(net: &mut Net) -> Conn<'_> {
     net.conn(id).unwrap()
 }
 
+/// Writes much at each timer of a connection, and notes how many went before the tick.
+#[derive(Default)]
+struct Loud {
+    rang: usize,
+    before_tick: Option<usize>,
+}
+
+impl ConnectionHandler for Loud {
+    type Session = ();
+
+    fn on_data(&mut self, conn: &mut Conn<'_>, _: &mut (), input: &[u8]) -> usize {
+        conn.set_timer(Some(SECOND));
+        input.len()
+    }
+
+    fn on_timer(&mut self, conn: &mut Conn<'_>, _: &mut ()) {
+        self.rang += 1;
+        conn.write(&[b'x'; 100 << 10]);
+    }
+
+    fn on_tick(&mut self, _: &mut Net, _: TimerId, _: u64) {
+        self.before_tick = Some(self.rang);
+    }
+}
+
+/// Timers of connections that use up the share of a turn keep the handler's own from nothing: it
+/// waited until all of them had rung.
+#[test]
+fn a_crowd_of_timers_and_one_of_the_handler() {
+    let mut world = World::new(Loud::default(), Limits::default());
+    world.sim.set_buffers(1 << 20, 1 << 20);
+    let mut clients: Vec<_> = (0..200).map(|_| world.client()).collect();
+    clients.iter_mut().for_each(|client| _ = client.send(b"x"));
+    world.rest();
+    world.server.handle().call(|_, net| _ = net.after(SECOND, 0)).unwrap();
+    world.rest();
+    world.pass(2 * SECOND);
+    let Loud { rang, before_tick } = *world.server.handler();
+    assert_eq!(rang, 200);
+    assert!(before_tick.is_some_and(|count| count <= 1), "{before_tick:?} of 200 before it");
+    world.stop();
+}
+
 /// Days and weeks, beyond what 32 bits of milliseconds hold, and milliseconds between them: each
 /// rings in its order, never early, and no more than a moment late.
 #[test]

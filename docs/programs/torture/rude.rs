@@ -272,7 +272,7 @@ fn empty_lines(victim: &Victim) -> Verdict {
     whole_lines(victim, b"\n", 600_000, Duration::from_millis(300))
 }
 
-/// Sends a line so many times and then the end, and reads, after a pause, an answer to each.
+/// Sends a line `count` times and then the end, and reads, after a pause, an answer to each.
 fn whole_lines(victim: &Victim, line: &'static [u8], count: usize, pause: Duration) -> Verdict {
     let talk = || {
         let mut client = victim.connect()?;

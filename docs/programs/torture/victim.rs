@@ -33,14 +33,14 @@ pub(crate) struct Victim {
 }
 
 impl Victim {
-    /// A server that somebody else has started.
+    /// A server that runs already.
     pub(crate) fn at(address: SocketAddr) -> Victim {
         let (child, waited) = (RefCell::default(), Cell::default());
         let (asked, address) = (Some(address), Cell::new(Some(address)));
         Victim { command: None, asked, address, child, waited }
     }
 
-    /// A server that a command starts. It prints where it listens, or it is told here.
+    /// A server that a command starts. It prints where it listens, unless `asked` says it.
     pub(crate) fn started_by(command: &str, asked: Option<SocketAddr>) -> Victim {
         let (child, waited) = (RefCell::default(), Cell::default());
         let command = Some(command.to_owned());
