@@ -205,7 +205,7 @@ pub fn reaction(call: Call, errno: Errno) -> Reaction {
             _ => FailRuntime,
         },
         Call::WriteCounter => match errno {
-            EAGAIN => Ignore, // the counter is full: a wakeup is pending already
+            EAGAIN => Ignore, // the counter is full: a wake-up is pending already
             _ => Retry,       // nothing else can wake the loop
         },
         Call::ReadSignal => match errno {
