@@ -65,14 +65,15 @@ use trace::Traces;
 
 const INDEX: &str = "docs/README.md";
 /// With fewer marks than this, something does not look any more.
-const AT_LEAST: [(&str, usize); 7] = [
+const AT_LEAST: [(&str, usize); 8] = [
     ("calls told by both witnesses", 600),
     ("errno tables", 13),
-    ("facts", 95),
+    ("facts", 115),
     ("links", 300),
     ("quotes", 30),
     ("tests", 60),
     ("traces", 25),
+    ("words of the trade", 50),
 ];
 
 /// What the docs are compared with, and what was found.
@@ -563,6 +564,26 @@ impl Proof {
         }
     }
 
+    /// What the index of the trade's words sends a reader to has one of the words.
+    fn trade(&self, pages: &[(String, String)]) {
+        const PAGE: &str = "docs/00-words.md";
+        let text = |path: &str| {
+            pages.iter().find(|(page, _)| page == path).map_or("", |(_, text)| text.as_str())
+        };
+        let index = text(PAGE).split("\n## What people call it").nth(1).unwrap_or_default();
+        for row in index.lines().filter(|line| line.starts_with("| ")).skip(1) {
+            let cells: Vec<&str> = row.split('|').map(str::trim).collect();
+            for target in targets(cells[3]) {
+                let page = format!("docs/{}", target.split('#').next().unwrap());
+                let said = text(&page).to_lowercase();
+                if !cells[1].split(", ").any(|word| said.contains(&word.to_lowercase())) {
+                    self.complain(PAGE, &format!("{page} does not say {}", cells[1]));
+                }
+                self.hold("words of the trade", 1);
+            }
+        }
+    }
+
     /// Each method says where it is explained, and is explained there; each call is traced,
     /// but for the clock, which is none.
     fn coverage(&self, pages: &[(String, String)]) {
@@ -680,6 +701,7 @@ fn prove(with_traces: bool) {
     proof.hold("calls told by both witnesses", traces.map_or(0, |it| it.agreed));
     proof.links(&pages);
     proof.index(&pages);
+    proof.trade(&pages);
     proof.coverage(&pages);
     proof.untold_facts(&pages);
     proof.leftovers(&pages);
