@@ -284,7 +284,7 @@ pub fn reaction(call: Call, errno: Errno) -> Reaction {
         Call::DirectoryStatus => Ignore, // the directory that is open serves on; what cannot be found is no listener of ours
         Call::Shutdown => match errno {
             EBADF | EINVAL | ENOTSOCK => Bug,
-            _ => Ignore, // ENOTCONN: the peer's reset was first
+            _ => Ignore, // ENOTCONN: the peer's reset was first, or both ends were
         },
         Call::Unacknowledged => match errno {
             EBADF | EFAULT | EINVAL | ENOTTY => Bug,

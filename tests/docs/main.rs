@@ -17,7 +17,7 @@
 //! | `<!-- calls -->` | a table | the methods of `trait Kernel` |
 //! | `<!-- states -->` | a drawing and a table | the transitions that the states of a connection declare |
 //! | `<!-- variants: src/x.rs#Name -->` | a drawing | names every variant of the enum |
-//! | `<!-- fact: name ... -->` | | tests in tests/kernel_facts.rs |
+//! | `<!-- fact: name ... -->` | | tests in tests/kernel_facts.rs. If one is stated there in a sentence (with a full stop), just that sentence stands in front |
 //! | `<!-- test: module::name ... -->` | | tests in tests/, each in the one file that ends so |
 //! | `<!-- count: hello recvfrom..sendto -->` | a number | how many calls the piece of a trace has |
 //! | `<!-- measured: table -->` | a table | that table of docs/measured.md, which `make bench` writes |
@@ -65,10 +65,11 @@ use trace::Traces;
 
 const INDEX: &str = "docs/README.md";
 /// With fewer marks than this, something does not look any more.
-const AT_LEAST: [(&str, usize); 8] = [
+const AT_LEAST: [(&str, usize); 9] = [
     ("calls told by both witnesses", 600),
     ("errno tables", 13),
-    ("facts", 115),
+    ("facts", 130),
+    ("facts word for word", 15),
     ("links", 300),
     ("quotes", 30),
     ("tests", 60),
@@ -378,6 +379,24 @@ impl Proof {
             if !pages.iter().any(|(_, text)| marks(text)) {
                 self.complain("tests/kernel_facts.rs", &format!("no chapter tells {name}"));
             }
+            // A fact that is stated in a sentence is told in that sentence, which is thus no
+            // wider than its test.
+            let Some(sentence) = source::stated(&self.facts, name) else { continue };
+            let tells = |text: &String| {
+                let mut places = text.match_indices(sentence);
+                places.any(|(at, _)| {
+                    let mark = text[at + sentence.len()..].strip_prefix("<!-- fact: ");
+                    let names = mark.and_then(|mark| mark.split(" -->").next()).unwrap_or_default();
+                    names.split(' ').any(|it| it == name)
+                })
+            };
+            if !pages.iter().any(|(_, text)| tells(text)) {
+                self.complain(
+                    "tests/kernel_facts.rs",
+                    &format!("no chapter says of {name}: {sentence}"),
+                );
+            }
+            self.hold("facts word for word", 1);
         }
     }
 
