@@ -340,7 +340,7 @@ fn reset_in_the_queue_is_accepted() {
     assert_eq!(recv(&server), Err(Errno::ECONNRESET));
 }
 
-#[test] // `getpeername` returns ENOTCONN after a reset, or once both sides have ended; after the peer's FIN alone it works.
+#[test] // `getpeername` fails with ENOTCONN after a reset, and once both sides have ended.
 fn getpeername_after_an_end() {
     let (server, client) = pair();
     client.shutdown(Shutdown::Write).unwrap();
@@ -469,7 +469,7 @@ fn second_listen_fails() {
     assert_eq!(third.map(drop), Err(Errno::EADDRINUSE));
 }
 
-#[test] // Where another socket listens already, `bind` itself returns EADDRINUSE, SO_REUSEADDR or not.
+#[test] // Where another socket listens already, `bind` itself fails with EADDRINUSE, SO_REUSEADDR or not.
 fn bind_fails_beside_a_listener() {
     let first = listen(0, &[SocketOption::ReuseAddr]).unwrap();
     let second = bind(address_of(&first).port(), &[SocketOption::ReuseAddr]);
@@ -730,7 +730,7 @@ fn a_connection_that_is_not_answered() {
     assert_eq!(Linux.send(socket.fd(), b"too early"), Err(Errno::EAGAIN));
 }
 
-#[test] // TCP_USER_TIMEOUT bounds the handshake too: a `connect` that nobody answers fails with ETIMEDOUT after it.
+#[test] // A `connect` that is not answered within TCP_USER_TIMEOUT fails with ETIMEDOUT.
 fn the_user_timeout_bounds_a_connect() {
     let listener = bind(0, &[]).unwrap();
     Linux.listen(listener.fd(), 0).unwrap();
@@ -864,7 +864,7 @@ fn hang_up_comes_unasked() {
     set.fires_for_ever(ERR | HUP);
 }
 
-#[test] // A FIN is not reported at interest 0: while an answer is computed, a client that only closes leaves unnoticed.
+#[test] // A FIN is not reported while nothing is watched for (`events=0`); a reset is.
 fn an_end_at_interest_0_is_silent() {
     let (server, client) = pair();
     let set = Set::of(&fd(&server), 0);
@@ -873,6 +873,10 @@ fn an_end_at_interest_0_is_silent() {
     assert_eq!(set.look(), 0);
     set.modify(&fd(&server), IN).unwrap();
     set.until(IN); // it had come
+    let (server, client) = pair();
+    let set = Set::of(&fd(&server), 0);
+    reset(client);
+    set.until(ERR | HUP);
 }
 
 #[test] // once both sides have sent FIN, HUP fires at interest 0; with one it does not
@@ -946,7 +950,7 @@ fn a_dup_outlives_the_close() {
     });
 }
 
-#[test] // A duplicate that is put back at the old number (`dup2`) can be removed.
+#[test] // Once a duplicate has the old number again (`dup2`), it can be removed.
 fn a_dup_put_back_can_be_removed() {
     alone("a_dup_put_back_can_be_removed", || {
         let (server, mut client) = pair();
@@ -1167,7 +1171,7 @@ fn first_econnreset_then_epipe() {
     assert_eq!(Linux.send(&fd(&server), b"x"), Err(Errno::EPIPE));
 }
 
-#[test] // A reset is reported once, to the call that asks first: after `recv` has returned ECONNRESET, `send` returns EPIPE.
+#[test] // ECONNRESET is reported once, to whichever call comes first: after `recv` has returned it, `send` fails with EPIPE.
 fn a_reset_is_told_once() {
     let (server, client) = pair();
     let set = Set::of(&fd(&server), OUT);
@@ -1178,7 +1182,7 @@ fn a_reset_is_told_once() {
     assert_eq!(recv(&server), Ok(vec![]));
 }
 
-#[test] // A reset behind a FIN shows as ERR and HUP, and at `send`, which returns EPIPE at once; `recv` shows a clean end.
+#[test] // A reset that follows the peer's FIN shows only as EPOLLERR and EPOLLHUP, and in `send`, which fails with EPIPE at once; `recv` returns 0 as before.
 fn a_reset_behind_a_fin() {
     let (server, client) = pair();
     client.shutdown(Shutdown::Write).unwrap();
@@ -1190,7 +1194,7 @@ fn a_reset_behind_a_fin() {
     assert_eq!(Linux.send(&fd(&server), b"x"), Err(Errno::EPIPE));
 }
 
-#[test] // A process that is killed with SIGKILL sends FIN for each connection all of whose bytes it had read, and a reset for the others.
+#[test] // A process killed by SIGKILL sends FIN on each connection of which it had read everything, and a reset on the others.
 fn a_killed_process_sends_fin() {
     let listener = TcpListener::bind(local(0)).unwrap();
     let serve = || {
@@ -1332,7 +1336,7 @@ fn shutdown_after_a_reset() {
     assert_eq!(Linux.shutdown(&fd(&server)), Err(Errno::ENOTCONN));
 }
 
-#[test] // `shutdown` returns ENOTCONN after the peer's reset, and when both sides have ended already.
+#[test] // `shutdown` fails with ENOTCONN when the peer's reset came first, or when both sides have ended.
 fn shutdown_after_both_ends() {
     let (server, client) = pair();
     client.shutdown(Shutdown::Write).unwrap();
@@ -1465,7 +1469,7 @@ fn fin_timeout_is_not_for_time_wait() {
     });
 }
 
-#[test] // Two small writes and then a wait for the answer take 40 ms: Nagle keeps the second one back until the first is acknowledged, and the peer delays that. With TCP_NODELAY they do not.
+#[test] // Two small writes and then a wait for the answer take 40 ms, and with TCP_NODELAY they do not.
 fn nagle_and_a_delayed_ack() {
     let spans = |nodelay: bool| {
         let (mut server, mut client) = pair();
