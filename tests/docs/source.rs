@@ -278,6 +278,13 @@ pub fn tests(text: &str) -> impl Iterator<Item = &str> {
     tests.filter_map(|test| test.split("\nfn ").nth(1)?.split('(').next())
 }
 
+/// What the comment behind `#[test]` states, if it is a sentence.
+pub fn stated<'a>(text: &'a str, name: &str) -> Option<&'a str> {
+    let above = text.split(&format!("\nfn {name}() {{")).next()?;
+    let comment = above.rsplit("\n#[test]").next()?.strip_prefix(" // ")?.lines().next()?;
+    comment.ends_with('.').then_some(comment)
+}
+
 /// The names of the tests in each file below tests/ that is a room of a test program.
 pub fn all_tests() -> BTreeMap<String, Vec<String>> {
     let mut all = BTreeMap::new();
