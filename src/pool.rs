@@ -9,9 +9,9 @@
 //!           the connection is resumed
 //! ```
 //!
-//! A connection has one job at a time, for it is paused meanwhile. So its answers
+//! A connection has one job at a time, because it is paused meanwhile. Its answers therefore
 //! come in the order of its requests, and a client that asks faster than it can be
-//! answered waits in its own kernel: neither needs a line of code.
+//! answered is held back by TCP. Neither needs a line of code.
 //!
 //! Invariants:
 //! 1. No more than `capacity` jobs wait. (Their clients may have left, and others come
@@ -116,7 +116,7 @@ impl<H: 'static> WorkerPool<H> {
         Ok(())
     }
 
-    /// Starts no threads: each job is done at once by who calls [`run`](WorkerPool::run), which
+    /// Starts no threads: [`run`](WorkerPool::run) does each job itself, at once, which
     /// blocks the loop, and its answer comes in the same turn or the next. For tests of a handler
     /// in a simulated world, where work takes no time and each run is the same.
     pub fn start_inline(&self, handle: Handle<H>) {
