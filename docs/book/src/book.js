@@ -41,6 +41,16 @@ function parse(line) {
   return { name, args: split(inside), result: Number(result), errno: errno || "", chapter: chapter ? chapter[1] : "" };
 }
 
+/** What calls do of which there is no more to say. */
+const SAYS = {
+  rt_sigaction: "Is the signal ignored, as nohup leaves it?", rt_sigprocmask: "Signals wait, until they are read.",
+  prlimit64: "How many descriptors there may be.", setsockopt: "An option of the socket.", getsockname: "The address, with the port that the kernel chose.",
+  fstat: "What kind of file it is, and how long.", newfstatat: "What stands at that name.", stat: "What stands at that name.", lstat: "What stands at that name.",
+  flock: "Only one process at a time, from here.", unlink: "The name is gone.", chmod: "Who may connect.", fchmod: "Who may connect.",
+  fcntl: "What an inherited descriptor is.", getsockopt: "Is it a listener?", timerfd_settime: "The next deadline is set.",
+  exit_group: "The process ends.", clock_nanosleep: "A moment's patience.",
+};
+
 const COUNTED = /^(recvfrom|recv|read|sendto|send|sendmsg|sendfile|write|pread64)$/;
 
 /** How many bytes a call was given, or had room for. */
@@ -162,9 +172,7 @@ function steps(text) {
           step.say = result < room ? `The kernel takes ${result} of ${room} bytes; the rest stays in the outbox.` : `The kernel takes all ${result} bytes.`;
         }
       } else if (!step.say) step.say = errno ? `${errno}.` : fd && fd.kind === "signalfd" ? "A signal is read." : fd && fd.kind === "eventfd" ? "A wake-up by another thread." : `${result} bytes.`;
-    } else if (name === "timerfd_settime") step.say = "The next deadline is set.";
-    else if (name === "exit_group") step.say = "The process ends.";
-    else step.say = errno ? `${errno}.` : "";
+    } else step.say = errno ? `${errno}.` : SAYS[name] || "";
     if (made) step.hot = made.number;
     return { ...step, fds: structuredClone([...fds.values()]) };
   });
@@ -292,7 +300,8 @@ document.addEventListener("DOMContentLoaded", () => {
   });
   light();
   addEventListener("hashchange", light);
-  document.querySelector("[aria-current=page]")?.scrollIntoView({ block: "nearest" });
+  const here = document.querySelector("[aria-current=page]");
+  if (here) at("contents").scrollTop = here.offsetTop - 200;
   corner(at("state"));
   bring(at("calls"), `/live/calls?request=${document.body.dataset.request}`);
   at("rude").addEventListener("submit", async event => {

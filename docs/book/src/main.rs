@@ -23,6 +23,7 @@ mod view;
 use live::Log;
 use pages::Pages;
 use site::Site;
+use std::io::{Write, stdout};
 use std::path::Path;
 use std::process::ExitCode;
 use std::sync::{Arc, Mutex};
@@ -55,9 +56,11 @@ fn run(asked: Option<&str>) -> Result<(), Box<dyn std::error::Error>> {
     };
     let (pages, sources) = pages.count();
     server.handler().pool.start(1, server.handle())?;
-    println!("{pages} pages and {sources} sources at http://{}/", server.addresses()[0]);
-    println!("Ctrl-C ends it.");
-    println!("{}", server.run()?);
+    let address = server.addresses().first().map(ToString::to_string).unwrap_or_default();
+    let told =
+        format!("{pages} pages and {sources} sources at http://{address}/\nCtrl-C ends it.\n");
+    let _ = stdout().write_all(told.as_bytes()); // nobody may be there to read it
+    let _ = writeln!(stdout(), "{}", server.run()?);
     Ok(())
 }
 

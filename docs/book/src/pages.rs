@@ -1,7 +1,7 @@
 //! What is served, made once from the files: a page of each markdown file, a view of each source
 //! that a page links to, with the lines numbered, and pictures as they are.
 //!
-//! Contents, previous and next follow from the lists of docs/README.md; the search looks through
+//! The contents follow from the lists of docs/README.md; the search looks through
 //! the sections between headings. Nothing is written down twice.
 
 use pulldown_cmark::{CodeBlockKind, CowStr, Event, HeadingLevel, Options, Parser, Tag, TagEnd};
@@ -13,6 +13,10 @@ use std::{fs, io};
 /// The page with the lists from which the contents are made.
 pub const MAP: &str = "docs/README.md";
 const WIDE: &str = "<div class=wide tabindex=0 role=region aria-label='Wide, scrolls'>";
+
+/// What the pages look like, and what they do: served as they are.
+pub const STYLE: &str = "docs/book/src/book.css";
+pub const SCRIPT: &str = "docs/book/src/book.js";
 
 /// All that is served, by its path in the repository.
 pub struct Pages {
@@ -42,8 +46,8 @@ struct Section {
 struct Rendered {
     html: String,
     sections: Vec<Section>,
-    /// Where it leads to: a target, and the words in front of a list's first link.
-    links: Vec<(String, Option<String>)>,
+    /// Where it leads to: a target, whether a list does, and the words up to a colon before it.
+    links: Vec<(String, (bool, String))>,
 }
 
 impl Pages {
@@ -51,7 +55,7 @@ impl Pages {
     pub fn read(root: &Path) -> io::Result<Pages> {
         let mut pages = Pages { files: BTreeMap::new(), order: Vec::new(), sections: Vec::new() };
         let (mut parts, mut others) = (Vec::new(), Vec::new());
-        let mut due = VecDeque::from([MAP.to_owned()]);
+        let mut due = VecDeque::from([MAP, STYLE, SCRIPT].map(str::to_owned));
         let mut places: BTreeMap<String, BTreeSet<String>> = BTreeMap::new();
         while let Some(path) = due.pop_front() {
             if pages.files.contains_key(&path) {
@@ -86,8 +90,10 @@ impl Pages {
                     };
                     places.entry(target.clone()).or_default().insert(place.to_owned());
                     if path == MAP && target.ends_with(".md") && target != MAP {
-                        let list = if part.is_some() { &mut parts } else { &mut others };
-                        list.push((target.clone(), part.clone().unwrap_or_default()));
+                        let (is_item, part) = part.clone();
+                        let is_part = is_item && !part.is_empty();
+                        (if is_part { &mut parts } else { &mut others })
+                            .push((target.clone(), part));
                     }
                     due.push_back(target);
                 }
@@ -132,7 +138,9 @@ impl Pages {
         let mut paths = self.order.iter().map(|(path, _)| path.as_str());
         paths.find(|path| {
             let file = path.strip_prefix("docs/").and_then(|it| it.strip_suffix(".md"));
-            file.is_some_and(|it| it.trim_start_matches(|c: char| c.is_ascii_digit() || c == '-') == name)
+            file.is_some_and(|it| {
+                it.trim_start_matches(|c: char| c.is_ascii_digit() || c == '-') == name
+            })
         })
     }
 
@@ -140,18 +148,7 @@ impl Pages {
     pub fn page(&self, path: &str) -> Option<(String, String)> {
         let file = self.files.get(path)?;
         if path.ends_with(".md") {
-            let at = self.order.iter().position(|it| it.0 == path)?;
-            let turn = |at: Option<usize>, rel: &str| {
-                let (path, _) = self.order.get(at?)?;
-                let title = escaped(&self.files.get(path)?.title);
-                Some(format!("<a rel={rel} href='/{path}'>{title}</a>"))
-            };
-            let (before, after) = (turn(at.checked_sub(1), "prev"), turn(Some(at + 1), "next"));
-            let turns = before.unwrap_or_default() + &after.unwrap_or_default();
-            let text = format!(
-                "<article>{}</article><nav class=turn aria-label='Previous and next'>{turns}</nav>",
-                file.text
-            );
+            let text = format!("<article>{}</article>", file.text);
             return Some((file.title.clone(), text));
         }
         let mut text = format!("<h1>{}</h1>{WIDE}<pre class=source>", escaped(path));
@@ -161,7 +158,7 @@ impl Pages {
             for place in file.places.iter().filter(begins) {
                 _ = write!(text, "<span id={place}></span>");
             }
-            _ = writeln!(
+            _ = write!(
                 text,
                 "<span id={name}><a href='#{name}'>{}</a>{}</span>",
                 at + 1,
@@ -214,7 +211,10 @@ impl Pages {
 
 /// The words around the first place of a word, which is marked.
 fn excerpt(text: &str, word: &str) -> String {
-    let place = text.to_lowercase().find(word).filter(|at| text.is_char_boundary(*at)).unwrap_or(0);
+    let place = text.to_lowercase().find(word);
+    let Some(place) = place.filter(|at| text.is_char_boundary(*at)) else {
+        return escaped(&text.chars().take(200).collect::<String>());
+    };
     let begin = (0..=place.saturating_sub(70)).rev().find(|at| text.is_char_boundary(*at));
     let shown: String = text[begin.unwrap_or(0)..].chars().take(200).collect();
     let before = place - begin.unwrap_or(0);
@@ -250,7 +250,7 @@ fn resolved(page: &str, target: &str) -> Option<String> {
 fn render(path: &str, text: &str) -> Rendered {
     let mut page = Rendered::default();
     let mut slugs: BTreeMap<String, usize> = BTreeMap::new();
-    let (mut code, mut trace, mut item) = (None, None, None::<String>);
+    let (mut code, mut trace, mut is_item, mut part) = (None, None, false, String::new());
     let mut events = Vec::new();
     let mut heading: Option<(HeadingLevel, usize)> = None;
     let options = Options::ENABLE_TABLES | Options::ENABLE_STRIKETHROUGH;
@@ -280,6 +280,9 @@ fn render(path: &str, text: &str) -> Rendered {
                     Some(("fault" | "scene", _)) => Some(String::new()),
                     _ => trace,
                 };
+                if inner.trim() == "walk" {
+                    events.push(html("<nav class=walk aria-label='Previous and next'>".to_owned()));
+                }
             }
             Event::Start(Tag::CodeBlock(kind)) => {
                 let language = match kind {
@@ -306,15 +309,16 @@ fn render(path: &str, text: &str) -> Rendered {
             }
             event => {
                 match &event {
-                    Event::Start(Tag::Item) => item = Some(String::new()),
-                    Event::End(TagEnd::Item) => item = None,
+                    Event::Start(Tag::Item) => (is_item, part) = (true, String::new()),
+                    Event::Start(Tag::Paragraph) if !is_item => part.clear(),
+                    Event::End(TagEnd::Item) => is_item = false,
                     Event::Start(Tag::Link { dest_url, .. } | Tag::Image { dest_url, .. }) => {
-                        let part = item.as_ref().map(|it| it.trim_end_matches(": ").to_owned());
-                        page.links.push((dest_url.to_string(), part));
+                        let part = part.strip_suffix(": ").unwrap_or_default().to_owned();
+                        page.links.push((dest_url.to_string(), (is_item, part)));
                     }
                     Event::Text(text) | Event::Code(text) => {
-                        if let Some(words) = item.as_mut().filter(|it| !it.ends_with(": ")) {
-                            words.push_str(text);
+                        if !part.ends_with(": ") {
+                            part.push_str(text);
                         }
                         if heading.is_none() {
                             collect(&mut page, text);

@@ -15,7 +15,7 @@
 
 use crate::lanes::{self, Told};
 use crate::live::{self, Deed, Log, Place, RUDE, locked};
-use crate::pages::{MAP, Pages, escaped, painted};
+use crate::pages::{MAP, Pages, SCRIPT, STYLE, escaped, painted};
 use crate::view::{Call, now};
 use std::collections::VecDeque;
 use std::hash::{BuildHasher, RandomState};
@@ -24,11 +24,10 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 use threadbare::{Address, CloseReason, Conn, ConnId, ConnectionHandler, Net, WorkerPool};
 
-const STYLE: &str = include_str!("book.css");
-const SCRIPT: &str = include_str!("book.js");
 const ICON: &str = "<svg xmlns='http://www.w3.org/2000/svg' viewBox='0 0 16 16'><path d='M2 8c4-9 8 9 12 0' fill='none' stroke='#c2410c' stroke-width='2.5' stroke-linecap='round'/></svg>";
 const HTML: &str = "text/html; charset=utf-8";
 const PLAIN: &str = "text/plain; charset=utf-8";
+const TOO_LONG: &str = "431 Request Header Fields Too Large";
 /// A longer head is none of a browser.
 const MOST: usize = 16 << 10;
 /// So many requests are remembered.
@@ -88,7 +87,9 @@ impl ConnectionHandler for Site {
                 Ok(httparse::Status::Complete(length)) => {
                     let request = Request::of(&head, conn.local());
                     let end = length.saturating_add(request.length);
-                    if request.length > MOST {
+                    if length > MOST {
+                        send(conn, &Answer::error(TOO_LONG), &Request::NONE, true);
+                    } else if request.length > MOST {
                         send(conn, &Answer::error("413 Content Too Large"), &request, true);
                     } else if rest.len() < end {
                         break;
@@ -98,12 +99,7 @@ impl ConnectionHandler for Site {
                     }
                 }
                 Ok(httparse::Status::Partial) if rest.len() <= MOST => break,
-                Ok(_) => send(
-                    conn,
-                    &Answer::error("431 Request Header Fields Too Large"),
-                    &Request::NONE,
-                    true,
-                ),
+                Ok(_) => send(conn, &Answer::error(TOO_LONG), &Request::NONE, true),
                 Err(_) => send(conn, &Answer::error("400 Bad Request"), &Request::NONE, true),
             }
         }
@@ -124,7 +120,7 @@ impl ConnectionHandler for Site {
         let (clients, turns, percent) = (ids.len(), total - woken, 100.0 * share.min(1.0));
         write!(
             conn,
-            "data: {clients} connections · {waiting} bytes waiting · {turns} wake-ups · {percent:.1} % asleep\n\n"
+            "data: {clients} connections · {waiting} bytes waiting · {turns} wake-ups/s · {percent:.1} % asleep\n\n"
         );
         session.0 = Some((now, asleep, total));
         conn.set_timer(Some(Duration::from_secs(1)));
@@ -236,8 +232,8 @@ impl Site {
         let place = locked(&self.log).request();
         match path {
             "/" => Answer::error("303 See Other"),
-            "/book.css" => Answer::of("text/css", STYLE),
-            "/book.js" => Answer::of("text/javascript", SCRIPT),
+            "/book.css" => Answer::of("text/css", self.pages.raw(STYLE).unwrap_or_default()),
+            "/book.js" => Answer::of("text/javascript", self.pages.raw(SCRIPT).unwrap_or_default()),
             "/icon.svg" => Answer::of("image/svg+xml", ICON),
             "/search" => {
                 let query = request.word("q").unwrap_or_default();

@@ -5,6 +5,8 @@ use std::collections::VecDeque;
 use std::io::{BufRead, BufReader, Write};
 use std::path::PathBuf;
 use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
+use std::sync::atomic::{AtomicU32, Ordering::Relaxed};
+use std::time::{Duration, Instant};
 
 pub struct Browser {
     child: Child,
@@ -18,12 +20,19 @@ pub struct Browser {
 
 impl Browser {
     pub fn start() -> Browser {
-        let folder = std::env::temp_dir().join(format!("threadbare-book-{}", std::process::id()));
+        static BROWSERS: AtomicU32 = AtomicU32::new(0);
+        let (process, number) = (std::process::id(), BROWSERS.fetch_add(1, Relaxed));
+        let folder = std::env::temp_dir().join(format!("threadbare-book-{process}-{number}"));
         let profile = format!("--user-data-dir={}", folder.display());
         let pipes = "exec \"$0\" \"$@\" 3<&0 4>&1 0</dev/null 1>/dev/null 2>/dev/null";
         let mut command = Command::new("sh");
         command.args(["-c", pipes, "chromium", "--headless", "--remote-debugging-pipe", &profile]);
-        command.args(["--no-sandbox", "--disable-gpu", "--no-first-run", "--disable-dev-shm-usage"]);
+        command.args([
+            "--no-sandbox",
+            "--disable-gpu",
+            "--no-first-run",
+            "--disable-dev-shm-usage",
+        ]);
         command.args(["--hide-scrollbars", "--disable-background-networking", "about:blank"]);
         let mut child = command.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap();
         let to = child.stdin.take().unwrap();
@@ -42,6 +51,11 @@ impl Browser {
 
     /// Calls a method, and returns its result.
     pub fn call(&mut self, method: &str, params: Value) -> Value {
+        let result = self.attempt(method, params);
+        result.unwrap_or_else(|error| panic!("{method}: {error}"))
+    }
+
+    fn attempt(&mut self, method: &str, params: Value) -> Result<Value, Value> {
         self.last += 1;
         let mut message = json!({"id": self.last, "method": method, "params": params});
         if !self.session.is_empty() {
@@ -52,8 +66,12 @@ impl Browser {
         loop {
             let message = self.receive();
             if message["id"] == self.last {
-                assert!(message["error"].is_null(), "{method}: {}", message["error"]);
-                return message["result"].clone();
+                let failed = !message["error"].is_null();
+                return if failed {
+                    Err(message["error"].clone())
+                } else {
+                    Ok(message["result"].clone())
+                };
             }
             self.events.push_back(message);
         }
@@ -90,21 +108,43 @@ impl Browser {
     pub fn eval(&mut self, expression: &str) -> Value {
         let params = json!({"expression": expression, "awaitPromise": true, "returnByValue": true});
         let result = self.call("Runtime.evaluate", params);
-        assert!(result["exceptionDetails"].is_null(), "{expression}: {}", result["exceptionDetails"]);
+        assert!(
+            result["exceptionDetails"].is_null(),
+            "{expression}: {}",
+            result["exceptionDetails"]
+        );
         result["result"]["value"].clone()
     }
 
-    /// Waits until an expression is true.
+    /// Waits until an expression is true, on this page or on the one that is under way.
     pub fn wait(&mut self, expression: &str) {
-        let limit = "new Promise((yes, no) => { const begun = Date.now(); const look = () => \
-            (EXPRESSION) ? yes(true) : Date.now() - begun > 15000 ? no('never') : \
-            setTimeout(look, 20); look(); })";
-        assert_eq!(self.eval(&limit.replace("EXPRESSION", expression)), true, "{expression}");
+        let begun = Instant::now();
+        let params = json!({"expression": format!("Boolean({expression})")});
+        while !self
+            .attempt("Runtime.evaluate", params.clone())
+            .is_ok_and(|it| it["result"]["value"] == true)
+        {
+            assert!(begun.elapsed() < Duration::from_secs(20), "never: {expression}");
+            std::thread::sleep(Duration::from_millis(10));
+        }
     }
 
     pub fn key(&mut self, key: &str) {
-        let text = if key.chars().count() == 1 { key } else if key == "Enter" { "\r" } else { "" };
-        let code = match key { "Tab" => 9, "Enter" => 13, "ArrowRight" => 39, "ArrowLeft" => 37, "End" => 35, _ => 0 };
+        let text = if key.chars().count() == 1 {
+            key
+        } else if key == "Enter" {
+            "\r"
+        } else {
+            ""
+        };
+        let code = match key {
+            "Tab" => 9,
+            "Enter" => 13,
+            "ArrowRight" => 39,
+            "ArrowLeft" => 37,
+            "End" => 35,
+            _ => 0,
+        };
         let kind = if text.is_empty() { "rawKeyDown" } else { "keyDown" };
         for kind in [kind, "keyUp"] {
             let text = if kind == "keyDown" { json!(text) } else { json!("") };
@@ -122,7 +162,11 @@ impl Browser {
     pub fn picture(&mut self, path: &str) {
         let shot = self.call("Page.captureScreenshot", json!({"format": "png"}));
         let text = shot["data"].as_str().unwrap();
-        let value = |c: u8| b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/".iter().position(|it| *it == c);
+        let value = |c: u8| {
+            b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/"
+                .iter()
+                .position(|it| *it == c)
+        };
         let mut bytes = Vec::new();
         for four in text.as_bytes().chunks(4) {
             let values: Vec<u32> = four.iter().filter_map(|c| Some(value(*c)? as u32)).collect();
@@ -139,7 +183,8 @@ impl Browser {
             let level = params["entry"]["level"].as_str().or(params["type"].as_str()).unwrap_or("");
             let kind = event["method"].as_str().unwrap_or("");
             let is_bad = kind == "Runtime.exceptionThrown"
-                || ["Log.entryAdded", "Runtime.consoleAPICalled"].contains(&kind) && ["error", "warning"].contains(&level);
+                || ["Log.entryAdded", "Runtime.consoleAPICalled"].contains(&kind)
+                    && ["error", "warning"].contains(&level);
             is_bad.then(|| params.to_string())
         };
         self.events.drain(..).filter_map(|event| bad(&event)).collect()
