@@ -82,6 +82,9 @@ pub use address::{AddressError, ToAddresses};
 pub use close_reason::CloseReason;
 #[doc(hidden)]
 pub use connection::{TRANSITIONS, Transition};
+#[cfg(feature = "sim")]
+#[doc(hidden)]
+pub use connection::taken;
 pub use counters::Counters;
 pub use error::Error;
 pub use handler::ConnectionHandler;
