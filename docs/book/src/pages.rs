@@ -255,7 +255,8 @@ fn resolved(page: &str, target: &str) -> Option<String> {
 fn render(path: &str, text: &str) -> Rendered {
     let mut page = Rendered::default();
     let mut slugs: BTreeMap<String, usize> = BTreeMap::new();
-    let (mut code, mut trace, mut is_item, mut part) = (None, None, false, String::new());
+    let (mut code, mut trace, mut part) = (None, None, String::new());
+    let (mut is_item, mut is_over) = (false, false);
     let mut events = Vec::new();
     let mut heading: Option<(HeadingLevel, usize)> = None;
     let options = Options::ENABLE_TABLES | Options::ENABLE_STRIKETHROUGH;
@@ -271,7 +272,7 @@ fn render(path: &str, text: &str) -> Rendered {
                     slug = format!("{slug}-{count}");
                 }
                 let (address, top) = match page.sections.first() {
-                    Some(first) => (format!("{path}#{slug}"), format!("{}: {title}", first.title)),
+                    Some(first) => (format!("{path}#{slug}"), format!("{} › {title}", first.title)),
                     None => (path.to_owned(), title),
                 };
                 page.sections.push(Section { address, title: top, text: String::new() });
@@ -286,6 +287,7 @@ fn render(path: &str, text: &str) -> Rendered {
                     _ => trace,
                 };
                 if inner.trim() == "walk" {
+                    is_over = true;
                     events.push(html("<nav class=walk aria-label='Previous and next'>".to_owned()));
                 }
             }
@@ -316,7 +318,10 @@ fn render(path: &str, text: &str) -> Rendered {
                 match &event {
                     Event::Start(Tag::Item) => (is_item, part) = (true, String::new()),
                     Event::Start(Tag::Paragraph) if !is_item => part.clear(),
-                    Event::End(TagEnd::Item) => is_item = false,
+                    Event::End(TagEnd::Item) => {
+                        is_item = false;
+                        collect(&mut page, " ");
+                    }
                     Event::Start(Tag::Link { dest_url, .. } | Tag::Image { dest_url, .. }) => {
                         let part = part.strip_suffix(": ").unwrap_or_default().to_owned();
                         page.links.push((dest_url.to_string(), (is_item, part)));
@@ -325,7 +330,7 @@ fn render(path: &str, text: &str) -> Rendered {
                         if !part.ends_with(": ") {
                             part.push_str(text);
                         }
-                        if heading.is_none() {
+                        if heading.is_none() && !is_over {
                             collect(&mut page, text);
                         }
                     }
