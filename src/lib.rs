@@ -80,11 +80,11 @@ mod time;
 
 pub use address::{AddressError, ToAddresses};
 pub use close_reason::CloseReason;
-#[doc(hidden)]
-pub use connection::{TRANSITIONS, Transition};
 #[cfg(feature = "sim")]
 #[doc(hidden)]
 pub use connection::taken;
+#[doc(hidden)]
+pub use connection::{TRANSITIONS, Transition};
 pub use counters::Counters;
 pub use error::Error;
 pub use handler::ConnectionHandler;

@@ -6,6 +6,7 @@
 
 use crate::simulation::dice::Dice;
 use crate::simulation::play::Play;
+use crate::simulation::whim::{self, Way};
 use std::collections::BTreeMap;
 use std::fmt::Write;
 use std::fs;
@@ -123,19 +124,19 @@ const GONE: f64 = 430.0;
 type Arrow = (&'static str, &'static str, [(f64, f64); 2], (f64, f64, &'static str));
 
 const ARROWS: [Arrow; 14] = [
-    ("Connecting", "Open", [(144.0, 103.0), (246.0, 103.0)], (195.0, 78.0, "mid")),
+    ("Connecting", "Open", [(142.0, 103.0), (242.0, 103.0)], (192.0, 78.0, "mid")),
     ("Connecting", "Gone", [(42.0, 134.0), (42.0, GONE)], (50.0, 352.0, "")),
     ("Preface", "Open", [(176.0, 220.0), (262.0, 134.0)], (206.0, 204.0, "")),
     ("Preface", "Gone", [(150.0, 268.0), (150.0, GONE)], (158.0, 392.0, "")),
-    ("Open", "Broken", [(290.0, 134.0), (268.0, 276.0)], (274.0, 252.0, "end")),
+    ("Open", "Broken", [(300.0, 134.0), (300.0, 276.0)], (294.0, 252.0, "end")),
     ("Open", "Gone", [(338.0, 134.0), (338.0, GONE)], (346.0, 352.0, "")),
-    ("Open", "Delivering", [(354.0, 134.0), (420.0, 246.0)], (385.0, 176.0, "")),
-    ("Open", "Closing", [(366.0, 103.0), (480.0, 103.0)], (423.0, 78.0, "mid")),
+    ("Open", "Delivering", [(354.0, 134.0), (420.0, 246.0)], (402.0, 182.0, "")),
+    ("Open", "Closing", [(370.0, 103.0), (476.0, 103.0)], (423.0, 78.0, "mid")),
     ("Broken", "Gone", [(262.0, 324.0), (262.0, GONE)], (270.0, 392.0, "")),
     ("Delivering", "Gone", [(440.0, 294.0), (440.0, GONE)], (448.0, 392.0, "")),
     ("Closing", "Delivering", [(516.0, 134.0), (462.0, 246.0)], (500.0, 204.0, "")),
     ("Closing", "Gone", [(566.0, 134.0), (566.0, GONE)], (574.0, 352.0, "")),
-    ("Closing", "Lingering", [(600.0, 103.0), (656.0, 103.0)], (628.0, 78.0, "mid")),
+    ("Closing", "Lingering", [(604.0, 103.0), (658.0, 103.0)], (628.0, 78.0, "mid")),
     ("Lingering", "Gone", [(716.0, 134.0), (716.0, GONE)], (724.0, 352.0, "")),
 ];
 
@@ -144,8 +145,9 @@ type Counts = BTreeMap<(String, String), u64>;
 /// How often random plays take each arrow.
 fn counts() -> Counts {
     taken();
-    for seed in 0..PLAYS {
+    for seed in 0..PLAYS / 2 {
         Play::new(Dice::Seed(seed)).play().unwrap_or_else(|why| panic!("SEED={seed}: {why}"));
+        whim::play(&Way(vec![(0, seed)])).unwrap_or_else(|why| panic!("WAY={seed}: {why}"));
     }
     taken().into_iter().map(|((from, to), count)| ((from.into(), to.into()), count)).collect()
 }
@@ -197,7 +199,7 @@ fn states(counts: &Counts) -> String {
         svg.put("</g>");
     }
     for (name, x, y, tcp) in STATES {
-        let width = if tcp.len() > 20 { 120.0 } else { 116.0 };
+        let width = if tcp.len() > 17 { 128.0 } else { 116.0 };
         svg.rect("box", [x - width / 2.0, y - 24.0, width, 48.0]);
         svg.text("state", x, y - 3.0, name);
         let tcp = tcp.replace("ESTABLISHED, CLOSE_WAIT", "ESTAB, CLOSE_WAIT");
@@ -206,7 +208,12 @@ fn states(counts: &Counts) -> String {
     }
     svg.rect("last", [24.0, GONE, 752.0, 46.0]);
     svg.text("state", 400.0, GONE + 19.0, "Gone");
-    svg.text("soft mid", 400.0, GONE + 36.0, "TIME_WAIT with the side that ended first, LAST_ACK with the other; after a reset, nothing");
+    svg.text(
+        "soft mid",
+        400.0,
+        GONE + 36.0,
+        "TIME_WAIT with the side that ended first, LAST_ACK with the other; after a reset, nothing",
+    );
     svg.text(
         "soft",
         24.0,
@@ -225,9 +232,9 @@ fn queues() -> String {
     let mut svg = Svg::new(300, "The two queues of a listener", summary);
     svg.text("soft", 24.0, 60.0, "client");
     svg.text("soft", 250.0, 60.0, "kernel");
-    svg.text("soft", 690.0, 60.0, "server");
-    for x in [190.0, 640.0] {
-        svg.put(&format!("<path class='edge' d='M{x} 52V270'/>"));
+    svg.text("soft", 700.0, 60.0, "server");
+    for x in [190.0, 668.0] {
+        svg.put(&format!("<path class='edge' d='M{x} 52V226'/>"));
     }
     svg.rect("kernel", [250.0, 84.0, 130.0, 92.0]);
     svg.text("state", 315.0, 116.0, "SYN queue");
@@ -243,11 +250,16 @@ fn queues() -> String {
     svg.text("mid", 120.0, 156.0, "ACK");
     svg.arrow(&[(50.0, 162.0), (246.0, 162.0)], 1.8);
     svg.arrow(&[(384.0, 130.0), (466.0, 130.0)], 1.8);
-    svg.text("mono mid", 712.0, 122.0, "accept4");
+    svg.text("mono mid", 722.0, 122.0, "accept4");
     svg.arrow(&[(614.0, 130.0), (772.0, 130.0)], 1.8);
     svg.text("soft mid", 315.0, 200.0, "full: an answer with a cookie,");
     svg.text("soft mid", 315.0, 216.0, "and nothing is kept");
-    svg.text("soft mid", 540.0, 200.0, &format!("room for {} (backlog {backlog}, and one)", backlog + 1));
+    svg.text(
+        "soft mid",
+        540.0,
+        200.0,
+        &format!("room for {} (backlog {backlog}, and one)", backlog + 1),
+    );
     svg.text("soft mid", 540.0, 216.0, "full: the ACK is dropped, and the SYN");
     svg.text("", 24.0, 254.0, "For the client the connection stands after SYN+ACK,");
     svg.text("", 24.0, 272.0, "though nobody may have accepted it.");
@@ -266,15 +278,29 @@ fn waits() -> String {
     let summary = "Bytes on their way: from the client through the receive buffer, the input, the \
         handler, the outbox and the send buffer back to the client, and what bounds each.";
     let mut svg = Svg::new(372, "What waits where", summary);
-    svg.rect("box", [420.0, 66.0, 356.0, 242.0]);
-    svg.text("soft", 436.0, 88.0, "the process: user memory, counted against --max-memory");
-    svg.rect("kernel", [196.0, 66.0, 196.0, 242.0]);
-    svg.text("soft", 212.0, 88.0, "the kernel, for each socket");
+    svg.rect("box", [440.0, 66.0, 336.0, 242.0]);
+    svg.text("soft", 453.0, 88.0, "the process: all of it bounded by --max-memory");
+    svg.rect("kernel", [190.0, 66.0, 190.0, 242.0]);
+    svg.text("soft", 203.0, 88.0, "the kernel, for each socket");
     for (x, y, width, name, bound, then) in [
-        (212.0, 104.0, 164.0, "receive buffer", "tcp_rmem".to_owned(), "full: the window closes"),
-        (212.0, 222.0, 164.0, "send buffer", format!("unsent: {}", kb(unsent)), "below: EPOLLOUT"),
-        (436.0, 104.0, 164.0, "input", format!("at most {}", kb(limits.max_input)), "full: too long a message"),
-        (436.0, 222.0, 164.0, "outbox", format!("at most {}", kb(limits.max_output)), &*format!("from {}: not read", kb(limits.high_water))),
+        (203.0, 104.0, 164.0, "receive buffer", "tcp_rmem".to_owned(), "full: the window closes"),
+        (203.0, 222.0, 164.0, "send buffer", format!("unsent: {}", kb(unsent)), "below: EPOLLOUT"),
+        (
+            453.0,
+            104.0,
+            150.0,
+            "input",
+            format!("at most {}", kb(limits.max_input)),
+            "full: it is refused",
+        ),
+        (
+            453.0,
+            222.0,
+            150.0,
+            "outbox",
+            format!("at most {}", kb(limits.max_output)),
+            &*format!("from {}: not read", kb(limits.high_water)),
+        ),
     ] {
         svg.rect("card", [x, y, width, 70.0]);
         svg.rect("full", [x, y, width * 0.45, 70.0]);
@@ -282,17 +308,17 @@ fn waits() -> String {
         svg.text("soft mid", x + width / 2.0, y + 42.0, &bound);
         svg.text("soft mid", x + width / 2.0, y + 58.0, then);
     }
-    svg.rect("card", [652.0, 104.0, 108.0, 188.0]);
-    svg.text("state", 706.0, 194.0, "handler");
+    svg.rect("card", [660.0, 104.0, 100.0, 188.0]);
+    svg.text("state", 710.0, 194.0, "handler");
     svg.text("state", 82.0, 194.0, "client");
     svg.rect("way", [36.0, 104.0, 92.0, 188.0]);
     for (from, to, y, call, x) in [
-        (130.0, 210.0, 139.0, "bytes", 164.0),
-        (378.0, 434.0, 139.0, "recv", 406.0),
-        (602.0, 650.0, 139.0, "on_data", 626.0),
-        (650.0, 602.0, 257.0, "write", 626.0),
-        (434.0, 378.0, 257.0, "send", 406.0),
-        (210.0, 130.0, 257.0, "bytes", 164.0),
+        (130.0, 201.0, 139.0, "bytes", 159.0),
+        (369.0, 451.0, 139.0, "recv", 410.0),
+        (605.0, 658.0, 139.0, "on_data", 631.0),
+        (658.0, 605.0, 257.0, "write", 631.0),
+        (451.0, 369.0, 257.0, "send", 410.0),
+        (201.0, 130.0, 257.0, "bytes", 159.0),
     ] {
         svg.arrow(&[(from, y), (to, y)], 2.0);
         svg.text("mono mid", x, y - 10.0, call);
@@ -314,11 +340,9 @@ fn the_drawings_are_true() {
             shown.get(arrow).is_some_and(|old| *old <= count * 2 && *count <= old * 2)
         });
     let due = states(if is_right { &shown } else { &found });
-    for (path, due) in [
-        (path, due),
-        ("docs/charts/queues.svg", queues()),
-        ("docs/charts/waits.svg", waits()),
-    ] {
+    for (path, due) in
+        [(path, due), ("docs/charts/queues.svg", queues()), ("docs/charts/waits.svg", waits())]
+    {
         if std::env::var("UPDATE").is_ok() {
             fs::write(path, &due).unwrap();
         }

@@ -262,6 +262,33 @@ async function bring(place, address, options) {
   if (!response.ok) return place.replaceChildren(make("p", {}, `${response.status} ${response.statusText}`));
   const page = new DOMParser().parseFromString(await response.text(), "text/html");
   place.replaceChildren(...page.querySelector(".told").childNodes);
+  paintAll(place);
+}
+
+const KINDS = { rust: "rs", "rust,no_run": "rs", rs: "rs", c: "c", txt: "c", diff: "diff", console: "diff" };
+const COLORS = {
+  rs: /(?<i>\/\/.*)|(?<q>"(?:[^"\\]|\\.)*")|(?<b>\b(?:as|break|const|continue|else|enum|false|fn|for|if|impl|in|let|loop|match|mod|move|mut|pub|ref|return|self|Self|static|struct|super|trait|true|type|unsafe|use|where|while)\b)/g,
+  c: /(?<b>^(?:\[\w+\] )?\w+(?=\())|(?<em>-1 E[A-Z]\w+.*)/gm,
+  diff: /(?<q>^\+.*)|(?<em>^-.*)|(?<b>^\$ .*)/gm,
+};
+
+/** Colors for what is worth one: in code, in a trace, in a diff. */
+function paint(element, color) {
+  const text = element.textContent, pieces = [];
+  let at = 0;
+  for (const found of text.matchAll(color)) {
+    const [tag, words] = Object.entries(found.groups).find(it => it[1] !== undefined);
+    pieces.push(text.slice(at, found.index), make(tag === "q" ? "span.q" : tag, {}, words));
+    at = found.index + words.length;
+  }
+  if (pieces.length) element.replaceChildren(...pieces, text.slice(at));
+}
+
+function paintAll(within) {
+  for (const pre of within.querySelectorAll("pre[class]")) {
+    const color = COLORS[KINDS[[...pre.classList].at(-1)]];
+    if (color) pre.querySelectorAll("code").forEach(code => paint(code, color));
+  }
 }
 
 function corner(output) {
@@ -298,6 +325,7 @@ document.addEventListener("DOMContentLoaded", () => {
   addEventListener("keydown", event => {
     if (event.key === "/" && !event.target.closest("input, textarea")) { event.preventDefault(); document.querySelector("[name=q]").focus(); }
   });
+  paintAll(document.body);
   light();
   addEventListener("hashchange", light);
   const here = document.querySelector("[aria-current=page]");

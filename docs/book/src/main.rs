@@ -9,12 +9,13 @@
 //! of a page is its path in the repository, so that no link is rewritten: [`pages`] follows the
 //! links from docs/README.md and serves what they lead to, and nothing else. [`site`] is the
 //! handler: requests in, answers out. The kernel below it is narrated, and [`live`] keeps what it
-//! narrates, by connection: the calls that delivered a page, and what a rude client caused.
+//! narrates, by connection: the calls that delivered a page, and what a [`rude`] client caused.
 
 #[path = "../../programs/lanes.rs"]
 mod lanes;
 mod live;
 mod pages;
+mod rude;
 mod site;
 #[allow(dead_code)] // the window of a terminal
 #[path = "../../../src/program/view.rs"]

@@ -151,18 +151,23 @@ impl Pages {
             let text = format!("<article>{}</article>", file.text);
             return Some((file.title.clone(), text));
         }
-        let mut text = format!("<h1>{}</h1>{WIDE}<pre class=source>", escaped(path));
+        let kind = path.rsplit('.').next().unwrap_or_default();
+        let mut text = format!("<h1>{}</h1>{WIDE}<pre class='source {kind}'>", escaped(path));
         for (at, line) in file.text.lines().enumerate() {
             let name = format!("L{}", at + 1);
             let begins = |place: &&String| place.starts_with(&format!("{name}-"));
             for place in file.places.iter().filter(begins) {
                 _ = write!(text, "<span id={place}></span>");
             }
+            let inner = format!("{path}/{line}");
+            let shown = match self.files.contains_key(&inner) {
+                true => format!("<a href='/{inner}'>{line}</a>"),
+                false => escaped(line),
+            };
             _ = write!(
                 text,
-                "<span id={name}><a href='#{name}'>{}</a>{}</span>",
-                at + 1,
-                painted(path, line)
+                "<span id={name}><a href='#{name}'>{}</a><code>{shown}</code></span>",
+                at + 1
             );
         }
         Some((path.to_owned(), text + "</pre></div>"))
@@ -250,7 +255,8 @@ fn resolved(page: &str, target: &str) -> Option<String> {
 fn render(path: &str, text: &str) -> Rendered {
     let mut page = Rendered::default();
     let mut slugs: BTreeMap<String, usize> = BTreeMap::new();
-    let (mut code, mut trace, mut is_item, mut part) = (None, None, false, String::new());
+    let (mut code, mut trace, mut part) = (None, None, String::new());
+    let (mut is_item, mut is_over) = (false, false);
     let mut events = Vec::new();
     let mut heading: Option<(HeadingLevel, usize)> = None;
     let options = Options::ENABLE_TABLES | Options::ENABLE_STRIKETHROUGH;
@@ -266,7 +272,7 @@ fn render(path: &str, text: &str) -> Rendered {
                     slug = format!("{slug}-{count}");
                 }
                 let (address, top) = match page.sections.first() {
-                    Some(first) => (format!("{path}#{slug}"), format!("{}: {title}", first.title)),
+                    Some(first) => (format!("{path}#{slug}"), format!("{} › {title}", first.title)),
                     None => (path.to_owned(), title),
                 };
                 page.sections.push(Section { address, title: top, text: String::new() });
@@ -281,6 +287,7 @@ fn render(path: &str, text: &str) -> Rendered {
                     _ => trace,
                 };
                 if inner.trim() == "walk" {
+                    is_over = true;
                     events.push(html("<nav class=walk aria-label='Previous and next'>".to_owned()));
                 }
             }
@@ -311,7 +318,10 @@ fn render(path: &str, text: &str) -> Rendered {
                 match &event {
                     Event::Start(Tag::Item) => (is_item, part) = (true, String::new()),
                     Event::Start(Tag::Paragraph) if !is_item => part.clear(),
-                    Event::End(TagEnd::Item) => is_item = false,
+                    Event::End(TagEnd::Item) => {
+                        is_item = false;
+                        collect(&mut page, " ");
+                    }
                     Event::Start(Tag::Link { dest_url, .. } | Tag::Image { dest_url, .. }) => {
                         let part = part.strip_suffix(": ").unwrap_or_default().to_owned();
                         page.links.push((dest_url.to_string(), (is_item, part)));
@@ -320,7 +330,7 @@ fn render(path: &str, text: &str) -> Rendered {
                         if !part.ends_with(": ") {
                             part.push_str(text);
                         }
-                        if heading.is_none() {
+                        if heading.is_none() && !is_over {
                             collect(&mut page, text);
                         }
                     }
@@ -366,12 +376,8 @@ fn slug(title: &str) -> String {
 
 /// A block of code; below a trace, what leads to its steps.
 fn block(language: &str, content: &str, trace: Option<String>) -> String {
-    let lines: Vec<String> = content.lines().map(|line| painted(language, line)).collect();
-    let code = format!(
-        "<pre tabindex=0 class='{}'><code>{}\n</code></pre>",
-        escaped(language),
-        lines.join("\n")
-    );
+    let (language, content) = (escaped(language), escaped(content));
+    let code = format!("<pre tabindex=0 class='{language}'><code>{content}</code></pre>");
     match trace.filter(|_| language == "c") {
         Some(name) if name.is_empty() => format!("<figure class=trace>{code}</figure>"),
         Some(name) => format!(
@@ -383,58 +389,4 @@ fn block(language: &str, content: &str, trace: Option<String>) -> String {
 
 pub fn escaped(text: &str) -> String {
     text.replace('&', "&amp;").replace('<', "&lt;").replace('>', "&gt;").replace('\'', "&#39;")
-}
-
-const KEYWORDS: &str = " as break const continue else enum false fn for if impl in let loop match mod move mut pub ref return self Self static struct super trait true type unsafe use where while ";
-
-/// A line of code with what is worth a color: words of the language, strings, comments, and of a
-/// trace the call and the errno.
-pub fn painted(kind: &str, line: &str) -> String {
-    let (begin, end) = match kind.rsplit('.').next().unwrap_or_default() {
-        "rust" | "rs" | "rust,no_run" => return painted_rust(line),
-        "diff" if line.starts_with('+') => ("<ins>", "</ins>"),
-        "diff" if line.starts_with('-') => ("<del>", "</del>"),
-        "c" | "txt" => {
-            let (call, rest) = line.split_once('(').unwrap_or(("", line));
-            let rest = escaped(rest).replacen("= -1 E", "= <em>-1 E", 1);
-            let end = if rest.contains("<em>") { "</em>" } else { "" };
-            let paren = if call.is_empty() { "" } else { "(" };
-            return format!("<b>{}</b>{paren}{rest}{end}", escaped(call));
-        }
-        "console" if line.starts_with("$ ") => ("<b>", "</b>"),
-        _ => ("", ""),
-    };
-    format!("{begin}{}{end}", escaped(line))
-}
-
-fn painted_rust(line: &str) -> String {
-    let (mut html, mut rest) = (String::new(), line);
-    while let Some(first) = rest.chars().next() {
-        let is_word = |c: char| c.is_alphanumeric() || c == '_';
-        let (length, tag) = if rest.starts_with("//") {
-            (rest.len(), "i")
-        } else if first == '"' {
-            let mut escape = false;
-            let end = rest.char_indices().skip(1).find(|(_, c)| {
-                let ends = *c == '"' && !escape;
-                escape = *c == '\\' && !escape;
-                ends
-            });
-            (end.map_or(rest.len(), |(at, _)| at + 1), "q")
-        } else if is_word(first) {
-            let length = rest.find(|c| !is_word(c)).unwrap_or(rest.len());
-            let is_keyword = KEYWORDS.contains(&format!(" {} ", &rest[..length]));
-            (length, if is_keyword { "b" } else { "" })
-        } else {
-            (first.len_utf8(), "")
-        };
-        let (piece, after) = rest.split_at(length);
-        rest = after;
-        html += &match tag {
-            "" => escaped(piece),
-            "q" => format!("<span class=q>{}</span>", escaped(piece)),
-            tag => format!("<{tag}>{}</{tag}>", escaped(piece)),
-        };
-    }
-    html
 }

@@ -14,8 +14,9 @@
 //! refused: it cannot press the buttons.
 
 use crate::lanes::{self, Told};
-use crate::live::{self, Deed, Log, Place, RUDE, locked};
-use crate::pages::{MAP, Pages, SCRIPT, STYLE, escaped, painted};
+use crate::live::{Log, Place, locked};
+use crate::pages::{MAP, Pages, SCRIPT, STYLE, escaped};
+use crate::rude::{self, Deed, RUDE, Rude};
 use crate::view::{Call, now};
 use std::collections::VecDeque;
 use std::hash::{BuildHasher, RandomState};
@@ -228,7 +229,7 @@ impl Site {
     }
 
     fn get(&mut self, path: &str, request: &Request<'_>) -> Answer {
-        let file = path.trim_start_matches('/');
+        let file = path.trim_matches('/');
         let place = locked(&self.log).request();
         match path {
             "/" => Answer::error("303 See Other"),
@@ -289,7 +290,7 @@ impl Site {
         }
         let (log, closes) = (Arc::clone(&self.log), request.closes);
         let place = locked(&log).request();
-        let work = move || live::let_loose(rude, SocketAddr::from(address), &log);
+        let work = move || rude::let_loose(rude, SocketAddr::from(address), &log);
         let begun = self.pool.run(conn, work, move |site, conn, deed| {
             site.rude = false;
             let answer = site.deed(&deed, place);
@@ -328,19 +329,19 @@ impl Site {
         let lines = lines.iter().map(|(at, line)| {
             let call = line.split("  # docs/").next().unwrap_or_default();
             let chapter = Call::of(line).map_or("", |call| call.chapter);
-            let link = self
-                .pages
-                .chapter(chapter)
-                .map(|path| format!("  <a href='/{path}'>{chapter}</a>"));
+            let page = self.pages.chapter(chapter);
+            let link = page.map(|path| format!("<a href='/{path}'>{chapter}</a>"));
+            let gap = " ".repeat(12_usize.saturating_sub(chapter.len()));
             let ms = at.saturating_sub(first).as_secs_f64() * 1e3;
-            format!("<small>{ms:8.3}</small> {}{}\n", painted("c", call), link.unwrap_or_default())
+            let (link, call) = (link.unwrap_or_default(), escaped(call));
+            format!("<small>{ms:8.3}</small>  {link}{gap}<code>{call}</code>\n")
         });
         format!("<pre class=c tabindex=0>{}</pre>", lines.collect::<String>())
     }
 
     /// The frame around a text.
     fn page(&mut self, place: Place, path: &str, query: &str, title: &str, text: &str) -> Answer {
-        let button = |rude: &live::Rude| {
+        let button = |rude: &Rude| {
             let (name, does) = (rude.name, rude.does);
             format!("<button formaction='/live/rude?client={name}'>{does}</button>")
         };
