@@ -13,7 +13,7 @@ use crate::kernel::{Errno, Kernel, OUT, SocketOption};
 use crate::listener::NOTSENT_LOWAT;
 use crate::reaction::{Call, Reaction, reaction, tolerate};
 
-/// What is sent at once: everybody waits for it. More is no faster, measured.
+/// Most bytes sent at once, because all connections wait for it. More is no faster (measured).
 const CHUNK: u64 = 256 << 10;
 /// From this length on it is worth two calls to let the kernel hold more of them.
 const BULK: u64 = 1 << 20;
