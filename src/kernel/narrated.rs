@@ -40,7 +40,7 @@ use super::{
 
 type Sink = Arc<dyn Fn(&str) + Send + Sync>;
 
-/// A kernel that tells what it is asked, one line a call, as strace would.
+/// A kernel that prints each call, one line a call, as strace would.
 #[derive(Clone)]
 pub struct Narrated<K> {
     kernel: K,
