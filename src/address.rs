@@ -57,7 +57,7 @@ pub struct Place {
     addresses: Vec<Address>,
     /// Sockets that listen already; their addresses are asked for when they are taken over.
     descriptors: Vec<i32>,
-    /// Those who connect there are fronts.
+    /// Declares that only fronts connect there.
     is_behind_front: bool,
 }
 

@@ -38,6 +38,8 @@ use shortage::{MAX_TRIES, Shortage};
 pub use state::TRANSITIONS;
 pub(crate) use state::{Fin, Level, Life, Open, PeerEnd, Reading, State};
 pub use transitions::Transition;
+#[cfg(feature = "sim")]
+pub use transitions::taken;
 pub(crate) use unsent::Unsent;
 
 /// Stands for the mask of what epoll does not watch.

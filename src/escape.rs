@@ -6,7 +6,7 @@
 //! `exe.live`. So client bytes, words of the command line and paths reach a
 //! terminal, a log or another client in one of two ways only.
 //!
-//! [`escaped`] is for those who want to know what it was:
+//! [`escaped`] shows exactly what the bytes were:
 //!
 //! - printable UTF-8 stands for itself, but a backslash is doubled;
 //! - every byte of anything else becomes `\xHH`, two lower-case hex digits.
@@ -14,7 +14,7 @@
 //! So a backslash always begins an escape, and the bytes can be read back
 //! without a doubt; `printf %b` does it.
 //!
-//! [`printable`] is for those who want to read on: what is not printable is left out.
+//! [`printable`] is for reading: what is not printable is left out.
 
 use std::fmt::{self, Write};
 

@@ -80,6 +80,9 @@ mod time;
 
 pub use address::{AddressError, ToAddresses};
 pub use close_reason::CloseReason;
+#[cfg(feature = "sim")]
+#[doc(hidden)]
+pub use connection::taken;
 #[doc(hidden)]
 pub use connection::{TRANSITIONS, Transition};
 pub use counters::Counters;

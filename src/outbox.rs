@@ -132,7 +132,7 @@ impl Outbox {
         self.due_at = self.lead + GROUP_BYTES.min(self.most / 4);
     }
 
-    /// For whom a chain is, and the bytes that it begins with: all, if it is an answer.
+    /// The slot that a chain is for, and the bytes that it begins with: all, if it is an answer.
     #[inline]
     pub(crate) fn get(&self, index: usize) -> Option<(u32, &[u8])> {
         self.chains.get(index).map(|(slot, first)| (slot, self.bytes(first)))

@@ -1,4 +1,4 @@
-//! A room in which each hears what the others say.
+//! A chat room: each line goes to all other members.
 //!
 //! ```text
 //!  a member sends      the others get                the member gets
@@ -87,10 +87,10 @@ pub struct Chat {
     /// Whether this callback has sent something to the others.
     has_said: bool,
     news: News,
-    /// Members whose output is full, and for whom talkers wait; and the talkers.
+    /// Members whose output is full, and for which talkers wait; and the talkers.
     behind: BTreeSet<ConnId>,
     waiting: Vec<ConnId>,
-    /// Members whose output is full, and who are not waited for any more.
+    /// Members whose output is full, and for which no talker waits any more.
     late: BTreeSet<ConnId>,
 }
 
@@ -253,7 +253,7 @@ impl Chat {
         conn.set_timer(Some(TICK));
     }
 
-    /// Tells everybody but one, and notes who does not keep up.
+    /// Sends `text` to all members but one, and notes those that do not keep up.
     fn tell(&mut self, net: &mut Net, text: &str, except: Option<ConnId>) {
         if net.send_group(ROOM, text.as_bytes(), except).full == 0 {
             return;

@@ -44,7 +44,7 @@ use std::{fmt, io, thread};
 /// At a stop, tunnels are looked at in this distance: what has come through since then goes on.
 /// If the drain timeout is short, so is this: a quarter of it.
 const QUIET: Duration = Duration::from_secs(1);
-/// The log hears no more often than this that nobody can be reached.
+/// How often the log reports at most that no upstream server can be reached.
 const NEWS: Duration = Duration::from_secs(60);
 /// The timer of a client that waits for a lookup.
 const LOOKUP: u32 = 1;

@@ -1,6 +1,6 @@
 //! Every system call the server makes, as one trait.
 //!
-//! The methods stand in the order in which a running server meets them, so the
+//! The methods are in the order in which a running server meets them, so the
 //! trait is the table of contents of the walkthrough in `docs/`. It has three
 //! implementations:
 //!

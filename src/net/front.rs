@@ -1,4 +1,4 @@
-//! Clients that came through a front: who really connected.
+//! Clients that came through a front: which address really connected.
 //!
 //! Invariant: a connection has a [`Front`] from its header on until it is freed, if it came
 //! through a listener for fronts; no other has one.

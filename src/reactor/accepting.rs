@@ -1,9 +1,9 @@
-//! New clients: how many a turn, through which listener, who is turned away, and when nobody
-//! is let in.
+//! Accepting clients: how many a turn, through which listener, which are turned away, and
+//! when none is accepted.
 //!
-//! Nobody waits behind another's crowd. Listeners take turns, and the places that are free
-//! are shared out among those at which clients wait; what keeps one from accepting, a full
-//! house or a want of descriptors, keeps all, and begins and ends for all at once.
+//! No client waits behind another listener's crowd. Listeners take turns, and the free places
+//! are divided among those at which clients wait. What keeps one from accepting, a full
+//! server or a lack of descriptors, keeps all, and begins and ends for all at once.
 
 use super::Reactor;
 use super::poll::LISTENERS;

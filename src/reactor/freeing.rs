@@ -2,7 +2,7 @@
 //! given back, and what was counted is added up.
 //!
 //! Invariants:
-//! 1. The handler hears of the end once, after all that was the connection's is gone.
+//! 1. `on_close` is called once, after everything that belonged to the connection is gone.
 //! 2. What was cut off ends with a reset: it must not look like a whole answer.
 
 use super::Reactor;

@@ -182,7 +182,7 @@ impl Poll {
         self.epoll.is_some()
     }
 
-    /// epoll itself, for those who wait for it.
+    /// The epoll descriptor, for another event loop that waits for it.
     pub(crate) fn epoll(&self) -> Option<&Fd> {
         self.epoll.as_ref().or(self.unused.as_ref())
     }

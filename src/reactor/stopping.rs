@@ -214,7 +214,7 @@ impl<H: ConnectionHandler, K: Kernel> Reactor<H, K> {
         }
     }
 
-    /// The drain deadline: what has not finished is cut, and who still waits in a queue.
+    /// The drain deadline: resets what has not finished, and the clients still in a queue.
     /// Who merely lingers has everything. Calls that are not made yet never will be.
     pub(super) fn cut(&mut self) {
         self.jobs.clear();

@@ -14,8 +14,8 @@ const JOBS: usize = 64;
 const JOBS_NANOS: u64 = 50_000;
 
 impl<H: ConnectionHandler, K: Kernel> Reactor<H, K> {
-    /// Serves the core descriptors that were ready, after the connections: those who
-    /// are in come before those who want in, and bytes come before deadlines.
+    /// Serves the core descriptors that were ready, after the connections: connected clients
+    /// come before new ones, and bytes come before deadlines.
     pub(super) fn serve_core(&mut self, ready: usize) {
         let mut woken = std::mem::take(&mut self.woken);
         if let [(core @ LISTENERS.., mask)] = woken[..]

@@ -7,6 +7,7 @@ mod chat;
 #[cfg(feature = "cli")]
 mod corpus;
 mod crowd;
+mod drawings;
 mod every_fault;
 mod fanout;
 mod files;

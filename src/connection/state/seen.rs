@@ -1,4 +1,4 @@
-//! What a state shows of itself, to those who may not change it.
+//! Read access to the state, for code that must not change it.
 
 use super::{Early, Fin, Level, Open, PeerEnd, Reading, State, Unsent};
 use crate::buffer::Buffer;
