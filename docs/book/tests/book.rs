@@ -228,8 +228,8 @@ fn a_trace_of_ones_own() {
     browser.eval("[...document.querySelectorAll('.steps li')].find(it => it.textContent.endsWith(' = 196608')).click()");
     assert_eq!(browser.eval(outbox), "0,at most 10000,65556,at most 196608,theirs open, ours open");
     browser.eval(
-        "{ const it = new DataTransfer(); it.setData('text', 'A client connects.\n  0.061  accept4(3, \
-        127.0.0.1:50844, SOCK_CLOEXEC|NONBLOCK) = 8   accepting\n  0.070  close(8) = 0  closing'); \
+        "{ const it = new DataTransfer(); it.setData('text', 'A client connects.\\n  0.061  accept4(3, \
+        127.0.0.1:50844, SOCK_CLOEXEC|NONBLOCK) = 8   accepting\\n  0.070  close(8) = 0  closing'); \
         document.querySelector('.steps').dispatchEvent(new DragEvent('drop', {dataTransfer: it})); }",
     );
     browser.wait("document.querySelectorAll('.steps li').length === 3");
