@@ -29,7 +29,7 @@ const MAX_QUOTA: u8 = 64;
 const MAX_LOST: u8 = 16;
 /// Unsent bytes the kernel takes for a connection: a client that does not read
 /// parks this much instead of megabytes.
-pub(crate) const NOTSENT_LOWAT: u32 = 131_072;
+const NOTSENT_LOWAT: u32 = 131_072;
 /// Seconds of silence after which TCP asks whether the peer is still there.
 const KEEPALIVE_IDLE: u32 = 120;
 

@@ -44,6 +44,7 @@ _arguments -s -S \
 	'--max-memory[most bytes waiting, of all clients together (256M)]:BYTES: ' \
 	'--unix-mode[permissions of unix\:PATH (0600)]:MODE: ' \
 	'--narrate[show every system call, and client data, on stderr]' \
+	'--explain[print what docs/ says of it\: accept4, EMFILE]:CALL or ERRNO:(accept4 bind chmod clock_gettime clock_nanosleep close connect epoll_create1 epoll_ctl epoll_wait eventfd2 fchmod fcntl fcntl_inherit fcntl_nonblock flock fstat getsockname getsockopt getsockopt_listens getsockopt_error ioctl ioctl_outq listen lstat newfstatat openat2 openat2_as pread pread64 prlimit prlimit64 read read_diag read_counter read_signal recv recvfrom rt_sigaction rt_sigprocmask send sendto send_more sendfile sendmsg setsockopt shutdown signalfd4 socket socket_datagram socket_diag stat newfstatat timerfd_create timerfd_settime unlink write write_diag write_counter EACCES EADDRINUSE EADDRNOTAVAIL EAFNOSUPPORT EAGAIN EALREADY EBADF ECONNABORTED ECONNREFUSED ECONNRESET EDESTADDRREQ EEXIST EFAULT EHOSTDOWN EHOSTUNREACH EINPROGRESS EINTR EINVAL EIO EISCONN EISDIR ELOOP EMFILE EMSGSIZE ENETDOWN ENETUNREACH ENFILE ENOBUFS ENOENT ENOLCK ENOMEM ENONET ENOPROTOOPT ENOSPC ENOSR ENOSYS ENOTCONN ENOTSOCK ENOTTY EOPNOTSUPP EOVERFLOW EPERM EPIPE EPROTO EPROTONOSUPPORT ESOCKTNOSUPPORT ESPIPE ETIMEDOUT EXDEV)' \
 	'-v[log more]' \
 	'--verbose[log more]' \
 	'-q[log errors only]' \

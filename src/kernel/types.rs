@@ -73,6 +73,8 @@ pub enum SocketOption {
     UserTimeout(u32),
     /// TCP_NOTSENT_LOWAT: how many unsent bytes the kernel takes before EAGAIN. Inherited. tcp(7)
     NotSentLowat(u32),
+    /// TCP_CORK: send whole segments only, for at most 200 ms, because more follows. tcp(7)
+    Cork(bool),
     /// SO_OOBINLINE: an urgent byte (MSG_OOB) stays where it was sent, among the others, instead
     /// of being taken out of the stream. Inherited. socket(7), tcp(7)
     UrgentInline,

@@ -14,6 +14,7 @@
 //! running server ([`lines`]).
 
 mod cli;
+mod explain;
 mod frame;
 mod guess;
 mod help;

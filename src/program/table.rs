@@ -91,7 +91,7 @@ pub(crate) const HANDLERS: [Handler; 6] = [
 ];
 
 /// Every option, in the order in which they are shown.
-pub(crate) const OPTIONS: [Choice; 26] = [
+pub(crate) const OPTIONS: [Choice; 27] = [
     choice(
         &["-l", "--listen"],
         "ADDR",
@@ -241,6 +241,14 @@ pub(crate) const OPTIONS: [Choice; 26] = [
         Always,
         "show every system call, and client data, on stderr",
         "In the format of *strace*(1).",
+    ),
+    choice(
+        &["--explain"],
+        "CALL|ERRNO",
+        Always,
+        "print what docs/ says of it: accept4, EMFILE",
+        "Of a system call the paragraphs of the chapters about it and what may make it fail; of \
+         an errno the calls that it concerns, and what the server does then.",
     ),
     choice(&["-v", "--verbose"], "", Always, "log more", "A line for each connection."),
     choice(&["-q", "--quiet"], "", Always, "log errors only", ""),

@@ -34,6 +34,7 @@
 #![allow(unreachable_pub)] // the rooms are no library
 
 mod console;
+mod explained;
 mod layout;
 mod life;
 mod manual;
@@ -732,6 +733,10 @@ fn prove(with_traces: bool) {
             due.push((trace::golden(name), text));
         }
         due.push((life::PICTURE.to_owned(), life::picture()));
+    }
+    match explained::made(&proof.methods, &due) {
+        Ok(text) => due.push((explained::FILE.to_owned(), text)),
+        Err(wrong) => proof.complain(explained::FILE, &wrong),
     }
     let differ = settle_differences(&due);
     for (kind, count) in proof.held.borrow().iter() {

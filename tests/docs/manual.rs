@@ -199,12 +199,14 @@ fn man() -> String {
 // ---- completions -------------------------------------------------------------------------
 
 /// What a value is completed with.
-fn words(option: &Choice) -> Vec<&'static str> {
-    match option.value {
-        value if value.contains('|') => value.split('|').collect(),
-        "ADDR" => vec!["127.0.0.1:", "0.0.0.0:", "[::]:", "unix:"],
-        _ => Vec::new(),
-    }
+fn words(option: &Choice) -> Vec<String> {
+    let words: &[&str] = match option.value {
+        "CALL|ERRNO" => return super::explained::names(),
+        value if value.contains('|') => &value.split('|').collect::<Vec<_>>(),
+        "ADDR" => &["127.0.0.1:", "0.0.0.0:", "[::]:", "unix:"],
+        _ => &[],
+    };
+    words.iter().map(|word| (*word).to_owned()).collect()
 }
 
 fn all_names(filter: impl Fn(&&Choice) -> bool) -> String {
@@ -413,6 +415,7 @@ fn the_shells_complete_what_is_begun() {
         ("threadbare --max-m", vec!["--max-memory"]),
         ("threadbare greet --framing c", vec!["chunk"]),
         ("threadbare --send", vec!["--send-proxy"]),
+        ("threadbare --explain EMF", vec!["EMFILE"]),
         ("threadbare http doc", vec!["docs"]),
     ] {
         assert_eq!(completed_by_bash(line), due, "bash: {line}");
