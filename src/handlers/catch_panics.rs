@@ -56,6 +56,14 @@ impl<H> CatchPanics<H> {
 impl<H: ConnectionHandler> ConnectionHandler for CatchPanics<H> {
     type Session = H::Session;
 
+    fn needs_outbound(&self) -> bool {
+        self.0.needs_outbound()
+    }
+
+    fn files_per_client(&self) -> u32 {
+        self.0.files_per_client()
+    }
+
     fn on_start(&mut self, net: &mut Net) -> Result<(), Error> {
         self.0.on_start(net)
     }

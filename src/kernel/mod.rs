@@ -56,7 +56,7 @@ pub type Result<T> = std::result::Result<T, Errno>;
 /// (only to write to the [`eventfd2`](Kernel::eventfd2)).
 ///
 /// To implement it elsewhere is possible and not stable: a minor version may add a method.
-pub trait Kernel: Clone + Send + 'static {
+pub trait Kernel: Clone + Send + Sync + 'static {
     /// Whether the kernel's signals and memory are those of this process.
     const IS_REAL: bool = true;
 

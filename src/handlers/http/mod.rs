@@ -25,7 +25,7 @@ use crate::close_reason::CloseReason;
 use crate::error::Error;
 use crate::escape::escaped;
 use crate::handler::ConnectionHandler;
-use crate::net::{Conn, ConnId, File, Net};
+use crate::net::{Conn, ConnId, File, Net, TimerId};
 use answer::Answers;
 use body::Body;
 use files::{Files, Found};
@@ -42,6 +42,7 @@ mod answer;
 mod authority;
 mod body;
 mod files;
+mod kept;
 mod log;
 mod request;
 mod status;
@@ -50,6 +51,8 @@ mod wishes;
 
 /// Files up to here are read, larger ones sent from where they are.
 const SMALL: u64 = 16 << 10;
+/// How long a file is kept open that is asked for again and again.
+const SECOND: Duration = Duration::from_secs(1);
 /// How long a head, and how long a body, may take to arrive.
 const DEADLINE: Duration = Duration::from_secs(20);
 
@@ -71,6 +74,8 @@ pub struct Http {
     content: Vec<u8>,
     deadline: Option<Duration>,
     log: Option<AccessLog>,
+    /// A timer will close the files that are kept open.
+    is_timed: bool,
 }
 
 /// The request that a connection is in the middle of.
@@ -121,6 +126,7 @@ impl Http {
             content: Vec::new(),
             deadline: Some(DEADLINE),
             log: None,
+            is_timed: false,
         }
     }
 
@@ -305,11 +311,16 @@ impl Http {
 
     fn send_file(&mut self, conn: &mut Conn<'_>, request: &Request<'_>) {
         let Some(files) = &mut self.files else { return };
-        match files.open(request.target) {
+        let now = self.answers.time(conn.net().now());
+        match files.open(request.target, now) {
             Ok(Found::File(file, status)) => {
                 let (of, charset) = types::of(files.name());
                 let content = format!("Content-Type: {of}{charset}\r\n");
-                let version = Version::of(&status, self.answers.time(conn.net().now()));
+                let version = Version::of(&status, now);
+                if files.has_open() && !self.is_timed {
+                    self.is_timed = true;
+                    conn.net().after(SECOND, 0);
+                }
                 self.send_version(conn, request, file, &version, &content);
             }
             Ok(Found::Directory) => self.redirect(conn, request),
@@ -322,7 +333,7 @@ impl Http {
         &mut self,
         conn: &mut Conn<'_>,
         request: &Request<'_>,
-        mut file: File,
+        file: File,
         version: &Version,
         content: &str,
     ) {
@@ -342,7 +353,7 @@ impl Http {
             }
         };
         let sent = if request.is_head { 0 } else { length };
-        if sent > 0 && sent <= SMALL && !self.read(&mut file, offset, sent as usize) {
+        if sent > 0 && sent <= SMALL && !self.read(&file, offset, sent as usize) {
             return self.say(conn, request, Status::SERVER_ERROR);
         }
         conn.write(self.answers.head(status, then, fields(due, version, content)));
@@ -367,7 +378,7 @@ impl Http {
     }
 
     /// Reads a part of a file into `content`, all of it; whether that was possible.
-    fn read(&mut self, file: &mut File, offset: u64, length: usize) -> bool {
+    fn read(&mut self, file: &File, offset: u64, length: usize) -> bool {
         self.content.resize(SMALL as usize, 0);
         let mut filled = 0;
         while let Some(space) = self.content.get_mut(filled..length).filter(|s| !s.is_empty()) {
@@ -467,6 +478,11 @@ impl ConnectionHandler for Http {
         if let Some(log) = &mut self.log {
             log.end(id, &self.answers.log_date(), net.sent(id));
         }
+    }
+
+    fn on_tick(&mut self, _: &mut Net, _: TimerId, _: u64) {
+        self.is_timed = false;
+        self.files.iter_mut().for_each(Files::close);
     }
 
     fn on_timer(&mut self, conn: &mut Conn<'_>, session: &mut Session) {
