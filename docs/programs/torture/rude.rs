@@ -178,7 +178,10 @@ pub(crate) const RUDE: [Rude; 30] = [
     ),
     rude(
         "the end, then a reset: is the connection closed?",
-        ("A connection that is not watched stays open, or the loop spins.", "story/06-half-close.md"),
+        (
+            "A connection that is not watched stays open, or the loop spins.",
+            "story/06-half-close.md",
+        ),
         Process,
         end_then_reset,
     ),
