@@ -17,7 +17,7 @@
 //! | `<!-- calls -->` | a table | the methods of `trait Kernel` |
 //! | `<!-- states -->` | a drawing and a table | the transitions that the states of a connection declare |
 //! | `<!-- variants: src/x.rs#Name -->` | a drawing | names every variant of the enum |
-//! | `<!-- fact: name ... -->` | | tests in tests/kernel_facts.rs |
+//! | `<!-- fact: name ... -->` | | tests in tests/kernel_facts.rs. If one is stated there in a sentence (with a full stop), just that sentence stands in front |
 //! | `<!-- test: module::name ... -->` | | tests in tests/, each in the one file that ends so |
 //! | `<!-- count: hello recvfrom..sendto -->` | a number | how many calls the piece of a trace has |
 //! | `<!-- measured: table -->` | a table | that table of docs/measured.md, which `make bench` writes |
@@ -34,6 +34,7 @@
 #![allow(unreachable_pub)] // the rooms are no library
 
 mod console;
+mod explained;
 mod layout;
 mod life;
 mod manual;
@@ -65,14 +66,16 @@ use trace::Traces;
 
 const INDEX: &str = "docs/README.md";
 /// With fewer marks than this, something does not look any more.
-const AT_LEAST: [(&str, usize); 7] = [
+const AT_LEAST: [(&str, usize); 9] = [
     ("calls told by both witnesses", 600),
     ("errno tables", 13),
-    ("facts", 95),
+    ("facts", 130),
+    ("facts word for word", 15),
     ("links", 300),
     ("quotes", 30),
     ("tests", 60),
     ("traces", 25),
+    ("words of the trade", 50),
 ];
 
 /// What the docs are compared with, and what was found.
@@ -377,6 +380,24 @@ impl Proof {
             if !pages.iter().any(|(_, text)| marks(text)) {
                 self.complain("tests/kernel_facts.rs", &format!("no chapter tells {name}"));
             }
+            // A fact that is stated in a sentence is told in that sentence, which is thus no
+            // wider than its test.
+            let Some(sentence) = source::stated(&self.facts, name) else { continue };
+            let tells = |text: &String| {
+                let mut places = text.match_indices(sentence);
+                places.any(|(at, _)| {
+                    let mark = text[at + sentence.len()..].strip_prefix("<!-- fact: ");
+                    let names = mark.and_then(|mark| mark.split(" -->").next()).unwrap_or_default();
+                    names.split(' ').any(|it| it == name)
+                })
+            };
+            if !pages.iter().any(|(_, text)| tells(text)) {
+                self.complain(
+                    "tests/kernel_facts.rs",
+                    &format!("no chapter says of {name}: {sentence}"),
+                );
+            }
+            self.hold("facts word for word", 1);
         }
     }
 
@@ -563,6 +584,26 @@ impl Proof {
         }
     }
 
+    /// What the index of the trade's words sends a reader to has one of the words.
+    fn trade(&self, pages: &[(String, String)]) {
+        const PAGE: &str = "docs/00-words.md";
+        let text = |path: &str| {
+            pages.iter().find(|(page, _)| page == path).map_or("", |(_, text)| text.as_str())
+        };
+        let index = text(PAGE).split("\n## What people call it").nth(1).unwrap_or_default();
+        for row in index.lines().filter(|line| line.starts_with("| ")).skip(1) {
+            let cells: Vec<&str> = row.split('|').map(str::trim).collect();
+            for target in targets(cells[3]) {
+                let page = format!("docs/{}", target.split('#').next().unwrap());
+                let said = text(&page).to_lowercase();
+                if !cells[1].split(", ").any(|word| said.contains(&word.to_lowercase())) {
+                    self.complain(PAGE, &format!("{page} does not say {}", cells[1]));
+                }
+                self.hold("words of the trade", 1);
+            }
+        }
+    }
+
     /// Each method says where it is explained, and is explained there; each call is traced,
     /// but for the clock, which is none.
     fn coverage(&self, pages: &[(String, String)]) {
@@ -680,6 +721,7 @@ fn prove(with_traces: bool) {
     proof.hold("calls told by both witnesses", traces.map_or(0, |it| it.agreed));
     proof.links(&pages);
     proof.index(&pages);
+    proof.trade(&pages);
     proof.coverage(&pages);
     proof.untold_facts(&pages);
     proof.leftovers(&pages);
@@ -691,6 +733,10 @@ fn prove(with_traces: bool) {
             due.push((trace::golden(name), text));
         }
         due.push((life::PICTURE.to_owned(), life::picture()));
+    }
+    match explained::made(&proof.methods, &due) {
+        Ok(text) => due.push((explained::FILE.to_owned(), text)),
+        Err(wrong) => proof.complain(explained::FILE, &wrong),
     }
     let differ = settle_differences(&due);
     for (kind, count) in proof.held.borrow().iter() {
