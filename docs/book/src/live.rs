@@ -7,6 +7,7 @@
 use crate::lanes::Told;
 use crate::view::Call;
 use std::collections::{HashMap, VecDeque};
+use std::fs;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -16,6 +17,19 @@ const LINES: usize = 400;
 
 pub fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// The bytes that the kernel holds for the connection with that client: those to be received, and
+/// those sent and not acknowledged, as SIOCINQ and SIOCOUTQ tell who has the descriptor.
+fn held(client: u16) -> Option<(u64, u64)> {
+    let tables = ["/proc/net/tcp", "/proc/net/tcp6"].map(fs::read_to_string);
+    let end = format!(":{client:04X}");
+    tables.iter().flatten().flat_map(|table| table.lines()).find_map(|line| {
+        let mut fields = line.split_whitespace().skip(2);
+        let (peer, queues) = (fields.next()?, fields.nth(1)?);
+        let (send, receive) = queues.split_once(':').filter(|_| peer.ends_with(&end))?;
+        Some((u64::from_str_radix(receive, 16).ok()?, u64::from_str_radix(send, 16).ok()?))
+    })
 }
 
 /// The lines of connections, oldest connection first.
@@ -34,6 +48,8 @@ pub struct Log {
     wait: Told,
     /// Whose bytes were received last: a callback is about it.
     current: usize,
+    /// The port of a client beside whose calls is written what the kernel holds for it.
+    pub watched: Option<u16>,
     fell_asleep: Option<Duration>,
     pub asleep: Duration,
     pub woken: u64,
@@ -128,10 +144,14 @@ impl Log {
     }
 
     fn note(&mut self, fd: &str, at: Duration, line: &str) {
+        let watched = self.watched;
         if let Some(life) = self.open.get(fd).copied().and_then(|life| self.life(life))
             && life.lines.len() < LINES
         {
-            life.lines.push((at, line.to_owned()));
+            let port = life.port.parse().ok().filter(|port| watched == Some(*port));
+            let (held, line) = (port.and_then(held), line.to_owned());
+            let held = held.map(|(receive, send)| format!("\t{receive}\t{send}"));
+            life.lines.push((at, line + &held.unwrap_or_default()));
         }
     }
 

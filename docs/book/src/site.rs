@@ -263,7 +263,10 @@ impl Site {
                 };
                 let (before, lines) = locked(&self.log).lines(of);
                 if path == "/live/lanes.svg" {
-                    return Answer::of("image/svg+xml", lanes::draw(&[before, lines].concat()));
+                    let mut all = [before, lines].concat();
+                    all.iter_mut()
+                        .for_each(|it| it.1.truncate(it.1.find('\t').unwrap_or(it.1.len())));
+                    return Answer::of("image/svg+xml", lanes::draw(&all));
                 }
                 let count = lines.len();
                 let text = format!(
@@ -335,14 +338,19 @@ impl Site {
     fn told(&self, lines: &[Told]) -> String {
         let first = lines.first().map_or(Duration::ZERO, |it| it.0);
         let lines = lines.iter().map(|(at, line)| {
+            let mut parts = line.split('\t');
+            let line = parts.next().unwrap_or_default();
             let call = line.split("  # docs/").next().unwrap_or_default();
             let chapter = Call::of(line).map_or("", |call| call.chapter);
             let page = self.pages.chapter(chapter);
             let link = page.map(|path| format!("<a href='/{path}'>{chapter}</a>"));
             let gap = " ".repeat(12_usize.saturating_sub(chapter.len()));
+            let held = parts.next().zip(parts.next());
+            let held = held.map(|(receive, send)| format!(" data-held='{receive} {send}'"));
             let ms = at.saturating_sub(first).as_secs_f64() * 1e3;
-            let (link, call) = (link.unwrap_or_default(), escaped(call));
-            format!("<small>{ms:8.3}</small>  {link}{gap}<code>{call}</code>\n")
+            let (link, held, call) =
+                (link.unwrap_or_default(), held.unwrap_or_default(), escaped(call));
+            format!("<small>{ms:8.3}</small>  {link}{gap}<code{held}>{call}</code>\n")
         });
         format!("<pre class=c tabindex=0>{}</pre>", lines.collect::<String>())
     }

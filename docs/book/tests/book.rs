@@ -289,6 +289,15 @@ fn rude_clients() {
         }
         let others = told.matches("accept4(").count();
         assert_eq!(others, 1, "{told}");
+        let steps = "[...document.querySelectorAll('#deed code')].map(it => it.textContent)";
+        assert_eq!(browser.eval(&format!("{steps}.filter(it => !steps(it)[0].say).join()")), "");
+        if told.contains("300 pages") {
+            // Amid the answers the kernel holds what the client has not read.
+            let held = "Math.max(...[...document.querySelectorAll('#deed [data-held]')].map(it => it.dataset.held.split(' ')[1]))";
+            assert!(browser.eval(held).as_u64() > Some(100_000));
+            browser.eval("document.querySelector('#deed button').click()");
+            browser.wait("document.querySelector('#deed .steps')?.innerText.includes('SIOCOUTQ')");
+        }
     }
     assert_eq!(browser.complaints(), Vec::<String>::new());
 }
