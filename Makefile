@@ -80,7 +80,7 @@ trace: able ## a short life, call by call: make trace [echo] [SVG=life.svg]
 torture: able ## rude clients for a server: make torture [ADDR=host:port] [CMD='…']
 	@$(call build,$(FIRST) --example torture); exec "$$torture" $(or $(OWN),$(ADDR)) --start "$$CMD"
 
-book: able ## the walkthrough in a browser, served live: make book [ADDR=host:port]
+book: able ## the walkthrough in a browser: make book [ADDR=host:port]
 	@tests/tick $(CARGO) build $(OF_BOOK) || { tests/doctor crates; exit 1; }; \
 	exec "$(BOOK)/debug/threadbare-book" $(ADDR)
 
