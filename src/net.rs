@@ -37,6 +37,7 @@ mod shares;
 mod table;
 mod timers;
 mod work;
+mod workers;
 
 pub use front::Front;
 pub use groups::Fanout;
@@ -49,6 +50,7 @@ pub use presence::Presence;
 pub use timers::TimerId;
 use timers::Timers;
 pub(crate) use work::CALL;
+pub(crate) use workers::{Done, Workers};
 
 /// Names a connection for as long as the server runs: an id is never used again.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -123,7 +125,9 @@ pub struct Net {
     has_told_sandbox: bool,
     pub(crate) timers: Timers,
     pub(crate) groups: Groups,
-    /// What other threads look at, by slot.
+    /// What works for connections on other threads.
+    pub(crate) workers: Option<Workers>,
+    /// What these look at, by slot.
     presences: BTreeMap<u32, Presence>,
     /// With what tokens outbound connections were begun, by slot.
     pub(crate) tokens: BTreeMap<u32, u64>,
@@ -435,6 +439,7 @@ impl Net {
             has_told_sandbox: false,
             timers: Timers::default(),
             groups: Groups::default(),
+            workers: None,
             presences: BTreeMap::new(),
             tokens: BTreeMap::new(),
             files: BTreeMap::new(),

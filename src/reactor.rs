@@ -51,8 +51,10 @@ mod stopping;
 mod timer;
 mod turn;
 mod waking;
+mod working;
 mod yielding;
 
+pub(crate) use freeing::Owned;
 use page::Input;
 use poll::Poll;
 use signals::Signals;

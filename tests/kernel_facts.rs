@@ -836,6 +836,18 @@ fn both_ends_are_a_hang_up_before_the_last_byte() {
     assert_eq!((recv(&server), recv(&server)), (Ok(b"last".to_vec()), Ok(vec![])));
 }
 
+#[test] // RDHUP comes though bytes before the end are unread, and asks for no read
+fn rdhup_comes_before_the_bytes() {
+    let (server, mut client) = pair();
+    let set = Set::of(&fd(&server), RDHUP);
+    client.write_all(b"last").unwrap();
+    client.shutdown(Shutdown::Write).unwrap();
+    set.until(RDHUP);
+    set.modify(&fd(&server), 0).unwrap();
+    assert_eq!(set.look(), 0);
+    assert_eq!((recv(&server), recv(&server)), (Ok(b"last".to_vec()), Ok(vec![])));
+}
+
 #[test] // RDHUP of a half-closed peer fires for ever, though all is read; IN reports the end too
 fn rdhup_spins() {
     let (server, client) = pair();

@@ -18,6 +18,7 @@ mod names;
 #[cfg(feature = "cli")]
 mod oracle;
 mod origins;
+mod pauses;
 mod planted;
 mod production;
 mod proxy;
@@ -41,7 +42,10 @@ mod needs;
 #[cfg(feature = "cli")]
 use threadbare::kernel;
 
-// What is fuzzed, and three programs of the walkthrough: their tests come with them.
+// What is fuzzed, and four programs of the walkthrough: their tests come with them.
+#[allow(dead_code)]
+#[path = "../../docs/programs/ledger.rs"]
+mod ledger;
 #[allow(dead_code, clippy::print_stdout)] // here nobody calls `main`
 #[path = "../../docs/programs/resp.rs"]
 mod resp;
@@ -51,6 +55,5 @@ mod shout;
 #[cfg(feature = "cli")]
 #[path = "../fuzz/targets/mod.rs"]
 mod targets;
-#[allow(dead_code)]
 #[path = "../../docs/programs/worker_pool.rs"]
 mod worker_pool;

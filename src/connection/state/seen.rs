@@ -54,6 +54,12 @@ impl State {
         }
     }
 
+    /// Whether the handler is to hear that the peer's end has come while nothing is read.
+    pub(crate) fn awaits_hangup(&self) -> bool {
+        let Some(Open { reading, .. }) = self.open() else { return false };
+        reading.paused && !reading.hung_up && reading.end != PeerEnd::Told
+    }
+
     pub(crate) fn is_connecting(&self) -> bool {
         matches!(self, State::Connecting { .. })
     }
