@@ -66,7 +66,7 @@ pub(crate) struct Connection {
     pub(crate) staged: Staged,
     pub(crate) received: u64,
     pub(crate) sent: u64,
-    /// When the last byte moved, in ticks; and how often these have reached their end since.
+    /// When the last byte moved, in ticks; and how often the ticks have wrapped around since.
     pub(crate) last: Tick,
     spans: u8,
     pub(crate) attention: Attention,
@@ -110,7 +110,7 @@ impl Connection {
         self.peer.listener
     }
 
-    // ---- what happens to it ------------------------------------------------------------
+    // ---- events --------------------------------------------------------------------------
 
     pub(crate) fn established(&mut self, now: Moment) {
         self.state.established(now);
@@ -326,8 +326,8 @@ impl Connection {
             | (if self.state.awaits_hangup() { HANGUP } else { 0 })
     }
 
-    /// Whether it is a client that has not been heard, or not been answered, and has not ended:
-    /// a stop waits for its bytes, which may be on their way.
+    /// Whether it is a client that has sent nothing yet, or has not been answered, and has not
+    /// ended: a stop waits for its bytes, which may be on their way.
     pub(crate) fn may_speak(&self) -> bool {
         let is_ahead = |open: &Open| open.reading.end == PeerEnd::Ahead;
         let is_new = self.received == 0 || self.sent == 0 && self.is_flushed();
@@ -378,7 +378,7 @@ mod tests {
         Connection::new(Fd::simulated(3).unwrap(), Peer::Unix, 0, NOW, Life::open())
     }
 
-    /// Else each message would go the long way.
+    /// Otherwise each message would take the slow path.
     #[test]
     fn a_new_connection_is_quiet() {
         let mut connection = connection();

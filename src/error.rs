@@ -6,8 +6,8 @@ use std::fmt;
 
 /// A system call that failed and ended the start or the server.
 ///
-/// Displays as `bind 127.0.0.1:80: EACCES (Permission denied)`, and as `Debug` too: so a
-/// `main` that returns it says something that can be read.
+/// `Display` and `Debug` both print `bind 127.0.0.1:80: EACCES (Permission denied)`, so that a
+/// `main` that returns it prints a readable line.
 #[derive(Clone, PartialEq, Eq)]
 pub struct Error {
     /// The call, in its role.
@@ -24,12 +24,12 @@ impl Error {
     }
 }
 
-/// What there is to do where a call fails for a process that may not make it.
+/// What to do about a call that the process is not allowed to make.
 const FORBIDDEN: &str = "a sandbox forbids it (seccomp, SELinux, AppArmor, a container)";
 
 impl Error {
-    /// The way out where the process may not make a call: a sandbox says so with EPERM, EACCES
-    /// or ENOSYS, each time anew, and nothing that the server does helps. seccomp(2)
+    /// What to do where the process is not allowed to make a call: a sandbox fails it with EPERM,
+    /// EACCES or ENOSYS, every time, and nothing that the server does helps. seccomp(2)
     pub fn sandbox(&self) -> Option<&'static str> {
         let is_refusal = matches!(self.errno, Errno::EPERM | Errno::EACCES | Errno::ENOSYS);
         is_refusal.then_some(FORBIDDEN)

@@ -1,4 +1,4 @@
-//! Bytes of strangers, made fit to be read by people.
+//! Escapes bytes from outside, so that a terminal or a log can show them.
 //!
 //! A client may send whatever it likes, and a terminal obeys much of it: ESC
 //! moves the cursor and can retitle the window, CR overwrites the line, the C1

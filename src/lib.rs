@@ -2,7 +2,7 @@
 //!
 //! One thread drives a hand-written epoll reactor over non-blocking sockets:
 //! concurrency without a thread per client. You write a [`ConnectionHandler`],
-//! which says what happens to the bytes of a connection; everything else, from
+//! which decides what happens to the bytes of a connection; everything else, from
 //! `socket(2)` to a clean stop, is here.
 //!
 //! ```no_run

@@ -1,9 +1,9 @@
-//! The way into the loop from other threads: a queue of calls, and of what workers have done; and
-//! a bell to wake the loop.
+//! Calls into the loop from other threads, and what workers have done: a queue, and a bell that
+//! wakes the loop.
 //!
-//! The bell is an eventfd. It is rung only when the queue goes from empty to not
-//! empty, so a thousand calls may cost one wake-up; and as the queue and
-//! the flag stand under one lock, no call can fall between two wake-ups.
+//! The bell is an eventfd. To ring it is to write to it, and that happens only when the queue
+//! goes from empty to not empty, so a thousand calls may cost one wake-up. The queue and the
+//! flag are under one lock, so that no wake-up is lost.
 //!
 //! Invariants:
 //! 1. `rung` is true exactly while the eventfd's counter is not 0, or about to be read.

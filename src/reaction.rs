@@ -1,9 +1,9 @@
 //! What an errno means: one table, asked by the code at every call.
 //!
-//! The same errno asks for different answers at different calls, and sometimes
+//! The same errno needs different reactions at different calls, and sometimes
 //! at the same call in a different role: `epoll_ctl` out of memory ends the
 //! start-up, pauses the listener, or makes a connection wait, depending on what
-//! was added or changed. So the table is indexed by [`Call`], the call in its
+//! was added or changed. The table is therefore indexed by [`Call`], the call in its
 //! role, and each cell holds one [`Reaction`]. Counting and logging are the
 //! caller's. No reaction retries without bound.
 
@@ -14,7 +14,7 @@ use std::fmt;
 /// name of its system call as in its manual page.
 macro_rules! calls {
     ($($role:ident $name:literal,)*) => {
-        /// A system call in the role it plays for the server.
+        /// A system call, in one of the roles it has in the server.
         #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
         pub enum Call {
             $(#[doc = concat!("`", $name, "`")] $role,)*
@@ -111,15 +111,15 @@ impl fmt::Display for Call {
 /// What the server does about an errno.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Reaction {
-    /// Nothing now: wait for the next event.
+    /// Do nothing now: wait for the next event.
     Wait,
-    /// The same call again at once, a bounded number of times.
+    /// Make the same call again at once, a bounded number of times.
     Retry,
     /// Keep the bytes or the mask and try again by timer, a bounded number of times.
     Later,
     /// Stop asking this source for a while; resume by timer or when a connection closes.
     Pause,
-    /// This connection ends; nobody else notices.
+    /// Close this connection; no other is affected.
     DropConnection,
     /// The start fails with one line that names the call, the object and the errno.
     FailStartup,
@@ -127,7 +127,7 @@ pub enum Reaction {
     FailRuntime,
     /// Go on without it, and warn once. (Where nothing would be left, the start fails.)
     Degrade,
-    /// It does not matter.
+    /// The failure does not matter.
     Ignore,
     /// It cannot happen unless the server is wrong. Counted, then the connection ends
     /// (for a core descriptor: the server).
@@ -143,7 +143,7 @@ pub fn reaction(call: Call, errno: Errno) -> Reaction {
     use Errno::*;
     use Reaction::*;
     match call {
-        // Start-up. Nothing is served yet, so failing loudly is the kindest answer.
+        // Start-up. Nothing is served yet, so failing with a clear error is best.
         Call::Socket => match errno {
             EAFNOSUPPORT => Degrade, // if another address of the same name serves
             _ => FailStartup,
@@ -316,8 +316,8 @@ pub(crate) fn attempt<T>(
     Err((Reaction::Wait, failed))
 }
 
-/// Makes nothing of a failure, as where something is given up anyway. If the table calls it
-/// a bug, its errno is returned.
+/// Ignores a failure, where something is being given up anyway. Returns the errno if the
+/// table calls it a bug.
 pub(crate) fn tolerate(call: Call, result: crate::kernel::Result<()>) -> Option<Errno> {
     result.err().filter(|&errno| reaction(call, errno) == Reaction::Bug)
 }
@@ -340,7 +340,7 @@ mod tests {
         }
     }
 
-    /// The errnos whose wrong answer is a well-known outage.
+    /// The errnos whose wrong handling has caused well-known outages.
     #[test]
     fn the_famous_cells() {
         use Errno::*;

@@ -54,7 +54,7 @@ pub struct Builder<H, K = Linux> {
     handler: H,
     kernel: K,
     limits: Limits,
-    /// How many clients some listeners take.
+    /// Most clients of the listeners that have a limit of their own.
     at_most: Vec<(usize, u32)>,
     owns_process: bool,
     manager: Option<ServiceManager>,
@@ -73,7 +73,7 @@ impl<H> fmt::Debug for Hire<H> {
 }
 
 impl<H: ConnectionHandler> Server<H> {
-    /// Begins to describe a server with this handler.
+    /// Starts to build a server with this handler.
     pub fn builder(handler: H) -> Builder<H> {
         let (limits, at_most, owns_process, manager, given, workers) = Default::default();
         Builder { handler, kernel: Linux, limits, at_most, owns_process, manager, given, workers }
@@ -87,7 +87,7 @@ impl<H: ConnectionHandler, K: Kernel> Builder<H, K> {
         self
     }
 
-    /// Lets the listener with this index in [`addresses`](Server::addresses) take at most so
+    /// Lets the listener with this index in [`addresses`](Server::addresses) take at most this
     /// many clients at once, of the [`max_connections`](Limits::max_connections) of all: the
     /// others find their places, whatever comes through this one.
     pub fn limit_listener(mut self, listener: usize, max_connections: u32) -> Self {
@@ -102,9 +102,9 @@ impl<H: ConnectionHandler, K: Kernel> Builder<H, K> {
         Builder { handler, kernel, limits, at_most, owns_process, manager, given, workers }
     }
 
-    /// Serves at a socket that listens already, too: an `OwnedFd`, or whatever is one, as a
-    /// `TcpListener`. It is taken for one that others have as well: at a stop the clients who
-    /// wait in its queue are left to them, and the file of a Unix socket stays.
+    /// Also serves a socket that listens already: an `OwnedFd`, or what converts to one, such as
+    /// a `TcpListener`. The server assumes that other processes have it too: at a stop the clients
+    /// that wait in its queue are left to them, and the file of a Unix socket stays.
     pub fn listener(mut self, fd: impl Into<OwnedFd>) -> Self {
         self.given.push(fd.into().into());
         self
@@ -154,21 +154,21 @@ impl<H: ConnectionHandler, K: Kernel> Builder<H, K> {
     ///
     /// SIGHUP stops the server only if stderr is a terminal. SIGUSR2 does nothing.
     ///
-    /// The [`ServiceManager`] that started the process hears that the server is ready, that it
-    /// stops, and that its loop turns, if it asked for that.
+    /// The server reports to the [`ServiceManager`] that started the process, if that asked for
+    /// it: that it is ready, that it stops, and that its loop turns.
     pub fn own_process(mut self, owns: bool) -> Self {
         self.owns_process = owns;
         self
     }
 
-    /// Tells this service manager how the server does, instead of the one that the environment
-    /// names. Only a server that [owns the process](Builder::own_process) does.
+    /// Reports to this service manager instead of the one that the environment names. Only a
+    /// server that [owns the process](Builder::own_process) reports.
     pub fn service_manager(mut self, manager: ServiceManager) -> Self {
         self.manager = Some(manager);
         self
     }
 
-    /// Opens those listeners only that it was [given](Builder::listener).
+    /// Opens only the listeners that it was [given](Builder::listener).
     ///
     /// # Errors
     ///
@@ -219,7 +219,7 @@ impl<H: ConnectionHandler, K: Kernel> Builder<H, K> {
 }
 
 /// Fits the limits to each other and to what the process may open: descriptors for the listeners,
-/// and so many for each client.
+/// and a number of them for each client.
 fn fit_limits<K: Kernel>(
     kernel: &mut K,
     limits: &mut Limits,
@@ -268,7 +268,7 @@ impl<H: ConnectionHandler, K: Kernel> Server<H, K> {
         &self.addresses
     }
 
-    /// What could not be had as asked for, and is not worth failing for.
+    /// Warnings about what could not be had as asked for, and is not worth failing for.
     pub fn warnings(&self) -> &[String] {
         &self.warnings
     }
@@ -310,7 +310,7 @@ impl<H: ConnectionHandler, K: Kernel> Server<H, K> {
     ///
     /// # Errors
     ///
-    /// What made the server unable to go on; it finished what it could.
+    /// The failure after which the server could not go on; it finished what it could.
     pub fn run(&mut self) -> Result<Summary, Error> {
         let mailbox = Arc::clone(&self.reactor.mailbox);
         mailbox.runs_on(Some(thread::current().id()));
@@ -326,8 +326,8 @@ impl<H: ConnectionHandler, K: Kernel> Server<H, K> {
         ended
     }
 
-    /// One turn of the loop: waits, serves what is ready; whether to go on. For
-    /// tests under a simulated kernel, and for those who like to step.
+    /// One turn of the loop: waits, and serves what is ready. Returns whether to go on. For
+    /// tests under a simulated kernel, and for stepping through a server.
     ///
     /// # Errors
     ///
@@ -375,7 +375,7 @@ impl<H: ConnectionHandler, K: Kernel> Server<H, K> {
         }
     }
 
-    /// Whether the next turn waits for an event, for nothing is left to do.
+    /// Whether the next turn waits for an event, because nothing is left to do.
     pub fn is_idle(&self) -> bool {
         self.reactor.is_idle && self.reactor.poll.is_begun()
     }
@@ -525,19 +525,19 @@ impl<H> Handle<H> {
         self.0.stop(Stop::Usual);
     }
 
-    /// The same, but what has not finished in `time` is cut, and counted as such; of several
-    /// times, that of [`Limits::drain_timeout`] included, the shortest holds.
+    /// As [`stop`](Handle::stop), but resets and counts what has not finished in `time`. Of
+    /// several times, [`Limits::drain_timeout`] included, the shortest holds.
     pub fn stop_within(&self, time: Duration) {
         self.0.stop(Stop::Within(time));
     }
 
-    /// Stops the server and waits for nobody: all connections are cut.
+    /// Stops the server at once: all connections are reset.
     pub fn stop_now(&self) {
         self.stop_within(Duration::ZERO);
     }
 
-    /// Asks something of the handler and its connections, on the server's thread, and waits for
-    /// the answer.
+    /// Runs `question` on the server's thread, with the handler and its connections, and waits
+    /// for the result.
     ///
     /// ```
     /// # use threadbare::{Server, handlers::Echo};

@@ -8,9 +8,9 @@ _threadbare_handlers() {
 		'greet:answers each line with "Thank you for your message <line>" (default)'
 		'once:prints the first message of any client, answers it, and exits'
 		'echo:sends the bytes back as they come'
-		'chat:passes each line to everyone else as NAME\: line'
+		'chat:sends each line to all other clients as NAME\: line'
 		'http:serves the files beneath DIR; without it, a plain "hello"'
-		'proxy:hands each client on to the server at ADDR (written as for -l)'
+		'proxy:forwards each client to the server at ADDR (written as for -l)'
 	)
 	_describe handler handlers
 }
@@ -23,15 +23,15 @@ _threadbare_argument() {
 _arguments -s -S \
 	'*-l[HOST\:PORT, \[V6\]\:PORT, unix\:PATH, fd\:N; may be repeated (127.0.0.1\:1234; once\: 127.0.0.1\:9999)]:address:_threadbare_words' \
 	'*--listen[HOST\:PORT, \[V6\]\:PORT, unix\:PATH, fd\:N; may be repeated (127.0.0.1\:1234; once\: 127.0.0.1\:9999)]:address:_threadbare_words' \
-	'--framing[a message is a line, or what one recv gave (line)]:line or chunk:(line chunk)' \
+	'--framing[a message is a line, or what one recv returned (line)]:line or chunk:(line chunk)' \
 	'--max-line[the longest line (64K)]:BYTES: ' \
 	'--access-log[a line for each answer on stderr (common format)]' \
 	'--connect-timeout[wait at most S for a connection (10)]:S: ' \
-	'--send-proxy[tell the server at ADDR who the client is (PROXY v2)]' \
+	'--send-proxy[name the client to the server at ADDR (PROXY v2)]' \
 	'--proxy-protocol[each connection begins with a PROXY header (v1, v2)]' \
 	'--max-connections[clients served at once; more wait in the queue (10000)]:N: ' \
 	'--max-per-ip[clients served at once per address (0 = off)]:N: ' \
-	'--give-way[when full, a crowd'\''s clients idle for S make room (1)]:S: ' \
+	'--give-way[when full, close clients idle for S of a crowded IP (1)]:S: ' \
 	'--backlog[clients that may wait in the queue (4096)]:N: ' \
 	'--idle-timeout[close a client after S seconds of silence (300)]:S: ' \
 	'--message-timeout[close a client that does not end its message in S (30)]:S: ' \
@@ -48,8 +48,8 @@ _arguments -s -S \
 	'--verbose[log more]' \
 	'-q[log errors only]' \
 	'--quiet[log errors only]' \
-	'-h[print a page like this; behind a handler, its own]' \
-	'--help[print a page like this; behind a handler, its own]' \
+	'-h[print this page; after HANDLER, the options of that one]' \
+	'--help[print this page; after HANDLER, the options of that one]' \
 	'-V[print the version]' \
 	'--version[print the version]' \
 	'1:handler:_threadbare_handlers' \

@@ -17,7 +17,7 @@
 //! What is said is sent to a group, with [`Net::send_group`]: it is kept once for all, and all
 //! there is for a member goes in one call. Four rules keep thousands apart:
 //!
-//! - **Whoever talks waits for those behind, but not for long.** A member whose
+//! - **A talker waits for members that read slowly, but not for long.** A member whose
 //!   output is full holds talkers back, so that none of them can talk another out
 //!   of the room. If that takes a tick, the member is not waited for until it has
 //!   caught up; at `max_output` the server ends it.

@@ -307,7 +307,7 @@ impl Proxy {
     fn complain(&mut self, now: Duration, why: impl fmt::Display) {
         if self.warned_at.is_none_or(|at| now - at >= NEWS) {
             self.warned_at = Some(now);
-            log::warn!("{why}; clients are reset until somebody answers");
+            log::warn!("{why}; clients are reset until a server answers");
         } else {
             log::debug!("{why}");
         }
@@ -395,7 +395,7 @@ impl ConnectionHandler for Proxy {
             self.reset(conn.net(), id);
             return self.complain(conn.net().now(), "the proxy leads to itself"); // for ever
         }
-        conn.pause(); // until there is somebody to take its bytes
+        conn.pause(); // until the upstream connection can take its bytes
         let look = self.look_after(conn.net());
         conn.set_timer(look);
         self.begin(conn.net(), id);

@@ -1,7 +1,7 @@
 //! The real calls, and the only `unsafe` code of the project.
 //!
 //! [`Linux`] owns nothing: the kernel keeps the state, and a descriptor belongs
-//! to whoever holds the [`Fd`]. So every method here is a thin translation:
+//! to the owner of the [`Fd`]. So every method here is a thin translation:
 //!
 //! - **One method, one system call**, made through the libc function that strace
 //!   shows under the same name. (Three exceptions: `clock_gettime` makes none, `prlimit` makes

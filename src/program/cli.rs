@@ -414,7 +414,7 @@ fn bytes(text: &str) -> Result<usize, &'static str> {
 }
 
 /// Seconds; 0 is off. Deadlines are kept in milliseconds, so a shorter time is one
-/// of these and never off. Whoever writes more than 11 days most likely means milliseconds.
+/// of these and never off. More than 11 days most likely means milliseconds.
 fn seconds(text: &str) -> Result<Option<Duration>, &'static str> {
     const LONGEST: f64 = 1e6;
     let plain = text.bytes().all(|byte| byte.is_ascii_digit() || byte == b'.');

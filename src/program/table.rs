@@ -72,7 +72,7 @@ pub(crate) const HANDLERS: [Handler; 6] = [
     Handler {
         name: "chat",
         argument: "",
-        what: "passes each line to everyone else as NAME: line",
+        what: "sends each line to all other clients as NAME: line",
         more: "A line */name NEW* gives its sender another name.",
     },
     Handler {
@@ -85,7 +85,7 @@ pub(crate) const HANDLERS: [Handler; 6] = [
     Handler {
         name: "proxy",
         argument: "ADDR",
-        what: "hands each client on to the server at ADDR (written as for -l)",
+        what: "forwards each client to the server at ADDR (written as for -l)",
         more: "A name is looked up again when none of its addresses answers any more.",
     },
 ];
@@ -107,7 +107,7 @@ pub(crate) const OPTIONS: [Choice; 26] = [
         &["--framing"],
         "line|chunk",
         For(&["greet", "once"]),
-        "a message is a line, or what one recv gave (line)",
+        "a message is a line, or what one recv returned (line)",
         "",
     ),
     choice(
@@ -115,7 +115,7 @@ pub(crate) const OPTIONS: [Choice; 26] = [
         "BYTES",
         For(&["greet", "once", "chat"]),
         "the longest line (64K)",
-        "A client that sends a longer one is told so, and its connection is closed.",
+        "A client that sends a longer one gets an error line, and its connection is closed.",
     ),
     choice(
         &["--access-log"],
@@ -135,7 +135,7 @@ pub(crate) const OPTIONS: [Choice; 26] = [
         &["--send-proxy"],
         "",
         For(&["proxy"]),
-        "tell the server at ADDR who the client is (PROXY v2)",
+        "name the client to the server at ADDR (PROXY v2)",
         "A header of the PROXY protocol, version 2, stands in front of the client's first byte, \
          so the server must expect one.",
     ),
@@ -167,7 +167,7 @@ pub(crate) const OPTIONS: [Choice; 26] = [
         &["--give-way"],
         "S",
         Always,
-        "when full, a crowd's clients idle for S make room (1)",
+        "when full, close clients idle for S of a crowded IP (1)",
         "When all of *--max-connections* are taken and a client waits, the connection that has \
          been idle for longest is closed, if no byte has moved in it for *S* and its address \
          has more than a quarter of all. Behind a front without *--proxy-protocol* all clients \
@@ -244,7 +244,13 @@ pub(crate) const OPTIONS: [Choice; 26] = [
     ),
     choice(&["-v", "--verbose"], "", Always, "log more", "A line for each connection."),
     choice(&["-q", "--quiet"], "", Always, "log errors only", ""),
-    choice(&["-h", "--help"], "", Always, "print a page like this; behind a handler, its own", ""),
+    choice(
+        &["-h", "--help"],
+        "",
+        Always,
+        "print this page; after HANDLER, the options of that one",
+        "",
+    ),
     choice(&["-V", "--version"], "", Always, "print the version", ""),
 ];
 

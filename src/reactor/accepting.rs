@@ -124,7 +124,7 @@ impl<H: ConnectionHandler, K: Kernel> Reactor<H, K> {
         Queue::Unknown
     }
 
-    /// Resets whoever waits in the queue of a listener; how many they were.
+    /// Resets the clients that wait in the queue of a listener. Returns how many they were.
     #[cold]
     pub(super) fn turn_away_queue(&mut self, index: usize) -> u64 {
         let mut turned_away = 0;

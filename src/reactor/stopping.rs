@@ -47,8 +47,8 @@ pub(crate) enum Handshakes {
 }
 
 impl<H: ConnectionHandler, K: Kernel> Reactor<H, K> {
-    /// The server cannot go on: it finishes what it can. The first error is told by
-    /// whoever gets it from `run`, so only others are told here.
+    /// The server cannot go on: it finishes what it can. The first error is returned by `run`,
+    /// so only later ones are logged here.
     #[cold]
     pub(super) fn fail(&mut self, error: Error) {
         match self.end.failure {
@@ -198,14 +198,14 @@ impl<H: ConnectionHandler, K: Kernel> Reactor<H, K> {
         })
     }
 
-    /// Lets in whoever waits; closes a listener when nobody does.
+    /// Accepts the clients that wait; closes a listener when none does.
     pub(super) fn close_listeners(&mut self) {
         if self.awaits_handshakes() {
             return;
         }
         self.accept_all();
         if self.is_full() {
-            return; // until somebody leaves
+            return; // until a client leaves
         }
         if self.listeners.iter().any(|listener| listener.socket.is_some()) {
             // Not at once: that would be within this turn, and a turn is bounded.
@@ -239,7 +239,7 @@ impl<H: ConnectionHandler, K: Kernel> Reactor<H, K> {
         // A client and the connection begun for it are one.
         self.end.cut += accepted.max(begun);
         if !self.net.table.is_empty() {
-            // Whoever hears of this end may have begun a connection meanwhile.
+            // A callback that is told of this end may have begun a connection meanwhile.
             self.timer.alarms.ring_by(Alarm::Cut, self.net.now.after(Span::millis(1)));
         }
     }

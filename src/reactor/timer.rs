@@ -115,7 +115,7 @@ impl<H: ConnectionHandler, K: Kernel> Reactor<H, K> {
         }
     }
 
-    /// The loop's own deadlines wait for nobody.
+    /// Acts on the loop's own deadlines, which do not wait for work to be done.
     fn ring_alarms(&mut self) {
         let now = self.net.now;
         while let Some(alarm) = self.timer.alarms.pop_due(now) {

@@ -22,6 +22,7 @@
 //! | `<!-- count: hello recvfrom..sendto -->` | a number | how many calls the piece of a trace has |
 //! | `<!-- measured: table -->` | a table | that table of docs/measured.md, which `make bench` writes |
 //! | `<!-- measured: table/row/column -->` | a number | a figure in it |
+//! | `<!-- walk -->` | a line | the pages before and after this one, in the order of the walk ([`walk`]) |
 //! | `<!-- note: ... -->` | | whatever its writer likes |
 //!
 //! Code, traces and console blocks without a mark are errors, but for console blocks: they
@@ -41,6 +42,7 @@ mod story;
 #[path = "../support/mod.rs"]
 mod support;
 mod trace;
+mod walk;
 
 use std::cell::RefCell;
 use std::collections::{BTreeMap, HashSet};
@@ -78,6 +80,8 @@ struct Proof {
     /// `None` where nothing can be traced: then what stands in the docs is taken for true.
     traces: Option<Traces>,
     methods: Vec<Method>,
+    /// The pages in reading order: path and title.
+    walk: Vec<(String, String)>,
     facts: String,
     /// The names of the tests in each file below tests/, as `sim::regressions`.
     tests: BTreeMap<String, Vec<String>>,
@@ -113,6 +117,9 @@ fn mark(line: &str) -> Option<(&str, &str)> {
 fn old_block(lines: &mut Lines) -> Vec<String> {
     let mut block = Vec::new();
     lines.next_if(|line| line.starts_with('[') && line.contains("#L"));
+    if let Some(line) = lines.next_if(|line| line.starts_with('←')) {
+        block.push(line.to_owned());
+    }
     if let Some(fence) = lines.next_if(|line| line.starts_with("```")) {
         block.push(fence.to_owned());
         block.extend(fence_rest(lines));
@@ -195,7 +202,7 @@ impl Proof {
             if let Some((kind, asked)) = mark(line) {
                 page.push(line.to_owned());
                 let old = old_block(&mut lines);
-                page.extend(self.block(kind, asked, &old).unwrap_or_else(|wrong| {
+                page.extend(self.block(path, kind, asked, &old).unwrap_or_else(|wrong| {
                     self.complain(path, &format!("{line}: {wrong}"));
                     old
                 }));
@@ -219,7 +226,13 @@ impl Proof {
     }
 
     /// What must stand behind a mark.
-    fn block(&self, kind: &str, asked: &str, old: &[String]) -> Result<Vec<String>, String> {
+    fn block(
+        &self,
+        path: &str,
+        kind: &str,
+        asked: &str,
+        old: &[String],
+    ) -> Result<Vec<String>, String> {
         Ok(match kind {
             "quote" => {
                 let (file, name) = asked.split_once('#').ok_or("which piece of it?")?;
@@ -296,6 +309,10 @@ impl Proof {
             "fact" => {
                 self.fact(asked)?;
                 old.to_vec()
+            }
+            "walk" => {
+                self.hold("pages of the walk", 1);
+                vec![walk::line(path, &self.walk)?]
             }
             "note" => old.to_vec(), // for those who write, not for those who read
             "loops" => old.to_vec(), // a test of its own compares them
@@ -429,7 +446,7 @@ fn calls_table(methods: &[Method]) -> Vec<String> {
     ];
     for method in methods {
         let chapters: Vec<String> =
-            method.chapters.iter().map(|it| format!("[{it}]({it}.md)")).collect();
+            method.chapters.iter().map(|it| format!("[{}]({it}.md)", walk::name(it))).collect();
         let roles: Vec<String> = method.roles.iter().map(|role| format!("`{role}`")).collect();
         let (manuals, chapters, roles) =
             (method.manuals.join(", "), chapters.join(", "), roles.join(" "));
@@ -515,16 +532,33 @@ impl Proof {
         }
     }
 
-    /// Each chapter stands in the index, in its walk. (What `make bench` writes is none.)
+    /// The map links each page of the walk in its order, and each other page as well. (What
+    /// `make bench` writes is none.)
     fn index(&self, pages: &[(String, String)]) {
         let (_, index) = pages.iter().find(|(path, _)| path == INDEX).unwrap();
-        let walk = index.split("\n## The whole walk").nth(1).unwrap_or_default();
-        let walk = targets(walk.split("\n## ").next().unwrap_or_default());
+        let section = index.split("\n## The whole walk").nth(1).unwrap_or_default();
+        let linked = targets(section.split("\n## ").next().unwrap_or_default());
+        let linked: Vec<String> = linked.into_iter().map(|it| format!("docs/{it}")).collect();
+        let mut walked: Vec<&String> = Vec::new();
+        for target in linked.iter().filter(|it| walk::is_on(it)) {
+            let is_new = !walked.contains(&target); // it may be linked again, to look something up
+            walked.extend(is_new.then_some(target));
+        }
+        let due: Vec<&String> = self.walk.iter().map(|(path, _)| path).collect();
+        if walked != due {
+            self.complain(INDEX, &format!("the whole walk is {due:#?}, the map has {walked:#?}"));
+        }
         let others = [INDEX, "README.md", "docs/measured.md"];
-        for (path, _) in pages.iter().filter(|(path, _)| !others.contains(&path.as_str())) {
-            let name = path.trim_start_matches("docs/");
-            if !walk.iter().any(|target| target == name) {
-                self.complain(INDEX, &format!("{name} stands nowhere in the whole walk"));
+        for (path, text) in pages.iter().filter(|(path, _)| !others.contains(&path.as_str())) {
+            if !linked.contains(path) {
+                self.complain(INDEX, &format!("{path} stands nowhere in the whole walk"));
+            }
+            let last = text.lines().rev().nth(1);
+            if walk::is_on(path) != (last == Some("<!-- walk -->")) {
+                self.complain(
+                    path,
+                    "a page with a number, and no other, ends with the mark `walk`",
+                );
             }
         }
     }
@@ -597,7 +631,7 @@ static ALONE: Mutex<()> = Mutex::new(());
 /// The chapter on being full names the bound of every loop, file by file.
 #[test]
 fn every_loop_names_its_bound() {
-    let chapter = std::fs::read_to_string("docs/full.md").unwrap();
+    let chapter = std::fs::read_to_string("docs/15-full.md").unwrap();
     let table = chapter.split("<!-- loops -->").nth(1).unwrap();
     let rows = table.lines().skip(3).take_while(|line| line.starts_with('|'));
     let mut told: Vec<(String, usize)> = rows
@@ -608,7 +642,7 @@ fn every_loop_names_its_bound() {
         })
         .collect();
     told.sort();
-    assert_eq!(told, source::loops(), "docs/full.md, Turns: what bounds the loop?");
+    assert_eq!(told, source::loops(), "docs/15-full.md, Turns: what bounds the loop?");
 }
 
 #[test]
@@ -631,6 +665,7 @@ fn prove(with_traces: bool) {
         traces: with_traces
             .then(|| Traces::new(&methods, &faults).unwrap_or_else(|it| panic!("{it}"))),
         methods,
+        walk: walk::pages(&pages),
         facts: fs::read_to_string("tests/kernel_facts.rs").unwrap(),
         tests: source::all_tests(),
         measured: fs::read_to_string("docs/measured.md").unwrap_or_default(),

@@ -1,7 +1,7 @@
 //! The servers of docs/programs, from the first to the last, and the real one: the same
 //! dialogues, and the same ordinary clients that end or stall the servers of many tutorials.
 //!
-//! Then the exercises of docs/exercises.md: each is a change to one of these programs, and
+//! Then the exercises of docs/23-exercises.md: each is a change to one of these programs, and
 //! what must come of it.
 
 use std::fs;

@@ -114,7 +114,7 @@ pub(crate) const RUDE: [Rude; 30] = [
     rude("a line of 4 MB", (BOUND, "story/05-bounds.md"), Nothing, |v| {
         v.flood_and_look(&vec![b'x'; 4 << 20])
     }),
-    rude("urgent data", (RESET, "receiving.md"), Nothing, urgent),
+    rude("urgent data", (RESET, "09-receiving.md"), Nothing, urgent),
     rude("a client that never reads", (UNSENT, "story/04-unsent-bytes.md"), Nothing, |v| {
         v.beside(1, deaf)
     }),
@@ -206,12 +206,12 @@ pub(crate) const RUDE: [Rude; 30] = [
         Process,
         stopped,
     ),
-    rude("SIGTERM with a handshake under way", (STOP, "stopping.md"), Network, |v| {
+    rude("SIGTERM with a handshake under way", (STOP, "14-stopping.md"), Network, |v| {
         network::slow_handshake(v)
     }),
     rude(
         "SIGTERM with the cable cut amid a long answer",
-        ("A client that has vanished keeps the server from its end.", "stopping.md"),
+        ("A client that has vanished keeps the server from its end.", "14-stopping.md"),
         Network,
         network::cut_cable,
     ),

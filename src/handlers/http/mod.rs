@@ -10,12 +10,12 @@
 //!         └────────────────────────────┴── wrong, too large, too slow ──▶ status, close
 //! ```
 //!
-//! An answer comes only when the body of its request has passed by, for a body that turns
+//! An answer comes only when the body of its request has passed by, because a body that turns
 //! out to be broken is answered too, with 400. Of the head that is kept which the answer
 //! depends on, and [charged](Conn::charge) to the connection.
-//! Whoever gets a status of 4xx or 5xx for the way he speaks is not listened to any more,
-//! for nobody knows where his next request would begin; but he gets the status, because
-//! [`Conn::close`] sees to it that the last answer arrives.
+//! After a status of 4xx or 5xx caused by malformed input the connection is closed, because
+//! the start of the next request is unknown. The client still gets the status, because
+//! [`Conn::close`] makes sure that the last answer arrives.
 //!
 //! Files of up to [`SMALL`] bytes are read into the output, so that head and body are one
 //! send. Larger ones follow their head by sendfile; until they are sent the connection is
