@@ -32,10 +32,12 @@ pub(crate) enum Stop {
     Within(Duration),
 }
 
+type Callback<H> = Box<dyn FnOnce(&mut H, &mut Net) + Send>;
+
 /// What the loop is to do between its events.
 pub(crate) enum Job<H> {
     /// A call of another thread.
-    Call(Box<dyn FnOnce(&mut H, &mut Net) + Send>),
+    Call(Callback<H>),
     /// What a worker has done.
     Done(Done),
 }

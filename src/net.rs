@@ -126,7 +126,7 @@ pub struct Net {
     pub(crate) timers: Timers,
     pub(crate) groups: Groups,
     /// Threads that do jobs for connections.
-    pub(crate) workers: Option<Workers>,
+    pub(crate) workers: Option<Box<Workers>>,
     /// What these read, by slot.
     presences: BTreeMap<u32, Presence>,
     /// With what tokens outbound connections were begun, by slot.

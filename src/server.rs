@@ -206,7 +206,7 @@ impl<H: ConnectionHandler, K: Kernel> Builder<H, K> {
         fit_limits(&mut kernel, &mut limits, (count, each), owns_process, &mut warnings)?;
         let mut reactor = Owned::new(Reactor::new(handler, kernel, limits, process)?);
         let hire = |Hire(hire)| hire(Arc::clone(&reactor.mailbox), !K::IS_REAL);
-        reactor.net.workers = self.workers.map(hire);
+        reactor.net.workers = self.workers.map(hire).map(Box::new);
         reactor.start()?;
         reactor.open(self.given, &places, &mut warnings)?;
         for (listener, most) in self.at_most {
@@ -434,6 +434,7 @@ impl<H: ConnectionHandler> AsFd for Server<H> {
 }
 
 /// One turn, and what workers have to do in a simulated world.
+#[inline]
 fn guarded_turn<H: ConnectionHandler, K: Kernel>(
     reactor: &mut Reactor<H, K>,
 ) -> Result<bool, Error> {

@@ -702,7 +702,7 @@ fn file_status(status: Option<FileStatus>) -> String {
 fn signal_set(signals: &[Signal]) -> String {
     let mut signals = signals.to_vec();
     signals.sort_unstable();
-    let names: Vec<_> = signals.iter().map(|signal| signal.as_str()).collect();
+    let names: Vec<_> = signals.iter().map(|signal| signal.name()).collect();
     format!("[{}]", names.join(" ").replace("SIG", ""))
 }
 

@@ -13,6 +13,7 @@ use crate::net::{ConnId, Done};
 
 impl<H: ConnectionHandler, K: Kernel> Reactor<H, K> {
     /// Hands what a worker has done to its connection, if that is still there, and resumes it.
+    #[cold]
     pub(super) fn hand_over(&mut self, Done { id, result }: Done) {
         let Some(mut conn) = self.net.conn(ConnId(id)) else { return };
         match result {
@@ -27,6 +28,7 @@ impl<H: ConnectionHandler, K: Kernel> Reactor<H, K> {
     }
 
     /// The peer's end has come while the connection was paused.
+    #[cold]
     pub(super) fn hung_up(&mut self, slot: u32) {
         let is_awaited = self.net.change(slot, |connection| connection.state.hang_up());
         if is_awaited == Some(true) {

@@ -379,7 +379,7 @@ fn dropped_with_work_to_do() {
     let World { server, gate, begun, alive } = world;
     // The loop ends by a panic, as a handler's bug would end it.
     server.handle().call(|_, _| panic!("as the test wants it")).unwrap();
-    until("the waiting job to be dropped", || Arc::strong_count(&alive) == 3);
+    until("the waiting job to be dropped", || Arc::strong_count(&alive) == 2);
     gate.send(()).unwrap();
     let joined = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| server.join()));
     assert!(joined.is_err());

@@ -43,7 +43,7 @@ mod needs;
 use threadbare::kernel;
 
 // What is fuzzed, and four programs of the walkthrough: their tests come with them.
-#[allow(dead_code)]
+#[allow(dead_code, clippy::print_stdout)]
 #[path = "../../docs/programs/ledger.rs"]
 mod ledger;
 #[allow(dead_code, clippy::print_stdout)] // here nobody calls `main`
@@ -55,5 +55,6 @@ mod shout;
 #[cfg(feature = "cli")]
 #[path = "../fuzz/targets/mod.rs"]
 mod targets;
+#[allow(dead_code)]
 #[path = "../../docs/programs/worker_pool.rs"]
 mod worker_pool;

@@ -71,7 +71,8 @@ fn changes(world: &World<Pauses>) -> u64 {
 /// The end of a paused client is noticed whenever it comes, and told in its order afterwards.
 #[test]
 fn a_client_that_ends_its_side_is_noticed() {
-    let leave: [(&str, fn(&mut Client)); 4] = [
+    type Leave = fn(&mut Client);
+    let leave: [(&str, Leave); 4] = [
         ("p hangup  eof", |client| client.shutdown()),
         ("p hangup xyz eof", |client| {
             client.send(b"xyz"); // it is not read: the end stands behind it
