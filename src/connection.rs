@@ -42,8 +42,6 @@ pub(crate) use unsent::Unsent;
 
 /// Stands for the mask of what epoll does not watch.
 pub(crate) const UNWATCHED: u8 = 1 << 7;
-/// Stands for RDHUP in such a mask.
-pub(crate) const HANGUP: u8 = 1 << 6;
 /// Stands for the listener of a connection that we began ourselves.
 pub(crate) const OUTBOUND: u8 = u8::MAX;
 
@@ -323,7 +321,7 @@ impl Connection {
         let write = self.is_sending();
         (if read { kernel::IN as u8 } else { 0 })
             | (if write { kernel::OUT as u8 } else { 0 })
-            | (if self.state.awaits_hangup() { HANGUP } else { 0 })
+            | self.state.hangup_mask()
     }
 
     /// Whether it is a client that has sent nothing yet, or has not been answered, and has not

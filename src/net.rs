@@ -173,6 +173,7 @@ pub struct Conn<'a> {
 
 impl Conn<'_> {
     /// The id of this connection, for later use or for other callbacks.
+    #[must_use]
     pub fn id(&self) -> ConnId {
         ConnId(self.net.table.id(self.slot))
     }
@@ -184,12 +185,14 @@ impl Conn<'_> {
 
     /// Whether it is an outbound connection of this very server that has come back to it,
     /// whatever the address it was begun to. A proxy that handed it on would do so for ever.
+    #[must_use]
     pub fn is_own(&self) -> bool {
         let who = self.front().map_or(self.peer(), |front| front.peer);
         self.net.is_own_call(who)
     }
 
     /// The listener it came through: for a listener on all addresses, that address.
+    #[must_use]
     pub fn local(&self) -> Option<&Address> {
         let connection = self.net.table.look(self.slot)?;
         self.net.locals.get(usize::from(connection.listener()))
@@ -216,11 +219,13 @@ impl Conn<'_> {
     }
 
     /// Bytes written that the kernel has not yet taken.
+    #[must_use]
     pub fn queued(&self) -> usize {
         self.net.table.queued(self.slot)
     }
 
     /// Bytes that the kernel has taken of what was written, files included, since the beginning.
+    #[must_use]
     pub fn sent(&self) -> u64 {
         self.net.table.look(self.slot).map_or(0, |connection| connection.sent)
     }
@@ -228,6 +233,7 @@ impl Conn<'_> {
     /// Whether `on_data` should stop consuming input: output has reached the high water mark
     /// (`on_drain` is called when it has fallen below the low one), or the connection is closed.
     #[inline]
+    #[must_use]
     pub fn is_full(&self) -> bool {
         self.net.table.is_full(self.slot)
     }
@@ -341,6 +347,7 @@ impl Net {
     }
 
     /// Time since the server was built, read once a turn of the loop.
+    #[must_use]
     pub fn now(&self) -> Duration {
         Duration::from_millis(self.now.since(self.start).as_millis())
     }
@@ -353,6 +360,7 @@ impl Net {
     }
 
     /// What the server allows.
+    #[must_use]
     pub fn limits(&self) -> &Limits {
         &self.limits
     }
@@ -360,6 +368,7 @@ impl Net {
     /// Whether the server is stopping, or will stop after its delay. A handler that answers health
     /// checks reports then that clients should use another server.
     #[inline]
+    #[must_use]
     pub fn is_stopping(&self) -> bool {
         self.stop != Stop::No
     }
@@ -404,6 +413,7 @@ impl Net {
 
     /// What the server has done so far; the bytes of open connections are included. It looks at
     /// each of them.
+    #[must_use]
     pub fn counters(&self) -> Counters {
         self.totals()
     }

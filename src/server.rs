@@ -392,6 +392,7 @@ impl<H: ConnectionHandler, K: Kernel> Server<H, K> {
     /// State × Reading × Writing: where a connection can stand, as far as types can say.
     #[cfg(feature = "sim")]
     #[doc(hidden)]
+    #[must_use]
     pub fn all_places() -> Vec<&'static str> {
         place::product()
     }
@@ -601,11 +602,13 @@ pub struct Running<H: ConnectionHandler, K: Kernel = Linux> {
 
 impl<H: ConnectionHandler, K: Kernel> Running<H, K> {
     /// A way to reach it.
+    #[must_use]
     pub fn handle(&self) -> Handle<H> {
         self.handle.clone()
     }
 
     /// Where it listens.
+    #[must_use]
     pub fn addresses(&self) -> &[Address] {
         &self.addresses
     }
@@ -653,6 +656,7 @@ impl<H: ConnectionHandler, K: Kernel> fmt::Debug for Running<H, K> {
 
 /// What a server did, and how it ended.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct Summary {
     /// The signal that stopped it, if one did.
     pub stopped_by: Option<Signal>,

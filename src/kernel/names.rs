@@ -74,6 +74,7 @@ named! {
 
 impl Errno {
     /// What it means, in words.
+    #[must_use]
     pub fn desc(self) -> &'static str {
         nix::errno::Errno::from_raw(self as i32).desc()
     }

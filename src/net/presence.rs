@@ -13,6 +13,7 @@ impl Presence {
     ///
     /// A client that is reset is gone at once. One that only ends its side is not, because it may
     /// well wait for its answer, unless the handler [ends it](crate::ConnectionHandler::on_hangup).
+    #[must_use]
     pub fn is_gone(&self) -> bool {
         self.0.load(Ordering::Relaxed)
     }
