@@ -311,11 +311,24 @@ impl<H: ConnectionHandler, K: Kernel> Server<H, K> {
     /// # Errors
     ///
     /// The failure after which the server could not go on; it finished what it could.
+    #[inline]
     pub fn run(&mut self) -> Result<Summary, Error> {
+        self.run_watched(|_| ())
+    }
+
+    /// The same; before each turn `watch` may look at the connections, to show how many there are
+    /// for example. It must not block either.
+    ///
+    /// # Errors
+    ///
+    /// As [`run`](Server::run).
+    #[inline]
+    pub fn run_watched(&mut self, mut watch: impl FnMut(&Net)) -> Result<Summary, Error> {
         let mailbox = Arc::clone(&self.reactor.mailbox);
         mailbox.runs_on(Some(thread::current().id()));
-        let reactor = &mut *self.reactor; // once, and not in each turn
+        let reactor = &mut *self.reactor; // looked at once, and not in each turn
         let ended = loop {
+            watch(&reactor.net);
             match guarded_turn(reactor) {
                 Ok(true) => {}
                 Ok(false) => break self.finish(),
