@@ -118,6 +118,7 @@ struct Pending {
 
 impl Http {
     /// Answers `hello`.
+    #[must_use]
     pub fn new() -> Http {
         Http {
             directory: None,
@@ -139,6 +140,7 @@ impl Http {
     /// Sets how long a head, and then a body, may take to arrive (20 s): after that the
     /// answer is 408. The server's own [`message_timeout`](crate::Limits::message_timeout)
     /// ends a connection without a word, so it should be longer, or none.
+    #[must_use]
     pub fn deadline(mut self, deadline: Option<Duration>) -> Http {
         self.deadline = deadline;
         self
