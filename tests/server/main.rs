@@ -23,6 +23,8 @@ mod stop;
 mod terminal;
 
 // What they share.
+#[path = "../support/attacks.rs"]
+mod attacks;
 #[path = "../support/http_table.rs"]
 mod http_table;
 #[path = "../support/mod.rs"]
