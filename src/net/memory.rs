@@ -146,7 +146,8 @@ impl Net {
     fn in_the_way(&mut self, slot: u32) -> Option<Worst> {
         let worst = self.worst()?;
         let connection = self.table.look(slot)?;
-        let is_late = worst.waited >= STALLED && worst.waited.half() >= waited(connection, self.now);
+        let is_late =
+            worst.waited >= STALLED && worst.waited.half() >= waited(connection, self.now);
         let is_in_the_way = match Network::of(connection.peer()) == worst.holder {
             true => is_late || worst.holds / 2 >= connection.footprint(),
             false => worst.by_address / 2 >= self.table.ledger.shares.of(connection.peer()),

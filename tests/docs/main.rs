@@ -23,6 +23,7 @@
 //! | `<!-- measured: table -->` | a table | that table of docs/measured.md, which `make bench` writes |
 //! | `<!-- measured: table/row/column -->` | a number | a figure in it |
 //! | `<!-- walk -->` | a line | the pages before and after this one, in the order of the walk ([`walk`]) |
+//! | `<!-- try: name -->` | commands | what they show twenty times out of twenty (tests/server/tried.rs) |
 //! | `<!-- note: ... -->` | | whatever its writer likes |
 //!
 //! Code, traces and console blocks without a mark are errors, but for console blocks: they
@@ -317,7 +318,8 @@ impl Proof {
                 self.hold("pages of the walk", 1);
                 vec![walk::line(path, &self.walk)?]
             }
-            "note" => old.to_vec(), // for those who write, not for those who read
+            "try" => old.to_vec(),   // tests/server runs it twenty times
+            "note" => old.to_vec(),  // for those who write, not for those who read
             "loops" => old.to_vec(), // a test of its own compares them
             _ => return Err("no such mark".to_owned()),
         })
