@@ -37,8 +37,9 @@ function parse(line) {
   const it = /^\s*(?:\[[\w ]+\] +|[\d:.]+ +)*(\w+)\((.*)\)\s+= (-?\d+|\?|0x\S+)(?: (E[A-Z]\w+))?(.*)$/.exec(line);
   if (!it) return null;
   const [, name, inside, result, errno, rest] = it;
+  const held = / # held (\d+) (\d+)$/.exec(rest);
   const chapter = /(?:# docs\/)?([\w-]+?)(?:\.md)?$/.exec(rest.replace(/\(.*?\)/g, "").trim());
-  return { name, args: split(inside), result: Number(result), errno: errno || "", chapter: chapter ? chapter[1] : "" };
+  return { name, args: split(inside), result: Number(result), errno: errno || "", chapter: chapter ? chapter[1] : "", held };
 }
 
 /** What calls do of which there is no more to say. */
@@ -173,6 +174,8 @@ function steps(text) {
         }
       } else if (!step.say) step.say = errno ? `${errno}.` : fd && fd.kind === "signalfd" ? "A signal is read." : fd && fd.kind === "eventfd" ? "A wake-up by another thread." : `${result} bytes.`;
     } else step.say = errno ? `${errno}.` : SAYS[name] || "";
+    const measured = call.held && fds.get(step.hot);
+    if (measured && measured.conn) [, measured.receive, measured.send] = call.held;
     if (made) step.hot = made.number;
     return { ...step, fds: structuredClone([...fds.values()]) };
   });
@@ -216,13 +219,16 @@ function stepper(name, text, line) {
         make("b", {}, `${fd.number}`), ` ${fd.watch}` + (fd.ready ? `, reported: ${fd.ready}` : ""))));
     if (name) history.replaceState(null, "", `#${name}:${now + 1}`);
   };
-  list.append(...all.map(({ line, call }, at) => make(call ? "li" : "li.note", { onclick: () => show(at) }, line.replace(/\s+# docs.*/, ""))));
+  list.append(...all.map(({ line, call }, at) => make(call ? "li" : "li.note", { onclick: () => show(at) }, line.replace(/\s+# (docs|held).*/, ""))));
   const file = make("input", { type: "file", onchange: () => file.files[0] && take(file.files[0].text()) });
   const bar = make("div.bar", {},
     make("button", { type: "button", onclick: () => show(now - 1) }, "Back"),
     make("button", { type: "button", onclick: () => show(now + 1) }, "Next"), count,
     make("label", {}, "Drop or paste the output of make trace here, or choose a file", file));
-  const note = make("p", {}, make("small", {}, "From the lines alone: what they do not say is “at most”, “or more”."));
+  const measured = all.some(it => it.call?.held);
+  const note = make("p", {}, make("small", {}, measured
+    ? "Receive and send buffer as the kernel told them after each call (SIOCINQ, SIOCOUTQ); the rest from the lines."
+    : "From the lines alone: what they do not say is “at most”, “or more”."));
   const box = make("section.steps", { ariaLabel: "The trace, step by step" }, bar,
     make("div", {}, list, make("div.see", {}, say, make("h4", {}, "The epoll set, in the kernel"), set, make("h4", {}, "Descriptors of the process"), process, note)));
   const take = async text => { const own = stepper("", await text, 0); box.replaceWith(own); own.querySelector("ol").focus(); };
@@ -263,6 +269,9 @@ async function bring(place, address, options) {
   const page = new DOMParser().parseFromString(await response.text(), "text/html");
   place.replaceChildren(...page.querySelector(".told").childNodes);
   paintAll(place);
+  const lines = [...place.querySelectorAll("code")].map(it => it.textContent + (it.dataset.held ? `  # held ${it.dataset.held}` : ""));
+  const button = make("button", { type: "button", onclick: () => button.replaceWith(stepper("", lines.join("\n"), 0)) }, "Step through it");
+  place.querySelector("pre").after(button);
 }
 
 const KINDS = { rust: "rs", "rust,no_run": "rs", rs: "rs", c: "c", txt: "c", diff: "diff", console: "diff" };

@@ -7,6 +7,7 @@
 use crate::lanes::Told;
 use crate::view::Call;
 use std::collections::{HashMap, VecDeque};
+use std::fs;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -16,6 +17,19 @@ const LINES: usize = 400;
 
 pub fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// The bytes that the kernel holds for the connection with that client: those to be received, and
+/// those sent and not acknowledged, as SIOCINQ and SIOCOUTQ tell who has the descriptor.
+fn held(client: u16) -> Option<(u64, u64)> {
+    let tables = ["/proc/net/tcp", "/proc/net/tcp6"].map(fs::read_to_string);
+    let end = format!(":{client:04X}");
+    tables.iter().flatten().flat_map(|table| table.lines()).find_map(|line| {
+        let mut fields = line.split_whitespace().skip(2);
+        let (peer, queues) = (fields.next()?, fields.nth(1)?);
+        let (send, receive) = queues.split_once(':').filter(|_| peer.ends_with(&end))?;
+        Some((u64::from_str_radix(receive, 16).ok()?, u64::from_str_radix(send, 16).ok()?))
+    })
 }
 
 /// The lines of connections, oldest connection first.
@@ -34,6 +48,8 @@ pub struct Log {
     wait: Told,
     /// Whose bytes were received last: a callback is about it.
     current: usize,
+    /// The port of a client beside whose calls is written what the kernel holds for it.
+    pub watched: Option<u16>,
     fell_asleep: Option<Duration>,
     pub asleep: Duration,
     pub woken: u64,
@@ -51,8 +67,8 @@ struct Life {
 pub struct Place {
     life: usize,
     from: usize,
-    /// To the end of the connection, not only up to the next request.
-    is_whole: bool,
+    /// So many receives of its connection belong to it and to requests before it.
+    receives: usize,
 }
 
 fn is_receive(told: &Told) -> bool {
@@ -128,10 +144,14 @@ impl Log {
     }
 
     fn note(&mut self, fd: &str, at: Duration, line: &str) {
+        let watched = self.watched;
         if let Some(life) = self.open.get(fd).copied().and_then(|life| self.life(life))
             && life.lines.len() < LINES
         {
-            life.lines.push((at, line.to_owned()));
+            let port = life.port.parse().ok().filter(|port| watched == Some(*port));
+            let (held, line) = (port.and_then(held), line.to_owned());
+            let held = held.map(|(receive, send)| format!("\t{receive}\t{send}"));
+            life.lines.push((at, line + &held.unwrap_or_default()));
         }
     }
 
@@ -139,16 +159,19 @@ impl Log {
         self.lives.get_mut(number.checked_sub(self.before)?)
     }
 
-    /// The request that has just been received: it begins with the wait that reported it, and the
-    /// first one of a connection with the connection.
-    pub fn request(&mut self) -> Place {
-        let number = self.current;
-        let lines = self.life(number).map_or(&[][..], |life| &life.lines);
-        let from = match lines.iter().filter(|it| is_receive(it)).count() {
-            0 | 1 => 0,
-            _ => lines.iter().rposition(|told| told.1.starts_with("epoll_wait(")).unwrap_or(0),
-        };
-        Place { life: number, from, is_whole: false }
+    /// The connection whose bytes were received last: in its first callback, its own.
+    pub fn current(&self) -> usize {
+        self.current
+    }
+
+    /// A request that is answered now, on that connection. It begins with the last wait that
+    /// reported the connection, and the first one with the connection.
+    pub fn request(&mut self, life: usize) -> Place {
+        let lines = self.life(life).map_or(&[][..], |life| &life.lines);
+        let receives = lines.iter().filter(|it| is_receive(it)).count();
+        let wait = lines.iter().rposition(|told| told.1.starts_with("epoll_wait("));
+        let from = wait.filter(|_| receives > 1).unwrap_or(0);
+        Place { life, from, receives }
     }
 
     /// The lines of a request, up to the next one on its connection; and in front of them, for the
@@ -156,11 +179,10 @@ impl Log {
     pub fn lines(&mut self, place: Place) -> (Vec<Told>, Vec<Told>) {
         let start = self.start.clone();
         let Some(life) = self.life(place.life) else { return (start, Vec::new()) };
-        let mut lines = life.lines.get(place.from..).unwrap_or_default().to_vec();
-        let mut receives =
-            lines.iter().enumerate().filter(|it| is_receive(it.1) && !place.is_whole);
-        if let Some((second, _)) = receives.nth(1) {
-            lines.truncate(second);
+        let mut receives = (0..).zip(&life.lines).filter(|it| is_receive(it.1));
+        let next = receives.nth(place.receives).map_or(life.lines.len(), |it| it.0);
+        let mut lines = life.lines.get(place.from..next).unwrap_or_default().to_vec();
+        if next < life.lines.len() {
             lines.pop_if(|told| told.1.starts_with("epoll_wait("));
         }
         let birth = if place.from > 0 { life.lines.get(1..2).unwrap_or_default() } else { &[] };
@@ -172,6 +194,6 @@ impl Log {
         let port = port.to_string();
         let at = self.lives.iter().rposition(|life| life.port == port)?;
         let life = self.before + at;
-        Some((Place { life, from: 0, is_whole: true }, self.lives.get(at)?.is_over))
+        Some((Place { life, from: 0, receives: usize::MAX }, self.lives.get(at)?.is_over))
     }
 }

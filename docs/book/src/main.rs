@@ -70,7 +70,7 @@ fn bind(pages: &Arc<Pages>, address: &str) -> Result<Narrating, Error> {
     let (told, waits) = (Arc::clone(&log), Arc::clone(&log));
     let kernel = Narrated::new(Linux, move |line| live::locked(&told).tell(view::now(), line))
         .on_wait(move |_| live::locked(&waits).falls_asleep(view::now()));
-    let site = Site::new(Arc::clone(pages), log, WorkerPool::new(1));
+    let site = Site::new(Arc::clone(pages), log, WorkerPool::new(8));
     // Ends are for the handler, so that a head that never ends is answered and not just cut.
     let limits = Limits { max_connections: 500, ..Limits::default() };
     Server::builder(site).kernel(kernel).limits(limits).own_process(true).bind(address)

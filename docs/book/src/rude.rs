@@ -112,7 +112,9 @@ pub fn let_loose(rude: &'static Rude, address: SocketAddr, log: &Mutex<Log>) -> 
         let host = client.peer_addr()?;
         let ask =
             format!("GET /docs/README.md HTTP/1.1\r\nHost: {host}\r\nConnection: close\r\n\r\n");
-        Ok((client.local_addr()?.port(), (rude.act)(&mut client, &ask)))
+        let port = client.local_addr()?.port();
+        locked(log).watched = Some(port);
+        Ok((port, (rude.act)(&mut client, &ask)))
     };
     let (mut caused, begun) = (None, now());
     let seen = act().and_then(|(port, seen)| {

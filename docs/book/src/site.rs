@@ -22,12 +22,13 @@ use std::collections::VecDeque;
 use std::hash::{BuildHasher, RandomState};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
-use threadbare::{Address, CloseReason, Conn, ConnId, ConnectionHandler, Net, WorkerPool};
+use threadbare::{Address, Conn, ConnId, ConnectionHandler, WorkerPool};
 
 const ICON: &str = "<svg xmlns='http://www.w3.org/2000/svg' viewBox='0 0 16 16'><path d='M2 8c4-9 8 9 12 0' fill='none' stroke='#c2410c' stroke-width='2.5' stroke-linecap='round'/></svg>";
 const HTML: &str = "text/html; charset=utf-8";
 const PLAIN: &str = "text/plain; charset=utf-8";
 const TOO_LONG: &str = "431 Request Header Fields Too Large";
+const ELSEWHERE: &str = "403 Forbidden: to a page elsewhere, and under another name than http://";
 /// A longer head is none of a browser.
 const MOST: usize = 16 << 10;
 /// So many requests are remembered.
@@ -41,12 +42,15 @@ pub struct Site {
     /// What makes the numbers of requests.
     secret: RandomState,
     served: u64,
-    rude: bool,
 }
 
-/// What a reader's corner was told last; of other connections, nothing.
 #[derive(Default)]
-pub struct Session(Option<(Duration, Duration, u64)>);
+pub struct Session {
+    /// The connection in the log.
+    life: Option<usize>,
+    /// What a reader's corner was told last: when, and the sleep and the waits until then.
+    told: Option<(Duration, Duration, u64)>,
+}
 
 struct Request<'a> {
     method: &'a str,
@@ -78,8 +82,9 @@ impl ConnectionHandler for Site {
     type Session = Session;
 
     fn on_data(&mut self, conn: &mut Conn<'_>, session: &mut Session, input: &[u8]) -> usize {
+        session.life.get_or_insert_with(|| locked(&self.log).current());
         let mut consumed = 0;
-        while !conn.is_full() && session.0.is_none() {
+        while !conn.is_full() && session.told.is_none() {
             let rest = input.get(consumed..).unwrap_or_default();
             let mut headers = [httparse::EMPTY_HEADER; 64];
             let mut head = httparse::Request::new(&mut headers);
@@ -103,11 +108,11 @@ impl ConnectionHandler for Site {
                 Err(_) => send(conn, &Answer::error("400 Bad Request"), &Request::NONE, true),
             }
         }
-        if session.0.is_some() { input.len() } else { consumed }
+        if session.told.is_some() { input.len() } else { consumed }
     }
 
     fn on_timer(&mut self, conn: &mut Conn<'_>, session: &mut Session) {
-        let Some((then, slept, woken)) = session.0 else { return };
+        let Some((then, slept, woken)) = session.told else { return };
         let (now, net) = (now(), conn.net());
         let ids: Vec<ConnId> = net.ids().collect();
         let waiting: usize = ids.iter().filter_map(|id| Some(net.conn(*id)?.queued())).sum();
@@ -122,11 +127,9 @@ impl ConnectionHandler for Site {
             conn,
             "data: {clients} connections · {waiting} bytes waiting · {turns} wake-ups/s · {percent:.1} % asleep\n\n"
         );
-        session.0 = Some((now, asleep, total));
+        session.told = Some((now, asleep, total));
         conn.set_timer(Some(Duration::from_secs(1)));
     }
-
-    fn on_close(&mut self, _: &mut Net, _: ConnId, _: Session, _: CloseReason) {}
 }
 
 impl Request<'_> {
@@ -205,31 +208,37 @@ fn send(conn: &mut Conn<'_>, answer: &Answer, request: &Request<'_>, closes: boo
 impl Site {
     pub fn new(pages: Arc<Pages>, log: Arc<Mutex<Log>>, pool: WorkerPool<Site>) -> Site {
         let (requests, secret) = (VecDeque::new(), RandomState::new());
-        Site { pages, log, pool, requests, secret, served: 0, rude: false }
+        Site { pages, log, pool, requests, secret, served: 0 }
     }
 
     fn answer(&mut self, conn: &mut Conn<'_>, session: &mut Session, request: &Request<'_>) {
+        let place = locked(&self.log).request(session.life.unwrap_or_default());
         let answer = match (request.method, request.path) {
-            _ if !request.is_ours => Answer::error("403 Forbidden"),
-            ("POST", "/live/rude") => match self.let_loose(conn, request) {
+            _ if !request.is_ours => Answer {
+                body: format!(
+                    "{ELSEWHERE}{}/\n",
+                    conn.local().map_or(String::new(), Address::to_string)
+                ),
+                ..Answer::error("403 Forbidden")
+            },
+            ("POST", "/live/rude") => match self.let_loose(conn, request, place) {
                 Some(answer) => answer,
                 None => return, // it comes when the client is done
             },
             ("GET", "/live/state") => {
                 let log = locked(&self.log);
-                session.0 = Some((now(), log.asleep, log.woken));
+                session.told = Some((now(), log.asleep, log.woken));
                 conn.write(b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\nCache-Control: no-store\r\n\r\n");
                 return conn.set_timer(Some(Duration::from_millis(300)));
             }
-            ("GET" | "HEAD", path) => self.get(path, request),
+            ("GET" | "HEAD", path) => self.get(path, request, place),
             _ => Answer::error("405 Method Not Allowed"),
         };
         send(conn, &answer, request, request.closes);
     }
 
-    fn get(&mut self, path: &str, request: &Request<'_>) -> Answer {
+    fn get(&mut self, path: &str, request: &Request<'_>, place: Place) -> Answer {
         let file = path.trim_matches('/');
-        let place = locked(&self.log).request();
         match path {
             "/" => Answer::error("303 See Other"),
             "/book.css" => Answer::of("text/css", self.pages.raw(STYLE).unwrap_or_default()),
@@ -254,7 +263,10 @@ impl Site {
                 };
                 let (before, lines) = locked(&self.log).lines(of);
                 if path == "/live/lanes.svg" {
-                    return Answer::of("image/svg+xml", lanes::draw(&[before, lines].concat()));
+                    let mut all = [before, lines].concat();
+                    all.iter_mut()
+                        .for_each(|it| it.1.truncate(it.1.find('\t').unwrap_or(it.1.len())));
+                    return Answer::of("image/svg+xml", lanes::draw(&all));
                 }
                 let count = lines.len();
                 let text = format!(
@@ -275,8 +287,13 @@ impl Site {
         }
     }
 
-    /// Lets a rude client loose, one at a time; its answer comes from the pool.
-    fn let_loose(&mut self, conn: &mut Conn<'_>, request: &Request<'_>) -> Option<Answer> {
+    /// Lets a rude client loose: one at a time, for the pool has one thread.
+    fn let_loose(
+        &mut self,
+        conn: &mut Conn<'_>,
+        request: &Request<'_>,
+        place: Place,
+    ) -> Option<Answer> {
         let name = request.word("client").unwrap_or_default();
         let Some(rude) = RUDE.iter().find(|rude| rude.name == name) else {
             return Some(Answer::error("404 Not Found"));
@@ -284,14 +301,9 @@ impl Site {
         let Some(Address::Tcp(address)) = conn.local().cloned() else {
             return Some(Answer::error("404 Not Found"));
         };
-        if std::mem::replace(&mut self.rude, true) {
-            return Some(Answer::error("409 Conflict"));
-        }
         let (log, closes) = (Arc::clone(&self.log), request.closes);
-        let place = locked(&log).request();
         let work = move || rude::let_loose(rude, address, &log);
         let begun = self.pool.run(conn, work, move |site, conn, deed| {
-            site.rude = false;
             let answer = site.deed(&deed, place);
             send(conn, &answer, &Request::NONE, closes);
         });
@@ -326,14 +338,19 @@ impl Site {
     fn told(&self, lines: &[Told]) -> String {
         let first = lines.first().map_or(Duration::ZERO, |it| it.0);
         let lines = lines.iter().map(|(at, line)| {
+            let mut parts = line.split('\t');
+            let line = parts.next().unwrap_or_default();
             let call = line.split("  # docs/").next().unwrap_or_default();
             let chapter = Call::of(line).map_or("", |call| call.chapter);
             let page = self.pages.chapter(chapter);
             let link = page.map(|path| format!("<a href='/{path}'>{chapter}</a>"));
             let gap = " ".repeat(12_usize.saturating_sub(chapter.len()));
+            let held = parts.next().zip(parts.next());
+            let held = held.map(|(receive, send)| format!(" data-held='{receive} {send}'"));
             let ms = at.saturating_sub(first).as_secs_f64() * 1e3;
-            let (link, call) = (link.unwrap_or_default(), escaped(call));
-            format!("<small>{ms:8.3}</small>  {link}{gap}<code>{call}</code>\n")
+            let (link, held, call) =
+                (link.unwrap_or_default(), held.unwrap_or_default(), escaped(call));
+            format!("<small>{ms:8.3}</small>  {link}{gap}<code{held}>{call}</code>\n")
         });
         format!("<pre class=c tabindex=0>{}</pre>", lines.collect::<String>())
     }

@@ -289,6 +289,15 @@ fn rude_clients() {
         }
         let others = told.matches("accept4(").count();
         assert_eq!(others, 1, "{told}");
+        let steps = "[...document.querySelectorAll('#deed code')].map(it => it.textContent)";
+        assert_eq!(browser.eval(&format!("{steps}.filter(it => !steps(it)[0].say).join()")), "");
+        if told.contains("300 pages") {
+            // Amid the answers the kernel holds what the client has not read.
+            let held = "Math.max(...[...document.querySelectorAll('#deed [data-held]')].map(it => it.dataset.held.split(' ')[1]))";
+            assert!(browser.eval(held).as_u64() > Some(100_000));
+            browser.eval("document.querySelector('#deed button').click()");
+            browser.wait("document.querySelector('#deed .steps')?.innerText.includes('SIOCOUTQ')");
+        }
     }
     assert_eq!(browser.complaints(), Vec::<String>::new());
 }
@@ -306,6 +315,40 @@ fn calls_are_of_one_request() {
     assert!(told.contains("GET /docs/README.md") && !told.contains("secret"), "{told}");
     let other = number.parse::<u64>().unwrap() ^ 1;
     assert!(book.get(&format!("/live/calls?request={other}")).starts_with("HTTP/1.1 404 "));
+}
+
+#[test] // a request that had to wait for room is answered after others were received: it is not theirs
+fn calls_of_a_request_that_waited_are_its_own() {
+    let book = Book::start();
+    let mut client = TcpStream::connect(&book.1).unwrap();
+    let ask = format!("GET /docs/README.md HTTP/1.1\r\nHost: {}\r\n", book.1);
+    let all = format!("{ask}\r\n").repeat(399) + &ask + "Connection: close\r\n\r\n";
+    client.write_all(all.as_bytes()).unwrap();
+    std::thread::sleep(std::time::Duration::from_millis(300)); // until the server waits for room
+    book.get("/search?q=secret");
+    let mut answers = Vec::new();
+    client.read_to_end(&mut answers).unwrap();
+    let answers = String::from_utf8_lossy(&answers).into_owned();
+    let number = answers.rsplit("data-request=").next().unwrap().split('>').next().unwrap();
+    let told = book.get(&format!("/live/calls?request={number}"));
+    let told = told.split("<section class=told>").nth(1).unwrap_or_default();
+    assert!(told.contains("sendto(") && !told.contains("secret"), "{told}");
+}
+
+#[test] // a reader who leaves while the client is loose takes the buttons from nobody
+fn a_reader_leaves_before_the_rude_client_is_done() {
+    let book = Book::start();
+    let post =
+        "POST /live/rude?client=bytes HTTP/1.1\r\nHost: ADDRESS\r\nOrigin: http://ADDRESS\r\n";
+    let post = format!("{post}Connection: close\r\n\r\n");
+    let mut client = TcpStream::connect(&book.1).unwrap();
+    client.write_all(post.replace("ADDRESS", &book.1).as_bytes()).unwrap();
+    std::thread::sleep(std::time::Duration::from_millis(30));
+    let linger = nix::libc::linger { l_onoff: 1, l_linger: 0 };
+    nix::sys::socket::setsockopt(&client, nix::sys::socket::sockopt::Linger, &linger).unwrap();
+    drop(client);
+    let answer = book.ask(&post);
+    assert!(answer.starts_with("HTTP/1.1 200 "), "{answer}");
 }
 
 #[test] // no name that an attacker controls leads here, and no other page presses the buttons
