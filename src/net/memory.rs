@@ -80,18 +80,28 @@ impl Net {
     }
 
     /// How many bytes of a connection may be read now. If memory is too short, and nobody goes
-    /// for it, it is held back until memory is free again. A peer that has hung up cannot be held
-    /// back: it is read by little, because what waits for it is to be freed first, or it ends.
+    /// for it, it is held back until memory is free again.
     pub(crate) fn may_read(&mut self, slot: u32, hangup: bool) -> usize {
         match self.allowance(slot) {
-            0 if hangup => {
-                self.change(slot, |connection| connection.gone(CloseReason::PeerReset));
-                0
-            }
-            allowance if hangup => allowance.min(LAST_WORDS),
+            allowance if hangup => self.last_words(slot, allowance),
             0 => self.hold_back(slot),
             allowance => allowance,
         }
+    }
+
+    /// How many bytes may be read of a peer that has hung up, and cannot be held back because epoll
+    /// would report it for ever. If output waits, nobody takes that: its memory is free at once,
+    /// and the input is read in its turn. If there is no memory, it ends.
+    #[cold]
+    fn last_words(&mut self, slot: u32, allowance: usize) -> usize {
+        let open = self.table.look(slot).and_then(|connection| connection.state.open());
+        let is_in_vain = open.is_some_and(Open::waits_to_send);
+        match allowance {
+            _ if is_in_vain => self.change(slot, |it| it.broken(CloseReason::PeerReset)),
+            0 => self.change(slot, |it| it.gone(CloseReason::PeerReset)),
+            _ => return allowance.min(LAST_WORDS),
+        };
+        0
     }
 
     #[cold]
