@@ -21,6 +21,7 @@ mod proxy;
 mod resp;
 mod stop;
 mod terminal;
+mod tried;
 
 // What they share.
 #[path = "../support/attacks.rs"]

@@ -2,8 +2,8 @@
 //! status that refuses it.
 //!
 //! httparse splits the head into its parts. What they mean is decided here, and whatever
-//! two servers in a row might understand in two ways is refused, for that is what request
-//! smuggling lives on: a line that ends in a bare LF, two lengths, two hosts, a length that
+//! two servers in a row might understand in two ways is refused, because request smuggling
+//! depends on that: a line that ends in a bare LF, two lengths, two hosts, a length that
 //! is no plain number, a transfer coding other than `chunked`. RFC 9112
 //!
 //! It is a pure function of the bytes, and says the same of them however they arrived: what
@@ -243,8 +243,8 @@ impl<'a> Request<'a> {
                 Some(Status::NOT_IMPLEMENTED) => target, // which has whatever form it has
                 _ => path_of(method, target).ok_or(Status::BAD_REQUEST)?,
             },
-            // Behind a CONNECT comes who knows what, and whoever expects a `100 Continue`
-            // and gets something else may or may not send the body.
+            // After CONNECT anything may follow, and a client that expects `100 Continue` and
+            // gets something else may or may not send the body.
             then: match framing.then(is_old) {
                 _ if method == "CONNECT" || expects && refusal.is_some() => Then::Close,
                 then => then,
