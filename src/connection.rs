@@ -5,7 +5,7 @@
 //! [`deadline`]. So no decision is stored that could be derived.
 //!
 //! Invariants:
-//! 1. `registered` is what epoll was told (or that it does not watch it), nothing else.
+//! 1. `registered` is the mask that epoll has (or that epoll does not watch it), nothing else.
 //! 2. `attention` is Quiet only if [`is_quiet`] held when it was last settled, and nothing
 //!    but answered messages has happened since.
 //! 3. What a settled connection holds agrees with itself: see [`contradiction`].
@@ -38,6 +38,8 @@ use shortage::{MAX_TRIES, Shortage};
 pub use state::TRANSITIONS;
 pub(crate) use state::{Fin, Level, Life, Open, PeerEnd, Reading, State};
 pub use transitions::Transition;
+#[cfg(feature = "sim")]
+pub use transitions::taken;
 pub(crate) use unsent::Unsent;
 
 /// Stands for the mask of what epoll does not watch.
@@ -69,7 +71,7 @@ pub(crate) struct Connection {
     spans: u8,
     pub(crate) attention: Attention,
     pub(crate) shortage: Shortage,
-    /// What epoll was told to watch for.
+    /// The mask that epoll has.
     pub(crate) registered: u8,
     peer: PackedPeer,
     pub(crate) state: Life,
@@ -187,7 +189,7 @@ impl Connection {
         self.state.reset_on_close();
     }
 
-    /// A call on it has failed: does what the table of errnos says.
+    /// A call on it has failed: does what the table of errnos demands.
     #[cold]
     pub(crate) fn failed(&mut self, call: Call, errno: Errno, counters: &mut Counters) {
         match reaction(call, errno) {
@@ -319,7 +321,9 @@ impl Connection {
             State::Broken { .. } | State::Gone { .. } => false,
         };
         let write = self.is_sending();
-        (if read { kernel::IN as u8 } else { 0 }) | (if write { kernel::OUT as u8 } else { 0 })
+        (if read { kernel::IN as u8 } else { 0 })
+            | (if write { kernel::OUT as u8 } else { 0 })
+            | self.state.hangup_mask()
     }
 
     /// Whether it is a client that has sent nothing yet, or has not been answered, and has not

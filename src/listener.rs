@@ -49,7 +49,7 @@ pub(crate) struct Listener {
 #[derive(Debug)]
 pub(crate) struct Socket {
     pub(crate) fd: Fd,
-    /// What epoll was told to watch for.
+    /// The mask that epoll has.
     pub(crate) registered: u8,
     /// The file of a Unix socket, until it is removed.
     file: SocketFile,
@@ -236,7 +236,7 @@ impl Intake {
         next
     }
 
-    /// A client was let in.
+    /// A client was accepted.
     pub(crate) fn accepted(&mut self) {
         self.lost = 0;
     }

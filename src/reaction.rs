@@ -16,6 +16,7 @@ macro_rules! calls {
     ($($role:ident $name:literal,)*) => {
         /// A system call, in one of the roles it has in the server.
         #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+        #[non_exhaustive]
         pub enum Call {
             $(#[doc = concat!("`", $name, "`")] $role,)*
         }
@@ -159,25 +160,25 @@ pub fn reaction(call: Call, errno: Errno) -> Reaction {
         Call::SignalAction | Call::DescriptorLimit | Call::SetTunable | Call::OpenToLock
         | Call::NotifySocket | Call::NotifyConnect => Degrade,
         Call::Detach => match errno {
-            ENOENT => Ignore, // the socket's last owner has left nothing
+            ENOENT => Ignore, // there was no filter
             _ => Degrade,
         },
         Call::RefuseDescriptors => match errno {
-            ENOPROTOOPT => Ignore, // before Linux 6.16 the kernel cannot, and there is nothing to do about it
+            ENOPROTOOPT => Ignore, // before Linux 6.16 the option does not exist, and nothing else helps
             _ => Degrade,
         },
         Call::LockDirectory => match errno {
-            EAGAIN => Later, // another server starts or ends there; again, for a second
+            EAGAIN => Later, // another server starts or ends there: again, for a second
             EINTR => Retry,
             _ => Degrade, // ENOLCK EBADF: a file system without such locks
         },
-        Call::AwaitLock => Ignore, // EINTR: sooner than meant
+        Call::AwaitLock => Ignore, // EINTR: it sleeps less than it should
         Call::BindUnix => match errno {
-            EADDRINUSE => Retry, // once, if the file is a socket at which nobody listens
+            EADDRINUSE => Retry, // once, if the file is a socket at which no server listens
             _ => FailStartup,
         },
         Call::ProbeUnix => match errno {
-            ECONNREFUSED => Ignore, // nobody listens: the only proof that the file is stale
+            ECONNREFUSED => Ignore, // no server listens: the only proof that the file is stale
             _ => FailStartup,
         },
 
@@ -187,15 +188,15 @@ pub fn reaction(call: Call, errno: Errno) -> Reaction {
             _ => Pause, // ENOMEM ENOSPC
         },
         Call::EpollModify => match errno {
-            ENOMEM => Later, // by timer: no event may come to remind us
+            ENOMEM => Later, // by timer, because no event may come
             _ => Bug,
         },
         Call::EpollRemove => match errno {
-            ENOENT | EBADF => Ignore, // it is gone: that was the aim
-            _ => DropConnection,      // or it would be reported for ever
+            ENOENT | EBADF => Ignore, // it is gone already
+            _ => DropConnection,      // otherwise it would be reported for ever
         },
         Call::EpollWait => match errno {
-            EINTR => Retry, // SIGSTOP and SIGCONT suffice, no handler needed
+            EINTR => Retry, // SIGSTOP and SIGCONT are enough, even without a signal handler
             _ => FailRuntime,
         },
         Call::SetTimer | Call::EpollAddSignals => FailRuntime,
@@ -215,15 +216,15 @@ pub fn reaction(call: Call, errno: Errno) -> Reaction {
         },
         Call::CheckFile | Call::RemoveFile => Ignore, // the next start removes it, if it is stale
         Call::SteerNew | Call::RefuseNew => Degrade, // ENOPROTOOPT before Linux 5.1, EPERM before 5.7
-        Call::DiagSocket | Call::DiagAsk | Call::DiagAnswer => Degrade, // taken for under way
+        Call::DiagSocket | Call::DiagAsk | Call::DiagAnswer => Degrade, // treated as under way
 
         // Connections.
         Call::Accept => match errno {
             EAGAIN => Wait,
-            EINTR | ECONNABORTED | EPERM | EPROTO // only this client is gone, the next may be well
+            EINTR | ECONNABORTED | EPERM | EPROTO // this client is gone, the next may not be
             | ENETDOWN | ENOPROTOOPT | EHOSTDOWN | ENONET | EHOSTUNREACH | EOPNOTSUPP | ENETUNREACH
             | ETIMEDOUT | ENOSR | ESOCKTNOSUPPORT | EPROTONOSUPPORT => Retry,
-            EINVAL | EBADF | ENOTSOCK | EFAULT => FailRuntime, // no listener any more
+            EINVAL | EBADF | ENOTSOCK | EFAULT => FailRuntime, // it is no listener any more
             _ => Pause, // EMFILE ENFILE ENOBUFS ENOMEM
         },
         Call::Recv => match errno {
@@ -241,15 +242,15 @@ pub fn reaction(call: Call, errno: Errno) -> Reaction {
             EBADF | EFAULT | EINVAL | ENOTSOCK | EDESTADDRREQ | EISCONN | EOPNOTSUPP | EALREADY => Bug,
             _ => DropConnection, // EPIPE ECONNRESET ETIMEDOUT EHOSTUNREACH ENETUNREACH EPERM …
         },
-        // Outwards: the handler that asked for the connection learns why there is none. What is short for
-        // now says nothing of the server behind.
+        // Outbound: the handler that asked for the connection learns why it failed. A passing
+        // shortage says nothing about the other server.
         Call::OutboundSocket => match errno {
             EMFILE | ENFILE | ENOBUFS | ENOMEM => Pause,
             _ => DropConnection, // EAFNOSUPPORT EACCES …
         },
         Call::Connect => match errno {
             EINPROGRESS => Wait,
-            EINTR => Wait, // it goes on all the same
+            EINTR => Wait, // the connect goes on all the same
             EAGAIN | EADDRNOTAVAIL | ENOBUFS | ENOMEM => Pause, // its queue is full; no port is free
             EBADF | EFAULT | ENOTSOCK | EALREADY | EISCONN => Bug,
             _ => DropConnection, // ECONNREFUSED ENETUNREACH ENOENT EACCES …
@@ -260,18 +261,18 @@ pub fn reaction(call: Call, errno: Errno) -> Reaction {
         },
         Call::ConnectResult => match errno {
             EBADF | EFAULT | EINVAL | ENOPROTOOPT | ENOTSOCK => Bug,
-            _ => DropConnection, // what became of it: ECONNREFUSED ETIMEDOUT EHOSTUNREACH …
+            _ => DropConnection, // the outcome of the connect: ECONNREFUSED ETIMEDOUT EHOSTUNREACH …
         },
 
         // Files. The handler answers its client according to the errno.
         Call::OpenFile => match errno {
             EINTR | EAGAIN => Retry, // EAGAIN: something was renamed meanwhile
-            _ => Ignore,             // the client is told: ENOENT EACCES EXDEV ELOOP EMFILE …
+            _ => Ignore,             // the handler answers accordingly: ENOENT EACCES EXDEV ELOOP EMFILE …
         },
         Call::ReadStatus | Call::Notify => Ignore,
         Call::ReadFile => match errno {
             EINTR => Retry,
-            _ => DropConnection, // EIO EISDIR: the rest of the answer is not to be had
+            _ => DropConnection, // EIO EISDIR: the rest of the answer cannot be read
         },
         Call::SendFile => match errno {
             EAGAIN => Wait,
@@ -279,25 +280,25 @@ pub fn reaction(call: Call, errno: Errno) -> Reaction {
             ENOMEM | ENOBUFS => Later,
             EINVAL | ENOSYS | EOVERFLOW => Degrade, // not with this file: read and send
             EBADF | EFAULT | ENOTSOCK => Bug,
-            _ => DropConnection, // as send, and what the file says: EIO ESPIPE
+            _ => DropConnection, // as send, and errors of the file: EIO ESPIPE
         },
-        Call::DirectoryStatus => Ignore, // the directory that is open serves on; what cannot be found is no listener of ours
+        Call::DirectoryStatus => Ignore, // the open directory is used; a file that cannot be found is not ours
         Call::Shutdown => match errno {
             EBADF | EINVAL | ENOTSOCK => Bug,
-            _ => Ignore, // ENOTCONN: the peer's reset was first
+            _ => Ignore, // ENOTCONN: a reset came first, or both sides have ended
         },
         Call::Unacknowledged => match errno {
             EBADF | EFAULT | EINVAL | ENOTTY => Bug,
-            _ => Ignore, // taken for acknowledged
+            _ => Ignore, // treated as acknowledged
         },
         Call::Close => match errno {
-            EBADF => Bug, // a double close: somebody else's descriptor may be next
-            _ => Ignore,  // EINTR EIO: the descriptor is gone all the same, never retry
+            EBADF => Bug, // a double close: another connection's descriptor may be next
+            _ => Ignore,  // EINTR EIO: the descriptor is closed all the same, never retry
         },
     }
 }
 
-/// Makes a call again while its errno says [`Reaction::Retry`], at most 16 times;
+/// Makes a call again while its errno means [`Reaction::Retry`], at most 16 times;
 /// then it counts as [`Reaction::Wait`].
 pub(crate) fn attempt<T>(
     call: Call,
@@ -352,7 +353,7 @@ mod tests {
         assert_eq!(reaction(Call::WriteCounter, EAGAIN), Reaction::Ignore);
         assert_eq!(reaction(Call::EpollWait, EINTR), Reaction::Retry);
     }
-    /// Each exception to what the rest of its row says.
+    /// Each exception to the rest of its row.
     #[test]
     fn the_exceptions() {
         use Errno::*;

@@ -51,9 +51,11 @@ mod stopping;
 mod timer;
 mod turn;
 mod waking;
+mod working;
 mod yielding;
 
-use page::Input;
+pub(crate) use freeing::Owned;
+use page::{Input, room_for};
 use poll::Poll;
 use signals::Signals;
 pub(crate) use stopping::End;
@@ -91,7 +93,7 @@ pub(crate) struct Reactor<H: ConnectionHandler, K: Kernel> {
     pub(crate) events: Vec<Event>,
     /// Core descriptors that are ready in this turn, and for what.
     pub(crate) woken: Vec<(u32, u32)>,
-    /// The rest of a batch that is not served yet: it stands first in `events`.
+    /// The rest of a batch that is not served yet: the first entries of `events`.
     pub(crate) rest: Rest,
     /// Calls from other threads that are not made yet.
     pub(crate) jobs: VecDeque<Job<H>>,
@@ -327,7 +329,7 @@ impl<H: ConnectionHandler, K: Kernel> Reactor<H, K> {
         }
     }
 
-    /// Makes what the kernel was told match the connection's state. It stays marked
+    /// Brings the kernel's settings in line with the connection's state. It stays marked
     /// meanwhile, so that what happens here does not put it on the list again.
     fn reconcile(&mut self, slot: u32) {
         self.net.begin_file(&mut self.kernel, slot);
@@ -369,10 +371,4 @@ impl<H: ConnectionHandler, K: Kernel> Reactor<H, K> {
         connection.settled(if is_quiet { Attention::Quiet } else { Attention::Busy });
         debug_assert!(net.table.is_measured(), "the limit is not what the budget leaves");
     }
-}
-
-/// An empty vector with room for `length` elements, if there is memory.
-fn room_for<T>(length: usize) -> Option<Vec<T>> {
-    let mut vector = Vec::new();
-    vector.try_reserve_exact(length).ok().map(|()| vector)
 }

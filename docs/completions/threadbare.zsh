@@ -38,12 +38,13 @@ _arguments -s -S \
 	'--write-timeout[close a client that reads nothing for S (60)]:S: ' \
 	'--drain-timeout[a stop waits at most S for clients to finish (10)]:S: ' \
 	'--stop-delay[serve on for S after the first signal to stop (0)]:S: ' \
-	'--reuse-port[share the port with a successor, who gets new clients]' \
+	'--reuse-port[share the port with a successor, which gets new clients]' \
 	'--high-water[stop reading a client with this much unsent (256K)]:BYTES: ' \
 	'--max-output[close a client with this much unsent (4M)]:BYTES: ' \
 	'--max-memory[most bytes waiting, of all clients together (256M)]:BYTES: ' \
 	'--unix-mode[permissions of unix\:PATH (0600)]:MODE: ' \
 	'--narrate[show every system call, and client data, on stderr]' \
+	'--explain[print what docs/ says of it\: accept4, EMFILE]:CALL or ERRNO:(accept4 bind chmod clock_gettime clock_nanosleep close connect epoll_create1 epoll_ctl epoll_wait eventfd2 fchmod fcntl fcntl_inherit fcntl_nonblock flock fstat getsockname getsockopt getsockopt_listens getsockopt_error ioctl ioctl_outq listen lstat newfstatat openat2 openat2_as pread pread64 prlimit prlimit64 read read_diag read_counter read_signal recv recvfrom rt_sigaction rt_sigprocmask send sendto send_more sendfile sendmsg setsockopt shutdown signalfd4 socket socket_datagram socket_diag stat timerfd_create timerfd_settime unlink write write_diag write_counter EACCES EADDRINUSE EADDRNOTAVAIL EAFNOSUPPORT EAGAIN EALREADY EBADF ECONNABORTED ECONNREFUSED ECONNRESET EDESTADDRREQ EEXIST EFAULT EHOSTDOWN EHOSTUNREACH EINPROGRESS EINTR EINVAL EIO EISCONN EISDIR ELOOP EMFILE EMSGSIZE ENETDOWN ENETUNREACH ENFILE ENOBUFS ENOENT ENOLCK ENOMEM ENONET ENOPROTOOPT ENOSPC ENOSR ENOSYS ENOTCONN ENOTSOCK ENOTTY EOPNOTSUPP EOVERFLOW EPERM EPIPE EPROTO EPROTONOSUPPORT ESOCKTNOSUPPORT ESPIPE ETIMEDOUT EXDEV)' \
 	'-v[log more]' \
 	'--verbose[log more]' \
 	'-q[log errors only]' \

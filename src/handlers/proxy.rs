@@ -44,7 +44,7 @@ use std::{fmt, io, thread};
 /// At a stop, tunnels are looked at in this distance: what has come through since then goes on.
 /// If the drain timeout is short, so is this: a quarter of it.
 const QUIET: Duration = Duration::from_secs(1);
-/// The log hears no more often than this that nobody can be reached.
+/// How often the log reports at most that no upstream server can be reached.
 const NEWS: Duration = Duration::from_secs(60);
 /// The timer of a client that waits for a lookup.
 const LOOKUP: u32 = 1;
@@ -71,7 +71,7 @@ pub struct Proxy {
     stopping: Option<Duration>,
     /// How often bytes have come, from whomever.
     chunks: u64,
-    /// When the log was last told that nobody can be reached.
+    /// When it was last logged that no upstream address can be reached.
     warned_at: Option<Duration>,
 }
 
@@ -313,7 +313,7 @@ impl Proxy {
         }
     }
 
-    /// The connection begun for a client stands.
+    /// The upstream connection of a client is established.
     fn connected(&mut self, conn: &mut Conn<'_>) {
         let Some(end) = self.ends.get_mut(&conn.id()) else { return };
         if let Role::Dialing { address, .. } = end.role {

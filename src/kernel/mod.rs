@@ -1,6 +1,6 @@
 //! Every system call the server makes, as one trait.
 //!
-//! The methods stand in the order in which a running server meets them, so the
+//! The methods are in the order in which a running server meets them, so the
 //! trait is the table of contents of the walkthrough in `docs/`. It has three
 //! implementations:
 //!
@@ -26,10 +26,8 @@ use std::path::Path;
 #[cfg(doc)]
 use crate::reaction::Call;
 
-pub use nix::errno::Errno;
-pub use nix::sys::signal::Signal;
-
 mod linux;
+mod names;
 mod narrated;
 #[cfg(feature = "sim")]
 pub mod sim;
@@ -39,6 +37,7 @@ pub use linux::Linux;
 #[doc(hidden)]
 pub use linux::window_columns;
 pub(crate) use linux::{borrowed, ignore_signals, map_large_buffers, return_memory};
+pub use names::{Errno, Signal};
 pub use narrated::Narrated;
 #[cfg(feature = "sim")]
 pub use sim::Simulated;

@@ -12,7 +12,7 @@ use crate::connection::Unsent;
 use crate::kernel::{Errno, Kernel, OUT, SocketOption};
 use crate::reaction::{Call, Reaction, reaction, tolerate};
 
-/// What is sent at once: everybody waits for it. More is no faster, measured.
+/// Most bytes sent at once, because all connections wait for it. More is no faster (measured).
 const CHUNK: u64 = 256 << 10;
 /// What is read at once from a file that sendfile does not take.
 const READ_CHUNK: u64 = 64 << 10;

@@ -29,7 +29,10 @@ impl Net {
             return false;
         }
         let chains = self.staged();
-        let Some((staged, outbox, is_behind_a_file)) = self.table.stage(slot) else { return false };
+        let Some((staged, outbox, is_behind_a_file)) = self.table.stage(slot) else {
+            self.spend(WRITE); // it answers, although its peer has gone
+            return false;
+        };
         if is_behind_a_file {
             return self.keep_behind(slot, bytes);
         }

@@ -62,7 +62,7 @@ impl<H: ConnectionHandler, K: Kernel> Reactor<H, K> {
         self.net.stop = Stop::Draining;
         let why = match &self.end.failure {
             Some(error) => error.to_string(),
-            None => self.end.signals.last().map_or("asked to", Signal::as_str).to_owned(),
+            None => self.end.signals.last().map_or("asked to", Signal::name).to_owned(),
         };
         log::info!("stopping ({why}), {} open{}", self.net.table.len(), self.what_now());
         let (open, plural) =
@@ -140,7 +140,7 @@ impl<H: ConnectionHandler, K: Kernel> Reactor<H, K> {
         listener.close(&mut self.kernel);
     }
 
-    /// Keeps new clients out. Where that fails, one line for all listeners says what follows.
+    /// Refuses new clients. Where that fails, one log line for all listeners has the consequence.
     fn refuse_new(&mut self) {
         let is_shared = |it: &Listener| it.socket.as_ref().is_some_and(|socket| socket.is_shared);
         for index in 0..self.listeners.len() {
@@ -214,7 +214,7 @@ impl<H: ConnectionHandler, K: Kernel> Reactor<H, K> {
         }
     }
 
-    /// The drain deadline: what has not finished is cut, and who still waits in a queue.
+    /// The drain deadline: resets what has not finished, and the clients still in a queue.
     /// Who merely lingers has everything. Calls that are not made yet never will be.
     pub(super) fn cut(&mut self) {
         self.jobs.clear();

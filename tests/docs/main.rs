@@ -17,12 +17,13 @@
 //! | `<!-- calls -->` | a table | the methods of `trait Kernel` |
 //! | `<!-- states -->` | a drawing and a table | the transitions that the states of a connection declare |
 //! | `<!-- variants: src/x.rs#Name -->` | a drawing | names every variant of the enum |
-//! | `<!-- fact: name ... -->` | | tests in tests/kernel_facts.rs |
+//! | `<!-- fact: name ... -->` | | tests in tests/kernel_facts.rs. If one is stated there in a sentence (with a full stop), just that sentence stands in front |
 //! | `<!-- test: module::name ... -->` | | tests in tests/, each in the one file that ends so |
 //! | `<!-- count: hello recvfrom..sendto -->` | a number | how many calls the piece of a trace has |
 //! | `<!-- measured: table -->` | a table | that table of docs/measured.md, which `make bench` writes |
 //! | `<!-- measured: table/row/column -->` | a number | a figure in it |
 //! | `<!-- walk -->` | a line | the pages before and after this one, in the order of the walk ([`walk`]) |
+//! | `<!-- try: name -->` | commands | what they show twenty times out of twenty (tests/server/tried.rs) |
 //! | `<!-- note: ... -->` | | whatever its writer likes |
 //!
 //! Code, traces and console blocks without a mark are errors, but for console blocks: they
@@ -33,7 +34,9 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
 #![allow(unreachable_pub)] // the rooms are no library
 
+mod captions;
 mod console;
+mod explained;
 mod layout;
 mod life;
 mod manual;
@@ -65,14 +68,16 @@ use trace::Traces;
 
 const INDEX: &str = "docs/README.md";
 /// With fewer marks than this, something does not look any more.
-const AT_LEAST: [(&str, usize); 7] = [
+const AT_LEAST: [(&str, usize); 9] = [
     ("calls told by both witnesses", 600),
     ("errno tables", 13),
-    ("facts", 95),
+    ("facts", 130),
+    ("facts word for word", 15),
     ("links", 300),
     ("quotes", 30),
     ("tests", 60),
     ("traces", 25),
+    ("words of the trade", 50),
 ];
 
 /// What the docs are compared with, and what was found.
@@ -124,9 +129,13 @@ fn old_block(lines: &mut Lines) -> Vec<String> {
         block.push(fence.to_owned());
         block.extend(fence_rest(lines));
     }
+    let is_folded = lines.next_if(|line| line.starts_with(FOLDED)).is_some();
+    lines.next_if(|line| is_folded && line.is_empty());
     while let Some(row) = lines.next_if(|line| line.starts_with('|')) {
         block.push(row.to_owned());
     }
+    lines.next_if(|line| is_folded && line.is_empty());
+    lines.next_if(|line| is_folded && *line == "</details>");
     block
 }
 
@@ -140,6 +149,18 @@ fn fence_rest(lines: &mut Lines) -> Vec<String> {
         }
     }
     rest
+}
+
+/// How a table begins that is not shown until it is asked for.
+const FOLDED: &str = "<details><summary>Every errno";
+
+/// A table of errnos, folded where it is not what the page is for.
+fn folded(path: &str, table: Vec<String>) -> Vec<String> {
+    if path.ends_with("-atlas.md") {
+        return table;
+    }
+    let begin = [format!("{FOLDED}, and what the server does</summary>"), String::new()];
+    [&begin[..], &table, &[String::new(), "</details>".to_owned()]].concat()
 }
 
 fn fenced(kind: &str, lines: &[String]) -> Vec<String> {
@@ -250,12 +271,14 @@ impl Proof {
                 let (name, bounds) = asked.split_once(' ').unwrap_or((asked, ""));
                 let Some(traces) = &self.traces else { return Ok(old.to_vec()) };
                 self.hold("traces", 1);
-                fenced("c", traces.slice(name, bounds)?)
+                let lines = traces.slice(name, bounds)?;
+                fenced("c", &captions::shown(traces.lines(name)?, lines, path))
             }
             "fault" => {
                 let Some(traces) = &self.traces else { return Ok(old.to_vec()) };
                 self.hold("faults", 1);
-                fenced("c", traces.fault(asked)?)
+                let lines = traces.fault(asked)?;
+                fenced("c", &captions::shown(traces.lines(asked)?, lines, path))
             }
             "patch" => {
                 let file = format!("docs/exercises/{asked}.patch");
@@ -276,7 +299,7 @@ impl Proof {
             }
             "errnos" => {
                 self.hold("errno tables", 1);
-                source::errno_table(asked)?
+                folded(path, source::errno_table(asked)?)
             }
             "measured" => {
                 self.hold("measured tables", 1);
@@ -314,7 +337,8 @@ impl Proof {
                 self.hold("pages of the walk", 1);
                 vec![walk::line(path, &self.walk)?]
             }
-            "note" => old.to_vec(), // for those who write, not for those who read
+            "try" => old.to_vec(),   // tests/server runs it twenty times
+            "note" => old.to_vec(),  // for those who write, not for those who read
             "loops" => old.to_vec(), // a test of its own compares them
             _ => return Err("no such mark".to_owned()),
         })
@@ -377,6 +401,24 @@ impl Proof {
             if !pages.iter().any(|(_, text)| marks(text)) {
                 self.complain("tests/kernel_facts.rs", &format!("no chapter tells {name}"));
             }
+            // A fact that is stated in a sentence is told in that sentence, which is thus no
+            // wider than its test.
+            let Some(sentence) = source::stated(&self.facts, name) else { continue };
+            let tells = |text: &String| {
+                let mut places = text.match_indices(sentence);
+                places.any(|(at, _)| {
+                    let mark = text[at + sentence.len()..].strip_prefix("<!-- fact: ");
+                    let names = mark.and_then(|mark| mark.split(" -->").next()).unwrap_or_default();
+                    names.split(' ').any(|it| it == name)
+                })
+            };
+            if !pages.iter().any(|(_, text)| tells(text)) {
+                self.complain(
+                    "tests/kernel_facts.rs",
+                    &format!("no chapter says of {name}: {sentence}"),
+                );
+            }
+            self.hold("facts word for word", 1);
         }
     }
 
@@ -563,6 +605,52 @@ impl Proof {
         }
     }
 
+    /// Each page of the walk says in its first paragraph what it is for; and its traces can be
+    /// read: no line is too wide, and many lines have words.
+    fn is_readable(&self, path: &str, text: &str) {
+        let first = text.lines().nth(2).unwrap_or_default();
+        let is_prose = first.starts_with(|c: char| c.is_alphabetic() || "*`[".contains(c));
+        if walk::is_on(path) && (!is_prose || first.chars().count() > 900) {
+            self.complain(
+                path,
+                "the third line must be a paragraph that says what the page is for",
+            );
+        }
+        for trace in text.split("\n```c\n").skip(1) {
+            let lines: Vec<&str> = trace.split("\n```").next().unwrap().lines().collect();
+            let wide = lines.iter().find(|line| line.chars().count() > captions::COLUMNS);
+            if let Some(line) = wide {
+                self.complain(path, &format!("wider than {}: {line}", captions::COLUMNS));
+            }
+            let has_word =
+                |line: &&str| line.rsplit_once("  // ").is_some_and(|it| !it.1.is_empty());
+            let is_raw = path.contains("reading-a-trace");
+            if lines.len() > captions::FEW && !is_raw && !lines.iter().all(has_word) {
+                self.complain(path, &format!("a line without a word: {lines:#?}"));
+            }
+        }
+    }
+
+    /// What the index of the trade's words sends a reader to has one of the words.
+    fn trade(&self, pages: &[(String, String)]) {
+        const PAGE: &str = "docs/00-words.md";
+        let text = |path: &str| {
+            pages.iter().find(|(page, _)| page == path).map_or("", |(_, text)| text.as_str())
+        };
+        let index = text(PAGE).split("\n## What people call it").nth(1).unwrap_or_default();
+        for row in index.lines().filter(|line| line.starts_with("| ")).skip(1) {
+            let cells: Vec<&str> = row.split('|').map(str::trim).collect();
+            for target in targets(cells[3]) {
+                let page = format!("docs/{}", target.split('#').next().unwrap());
+                let said = text(&page).to_lowercase();
+                if !cells[1].split(", ").any(|word| said.contains(&word.to_lowercase())) {
+                    self.complain(PAGE, &format!("{page} does not say {}", cells[1]));
+                }
+                self.hold("words of the trade", 1);
+            }
+        }
+    }
+
     /// Each method says where it is explained, and is explained there; each call is traced,
     /// but for the clock, which is none.
     fn coverage(&self, pages: &[(String, String)]) {
@@ -680,6 +768,7 @@ fn prove(with_traces: bool) {
     proof.hold("calls told by both witnesses", traces.map_or(0, |it| it.agreed));
     proof.links(&pages);
     proof.index(&pages);
+    proof.trade(&pages);
     proof.coverage(&pages);
     proof.untold_facts(&pages);
     proof.leftovers(&pages);
@@ -691,6 +780,13 @@ fn prove(with_traces: bool) {
             due.push((trace::golden(name), text));
         }
         due.push((life::PICTURE.to_owned(), life::picture()));
+    }
+    match explained::made(&proof.methods, &due) {
+        Ok(text) => due.push((explained::FILE.to_owned(), text)),
+        Err(wrong) => proof.complain(explained::FILE, &wrong),
+    }
+    for (path, text) in due.iter().filter(|(path, _)| path.ends_with(".md")) {
+        proof.is_readable(path, text);
     }
     let differ = settle_differences(&due);
     for (kind, count) in proof.held.borrow().iter() {

@@ -82,7 +82,7 @@ pub struct Http {
 #[derive(Debug, Default)]
 pub struct Session {
     /// Its head has passed, its body has not.
-    pending: Option<Box<Pending>>,
+    pending: Option<Box<[Pending; 1]>>,
     /// So many bytes of a head have come, and it was not complete.
     scanned: usize,
     timer: Timer,
@@ -116,8 +116,19 @@ struct Pending {
     body: Body,
 }
 
+impl Pending {
+    /// One in a box, if there is memory: `Box::new` would end the process.
+    fn kept(head: Vec<u8>, body: Body) -> Option<Box<[Pending; 1]>> {
+        let mut one = Vec::new();
+        one.try_reserve_exact(1).ok()?;
+        one.push(Pending { head, body });
+        one.try_into().ok()
+    }
+}
+
 impl Http {
     /// Answers `hello`.
+    #[must_use]
     pub fn new() -> Http {
         Http {
             directory: None,
@@ -139,6 +150,7 @@ impl Http {
     /// Sets how long a head, and then a body, may take to arrive (20 s): after that the
     /// answer is 408. The server's own [`message_timeout`](crate::Limits::message_timeout)
     /// ends a connection without a word, so it should be longer, or none.
+    #[must_use]
     pub fn deadline(mut self, deadline: Option<Duration>) -> Http {
         self.deadline = deadline;
         self
@@ -211,9 +223,12 @@ impl Http {
             Ok(true) => self.answer(conn, request, rest),
             Ok(false) => {
                 let head = request::answerable(request.head);
-                conn.charge(head.capacity() + size_of::<Pending>());
-                session.pending = Some(Box::new(Pending { head, body }));
-                Next::MoreBytes
+                conn.charge(head.as_ref().map_or(0, Vec::capacity) + size_of::<Pending>());
+                session.pending = head.and_then(|head| Pending::kept(head, body));
+                match session.pending {
+                    Some(_) => Next::MoreBytes,
+                    None => self.refuse(conn, request.head, Status::UNAVAILABLE),
+                }
             }
             Err(status) => self.refuse(conn, request.head, status),
         }
@@ -225,9 +240,10 @@ impl Http {
         &mut self,
         conn: &mut Conn<'_>,
         session: &mut Session,
-        mut pending: Box<Pending>,
+        mut kept: Box<[Pending; 1]>,
         rest: &mut &[u8],
     ) -> Next {
+        let [pending] = &mut *kept;
         match (pending.body.pass(rest), Request::parse(&pending.head)) {
             (Ok(true), Ok(Some(mut request))) => {
                 session.moves_on();
@@ -235,7 +251,7 @@ impl Http {
                 self.answer(conn, &mut request, rest)
             }
             (Ok(_), _) => {
-                session.pending = Some(pending);
+                session.pending = Some(kept);
                 Next::MoreBytes
             }
             (Err(status), _) => self.refuse(conn, &pending.head, status),
@@ -451,7 +467,7 @@ impl ConnectionHandler for Http {
     /// A request that will never be complete is answered too.
     fn on_eof(&mut self, conn: &mut Conn<'_>, session: &mut Session, rest: &[u8]) {
         self.look_at_the_clock(conn.net());
-        if let Some(pending) = session.pending.take() {
+        if let Some([pending]) = session.pending.take().as_deref() {
             self.refuse(conn, &pending.head, Status::BAD_REQUEST);
             return;
         }
@@ -488,7 +504,7 @@ impl ConnectionHandler for Http {
     fn on_timer(&mut self, conn: &mut Conn<'_>, session: &mut Session) {
         self.look_at_the_clock(conn.net());
         let pending = session.pending.take();
-        let head = pending.as_ref().map_or(&[][..], |pending| &pending.head);
+        let head = pending.as_deref().map_or(&[][..], |[pending]| &pending.head);
         self.refuse(conn, head, Status::REQUEST_TIMEOUT);
     }
 }
