@@ -54,6 +54,8 @@ COVERAGE := -Cpasses=sancov-module $(addprefix -Cllvm-args=-, \
 	sanitizer-coverage-level=4 sanitizer-coverage-inline-8bit-counters \
 	sanitizer-coverage-pc-table sanitizer-coverage-trace-compares max-loads-per-memcmp=0)
 
+# A server in the loop of an async runtime.
+IN_TOKIO := docs/programs/in_tokio/Cargo.toml
 # The bench, against the program as it is built last.
 OF_BENCH := --locked --target-dir "$(BENCH)" --manifest-path tests/bench/Cargo.toml
 RUN_BENCH = SERVER="$$threadbare" $(CARGO) run --quiet $(OF_BENCH)
@@ -111,6 +113,7 @@ check: able $(DEPS) ## everything: format, lints, docs, every test, oldest Rust
 	@$(CARGO) fmt --check --manifest-path tests/fuzz/Cargo.toml
 	@$(CARGO) fmt --check --manifest-path tests/bench/Cargo.toml
 	@$(CARGO) fmt --check --manifest-path docs/book/Cargo.toml
+	@$(CARGO) fmt --check --manifest-path $(IN_TOKIO)
 	@$(MAKE) --no-print-directory lint doc msrv
 	@echo "tests of the bare library"
 	@ONLY= tests/run --no-default-features
@@ -118,6 +121,8 @@ check: able $(DEPS) ## everything: format, lints, docs, every test, oldest Rust
 	@ONLY= tests/run --include-ignored
 	@echo "tests of the book"
 	@$(CARGO) test $(OF_BOOK) --quiet
+	@echo "a server in tokio's loop"
+	@$(CARGO) test --quiet --locked --target-dir "$(BENCH)" --manifest-path $(IN_TOKIO)
 	@echo "what a message costs in instructions"
 	@$(call build,--release --bin threadbare); $(RUN_BENCH) --no-default-features -- check
 
@@ -126,6 +131,7 @@ fmt: ## format the code
 	@$(CARGO) fmt --manifest-path tests/fuzz/Cargo.toml
 	@$(CARGO) fmt --manifest-path tests/bench/Cargo.toml
 	@$(CARGO) fmt --manifest-path docs/book/Cargo.toml
+	@$(CARGO) fmt --manifest-path $(IN_TOKIO)
 
 lint: able ## clippy, for every set of features, no warning allowed
 	@clippy() { echo "clippy $$*"; tests/tick $(CARGO) clippy --locked "$$@" -- -D warnings; }; \

@@ -9,6 +9,7 @@ use std::fmt;
 /// `Display` and `Debug` both print `bind 127.0.0.1:80: EACCES (Permission denied)`, so that a
 /// `main` that returns it prints a readable line.
 #[derive(Clone, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct Error {
     /// The call, in its role.
     pub call: Call,
@@ -19,7 +20,14 @@ pub struct Error {
 }
 
 impl Error {
-    pub(crate) fn new(call: Call, object: impl fmt::Display, errno: Errno) -> Error {
+    /// An error of a handler that could not [start](crate::ConnectionHandler::on_start), too.
+    ///
+    /// ```
+    /// use threadbare::{Call, Errno, Error};
+    /// let error = Error::new(Call::OpenFile, "/etc/motd", Errno::ENOENT);
+    /// assert_eq!(error.to_string(), "openat2 /etc/motd: ENOENT (No such file or directory)");
+    /// ```
+    pub fn new(call: Call, object: impl fmt::Display, errno: Errno) -> Error {
         Error { call, object: object.to_string(), errno }
     }
 }
@@ -30,6 +38,7 @@ const FORBIDDEN: &str = "a sandbox forbids it (seccomp, SELinux, AppArmor, a con
 impl Error {
     /// What to do where the process is not allowed to make a call: a sandbox fails it with EPERM,
     /// EACCES or ENOSYS, every time, and nothing that the server does helps. seccomp(2)
+    #[must_use]
     pub fn sandbox(&self) -> Option<&'static str> {
         let is_refusal = matches!(self.errno, Errno::EPERM | Errno::EACCES | Errno::ENOSYS);
         is_refusal.then_some(FORBIDDEN)

@@ -26,6 +26,7 @@ use std::fmt::{self, Write};
 /// assert_eq!(escaped("naïve\r\n".as_bytes()).to_string(), r"naïve\x0d\x0a");
 /// assert_eq!(escaped(b"\x1b[2J \xff \\").to_string(), r"\x1b[2J \xff \\");
 /// ```
+#[must_use]
 pub fn escaped(bytes: &[u8]) -> Escaped<'_> {
     Escaped(bytes)
 }
@@ -61,6 +62,7 @@ fn hex(f: &mut fmt::Formatter<'_>, bytes: &[u8]) -> fmt::Result {
 /// use threadbare::escape::printable;
 /// assert_eq!(printable(b"\x1b[31mred\tcr\xfcnch\\\r").to_string(), "[31mredcr\u{fffd}nch\\");
 /// ```
+#[must_use]
 pub fn printable(bytes: &[u8]) -> Printable<'_> {
     Printable(bytes)
 }

@@ -3,6 +3,7 @@
 use crate::close_reason::CloseReason;
 use crate::error::Error;
 use crate::net::{Conn, ConnId, Net, TimerId};
+use std::any::Any;
 
 /// A protocol: what happens to the bytes of a connection.
 ///
@@ -99,6 +100,49 @@ pub trait ConnectionHandler {
     /// Called when the time set with [`Net::after`] and this token has come.
     fn on_tick(&mut self, net: &mut Net, timer: TimerId, token: u64) {
         let _ = (net, timer, token);
+    }
+
+    /// A worker has done the job that [`Conn::work`] gave it, and this is what the job returned.
+    /// When this callback returns, the connection is resumed.
+    ///
+    /// ```
+    /// # use std::any::Any;
+    /// # use threadbare::{Conn, ConnectionHandler};
+    /// # struct Slow;
+    /// # impl ConnectionHandler for Slow {
+    /// #   type Session = ();
+    /// fn on_data(&mut self, conn: &mut Conn<'_>, _: &mut (), input: &[u8]) -> usize {
+    ///     let words = input.to_vec();
+    ///     if !conn.work(move |_: &mut (), _| words.len()) {
+    ///         conn.write(b"too busy\n");
+    ///     }
+    ///     input.len()
+    /// }
+    ///
+    /// fn on_result(&mut self, conn: &mut Conn<'_>, _: &mut (), result: Box<dyn Any + Send>) {
+    ///     if let Ok(length) = result.downcast::<usize>() {
+    ///         writeln!(conn, "{length} bytes");
+    ///     }
+    /// }
+    /// # }
+    /// ```
+    fn on_result(
+        &mut self,
+        conn: &mut Conn<'_>,
+        session: &mut Self::Session,
+        result: Box<dyn Any + Send>,
+    ) {
+        let _ = (conn, session, result);
+    }
+
+    /// The peer has ended its side while the connection is [paused](Conn::pause): it will send no
+    /// more, and is perhaps gone. What it sent before is still offered after the pause, and then
+    /// [`on_eof`](ConnectionHandler::on_eof) comes.
+    ///
+    /// Many clients end their side and wait for the answer. If yours do not, end the connection
+    /// here: a [job](Conn::work) that is done for it [sees](crate::Presence) that.
+    fn on_hangup(&mut self, conn: &mut Conn<'_>, session: &mut Self::Session) {
+        let _ = (conn, session);
     }
 
     /// Called when the connection is gone. The session is handed over.

@@ -11,6 +11,7 @@ use std::time::Duration;
 /// let limits = Limits { max_connections: 100, idle_timeout: None, ..Limits::default() };
 /// assert_eq!(limits.high_water, 256 * 1024);
 /// ```
+/// More fields may come with a minor version: end a value with `..Limits::default()`, as above.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Limits {
     /// Connections at once (10,000). At the limit new clients wait in the listener's queue.
@@ -88,6 +89,8 @@ impl Default for Limits {
 
 /// How long a connection is waited for: see [`Limits`], whose values are those of each
 /// connection that has none [of its own](crate::Conn::set_timeouts).
+///
+/// More fields may come with a minor version: end a value with `..conn.timeouts()`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Timeouts {
     /// See [`Limits::idle_timeout`].

@@ -1,4 +1,5 @@
-//! Calls into the loop from other threads: a queue, and a bell that wakes the loop.
+//! Calls into the loop from other threads, and what workers have done: a queue, and a bell that
+//! wakes the loop.
 //!
 //! The bell is an eventfd. To ring it is to write to it, and that happens only when the queue
 //! goes from empty to not empty, so a thousand calls may cost one wake-up. The queue and the
@@ -11,7 +12,7 @@
 
 use crate::error::Error;
 use crate::kernel::{Fd, Kernel};
-use crate::net::Net;
+use crate::net::{Done, Net};
 use crate::reaction::{Call, Reaction, attempt, tolerate};
 use std::collections::VecDeque;
 use std::fmt;
@@ -31,7 +32,15 @@ pub(crate) enum Stop {
     Within(Duration),
 }
 
-pub(crate) type Job<H> = Box<dyn FnOnce(&mut H, &mut Net) + Send>;
+type Callback<H> = Box<dyn FnOnce(&mut H, &mut Net) + Send>;
+
+/// What the loop is to do between its events.
+pub(crate) enum Job<H> {
+    /// A call of another thread.
+    Call(Callback<H>),
+    /// What a worker has done.
+    Done(Done),
+}
 
 /// Why [`Handle::call`](crate::Handle::call) or [`Handle::ask`](crate::Handle::ask) did nothing.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -80,13 +89,14 @@ impl<H> Mailbox<H> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// From any thread: leaves a job, and wakes the loop if it is the first.
+    /// From any thread: leaves a job, and wakes the loop if it is the first. What is done is always
+    /// taken: there is no more of it than the workers may take.
     pub(crate) fn post(&self, job: Job<H>) -> Result<(), CallError> {
         let mut state = self.lock();
         if state.bell.is_none() {
             return Err(CallError::Stopped);
         }
-        if state.jobs.len() >= CAPACITY {
+        if state.jobs.len() >= CAPACITY && matches!(job, Job::Call(_)) {
             return Err(CallError::Full);
         }
         state.jobs.push_back(job);

@@ -25,6 +25,7 @@ pub struct ServiceManager {
 impl ServiceManager {
     /// One that listens at `address`, a Unix datagram socket, and that takes a server for stuck
     /// of which it hears nothing for as long as `watchdog`.
+    #[must_use]
     pub fn new(address: Address, watchdog: Option<Duration>) -> ServiceManager {
         ServiceManager { address, watchdog }
     }

@@ -37,6 +37,7 @@ mod shares;
 mod table;
 mod timers;
 mod work;
+mod workers;
 
 pub use front::Front;
 pub use groups::Fanout;
@@ -49,6 +50,7 @@ pub use presence::Presence;
 pub use timers::TimerId;
 use timers::Timers;
 pub(crate) use work::CALL;
+pub(crate) use workers::{Done, Workers};
 
 /// Names a connection. An id is never reused while the server runs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -123,7 +125,9 @@ pub struct Net {
     has_told_sandbox: bool,
     pub(crate) timers: Timers,
     pub(crate) groups: Groups,
-    /// What other threads read, by slot.
+    /// Threads that do jobs for connections.
+    pub(crate) workers: Option<Box<Workers>>,
+    /// What these read, by slot.
     presences: BTreeMap<u32, Presence>,
     /// With what tokens outbound connections were begun, by slot.
     pub(crate) tokens: BTreeMap<u32, u64>,
@@ -169,6 +173,7 @@ pub struct Conn<'a> {
 
 impl Conn<'_> {
     /// The id of this connection, for later use or for other callbacks.
+    #[must_use]
     pub fn id(&self) -> ConnId {
         ConnId(self.net.table.id(self.slot))
     }
@@ -180,12 +185,14 @@ impl Conn<'_> {
 
     /// Whether it is an outbound connection of this very server that has come back to it,
     /// whatever the address it was begun to. A proxy that handed it on would do so for ever.
+    #[must_use]
     pub fn is_own(&self) -> bool {
         let who = self.front().map_or(self.peer(), |front| front.peer);
         self.net.is_own_call(who)
     }
 
     /// The listener it came through: for a listener on all addresses, that address.
+    #[must_use]
     pub fn local(&self) -> Option<&Address> {
         let connection = self.net.table.look(self.slot)?;
         self.net.locals.get(usize::from(connection.listener()))
@@ -212,11 +219,13 @@ impl Conn<'_> {
     }
 
     /// Bytes written that the kernel has not yet taken.
+    #[must_use]
     pub fn queued(&self) -> usize {
         self.net.table.queued(self.slot)
     }
 
     /// Bytes that the kernel has taken of what was written, files included, since the beginning.
+    #[must_use]
     pub fn sent(&self) -> u64 {
         self.net.table.look(self.slot).map_or(0, |connection| connection.sent)
     }
@@ -224,6 +233,7 @@ impl Conn<'_> {
     /// Whether `on_data` should stop consuming input: output has reached the high water mark
     /// (`on_drain` is called when it has fallen below the low one), or the connection is closed.
     #[inline]
+    #[must_use]
     pub fn is_full(&self) -> bool {
         self.net.table.is_full(self.slot)
     }
@@ -337,6 +347,7 @@ impl Net {
     }
 
     /// Time since the server was built, read once a turn of the loop.
+    #[must_use]
     pub fn now(&self) -> Duration {
         Duration::from_millis(self.now.since(self.start).as_millis())
     }
@@ -349,6 +360,7 @@ impl Net {
     }
 
     /// What the server allows.
+    #[must_use]
     pub fn limits(&self) -> &Limits {
         &self.limits
     }
@@ -356,6 +368,7 @@ impl Net {
     /// Whether the server is stopping, or will stop after its delay. A handler that answers health
     /// checks reports then that clients should use another server.
     #[inline]
+    #[must_use]
     pub fn is_stopping(&self) -> bool {
         self.stop != Stop::No
     }
@@ -400,6 +413,7 @@ impl Net {
 
     /// What the server has done so far; the bytes of open connections are included. It looks at
     /// each of them.
+    #[must_use]
     pub fn counters(&self) -> Counters {
         self.totals()
     }
@@ -434,6 +448,7 @@ impl Net {
             has_told_sandbox: false,
             timers: Timers::default(),
             groups: Groups::default(),
+            workers: None,
             presences: BTreeMap::new(),
             tokens: BTreeMap::new(),
             files: BTreeMap::new(),

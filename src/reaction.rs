@@ -16,6 +16,7 @@ macro_rules! calls {
     ($($role:ident $name:literal,)*) => {
         /// A system call, in one of the roles it has in the server.
         #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+        #[non_exhaustive]
         pub enum Call {
             $(#[doc = concat!("`", $name, "`")] $role,)*
         }

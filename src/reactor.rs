@@ -51,9 +51,11 @@ mod stopping;
 mod timer;
 mod turn;
 mod waking;
+mod working;
 mod yielding;
 
-use page::Input;
+pub(crate) use freeing::Owned;
+use page::{Input, room_for};
 use poll::Poll;
 use signals::Signals;
 pub(crate) use stopping::End;
@@ -369,10 +371,4 @@ impl<H: ConnectionHandler, K: Kernel> Reactor<H, K> {
         connection.settled(if is_quiet { Attention::Quiet } else { Attention::Busy });
         debug_assert!(net.table.is_measured(), "the limit is not what the budget leaves");
     }
-}
-
-/// An empty vector with room for `length` elements, if there is memory.
-fn room_for<T>(length: usize) -> Option<Vec<T>> {
-    let mut vector = Vec::new();
-    vector.try_reserve_exact(length).ok().map(|()| vector)
 }

@@ -9,12 +9,12 @@ use crate::error::{Error, wanted};
 use crate::handler::ConnectionHandler;
 use crate::kernel::{Address, Errno, Fd, Kernel, Linux, Signal, borrowed};
 use crate::limits::Limits;
-use crate::mailbox::{CallError, Mailbox, Stop};
+use crate::mailbox::{CallError, Job, Mailbox, Stop};
 use crate::manager::ServiceManager;
-use crate::net::Net;
+use crate::net::{Net, Workers};
 use crate::process::Process;
 use crate::reaction::Call;
-use crate::reactor::{End, Reactor};
+use crate::reactor::{End, Owned, Reactor};
 use std::fmt;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::{Arc, mpsc};
@@ -31,7 +31,7 @@ pub const MAX_LISTENERS: usize = OUTBOUND as usize;
 /// A server whose listeners are open: clients can connect already, and wait
 /// until it [runs](Server::run).
 pub struct Server<H: ConnectionHandler, K: Kernel = Linux> {
-    reactor: Reactor<H, K>,
+    reactor: Owned<H, K>,
     addresses: Vec<Address>,
     warnings: Vec<String>,
 }
@@ -60,13 +60,23 @@ pub struct Builder<H, K = Linux> {
     manager: Option<ServiceManager>,
     /// Sockets that listen already.
     given: Vec<Fd>,
+    workers: Option<Hire<H>>,
+}
+
+/// Makes the workers, which take what they have done to this mailbox; whether they are simulated.
+struct Hire<H>(Box<dyn FnOnce(Arc<Mailbox<H>>, bool) -> Workers>);
+
+impl<H> fmt::Debug for Hire<H> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Workers")
+    }
 }
 
 impl<H: ConnectionHandler> Server<H> {
     /// Starts to build a server with this handler.
     pub fn builder(handler: H) -> Builder<H> {
-        let (limits, at_most, manager, given) = Default::default();
-        Builder { handler, kernel: Linux, limits, at_most, owns_process: false, manager, given }
+        let (limits, at_most, owns_process, manager, given, workers) = Default::default();
+        Builder { handler, kernel: Linux, limits, at_most, owns_process, manager, given, workers }
     }
 }
 
@@ -88,8 +98,8 @@ impl<H: ConnectionHandler, K: Kernel> Builder<H, K> {
     /// Uses another kernel: [`Narrated`](crate::kernel::Narrated) to see every call,
     /// or `Simulated` (feature `sim`) to test a handler under every fault.
     pub fn kernel<K2: Kernel>(self, kernel: K2) -> Builder<H, K2> {
-        let Builder { handler, limits, at_most, owns_process, manager, given, .. } = self;
-        Builder { handler, kernel, limits, at_most, owns_process, manager, given }
+        let Builder { handler, limits, at_most, owns_process, manager, given, workers, .. } = self;
+        Builder { handler, kernel, limits, at_most, owns_process, manager, given, workers }
     }
 
     /// Also serves a socket that listens already: an `OwnedFd`, or what converts to one, such as
@@ -97,6 +107,41 @@ impl<H: ConnectionHandler, K: Kernel> Builder<H, K> {
     /// that wait in its queue are left to them, and the file of a Unix socket stays.
     pub fn listener(mut self, fd: impl Into<OwnedFd>) -> Self {
         self.given.push(fd.into().into());
+        self
+    }
+
+    /// Gives the server threads for what blocks or takes long: see [`Conn::work`]. There are at
+    /// most `threads` of them (and at least one may be), each is started when it is needed, and
+    /// `capacity` jobs may wait for them. Each has a state of its own, which `state` makes: a
+    /// connection to a database, for example, or nothing.
+    ///
+    /// ```
+    /// # use threadbare::{Server, handlers::Echo};
+    /// # fn main() -> Result<(), threadbare::Error> {
+    /// let server = Server::builder(Echo).workers(4, 1_000, || ()).bind("127.0.0.1:0")?;
+    /// # let _ = server;
+    /// # Ok(())
+    /// # }
+    /// ```
+    ///
+    /// When the server is dropped, jobs that wait are dropped, and those that run are waited for.
+    /// Under a simulated kernel there are no threads: jobs are done between two turns, in order.
+    ///
+    /// [`Conn::work`]: crate::Conn::work
+    pub fn workers<S: Send + 'static>(
+        mut self,
+        threads: usize,
+        capacity: usize,
+        state: impl Fn() -> S + Send + Sync + 'static,
+    ) -> Self
+    where
+        H: 'static,
+    {
+        self.workers = Some(Hire(Box::new(move |mailbox: Arc<Mailbox<H>>, is_simulated| {
+            let threads = if is_simulated { 0 } else { threads.max(1) };
+            let deliver = move |done| _ = mailbox.post(Job::Done(done)); // unless it has ended
+            Workers::new(threads, capacity, state, deliver)
+        })));
         self
     }
 
@@ -148,8 +193,7 @@ impl<H: ConnectionHandler, K: Kernel> Builder<H, K> {
             let object = format!("{count} addresses (from 1 to {MAX_LISTENERS} are possible)");
             return Err(Error::new(Call::BindTcp, object, Errno::EINVAL));
         }
-        let Builder { handler, mut kernel, mut limits, at_most, owns_process, manager, given } =
-            self;
+        let Builder { handler, mut kernel, mut limits, owns_process, manager, .. } = self;
         let mut warnings = Vec::new();
         let process = match owns_process {
             true => {
@@ -160,10 +204,12 @@ impl<H: ConnectionHandler, K: Kernel> Builder<H, K> {
         };
         let each = 1 + u64::from(handler.files_per_client());
         fit_limits(&mut kernel, &mut limits, (count, each), owns_process, &mut warnings)?;
-        let mut reactor = Reactor::new(handler, kernel, limits, process)?;
+        let mut reactor = Owned::new(Reactor::new(handler, kernel, limits, process)?);
+        let hire = |Hire(hire)| hire(Arc::clone(&reactor.mailbox), !K::IS_REAL);
+        reactor.net.workers = self.workers.map(hire).map(Box::new);
         reactor.start()?;
-        reactor.open(given, &places, &mut warnings)?;
-        for (listener, most) in at_most {
+        reactor.open(self.given, &places, &mut warnings)?;
+        for (listener, most) in self.at_most {
             if let Some(listener) = reactor.listeners.get_mut(listener) {
                 listener.most = most;
             }
@@ -237,6 +283,23 @@ impl<H: ConnectionHandler, K: Kernel> Server<H, K> {
         &mut self.reactor.handler
     }
 
+    /// The handler, back from the server, which is closed.
+    ///
+    /// ```
+    /// # use threadbare::{Server, handlers::Echo};
+    /// # fn main() -> Result<(), threadbare::Error> {
+    /// let mut server = Server::builder(Echo).bind("127.0.0.1:0")?;
+    /// # server.handle().stop();
+    /// server.run()?;
+    /// let echo: Echo = server.into_handler();
+    /// # let _ = echo;
+    /// # Ok(())
+    /// # }
+    /// ```
+    pub fn into_handler(self) -> H {
+        self.reactor.into_handler()
+    }
+
     /// A way to reach the server from other threads.
     pub fn handle(&self) -> Handle<H> {
         Handle(Arc::clone(&self.reactor.mailbox))
@@ -248,11 +311,25 @@ impl<H: ConnectionHandler, K: Kernel> Server<H, K> {
     /// # Errors
     ///
     /// The failure after which the server could not go on; it finished what it could.
+    #[inline]
     pub fn run(&mut self) -> Result<Summary, Error> {
+        self.run_watched(|_| ())
+    }
+
+    /// The same; before each turn `watch` may look at the connections, to show how many there are
+    /// for example. It must not block either.
+    ///
+    /// # Errors
+    ///
+    /// As [`run`](Server::run).
+    #[inline]
+    pub fn run_watched(&mut self, mut watch: impl FnMut(&Net)) -> Result<Summary, Error> {
         let mailbox = Arc::clone(&self.reactor.mailbox);
         mailbox.runs_on(Some(thread::current().id()));
+        let reactor = &mut *self.reactor; // looked at once, and not in each turn
         let ended = loop {
-            match self.turn() {
+            watch(&reactor.net);
+            match guarded_turn(reactor) {
                 Ok(true) => {}
                 Ok(false) => break self.finish(),
                 Err(error) => break Err(error),
@@ -269,10 +346,7 @@ impl<H: ConnectionHandler, K: Kernel> Server<H, K> {
     ///
     /// As [`run`](Server::run).
     pub fn turn(&mut self) -> Result<bool, Error> {
-        let unwinds = CloseOnUnwind(&mut self.reactor);
-        let goes_on = unwinds.0.turn();
-        std::mem::forget(unwinds);
-        goes_on
+        guarded_turn(&mut self.reactor)
     }
 
     /// One turn that does not wait: for a server that lives in another loop, which waits for
@@ -305,6 +379,15 @@ impl<H: ConnectionHandler, K: Kernel> Server<H, K> {
         self.reactor.net.totals()
     }
 
+    /// Lets no more jobs be done, or again. Under a simulated kernel: so a test decides how long a
+    /// job takes, and what happens meanwhile.
+    #[cfg(feature = "sim")]
+    pub fn hold_work(&mut self, hold: bool) {
+        if let Some(workers) = &mut self.reactor.net.workers {
+            workers.hold(hold);
+        }
+    }
+
     /// Whether the next turn waits for an event, because nothing is left to do.
     pub fn is_idle(&self) -> bool {
         self.reactor.is_idle && self.reactor.poll.is_begun()
@@ -322,6 +405,7 @@ impl<H: ConnectionHandler, K: Kernel> Server<H, K> {
     /// State × Reading × Writing: where a connection can stand, as far as types can say.
     #[cfg(feature = "sim")]
     #[doc(hidden)]
+    #[must_use]
     pub fn all_places() -> Vec<&'static str> {
         place::product()
     }
@@ -361,6 +445,22 @@ impl<H: ConnectionHandler> AsFd for Server<H> {
     fn as_fd(&self) -> BorrowedFd<'_> {
         borrowed(self.reactor.poll.epoll())
     }
+}
+
+/// One turn, and what workers have to do in a simulated world.
+#[inline]
+fn guarded_turn<H: ConnectionHandler, K: Kernel>(
+    reactor: &mut Reactor<H, K>,
+) -> Result<bool, Error> {
+    let unwinds = CloseOnUnwind(reactor);
+    let goes_on = unwinds.0.turn();
+    if !K::IS_REAL
+        && let Some(workers) = &mut unwinds.0.net.workers
+    {
+        workers.do_waiting();
+    }
+    std::mem::forget(unwinds);
+    goes_on
 }
 
 /// A turn that unwinds leaves things half done, so nothing stays open.
@@ -431,7 +531,7 @@ impl<H> Handle<H> {
         &self,
         job: impl FnOnce(&mut H, &mut Net) + Send + 'static,
     ) -> Result<(), CallError> {
-        self.0.post(Box::new(job))
+        self.0.post(Job::Call(Box::new(job)))
     }
 
     /// Stops the server as SIGTERM does: it finishes what it has received. Stopping a
@@ -515,16 +615,28 @@ pub struct Running<H: ConnectionHandler, K: Kernel = Linux> {
 
 impl<H: ConnectionHandler, K: Kernel> Running<H, K> {
     /// A way to reach it.
+    #[must_use]
     pub fn handle(&self) -> Handle<H> {
         self.handle.clone()
     }
 
     /// Where it listens.
+    #[must_use]
     pub fn addresses(&self) -> &[Address] {
         &self.addresses
     }
 
     /// Waits until it has stopped. Does not stop it: that is [`Handle::stop`].
+    ///
+    /// ```
+    /// # use threadbare::{Server, handlers::Echo};
+    /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// let running = Server::builder(Echo).bind("127.0.0.1:0")?.spawn()?;
+    /// running.handle().stop();
+    /// println!("{}", running.join()?); // or `join_handler`, which gives the handler back
+    /// # Ok(())
+    /// # }
+    /// ```
     ///
     /// # Errors
     ///
@@ -534,16 +646,18 @@ impl<H: ConnectionHandler, K: Kernel> Running<H, K> {
     ///
     /// If the handler panicked, with the same panic.
     pub fn join(self) -> Result<Summary, Error> {
-        self.join_server().1
+        self.join_handler().1
     }
 
-    /// The same, and gives the server back, and with it its [handler](Server::handler).
+    /// The same, and gives the handler back, however the server ended.
     ///
     /// # Panics
     ///
     /// As [`join`](Running::join).
-    pub fn join_server(self) -> (Server<H, K>, Result<Summary, Error>) {
-        self.thread.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))
+    pub fn join_handler(self) -> (H, Result<Summary, Error>) {
+        let joined = self.thread.join();
+        let (server, ended) = joined.unwrap_or_else(|panic| std::panic::resume_unwind(panic));
+        (server.into_handler(), ended)
     }
 }
 
@@ -555,6 +669,7 @@ impl<H: ConnectionHandler, K: Kernel> fmt::Debug for Running<H, K> {
 
 /// What a server did, and how it ended.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct Summary {
     /// The signal that stopped it, if one did.
     pub stopped_by: Option<Signal>,

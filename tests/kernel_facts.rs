@@ -24,18 +24,15 @@ use std::time::{Duration, Instant};
 
 use nix::fcntl::{FcntlArg, fcntl};
 use nix::sys::resource::{Resource, setrlimit};
-use nix::sys::signal::raise;
 use nix::sys::socket::{
     ControlMessage, GetSockOpt, MsgFlags, SetSockOpt, getsockopt, send, sendmsg, setsockopt,
     sockopt,
 };
 use nix::sys::stat::{Mode, umask};
-use support::{
-    PATIENCE, Scratch, Signal, again, command, in_a_network_of_its_own, needs, outcome, until,
-};
+use support::{PATIENCE, Scratch, again, command, in_a_network_of_its_own, needs, outcome, until};
 use threadbare::kernel::{
     Address, Clock, ERR, EpollOp, Errno, Event, Fd, FileKind, HUP, IN, IOV_MAX, Kernel, Linux, OUT,
-    OpenAs, Peer, SocketOption, Wait,
+    OpenAs, Peer, Signal, SocketOption, Wait,
 };
 
 const RDHUP: u32 = nix::libc::EPOLLRDHUP as u32;
@@ -44,6 +41,11 @@ const ONESHOT: u32 = nix::libc::EPOLLONESHOT as u32;
 const EXCLUSIVE: u32 = nix::libc::EPOLLEXCLUSIVE as u32;
 
 // ---- instruments -----------------------------------------------------------------
+
+/// Sends this thread a signal.
+fn raise(signal: Signal) -> nix::Result<()> {
+    nix::sys::signal::raise(support::Signal::try_from(signal as i32)?)
+}
 
 /// The descriptor of a std socket, lent to the kernel's calls.
 #[allow(unsafe_code)]
@@ -281,7 +283,7 @@ fn an_urgent_byte_on_a_unix_socket() {
     let client = UnixStream::connect(scratch.path("s")).unwrap();
     let (mut server, _) = listener.accept().unwrap();
     match send(client.as_raw_fd(), b"ab!", MsgFlags::MSG_OOB) {
-        Err(Errno::EOPNOTSUPP) => return, // before Linux 5.15, and where it is not built in
+        Err(nix::Error::EOPNOTSUPP) => return, // before Linux 5.15, and where it is not built in
         sent => assert_eq!(sent, Ok(3)),
     }
     drop(client);
@@ -919,6 +921,18 @@ fn both_ends_are_a_hang_up_before_the_last_byte() {
     client.shutdown(Shutdown::Write).unwrap();
     let set = Set::of(&fd(&server), IN);
     set.fires_for_ever(IN | HUP);
+    assert_eq!((recv(&server), recv(&server)), (Ok(b"last".to_vec()), Ok(vec![])));
+}
+
+#[test] // RDHUP comes though bytes before the end are unread, and asks for no read
+fn rdhup_comes_before_the_bytes() {
+    let (server, mut client) = pair();
+    let set = Set::of(&fd(&server), RDHUP);
+    client.write_all(b"last").unwrap();
+    client.shutdown(Shutdown::Write).unwrap();
+    set.until(RDHUP);
+    set.modify(&fd(&server), 0).unwrap();
+    assert_eq!(set.look(), 0);
     assert_eq!((recv(&server), recv(&server)), (Ok(b"last".to_vec()), Ok(vec![])));
 }
 
@@ -1571,7 +1585,7 @@ fn a_thread_too_early_takes_the_signal() {
         thread::spawn(|| thread::sleep(PATIENCE)); // it does not block anything
         Linux.rt_sigprocmask(&[Signal::SIGTERM]).unwrap();
         let _source = own(Linux.signalfd4(&[Signal::SIGTERM]));
-        nix::sys::signal::kill(nix::unistd::getpid(), Signal::SIGTERM).unwrap();
+        nix::sys::signal::kill(nix::unistd::getpid(), support::Signal::SIGTERM).unwrap();
         thread::sleep(PATIENCE);
     });
     let Some(ended) = ended else { return };
@@ -1706,10 +1720,10 @@ fn descriptors_are_refused_at_the_door() {
     Linux.bind(listener.fd(), &address).unwrap();
     Kernel::listen(&mut Linux, listener.fd(), 1).unwrap();
     let client = UnixStream::connect(scratch.path("s")).unwrap();
-    assert_eq!(pass(&client, &client), Err(Errno::EPERM), "in the queue");
+    assert_eq!(pass(&client, &client), Err(nix::Error::EPERM), "in the queue");
     let (accepted, _) = Linux.accept4(listener.fd()).unwrap();
     let accepted = Own(Some(accepted));
-    assert_eq!(pass(&client, &client), Err(Errno::EPERM));
+    assert_eq!(pass(&client, &client), Err(nix::Error::EPERM));
     Linux.send(&fd(&client), b"bytes").unwrap();
     assert_eq!(Linux.recv(accepted.fd(), &mut [0; 8]), Ok(5));
     let tcp = own(Linux.socket(&Address::Tcp(local(0))));

@@ -114,7 +114,7 @@ pub(crate) fn of(connection: &Connection) -> [&'static str; 2] {
         State::Preface { .. } => (6, Reading::default(), Writing::default(), false),
     };
     let later = connection.shortage.waits();
-    let Reading { end, paused, again } = reading;
+    let Reading { end, paused, again, hung_up: _ } = reading;
     let Writing { level, fin } = writing;
     let parts: Parts = [
         end as usize,

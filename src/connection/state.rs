@@ -133,6 +133,8 @@ pub(crate) struct Reading {
     pub(crate) paused: bool,
     /// The rest is to be offered again without new bytes.
     pub(crate) again: bool,
+    /// The handler has heard, during a pause, that the peer's end is on its way.
+    pub(crate) hung_up: bool,
 }
 
 /// How far the peer's end has come.

@@ -139,6 +139,7 @@ impl Bucket {
 
 impl Chat {
     /// `max_line` bounds a line in bytes, its ending not counted.
+    #[must_use]
     pub fn new(max_line: usize) -> Chat {
         Chat {
             max_line,

@@ -26,10 +26,8 @@ use std::path::Path;
 #[cfg(doc)]
 use crate::reaction::Call;
 
-pub use nix::errno::Errno;
-pub use nix::sys::signal::Signal;
-
 mod linux;
+mod names;
 mod narrated;
 #[cfg(feature = "sim")]
 pub mod sim;
@@ -39,6 +37,7 @@ pub use linux::Linux;
 #[doc(hidden)]
 pub use linux::window_columns;
 pub(crate) use linux::{borrowed, ignore_signals, map_large_buffers, return_memory};
+pub use names::{Errno, Signal};
 pub use narrated::Narrated;
 #[cfg(feature = "sim")]
 pub use sim::Simulated;
@@ -56,7 +55,7 @@ pub type Result<T> = std::result::Result<T, Errno>;
 /// (only to write to the [`eventfd2`](Kernel::eventfd2)).
 ///
 /// To implement it elsewhere is possible and not stable: a minor version may add a method.
-pub trait Kernel: Clone + Send + 'static {
+pub trait Kernel: Clone + Send + Sync + 'static {
     /// Whether the kernel's signals and memory are those of this process.
     const IS_REAL: bool = true;
 

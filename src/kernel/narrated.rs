@@ -35,7 +35,7 @@ use std::sync::Arc;
 use super::linux::{ADDRESS_SIZE, TCP_ADDRESS_SIZE};
 use super::{
     Address, Clock, ERR, EpollOp, Errno, Event, Fd, FileKind, FileStatus, HUP, IN, Kernel, OUT,
-    OpenAs, Peer, Result, Signal, SocketOption, Wait,
+    OpenAs, Peer, RDHUP, Result, Signal, SocketOption, Wait,
 };
 
 type Sink = Arc<dyn Fn(&str) + Send + Sync>;
@@ -703,7 +703,7 @@ fn file_status(status: Option<FileStatus>) -> String {
 fn signal_set(signals: &[Signal]) -> String {
     let mut signals = signals.to_vec();
     signals.sort_unstable();
-    let names: Vec<_> = signals.iter().map(|signal| signal.as_str()).collect();
+    let names: Vec<_> = signals.iter().map(|signal| signal.name()).collect();
     format!("[{}]", names.join(" ").replace("SIG", ""))
 }
 
@@ -721,7 +721,7 @@ fn limits((soft, hard): (u64, u64)) -> String {
 fn epoll_event(event: &Event) -> String {
     let (mask, data) = (event.mask, event.data);
     let mut names = Vec::new();
-    for (bit, name) in [(IN, "IN"), (OUT, "OUT"), (ERR, "ERR"), (HUP, "HUP")] {
+    for (bit, name) in [(IN, "IN"), (OUT, "OUT"), (ERR, "ERR"), (HUP, "HUP"), (RDHUP, "RDHUP")] {
         if mask & bit != 0 {
             names.push(format!("EPOLL{name}"));
         }

@@ -161,7 +161,7 @@ pub enum Wait {
 #[repr(C)]
 #[cfg_attr(target_arch = "x86_64", repr(packed))]
 pub struct Event {
-    /// A set of [`IN`], [`OUT`], [`ERR`], [`HUP`].
+    /// A set of [`IN`], [`OUT`], [`ERR`], [`HUP`], [`RDHUP`].
     pub mask: u32,
     /// Whatever was registered with the descriptor.
     pub data: u64,
@@ -186,3 +186,5 @@ pub const OUT: u32 = libc::EPOLLOUT as u32;
 pub const ERR: u32 = libc::EPOLLERR as u32;
 /// EPOLLHUP: both directions have ended. Reported whether asked for or not.
 pub const HUP: u32 = libc::EPOLLHUP as u32;
+/// EPOLLRDHUP: the peer has ended its direction, perhaps behind bytes that are still to be read.
+pub const RDHUP: u32 = libc::EPOLLRDHUP as u32;

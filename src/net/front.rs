@@ -9,6 +9,7 @@ use std::net::SocketAddr;
 
 /// What is known of the front through which a client came.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct Front {
     /// Who really connected.
     pub peer: Peer,
@@ -20,6 +21,7 @@ impl Conn<'_> {
     /// The front through which the client came, if the listener
     /// [is for fronts](crate::address::Place::behind_front). [`peer`](Conn::peer) is then the
     /// client that it named, or, if it named none, the front itself.
+    #[must_use]
     pub fn front(&self) -> Option<Front> {
         self.net.fronts.get(&self.slot).copied()
     }

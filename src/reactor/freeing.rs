@@ -13,6 +13,7 @@ use crate::kernel::{Fd, Kernel, SocketOption};
 use crate::net::{CALL, Closed, ConnId};
 use crate::reaction::{Call, tolerate};
 use crate::time::Span;
+use std::ops::{Deref, DerefMut};
 
 impl<H: ConnectionHandler, K: Kernel> Reactor<H, K> {
     /// Closes the descriptor, frees the slot, and calls `on_close`.
@@ -97,9 +98,52 @@ impl<H: ConnectionHandler, K: Kernel> Reactor<H, K> {
     }
 }
 
-impl<H: ConnectionHandler, K: Kernel> Drop for Reactor<H, K> {
+/// A loop that is closed when it is dropped, or when its handler is taken back. It is there until
+/// then.
+pub(crate) struct Owned<H: ConnectionHandler, K: Kernel>(Option<Reactor<H, K>>);
+
+impl<H: ConnectionHandler, K: Kernel> Owned<H, K> {
+    pub(crate) fn new(reactor: Reactor<H, K>) -> Owned<H, K> {
+        Owned(Some(reactor))
+    }
+
+    pub(crate) fn into_handler(mut self) -> H {
+        self.close();
+        match self.0.take() {
+            Some(Reactor { handler, .. }) => handler,
+            None => unreachable!("{TAKEN}"),
+        }
+    }
+
+    fn close(&mut self) {
+        if let Some(reactor) = &mut self.0 {
+            reactor.close_all();
+            reactor.poll.drop_epoll(&mut reactor.kernel);
+        }
+    }
+}
+
+/// It is taken out by value only.
+const TAKEN: &str = "a loop that was taken apart is used";
+
+impl<H: ConnectionHandler, K: Kernel> Deref for Owned<H, K> {
+    type Target = Reactor<H, K>;
+
+    fn deref(&self) -> &Reactor<H, K> {
+        let Some(reactor) = &self.0 else { unreachable!("{TAKEN}") };
+        reactor
+    }
+}
+
+impl<H: ConnectionHandler, K: Kernel> DerefMut for Owned<H, K> {
+    fn deref_mut(&mut self) -> &mut Reactor<H, K> {
+        let Some(reactor) = &mut self.0 else { unreachable!("{TAKEN}") };
+        reactor
+    }
+}
+
+impl<H: ConnectionHandler, K: Kernel> Drop for Owned<H, K> {
     fn drop(&mut self) {
-        self.close_all();
-        self.poll.drop_epoll(&mut self.kernel);
+        self.close();
     }
 }

@@ -92,6 +92,9 @@ impl<H: ConnectionHandler, K: Kernel> Reactor<H, K> {
 
     #[cold]
     pub(super) fn serve_busy(&mut self, slot: u32, mut mask: u32) {
+        if mask & kernel::RDHUP != 0 {
+            self.hung_up(slot);
+        }
         let Some(connection) = self.net.table.look(slot) else { return };
         match *connection.state {
             State::Connecting { .. } => return self.connected(slot),

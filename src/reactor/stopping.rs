@@ -62,7 +62,7 @@ impl<H: ConnectionHandler, K: Kernel> Reactor<H, K> {
         self.net.stop = Stop::Draining;
         let why = match &self.end.failure {
             Some(error) => error.to_string(),
-            None => self.end.signals.last().map_or("asked to", Signal::as_str).to_owned(),
+            None => self.end.signals.last().map_or("asked to", Signal::name).to_owned(),
         };
         log::info!("stopping ({why}), {} open{}", self.net.table.len(), self.what_now());
         let (open, plural) =

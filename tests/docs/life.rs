@@ -4,7 +4,7 @@
 mod lanes;
 #[allow(dead_code)] // the width of a window
 #[path = "../../src/program/view.rs"]
-mod view;
+pub mod view;
 
 use std::fs;
 use std::time::Duration;

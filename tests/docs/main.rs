@@ -23,6 +23,7 @@
 //! | `<!-- measured: table -->` | a table | that table of docs/measured.md, which `make bench` writes |
 //! | `<!-- measured: table/row/column -->` | a number | a figure in it |
 //! | `<!-- walk -->` | a line | the pages before and after this one, in the order of the walk ([`walk`]) |
+//! | `<!-- try: name -->` | commands | what they show twenty times out of twenty (tests/server/tried.rs) |
 //! | `<!-- note: ... -->` | | whatever its writer likes |
 //!
 //! Code, traces and console blocks without a mark are errors, but for console blocks: they
@@ -33,6 +34,7 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
 #![allow(unreachable_pub)] // the rooms are no library
 
+mod captions;
 mod console;
 mod explained;
 mod layout;
@@ -127,9 +129,13 @@ fn old_block(lines: &mut Lines) -> Vec<String> {
         block.push(fence.to_owned());
         block.extend(fence_rest(lines));
     }
+    let is_folded = lines.next_if(|line| line.starts_with(FOLDED)).is_some();
+    lines.next_if(|line| is_folded && line.is_empty());
     while let Some(row) = lines.next_if(|line| line.starts_with('|')) {
         block.push(row.to_owned());
     }
+    lines.next_if(|line| is_folded && line.is_empty());
+    lines.next_if(|line| is_folded && *line == "</details>");
     block
 }
 
@@ -143,6 +149,18 @@ fn fence_rest(lines: &mut Lines) -> Vec<String> {
         }
     }
     rest
+}
+
+/// How a table begins that is not shown until it is asked for.
+const FOLDED: &str = "<details><summary>Every errno";
+
+/// A table of errnos, folded where it is not what the page is for.
+fn folded(path: &str, table: Vec<String>) -> Vec<String> {
+    if path.ends_with("-atlas.md") {
+        return table;
+    }
+    let begin = [format!("{FOLDED}, and what the server does</summary>"), String::new()];
+    [&begin[..], &table, &[String::new(), "</details>".to_owned()]].concat()
 }
 
 fn fenced(kind: &str, lines: &[String]) -> Vec<String> {
@@ -253,12 +271,14 @@ impl Proof {
                 let (name, bounds) = asked.split_once(' ').unwrap_or((asked, ""));
                 let Some(traces) = &self.traces else { return Ok(old.to_vec()) };
                 self.hold("traces", 1);
-                fenced("c", traces.slice(name, bounds)?)
+                let lines = traces.slice(name, bounds)?;
+                fenced("c", &captions::shown(traces.lines(name)?, lines, path))
             }
             "fault" => {
                 let Some(traces) = &self.traces else { return Ok(old.to_vec()) };
                 self.hold("faults", 1);
-                fenced("c", traces.fault(asked)?)
+                let lines = traces.fault(asked)?;
+                fenced("c", &captions::shown(traces.lines(asked)?, lines, path))
             }
             "patch" => {
                 let file = format!("docs/exercises/{asked}.patch");
@@ -279,7 +299,7 @@ impl Proof {
             }
             "errnos" => {
                 self.hold("errno tables", 1);
-                source::errno_table(asked)?
+                folded(path, source::errno_table(asked)?)
             }
             "measured" => {
                 self.hold("measured tables", 1);
@@ -317,7 +337,8 @@ impl Proof {
                 self.hold("pages of the walk", 1);
                 vec![walk::line(path, &self.walk)?]
             }
-            "note" => old.to_vec(), // for those who write, not for those who read
+            "try" => old.to_vec(),   // tests/server runs it twenty times
+            "note" => old.to_vec(),  // for those who write, not for those who read
             "loops" => old.to_vec(), // a test of its own compares them
             _ => return Err("no such mark".to_owned()),
         })
@@ -584,6 +605,32 @@ impl Proof {
         }
     }
 
+    /// Each page of the walk says in its first paragraph what it is for; and its traces can be
+    /// read: no line is too wide, and many lines have words.
+    fn is_readable(&self, path: &str, text: &str) {
+        let first = text.lines().nth(2).unwrap_or_default();
+        let is_prose = first.starts_with(|c: char| c.is_alphabetic() || "*`[".contains(c));
+        if walk::is_on(path) && (!is_prose || first.chars().count() > 900) {
+            self.complain(
+                path,
+                "the third line must be a paragraph that says what the page is for",
+            );
+        }
+        for trace in text.split("\n```c\n").skip(1) {
+            let lines: Vec<&str> = trace.split("\n```").next().unwrap().lines().collect();
+            let wide = lines.iter().find(|line| line.chars().count() > captions::COLUMNS);
+            if let Some(line) = wide {
+                self.complain(path, &format!("wider than {}: {line}", captions::COLUMNS));
+            }
+            let has_word =
+                |line: &&str| line.rsplit_once("  // ").is_some_and(|it| !it.1.is_empty());
+            let is_raw = path.contains("reading-a-trace");
+            if lines.len() > captions::FEW && !is_raw && !lines.iter().all(has_word) {
+                self.complain(path, &format!("a line without a word: {lines:#?}"));
+            }
+        }
+    }
+
     /// What the index of the trade's words sends a reader to has one of the words.
     fn trade(&self, pages: &[(String, String)]) {
         const PAGE: &str = "docs/00-words.md";
@@ -737,6 +784,9 @@ fn prove(with_traces: bool) {
     match explained::made(&proof.methods, &due) {
         Ok(text) => due.push((explained::FILE.to_owned(), text)),
         Err(wrong) => proof.complain(explained::FILE, &wrong),
+    }
+    for (path, text) in due.iter().filter(|(path, _)| path.ends_with(".md")) {
+        proof.is_readable(path, text);
     }
     let differ = settle_differences(&due);
     for (kind, count) in proof.held.borrow().iter() {

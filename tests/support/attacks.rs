@@ -211,7 +211,7 @@ pub const ATTACKS: [Attack; 12] = [
             match number % 3 {
                 0 => crowd.send(number, &vec![b'x'; 1 + chance % 400]),
                 1 => crowd.send(number, &vec![b'\n'; 1 + chance % 2_000]),
-                _ if chance % 7 == 0 => crowd.come_again(number),
+                _ if chance.is_multiple_of(7) => crowd.come_again(number),
                 _ => crowd.send(number, &vec![b'w'; 1 + chance % 9_000]),
             }
         },

@@ -5,6 +5,9 @@ use crate::buffer::Buffer;
 use crate::close_reason::CloseReason;
 
 impl State {
+    /// Stands for RDHUP in the mask of what epoll watches, of which a connection keeps a byte.
+    pub(crate) const HANGUP: u8 = 1 << 6;
+
     pub(crate) fn open(&self) -> Option<&Open> {
         if let State::Open(open) = self { Some(open) } else { None }
     }
@@ -52,6 +55,17 @@ impl State {
             State::Open(open) => open.writing.is_full(),
             _ => false,
         }
+    }
+
+    /// Whether the handler is to hear that the peer's end has come while nothing is read.
+    pub(super) fn awaits_hangup(&self) -> bool {
+        let Some(Open { reading, .. }) = self.open() else { return false };
+        reading.paused && !reading.hung_up && reading.end != PeerEnd::Told
+    }
+
+    /// The same as a mask.
+    pub(crate) fn hangup_mask(&self) -> u8 {
+        if self.awaits_hangup() { State::HANGUP } else { 0 }
     }
 
     pub(crate) fn is_connecting(&self) -> bool {

@@ -1118,7 +1118,10 @@ fn pending<K: Kernel>(k: &mut K, raise: impl Fn(Signal)) -> Seen {
 fn signals_are_a_set_on_both_kernels() {
     let sim = Simulated::new(0);
     let simulated = pending(&mut sim.clone(), |signal| assert!(sim.signal(signal)));
-    let real = pending(&mut Linux, |signal| nix::sys::signal::raise(signal).unwrap());
+    let real = pending(&mut Linux, |signal| {
+        let signal = nix::sys::signal::Signal::try_from(signal as i32).unwrap();
+        nix::sys::signal::raise(signal).unwrap();
+    });
     assert_eq!(simulated, real);
 }
 
