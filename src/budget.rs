@@ -22,7 +22,7 @@
 //! looked at again when twice as much is free as then: see [`Budget::squeeze`].
 //!
 //! Invariant: `high_water` is what `used` and `reserve` make it, because each method that
-//! changes one of them computes it anew. It is asked for with each message.
+//! changes one of them computes it again. Each message asks for it.
 
 use crate::buffer::BLOCK;
 

@@ -5,7 +5,7 @@
 //! [`deadline`]. So no decision is stored that could be derived.
 //!
 //! Invariants:
-//! 1. `registered` is what epoll was told (or that it does not watch it), nothing else.
+//! 1. `registered` is the mask that epoll has (or that epoll does not watch it), nothing else.
 //! 2. `attention` is Quiet only if [`is_quiet`] held when it was last settled, and nothing
 //!    but answered messages has happened since.
 //! 3. What a settled connection holds agrees with itself: see [`contradiction`].
@@ -71,7 +71,7 @@ pub(crate) struct Connection {
     spans: u8,
     pub(crate) attention: Attention,
     pub(crate) shortage: Shortage,
-    /// What epoll was told to watch for.
+    /// The mask that epoll has.
     pub(crate) registered: u8,
     peer: PackedPeer,
     pub(crate) state: Life,
@@ -189,7 +189,7 @@ impl Connection {
         self.state.reset_on_close();
     }
 
-    /// A call on it has failed: does what the table of errnos says.
+    /// A call on it has failed: does what the table of errnos demands.
     #[cold]
     pub(crate) fn failed(&mut self, call: Call, errno: Errno, counters: &mut Counters) {
         match reaction(call, errno) {

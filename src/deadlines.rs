@@ -128,7 +128,7 @@ pub(crate) enum Alarm {
     Watchdog,
     /// A stop that was announced begins.
     Stop,
-    /// Clients are let in again, after a pause.
+    /// Clients are accepted again, after a pause.
     Accept,
     /// Outbound connections are tried again that could not be begun.
     Dial,

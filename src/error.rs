@@ -64,7 +64,7 @@ impl From<Error> for std::io::Error {
     }
 }
 
-/// Makes a call without which there is no going on, whatever the table says of its errno.
+/// Makes a call that must succeed for the start to go on, whatever the reaction to its errno.
 pub(crate) fn needed<T>(
     call: Call,
     object: impl fmt::Display,

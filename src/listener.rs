@@ -29,7 +29,7 @@ const MAX_QUOTA: u8 = 64;
 const MAX_LOST: u8 = 16;
 /// Unsent bytes the kernel takes for a connection: a client that does not read
 /// parks this much instead of megabytes.
-pub(crate) const NOTSENT_LOWAT: u32 = 131_072;
+const NOTSENT_LOWAT: u32 = 131_072;
 /// Seconds of silence after which TCP asks whether the peer is still there.
 const KEEPALIVE_IDLE: u32 = 120;
 
@@ -49,7 +49,7 @@ pub(crate) struct Listener {
 #[derive(Debug)]
 pub(crate) struct Socket {
     pub(crate) fd: Fd,
-    /// What epoll was told to watch for.
+    /// The mask that epoll has.
     pub(crate) registered: u8,
     /// The file of a Unix socket, until it is removed.
     file: SocketFile,
@@ -236,7 +236,7 @@ impl Intake {
         next
     }
 
-    /// A client was let in.
+    /// A client was accepted.
     pub(crate) fn accepted(&mut self) {
         self.lost = 0;
     }

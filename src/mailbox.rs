@@ -22,7 +22,7 @@ use std::time::Duration;
 /// Calls that may wait; more are refused.
 const CAPACITY: usize = 65_536;
 
-/// How the server is to stop.
+/// How to stop the server.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Stop {
     /// In the time that the limits allow.
@@ -61,7 +61,7 @@ pub(crate) struct Mailbox<H>(Mutex<State<H>>);
 
 struct State<H> {
     jobs: VecDeque<Job<H>>,
-    /// The server is to stop. Not a job, so that it cannot be refused.
+    /// Set when the server is to stop. Not a job, so that it cannot be refused.
     stop: Option<Stop>,
     /// The thread that runs the loop.
     runs_on: Option<ThreadId>,

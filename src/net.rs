@@ -320,7 +320,7 @@ impl Net {
         self.conn(id).map(|mut conn| conn.close()).is_some()
     }
 
-    /// What [`Conn::sent`] says of a connection, and said at the end of the one that
+    /// What [`Conn::sent`] returns for a connection, and returned at the end of the one that
     /// [`on_close`](crate::ConnectionHandler::on_close) is about; 0 of any other.
     pub fn sent(&mut self, id: ConnId) -> u64 {
         match self.conn(id) {
@@ -368,7 +368,7 @@ impl Net {
         self.stop.may_end(connection, self.timeouts.of(slot), self.now)
     }
 
-    /// Forgets what stands beside the table about a connection that is gone: of most, nothing.
+    /// Removes what is stored beside the table about a connection that is gone: for most, nothing.
     #[inline]
     pub(crate) fn forget(&mut self, id: ConnId) {
         let is_nothing = self.files.is_empty()
@@ -467,7 +467,7 @@ impl Net {
         self.change(slot, |connection| connection.abort(why));
     }
 
-    /// Does to a connection what the table of errnos says of a failed call.
+    /// Does to a connection what the table of errnos demands after a failed call.
     #[cold]
     pub(crate) fn failed(&mut self, slot: u32, call: Call, errno: Errno) {
         self.tell_sandbox(call, errno);

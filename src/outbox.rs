@@ -13,7 +13,7 @@
 //! many in turn, is linked to their [`chains`]. What one call sends of a chain is [`gather`]ed.
 //!
 //! Invariants:
-//! 1. Between turns it is empty, and nobody is the writer.
+//! 1. Between turns it is empty, and there is no writer.
 //! 2. A connection has at most one chain.
 //! 3. `written` is at most the length of `room`, and that, but for the lead, what the
 //!    budget has left; unless more was written when it had.

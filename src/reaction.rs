@@ -297,7 +297,7 @@ pub fn reaction(call: Call, errno: Errno) -> Reaction {
     }
 }
 
-/// Makes a call again while its errno says [`Reaction::Retry`], at most 16 times;
+/// Makes a call again while its errno means [`Reaction::Retry`], at most 16 times;
 /// then it counts as [`Reaction::Wait`].
 pub(crate) fn attempt<T>(
     call: Call,
@@ -352,7 +352,7 @@ mod tests {
         assert_eq!(reaction(Call::WriteCounter, EAGAIN), Reaction::Ignore);
         assert_eq!(reaction(Call::EpollWait, EINTR), Reaction::Retry);
     }
-    /// Each exception to what the rest of its row says.
+    /// Each exception to the rest of its row.
     #[test]
     fn the_exceptions() {
         use Errno::*;

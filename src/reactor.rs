@@ -91,7 +91,7 @@ pub(crate) struct Reactor<H: ConnectionHandler, K: Kernel> {
     pub(crate) events: Vec<Event>,
     /// Core descriptors that are ready in this turn, and for what.
     pub(crate) woken: Vec<(u32, u32)>,
-    /// The rest of a batch that is not served yet: it stands first in `events`.
+    /// The rest of a batch that is not served yet: the first entries of `events`.
     pub(crate) rest: Rest,
     /// Calls from other threads that are not made yet.
     pub(crate) jobs: VecDeque<Job<H>>,
@@ -327,7 +327,7 @@ impl<H: ConnectionHandler, K: Kernel> Reactor<H, K> {
         }
     }
 
-    /// Makes what the kernel was told match the connection's state. It stays marked
+    /// Brings the kernel's settings in line with the connection's state. It stays marked
     /// meanwhile, so that what happens here does not put it on the list again.
     fn reconcile(&mut self, slot: u32) {
         self.net.begin_file(&mut self.kernel, slot);

@@ -1,7 +1,7 @@
 //! A table whose keys are never reused.
 //!
 //! An entry lives in a slot, a small index that is used again after it. Beside
-//! the slot stands a generation, raised whenever the slot is emptied, and an
+//! the slot there is a generation, raised whenever the slot is emptied, and an
 //! [`Id`] names both. An id of an entry that is gone therefore finds nothing,
 //! even if another entry is in that slot by now. That holds for a stale event of
 //! epoll and for an id that a handler kept.

@@ -300,6 +300,26 @@ fn notsent_lowat_is_inherited() {
     assert!(tight < 800_000 && tight * 2 < roomy, "{tight} {roomy}");
 }
 
+#[test] // TCP_CORK holds a part of a segment back, though TCP_NODELAY is set, until it is taken off
+fn a_cork_holds_a_part_of_a_segment() {
+    let (server, client) = pair();
+    let set = |option| Linux.setsockopt(&fd(&server), option).unwrap();
+    set(SocketOption::NoDelay);
+    client.set_read_timeout(Some(Duration::from_millis(50))).unwrap();
+    let is_held = |_| {
+        set(SocketOption::Cork(true));
+        Linux.send(&fd(&server), b"x").unwrap();
+        let held = (&client).read(&mut [0]).is_err();
+        set(SocketOption::Cork(false));
+        if held {
+            client.set_read_timeout(Some(PATIENCE)).unwrap();
+            assert_eq!((&client).read(&mut [0]).unwrap(), 1);
+        }
+        held
+    };
+    assert!((0..20).any(is_held)); // for 200 ms, which may have passed on a busy machine
+}
+
 #[test] // accept(2) gives a socket that blocks, whatever the listener does
 fn nonblocking_is_not_inherited() {
     let listener = TcpListener::bind(local(0)).unwrap();

@@ -23,7 +23,7 @@ complete -c threadbare -l message-timeout -x -d 'close a client that does not en
 complete -c threadbare -l write-timeout -x -d 'close a client that reads nothing for S (60)'
 complete -c threadbare -l drain-timeout -x -d 'a stop waits at most S for clients to finish (10)'
 complete -c threadbare -l stop-delay -x -d 'serve on for S after the first signal to stop (0)'
-complete -c threadbare -l reuse-port -d 'share the port with a successor, who gets new clients'
+complete -c threadbare -l reuse-port -d 'share the port with a successor, which gets new clients'
 complete -c threadbare -l high-water -x -d 'stop reading a client with this much unsent (256K)'
 complete -c threadbare -l max-output -x -d 'close a client with this much unsent (4M)'
 complete -c threadbare -l max-memory -x -d 'most bytes waiting, of all clients together (256M)'

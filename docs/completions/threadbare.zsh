@@ -38,7 +38,7 @@ _arguments -s -S \
 	'--write-timeout[close a client that reads nothing for S (60)]:S: ' \
 	'--drain-timeout[a stop waits at most S for clients to finish (10)]:S: ' \
 	'--stop-delay[serve on for S after the first signal to stop (0)]:S: ' \
-	'--reuse-port[share the port with a successor, who gets new clients]' \
+	'--reuse-port[share the port with a successor, which gets new clients]' \
 	'--high-water[stop reading a client with this much unsent (256K)]:BYTES: ' \
 	'--max-output[close a client with this much unsent (4M)]:BYTES: ' \
 	'--max-memory[most bytes waiting, of all clients together (256M)]:BYTES: ' \

@@ -3,10 +3,10 @@
 //! ```text
 //!   Connecting, Preface ── refused, too slow, no header ──▶ Gone
 //!    │ established, introduced
-//!    ▼       close(), idle, limits            output sent          EOF, time
+//!    ▼       close(), idle, limits            output sent    EOF, time, reset
 //!   Open ────────────────────────▶ Closing ───────────▶ Lingering ──────────▶ Gone
 //!    │  ╲                             │    (shutdown)                           ▲
-//!    │   ╲ send or recv failed        │ EOF seen before: nothing to linger for  │
+//!    │   ╲ send or recv failed        │ EOF came before; abort, reset           │
 //!    │    ╲                           └─────────────────────────────────────────┤
 //!    │     ▶ Broken ── what the peer had still sent is read and offered ────────┤
 //!    ├─ abort_behind() ─▶ Delivering ── acknowledged, time: reset ──────────────┤

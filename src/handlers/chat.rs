@@ -9,12 +9,12 @@
 //! ```
 //!
 //! A name holds no space, colon or asterisk, and no line a control character, so
-//! nobody speaks as somebody else, as the server, or to the terminals of others. Nor do
+//! no member can write as another, as the server, or to the terminals of others. Nor do
 //! two names look alike: neither as they are written nor in small letters have they the
 //! same skeleton (Unicode's technical standard 39), and no name mixes scripts that are
 //! not written together.
 //!
-//! What is said is sent to a group, with [`Net::send_group`]: it is kept once for all, and all
+//! A line is sent to a group, with [`Net::send_group`]: it is stored once for all, and all
 //! there is for a member goes in one call. Four rules keep thousands apart:
 //!
 //! - **A talker waits for members that read slowly, but not for long.** A member whose
@@ -26,7 +26,7 @@
 //! - **Nobody talks faster than others read**: each member has a bucket (of tokens, as IRC
 //!   servers have) that holds [`BURST`] bytes and fills by [`RATE`] a second. A talker that has
 //!   emptied it is paused until there is something in it: its bytes wait in its socket.
-//! - **Comings and goings are told at once while that is cheap**, and otherwise
+//! - **Comings and goings are announced at once while that is cheap**, and otherwise
 //!   together, once a tick: a crowd that comes back costs n ticks, not n² lines.
 //!
 //! Invariants:

@@ -71,7 +71,7 @@ pub struct Proxy {
     stopping: Option<Duration>,
     /// How often bytes have come, from whomever.
     chunks: u64,
-    /// When the log was last told that nobody can be reached.
+    /// When it was last logged that no upstream address can be reached.
     warned_at: Option<Duration>,
 }
 
@@ -313,7 +313,7 @@ impl Proxy {
         }
     }
 
-    /// The connection begun for a client stands.
+    /// The upstream connection of a client is established.
     fn connected(&mut self, conn: &mut Conn<'_>) {
         let Some(end) = self.ends.get_mut(&conn.id()) else { return };
         if let Role::Dialing { address, .. } = end.role {

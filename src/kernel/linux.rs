@@ -147,6 +147,7 @@ impl Kernel for Linux {
             SocketOption::NotSentLowat(bytes) => {
                 set(fd, IPPROTO_TCP, libc::TCP_NOTSENT_LOWAT, &bytes)
             }
+            SocketOption::Cork(on) => set(fd, IPPROTO_TCP, libc::TCP_CORK, &i32::from(on)),
             SocketOption::UrgentInline => set(fd, SOL_SOCKET, libc::SO_OOBINLINE, &ON),
             SocketOption::NoDevice => set(fd, SOL_SOCKET, libc::SO_BINDTOIFINDEX, &i32::MAX),
             SocketOption::RefuseDescriptors => set(fd, SOL_SOCKET, SO_PASSRIGHTS, &OFF),

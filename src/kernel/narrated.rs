@@ -40,7 +40,7 @@ use super::{
 
 type Sink = Arc<dyn Fn(&str) + Send + Sync>;
 
-/// A kernel that tells what it is asked, one line a call, as strace would.
+/// A kernel that prints each call, one line a call, as strace would.
 #[derive(Clone)]
 pub struct Narrated<K> {
     kernel: K,
@@ -677,6 +677,7 @@ fn socket_option(option: SocketOption) -> String {
         SocketOption::KeepIdle(seconds) => number("SOL_TCP, TCP_KEEPIDLE", seconds),
         SocketOption::UserTimeout(ms) => number("SOL_TCP, TCP_USER_TIMEOUT", ms),
         SocketOption::NotSentLowat(bytes) => number("SOL_TCP, TCP_NOTSENT_LOWAT", bytes),
+        SocketOption::Cork(on) => number("SOL_TCP, TCP_CORK", on.into()),
         SocketOption::UrgentInline => number("SOL_SOCKET, SO_OOBINLINE", 1),
         SocketOption::NoDevice => "SOL_SOCKET, SO_BINDTOIFINDEX, [2147483647], 4".into(),
         SocketOption::RefuseDescriptors => number("SOL_SOCKET, SO_PASSRIGHTS", 0),

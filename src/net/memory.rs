@@ -9,9 +9,9 @@
 //! address that [holds most](super::shares): of those in which nothing has moved for a second
 //! the one with the most bytes times seconds, or if there is none, the largest. It is in the way
 //! of a connection whose address holds half as much at most. Within one address it is in the way
-//! of one that holds half as much at most, or has waited half as long. Half of what it gives
-//! back is for the other to read into, and half is free again. The worst must also go if output
-//! grew although nobody reads. A connection that only has to wait, waits no longer than for its
+//! of one that has waited half as long at most, or holds much less. Half of what it gives back is
+//! for the other to read into, and half is free again. The worst must also go if output grew
+//! although nobody reads. A connection that only has to wait, waits no longer than for its
 //! message deadline.
 
 use super::Net;
@@ -79,10 +79,11 @@ impl Net {
     }
 
     /// How many bytes of a connection may be read now. If memory is too short, and nobody goes
-    /// for it, it is held back until memory is free again; but on a hang-up it is read.
+    /// for it, it is held back until memory is free again. But on a hang-up it is read, by little:
+    /// what waits for a peer that has gone is to be freed first, and the rest is read in turn.
     pub(crate) fn may_read(&mut self, slot: u32, hangup: bool) -> usize {
         match self.allowance(slot) {
-            0 if hangup => SMALL,
+            _ if hangup => SMALL,
             0 => self.hold_back(slot),
             allowance => allowance,
         }
@@ -146,10 +147,12 @@ impl Net {
     fn in_the_way(&mut self, slot: u32) -> Option<Worst> {
         let worst = self.worst()?;
         let connection = self.table.look(slot)?;
-        let is_late =
-            worst.waited >= STALLED && worst.waited.half() >= waited(connection, self.now);
+        let is_stalled = worst.waited >= STALLED;
+        let is_late = is_stalled && worst.waited.half() >= waited(connection, self.now);
+        // Else all that were stopped half-way would cut each other for their next bytes.
+        let much = if is_stalled { 16 } else { 2 };
         let is_in_the_way = match Network::of(connection.peer()) == worst.holder {
-            true => is_late || worst.holds / 2 >= connection.footprint(),
+            true => is_late || worst.holds / much >= connection.footprint(),
             false => worst.by_address / 2 >= self.table.ledger.shares.of(connection.peer()),
         };
         is_in_the_way.then_some(worst)

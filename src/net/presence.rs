@@ -9,7 +9,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 pub struct Presence(Arc<AtomicBool>);
 
 impl Presence {
-    /// Whether nobody waits for the answer any more: long work had better end.
+    /// Whether the connection has ended, so that no client waits for the answer.
     pub fn is_gone(&self) -> bool {
         self.0.load(Ordering::Relaxed)
     }

@@ -137,7 +137,7 @@ where
     run_from(options, handler, kernel, done, |_| {})
 }
 
-/// Starts, says so, serves until stopped. A start that fails prints only its error.
+/// Starts, prints the ready lines, serves until stopped. A start that fails prints only its error.
 /// `begin` is for a handler that needs a way to its server.
 #[inline(never)] // each handler's loop has the registers for itself
 fn run_from<H, K>(
@@ -267,7 +267,7 @@ fn print_message(message: &[u8]) {
     print(&format!("The message was: {}\n", escaped(message)));
 }
 
-/// Prints on stdout. If it is full or gone, the log says so, and the server goes on.
+/// Prints on stdout. If that is full or gone, it is logged, and the server goes on.
 fn print(text: &str) -> u8 {
     match results::print(text) {
         Ok(()) => DONE,

@@ -101,7 +101,7 @@ pub(crate) const OPTIONS: [Choice; 27] = [
         "A host name stands for all its addresses. *0.0.0.0* is every IPv4 address of this \
          machine, *[::]* every IPv6 address. Port 0 is any free one, and the line on stdout \
          names it. *fd:3*, or *fd:NAME* with a name of LISTEN_FDNAMES, is a socket that a service \
-         manager passes; without *-l* all that it passes are served.",
+         manager passes; without *-l* the server serves all that it passes.",
     ),
     choice(
         &["--framing"],
@@ -129,23 +129,23 @@ pub(crate) const OPTIONS: [Choice; 27] = [
         "S",
         For(&["proxy"]),
         "wait at most S for a connection (10)",
-        "Of a server with several addresses the next one is tried then.",
+        "If ADDR is a name with several addresses, the next one is tried then.",
     ),
     choice(
         &["--send-proxy"],
         "",
         For(&["proxy"]),
         "name the client to the server at ADDR (PROXY v2)",
-        "A header of the PROXY protocol, version 2, stands in front of the client's first byte, \
-         so the server must expect one.",
+        "A header of the PROXY protocol, version 2, precedes the client's first byte, so the \
+         server must expect one.",
     ),
     choice(
         &["--proxy-protocol"],
         "",
         Always,
         "each connection begins with a PROXY header (v1, v2)",
-        "It names the client of the front that connects: *--max-per-ip*, the log and the \
-         handlers know that one. A connection that begins with anything else is reset, so \
+        "The header names the client of the front that connects: *--max-per-ip*, the log and the \
+         handlers use that address. A connection that begins with anything else is reset, so \
          only fronts should be able to reach the listeners.",
     ),
     choice(
@@ -194,21 +194,21 @@ pub(crate) const OPTIONS: [Choice; 27] = [
         "S",
         Always,
         "a stop waits at most S for clients to finish (10)",
-        "Those that have not finished then are cut, and the exit status is 1.",
+        "Connections that have not finished then are reset, and the exit status is 1.",
     ),
     choice(
         &["--stop-delay"],
         "S",
         Rarely,
         "serve on for S after the first signal to stop (0)",
-        "For a load balancer that learns of a stop late: the listeners stay open, and only *http* \
-         says with each answer that the connection ends. A second signal ends it at once.",
+        "For a load balancer that learns of a stop late: the listeners stay open, and *http* \
+         announces with each answer that the connection ends. A second signal ends it at once.",
     ),
     choice(
         &["--reuse-port"],
         "",
         Rarely,
-        "share the port with a successor, who gets new clients",
+        "share the port with a successor, which gets new clients",
         "Two servers of the same user that both set it may listen at one address. Start the new \
          one, wait for its line *listening on*, and stop the old one: none of its clients is lost.",
     ),
@@ -225,8 +225,8 @@ pub(crate) const OPTIONS: [Choice; 27] = [
         "BYTES",
         Always,
         "most bytes waiting, of all clients together (256M)",
-        "Near it clients are not read until others have been sent what waits; when that does \
-         not help, the one that holds most is closed.",
+        "Near it the server stops reading clients until waiting output has been sent; if that does \
+         not help, it closes the one that holds most.",
     ),
     choice(
         &["--unix-mode"],

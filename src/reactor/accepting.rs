@@ -23,7 +23,7 @@ use crate::reaction::{Call, Reaction, reaction};
 enum Queue {
     /// Perhaps more clients.
     Unknown,
-    /// Nobody, or nobody will ever be accepted.
+    /// No client, or none will ever be accepted.
     Empty,
 }
 
@@ -61,7 +61,7 @@ impl<H: ConnectionHandler, K: Kernel> Reactor<H, K> {
         self.accept(index, share.min(quota.into()));
     }
 
-    /// Lets in clients of all listeners, as far as there are places; those at which nobody waits
+    /// Accepts clients of all listeners, as far as there are places; those at which none waits
     /// are closed.
     pub(super) fn accept_all(&mut self) {
         let next = self.next_door as usize;
@@ -147,7 +147,7 @@ impl<H: ConnectionHandler, K: Kernel> Reactor<H, K> {
         turned_away
     }
 
-    /// How many clients can be let in.
+    /// How many clients can be accepted.
     pub(super) fn places(&self) -> usize {
         let Limits { max_connections, max_outbound, .. } = self.net.limits;
         if self.net.lacks_sockets() {
@@ -202,7 +202,7 @@ impl<H: ConnectionHandler, K: Kernel> Reactor<H, K> {
         max == 0 || self.crowd.enter(client, max)
     }
 
-    /// A connection stands: the handler gets to know it.
+    /// A connection is established: calls `on_open`.
     pub(super) fn open_session(&mut self, slot: u32) {
         while self.sessions.len() <= slot as usize {
             self.sessions.push(None);

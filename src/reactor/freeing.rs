@@ -15,7 +15,7 @@ use crate::reaction::{Call, tolerate};
 use crate::time::Span;
 
 impl<H: ConnectionHandler, K: Kernel> Reactor<H, K> {
-    /// Gives the descriptor and the slot back, and says so to the handler.
+    /// Closes the descriptor, frees the slot, and calls `on_close`.
     #[cold]
     pub(super) fn free(&mut self, slot: u32) {
         let id = ConnId(self.net.table.id(slot));

@@ -112,6 +112,10 @@ impl<H: ConnectionHandler, K: Kernel> Reactor<H, K> {
             match &*connection.state {
                 // First what is here already.
                 State::Open(open) if open.reading.again && connection.can_offer() && !hangup => {}
+                // Nobody takes its output: the memory is free at once, and it is read in its turn.
+                State::Open(open) if hangup && open.is_held_up() => {
+                    self.net.change(slot, |connection| connection.broken(CloseReason::PeerReset));
+                }
                 State::Open(_) => self.read(slot, hangup),
                 State::Closing { .. } | State::Delivering { .. } | State::Lingering { .. } => {
                     self.discard(slot);

@@ -68,7 +68,7 @@ impl<H: ConnectionHandler, K: Kernel> Reactor<H, K> {
         }
     }
 
-    /// The header is whole: the client is let in, and what came behind it is offered.
+    /// The header is whole: the client is in service, and what followed the header is offered.
     fn introduce(&mut self, slot: u32, header: Header) {
         let Some(connection) = self.net.table.look(slot) else { return };
         let front = connection.peer();

@@ -125,7 +125,7 @@ impl Poll {
         Err((call, errno))
     }
 
-    /// Lets epoll forget `fd`, which it reports although nobody asks.
+    /// Removes `fd` from the epoll set, which would report it for ever.
     pub(crate) fn unwatch<K: Kernel>(
         &self,
         kernel: &mut K,

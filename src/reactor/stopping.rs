@@ -140,7 +140,7 @@ impl<H: ConnectionHandler, K: Kernel> Reactor<H, K> {
         listener.close(&mut self.kernel);
     }
 
-    /// Keeps new clients out. Where that fails, one line for all listeners says what follows.
+    /// Refuses new clients. Where that fails, one log line for all listeners has the consequence.
     fn refuse_new(&mut self) {
         let is_shared = |it: &Listener| it.socket.as_ref().is_some_and(|socket| socket.is_shared);
         for index in 0..self.listeners.len() {

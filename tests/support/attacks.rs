@@ -172,7 +172,8 @@ pub const ATTACKS: [Attack; 12] = [
         kinds: &["half head"],
         act: |crowd, number, round| match round {
             0 => crowd.send(number, b"GET / HTTP/1.1\r\nHost: here\r\nX: "),
-            _ => crowd.grow(number, round - 1),
+            _ if round < 25 => crowd.grow(number, round - 1), // and no more than a head may have
+            _ => {}
         },
     },
     Attack {

@@ -221,7 +221,8 @@ fn excerpt(text: &str, word: &str) -> String {
         return escaped(&text.chars().take(200).collect::<String>());
     };
     let begin = (0..=place.saturating_sub(70)).rev().find(|at| text.is_char_boundary(*at));
-    let shown: String = text[begin.unwrap_or(0)..].chars().take(200).collect();
+    let shown: String =
+        text.get(begin.unwrap_or(0)..).unwrap_or_default().chars().take(200).collect();
     let before = place - begin.unwrap_or(0);
     match shown
         .split_at_checked(before)
@@ -265,7 +266,7 @@ fn render(path: &str, text: &str) -> Rendered {
             Event::Start(Tag::Heading { level, .. }) => heading = Some((level, events.len())),
             Event::End(TagEnd::Heading(level)) => {
                 let begin = heading.take().map_or(events.len(), |it| it.1);
-                let title = words(&events[begin..]);
+                let title = words(events.get(begin..).unwrap_or_default());
                 let mut slug = slug(&title);
                 let count = slugs.entry(slug.clone()).and_modify(|it| *it += 1).or_insert(0);
                 if *count > 0 {

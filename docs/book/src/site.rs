@@ -20,7 +20,6 @@ use crate::rude::{self, Deed, RUDE, Rude};
 use crate::view::{Call, now};
 use std::collections::VecDeque;
 use std::hash::{BuildHasher, RandomState};
-use std::net::SocketAddr;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 use threadbare::{Address, CloseReason, Conn, ConnId, ConnectionHandler, Net, WorkerPool};
@@ -173,7 +172,7 @@ impl Request<'_> {
             let code = after.get(..2).filter(|_| *first == b'%');
             let code =
                 code.and_then(|it| u8::from_str_radix(std::str::from_utf8(it).ok()?, 16).ok());
-            rest = if code.is_some() { &after[2..] } else { after };
+            rest = after.get(2 * usize::from(code.is_some())..).unwrap_or_default();
             bytes.push(code.unwrap_or(if *first == b'+' { b' ' } else { *first }));
         }
         Some(String::from_utf8_lossy(&bytes).into_owned())
@@ -189,7 +188,7 @@ fn send(conn: &mut Conn<'_>, answer: &Answer, request: &Request<'_>, closes: boo
     write!(
         conn,
         "HTTP/1.1 {status}\r\nContent-Type: {kind}\r\nContent-Length: {}\r\n{connection}{moved}\
-        Cache-Control: no-store\r\nX-Content-Type-Options: nosniff\r\nReferrer-Policy: no-referrer\r\n\
+        Cache-Control: no-store\r\nX-Content-Type-Options: nosniff\r\nReferrer-Policy: same-origin\r\n\
         Content-Security-Policy: default-src 'none'; connect-src 'self'; img-src 'self'; \
         script-src 'self'; style-src 'self' 'unsafe-inline'; form-action 'self'; \
         frame-ancestors 'none'; base-uri 'none'\r\n\r\n",
@@ -290,7 +289,7 @@ impl Site {
         }
         let (log, closes) = (Arc::clone(&self.log), request.closes);
         let place = locked(&log).request();
-        let work = move || rude::let_loose(rude, SocketAddr::from(address), &log);
+        let work = move || rude::let_loose(rude, address, &log);
         let begun = self.pool.run(conn, work, move |site, conn, deed| {
             site.rude = false;
             let answer = site.deed(&deed, place);

@@ -1,6 +1,6 @@
 //! The book as a reader has it: in Chromium, and, for what a browser hides, by hand.
 
-#![allow(clippy::unwrap_used)]
+#![allow(clippy::unwrap_used, clippy::indexing_slicing, clippy::panic)]
 
 mod browser;
 #[path = "../../../tests/support/needs.rs"]
@@ -214,6 +214,56 @@ fn the_stepper_by_keys() {
     browser.wait("document.querySelector('.steps [aria-current]')");
     assert_eq!(browser.eval("location.href"), link);
     assert_eq!(browser.complaints(), Vec::<String>::new());
+}
+
+#[test] // one's own trace, dropped into the stepper, takes the place of the one that is there
+fn a_trace_of_ones_own() {
+    if !needs(&["chromium"]) {
+        return;
+    }
+    let (book, mut browser) = (Book::start(), Browser::start());
+    browser.open(&book.url("/docs/traces/slow.txt"));
+    browser.wait("document.querySelector('.steps [aria-current]')");
+    let outbox = "[...document.querySelectorAll('.fd.conn dd')].map(it => it.textContent).join()";
+    browser.eval("[...document.querySelectorAll('.steps li')].find(it => it.textContent.endsWith(' = 196608')).click()");
+    assert_eq!(browser.eval(outbox), "0,at most 10000,65556,at most 196608,theirs open, ours open");
+    browser.eval(
+        "{ const it = new DataTransfer(); it.setData('text', 'A client connects.\\n  0.061  accept4(3, \
+        127.0.0.1:50844, SOCK_CLOEXEC|NONBLOCK) = 8   accepting\\n  0.070  close(8) = 0  closing'); \
+        document.querySelector('.steps').dispatchEvent(new DragEvent('drop', {dataTransfer: it})); }",
+    );
+    browser.wait("document.querySelectorAll('.steps li').length === 3");
+    browser.key("ArrowRight");
+    browser.wait("document.querySelector('.fd.conn')?.textContent.includes('from port 50844')");
+    assert_eq!(browser.complaints(), Vec::<String>::new());
+}
+
+#[test] // without a script all is there: text, search, calls, rude clients; and keys suffice
+fn without_a_script() {
+    if !needs(&["chromium"]) {
+        return;
+    }
+    let (book, mut browser) = (Book::start(), Browser::start());
+    browser.call("Emulation.setScriptExecutionDisabled", serde_json::json!({"value": true}));
+    browser.open(&book.url("/docs/README.md"));
+    browser.key("Tab");
+    assert_eq!(browser.eval("document.activeElement.className"), "skip");
+    browser.key("Enter");
+    browser.wait("location.hash === '#main'");
+    assert!(
+        browser.eval("document.querySelector('article').innerText.length").as_u64() > Some(2_000)
+    );
+    browser.eval("document.querySelector('[name=q]').focus()");
+    "backlog".chars().for_each(|letter| browser.key(&letter.to_string()));
+    browser.key("Enter");
+    browser.wait("document.querySelector('.found li')");
+    browser.eval("document.querySelector('#calls a').focus()");
+    browser.key("Enter");
+    browser.wait("document.querySelector('.told')?.innerText.includes('recvfrom(')");
+    browser.eval("document.querySelector('[formaction*=half]').focus()");
+    browser.key("Enter");
+    browser.wait("document.querySelector('h1').innerText === 'A rude client'");
+    browser.wait("document.querySelector('.told').innerText.includes('HTTP/1.1 200 OK')");
 }
 
 #[test] // each button lets its client loose, and shows what the server did about it

@@ -81,6 +81,11 @@ impl Open {
         if self.duplex { self.writing.level == Level::Starved } else { self.writing.is_full() }
     }
 
+    /// Whether nothing but its output holds up its input.
+    pub(crate) fn is_held_up(&self) -> bool {
+        self.holds_up_input() && !self.reading.paused
+    }
+
     /// Whether it can only go on by reading.
     pub(crate) fn needs_to_read(&self) -> bool {
         !self.reading.again && self.reading.end == PeerEnd::Ahead

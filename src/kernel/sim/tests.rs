@@ -651,7 +651,7 @@ same_as_linux! {
                 }
                 use SocketOption::*;
                 for option in [V6Only, NoDelay, KeepAlive, KeepIdle(0), KeepIdle(32768), KeepIdle(9),
-                    UserTimeout(u32::MAX), UserTimeout(9), NotSentLowat(1 << 17), NotSentLowat(0), ReuseAddr] {
+                    UserTimeout(u32::MAX), UserTimeout(9), NotSentLowat(1 << 17), NotSentLowat(0), Cork(true), ReuseAddr] {
                     see(seen, &format!("{option:?}"), k.setsockopt(fd, option));
                 }
             }

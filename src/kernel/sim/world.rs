@@ -450,7 +450,7 @@ impl World {
             O::V6Only if family == Family::V4 => return Err(Errno::ENOPROTOOPT),
             O::V6Only if family == Family::Unix => return Err(Errno::EOPNOTSUPP),
             O::V6Only if bound => return Err(Errno::EINVAL),
-            O::NoDelay | O::KeepIdle(_) | O::UserTimeout(_) | O::NotSentLowat(_)
+            O::NoDelay | O::KeepIdle(_) | O::UserTimeout(_) | O::NotSentLowat(_) | O::Cork(_)
                 if family == Family::Unix =>
             {
                 return Err(Errno::EOPNOTSUPP);
@@ -458,6 +458,7 @@ impl World {
             O::KeepIdle(seconds) if !(1..=32767).contains(&seconds) => return Err(Errno::EINVAL),
             O::UserTimeout(ms) if i32::try_from(ms).is_err() => return Err(Errno::EINVAL),
             O::V6Only | O::NoDelay | O::KeepAlive | O::KeepIdle(_) | O::UserTimeout(_) => {}
+            O::Cork(_) => {} // segments are not simulated
             O::ReuseAddr => options.reuse_address = true,
             O::ReusePort => options.reuse_port = family != Family::Unix,
             O::DetachFilter if !options.drop_syn => return Err(Errno::ENOENT),
