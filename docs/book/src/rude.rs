@@ -116,12 +116,13 @@ pub fn let_loose(rude: &'static Rude, address: SocketAddr, log: &Mutex<Log>) -> 
         locked(log).watched = Some(port);
         Ok((port, (rude.act)(&mut client, &ask)))
     };
-    let (mut caused, begun) = (None, now());
+    let mut caused = None;
     let seen = act().and_then(|(port, seen)| {
-        while now() - begun < Duration::from_secs(10) {
+        let begun = now();
+        loop {
             let found = locked(log).caused(port);
             caused = found.map(|it| it.0);
-            if found.is_some_and(|it| it.1) {
+            if found.is_some_and(|it| it.1) || now() - begun > Duration::from_secs(10) {
                 break;
             }
             thread::sleep(Duration::from_millis(5));

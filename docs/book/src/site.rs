@@ -59,7 +59,8 @@ struct Request<'a> {
     closes: bool,
     /// It names this server as its host, and comes from no other page.
     is_ours: bool,
-    length: usize,
+    /// No form and no script of these pages sends one.
+    has_body: bool,
 }
 
 struct Answer {
@@ -91,15 +92,12 @@ impl ConnectionHandler for Site {
             match head.parse(rest) {
                 Ok(httparse::Status::Complete(length)) => {
                     let request = Request::of(&head, conn.local());
-                    let end = length.saturating_add(request.length);
+                    consumed += length;
                     if length > MOST {
                         send(conn, &Answer::error(TOO_LONG), &Request::NONE, true);
-                    } else if request.length > MOST {
+                    } else if request.has_body {
                         send(conn, &Answer::error("413 Content Too Large"), &request, true);
-                    } else if rest.len() < end {
-                        break;
                     } else {
-                        consumed += end;
                         self.answer(conn, session, &request);
                     }
                 }
@@ -133,8 +131,14 @@ impl ConnectionHandler for Site {
 }
 
 impl Request<'_> {
-    const NONE: Request<'static> =
-        Request { method: "GET", path: "", query: "", closes: true, is_ours: false, length: 0 };
+    const NONE: Request<'static> = Request {
+        method: "GET",
+        path: "",
+        query: "",
+        closes: true,
+        is_ours: false,
+        has_body: false,
+    };
 
     fn of<'a>(head: &'a httparse::Request<'_, '_>, local: Option<&Address>) -> Request<'a> {
         let field = |name: &str| {
@@ -153,8 +157,7 @@ impl Request<'_> {
         };
         let origin = field("origin").map(|it| it.strip_prefix("http://").unwrap_or_default());
         let is_same = origin.map_or(method != "POST", |origin| origin == host);
-        let length = field("content-length").map_or(Ok(0), str::parse).unwrap_or(usize::MAX);
-        let chunked = field("transfer-encoding").is_some();
+        let has_length = field("content-length").is_some_and(|length| length != "0");
         Request {
             method,
             path,
@@ -162,23 +165,14 @@ impl Request<'_> {
             closes: head.version == Some(0)
                 || field("connection").is_some_and(|it| it.eq_ignore_ascii_case("close")),
             is_ours: is_same && names.iter().any(|name| name.eq_ignore_ascii_case(host)),
-            length: if chunked { usize::MAX } else { length },
+            has_body: has_length || field("transfer-encoding").is_some(),
         }
     }
 
     /// A word of the query.
     fn word(&self, name: &str) -> Option<String> {
-        let value =
-            self.query.split('&').find_map(|it| it.strip_prefix(name)?.strip_prefix('='))?;
-        let (mut bytes, mut rest) = (Vec::new(), value.as_bytes());
-        while let [first, after @ ..] = rest {
-            let code = after.get(..2).filter(|_| *first == b'%');
-            let code =
-                code.and_then(|it| u8::from_str_radix(std::str::from_utf8(it).ok()?, 16).ok());
-            rest = after.get(2 * usize::from(code.is_some())..).unwrap_or_default();
-            bytes.push(code.unwrap_or(if *first == b'+' { b' ' } else { *first }));
-        }
-        Some(String::from_utf8_lossy(&bytes).into_owned())
+        let mut words = form_urlencoded::parse(self.query.as_bytes());
+        words.find(|(key, _)| key == name).map(|(_, value)| value.into_owned())
     }
 }
 
