@@ -320,10 +320,8 @@ impl Connection {
             State::Lingering { .. } => true,
             State::Broken { .. } | State::Gone { .. } => false,
         };
-        let write = self.is_sending();
-        (if read { kernel::IN as u8 } else { 0 })
-            | (if write { kernel::OUT as u8 } else { 0 })
-            | self.state.hangup_mask()
+        let write = if self.is_sending() { kernel::OUT as u8 } else { 0 };
+        (if read { kernel::IN as u8 } else { 0 }) | write | self.state.hangup_mask()
     }
 
     /// Whether it is a client that has sent nothing yet, or has not been answered, and has not

@@ -5,6 +5,21 @@
 //! which decides what happens to the bytes of a connection; everything else, from
 //! `socket(2)` to a clean stop, is here.
 //!
+//! ```text
+//!             ┌───────────────── epoll_wait ◀────────────────────────────┐
+//!             ▼                                                          │
+//!    what is ready?                                                      │
+//!      a connection ── recv ─▶ your handler ─▶ the outbox ─▶ send        │
+//!      a listener   ── accept4 ─▶ a new connection                       │
+//!      the eventfd  ── calls from other threads                          │
+//!      the signalfd ── SIGINT, SIGTERM: finish, then stop                │
+//!      the timerfd  ── deadlines: idle, slow, stalled                    │
+//!             │                                                          │
+//!             └─▶ settle: what callbacks marked is done here, once ──────┘
+//! ```
+//!
+//! A handler is a trait with one method that must be written, [`on_data`]:
+//!
 //! ```no_run
 //! use threadbare::{Conn, ConnectionHandler, Server};
 //!
@@ -34,6 +49,19 @@
 //!     Ok(())
 //! }
 //! ```
+//!
+//! Where to go on:
+//!
+//! - [`ConnectionHandler`]: all callbacks; [`Conn`]: what is done to the connection at hand;
+//!   [`Net`]: the others, groups, timers, outbound connections.
+//! - [`Builder`]: listeners, limits, [workers](Builder::workers) for what takes long. [`Handle`]:
+//!   the server reached from other threads.
+//! - [`framing`]: where a message ends. [`handlers`]: echo, chat, HTTP, a proxy, ready to use.
+//! - `sim` (a feature): a handler tested in a simulated world, where any call can fail.
+//! - The walkthrough in the directory `docs` of the source explains every system call that is made,
+//!   in the order in which a server meets them; its chapter `handler` begins with an empty file.
+//!
+//! [`on_data`]: ConnectionHandler::on_data
 //!
 //! The files of the source, lowest floor first; each knows only those before it:
 //! [`kernel`], [`reaction`], error, close_reason, time, limits, pause, buffer, budget, slots,

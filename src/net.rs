@@ -207,6 +207,14 @@ impl Conn<'_> {
 
     /// Writes formatted text, as `write!(conn, "{n} bytes\n")` does: without a String, and like
     /// [`write`](Conn::write) it never fails.
+    ///
+    /// ```
+    /// # use threadbare::{Conn};
+    /// # fn example(conn: &mut Conn<'_>) {
+    /// let waiting = conn.queued();
+    /// writeln!(conn, "{waiting} bytes wait");
+    /// # }
+    /// ```
     pub fn write_fmt(&mut self, text: fmt::Arguments<'_>) {
         struct Text<'a, 'b>(&'a mut Conn<'b>);
         impl fmt::Write for Text<'_, '_> {
@@ -253,6 +261,14 @@ impl Conn<'_> {
     /// Ends our direction only: FIN when everything written has been sent, and what the
     /// peer sends is still offered. Nothing more can be written. When the peer has ended
     /// too, the connection closes by itself.
+    ///
+    /// ```
+    /// # use threadbare::{Conn};
+    /// # fn example(conn: &mut Conn<'_>) {
+    /// conn.write(b"that was all\n");
+    /// conn.finish(); // the peer reads EOF behind it, and may go on talking
+    /// # }
+    /// ```
     pub fn finish(&mut self) {
         self.net.change(self.slot, |connection| connection.state.finish());
     }
@@ -285,6 +301,19 @@ impl Conn<'_> {
 
     /// Stops input until [`resume`](Conn::resume): nothing is offered, and soon TCP
     /// makes the peer wait.
+    ///
+    /// ```
+    /// # use threadbare::{Conn};
+    /// # fn example(conn: &mut Conn<'_>) {
+    /// conn.pause(); // its answer is being found elsewhere
+    /// let id = conn.id();
+    /// // later, in another callback:
+    /// if let Some(mut conn) = conn.net().conn(id) {
+    ///     conn.write(b"found\n");
+    ///     conn.resume();
+    /// }
+    /// # }
+    /// ```
     pub fn pause(&mut self) {
         self.net.change(self.slot, |connection| connection.state.pause());
     }
@@ -299,6 +328,14 @@ impl Conn<'_> {
     /// handler keeps for it, which [`max_memory`](Limits::max_memory) is to bound. It counts as
     /// long as the connection is in service. When memory is short, the connections that hold
     /// most go first.
+    ///
+    /// ```
+    /// # use threadbare::{Conn};
+    /// # fn example(conn: &mut Conn<'_>) {
+    /// let cart: Vec<u8> = vec![0; 10_000]; // kept in the session
+    /// conn.charge(cart.len());
+    /// # }
+    /// ```
     pub fn charge(&mut self, bytes: usize) {
         self.net.change(self.slot, |connection| connection.state.charge(bytes));
     }
@@ -340,6 +377,15 @@ impl Net {
     }
 
     /// The ids of all connections in service now: a copy, so each can be sent to meanwhile.
+    ///
+    /// ```
+    /// # use threadbare::{Net};
+    /// # fn example(net: &mut Net) {
+    /// for id in net.ids() {
+    ///     net.send(id, b"the server goes down in five minutes\n");
+    /// }
+    /// # }
+    /// ```
     pub fn ids(&self) -> impl Iterator<Item = ConnId> + use<> {
         let in_service = self.table.iter().filter(|(_, c)| c.state.open().is_some());
         let ids: Vec<ConnId> = in_service.map(|(slot, _)| ConnId(self.table.id(slot))).collect();

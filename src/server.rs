@@ -30,6 +30,19 @@ pub const MAX_LISTENERS: usize = OUTBOUND as usize;
 
 /// A server whose listeners are open: clients can connect already, and wait
 /// until it [runs](Server::run).
+///
+/// ```
+/// # use threadbare::{Server, handlers::Echo};
+/// # fn main() -> Result<(), threadbare::Error> {
+/// let mut server = Server::builder(Echo).bind(["127.0.0.1:0", "[::1]:0"])?;
+/// for address in server.addresses() {
+///     println!("listening on {address}");
+/// }
+/// # server.handle().stop();
+/// println!("{}", server.run()?); // on this thread; `spawn` starts one
+/// # Ok(())
+/// # }
+/// ```
 pub struct Server<H: ConnectionHandler, K: Kernel = Linux> {
     reactor: Owned<H, K>,
     addresses: Vec<Address>,

@@ -7,7 +7,7 @@
 //!
 //! A connection must go if it is in the way of another. It is the [worst](Net::worst) one of the
 //! address that [holds most](super::shares): of those in which nothing has moved for a second
-//! the one with the most bytes times seconds, or if there is none, the largest. It is in the way
+//! the one with the most bytes times seconds squared, or if there is none, the largest. It is in the way
 //! of a connection whose address holds half as much at most. Within one address it is in the way
 //! of one that has waited half as long at most, or holds much less. Half of what it gives back is
 //! for the other to read into, and half is free again. The worst must also go if output grew
@@ -16,7 +16,6 @@
 
 use super::Net;
 use super::work::WRITE;
-use crate::budget::SMALL;
 use crate::buffer::BLOCK;
 use crate::close_reason::CloseReason;
 use crate::connection::{Connection, Level, Open};
@@ -26,6 +25,8 @@ use crate::time::{Moment, Span};
 
 /// A connection whose bytes have waited for this long goes before all that wait less.
 const STALLED: Span = Span::millis(1_000);
+/// Bytes read at once of a peer that has hung up.
+const LAST_WORDS: usize = 16 << 10;
 /// What must be given back, at least, for one connection to go on.
 const WAY: usize = 4 * BLOCK;
 
@@ -79,14 +80,28 @@ impl Net {
     }
 
     /// How many bytes of a connection may be read now. If memory is too short, and nobody goes
-    /// for it, it is held back until memory is free again. But on a hang-up it is read, by little:
-    /// what waits for a peer that has gone is to be freed first, and the rest is read in turn.
+    /// for it, it is held back until memory is free again.
     pub(crate) fn may_read(&mut self, slot: u32, hangup: bool) -> usize {
         match self.allowance(slot) {
-            _ if hangup => SMALL,
+            allowance if hangup => self.last_words(slot, allowance),
             0 => self.hold_back(slot),
             allowance => allowance,
         }
+    }
+
+    /// How many bytes may be read of a peer that has hung up, and cannot be held back because epoll
+    /// would report it for ever. If output waits, nobody takes that: its memory is free at once,
+    /// and the input is read in its turn. If there is no memory, it ends.
+    #[cold]
+    fn last_words(&mut self, slot: u32, allowance: usize) -> usize {
+        let open = self.table.look(slot).and_then(|connection| connection.state.open());
+        let is_in_vain = open.is_some_and(Open::waits_to_send);
+        match allowance {
+            _ if is_in_vain => self.change(slot, |it| it.broken(CloseReason::PeerReset)),
+            0 => self.change(slot, |it| it.gone(CloseReason::PeerReset)),
+            _ => return allowance.min(LAST_WORDS),
+        };
+        0
     }
 
     #[cold]
@@ -216,13 +231,18 @@ impl Net {
     }
 }
 
-/// The higher, the sooner a connection goes: one that has stalled by its bytes times the time, the
-/// others by their bytes.
+/// The higher, the sooner a connection goes. Of those that have stalled both the large and the old
+/// cost much; but the time counts twice, because a long line that is slow for once is younger than
+/// those that fill the memory.
 fn rank(connection: &Connection, now: Moment) -> (bool, u64, u64) {
     let (holds, waited) = (connection.footprint() as u64, waited(connection, now));
     let time = waited.as_millis();
     let is_stalled = waited >= STALLED;
-    (is_stalled, if is_stalled { holds.saturating_mul(time) } else { holds }, time)
+    (
+        is_stalled,
+        if is_stalled { holds.saturating_mul(time.saturating_mul(time)) } else { holds },
+        time,
+    )
 }
 
 /// How long the kernel has taken nothing of its output; or, if there is none, the front of its

@@ -29,10 +29,8 @@ impl Net {
             return false;
         }
         let chains = self.staged();
-        let Some((staged, outbox, is_behind_a_file)) = self.table.stage(slot) else {
-            self.spend(WRITE); // it answers, although its peer has gone
-            return false;
-        };
+        self.spend(WRITE); // even if nobody takes it any more
+        let Some((staged, outbox, is_behind_a_file)) = self.table.stage(slot) else { return false };
         if is_behind_a_file {
             return self.keep_behind(slot, bytes);
         }
@@ -41,7 +39,7 @@ impl Net {
         if is_there {
             self.table.staged(slot);
             let is_new = self.staged() > chains; // to be sent by a call of its own
-            self.spend(if is_new { CALL } else { WRITE } + bytes.len());
+            self.spend(if is_new { CALL } else { 0 } + bytes.len());
         }
         is_there
     }

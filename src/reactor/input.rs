@@ -9,7 +9,7 @@ use super::page::INPUT_BYTES;
 use super::{DRAIN_BYTES, Reactor};
 use crate::buffer::Buffer;
 use crate::close_reason::CloseReason;
-use crate::connection::{Connection, Level, Open, PeerEnd, State};
+use crate::connection::{Level, Open, PeerEnd, State};
 use crate::handler::ConnectionHandler;
 use crate::kernel::{self, Errno, Kernel};
 use crate::net::Conn;
@@ -115,10 +115,6 @@ impl<H: ConnectionHandler, K: Kernel> Reactor<H, K> {
             match &*connection.state {
                 // First what is here already.
                 State::Open(open) if open.reading.again && connection.can_offer() && !hangup => {}
-                // Nobody takes its output: the memory is free at once, and it is read in its turn.
-                State::Open(open) if hangup && open.is_held_up() => {
-                    self.net.change(slot, |connection| connection.broken(CloseReason::PeerReset));
-                }
                 State::Open(_) => self.read(slot, hangup),
                 State::Closing { .. } | State::Delivering { .. } | State::Lingering { .. } => {
                     self.discard(slot);
@@ -128,17 +124,6 @@ impl<H: ConnectionHandler, K: Kernel> Reactor<H, K> {
         }
         if mask & kernel::OUT != 0 {
             self.net.send_waiting(&mut self.kernel, slot);
-        }
-    }
-
-    /// Handles an event of a connection from which nothing is wanted, and which epoll would
-    /// report for ever.
-    fn unwatch(&mut self, slot: u32) {
-        let data = self.net.table.id(slot).to_u64();
-        let Some(mut connection) = self.net.table.edit(slot) else { return };
-        let Connection { fd, registered, .. } = &mut *connection;
-        if let Err((call, errno)) = self.poll.unwatch(&mut self.kernel, fd, registered, data) {
-            connection.failed(call, errno, &mut self.net.counters);
         }
     }
 

@@ -7,6 +7,7 @@
 //! so it is told once, and not watched for it any more.
 
 use super::Reactor;
+use crate::connection::Connection;
 use crate::handler::ConnectionHandler;
 use crate::kernel::Kernel;
 use crate::net::{ConnId, Done};
@@ -33,6 +34,16 @@ impl<H: ConnectionHandler, K: Kernel> Reactor<H, K> {
         let is_awaited = self.net.change(slot, |connection| connection.state.hang_up());
         if is_awaited == Some(true) {
             self.call(slot, |handler, conn, session| handler.on_hangup(conn, session));
+        }
+    }
+    /// Handles an event of a connection from which nothing is wanted, and which epoll would
+    /// report for ever.
+    pub(super) fn unwatch(&mut self, slot: u32) {
+        let data = self.net.table.id(slot).to_u64();
+        let Some(mut connection) = self.net.table.edit(slot) else { return };
+        let Connection { fd, registered, .. } = &mut *connection;
+        if let Err((call, errno)) = self.poll.unwatch(&mut self.kernel, fd, registered, data) {
+            connection.failed(call, errno, &mut self.net.counters);
         }
     }
 }

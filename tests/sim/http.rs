@@ -239,6 +239,49 @@ fn validators_change_with_the_content() {
     }
 }
 
+/// A file that is asked for a second time stays open until the second is over, and what
+/// becomes of it meanwhile is seen at once.
+#[test]
+fn a_file_that_is_asked_for_again() {
+    let mut world = www();
+    world.pass(Duration::from_secs(1));
+    let mut client = world.client();
+    world.rest();
+    let before = world.sim.descriptors();
+    let get = |world: &mut Www, client: &mut Client, name: &str| {
+        client.send(format!("GET /{name} HTTP/1.1\r\nHost: x\r\n\r\n").as_bytes());
+        listen(world, client)
+    };
+    let opened = world.sim.count(Method::Openat2);
+    for _ in 0..5 {
+        assert!(get(&mut world, &mut client, "page.xhtml").ends_with(b"\r\n\r\n<html/>"));
+        assert!(get(&mut world, &mut client, "big.bin").ends_with(b"xxx"));
+    }
+    assert_eq!(world.sim.count(Method::Openat2), opened + 4);
+    assert_eq!(world.sim.descriptors(), before + 2);
+    world.sim.write_file(Path::new("/srv/www/page.xhtml"), b"<body/>!");
+    assert!(get(&mut world, &mut client, "page.xhtml").ends_with(b"\r\n\r\n<body/>!"));
+    for name in 0..100 {
+        get(&mut world, &mut client, &format!("big.bin?{name}")); // the same path
+    }
+    for name in (0..20).map(|name| format!("{name}.txt")) {
+        world.sim.write_file(&Path::new("/srv/www").join(&name), b"some");
+    }
+    world.pass(Duration::from_millis(900)); // what has just changed is not kept
+    for _ in 0..3 {
+        for name in 0..20 {
+            get(&mut world, &mut client, &format!("{name}.txt"));
+        }
+        assert!(world.sim.descriptors() <= before + 8);
+    }
+    assert_eq!(world.sim.descriptors(), before + 8);
+    world.pass(Duration::from_secs(1)); // and nobody asks for anything
+    assert_eq!(world.sim.descriptors(), before);
+    let turns = world.sim.count(Method::EpollWait);
+    world.pass(Duration::from_secs(30));
+    assert_eq!(world.sim.count(Method::EpollWait), turns);
+}
+
 /// A date of 0 or 1 is none: no Last-Modified, and no condition on it.
 #[test]
 fn a_file_of_no_date() {

@@ -11,7 +11,7 @@ use nix::sys::socket::{setsockopt, sockopt};
 use nix::unistd::Pid;
 
 use crate::network;
-use crate::victim::{Verdict, Victim, read_until};
+use crate::victim::{PATIENCE, Verdict, Victim, read_until};
 
 /// What it takes to try one.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -56,7 +56,7 @@ const fn rude(
 
 use Needs::{Network, Nothing, Process};
 
-pub(crate) const RUDE: [Rude; 30] = [
+pub(crate) const RUDE: [Rude; 32] = [
     rude(
         "100 clients connect and leave without a word",
         (RESET, "story/02-many-clients.md"),
@@ -204,6 +204,18 @@ pub(crate) const RUDE: [Rude; 30] = [
         silent_crowd,
     ),
     rude(
+        "5 clients whose questions take long",
+        ("A question that takes long stops everybody.", "story/10-slow-work.md"),
+        Process,
+        |v| v.beside(5, |c| c.write_all(b"slow\n")),
+    ),
+    rude(
+        "10 clients whose questions take long, and who reset",
+        ("An answer goes to another client, who has the number now.", "story/11-names.md"),
+        Process,
+        answers_of_others,
+    ),
+    rude(
         "SIGTERM with questions under way",
         (STOP, "story/12-a-stop-that-loses-nothing.md"),
         Process,
@@ -299,6 +311,33 @@ fn whole_lines(victim: &Victim, line: &'static [u8], count: usize, pause: Durati
         whole if whole == count => Ok(()),
         whole => Err(format!("{whole} of {count} answers")),
     }
+}
+
+/// Clients ask what takes long and reset, and others come in their places, who ask nothing yet.
+fn answers_of_others(victim: &Victim) -> Verdict {
+    victim.start_with("")?; // so that nothing is under way from before
+    victim.answers()?;
+    let settled = Instant::now() + PATIENCE;
+    let free = victim.descriptors()?;
+    let mut asking = victim.connect_many(10)?;
+    for client in &mut asking {
+        let _ = client.write_all(b"slow: a secret\n");
+    }
+    thread::sleep(Duration::from_millis(200)); // they are read
+    asking.iter_mut().for_each(|client| drop(reset(client)));
+    drop(asking);
+    while victim.descriptors()? > free && Instant::now() < settled {
+        thread::sleep(Duration::from_millis(10));
+    }
+    let mut silent = victim.connect_many(5)?;
+    thread::sleep(Duration::from_millis(1_500));
+    for client in &mut silent {
+        client.set_nonblocking(true).map_err(|error| error.to_string())?;
+        if let Ok(1..) = client.read(&mut [0; 64]) {
+            return Err("a client hears what it has not asked".into());
+        }
+    }
+    Ok(())
 }
 
 fn urgent(victim: &Victim) -> Verdict {

@@ -95,9 +95,9 @@ impl Open {
         if self.duplex { self.writing.level == Level::Starved } else { self.writing.is_full() }
     }
 
-    /// Whether nothing but its output holds up its input.
-    pub(crate) fn is_held_up(&self) -> bool {
-        self.holds_up_input() && !self.reading.paused
+    /// Whether it is read, or would be if its output were taken, and output waits.
+    pub(crate) fn waits_to_send(&self) -> bool {
+        !self.reading.paused && (self.holds_up_input() || !self.unsent.is_empty())
     }
 
     /// Whether it can only go on by reading.
