@@ -250,12 +250,12 @@ function stepper(name, text, line) {
 
 /** Opens the stepper below a trace of a page, at its first line or at another. */
 async function open(figure, line) {
-  const name = figure.dataset.trace, shown = figure.querySelector("pre").textContent.trim().split("\n");
+  const { trace: name, from } = figure.dataset, [call, number = 1] = from.split("#");
   const response = await fetch(`/docs/traces/${name}.txt?raw`);
   const whole = (await response.text()).trim().split("\n");
-  const first = whole.findIndex((_, at) => shown.every((it, n) => whole[at + n] === it));
+  const calls = whole.flatMap((it, at) => parse(it)?.name === call ? [at] : []), first = calls[number - 1] ?? 0;
   figure.nextElementSibling?.matches(".steps") && figure.nextElementSibling.remove();
-  const box = stepper(name, whole.join("\n"), line ?? Math.max(first, 0));
+  const box = stepper(name, whole.join("\n"), line ?? first);
   figure.after(box);
   box.querySelector("ol").focus({ preventScroll: line === undefined });
 }
@@ -277,7 +277,7 @@ async function bring(place, address, options) {
 const KINDS = { rust: "rs", "rust,no_run": "rs", rs: "rs", c: "c", txt: "c", diff: "diff", console: "diff" };
 const COLORS = {
   rs: /(?<i>\/\/.*)|(?<q>"(?:[^"\\]|\\.)*")|(?<b>\b(?:as|break|const|continue|else|enum|false|fn|for|if|impl|in|let|loop|match|mod|move|mut|pub|ref|return|self|Self|static|struct|super|trait|true|type|unsafe|use|where|while)\b)/g,
-  c: /(?<b>^(?:\[\w+\] )?\w+(?=\())|(?<em>-1 E[A-Z]\w+.*)/gm,
+  c: /(?<b>^(?:\[\w+\] )?\w+(?=\())|(?<em>-1 E[A-Z]\w+(?: \(.*?\))?)|(?<i> \/\/ .*)/gm,
   diff: /(?<q>^\+.*)|(?<em>^-.*)|(?<b>^\$ .*)/gm,
 };
 

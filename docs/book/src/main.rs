@@ -29,7 +29,7 @@ use std::path::Path;
 use std::process::ExitCode;
 use std::sync::{Arc, Mutex};
 use threadbare::kernel::{Linux, Narrated};
-use threadbare::{Errno, Error, Limits, Server, WorkerPool};
+use threadbare::{Errno, Error, Limits, Server};
 
 const USUAL: &str = "127.0.0.1:1235";
 
@@ -56,7 +56,6 @@ fn run(asked: Option<&str>) -> Result<(), Box<dyn std::error::Error>> {
         bound => bound?,
     };
     let (pages, sources) = pages.count();
-    server.handler().pool.start(1, server.handle())?;
     let address = server.addresses().first().map(ToString::to_string).unwrap_or_default();
     let told =
         format!("{pages} pages and {sources} sources at http://{address}/\nCtrl-C ends it.\n");
@@ -70,8 +69,13 @@ fn bind(pages: &Arc<Pages>, address: &str) -> Result<Narrating, Error> {
     let (told, waits) = (Arc::clone(&log), Arc::clone(&log));
     let kernel = Narrated::new(Linux, move |line| live::locked(&told).tell(view::now(), line))
         .on_wait(move |_| live::locked(&waits).falls_asleep(view::now()));
-    let site = Site::new(Arc::clone(pages), log, WorkerPool::new(8));
+    let site = Site::new(Arc::clone(pages), log);
     // Ends are for the handler, so that a head that never ends is answered and not just cut.
     let limits = Limits { max_connections: 500, ..Limits::default() };
-    Server::builder(site).kernel(kernel).limits(limits).own_process(true).bind(address)
+    Server::builder(site)
+        .workers(1, 8, || ())
+        .kernel(kernel)
+        .limits(limits)
+        .own_process(true)
+        .bind(address)
 }

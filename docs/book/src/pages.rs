@@ -283,7 +283,7 @@ fn render(path: &str, text: &str) -> Rendered {
             Event::Html(text) | Event::InlineHtml(text) if text.starts_with("<!--") => {
                 let inner = text.trim_start_matches("<!--").split("-->").next().unwrap_or_default();
                 trace = match inner.trim().split_once(": ") {
-                    Some(("trace", name)) => name.split(' ').next().map(str::to_owned),
+                    Some(("trace", asked)) => Some(asked.to_owned()),
                     Some(("fault" | "scene", _)) => Some(String::new()),
                     _ => trace,
                 };
@@ -381,9 +381,14 @@ fn block(language: &str, content: &str, trace: Option<String>) -> String {
     let code = format!("<pre tabindex=0 class='{language}'><code>{content}</code></pre>");
     match trace.filter(|_| language == "c") {
         Some(name) if name.is_empty() => format!("<figure class=trace>{code}</figure>"),
-        Some(name) => format!(
-            "<figure class=trace data-trace='{name}'>{code}<figcaption><a class=step href='/docs/traces/{name}.txt'>the whole trace</a></figcaption></figure>"
-        ),
+        Some(asked) => {
+            let (name, calls) = asked.split_once(' ').unwrap_or((&asked, ""));
+            let from = calls.split("..").next().unwrap_or_default();
+            format!(
+                "<figure class=trace data-trace='{name}' data-from='{from}'>{code}<figcaption>\
+                <a href='/docs/traces/{name}.txt'>the whole trace</a></figcaption></figure>"
+            )
+        }
         None => code,
     }
 }

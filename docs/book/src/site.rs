@@ -18,11 +18,12 @@ use crate::live::{Log, Place, locked};
 use crate::pages::{MAP, Pages, SCRIPT, STYLE, escaped};
 use crate::rude::{self, Deed, RUDE, Rude};
 use crate::view::{Call, now};
+use std::any::Any;
 use std::collections::VecDeque;
 use std::hash::{BuildHasher, RandomState};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
-use threadbare::{Address, Conn, ConnId, ConnectionHandler, WorkerPool};
+use threadbare::{Address, Conn, ConnId, ConnectionHandler, Presence};
 
 const ICON: &str = "<svg xmlns='http://www.w3.org/2000/svg' viewBox='0 0 16 16'><path d='M2 8c4-9 8 9 12 0' fill='none' stroke='#c2410c' stroke-width='2.5' stroke-linecap='round'/></svg>";
 const HTML: &str = "text/html; charset=utf-8";
@@ -37,7 +38,6 @@ const REQUESTS: usize = 512;
 pub struct Site {
     pages: Arc<Pages>,
     log: Arc<Mutex<Log>>,
-    pub pool: WorkerPool<Site>,
     requests: VecDeque<(u64, Place)>,
     /// What makes the numbers of requests.
     secret: RandomState,
@@ -107,6 +107,14 @@ impl ConnectionHandler for Site {
             }
         }
         if session.told.is_some() { input.len() } else { consumed }
+    }
+
+    fn on_result(&mut self, conn: &mut Conn<'_>, _: &mut Session, result: Box<dyn Any + Send>) {
+        if let Ok(done) = result.downcast::<(Deed, Place, bool)>() {
+            let (deed, place, closes) = *done;
+            let answer = self.deed(&deed, place);
+            send(conn, &answer, &Request::NONE, closes);
+        }
     }
 
     fn on_timer(&mut self, conn: &mut Conn<'_>, session: &mut Session) {
@@ -200,9 +208,9 @@ fn send(conn: &mut Conn<'_>, answer: &Answer, request: &Request<'_>, closes: boo
 }
 
 impl Site {
-    pub fn new(pages: Arc<Pages>, log: Arc<Mutex<Log>>, pool: WorkerPool<Site>) -> Site {
+    pub fn new(pages: Arc<Pages>, log: Arc<Mutex<Log>>) -> Site {
         let (requests, secret) = (VecDeque::new(), RandomState::new());
-        Site { pages, log, pool, requests, secret, served: 0 }
+        Site { pages, log, requests, secret, served: 0 }
     }
 
     fn answer(&mut self, conn: &mut Conn<'_>, session: &mut Session, request: &Request<'_>) {
@@ -281,7 +289,7 @@ impl Site {
         }
     }
 
-    /// Lets a rude client loose: one at a time, for the pool has one thread.
+    /// Lets a rude client loose: one at a time, for there is one worker.
     fn let_loose(
         &mut self,
         conn: &mut Conn<'_>,
@@ -296,12 +304,9 @@ impl Site {
             return Some(Answer::error("404 Not Found"));
         };
         let (log, closes) = (Arc::clone(&self.log), request.closes);
-        let work = move || rude::let_loose(rude, address, &log);
-        let begun = self.pool.run(conn, work, move |site, conn, deed| {
-            let answer = site.deed(&deed, place);
-            send(conn, &answer, &Request::NONE, closes);
-        });
-        (!begun).then(|| Answer::error("503 Service Unavailable"))
+        let job =
+            move |_: &mut (), _: &Presence| (rude::let_loose(rude, address, &log), place, closes);
+        (!conn.work(job)).then(|| Answer::error("503 Service Unavailable"))
     }
 
     /// What a rude client did, and what the server did about it.

