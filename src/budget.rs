@@ -146,7 +146,7 @@ impl Budget {
     #[inline]
     pub(crate) fn take_ebb(&mut self) -> bool {
         self.peak = self.peak.max(self.used);
-        let ebb = self.peak > FLOOD && self.used < self.peak / 8;
+        let ebb = self.peak > FLOOD && self.used < self.peak / 4;
         if ebb {
             self.peak = self.used;
         }

@@ -16,10 +16,10 @@ mod attacks;
 
 pub fn attacks(bench: &Bench) -> Outcome<Table> {
     let title = "Attacks on memory: the most that the process takes above idle, and what the \
-                 server counts, as parts of --max-memory; what is left some seconds after all \
-                 have gone; clients cut; lines of 64 KiB, of 20, that got through from another \
+                 server counts, as parts of --max-memory; what is left when all have gone, and \
+                 after how much CPU time; clients cut; lines of 64 KiB, of 20, that got through from another \
                  address and from the attackers' own";
-    let columns = ["attack", "memory", "counted", "left_mib", "cut", "other", "same"];
+    let columns = ["attack", "memory", "counted", "left_mib", "after_s", "cut", "other", "same"];
     let mut table = Table::new("attacks", title, &columns);
     let wanted = std::env::var("ATTACK").unwrap_or_default();
     for attack in &ATTACKS {
@@ -43,7 +43,8 @@ pub fn attacks(bench: &Bench) -> Outcome<Table> {
                     };
                     println!("{row}: {damage:?}");
                     let mut cells = vec![json!(row), part(damage.peak), part(damage.counted)];
-                    cells.extend([json!(left), json!(cut)].into_iter().chain(polite));
+                    let after = json!(damage.back.as_secs_f64());
+                    cells.extend([json!(left), after, json!(cut)].into_iter().chain(polite));
                     table.rows.push(cells);
                 }
             }
