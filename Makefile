@@ -109,7 +109,7 @@ check: able $(DEPS) ## everything: format, lints, docs, every test, oldest Rust
 	@ONLY= tests/run --no-default-features
 	@echo "tests, the heavy ones too"
 	@ONLY= tests/run --include-ignored
-	@echo "what a message costs in instructions"
+	@echo "what a message and a short connection cost in instructions"
 	@$(call build,--release --bin threadbare); $(RUN_BENCH) --no-default-features -- check
 
 fmt: ## format the code
