@@ -8,6 +8,7 @@ SHELL := bash
 export CARGO := cargo
 FUZZ := $(or $(CARGO_TARGET_DIR),target)/fuzz
 BENCH := $(or $(CARGO_TARGET_DIR),target)/bench
+BOOK := $(or $(CARGO_TARGET_DIR),target)/book
 OLDEST := $(shell sed -n 's/^rust-version = "\(.*\)"/\1/p' Cargo.toml)
 
 # Words behind these targets belong to them: make run http public
@@ -53,11 +54,14 @@ COVERAGE := -Cpasses=sancov-module $(addprefix -Cllvm-args=-, \
 	sanitizer-coverage-level=4 sanitizer-coverage-inline-8bit-counters \
 	sanitizer-coverage-pc-table sanitizer-coverage-trace-compares max-loads-per-memcmp=0)
 
+# A server in the loop of an async runtime.
+IN_TOKIO := docs/programs/in_tokio/Cargo.toml
 # The bench, against the program as it is built last.
 OF_BENCH := --locked --target-dir "$(BENCH)" --manifest-path tests/bench/Cargo.toml
 RUN_BENCH = SERVER="$$threadbare" $(CARGO) run --quiet $(OF_BENCH)
+OF_BOOK := --locked --target-dir "$(BOOK)" --manifest-path docs/book/Cargo.toml
 
-.PHONY: build run client tour trace torture doctor test check docs-update bench fuzz mutants lint \
+.PHONY: build run client tour trace torture book doctor test check docs-update bench fuzz mutants lint \
 	fmt doc msrv deps install uninstall clean help able
 
 ##@ The first minutes
@@ -77,6 +81,10 @@ trace: able ## a short life, call by call: make trace [echo] [SVG=life.svg]
 
 torture: able ## rude clients for a server: make torture [ADDR=host:port] [CMD='…']
 	@$(call build,$(FIRST) --example torture); exec "$$torture" $(or $(OWN),$(ADDR)) --start "$$CMD"
+
+book: able ## the walkthrough in a browser: make book [ADDR=host:port]
+	@tests/tick $(CARGO) build $(OF_BOOK) || { tests/doctor crates; exit 1; }; \
+	exec "$(BOOK)/debug/threadbare-book" $(ADDR)
 
 # The other targets take no words, and words may be called like them.
 ifeq ($(WORDS),)
@@ -104,11 +112,17 @@ check: able $(DEPS) ## everything: format, lints, docs, every test, oldest Rust
 	@$(CARGO) fmt --check
 	@$(CARGO) fmt --check --manifest-path tests/fuzz/Cargo.toml
 	@$(CARGO) fmt --check --manifest-path tests/bench/Cargo.toml
+	@$(CARGO) fmt --check --manifest-path docs/book/Cargo.toml
+	@$(CARGO) fmt --check --manifest-path $(IN_TOKIO)
 	@$(MAKE) --no-print-directory lint doc msrv
 	@echo "tests of the bare library"
 	@ONLY= tests/run --no-default-features
 	@echo "tests, the heavy ones too"
 	@ONLY= tests/run --include-ignored
+	@echo "tests of the book"
+	@$(CARGO) test $(OF_BOOK) --quiet
+	@echo "a server in tokio's loop"
+	@$(CARGO) test --quiet --locked --target-dir "$(BENCH)" --manifest-path $(IN_TOKIO)
 	@echo "what a message and a short connection cost in instructions"
 	@$(call build,--release --bin threadbare); $(RUN_BENCH) --no-default-features -- check
 
@@ -116,6 +130,8 @@ fmt: ## format the code
 	@$(CARGO) fmt
 	@$(CARGO) fmt --manifest-path tests/fuzz/Cargo.toml
 	@$(CARGO) fmt --manifest-path tests/bench/Cargo.toml
+	@$(CARGO) fmt --manifest-path docs/book/Cargo.toml
+	@$(CARGO) fmt --manifest-path $(IN_TOKIO)
 
 lint: able ## clippy, for every set of features, no warning allowed
 	@clippy() { echo "clippy $$*"; tests/tick $(CARGO) clippy --locked "$$@" -- -D warnings; }; \
@@ -123,17 +139,18 @@ lint: able ## clippy, for every set of features, no warning allowed
 	clippy --lib --no-default-features; \
 	clippy --no-default-features --manifest-path tests/fuzz/Cargo.toml --target-dir "$(FUZZ)"; \
 	clippy --no-default-features --manifest-path tests/bench/Cargo.toml --target-dir "$(BENCH)" \
-		--all-targets
+		--all-targets; \
+	clippy --manifest-path docs/book/Cargo.toml --target-dir "$(BOOK)" --all-targets
 
 doc: able ## the library's documentation, no warning allowed
 	@RUSTDOCFLAGS="-D warnings" tests/tick $(CARGO) doc --locked --no-deps --all-features
 
 docs-update: FOR := test
 docs-update: able $(DEPS) ## write what docs/ quotes: code, traces, tables, figures
-	@tests/tick $(CARGO) test --locked --no-run --test docs
+	@tests/tick $(CARGO) test --locked --no-run --test docs --test sim
 	@echo "running what the docs show"
-	@UPDATE=1 $(CARGO) test --locked --quiet --test docs -- the_docs_are_true the_manual_and \
-		--nocapture 2>&1 | grep -v '^running\|^test \|^\.\?$$'
+	@UPDATE=1 $(CARGO) test --locked --quiet --test docs --test sim -- the_docs_are_true \
+		the_manual_and the_drawings_are --nocapture 2>&1 | grep -v '^running\|^test \|^\.\?$$'
 
 ##@ Now and then
 

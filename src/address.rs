@@ -57,7 +57,7 @@ pub struct Place {
     addresses: Vec<Address>,
     /// Sockets that listen already; their addresses are asked for when they are taken over.
     descriptors: Vec<i32>,
-    /// Those who connect there are fronts.
+    /// Declares that only fronts connect there.
     is_behind_front: bool,
 }
 
@@ -111,11 +111,13 @@ impl Place {
     }
 
     /// Whether it is a name, which may have other addresses when it is looked up again.
+    #[must_use]
     pub fn is_name(&self) -> bool {
         self.name.is_some()
     }
 
     /// Its port; a path has none.
+    #[must_use]
     pub fn port(&self) -> Option<u16> {
         match (&self.name, self.addresses.first()) {
             (Some((_, port)), _) => Some(*port),
@@ -125,12 +127,14 @@ impl Place {
     }
 
     /// Its addresses, in the resolver's order.
+    #[must_use]
     pub fn addresses(&self) -> &[Address] {
         &self.addresses
     }
 
     /// All sockets that this process was started with, each a place: what LISTEN_FDS says, if
     /// LISTEN_PID is this process. sd_listen_fds(3)
+    #[must_use]
     pub fn inherited() -> Vec<Place> {
         passed().into_iter().map(|(number, _)| Place::of_descriptor(number)).collect()
     }
@@ -141,16 +145,19 @@ impl Place {
     }
 
     /// The sockets that it names, which listen already.
+    #[must_use]
     pub fn descriptors(&self) -> &[i32] {
         &self.descriptors
     }
 
     /// How many listeners it makes.
+    #[must_use]
     pub fn count(&self) -> usize {
         self.addresses.len() + self.descriptors.len()
     }
 
     /// The same place with addresses that were found elsewhere.
+    #[must_use]
     pub fn with(self, addresses: Vec<Address>) -> Place {
         Place { addresses, ..self }
     }
@@ -174,6 +181,7 @@ impl Place {
     }
 
     /// Whether a listener there is for fronts.
+    #[must_use]
     pub fn is_behind_front(&self) -> bool {
         self.is_behind_front
     }
@@ -395,6 +403,7 @@ fn unresolved(host: &str, port: u16, error: &io::Error) -> String {
 /// Whether a client of `target` comes to the listener at `own`, as far as can be known. (A
 /// listener that is given port 0 gets a free one, which nothing names.) A proxy between the
 /// two would hand a client on to itself, again and again.
+#[must_use]
 pub fn leads_to(target: &Address, own: &Address) -> bool {
     match (target, own) {
         (Address::Tcp(target), Address::Tcp(own)) => {

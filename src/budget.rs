@@ -1,6 +1,6 @@
 //! The one number that bounds all waiting bytes, and how it is shared.
 //!
-//! As memory gets short, the high water mark falls for everybody to a share of
+//! As memory gets short, the high water mark of all connections falls to a share of
 //! what is left: those that owe most are held back first, and something is always
 //! left for those that owe nothing. (Switches share packet memory that way:
 //! "dynamic thresholds", Choudhury and Hahne, 1998.) The last part is a reserve, so
@@ -22,21 +22,21 @@
 //! looked at again when twice as much is free as then: see [`Budget::squeeze`].
 //!
 //! Invariant: `high_water` is what `used` and `reserve` make it, because each method that
-//! changes one of them computes it anew. It is asked for with each message.
+//! changes one of them computes it again. Each message asks for it.
 
 use crate::buffer::BLOCK;
 
-/// What everybody can have while there is plenty.
+/// Bytes that any connection can have while there is plenty.
 const WHOLE_SHARE: usize = 64 << 10;
-/// The reserve for each connection: a block for what is read, and two for what is owed,
+/// Reserve for each connection, in bytes: a block of input and two of output.
 pub(crate) const RESERVE_EACH: usize = 3 * BLOCK;
-/// and what is read or owed from it at once, so that it lasts.
+/// Most bytes one connection may take from the reserve at a time.
 pub(crate) const SMALL: usize = 500;
 /// With less than this left, nothing is read from the reserve.
 const LAST: usize = 8 << 10;
-/// An address that holds this multiple of what is left is held back,
+/// An address that holds this multiple of what is left is held back.
 const HEAVY: usize = 8;
-/// and one that holds less than this part of it may use the reserve.
+/// An address that holds less than this part of what is left may use the reserve.
 const LIGHT: usize = 4;
 
 /// Less than this is not worth returning to the kernel.
@@ -52,7 +52,7 @@ pub(crate) struct Budget {
     /// From here on a connection is full: what is configured, or its share of what is left.
     high_water: usize,
     configured: usize,
-    /// Somebody is held back for want of memory until no more than this is used.
+    /// Connections are held back for lack of memory until no more than this is used.
     relief: Option<usize>,
     /// The most that was in use since memory was last returned to the kernel.
     peak: usize,
@@ -136,7 +136,7 @@ impl Budget {
         }
     }
 
-    /// Somebody is held back whom his own high water mark would not hold.
+    /// A connection is held back whose own high water mark would not hold it.
     pub(crate) fn squeeze(&mut self) {
         let freed = self.left().max(WHOLE_SHARE);
         self.relief = self.relief.max(Some(self.used.saturating_sub(freed)));

@@ -2,12 +2,12 @@
 //!
 //! A buffer is filled at its end and emptied from its front. It is a [chain](chain) of blocks of
 //! one size: to grow it moves nothing, and a block that one buffer gives back is right for any
-//! other. So what all of them take is the number of their blocks, and however they grow and
-//! shrink, no hole is left that nothing fits.
+//! other. The memory of all buffers is therefore the number of their blocks, and however they
+//! grow and shrink, memory does not become fragmented.
 //!
-//! A handler is offered its rest in one piece. Up to [`LONG`] bytes are put together for each
-//! offer, which costs no more than the call that received the next ones. What is longer is
-//! [joined](Buffer::join), in memory that the allocator maps for it alone.
+//! A handler is offered its unconsumed input in one piece. Up to [`LONG`] bytes are copied
+//! together for each offer, which costs no more than the call that received the next ones.
+//! Longer input is [joined](Buffer::join), in memory that the allocator maps for it alone.
 //!
 //! Invariant: an empty buffer owns no memory and is one null pointer in size.
 
@@ -47,13 +47,13 @@ impl Buffer {
         self.chain().map_or(0, Chain::footprint)
     }
 
-    /// Since when its front has waited: since it was put there, or [`touch`](Buffer::touch).
-    /// `None` if it is empty.
+    /// Since when its first byte has waited: since it was appended, or since the last
+    /// [`touch`](Buffer::touch). `None` if it is empty.
     pub(crate) fn since(&self) -> Option<Moment> {
         self.chain().map(|chain| chain.since)
     }
 
-    /// The wait of its front begins anew.
+    /// Restarts the wait of its front.
     pub(crate) fn touch(&mut self, now: Moment) {
         if let Some([chain]) = self.0.as_deref_mut() {
             chain.since = now;
@@ -65,7 +65,7 @@ impl Buffer {
         self.push_all(more.len(), [more], now)
     }
 
-    /// The same for pieces that are `length` bytes together.
+    /// Appends pieces of `length` bytes in all. `None` if memory fails, as for one piece.
     pub(crate) fn push_all<'a>(
         &mut self,
         length: usize,

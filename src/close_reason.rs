@@ -9,6 +9,7 @@ macro_rules! reasons {
     ($($(#[$what:meta])* $kind:ident $({ $call:ident, $errno:ident })? $name:literal,)*) => {
         /// Why a connection ended. The same value reaches the handler, the log and the counters.
         #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+        #[non_exhaustive]
         pub enum CloseReason {
             $($(#[$what])* $kind $({
                 /// The call.

@@ -5,7 +5,7 @@
 //! [`deadline`]. So no decision is stored that could be derived.
 //!
 //! Invariants:
-//! 1. `registered` is what epoll was told (or that it does not watch it), nothing else.
+//! 1. `registered` is the mask that epoll has (or that epoll does not watch it), nothing else.
 //! 2. `attention` is Quiet only if [`is_quiet`] held when it was last settled, and nothing
 //!    but answered messages has happened since.
 //! 3. What a settled connection holds agrees with itself: see [`contradiction`].
@@ -38,6 +38,8 @@ use shortage::{MAX_TRIES, Shortage};
 pub use state::TRANSITIONS;
 pub(crate) use state::{Fin, Level, Life, Open, PeerEnd, Reading, State};
 pub use transitions::Transition;
+#[cfg(feature = "sim")]
+pub use transitions::taken;
 pub(crate) use unsent::Unsent;
 
 /// Stands for the mask of what epoll does not watch.
@@ -64,12 +66,12 @@ pub(crate) struct Connection {
     pub(crate) staged: Staged,
     pub(crate) received: u64,
     pub(crate) sent: u64,
-    /// When the last byte moved, in ticks; and how often these have reached their end since.
+    /// When the last byte moved, in ticks; and how often the ticks have wrapped around since.
     pub(crate) last: Tick,
     spans: u8,
     pub(crate) attention: Attention,
     pub(crate) shortage: Shortage,
-    /// What epoll was told to watch for.
+    /// The mask that epoll has.
     pub(crate) registered: u8,
     peer: PackedPeer,
     pub(crate) state: Life,
@@ -108,7 +110,7 @@ impl Connection {
         self.peer.listener
     }
 
-    // ---- what happens to it ------------------------------------------------------------
+    // ---- events --------------------------------------------------------------------------
 
     pub(crate) fn established(&mut self, now: Moment) {
         self.state.established(now);
@@ -187,7 +189,7 @@ impl Connection {
         self.state.reset_on_close();
     }
 
-    /// A call on it has failed: does what the table of errnos says.
+    /// A call on it has failed: does what the table of errnos demands.
     #[cold]
     pub(crate) fn failed(&mut self, call: Call, errno: Errno, counters: &mut Counters) {
         match reaction(call, errno) {
@@ -319,11 +321,13 @@ impl Connection {
             State::Broken { .. } | State::Gone { .. } => false,
         };
         let write = self.is_sending();
-        (if read { kernel::IN as u8 } else { 0 }) | (if write { kernel::OUT as u8 } else { 0 })
+        (if read { kernel::IN as u8 } else { 0 })
+            | (if write { kernel::OUT as u8 } else { 0 })
+            | self.state.hangup_mask()
     }
 
-    /// Whether it is a client that has not been heard, or not been answered, and has not ended:
-    /// a stop waits for its bytes, which may be on their way.
+    /// Whether it is a client that has sent nothing yet, or has not been answered, and has not
+    /// ended: a stop waits for its bytes, which may be on their way.
     pub(crate) fn may_speak(&self) -> bool {
         let is_ahead = |open: &Open| open.reading.end == PeerEnd::Ahead;
         let is_new = self.received == 0 || self.sent == 0 && self.is_flushed();
@@ -374,7 +378,7 @@ mod tests {
         Connection::new(Fd::simulated(3).unwrap(), Peer::Unix, 0, NOW, Life::open())
     }
 
-    /// Else each message would go the long way.
+    /// Otherwise each message would take the slow path.
     #[test]
     fn a_new_connection_is_quiet() {
         let mut connection = connection();

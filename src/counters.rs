@@ -6,6 +6,7 @@ use std::iter::Sum;
 
 /// Counts since the server was built.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct Counters {
     /// Connections taken from the listeners.
     pub accepted: u64,
@@ -41,6 +42,7 @@ impl Counters {
     }
 
     /// How many connections have ended for a reason of this kind.
+    #[must_use]
     pub fn closed_for(&self, why: CloseReason) -> u64 {
         self.closed.get(why.kind()).copied().unwrap_or(0)
     }

@@ -1,9 +1,9 @@
 //! When to look at which slot: deadlines that cost nothing per message.
 //!
 //! A message only stores the time in its connection. Here each slot has at most
-//! one entry: the time at which somebody should look at it. When that comes, the
-//! true deadline is computed from the connection's fields, which may well be
-//! later, and the entry is set anew. The next owner of a slot inherits its
+//! one entry: the time at which the loop should look at it. When that comes, the
+//! true deadline is computed from the connection's fields, which may be
+//! later, and the entry is set again. The next owner of a slot inherits its
 //! entry: a look too early is harmless, so closing a connection costs nothing.
 //!
 //! It is a binary heap that knows where each slot stands, so that an entry can
@@ -128,7 +128,7 @@ pub(crate) enum Alarm {
     Watchdog,
     /// A stop that was announced begins.
     Stop,
-    /// Clients are let in again, after a pause.
+    /// Clients are accepted again, after a pause.
     Accept,
     /// Outbound connections are tried again that could not be begun.
     Dial,

@@ -6,9 +6,10 @@ use std::fmt;
 
 /// A system call that failed and ended the start or the server.
 ///
-/// Displays as `bind 127.0.0.1:80: EACCES (Permission denied)`, and as `Debug` too: so a
-/// `main` that returns it says something that can be read.
+/// `Display` and `Debug` both print `bind 127.0.0.1:80: EACCES (Permission denied)`, so that a
+/// `main` that returns it prints a readable line.
 #[derive(Clone, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct Error {
     /// The call, in its role.
     pub call: Call,
@@ -19,17 +20,25 @@ pub struct Error {
 }
 
 impl Error {
-    pub(crate) fn new(call: Call, object: impl fmt::Display, errno: Errno) -> Error {
+    /// An error of a handler that could not [start](crate::ConnectionHandler::on_start), too.
+    ///
+    /// ```
+    /// use threadbare::{Call, Errno, Error};
+    /// let error = Error::new(Call::OpenFile, "/etc/motd", Errno::ENOENT);
+    /// assert_eq!(error.to_string(), "openat2 /etc/motd: ENOENT (No such file or directory)");
+    /// ```
+    pub fn new(call: Call, object: impl fmt::Display, errno: Errno) -> Error {
         Error { call, object: object.to_string(), errno }
     }
 }
 
-/// What there is to do where a call fails for a process that may not make it.
+/// What to do about a call that the process is not allowed to make.
 const FORBIDDEN: &str = "a sandbox forbids it (seccomp, SELinux, AppArmor, a container)";
 
 impl Error {
-    /// The way out where the process may not make a call: a sandbox says so with EPERM, EACCES
-    /// or ENOSYS, each time anew, and nothing that the server does helps. seccomp(2)
+    /// What to do where the process is not allowed to make a call: a sandbox fails it with EPERM,
+    /// EACCES or ENOSYS, every time, and nothing that the server does helps. seccomp(2)
+    #[must_use]
     pub fn sandbox(&self) -> Option<&'static str> {
         let is_refusal = matches!(self.errno, Errno::EPERM | Errno::EACCES | Errno::ENOSYS);
         is_refusal.then_some(FORBIDDEN)
@@ -64,7 +73,7 @@ impl From<Error> for std::io::Error {
     }
 }
 
-/// Makes a call without which there is no going on, whatever the table says of its errno.
+/// Makes a call that must succeed for the start to go on, whatever the reaction to its errno.
 pub(crate) fn needed<T>(
     call: Call,
     object: impl fmt::Display,

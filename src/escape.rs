@@ -1,4 +1,4 @@
-//! Bytes of strangers, made fit to be read by people.
+//! Escapes bytes from outside, so that a terminal or a log can show them.
 //!
 //! A client may send whatever it likes, and a terminal obeys much of it: ESC
 //! moves the cursor and can retitle the window, CR overwrites the line, the C1
@@ -6,7 +6,7 @@
 //! `exe.live`. So client bytes, words of the command line and paths reach a
 //! terminal, a log or another client in one of two ways only.
 //!
-//! [`escaped`] is for those who want to know what it was:
+//! [`escaped`] shows exactly what the bytes were:
 //!
 //! - printable UTF-8 stands for itself, but a backslash is doubled;
 //! - every byte of anything else becomes `\xHH`, two lower-case hex digits.
@@ -14,7 +14,7 @@
 //! So a backslash always begins an escape, and the bytes can be read back
 //! without a doubt; `printf %b` does it.
 //!
-//! [`printable`] is for those who want to read on: what is not printable is left out.
+//! [`printable`] is for reading: what is not printable is left out.
 
 use std::fmt::{self, Write};
 
@@ -26,6 +26,7 @@ use std::fmt::{self, Write};
 /// assert_eq!(escaped("naïve\r\n".as_bytes()).to_string(), r"naïve\x0d\x0a");
 /// assert_eq!(escaped(b"\x1b[2J \xff \\").to_string(), r"\x1b[2J \xff \\");
 /// ```
+#[must_use]
 pub fn escaped(bytes: &[u8]) -> Escaped<'_> {
     Escaped(bytes)
 }
@@ -61,6 +62,7 @@ fn hex(f: &mut fmt::Formatter<'_>, bytes: &[u8]) -> fmt::Result {
 /// use threadbare::escape::printable;
 /// assert_eq!(printable(b"\x1b[31mred\tcr\xfcnch\\\r").to_string(), "[31mredcr\u{fffd}nch\\");
 /// ```
+#[must_use]
 pub fn printable(bytes: &[u8]) -> Printable<'_> {
     Printable(bytes)
 }

@@ -12,7 +12,7 @@
 //! | [`Lengths`] | after as many bytes as stand before it | nothing |
 //!
 //! Invariants:
-//! 1. No byte is searched twice, though a message come a byte at a time. Of a
+//! 1. No byte is searched twice, even if a message comes a byte at a time. Of a
 //!    delimiter of n bytes the last n-1 are looked at again: it may be cut there.
 //! 2. A message that is too long is refused as soon as that is certain. A length
 //!    that is too large needs none of the message's own bytes.
@@ -35,8 +35,8 @@ pub enum Frame<'a> {
     },
     /// Not all of it is there: leave the input, and wait for more.
     Partial,
-    /// It is longer than allowed, whether or not all of it has come. There is no way
-    /// to go on behind it.
+    /// It is longer than allowed, whether or not all of it has arrived. The input after
+    /// it cannot be read.
     TooLong,
 }
 

@@ -2,7 +2,7 @@
 //!
 //! One thread drives a hand-written epoll reactor over non-blocking sockets:
 //! concurrency without a thread per client. You write a [`ConnectionHandler`],
-//! which says what happens to the bytes of a connection; everything else, from
+//! which decides what happens to the bytes of a connection; everything else, from
 //! `socket(2)` to a clean stop, is here.
 //!
 //! ```no_run
@@ -39,7 +39,7 @@
 //! [`kernel`], [`reaction`], error, close_reason, time, limits, pause, buffer, budget, slots,
 //! deadlines, outbox, counters, connection, cuts, crowd, listener, net, [`handler`], mailbox,
 //! manager, process, [`escape`], inherited, [`address`], [`proxy_header`], reactor, server, sim,
-//! pool, [`framing`] and [`handlers`].
+//! [`framing`] and [`handlers`].
 
 #[cfg(not(all(target_os = "linux", target_pointer_width = "64")))]
 compile_error!("threadbare is built on epoll, eventfd, signalfd and timerfd: 64-bit Linux only");
@@ -67,7 +67,6 @@ mod manager;
 mod net;
 mod outbox;
 mod pause;
-mod pool;
 mod process;
 pub mod proxy_header;
 pub mod reaction;
@@ -80,6 +79,9 @@ mod time;
 
 pub use address::{AddressError, ToAddresses};
 pub use close_reason::CloseReason;
+#[cfg(feature = "sim")]
+#[doc(hidden)]
+pub use connection::taken;
 #[doc(hidden)]
 pub use connection::{TRANSITIONS, Transition};
 pub use counters::Counters;
@@ -90,7 +92,6 @@ pub use limits::{Limits, Timeouts};
 pub use mailbox::CallError;
 pub use manager::ServiceManager;
 pub use net::{Conn, ConnId, Directory, Fanout, File, Front, Net, Origin, Presence, TimerId};
-pub use pool::WorkerPool;
 pub use reaction::Call;
 pub use server::{Builder, Handle, MAX_LISTENERS, Running, Server, Summary};
 

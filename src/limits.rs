@@ -11,6 +11,7 @@ use std::time::Duration;
 /// let limits = Limits { max_connections: 100, idle_timeout: None, ..Limits::default() };
 /// assert_eq!(limits.high_water, 256 * 1024);
 /// ```
+/// More fields may come with a minor version: end a value with `..Limits::default()`, as above.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Limits {
     /// Connections at once (10,000). At the limit new clients wait in the listener's queue.
@@ -20,29 +21,30 @@ pub struct Limits {
     /// Connections at once from one address, an IPv6 /64 counting as one; 0 is no limit (0).
     /// Those above are closed at once. Unix sockets are exempt.
     pub max_per_address: u32,
-    /// When all places are taken and a client waits, the connection that has been idle for
-    /// longest gives way to it, if that is longer than this and its address has more than a
-    /// quarter of the places (1 s). Nothing may be going on in it, and its handler neither
+    /// How long a connection must be idle to be closed for a client that waits, when all places
+    /// are taken (1 s). The one that has been idle for longest is closed, if its address has more
+    /// than a quarter of the places, nothing is going on in it, and its handler neither
     /// [holds](crate::Conn::hold) nor [pauses](crate::Conn::pause) it. `None`: never.
     pub give_way: Option<Duration>,
     /// Clients that may wait in each listener's queue (4,096). listen(2)
     pub backlog: u32,
-    /// A connection on which no byte moves in either direction for so long ends (300 s).
+    /// Closes a connection after this long without a byte in either direction (300 s).
     pub idle_timeout: Option<Duration>,
-    /// An incomplete message may wait so long for its rest (30 s).
+    /// Closes a connection whose incomplete message has waited this long for its rest (30 s).
     pub message_timeout: Option<Duration>,
-    /// While output waits, the kernel must take a byte this often (60 s).
+    /// Closes a connection whose output waits and of which the kernel has taken no byte for this
+    /// long (60 s).
     pub write_timeout: Option<Duration>,
     /// How long a stop waits for connections to finish (10 s).
     pub drain_timeout: Option<Duration>,
-    /// Unsent bytes of a connection from which on it is no longer read (256 KiB).
-    /// It is read again, and `on_drain` called, below half of that.
+    /// A connection with this many unsent bytes is not read (256 KiB). Below half of that it is
+    /// read again, and `on_drain` is called.
     pub high_water: usize,
-    /// Unsent bytes of a connection at which it is cut off (4 MiB).
+    /// A connection with this many unsent bytes is closed with a reset (4 MiB).
     pub max_output: usize,
-    /// Bytes a handler may leave unconsumed before its connection ends (1 MiB).
+    /// Most bytes that a handler may leave unconsumed; with more the connection ends (1 MiB).
     pub max_input: usize,
-    /// The memory of all bytes that wait, in and out, of all connections (256 MiB).
+    /// Most memory for bytes that wait, in and out, of all connections together (256 MiB).
     pub max_memory: usize,
     /// The permission bits of a Unix socket's file (0600).
     pub unix_mode: u32,
@@ -50,8 +52,8 @@ pub struct Limits {
     /// other processes of the same user; 0 is no sharing (0). At a stop new clients are sent on
     /// to the process that came to the address after this one. SO_REUSEPORT, socket(7)
     pub reuse_port: u32,
-    /// How long the first signal to stop lets the server serve on as before (no time). What is
-    /// in front of it, and asks for its health, can look for another meanwhile.
+    /// How long the server goes on serving after the first signal to stop (0). A load balancer
+    /// that checks its health can choose another server meanwhile.
     pub stop_delay: Option<Duration>,
 }
 
@@ -87,6 +89,8 @@ impl Default for Limits {
 
 /// How long a connection is waited for: see [`Limits`], whose values are those of each
 /// connection that has none [of its own](crate::Conn::set_timeouts).
+///
+/// More fields may come with a minor version: end a value with `..conn.timeouts()`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Timeouts {
     /// See [`Limits::idle_timeout`].

@@ -1,6 +1,6 @@
-//! Listening sockets: opening one, accepting, and closing it without losing who waits.
+//! Listening sockets: bind, accept, and close without dropping the clients in the queue.
 //!
-//! While nobody can be let in, because the server is full or the kernel out of
+//! While no client can be accepted, because the server is full or the kernel out of
 //! descriptors, no listener is read: clients wait in the queues and nothing spins.
 //! A listener has a socket until it is closed.
 //!
@@ -29,7 +29,7 @@ const MAX_QUOTA: u8 = 64;
 const MAX_LOST: u8 = 16;
 /// Unsent bytes the kernel takes for a connection: a client that does not read
 /// parks this much instead of megabytes.
-pub(crate) const NOTSENT_LOWAT: u32 = 131_072;
+const NOTSENT_LOWAT: u32 = 131_072;
 /// Seconds of silence after which TCP asks whether the peer is still there.
 const KEEPALIVE_IDLE: u32 = 120;
 
@@ -49,7 +49,7 @@ pub(crate) struct Listener {
 #[derive(Debug)]
 pub(crate) struct Socket {
     pub(crate) fd: Fd,
-    /// What epoll was told to watch for.
+    /// The mask that epoll has.
     pub(crate) registered: u8,
     /// The file of a Unix socket, until it is removed.
     file: SocketFile,
@@ -164,9 +164,9 @@ impl Socket {
         Socket { fd, registered: UNWATCHED, file, intake, is_shared }
     }
 
-    /// Makes it fit for the loop, whoever opened it, and leaves its address and its queue as they
-    /// are; the address. What a predecessor has attached to it, so that nobody comes to it any
-    /// more, would keep our clients away too.
+    /// Prepares a socket that another process opened, without changing its address or its queue.
+    /// Returns the address. A filter with which a predecessor kept new clients away is removed,
+    /// because it would keep ours away too.
     fn take_over<K: Kernel>(
         &self,
         kernel: &mut K,
@@ -226,9 +226,9 @@ impl Socket {
 }
 
 impl Intake {
-    /// How many clients to let in in this turn: one, and twice as many in each
-    /// successive turn that finds clients waiting. So a lone client costs no
-    /// accept4 that says EAGAIN, and a crowd is let in fast.
+    /// How many clients to accept this turn: one, and twice as many in each successive
+    /// turn that finds clients waiting. A lone client then costs no accept4 that returns
+    /// EAGAIN, and a crowd is accepted fast.
     pub(crate) fn quota(&mut self, turn: u64) -> u8 {
         let successive = turn == self.last_wake + 1;
         let next = if successive { self.quota.saturating_mul(2).clamp(1, MAX_QUOTA) } else { 1 };
@@ -236,13 +236,13 @@ impl Intake {
         next
     }
 
-    /// A client was let in.
+    /// A client was accepted.
     pub(crate) fn accepted(&mut self) {
         self.lost = 0;
     }
 
-    /// One more client was lost in accept4. Whether there were so many in a row that
-    /// it is not the clients.
+    /// Counts a client that was lost in accept4. Returns whether so many were lost in a row that
+    /// the clients cannot be the cause.
     pub(crate) fn lost_again(&mut self) -> bool {
         self.lost = self.lost.saturating_add(1);
         self.lost >= MAX_LOST

@@ -1,8 +1,9 @@
-//! The way into the loop from other threads: a queue, and a bell to wake the loop.
+//! Calls into the loop from other threads, and what workers have done: a queue, and a bell that
+//! wakes the loop.
 //!
-//! The bell is an eventfd. It is rung only when the queue goes from empty to not
-//! empty, so a thousand calls may cost one wake-up; and as the queue and
-//! the flag stand under one lock, no call can fall between two wake-ups.
+//! The bell is an eventfd. To ring it is to write to it, and that happens only when the queue
+//! goes from empty to not empty, so a thousand calls may cost one wake-up. The queue and the
+//! flag are under one lock, so that no wake-up is lost.
 //!
 //! Invariants:
 //! 1. `rung` is true exactly while the eventfd's counter is not 0, or about to be read.
@@ -11,7 +12,7 @@
 
 use crate::error::Error;
 use crate::kernel::{Fd, Kernel};
-use crate::net::Net;
+use crate::net::{Done, Net};
 use crate::reaction::{Call, Reaction, attempt, tolerate};
 use std::collections::VecDeque;
 use std::fmt;
@@ -22,7 +23,7 @@ use std::time::Duration;
 /// Calls that may wait; more are refused.
 const CAPACITY: usize = 65_536;
 
-/// How the server is to stop.
+/// How to stop the server.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Stop {
     /// In the time that the limits allow.
@@ -31,7 +32,15 @@ pub(crate) enum Stop {
     Within(Duration),
 }
 
-pub(crate) type Job<H> = Box<dyn FnOnce(&mut H, &mut Net) + Send>;
+type Callback<H> = Box<dyn FnOnce(&mut H, &mut Net) + Send>;
+
+/// What the loop is to do between its events.
+pub(crate) enum Job<H> {
+    /// A call of another thread.
+    Call(Callback<H>),
+    /// What a worker has done.
+    Done(Done),
+}
 
 /// Why [`Handle::call`](crate::Handle::call) or [`Handle::ask`](crate::Handle::ask) did nothing.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -61,7 +70,7 @@ pub(crate) struct Mailbox<H>(Mutex<State<H>>);
 
 struct State<H> {
     jobs: VecDeque<Job<H>>,
-    /// The server is to stop. Not a job, so that it cannot be refused.
+    /// Set when the server is to stop. Not a job, so that it cannot be refused.
     stop: Option<Stop>,
     /// The thread that runs the loop.
     runs_on: Option<ThreadId>,
@@ -80,13 +89,14 @@ impl<H> Mailbox<H> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// From any thread: leaves a job, and wakes the loop if it is the first.
+    /// From any thread: leaves a job, and wakes the loop if it is the first. What is done is always
+    /// taken: there is no more of it than the workers may take.
     pub(crate) fn post(&self, job: Job<H>) -> Result<(), CallError> {
         let mut state = self.lock();
         if state.bell.is_none() {
             return Err(CallError::Stopped);
         }
-        if state.jobs.len() >= CAPACITY {
+        if state.jobs.len() >= CAPACITY && matches!(job, Job::Call(_)) {
             return Err(CallError::Full);
         }
         state.jobs.push_back(job);

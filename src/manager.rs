@@ -1,10 +1,10 @@
-//! The service manager that started this process, and hears how it does. sd_notify(3)
+//! Status reports to the service manager that started this process. sd_notify(3)
 //!
-//! It hears lines of text on a datagram socket: that the server is ready, that it stops, and,
-//! if it asked for that, that the loop still turns. A manager that hears no more of the latter
-//! takes the server for stuck, which it is if a handler blocks, and ends it.
+//! It receives lines of text on a datagram socket: that the server is ready, that it stops, and,
+//! if it asked for that, that the loop still turns. A manager that no longer gets the latter
+//! considers the server stuck, which it is if a handler blocks, and ends it.
 //!
-//! Invariant: whether the manager hears, or is gone, makes no difference to the server.
+//! Invariant: whether the manager reads, or is gone, makes no difference to the server.
 
 use crate::error::{Error, wanted};
 use crate::kernel::{Address, Fd, Kernel};
@@ -25,6 +25,7 @@ pub struct ServiceManager {
 impl ServiceManager {
     /// One that listens at `address`, a Unix datagram socket, and that takes a server for stuck
     /// of which it hears nothing for as long as `watchdog`.
+    #[must_use]
     pub fn new(address: Address, watchdog: Option<Duration>) -> ServiceManager {
         ServiceManager { address, watchdog }
     }

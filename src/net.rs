@@ -2,9 +2,9 @@
 //!
 //! A callback only marks and appends. What follows from a verb is in the rooms of this
 //! directory: [`table`] is the one way to a connection, [`sending`] takes what is written to
-//! the kernel, [`keeping`] has what that did not take, [`memory`] decides what waits for how much
-//! is held, [`files`] and [`outbound`] are verbs with an effort of their own. Only [`lent`] calls the kernel within a callback,
-//! for what that must know at once.
+//! the kernel, [`keeping`] has what the kernel did not take, [`memory`] decides which connections
+//! wait when memory is short, [`files`] and [`outbound`] are verbs with work of their own. Only
+//! [`lent`] calls the kernel within a callback, for what the callback must know at once.
 
 use crate::close_reason::CloseReason;
 use crate::connection::{Connection, PeerEnd};
@@ -37,6 +37,7 @@ mod shares;
 mod table;
 mod timers;
 mod work;
+mod workers;
 
 pub use front::Front;
 pub use groups::Fanout;
@@ -49,8 +50,9 @@ pub use presence::Presence;
 pub use timers::TimerId;
 use timers::Timers;
 pub(crate) use work::CALL;
+pub(crate) use workers::{Done, Workers};
 
-/// Names a connection for as long as the server runs: an id is never used again.
+/// Names a connection. An id is never reused while the server runs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct ConnId(pub(crate) Id);
 
@@ -60,10 +62,10 @@ impl fmt::Display for ConnId {
     }
 }
 
-/// How far the server is on its way to its end.
+/// How far a stop of the server has come.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Stop {
-    /// Nobody has asked for it.
+    /// No stop was asked for.
     No,
     /// It will stop after a delay, and serves until then.
     Announced,
@@ -102,7 +104,7 @@ pub struct Net {
     pub(crate) limits: Limits,
     pub(crate) timeouts: Patience,
     pub(crate) counters: Counters,
-    /// When each reason for cutting a client was logged.
+    /// When a client cut for each reason was last logged.
     pub(crate) cuts: Cuts,
     /// Where each listener listens.
     pub(crate) locals: Vec<Address>,
@@ -118,12 +120,14 @@ pub struct Net {
     pub(crate) closed: Option<Closed>,
     /// How many of the connections we began ourselves.
     pub(crate) outbound: u32,
-    /// From where those of them come that may lead back here: to a port of our own.
+    /// The local addresses of those that may lead back here: to a port of our own.
     calling: BTreeSet<SocketAddr>,
     has_told_sandbox: bool,
     pub(crate) timers: Timers,
     pub(crate) groups: Groups,
-    /// What other threads look at, by slot.
+    /// Threads that do jobs for connections.
+    pub(crate) workers: Option<Box<Workers>>,
+    /// What these read, by slot.
     presences: BTreeMap<u32, Presence>,
     /// With what tokens outbound connections were begun, by slot.
     pub(crate) tokens: BTreeMap<u32, u64>,
@@ -133,9 +137,9 @@ pub struct Net {
     fronts: BTreeMap<u32, Front>,
     /// Outbound connections that have no socket yet.
     wishes: Wishes,
-    /// Who goes first when memory is short, if that is known.
+    /// Which connection is closed first when memory is short, if that is known.
     worst: Option<memory::Worst>,
-    /// For what a callback must know at once.
+    /// The kernel, for what a callback must know at once.
     kernel: Box<dyn Lent>,
 }
 
@@ -168,7 +172,8 @@ pub struct Conn<'a> {
 }
 
 impl Conn<'_> {
-    /// Its name, to be used later or by others.
+    /// The id of this connection, for later use or for other callbacks.
+    #[must_use]
     pub fn id(&self) -> ConnId {
         ConnId(self.net.table.id(self.slot))
     }
@@ -180,19 +185,21 @@ impl Conn<'_> {
 
     /// Whether it is an outbound connection of this very server that has come back to it,
     /// whatever the address it was begun to. A proxy that handed it on would do so for ever.
+    #[must_use]
     pub fn is_own(&self) -> bool {
         let who = self.front().map_or(self.peer(), |front| front.peer);
         self.net.is_own_call(who)
     }
 
     /// The listener it came through: for a listener on all addresses, that address.
+    #[must_use]
     pub fn local(&self) -> Option<&Address> {
         let connection = self.net.table.look(self.slot)?;
         self.net.locals.get(usize::from(connection.listener()))
     }
 
-    /// Sends `bytes`, in order, as fast as the peer takes them. Never blocks; what
-    /// the peer does not take at once waits in memory, see [`Conn::is_full`].
+    /// Writes `bytes`, which are sent in order, as fast as the peer takes them. Never blocks:
+    /// what the peer does not take at once waits in memory, see [`Conn::is_full`].
     #[inline]
     pub fn write(&mut self, bytes: &[u8]) {
         self.net.stage(self.slot, bytes);
@@ -212,24 +219,26 @@ impl Conn<'_> {
     }
 
     /// Bytes written that the kernel has not yet taken.
+    #[must_use]
     pub fn queued(&self) -> usize {
         self.net.table.queued(self.slot)
     }
 
     /// Bytes that the kernel has taken of what was written, files included, since the beginning.
+    #[must_use]
     pub fn sent(&self) -> u64 {
         self.net.table.look(self.slot).map_or(0, |connection| connection.sent)
     }
 
-    /// Whether it is time to stop consuming input: output stands above the high water mark, and
-    /// `on_drain` says when it has fallen below the low one; or the connection has been closed,
-    /// and nobody is left to answer.
+    /// Whether `on_data` should stop consuming input: output has reached the high water mark
+    /// (`on_drain` is called when it has fallen below the low one), or the connection is closed.
     #[inline]
+    #[must_use]
     pub fn is_full(&self) -> bool {
         self.net.table.is_full(self.slot)
     }
 
-    /// Ends the connection when everything written has been sent: FIN, and what the
+    /// Closes the connection when everything written has been sent: FIN, and what the
     /// peer still sends is thrown away. No more input is offered. A connection that is not
     /// established yet is given up at once.
     pub fn close(&mut self) {
@@ -248,20 +257,20 @@ impl Conn<'_> {
         self.net.change(self.slot, |connection| connection.state.finish());
     }
 
-    /// Offers input though output stands above the high water mark, for a handler that does
-    /// not answer it here but elsewhere, as a proxy does. It has to [`pause`](Conn::pause)
-    /// this connection when that one is full.
+    /// Offers input even while output is above the high water mark, for a handler that answers
+    /// it on another connection, as a proxy does. The handler has to [`pause`](Conn::pause) this
+    /// connection when that one is full.
     pub fn duplex(&mut self, duplex: bool) {
         self.net.change(self.slot, |connection| connection.state.duplex(duplex));
     }
 
-    /// While held, a connection is not ended by a stop of the server: it is read and
-    /// served until the handler closes it, or the drain deadline cuts it off.
+    /// Holds the connection: a stop of the server does not end it. It is read and
+    /// served until the handler closes it, or the drain deadline resets it.
     pub fn hold(&mut self, hold: bool) {
         self.net.change(self.slot, |connection| connection.state.hold(hold));
     }
 
-    /// Ends the connection now, with a reset; what was written may be lost.
+    /// Closes the connection now, with a reset; what was written may be lost.
     pub fn abort(&mut self) {
         self.net.abort(self.slot, CloseReason::Handler);
     }
@@ -274,8 +283,8 @@ impl Conn<'_> {
         self.net.change(self.slot, |connection| connection.abort_behind(CloseReason::Handler, now));
     }
 
-    /// Takes no more input until [`resume`](Conn::resume): nothing is offered, and
-    /// soon TCP lets the peer wait.
+    /// Stops input until [`resume`](Conn::resume): nothing is offered, and soon TCP
+    /// makes the peer wait.
     pub fn pause(&mut self) {
         self.net.change(self.slot, |connection| connection.state.pause());
     }
@@ -301,7 +310,7 @@ impl Conn<'_> {
 }
 
 impl Net {
-    /// Sends `bytes` to a connection; `false` if it is gone or going.
+    /// Sends `bytes` to a connection. Returns `false` if it is closed or closing.
     ///
     /// To send the same bytes to many, send them to one after the other: they are
     /// kept in memory once.
@@ -316,12 +325,12 @@ impl Net {
         Some(Conn { net: self, slot: id.0.slot })
     }
 
-    /// Ends a connection as [`Conn::close`] does; `false` if it is gone.
+    /// Closes a connection as [`Conn::close`] does. Returns `false` if it is gone.
     pub fn close(&mut self, id: ConnId) -> bool {
         self.conn(id).map(|mut conn| conn.close()).is_some()
     }
 
-    /// What [`Conn::sent`] says of a connection, and said at the end of the one that
+    /// What [`Conn::sent`] returns for a connection, and returned at the end of the one that
     /// [`on_close`](crate::ConnectionHandler::on_close) is about; 0 of any other.
     pub fn sent(&mut self, id: ConnId) -> u64 {
         match self.conn(id) {
@@ -338,6 +347,7 @@ impl Net {
     }
 
     /// Time since the server was built, read once a turn of the loop.
+    #[must_use]
     pub fn now(&self) -> Duration {
         Duration::from_millis(self.now.since(self.start).as_millis())
     }
@@ -350,13 +360,15 @@ impl Net {
     }
 
     /// What the server allows.
+    #[must_use]
     pub fn limits(&self) -> &Limits {
         &self.limits
     }
 
-    /// Whether the server stops, or will after its delay: a handler for health checks
-    /// answers that clients are to look for another.
+    /// Whether the server is stopping, or will stop after its delay. A handler that answers health
+    /// checks reports then that clients should use another server.
     #[inline]
+    #[must_use]
     pub fn is_stopping(&self) -> bool {
         self.stop != Stop::No
     }
@@ -369,7 +381,7 @@ impl Net {
         self.stop.may_end(connection, self.timeouts.of(slot), self.now)
     }
 
-    /// Forgets what stands beside the table about a connection that is gone: of most, nothing.
+    /// Removes what is stored beside the table about a connection that is gone: for most, nothing.
     #[inline]
     pub(crate) fn forget(&mut self, id: ConnId) {
         let is_nothing = self.files.is_empty()
@@ -404,6 +416,7 @@ impl Net {
 
     /// What the server has done so far; the bytes of open connections are included. It looks at
     /// each of them.
+    #[must_use]
     pub fn counters(&self) -> Counters {
         self.totals()
     }
@@ -438,6 +451,7 @@ impl Net {
             has_told_sandbox: false,
             timers: Timers::default(),
             groups: Groups::default(),
+            workers: None,
             presences: BTreeMap::new(),
             tokens: BTreeMap::new(),
             files: BTreeMap::new(),
@@ -471,7 +485,7 @@ impl Net {
         self.change(slot, |connection| connection.abort(why));
     }
 
-    /// Does to a connection what the table of errnos says of a failed call.
+    /// Does to a connection what the table of errnos demands after a failed call.
     #[cold]
     pub(crate) fn failed(&mut self, slot: u32, call: Call, errno: Errno) {
         self.tell_sandbox(call, errno);

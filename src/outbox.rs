@@ -1,5 +1,5 @@
-//! What callbacks have written, on its way to the kernel: one room for all connections, and for
-//! each connection a chain of the pieces of it that are for that connection.
+//! What callbacks have written, on its way to the kernel: one buffer, the room, for all
+//! connections, and for each connection a chain of the pieces of the room that are for it.
 //!
 //! ```text
 //!  room    │ welcome\n │ anna: hi\n │ bob: oh\n │ you said hi\n │ …
@@ -13,7 +13,7 @@
 //! many in turn, is linked to their [`chains`]. What one call sends of a chain is [`gather`]ed.
 //!
 //! Invariants:
-//! 1. Between turns it is empty, and nobody is the writer.
+//! 1. Between turns it is empty, and there is no writer.
 //! 2. A connection has at most one chain.
 //! 3. `written` is at most the length of `room`, and that, but for the lead, what the
 //!    budget has left; unless more was written when it had.
@@ -26,12 +26,12 @@ mod gather;
 
 pub(crate) use chains::Staged;
 
-/// Output is sent when so many bytes wait.
+/// Output is sent when this many bytes wait.
 const GROUP_BYTES: usize = 64 << 10;
-/// Room that grew beyond this is given back.
+/// A room that grew beyond this many bytes is freed.
 const KEEP_BYTES: usize = 1 << 20;
-/// Of a page of memory. The input begins where one does, and here the first byte stands half
-/// a page behind: between addresses that differ by a multiple of a page, or a few bytes
+/// Half a page of memory. The input begins at the start of a page, and the first byte here
+/// half a page later: between addresses that differ by a multiple of a page, or a few bytes
 /// more, some processors copy at a third of the speed.
 const PAGE: usize = 4 << 10;
 /// The writer when there is none.
@@ -40,26 +40,26 @@ const NOBODY: u32 = u32::MAX;
 #[derive(Debug)]
 pub(crate) struct Outbox {
     room: Vec<u8>,
-    /// Where the first byte stands,
+    /// Index of the first byte in `room`.
     lead: usize,
-    /// and the next one.
+    /// Index of the next byte to be written.
     written: usize,
-    /// Which of its bytes go to whom.
+    /// Which bytes go to which connection.
     chains: Chains,
-    /// What the next call is to send.
+    /// The pieces for the next call to send.
     parts: Vec<Range>,
     writer: u32,
     /// Whose callback is running, if it may have written to others.
     talker: u32,
     /// Where the writer's piece began.
     start: usize,
-    /// From here on the writer is full.
+    /// Index from which on the writer is at its high water mark.
     full_at: usize,
-    /// From here on it is time to send.
+    /// Index from which on it is time to send.
     due_at: usize,
-    /// What was appended last.
+    /// The bytes that were appended last.
     latest: Range,
-    /// What the budget has left.
+    /// How many bytes the budget has left.
     most: usize,
 }
 
@@ -108,31 +108,31 @@ impl Outbox {
         self.chains.is_empty()
     }
 
-    /// For how many connections there is something.
+    /// For how many connections output is staged.
     #[inline]
     pub(crate) fn len(&self) -> usize {
         self.chains.len()
     }
 
-    /// Whether so much is written that it is to be sent.
+    /// Whether enough is written that it should be sent now.
     #[inline]
     pub(crate) fn is_due(&self) -> bool {
         self.written >= self.due_at
     }
 
-    /// It is to be sent as soon as possible.
+    /// Makes output due as soon as possible.
     #[cold]
     pub(crate) fn hurry(&mut self) {
         self.due_at = 0;
     }
 
-    /// It is to be sent when a group of bytes waits; or fewer, if memory is short, because what
+    /// Makes output due when a group of bytes waits; or fewer, if memory is short, because what
     /// the kernel does not take is copied, and both must fit.
     pub(crate) fn take_its_time(&mut self) {
         self.due_at = self.lead + GROUP_BYTES.min(self.most / 4);
     }
 
-    /// For whom a chain is, and the bytes that it begins with: all, if it is an answer.
+    /// The slot that a chain is for, and the bytes that it begins with: all, if it is an answer.
     #[inline]
     pub(crate) fn get(&self, index: usize) -> Option<(u32, &[u8])> {
         self.chains.get(index).map(|(slot, first)| (slot, self.bytes(first)))
@@ -146,13 +146,13 @@ impl Outbox {
 
     // ---- the writer --------------------------------------------------------------------
 
-    /// What the connection has staged that is the next writer.
+    /// How many bytes are staged for the connection that is the next writer.
     #[inline]
     pub(crate) fn next_answer(&self) -> Staged {
         self.chains.next_answer()
     }
 
-    /// Makes `slot` the writer, which is full after so many bytes. There must be none.
+    /// Makes `slot` the writer, which is full after this many bytes. There must be no writer yet.
     #[inline]
     pub(crate) fn open(&mut self, slot: u32, high_water: usize) {
         self.writer = slot;
@@ -298,7 +298,7 @@ impl Outbox {
         self.most == most
     }
 
-    /// Everything is sent.
+    /// Empties the outbox, because everything is sent.
     pub(crate) fn clear(&mut self) {
         self.chains.clear();
         if self.chains.owed() > 0 {

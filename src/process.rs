@@ -66,7 +66,7 @@ impl Process {
         Ok(process)
     }
 
-    /// The service manager, which hears how the process does.
+    /// The service manager, which gets status reports.
     pub(crate) fn manager(&self) -> Option<&Manager> {
         self.manager.as_ref()
     }

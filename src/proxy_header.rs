@@ -50,6 +50,7 @@ pub struct Header {
 }
 
 /// Reads a header at the beginning of `bytes`.
+#[must_use]
 pub fn parse(bytes: &[u8]) -> Parsed {
     let begins = |with: &[u8]| bytes.iter().zip(with).all(|(byte, due)| byte == due);
     if begins(WORD) {
@@ -151,6 +152,7 @@ fn pair<const N: usize, A: From<[u8; N]> + Into<IpAddr>>(
 /// Writes a version 2 header for a client at `from` that connected to `to`. Without `from`,
 /// it names no client: the server behind takes the address of the connection. Where `to` is
 /// not known it is 0.0.0.0, port 0; if one of them is V6, both are written so.
+#[must_use]
 pub fn write(from: Option<SocketAddr>, to: Option<SocketAddr>) -> Vec<u8> {
     let (family, ips, ports) = match (from, to) {
         (None, _) => (0, Vec::new(), None),

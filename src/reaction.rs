@@ -1,9 +1,9 @@
 //! What an errno means: one table, asked by the code at every call.
 //!
-//! The same errno asks for different answers at different calls, and sometimes
+//! The same errno needs different reactions at different calls, and sometimes
 //! at the same call in a different role: `epoll_ctl` out of memory ends the
 //! start-up, pauses the listener, or makes a connection wait, depending on what
-//! was added or changed. So the table is indexed by [`Call`], the call in its
+//! was added or changed. The table is therefore indexed by [`Call`], the call in its
 //! role, and each cell holds one [`Reaction`]. Counting and logging are the
 //! caller's. No reaction retries without bound.
 
@@ -14,8 +14,9 @@ use std::fmt;
 /// name of its system call as in its manual page.
 macro_rules! calls {
     ($($role:ident $name:literal,)*) => {
-        /// A system call in the role it plays for the server.
+        /// A system call, in one of the roles it has in the server.
         #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+        #[non_exhaustive]
         pub enum Call {
             $(#[doc = concat!("`", $name, "`")] $role,)*
         }
@@ -111,15 +112,15 @@ impl fmt::Display for Call {
 /// What the server does about an errno.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Reaction {
-    /// Nothing now: wait for the next event.
+    /// Do nothing now: wait for the next event.
     Wait,
-    /// The same call again at once, a bounded number of times.
+    /// Make the same call again at once, a bounded number of times.
     Retry,
     /// Keep the bytes or the mask and try again by timer, a bounded number of times.
     Later,
     /// Stop asking this source for a while; resume by timer or when a connection closes.
     Pause,
-    /// This connection ends; nobody else notices.
+    /// Close this connection; no other is affected.
     DropConnection,
     /// The start fails with one line that names the call, the object and the errno.
     FailStartup,
@@ -127,7 +128,7 @@ pub enum Reaction {
     FailRuntime,
     /// Go on without it, and warn once. (Where nothing would be left, the start fails.)
     Degrade,
-    /// It does not matter.
+    /// The failure does not matter.
     Ignore,
     /// It cannot happen unless the server is wrong. Counted, then the connection ends
     /// (for a core descriptor: the server).
@@ -143,7 +144,7 @@ pub fn reaction(call: Call, errno: Errno) -> Reaction {
     use Errno::*;
     use Reaction::*;
     match call {
-        // Start-up. Nothing is served yet, so failing loudly is the kindest answer.
+        // Start-up. Nothing is served yet, so failing with a clear error is best.
         Call::Socket => match errno {
             EAFNOSUPPORT => Degrade, // if another address of the same name serves
             _ => FailStartup,
@@ -159,25 +160,25 @@ pub fn reaction(call: Call, errno: Errno) -> Reaction {
         Call::SignalAction | Call::DescriptorLimit | Call::SetTunable | Call::OpenToLock
         | Call::NotifySocket | Call::NotifyConnect => Degrade,
         Call::Detach => match errno {
-            ENOENT => Ignore, // the socket's last owner has left nothing
+            ENOENT => Ignore, // there was no filter
             _ => Degrade,
         },
         Call::RefuseDescriptors => match errno {
-            ENOPROTOOPT => Ignore, // before Linux 6.16 the kernel cannot, and there is nothing to do about it
+            ENOPROTOOPT => Ignore, // before Linux 6.16 the option does not exist, and nothing else helps
             _ => Degrade,
         },
         Call::LockDirectory => match errno {
-            EAGAIN => Later, // another server starts or ends there; again, for a second
+            EAGAIN => Later, // another server starts or ends there: again, for a second
             EINTR => Retry,
             _ => Degrade, // ENOLCK EBADF: a file system without such locks
         },
-        Call::AwaitLock => Ignore, // EINTR: sooner than meant
+        Call::AwaitLock => Ignore, // EINTR: it sleeps less than it should
         Call::BindUnix => match errno {
-            EADDRINUSE => Retry, // once, if the file is a socket at which nobody listens
+            EADDRINUSE => Retry, // once, if the file is a socket at which no server listens
             _ => FailStartup,
         },
         Call::ProbeUnix => match errno {
-            ECONNREFUSED => Ignore, // nobody listens: the only proof that the file is stale
+            ECONNREFUSED => Ignore, // no server listens: the only proof that the file is stale
             _ => FailStartup,
         },
 
@@ -187,15 +188,15 @@ pub fn reaction(call: Call, errno: Errno) -> Reaction {
             _ => Pause, // ENOMEM ENOSPC
         },
         Call::EpollModify => match errno {
-            ENOMEM => Later, // by timer: no event may come to remind us
+            ENOMEM => Later, // by timer, because no event may come
             _ => Bug,
         },
         Call::EpollRemove => match errno {
-            ENOENT | EBADF => Ignore, // it is gone: that was the aim
-            _ => DropConnection,      // or it would be reported for ever
+            ENOENT | EBADF => Ignore, // it is gone already
+            _ => DropConnection,      // otherwise it would be reported for ever
         },
         Call::EpollWait => match errno {
-            EINTR => Retry, // SIGSTOP and SIGCONT suffice, no handler needed
+            EINTR => Retry, // SIGSTOP and SIGCONT are enough, even without a signal handler
             _ => FailRuntime,
         },
         Call::SetTimer | Call::EpollAddSignals => FailRuntime,
@@ -215,15 +216,15 @@ pub fn reaction(call: Call, errno: Errno) -> Reaction {
         },
         Call::CheckFile | Call::RemoveFile => Ignore, // the next start removes it, if it is stale
         Call::SteerNew | Call::RefuseNew => Degrade, // ENOPROTOOPT before Linux 5.1, EPERM before 5.7
-        Call::DiagSocket | Call::DiagAsk | Call::DiagAnswer => Degrade, // taken for under way
+        Call::DiagSocket | Call::DiagAsk | Call::DiagAnswer => Degrade, // treated as under way
 
         // Connections.
         Call::Accept => match errno {
             EAGAIN => Wait,
-            EINTR | ECONNABORTED | EPERM | EPROTO // only this client is gone, the next may be well
+            EINTR | ECONNABORTED | EPERM | EPROTO // this client is gone, the next may not be
             | ENETDOWN | ENOPROTOOPT | EHOSTDOWN | ENONET | EHOSTUNREACH | EOPNOTSUPP | ENETUNREACH
             | ETIMEDOUT | ENOSR | ESOCKTNOSUPPORT | EPROTONOSUPPORT => Retry,
-            EINVAL | EBADF | ENOTSOCK | EFAULT => FailRuntime, // no listener any more
+            EINVAL | EBADF | ENOTSOCK | EFAULT => FailRuntime, // it is no listener any more
             _ => Pause, // EMFILE ENFILE ENOBUFS ENOMEM
         },
         Call::Recv => match errno {
@@ -241,15 +242,15 @@ pub fn reaction(call: Call, errno: Errno) -> Reaction {
             EBADF | EFAULT | EINVAL | ENOTSOCK | EDESTADDRREQ | EISCONN | EOPNOTSUPP | EALREADY => Bug,
             _ => DropConnection, // EPIPE ECONNRESET ETIMEDOUT EHOSTUNREACH ENETUNREACH EPERM …
         },
-        // Outwards: the handler that asked for the connection learns why there is none. What is short for
-        // now says nothing of the server behind.
+        // Outbound: the handler that asked for the connection learns why it failed. A passing
+        // shortage says nothing about the other server.
         Call::OutboundSocket => match errno {
             EMFILE | ENFILE | ENOBUFS | ENOMEM => Pause,
             _ => DropConnection, // EAFNOSUPPORT EACCES …
         },
         Call::Connect => match errno {
             EINPROGRESS => Wait,
-            EINTR => Wait, // it goes on all the same
+            EINTR => Wait, // the connect goes on all the same
             EAGAIN | EADDRNOTAVAIL | ENOBUFS | ENOMEM => Pause, // its queue is full; no port is free
             EBADF | EFAULT | ENOTSOCK | EALREADY | EISCONN => Bug,
             _ => DropConnection, // ECONNREFUSED ENETUNREACH ENOENT EACCES …
@@ -260,18 +261,18 @@ pub fn reaction(call: Call, errno: Errno) -> Reaction {
         },
         Call::ConnectResult => match errno {
             EBADF | EFAULT | EINVAL | ENOPROTOOPT | ENOTSOCK => Bug,
-            _ => DropConnection, // what became of it: ECONNREFUSED ETIMEDOUT EHOSTUNREACH …
+            _ => DropConnection, // the outcome of the connect: ECONNREFUSED ETIMEDOUT EHOSTUNREACH …
         },
 
         // Files. The handler answers its client according to the errno.
         Call::OpenFile => match errno {
             EINTR | EAGAIN => Retry, // EAGAIN: something was renamed meanwhile
-            _ => Ignore,             // the client is told: ENOENT EACCES EXDEV ELOOP EMFILE …
+            _ => Ignore,             // the handler answers accordingly: ENOENT EACCES EXDEV ELOOP EMFILE …
         },
         Call::ReadStatus | Call::Notify => Ignore,
         Call::ReadFile => match errno {
             EINTR => Retry,
-            _ => DropConnection, // EIO EISDIR: the rest of the answer is not to be had
+            _ => DropConnection, // EIO EISDIR: the rest of the answer cannot be read
         },
         Call::SendFile => match errno {
             EAGAIN => Wait,
@@ -279,25 +280,25 @@ pub fn reaction(call: Call, errno: Errno) -> Reaction {
             ENOMEM | ENOBUFS => Later,
             EINVAL | ENOSYS | EOVERFLOW => Degrade, // not with this file: read and send
             EBADF | EFAULT | ENOTSOCK => Bug,
-            _ => DropConnection, // as send, and what the file says: EIO ESPIPE
+            _ => DropConnection, // as send, and errors of the file: EIO ESPIPE
         },
-        Call::DirectoryStatus => Ignore, // the directory that is open serves on; what cannot be found is no listener of ours
+        Call::DirectoryStatus => Ignore, // the open directory is used; a file that cannot be found is not ours
         Call::Shutdown => match errno {
             EBADF | EINVAL | ENOTSOCK => Bug,
-            _ => Ignore, // ENOTCONN: the peer's reset was first
+            _ => Ignore, // ENOTCONN: a reset came first, or both sides have ended
         },
         Call::Unacknowledged => match errno {
             EBADF | EFAULT | EINVAL | ENOTTY => Bug,
-            _ => Ignore, // taken for acknowledged
+            _ => Ignore, // treated as acknowledged
         },
         Call::Close => match errno {
-            EBADF => Bug, // a double close: somebody else's descriptor may be next
-            _ => Ignore,  // EINTR EIO: the descriptor is gone all the same, never retry
+            EBADF => Bug, // a double close: another connection's descriptor may be next
+            _ => Ignore,  // EINTR EIO: the descriptor is closed all the same, never retry
         },
     }
 }
 
-/// Makes a call again while its errno says [`Reaction::Retry`], at most 16 times;
+/// Makes a call again while its errno means [`Reaction::Retry`], at most 16 times;
 /// then it counts as [`Reaction::Wait`].
 pub(crate) fn attempt<T>(
     call: Call,
@@ -316,8 +317,8 @@ pub(crate) fn attempt<T>(
     Err((Reaction::Wait, failed))
 }
 
-/// Makes nothing of a failure, as where something is given up anyway. If the table calls it
-/// a bug, its errno is returned.
+/// Ignores a failure, where something is being given up anyway. Returns the errno if the
+/// table calls it a bug.
 pub(crate) fn tolerate(call: Call, result: crate::kernel::Result<()>) -> Option<Errno> {
     result.err().filter(|&errno| reaction(call, errno) == Reaction::Bug)
 }
@@ -340,7 +341,7 @@ mod tests {
         }
     }
 
-    /// The errnos whose wrong answer is a well-known outage.
+    /// The errnos whose wrong handling has caused well-known outages.
     #[test]
     fn the_famous_cells() {
         use Errno::*;
@@ -352,7 +353,7 @@ mod tests {
         assert_eq!(reaction(Call::WriteCounter, EAGAIN), Reaction::Ignore);
         assert_eq!(reaction(Call::EpollWait, EINTR), Reaction::Retry);
     }
-    /// Each exception to what the rest of its row says.
+    /// Each exception to the rest of its row.
     #[test]
     fn the_exceptions() {
         use Errno::*;

@@ -1,25 +1,25 @@
 //! The loop: wait, dispatch, settle. The one file to read if only one.
 //!
-//! One turn: `epoll_wait` tells what is ready. For each event the bytes are
+//! One turn: `epoll_wait` reports what is ready. For each event the bytes are
 //! received, the handler is called, and what it wrote is gathered. Then come
 //! the core descriptors (signals, calls from other threads, the timer, new
 //! clients), then connections with work left from the turn before. At the end
-//! [`Reactor::settle`] does once what callbacks only marked: sends, tells epoll
-//! what changed, shuts down, frees.
+//! [`Reactor::settle`] does once what callbacks only marked: sends, updates epoll,
+//! shuts down, frees.
 //!
-//! A turn is bounded by [work](crate::net), not by events alone. When a share of it is
-//! spent, the rest of the batch waits, the core descriptors are asked without epoll, and
-//! the next turn goes on with the rest. epoll would report the same descriptors again, in
-//! the same order, so that those at the end would never have their turn.
+//! A turn is bounded by [work](crate::net), not by events alone. When its share of work is
+//! done, the rest of the batch waits, the core descriptors are read without asking epoll, and
+//! the next turn goes on with the rest. (Another `epoll_wait` would report the same
+//! descriptors in the same order, and those at the end would never have their turn.)
 //!
 //! Invariants:
 //! 1. A slot is freed only in `settle`, and never before its staged output was flushed. An
 //!    event of the batch that still names it is stale, and its generation shows that.
-//! 2. Work is bounded: one receive a connection and turn, so that one greedy
-//!    client starves nobody; what is left over goes to `work`, and the next
+//! 2. Work is bounded: one `recv` for each connection and turn, so that a greedy
+//!    client cannot starve the others; what is left over goes to `work`, and the next
 //!    wait does not block.
-//! 3. A message costs one recv, one send and its share of an epoll_wait, and no
-//!    memory: everything else is in the `#[cold]` paths.
+//! 3. A message costs one `recv`, one `send` and its share of an `epoll_wait`, and
+//!    allocates nothing: everything else is in the `#[cold]` paths.
 
 use crate::connection::{Attention, Connection};
 use crate::crowd::Crowd;
@@ -50,8 +50,10 @@ mod stopping;
 mod timer;
 mod turn;
 mod waking;
+mod working;
 mod yielding;
 
+pub(crate) use freeing::Owned;
 use page::Input;
 use poll::Poll;
 use signals::Signals;
@@ -80,7 +82,7 @@ pub(crate) struct Reactor<H: ConnectionHandler, K: Kernel> {
     pub(crate) listeners: Vec<Listener>,
     /// The listener whose turn is next.
     pub(crate) next_door: u32,
-    /// While nobody is let in for want of something.
+    /// Set while no client is accepted, because something is lacking.
     pub(crate) pause: Pause,
     pub(crate) yielding: Yielding,
     pub(crate) crowd: Crowd,
@@ -90,7 +92,7 @@ pub(crate) struct Reactor<H: ConnectionHandler, K: Kernel> {
     pub(crate) events: Vec<Event>,
     /// Core descriptors that are ready in this turn, and for what.
     pub(crate) woken: Vec<(u32, u32)>,
-    /// The rest of a batch that is not served yet: it stands first in `events`.
+    /// The rest of a batch that is not served yet: the first entries of `events`.
     pub(crate) rest: Rest,
     /// Calls from other threads that are not made yet.
     pub(crate) jobs: VecDeque<Job<H>>,
@@ -103,12 +105,12 @@ pub(crate) struct Reactor<H: ConnectionHandler, K: Kernel> {
     pub(crate) turn: u64,
     pub(crate) end: End,
     pub(crate) reported_at: Option<Moment>,
-    /// What belongs to the process as a whole, if it is ours.
+    /// What belongs to the process as a whole, if this server owns it.
     pub(crate) process: Option<Process>,
 }
 
 impl<H: ConnectionHandler, K: Kernel> Reactor<H, K> {
-    /// One turn of the loop; whether there is to be another.
+    /// One turn of the loop. Returns whether there is to be another.
     pub(crate) fn turn(&mut self) -> Result<bool, Error> {
         let ready = self.wait()?;
         let mut events = std::mem::take(&mut self.events);
@@ -199,7 +201,7 @@ impl<H: ConnectionHandler, K: Kernel> Reactor<H, K> {
         Ok(ready)
     }
 
-    // ---- the way of a byte ---------------------------------------------------------
+    // ---- the hot path --------------------------------------------------------------
 
     /// An event of a connection. The common case, bytes and nothing else going on, is
     /// all here; the rest is in `serve_busy`.
@@ -278,7 +280,7 @@ impl<H: ConnectionHandler, K: Kernel> Reactor<H, K> {
         }
     }
 
-    /// Makes what the kernel was told match the connection's state. It stays marked
+    /// Brings the kernel's settings in line with the connection's state. It stays marked
     /// meanwhile, so that what happens here does not put it on the list again.
     fn reconcile(&mut self, slot: u32) {
         self.net.begin_file(&mut self.kernel, slot);
@@ -315,7 +317,7 @@ impl<H: ConnectionHandler, K: Kernel> Reactor<H, K> {
             work.push(slot);
         }
         debug_assert_eq!(connection.contradiction(), None, "{}", *connection);
-        // While stopping, what is read is counted: the short way does not.
+        // While stopping, the bytes read are counted, which the hot path does not do.
         let is_quiet = stop != Stop::Draining && connection.is_quiet();
         connection.settled(if is_quiet { Attention::Quiet } else { Attention::Busy });
         debug_assert!(net.table.is_measured(), "the limit is not what the budget leaves");

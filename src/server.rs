@@ -9,12 +9,12 @@ use crate::error::{Error, wanted};
 use crate::handler::ConnectionHandler;
 use crate::kernel::{Address, Errno, Fd, Kernel, Linux, Signal, borrowed};
 use crate::limits::Limits;
-use crate::mailbox::{CallError, Mailbox, Stop};
+use crate::mailbox::{CallError, Job, Mailbox, Stop};
 use crate::manager::ServiceManager;
-use crate::net::Net;
+use crate::net::{Net, Workers};
 use crate::process::Process;
 use crate::reaction::Call;
-use crate::reactor::{End, Reactor};
+use crate::reactor::{End, Owned, Reactor};
 use std::fmt;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::{Arc, mpsc};
@@ -31,7 +31,7 @@ pub const MAX_LISTENERS: usize = OUTBOUND as usize;
 /// A server whose listeners are open: clients can connect already, and wait
 /// until it [runs](Server::run).
 pub struct Server<H: ConnectionHandler, K: Kernel = Linux> {
-    reactor: Reactor<H, K>,
+    reactor: Owned<H, K>,
     addresses: Vec<Address>,
     warnings: Vec<String>,
 }
@@ -54,19 +54,29 @@ pub struct Builder<H, K = Linux> {
     handler: H,
     kernel: K,
     limits: Limits,
-    /// How many clients some listeners take.
+    /// Most clients of the listeners that have a limit of their own.
     at_most: Vec<(usize, u32)>,
     owns_process: bool,
     manager: Option<ServiceManager>,
     /// Sockets that listen already.
     given: Vec<Fd>,
+    workers: Option<Hire<H>>,
+}
+
+/// Makes the workers, which take what they have done to this mailbox; whether they are simulated.
+struct Hire<H>(Box<dyn FnOnce(Arc<Mailbox<H>>, bool) -> Workers>);
+
+impl<H> fmt::Debug for Hire<H> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Workers")
+    }
 }
 
 impl<H: ConnectionHandler> Server<H> {
-    /// Begins to describe a server with this handler.
+    /// Starts to build a server with this handler.
     pub fn builder(handler: H) -> Builder<H> {
-        let (limits, at_most, manager, given) = Default::default();
-        Builder { handler, kernel: Linux, limits, at_most, owns_process: false, manager, given }
+        let (limits, at_most, owns_process, manager, given, workers) = Default::default();
+        Builder { handler, kernel: Linux, limits, at_most, owns_process, manager, given, workers }
     }
 }
 
@@ -77,7 +87,7 @@ impl<H: ConnectionHandler, K: Kernel> Builder<H, K> {
         self
     }
 
-    /// Lets the listener with this index in [`addresses`](Server::addresses) take at most so
+    /// Lets the listener with this index in [`addresses`](Server::addresses) take at most this
     /// many clients at once, of the [`max_connections`](Limits::max_connections) of all: the
     /// others find their places, whatever comes through this one.
     pub fn limit_listener(mut self, listener: usize, max_connections: u32) -> Self {
@@ -88,15 +98,50 @@ impl<H: ConnectionHandler, K: Kernel> Builder<H, K> {
     /// Uses another kernel: [`Narrated`](crate::kernel::Narrated) to see every call,
     /// or `Simulated` (feature `sim`) to test a handler under every fault.
     pub fn kernel<K2: Kernel>(self, kernel: K2) -> Builder<H, K2> {
-        let Builder { handler, limits, at_most, owns_process, manager, given, .. } = self;
-        Builder { handler, kernel, limits, at_most, owns_process, manager, given }
+        let Builder { handler, limits, at_most, owns_process, manager, given, workers, .. } = self;
+        Builder { handler, kernel, limits, at_most, owns_process, manager, given, workers }
     }
 
-    /// Serves at a socket that listens already, too: an `OwnedFd`, or whatever is one, as a
-    /// `TcpListener`. It is taken for one that others have as well: at a stop the clients who
-    /// wait in its queue are left to them, and the file of a Unix socket stays.
+    /// Also serves a socket that listens already: an `OwnedFd`, or what converts to one, such as
+    /// a `TcpListener`. The server assumes that other processes have it too: at a stop the clients
+    /// that wait in its queue are left to them, and the file of a Unix socket stays.
     pub fn listener(mut self, fd: impl Into<OwnedFd>) -> Self {
         self.given.push(fd.into().into());
+        self
+    }
+
+    /// Gives the server threads for what blocks or takes long: see [`Conn::work`]. There are at
+    /// most `threads` of them (and at least one may be), each is started when it is needed, and
+    /// `capacity` jobs may wait for them. Each has a state of its own, which `state` makes: a
+    /// connection to a database, for example, or nothing.
+    ///
+    /// ```
+    /// # use threadbare::{Server, handlers::Echo};
+    /// # fn main() -> Result<(), threadbare::Error> {
+    /// let server = Server::builder(Echo).workers(4, 1_000, || ()).bind("127.0.0.1:0")?;
+    /// # let _ = server;
+    /// # Ok(())
+    /// # }
+    /// ```
+    ///
+    /// When the server is dropped, jobs that wait are dropped, and those that run are waited for.
+    /// Under a simulated kernel there are no threads: jobs are done between two turns, in order.
+    ///
+    /// [`Conn::work`]: crate::Conn::work
+    pub fn workers<S: Send + 'static>(
+        mut self,
+        threads: usize,
+        capacity: usize,
+        state: impl Fn() -> S + Send + Sync + 'static,
+    ) -> Self
+    where
+        H: 'static,
+    {
+        self.workers = Some(Hire(Box::new(move |mailbox: Arc<Mailbox<H>>, is_simulated| {
+            let threads = if is_simulated { 0 } else { threads.max(1) };
+            let deliver = move |done| _ = mailbox.post(Job::Done(done)); // unless it has ended
+            Workers::new(threads, capacity, state, deliver)
+        })));
         self
     }
 
@@ -109,21 +154,21 @@ impl<H: ConnectionHandler, K: Kernel> Builder<H, K> {
     ///
     /// SIGHUP stops the server only if stderr is a terminal. SIGUSR2 does nothing.
     ///
-    /// The [`ServiceManager`] that started the process hears that the server is ready, that it
-    /// stops, and that its loop turns, if it asked for that.
+    /// The server reports to the [`ServiceManager`] that started the process, if that asked for
+    /// it: that it is ready, that it stops, and that its loop turns.
     pub fn own_process(mut self, owns: bool) -> Self {
         self.owns_process = owns;
         self
     }
 
-    /// Tells this service manager how the server does, instead of the one that the environment
-    /// names. Only a server that [owns the process](Builder::own_process) does.
+    /// Reports to this service manager instead of the one that the environment names. Only a
+    /// server that [owns the process](Builder::own_process) reports.
     pub fn service_manager(mut self, manager: ServiceManager) -> Self {
         self.manager = Some(manager);
         self
     }
 
-    /// Opens those listeners only that it was [given](Builder::listener).
+    /// Opens only the listeners that it was [given](Builder::listener).
     ///
     /// # Errors
     ///
@@ -148,8 +193,7 @@ impl<H: ConnectionHandler, K: Kernel> Builder<H, K> {
             let object = format!("{count} addresses (from 1 to {MAX_LISTENERS} are possible)");
             return Err(Error::new(Call::BindTcp, object, Errno::EINVAL));
         }
-        let Builder { handler, mut kernel, mut limits, at_most, owns_process, manager, given } =
-            self;
+        let Builder { handler, mut kernel, mut limits, owns_process, manager, .. } = self;
         let mut warnings = Vec::new();
         let process = match owns_process {
             true => {
@@ -160,10 +204,12 @@ impl<H: ConnectionHandler, K: Kernel> Builder<H, K> {
         };
         let each = 1 + u64::from(handler.files_per_client());
         fit_limits(&mut kernel, &mut limits, (count, each), owns_process, &mut warnings)?;
-        let mut reactor = Reactor::new(handler, kernel, limits, process)?;
+        let mut reactor = Owned::new(Reactor::new(handler, kernel, limits, process)?);
+        let hire = |Hire(hire)| hire(Arc::clone(&reactor.mailbox), !K::IS_REAL);
+        reactor.net.workers = self.workers.map(hire).map(Box::new);
         reactor.start()?;
-        reactor.open(given, &places, &mut warnings)?;
-        for (listener, most) in at_most {
+        reactor.open(self.given, &places, &mut warnings)?;
+        for (listener, most) in self.at_most {
             if let Some(listener) = reactor.listeners.get_mut(listener) {
                 listener.most = most;
             }
@@ -173,7 +219,7 @@ impl<H: ConnectionHandler, K: Kernel> Builder<H, K> {
 }
 
 /// Fits the limits to each other and to what the process may open: descriptors for the listeners,
-/// and so many for each client.
+/// and a number of them for each client.
 fn fit_limits<K: Kernel>(
     kernel: &mut K,
     limits: &mut Limits,
@@ -222,7 +268,7 @@ impl<H: ConnectionHandler, K: Kernel> Server<H, K> {
         &self.addresses
     }
 
-    /// What could not be had as asked for, and is not worth failing for.
+    /// Warnings about what could not be had as asked for, and is not worth failing for.
     pub fn warnings(&self) -> &[String] {
         &self.warnings
     }
@@ -237,6 +283,23 @@ impl<H: ConnectionHandler, K: Kernel> Server<H, K> {
         &mut self.reactor.handler
     }
 
+    /// The handler, back from the server, which is closed.
+    ///
+    /// ```
+    /// # use threadbare::{Server, handlers::Echo};
+    /// # fn main() -> Result<(), threadbare::Error> {
+    /// let mut server = Server::builder(Echo).bind("127.0.0.1:0")?;
+    /// # server.handle().stop();
+    /// server.run()?;
+    /// let echo: Echo = server.into_handler();
+    /// # let _ = echo;
+    /// # Ok(())
+    /// # }
+    /// ```
+    pub fn into_handler(self) -> H {
+        self.reactor.into_handler()
+    }
+
     /// A way to reach the server from other threads.
     pub fn handle(&self) -> Handle<H> {
         Handle(Arc::clone(&self.reactor.mailbox))
@@ -247,12 +310,26 @@ impl<H: ConnectionHandler, K: Kernel> Server<H, K> {
     ///
     /// # Errors
     ///
-    /// What made the server unable to go on; it finished what it could.
+    /// The failure after which the server could not go on; it finished what it could.
+    #[inline]
     pub fn run(&mut self) -> Result<Summary, Error> {
+        self.run_watched(|_| ())
+    }
+
+    /// The same; before each turn `watch` may look at the connections, to show how many there are
+    /// for example. It must not block either.
+    ///
+    /// # Errors
+    ///
+    /// As [`run`](Server::run).
+    #[inline]
+    pub fn run_watched(&mut self, mut watch: impl FnMut(&Net)) -> Result<Summary, Error> {
         let mailbox = Arc::clone(&self.reactor.mailbox);
         mailbox.runs_on(Some(thread::current().id()));
+        let reactor = &mut *self.reactor; // looked at once, and not in each turn
         let ended = loop {
-            match self.turn() {
+            watch(&reactor.net);
+            match guarded_turn(reactor) {
                 Ok(true) => {}
                 Ok(false) => break self.finish(),
                 Err(error) => break Err(error),
@@ -262,17 +339,14 @@ impl<H: ConnectionHandler, K: Kernel> Server<H, K> {
         ended
     }
 
-    /// One turn of the loop: waits, serves what is ready; whether to go on. For
-    /// tests under a simulated kernel, and for those who like to step.
+    /// One turn of the loop: waits, and serves what is ready. Returns whether to go on. For
+    /// tests under a simulated kernel, and for stepping through a server.
     ///
     /// # Errors
     ///
     /// As [`run`](Server::run).
     pub fn turn(&mut self) -> Result<bool, Error> {
-        let unwinds = CloseOnUnwind(&mut self.reactor);
-        let goes_on = unwinds.0.turn();
-        std::mem::forget(unwinds);
-        goes_on
+        guarded_turn(&mut self.reactor)
     }
 
     /// One turn that does not wait: for a server that lives in another loop, which waits for
@@ -305,7 +379,16 @@ impl<H: ConnectionHandler, K: Kernel> Server<H, K> {
         self.reactor.net.totals()
     }
 
-    /// Whether the next turn waits for an event, for nothing is left to do.
+    /// Lets no more jobs be done, or again. Under a simulated kernel: so a test decides how long a
+    /// job takes, and what happens meanwhile.
+    #[cfg(feature = "sim")]
+    pub fn hold_work(&mut self, hold: bool) {
+        if let Some(workers) = &mut self.reactor.net.workers {
+            workers.hold(hold);
+        }
+    }
+
+    /// Whether the next turn waits for an event, because nothing is left to do.
     pub fn is_idle(&self) -> bool {
         self.reactor.is_idle && self.reactor.poll.is_begun()
     }
@@ -322,6 +405,7 @@ impl<H: ConnectionHandler, K: Kernel> Server<H, K> {
     /// State × Reading × Writing: where a connection can stand, as far as types can say.
     #[cfg(feature = "sim")]
     #[doc(hidden)]
+    #[must_use]
     pub fn all_places() -> Vec<&'static str> {
         place::product()
     }
@@ -361,6 +445,22 @@ impl<H: ConnectionHandler> AsFd for Server<H> {
     fn as_fd(&self) -> BorrowedFd<'_> {
         borrowed(self.reactor.poll.epoll())
     }
+}
+
+/// One turn, and what workers have to do in a simulated world.
+#[inline]
+fn guarded_turn<H: ConnectionHandler, K: Kernel>(
+    reactor: &mut Reactor<H, K>,
+) -> Result<bool, Error> {
+    let unwinds = CloseOnUnwind(reactor);
+    let goes_on = unwinds.0.turn();
+    if !K::IS_REAL
+        && let Some(workers) = &mut unwinds.0.net.workers
+    {
+        workers.do_waiting();
+    }
+    std::mem::forget(unwinds);
+    goes_on
 }
 
 /// A turn that unwinds leaves things half done, so nothing stays open.
@@ -431,7 +531,7 @@ impl<H> Handle<H> {
         &self,
         job: impl FnOnce(&mut H, &mut Net) + Send + 'static,
     ) -> Result<(), CallError> {
-        self.0.post(Box::new(job))
+        self.0.post(Job::Call(Box::new(job)))
     }
 
     /// Stops the server as SIGTERM does: it finishes what it has received. Stopping a
@@ -440,19 +540,19 @@ impl<H> Handle<H> {
         self.0.stop(Stop::Usual);
     }
 
-    /// The same, but what has not finished in `time` is cut, and counted as such; of several
-    /// times, that of [`Limits::drain_timeout`] included, the shortest holds.
+    /// As [`stop`](Handle::stop), but resets and counts what has not finished in `time`. Of
+    /// several times, [`Limits::drain_timeout`] included, the shortest holds.
     pub fn stop_within(&self, time: Duration) {
         self.0.stop(Stop::Within(time));
     }
 
-    /// Stops the server and waits for nobody: all connections are cut.
+    /// Stops the server at once: all connections are reset.
     pub fn stop_now(&self) {
         self.stop_within(Duration::ZERO);
     }
 
-    /// Asks something of the handler and its connections, on the server's thread, and waits for
-    /// the answer.
+    /// Runs `question` on the server's thread, with the handler and its connections, and waits
+    /// for the result.
     ///
     /// ```
     /// # use threadbare::{Server, handlers::Echo};
@@ -515,16 +615,28 @@ pub struct Running<H: ConnectionHandler, K: Kernel = Linux> {
 
 impl<H: ConnectionHandler, K: Kernel> Running<H, K> {
     /// A way to reach it.
+    #[must_use]
     pub fn handle(&self) -> Handle<H> {
         self.handle.clone()
     }
 
     /// Where it listens.
+    #[must_use]
     pub fn addresses(&self) -> &[Address] {
         &self.addresses
     }
 
     /// Waits until it has stopped. Does not stop it: that is [`Handle::stop`].
+    ///
+    /// ```
+    /// # use threadbare::{Server, handlers::Echo};
+    /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// let running = Server::builder(Echo).bind("127.0.0.1:0")?.spawn()?;
+    /// running.handle().stop();
+    /// println!("{}", running.join()?); // or `join_handler`, which gives the handler back
+    /// # Ok(())
+    /// # }
+    /// ```
     ///
     /// # Errors
     ///
@@ -534,16 +646,18 @@ impl<H: ConnectionHandler, K: Kernel> Running<H, K> {
     ///
     /// If the handler panicked, with the same panic.
     pub fn join(self) -> Result<Summary, Error> {
-        self.join_server().1
+        self.join_handler().1
     }
 
-    /// The same, and gives the server back, and with it its [handler](Server::handler).
+    /// The same, and gives the handler back, however the server ended.
     ///
     /// # Panics
     ///
     /// As [`join`](Running::join).
-    pub fn join_server(self) -> (Server<H, K>, Result<Summary, Error>) {
-        self.thread.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))
+    pub fn join_handler(self) -> (H, Result<Summary, Error>) {
+        let joined = self.thread.join();
+        let (server, ended) = joined.unwrap_or_else(|panic| std::panic::resume_unwind(panic));
+        (server.into_handler(), ended)
     }
 }
 
@@ -555,6 +669,7 @@ impl<H: ConnectionHandler, K: Kernel> fmt::Debug for Running<H, K> {
 
 /// What a server did, and how it ended.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct Summary {
     /// The signal that stopped it, if one did.
     pub stopped_by: Option<Signal>,

@@ -10,7 +10,7 @@
 //! let limits = Limits { idle_timeout: Some(Duration::from_secs(60)), ..Limits::default() };
 //! let mut world = World::start(Server::builder(Echo).limits(limits))?;
 //!
-//! // A client says something. What the server called for it is written as strace writes it.
+//! // A client sends something. The calls that the server makes for it, as strace prints them.
 //! let mut client = world.client();
 //! world.rest();
 //! world.take_calls();
@@ -30,7 +30,7 @@
 //! assert_eq!(world.ask(&mut client, b"hello"), b"");
 //! assert_eq!(world.ask(&mut other, b"hello"), b"hello");
 //!
-//! // A minute passes, and nobody has to wait for it.
+//! // A minute passes in the simulation.
 //! world.advance(Duration::from_secs(61));
 //! assert!(other.recv().is_empty() && other.saw_eof());
 //! # Ok::<(), threadbare::Error>(())

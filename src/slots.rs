@@ -1,10 +1,10 @@
-//! A table whose keys cannot lie.
+//! A table whose keys are never reused.
 //!
 //! An entry lives in a slot, a small index that is used again after it. Beside
-//! the slot stands a generation, raised whenever the slot is emptied, and an
+//! the slot there is a generation, raised whenever the slot is emptied, and an
 //! [`Id`] names both. An id of an entry that is gone therefore finds nothing,
-//! though somebody else may live in its slot by now: not a stale event of
-//! epoll, not an id that a handler kept.
+//! even if another entry is in that slot by now. That holds for a stale event of
+//! epoll and for an id that a handler kept.
 //!
 //! Invariants:
 //! 1. A generation is never 0; ids with generation 0 belong to the core descriptors.
@@ -32,7 +32,7 @@ impl Id {
 #[derive(Debug)]
 pub(crate) struct Slots<T> {
     entries: Vec<Option<T>>,
-    /// Of each slot. Apart from the entries they cost no padding.
+    /// The generation of each slot. Kept apart from the entries, they cost no padding.
     generations: Vec<u32>,
     free: Vec<u32>,
 }
@@ -89,18 +89,18 @@ impl<T> Slots<T> {
         if *generation == id.generation { self.get_mut(id.slot) } else { None }
     }
 
-    /// Whoever lives in `slot` now.
+    /// The entry that is in `slot` now.
     pub(crate) fn get(&self, slot: u32) -> Option<&T> {
         self.entries.get(slot as usize)?.as_ref()
     }
 
-    /// Whoever lives in `slot` now.
+    /// The entry that is in `slot` now.
     #[inline]
     pub(crate) fn get_mut(&mut self, slot: u32) -> Option<&mut T> {
         self.entries.get_mut(slot as usize)?.as_mut()
     }
 
-    /// The id of whoever lives in `slot`.
+    /// The id of the entry in `slot`.
     pub(crate) fn id(&self, slot: u32) -> Id {
         let generation = self.generations.get(slot as usize).map_or(0, |&generation| generation);
         Id { generation, slot }
@@ -133,7 +133,7 @@ mod tests {
         assert_eq!((slots.len(), slots.get(first.slot), slots.free.len()), (0, None, 1));
     }
 
-    /// Generation 0 is the core's, also after four thousand million owners.
+    /// Generation 0 is the core's, also after four billion reuses.
     #[test]
     fn a_generation_is_never_zero() {
         let mut slots = Slots::with_capacity(1).unwrap();

@@ -1,6 +1,7 @@
 //! What Linux really does: each fact that the server, the simulated kernel or the
 //! docs rely on is one small test on real sockets. If one fails on your kernel, the
-//! comment above it says what no longer holds.
+//! comment above it says what no longer holds. A comment that ends with a full stop stands
+//! word for word in docs/.
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing, clippy::panic)]
 
@@ -16,22 +17,22 @@ use std::os::unix::net::{UnixListener, UnixStream};
 use std::os::unix::process::ExitStatusExt;
 use std::path::Path;
 use std::process::{Command, Output};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 use std::thread;
 use std::time::{Duration, Instant};
 
+use nix::fcntl::{FcntlArg, fcntl};
 use nix::sys::resource::{Resource, setrlimit};
-use nix::sys::signal::raise;
 use nix::sys::socket::{
     ControlMessage, GetSockOpt, MsgFlags, SetSockOpt, getsockopt, send, sendmsg, setsockopt,
     sockopt,
 };
 use nix::sys::stat::{Mode, umask};
-use support::{
-    PATIENCE, Scratch, Signal, again, command, in_a_network_of_its_own, needs, outcome, until,
-};
+use support::{PATIENCE, Scratch, again, command, in_a_network_of_its_own, needs, outcome, until};
 use threadbare::kernel::{
     Address, Clock, ERR, EpollOp, Errno, Event, Fd, FileKind, HUP, IN, IOV_MAX, Kernel, Linux, OUT,
-    OpenAs, Peer, SocketOption, Wait,
+    OpenAs, Peer, Signal, SocketOption, Wait,
 };
 
 const RDHUP: u32 = nix::libc::EPOLLRDHUP as u32;
@@ -40,6 +41,11 @@ const ONESHOT: u32 = nix::libc::EPOLLONESHOT as u32;
 const EXCLUSIVE: u32 = nix::libc::EPOLLEXCLUSIVE as u32;
 
 // ---- instruments -----------------------------------------------------------------
+
+/// Sends this thread a signal.
+fn raise(signal: Signal) -> nix::Result<()> {
+    nix::sys::signal::raise(support::Signal::try_from(signal as i32)?)
+}
 
 /// The descriptor of a std socket, lent to the kernel's calls.
 #[allow(unsafe_code)]
@@ -277,7 +283,7 @@ fn an_urgent_byte_on_a_unix_socket() {
     let client = UnixStream::connect(scratch.path("s")).unwrap();
     let (mut server, _) = listener.accept().unwrap();
     match send(client.as_raw_fd(), b"ab!", MsgFlags::MSG_OOB) {
-        Err(Errno::EOPNOTSUPP) => return, // before Linux 5.15, and where it is not built in
+        Err(nix::Error::EOPNOTSUPP) => return, // before Linux 5.15, and where it is not built in
         sent => assert_eq!(sent, Ok(3)),
     }
     drop(client);
@@ -294,6 +300,26 @@ fn notsent_lowat_is_inherited() {
     let (tight, _client) = pair_of(&listener);
     let (roomy, tight) = (fill(&roomy), fill(&tight));
     assert!(tight < 800_000 && tight * 2 < roomy, "{tight} {roomy}");
+}
+
+#[test] // TCP_CORK holds a part of a segment back, though TCP_NODELAY is set, until it is taken off
+fn a_cork_holds_a_part_of_a_segment() {
+    let (server, client) = pair();
+    let set = |option| Linux.setsockopt(&fd(&server), option).unwrap();
+    set(SocketOption::NoDelay);
+    client.set_read_timeout(Some(Duration::from_millis(50))).unwrap();
+    let is_held = |_| {
+        set(SocketOption::Cork(true));
+        Linux.send(&fd(&server), b"x").unwrap();
+        let held = (&client).read(&mut [0]).is_err();
+        set(SocketOption::Cork(false));
+        if held {
+            client.set_read_timeout(Some(PATIENCE)).unwrap();
+            assert_eq!((&client).read(&mut [0]).unwrap(), 1);
+        }
+        held
+    };
+    assert!((0..20).any(is_held)); // for 200 ms, which may have passed on a busy machine
 }
 
 #[test] // accept(2) gives a socket that blocks, whatever the listener does
@@ -334,6 +360,21 @@ fn reset_in_the_queue_is_accepted() {
     assert_eq!(peer, name);
     assert_eq!(server.peer_addr().unwrap_err().raw_os_error(), Some(Errno::ENOTCONN as i32));
     assert_eq!(recv(&server), Err(Errno::ECONNRESET));
+}
+
+#[test] // `getpeername` fails with ENOTCONN after a reset, and once both sides have ended.
+fn getpeername_after_an_end() {
+    let (server, client) = pair();
+    client.shutdown(Shutdown::Write).unwrap();
+    Set::of(&fd(&server), IN).until(IN);
+    assert!(server.peer_addr().is_ok());
+    server.shutdown(Shutdown::Write).unwrap();
+    Set::of(&fd(&server), 0).until(HUP);
+    assert_eq!(server.peer_addr().unwrap_err().kind(), ErrorKind::NotConnected);
+    let (server, client) = pair();
+    reset(client);
+    Set::of(&fd(&server), 0).until(ERR | HUP);
+    assert_eq!(server.peer_addr().unwrap_err().kind(), ErrorKind::NotConnected);
 }
 
 #[test] // a handshake that ends while the queue is full: the client is connected, the server does not know
@@ -448,6 +489,13 @@ fn second_listen_fails() {
     // And once one listens, binding fails already.
     let third = bind(address_of(&first).port(), &options);
     assert_eq!(third.map(drop), Err(Errno::EADDRINUSE));
+}
+
+#[test] // Where another socket listens already, `bind` itself fails with EADDRINUSE, SO_REUSEADDR or not.
+fn bind_fails_beside_a_listener() {
+    let first = listen(0, &[SocketOption::ReuseAddr]).unwrap();
+    let second = bind(address_of(&first).port(), &[SocketOption::ReuseAddr]);
+    assert_eq!(second.err(), Some(Errno::EADDRINUSE));
 }
 
 /// Runs a test without the capabilities that an ordinary user does not have either.
@@ -649,6 +697,18 @@ fn a_stale_socket_file() {
     assert_eq!(try_unix(&path), Err(Errno::ENOENT));
 }
 
+#[test] // A socket file between `bind` and `listen` refuses connections just like a stale one.
+fn a_socket_file_that_does_not_listen_yet() {
+    let scratch = Scratch::new();
+    let address = Address::Unix(scratch.path("s"));
+    let server = own(Linux.socket(&address));
+    Linux.bind(server.fd(), &address).unwrap();
+    let probe = || Linux.connect(own(Linux.socket(&address)).fd(), &address);
+    assert_eq!(probe(), Err(Errno::ECONNREFUSED));
+    Linux.listen(server.fd(), 1).unwrap();
+    assert_eq!(probe(), Ok(()));
+}
+
 /// Begins to connect.
 fn begin(address: SocketAddr) -> (Own, Result<(), Errno>) {
     let address = Address::Tcp(address);
@@ -690,6 +750,19 @@ fn a_connection_that_is_not_answered() {
     thread::sleep(Duration::from_millis(50));
     assert_eq!((set.look(), Linux.getsockopt_error(socket.fd())), (0, Ok(None)));
     assert_eq!(Linux.send(socket.fd(), b"too early"), Err(Errno::EAGAIN));
+}
+
+#[test] // A `connect` that is not answered within TCP_USER_TIMEOUT fails with ETIMEDOUT.
+fn the_user_timeout_bounds_a_connect() {
+    let listener = bind(0, &[]).unwrap();
+    Linux.listen(listener.fd(), 0).unwrap();
+    let _queued = TcpStream::connect(address_of(&listener)).unwrap(); // and the queue is full
+    let address = Address::Tcp(address_of(&listener));
+    let socket = own(Linux.socket(&address));
+    Linux.setsockopt(socket.fd(), SocketOption::UserTimeout(500)).unwrap();
+    assert_eq!(Linux.connect(socket.fd(), &address), Err(Errno::EINPROGRESS));
+    Set::of(socket.fd(), OUT).until(OUT | ERR | HUP);
+    assert_eq!(Linux.getsockopt_error(socket.fd()), Ok(Some(Errno::ETIMEDOUT)));
 }
 
 #[test] // established and reset before anybody looked: SO_ERROR says so, and eats it
@@ -813,6 +886,21 @@ fn hang_up_comes_unasked() {
     set.fires_for_ever(ERR | HUP);
 }
 
+#[test] // A FIN is not reported while nothing is watched for (`events=0`); a reset is.
+fn an_end_at_interest_0_is_silent() {
+    let (server, client) = pair();
+    let set = Set::of(&fd(&server), 0);
+    drop(client);
+    thread::sleep(Duration::from_millis(50));
+    assert_eq!(set.look(), 0);
+    set.modify(&fd(&server), IN).unwrap();
+    set.until(IN); // it had come
+    let (server, client) = pair();
+    let set = Set::of(&fd(&server), 0);
+    reset(client);
+    set.until(ERR | HUP);
+}
+
 #[test] // once both sides have sent FIN, HUP fires at interest 0; with one it does not
 fn both_ends_are_a_hang_up() {
     let (server, client) = pair();
@@ -833,6 +921,18 @@ fn both_ends_are_a_hang_up_before_the_last_byte() {
     client.shutdown(Shutdown::Write).unwrap();
     let set = Set::of(&fd(&server), IN);
     set.fires_for_ever(IN | HUP);
+    assert_eq!((recv(&server), recv(&server)), (Ok(b"last".to_vec()), Ok(vec![])));
+}
+
+#[test] // RDHUP comes though bytes before the end are unread, and asks for no read
+fn rdhup_comes_before_the_bytes() {
+    let (server, mut client) = pair();
+    let set = Set::of(&fd(&server), RDHUP);
+    client.write_all(b"last").unwrap();
+    client.shutdown(Shutdown::Write).unwrap();
+    set.until(RDHUP);
+    set.modify(&fd(&server), 0).unwrap();
+    assert_eq!(set.look(), 0);
     assert_eq!((recv(&server), recv(&server)), (Ok(b"last".to_vec()), Ok(vec![])));
 }
 
@@ -880,6 +980,23 @@ fn a_dup_outlives_the_close() {
         set.until(IN);
         assert_eq!(set.modify(&closed, 0), Err(Errno::EBADF));
         drop(dup);
+        assert_eq!(set.look(), 0);
+    });
+}
+
+#[test] // Once a duplicate has the old number again (`dup2`), it can be removed.
+fn a_dup_put_back_can_be_removed() {
+    alone("a_dup_put_back_can_be_removed", || {
+        let (server, mut client) = pair();
+        let set = Set::of(&fd(&server), IN);
+        let number = server.as_raw_fd();
+        let dup = server.try_clone().unwrap();
+        drop(server);
+        client.write_all(b"ghost").unwrap();
+        set.until(IN);
+        let back = fcntl(&dup, FcntlArg::F_DUPFD(number)).unwrap(); // the lowest free one
+        assert_eq!(back, number);
+        Linux.epoll_ctl(set.0.fd(), EpollOp::Remove, &fd(&back), Event::default()).unwrap();
         assert_eq!(set.look(), 0);
     });
 }
@@ -1088,6 +1205,50 @@ fn first_econnreset_then_epipe() {
     assert_eq!(Linux.send(&fd(&server), b"x"), Err(Errno::EPIPE));
 }
 
+#[test] // ECONNRESET is reported once, to whichever call comes first: after `recv` has returned it, `send` fails with EPIPE.
+fn a_reset_is_told_once() {
+    let (server, client) = pair();
+    let set = Set::of(&fd(&server), OUT);
+    reset(client);
+    set.until(OUT | ERR | HUP);
+    assert_eq!(recv(&server), Err(Errno::ECONNRESET));
+    assert_eq!(Linux.send(&fd(&server), b"x"), Err(Errno::EPIPE));
+    assert_eq!(recv(&server), Ok(vec![]));
+}
+
+#[test] // A reset that follows the peer's FIN shows only as EPOLLERR and EPOLLHUP, and in `send`, which fails with EPIPE at once; `recv` returns 0 as before.
+fn a_reset_behind_a_fin() {
+    let (server, client) = pair();
+    client.shutdown(Shutdown::Write).unwrap();
+    let set = Set::of(&fd(&server), IN);
+    set.until(IN);
+    reset(client);
+    set.until(IN | ERR | HUP);
+    assert_eq!(recv(&server), Ok(vec![]));
+    assert_eq!(Linux.send(&fd(&server), b"x"), Err(Errno::EPIPE));
+}
+
+#[test] // A process killed by SIGKILL sends FIN on each connection of which it had read everything, and a reset on the others.
+fn a_killed_process_sends_fin() {
+    let listener = TcpListener::bind(local(0)).unwrap();
+    let serve = || {
+        let client = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
+        client.set_read_timeout(Some(PATIENCE)).unwrap();
+        let server = listener.accept().unwrap().0;
+        let child = command("sleep").arg("1000").stdin(OwnedFd::from(server)).spawn().unwrap();
+        (client, child)
+    };
+    let (mut client, mut child) = serve();
+    child.kill().unwrap();
+    child.wait().unwrap();
+    assert_eq!(client.read(&mut [0]).unwrap(), 0);
+    let (mut client, mut child) = serve();
+    client.write_all(b"unread").unwrap();
+    child.kill().unwrap();
+    child.wait().unwrap();
+    assert_eq!(client.read(&mut [0]).unwrap_err().kind(), ErrorKind::ConnectionReset);
+}
+
 #[test] // to a peer that has closed: the first send succeeds, is answered with a reset, the next says EPIPE
 fn who_has_closed_answers_with_a_reset() {
     let (server, client) = pair();
@@ -1209,6 +1370,168 @@ fn shutdown_after_a_reset() {
     assert_eq!(Linux.shutdown(&fd(&server)), Err(Errno::ENOTCONN));
 }
 
+#[test] // `shutdown` fails with ENOTCONN when the peer's reset came first, or when both sides have ended.
+fn shutdown_after_both_ends() {
+    let (server, client) = pair();
+    client.shutdown(Shutdown::Write).unwrap();
+    let set = Set::of(&fd(&server), IN);
+    set.until(IN);
+    Linux.shutdown(&fd(&server)).unwrap();
+    set.until(IN | HUP);
+    assert_eq!(Linux.shutdown(&fd(&server)), Err(Errno::ENOTCONN));
+}
+
+#[test] // `shutdown(SHUT_RD)` tells the peer nothing, and bytes that come afterwards can be read all the same.
+fn shutdown_of_reading_stops_nothing() {
+    let (mut server, mut client) = pair();
+    server.shutdown(Shutdown::Read).unwrap();
+    assert_eq!(recv(&server), Ok(vec![]));
+    client.write_all(b"still").unwrap();
+    until("the bytes", || recv(&server) == Ok(b"still".to_vec()));
+    server.write_all(b"heard").unwrap();
+    let mut heard = [0; 5];
+    client.read_exact(&mut heard).unwrap();
+    assert_eq!(&heard, b"heard");
+}
+
+// ---- what is often asked -------------------------------------------------------------------
+
+#[test] // `write_all` on a non-blocking stream returns WouldBlock when the kernel takes no more, and does not say how much it had taken.
+fn write_all_does_not_say_how_much() {
+    let (mut server, client) = pair();
+    let bytes = vec![b'x'; 16 << 20];
+    let error = server.write_all(&bytes).unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::WouldBlock);
+    drop(server);
+    let (heard, end) = hear(client);
+    assert!(heard > 0 && heard < bytes.len() && end.is_ok(), "{heard} {end:?}");
+}
+
+#[test] // Edge-triggered, a writer may stop at a short write: EPOLLOUT comes again when there is room. One that stops before the buffer is full hears nothing more.
+fn an_edge_of_output_follows_a_full_buffer() {
+    let (server, mut client) = pair();
+    let set = Set::of(&fd(&server), OUT | EDGE);
+    set.until(OUT);
+    assert_eq!(Linux.send(&fd(&server), b"all"), Ok(3));
+    let mut heard = vec![0; 3];
+    client.read_exact(&mut heard).unwrap();
+    thread::sleep(Duration::from_millis(50));
+    assert_eq!(set.look(), 0);
+    // A short write, and no second one to hear EAGAIN.
+    let bytes = vec![b'x'; 16 << 20];
+    let sent = Linux.send(&fd(&server), &bytes).unwrap();
+    assert!(sent < bytes.len());
+    client.read_exact(&mut vec![0; sent]).unwrap();
+    set.until(OUT);
+}
+
+#[test] // Of several threads at one epoll set each may be given the same connection, level- and edge-triggered; EPOLLONESHOT gives it to one, until that one arms it again.
+fn one_set_for_several_threads() {
+    for (mask, second, after_more) in [(IN, IN, IN), (IN | EDGE, 0, IN), (IN | ONESHOT, 0, 0)] {
+        let (server, mut client) = pair();
+        let set = Set::of(&fd(&server), mask);
+        client.write_all(b"one").unwrap();
+        set.until(IN); // the first thread has it, and has not read yet
+        assert_eq!(set.look(), second);
+        client.write_all(b"two").unwrap();
+        until("all bytes", || server.peek(&mut [0; 9]).is_ok_and(|count| count == 6));
+        assert_eq!(set.look(), after_more);
+        set.modify(&fd(&server), mask).unwrap();
+        set.until(IN);
+    }
+}
+
+#[test] // EPOLLEXCLUSIVE is no balance: of two threads that sleep, each with its own epoll set, the same one is woken for each client.
+fn exclusive_wakes_the_same_one() {
+    let listener = Arc::new(TcpListener::bind(local(0)).unwrap());
+    listener.set_nonblocking(true).unwrap();
+    let taken: Arc<[AtomicUsize; 2]> = Arc::default();
+    let all = |taken: &[AtomicUsize; 2]| taken.iter().map(|it| it.load(Relaxed)).sum::<usize>();
+    let (told, tids) = std::sync::mpsc::channel();
+    let threads = [0, 1].map(|index| {
+        let (listener, taken, told) = (Arc::clone(&listener), Arc::clone(&taken), told.clone());
+        let thread = thread::spawn(move || {
+            let set = Set::of(&fd(&*listener), IN | EXCLUSIVE);
+            told.send(nix::unistd::gettid()).unwrap();
+            let mut events = [Event::default()];
+            while all(&taken) < 12 {
+                Linux.epoll_wait(set.0.fd(), &mut events, Wait::Forever).unwrap();
+                taken[index].fetch_add(usize::from(listener.accept().is_ok()), Relaxed);
+            }
+        });
+        (thread, tids.recv().unwrap()) // they come one after the other
+    });
+    let client = || TcpStream::connect(listener.local_addr().unwrap()).unwrap();
+    for clients in 0..12 {
+        until("both to sleep", || threads.iter().all(|(_, tid)| is_asleep(*tid)));
+        let _client = client();
+        until("the client to be let in", || all(&taken) > clients);
+    }
+    let counts = [0, 1].map(|index| taken[index].load(Relaxed));
+    assert!(counts.contains(&0), "{counts:?}");
+    // It has ended, and the other one is woken now.
+    until("both to end", || {
+        let _client = client();
+        threads.iter().all(|(thread, _)| thread.is_finished())
+    });
+}
+
+fn is_asleep(tid: nix::unistd::Pid) -> bool {
+    let stat = fs::read_to_string(format!("/proc/self/task/{tid}/stat")).unwrap();
+    stat.rsplit(") ").next().unwrap().starts_with('S')
+}
+
+#[test] // TIME_WAIT lasts a minute, whatever `tcp_fin_timeout` says, which is for orphans in FIN_WAIT_2; and `tcp_tw_recycle` is gone since Linux 4.12.
+fn fin_timeout_is_not_for_time_wait() {
+    deafening("fin_timeout_is_not_for_time_wait", || {
+        let settings = Path::new("/proc/sys/net/ipv4");
+        assert!(!settings.join("tcp_tw_recycle").exists());
+        fs::write(settings.join("tcp_fin_timeout"), "1").unwrap();
+        let count = |state: &str| {
+            let table = fs::read_to_string("/proc/net/tcp").unwrap();
+            table.lines().filter(|line| line.split_whitespace().nth(3) == Some(state)).count()
+        };
+        let (server, client) = pair();
+        drop(server);
+        drop(client);
+        until("TIME_WAIT", || count("06") == 1);
+        let (server, _client) = pair();
+        drop(server); // and the client does not end
+        until("FIN_WAIT_2", || count("05") == 1);
+        until("the orphan's end", || count("05") == 0);
+        assert_eq!(count("06"), 1);
+    });
+}
+
+#[test] // Two small writes and then a wait for the answer take 40 ms, and with TCP_NODELAY they do not.
+fn nagle_and_a_delayed_ack() {
+    let spans = |nodelay: bool| {
+        let (mut server, mut client) = pair();
+        server.set_nonblocking(false).unwrap();
+        client.set_nodelay(nodelay).unwrap();
+        let answers = thread::spawn(move || {
+            while server.read_exact(&mut [0; 2]).is_ok() {
+                server.write_all(b"x").unwrap();
+            }
+        });
+        let mut round = || {
+            let begun = Instant::now();
+            client.write_all(b"a").unwrap();
+            client.write_all(b"b").unwrap();
+            client.read_exact(&mut [0]).unwrap();
+            begun.elapsed()
+        };
+        let mut spans: Vec<Duration> = (0..20).map(|_| round()).collect();
+        drop(client);
+        answers.join().unwrap();
+        spans.sort();
+        spans
+    };
+    let (with_nagle, without) = (spans(false), spans(true));
+    assert!(with_nagle[10] > Duration::from_millis(30), "{with_nagle:?}");
+    assert!(without[0] < Duration::from_millis(30), "{without:?}");
+}
+
 // ---- counters, signals, time -----------------------------------------------------------
 
 #[test] // an eventfd adds up what is written; one read takes it all
@@ -1262,7 +1585,7 @@ fn a_thread_too_early_takes_the_signal() {
         thread::spawn(|| thread::sleep(PATIENCE)); // it does not block anything
         Linux.rt_sigprocmask(&[Signal::SIGTERM]).unwrap();
         let _source = own(Linux.signalfd4(&[Signal::SIGTERM]));
-        nix::sys::signal::kill(nix::unistd::getpid(), Signal::SIGTERM).unwrap();
+        nix::sys::signal::kill(nix::unistd::getpid(), support::Signal::SIGTERM).unwrap();
         thread::sleep(PATIENCE);
     });
     let Some(ended) = ended else { return };
@@ -1397,10 +1720,10 @@ fn descriptors_are_refused_at_the_door() {
     Linux.bind(listener.fd(), &address).unwrap();
     Kernel::listen(&mut Linux, listener.fd(), 1).unwrap();
     let client = UnixStream::connect(scratch.path("s")).unwrap();
-    assert_eq!(pass(&client, &client), Err(Errno::EPERM), "in the queue");
+    assert_eq!(pass(&client, &client), Err(nix::Error::EPERM), "in the queue");
     let (accepted, _) = Linux.accept4(listener.fd()).unwrap();
     let accepted = Own(Some(accepted));
-    assert_eq!(pass(&client, &client), Err(Errno::EPERM));
+    assert_eq!(pass(&client, &client), Err(nix::Error::EPERM));
     Linux.send(&fd(&client), b"bytes").unwrap();
     assert_eq!(Linux.recv(accepted.fd(), &mut [0; 8]), Ok(5));
     let tcp = own(Linux.socket(&Address::Tcp(local(0))));

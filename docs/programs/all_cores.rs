@@ -8,7 +8,7 @@
 //! Each server is a loop on a thread of its own, with a listener of its own; the kernel deals new
 //! clients out to the listeners (SO_REUSEPORT). What all of them share is in an `Arc`; a client
 //! stays with the server that has accepted it, and one server does not see the clients of
-//! another. `docs/production.md` says when this is worth it.
+//! another. `docs/17-production.md` says when this is worth it.
 
 use std::error::Error;
 use std::sync::atomic::{AtomicU64, Ordering};

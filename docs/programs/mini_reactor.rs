@@ -51,8 +51,8 @@ fn main() -> io::Result<()> {
         };
         for event in events.iter().take(ready) {
             if event.data() == LISTENER {
-                let Ok((stream, _)) = listener.accept() else { continue }; // it has left
-                newest += 1; // never used again: an old event finds nobody
+                let Ok((stream, _)) = listener.accept() else { continue }; // the client has left
+                newest += 1; // never reused: an old event finds no client
                 clients.extend(admit(&epoll, stream, newest).ok());
             } else if let Some(client) = clients.get_mut(&event.data()) {
                 let goes_on = client.serve().unwrap_or(false);
@@ -73,7 +73,7 @@ fn admit(epoll: &Epoll, stream: TcpStream, id: u64) -> io::Result<(u64, Client)>
 }
 
 impl Client {
-    /// Does what can be done without waiting; whether there will be more to do.
+    /// Does what can be done without waiting. Returns whether there will be more to do.
     fn serve(&mut self) -> io::Result<bool> {
         if !self.has_ended && self.output.len() < FULL {
             let mut bytes = [0; 16 * 1024];
@@ -106,8 +106,8 @@ impl Client {
         }
     }
 
-    /// Level-triggered: what is asked for is reported as long as it is so. So nothing is
-    /// asked for that would not be used, and epoll is told only of changes.
+    /// Level-triggered epoll reports an event as long as its condition holds. So only what
+    /// will be used is asked for, and `modify` is called only for changes.
     fn watch(&mut self, epoll: &Epoll, id: u64) -> io::Result<()> {
         let reads = !self.has_ended && self.output.len() < FULL;
         let mut wanted = EpollFlags::empty();

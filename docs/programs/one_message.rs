@@ -61,7 +61,7 @@ fn serve(address: SocketAddrV4, reuse: bool) -> io::Result<()> {
 }
 
 // ANCHOR: open
-/// The three calls that open a door.
+/// The three calls that make a listener.
 fn open(address: SocketAddrV4, reuse: bool) -> io::Result<TcpListener> {
     // IPv4, a stream, and protocol 0: the usual one for these two, TCP.
     let fd = socket(AddressFamily::Inet, SockType::Stream, SockFlag::SOCK_CLOEXEC, None)?;

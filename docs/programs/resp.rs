@@ -94,11 +94,8 @@ fn line(input: &[u8], start: usize) -> Option<(usize, usize)> {
 fn length(input: &[u8], start: usize, mark: u8, most: usize) -> Result<(usize, usize), Parsed> {
     let Some((end, next)) = line(input, start) else {
         let is_short = input.len() - start.min(input.len()) < 32; // no number is longer
-        return Err(if is_short {
-            Parsed::Partial(input.len() + 1)
-        } else {
-            Parsed::Wrong("length")
-        });
+        let partial = Parsed::Partial(input.len() + 1);
+        return Err(if is_short { partial } else { Parsed::Wrong("length") });
     };
     let text = input.get(start..end).and_then(|text| text.strip_prefix(&[mark]));
     let number = text.and_then(number::<usize>).filter(|number| *number <= most);
@@ -109,10 +106,7 @@ fn parse(input: &[u8]) -> Parsed {
     if input.first() != Some(&b'*') {
         return inline(input);
     }
-    match array(input) {
-        Ok((arguments, length)) => Parsed::Command(arguments, length),
-        Err(parsed) => parsed,
-    }
+    array(input).map_or_else(|parsed| parsed, |(words, length)| Parsed::Command(words, length))
 }
 
 /// `*2 $3 GET $1 a`, each on a line of its own.
@@ -576,6 +570,11 @@ impl ConnectionHandler for Resp {
         }
     }
     // ANCHOR_END: on_tick
+
+    /// A client in BLPOP ends its side: as with Redis it is gone, and nothing is popped for it.
+    fn on_hangup(&mut self, conn: &mut Conn<'_>, _: &mut Session) {
+        conn.close();
+    }
 
     fn on_close(&mut self, net: &mut Net, id: ConnId, _: Session, _: CloseReason) {
         self.unblock(net, id, |_| ());

@@ -6,7 +6,7 @@
 //! cargo test --test sim shout                   its tests, without a socket
 //! ```
 //!
-//! `docs/handler.md` tells how it came about.
+//! `docs/18-handler.md` tells how it came about.
 
 use log::LevelFilter;
 use simple_logger::SimpleLogger;

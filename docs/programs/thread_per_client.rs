@@ -101,14 +101,14 @@ impl Clients {
 }
 
 // ANCHOR: serve
-/// Lets clients in until the bell rings, and then sees them all out.
+/// Accepts clients until the eventfd is written, and then ends all conversations.
 fn serve(listener: &TcpListener, bell: &EventFd) -> io::Result<()> {
     let clients = Clients::default();
     // The scope ends when every thread in it has ended.
     thread::scope(|scope| {
         let served = accept_until_rung(listener, bell, &clients, scope);
-        // Often wrong: close(2), while the client's thread sits in recv on that number. The
-        // number may belong to somebody else a moment later, and recv is not even woken.
+        // Often wrong: close(2), while the client's thread is blocked in recv on that number. The
+        // number may belong to another client a moment later, and recv is not even woken.
         // After shutdown(2) it reads to the end, answers what it has, and closes itself.
         clients.lock().values().for_each(|client| drop(client.shutdown(Shutdown::Read)));
         println!("stopping");
@@ -186,7 +186,7 @@ fn admit<'scope, 'env>(
 fn talk(client: &TcpStream) -> io::Result<()> {
     let mut reader = BufReader::new(client);
     let mut line = Vec::new();
-    // Often wrong: what one recv gives is taken for a message, or all of the buffer is.
+    // Often wrong: what one recv returns is taken for a message, or all of the buffer is.
     while reader.by_ref().take(LONGEST).read_until(b'\n', &mut line)? > 0 {
         if line.len() as u64 == LONGEST {
             return Err(io::Error::other("a line that is too long"));

@@ -97,7 +97,7 @@ fn tour(program: &str) -> io::Result<()> {
         "and then the listener are closed, and the server ends.",
     ])?;
     guide.server.signal(Signal::SIGTERM)?;
-    guide.show(&["docs/signals.md", "shutdown(", "close("])?;
+    guide.show(&["docs/03-signals.md", "shutdown(", "close("])?;
     drop((polite, half));
     let _ = reading.join();
     let status = guide.server.0.wait()?;

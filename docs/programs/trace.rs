@@ -110,14 +110,14 @@ fn dialogue(program: &str) -> io::Result<Life> {
     narrator.step("A client connects.")?;
     client.write_all(b"hello\n")?;
     let mut answer = [0; 100];
-    narrator.step("It says: hello")?;
+    narrator.step("It sends: hello")?;
     let count = client.read(&mut answer)?;
     let answer = String::from_utf8_lossy(answer.get(..count).unwrap_or_default());
-    narrator.heading(&format!("It hears: {}", answer.trim_end()))?;
+    narrator.heading(&format!("It receives: {}", answer.trim_end()))?;
     client.shutdown(Shutdown::Write)?;
-    narrator.step("It has no more to say.")?;
+    narrator.step("It closes its side.")?;
     server.signal(Signal::SIGTERM)?;
-    narrator.step("SIGTERM: the server is to stop.")?;
+    narrator.step("SIGTERM: a graceful shutdown.")?;
     end(server, narrator)
 }
 

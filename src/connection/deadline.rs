@@ -32,7 +32,7 @@ impl Connection {
         }
     }
 
-    /// When something happens to it though no byte moves.
+    /// When something is due even if no byte moves.
     pub(crate) fn deadline(&self, timeouts: &Spans, now: Moment) -> Option<Moment> {
         let shortage = self.shortage.waits().then(|| 5 << self.shortage.tries().min(8));
         let shortage = shortage.map(|millis| now.after(Span::millis(millis)));

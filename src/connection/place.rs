@@ -1,4 +1,4 @@
-//! Names for where a connection stands, for the tests that count which calls failed there.
+//! Names for the place of a connection, for the tests that count which calls failed there.
 //!
 //! A place is a state, and of those states that have them how far reading and writing have
 //! come: a word for each that is not as in a new connection. [`product`] lists all that the
@@ -117,7 +117,7 @@ pub(crate) fn of(connection: &Connection) -> [&'static str; 2] {
         State::Preface { .. } => (6, Reading::default(), Writing::default(), false),
     };
     let later = connection.shortage.waits();
-    let Reading { end, paused, again } = reading;
+    let Reading { end, paused, again, hung_up: _ } = reading;
     let Writing { level, fin } = writing;
     let parts: Parts = [
         end as usize,

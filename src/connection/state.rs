@@ -3,10 +3,10 @@
 //! ```text
 //!   Connecting, Preface ── refused, too slow, no header ──▶ Gone
 //!    │ established, introduced
-//!    ▼       close(), idle, limits            output sent          EOF, time
+//!    ▼       close(), idle, limits            output sent    EOF, time, reset
 //!   Open ────────────────────────▶ Closing ───────────▶ Lingering ──────────▶ Gone
 //!    │  ╲                             │    (shutdown)                           ▲
-//!    │   ╲ send or recv failed        │ EOF seen before: nothing to linger for  │
+//!    │   ╲ send or recv failed        │ EOF came before; abort, reset           │
 //!    │    ╲                           └─────────────────────────────────────────┤
 //!    │     ▶ Broken ── what the peer had still sent is read and offered ────────┤
 //!    ├─ abort_behind() ─▶ Delivering ── acknowledged, time: reset ──────────────┤
@@ -46,16 +46,16 @@ pub(crate) enum State {
         deadline: Moment,
         early: Early,
     },
-    /// The header of a front is awaited, which names the client. The handler does not know of
-    /// it: there is no session.
+    /// Waits for the header with which a front names the client. There is no session yet, and
+    /// the handler does not know of the connection.
     Preface {
-        /// What has come of it.
+        /// What has arrived of it.
         header: Buffer,
         deadline: Moment,
     },
     /// In service. The peer may have sent its FIN already.
     Open(Open),
-    /// The handler or a limit has ended it: the last output is being sent, then FIN.
+    /// Closed by the handler or by a limit: the last output is being sent, then FIN.
     Closing {
         why: CloseReason,
         unsent: Unsent,
@@ -64,11 +64,11 @@ pub(crate) enum State {
         /// EOF has been received: there is nothing to linger for.
         at_end: bool,
     },
-    /// FIN is sent. Input is read and thrown away, because a close with unread input resets
-    /// the connection, and the answer is lost.
+    /// FIN is sent. Input is read and thrown away, because `close` with unread input sends a
+    /// reset, and the client may lose the answer.
     Lingering { why: CloseReason, until: Moment },
-    /// It ends with a reset, but not before the peer has all that was written: a reset would
-    /// overtake it. Input is read and thrown away.
+    /// Ends with a reset, but not before the peer has all that was written, which a reset would
+    /// overtake. Input is read and thrown away.
     Delivering {
         why: CloseReason,
         unsent: Unsent,
@@ -116,9 +116,9 @@ pub(crate) struct Open {
     pub(crate) timer: Option<Moment>,
     /// Bytes read since the drain began.
     pub(crate) read: u32,
-    /// Memory that the handler keeps for it.
+    /// Bytes of memory that the handler has charged to it.
     pub(crate) charged: u32,
-    /// A stop does not end it by itself.
+    /// The handler holds it: a stop does not end it by itself.
     pub(crate) held: bool,
     /// Input is offered even while output is full, because it is answered on another
     /// connection (proxy).
@@ -133,6 +133,8 @@ pub(crate) struct Reading {
     pub(crate) paused: bool,
     /// The rest is to be offered again without new bytes.
     pub(crate) again: bool,
+    /// The handler has heard, during a pause, that the peer's end is on its way.
+    pub(crate) hung_up: bool,
 }
 
 /// How far the peer's end has come.
@@ -167,10 +169,10 @@ pub(crate) enum Level {
     Drained,
 }
 
-/// How far the handler has ended our direction while it goes on reading.
+/// Whether the handler has ended our direction while it goes on reading.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) enum Fin {
-    /// Not at all.
+    /// The handler has not ended it.
     #[default]
     No,
     /// FIN follows the last byte of output.
@@ -216,7 +218,7 @@ transitions! {
         Broken { why, reset, .. } => Gone { why: *why, reset: *reset };
     }
 
-    /// What is written is delivered, then a reset shows that it is not all. (Behind a FIN it is.)
+    /// What is written is delivered, then a reset shows that it is not all. (After a FIN, it was.)
     deliver(why: CloseReason, now: Moment) {
         Connecting { .. } => Gone { why, reset: false };
         Open (open) if open.writing.fin == Fin::No => Delivering {
@@ -266,7 +268,7 @@ transitions! {
         Lingering { why, .. } => Gone { why: *why, reset: false };
     }
 
-    /// It ends now: by `abort`, a limit, a failure, or because nothing is left to do.
+    /// Ends it now: by `abort`, a limit, a failure, or because nothing is left to do.
     end(why: CloseReason) {
         Connecting { .. } => Gone { why, reset: false };
         Preface { .. } => Gone { why, reset: false };
@@ -344,7 +346,7 @@ impl Life {
         }
     }
 
-    /// Begins to count anew.
+    /// Restarts the count of bytes read.
     pub(crate) fn forget_read(&mut self) {
         if let Some(read) = self.read_mut() {
             *read = 0;
@@ -437,7 +439,7 @@ impl Writing {
 mod tests {
     use super::*;
 
-    /// Whatever the events and their order, it comes to its end once, and for the first reason.
+    /// In whatever order events come, a connection ends once, and for the first reason.
     #[test]
     fn every_life_ends_and_for_one_reason() {
         const NOW: Moment = Moment::from_millis(7);

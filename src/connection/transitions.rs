@@ -31,7 +31,11 @@ macro_rules! transitions {
                 #[doc = $when]
                 pub(crate) fn $event(&mut self $(, $name: $Type)*) {
                     let next = match &mut self.0 {
-                        $(State::$From $known $(if $condition)? => State::$To $made,)+
+                        $(State::$From $known $(if $condition)? => {
+                            #[cfg(feature = "sim")]
+                            $crate::connection::transitions::count(stringify!($From), stringify!($To));
+                            State::$To $made
+                        })+
                         #[allow(unreachable_patterns, reason = "some events concern all states")]
                         _ => return,
                     };
@@ -54,3 +58,25 @@ macro_rules! transitions {
 }
 
 pub(super) use transitions;
+
+#[cfg(feature = "sim")]
+thread_local! {
+    static TAKEN: std::cell::RefCell<Taken> = const { std::cell::RefCell::new(Taken::new()) };
+}
+
+/// How often each arrow was taken, from which state to which.
+#[cfg(feature = "sim")]
+type Taken = std::collections::BTreeMap<(&'static str, &'static str), u64>;
+
+#[cfg(feature = "sim")]
+pub(crate) fn count(from: &'static str, to: &'static str) {
+    TAKEN.with_borrow_mut(|taken| *taken.entry((from, to)).or_default() += 1);
+}
+
+/// How often each arrow was taken on this thread since the last call: what the drawing of the
+/// states counts.
+#[cfg(feature = "sim")]
+#[doc(hidden)]
+pub fn taken() -> std::collections::BTreeMap<(&'static str, &'static str), u64> {
+    TAKEN.take()
+}

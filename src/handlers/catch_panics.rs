@@ -4,6 +4,7 @@ use crate::close_reason::CloseReason;
 use crate::error::Error;
 use crate::handler::ConnectionHandler;
 use crate::net::{Conn, ConnId, Net, TimerId};
+use std::any::Any;
 use std::ops::{Deref, DerefMut};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
@@ -56,6 +57,14 @@ impl<H> CatchPanics<H> {
 impl<H: ConnectionHandler> ConnectionHandler for CatchPanics<H> {
     type Session = H::Session;
 
+    fn needs_outbound(&self) -> bool {
+        self.0.needs_outbound()
+    }
+
+    fn files_per_client(&self) -> u32 {
+        self.0.files_per_client()
+    }
+
     fn on_start(&mut self, net: &mut Net) -> Result<(), Error> {
         self.0.on_start(net)
     }
@@ -83,6 +92,19 @@ impl<H: ConnectionHandler> ConnectionHandler for CatchPanics<H> {
 
     fn on_timer_for(&mut self, conn: &mut Conn<'_>, session: &mut H::Session, key: u32) {
         self.about(conn, |handler, conn| handler.on_timer_for(conn, session, key));
+    }
+
+    fn on_result(
+        &mut self,
+        conn: &mut Conn<'_>,
+        session: &mut H::Session,
+        result: Box<dyn Any + Send>,
+    ) {
+        self.about(conn, |handler, conn| handler.on_result(conn, session, result));
+    }
+
+    fn on_hangup(&mut self, conn: &mut Conn<'_>, session: &mut H::Session) {
+        self.about(conn, |handler, conn| handler.on_hangup(conn, session));
     }
 
     fn on_tick(&mut self, net: &mut Net, timer: TimerId, token: u64) {

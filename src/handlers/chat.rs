@@ -1,4 +1,4 @@
-//! A room in which each hears what the others say.
+//! A chat room: each line goes to all other members.
 //!
 //! ```text
 //!  a member sends      the others get                the member gets
@@ -9,15 +9,15 @@
 //! ```
 //!
 //! A name holds no space, colon or asterisk, and no line a control character, so
-//! nobody speaks as somebody else, as the server, or to the terminals of others. Nor do
+//! no member can write as another, as the server, or to the terminals of others. Nor do
 //! two names look alike: neither as they are written nor in small letters have they the
 //! same skeleton (Unicode's technical standard 39), and no name mixes scripts that are
 //! not written together.
 //!
-//! What is said is sent to a group, with [`Net::send_group`]: it is kept once for all, and all
+//! A line is sent to a group, with [`Net::send_group`]: it is stored once for all, and all
 //! there is for a member goes in one call. Four rules keep thousands apart:
 //!
-//! - **Whoever talks waits for those behind, but not for long.** A member whose
+//! - **A talker waits for members that read slowly, but not for long.** A member whose
 //!   output is full holds talkers back, so that none of them can talk another out
 //!   of the room. If that takes a tick, the member is not waited for until it has
 //!   caught up; at `max_output` the server ends it.
@@ -26,7 +26,7 @@
 //! - **Nobody talks faster than others read**: each member has a bucket (of tokens, as IRC
 //!   servers have) that holds [`BURST`] bytes and fills by [`RATE`] a second. A talker that has
 //!   emptied it is paused until there is something in it: its bytes wait in its socket.
-//! - **Comings and goings are told at once while that is cheap**, and otherwise
+//! - **Comings and goings are announced at once while that is cheap**, and otherwise
 //!   together, once a tick: a crowd that comes back costs n ticks, not n² lines.
 //!
 //! Invariants:
@@ -87,10 +87,10 @@ pub struct Chat {
     /// Whether this callback has sent something to the others.
     has_said: bool,
     news: News,
-    /// Members whose output is full, and for whom talkers wait; and the talkers.
+    /// Members whose output is full, and for which talkers wait; and the talkers.
     behind: BTreeSet<ConnId>,
     waiting: Vec<ConnId>,
-    /// Members whose output is full, and who are not waited for any more.
+    /// Members whose output is full, and for which no talker waits any more.
     late: BTreeSet<ConnId>,
 }
 
@@ -139,6 +139,7 @@ impl Bucket {
 
 impl Chat {
     /// `max_line` bounds a line in bytes, its ending not counted.
+    #[must_use]
     pub fn new(max_line: usize) -> Chat {
         Chat {
             max_line,
@@ -253,7 +254,7 @@ impl Chat {
         conn.set_timer(Some(TICK));
     }
 
-    /// Tells everybody but one, and notes who does not keep up.
+    /// Sends `text` to all members but one, and notes those that do not keep up.
     fn tell(&mut self, net: &mut Net, text: &str, except: Option<ConnId>) {
         if net.send_group(ROOM, text.as_bytes(), except).full == 0 {
             return;

@@ -17,6 +17,7 @@ pub struct Greet {
 
 impl Greet {
     /// `max_line` bounds a line in bytes, its ending not counted.
+    #[must_use]
     pub fn new(framing: Framing, max_line: usize) -> Greet {
         Greet { framing, max_line }
     }

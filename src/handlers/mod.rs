@@ -32,7 +32,7 @@ pub enum Framing {
     Chunk,
 }
 
-/// What a client hears that takes this for a web server.
+/// What a client gets that takes this for a web server.
 const NO_WEB: &[u8] = b"error: this is no web server\n";
 
 /// Whether a client begins as HTTP does: its first line ends with the version. Any page may

@@ -44,7 +44,7 @@ use std::{fmt, io, thread};
 /// At a stop, tunnels are looked at in this distance: what has come through since then goes on.
 /// If the drain timeout is short, so is this: a quarter of it.
 const QUIET: Duration = Duration::from_secs(1);
-/// The log hears no more often than this that nobody can be reached.
+/// How often the log reports at most that no upstream server can be reached.
 const NEWS: Duration = Duration::from_secs(60);
 /// The timer of a client that waits for a lookup.
 const LOOKUP: u32 = 1;
@@ -71,7 +71,7 @@ pub struct Proxy {
     stopping: Option<Duration>,
     /// How often bytes have come, from whomever.
     chunks: u64,
-    /// When the log was last told that nobody can be reached.
+    /// When it was last logged that no upstream address can be reached.
     warned_at: Option<Duration>,
 }
 
@@ -307,13 +307,13 @@ impl Proxy {
     fn complain(&mut self, now: Duration, why: impl fmt::Display) {
         if self.warned_at.is_none_or(|at| now - at >= NEWS) {
             self.warned_at = Some(now);
-            log::warn!("{why}; clients are reset until somebody answers");
+            log::warn!("{why}; clients are reset until a server answers");
         } else {
             log::debug!("{why}");
         }
     }
 
-    /// The connection begun for a client stands.
+    /// The upstream connection of a client is established.
     fn connected(&mut self, conn: &mut Conn<'_>) {
         let Some(end) = self.ends.get_mut(&conn.id()) else { return };
         if let Role::Dialing { address, .. } = end.role {
@@ -395,7 +395,7 @@ impl ConnectionHandler for Proxy {
             self.reset(conn.net(), id);
             return self.complain(conn.net().now(), "the proxy leads to itself"); // for ever
         }
-        conn.pause(); // until there is somebody to take its bytes
+        conn.pause(); // until the upstream connection can take its bytes
         let look = self.look_after(conn.net());
         conn.set_timer(look);
         self.begin(conn.net(), id);

@@ -1,7 +1,7 @@
 //! The real calls, and the only `unsafe` code of the project.
 //!
 //! [`Linux`] owns nothing: the kernel keeps the state, and a descriptor belongs
-//! to whoever holds the [`Fd`]. So every method here is a thin translation:
+//! to the owner of the [`Fd`]. So every method here is a thin translation:
 //!
 //! - **One method, one system call**, made through the libc function that strace
 //!   shows under the same name. (Three exceptions: `clock_gettime` makes none, `prlimit` makes
@@ -33,7 +33,7 @@ use std::path::{Path, PathBuf};
 use std::sync::{Mutex, PoisonError};
 use std::{mem, ptr};
 
-use nix::sys::signal::{SigSet, SigmaskHow, sigprocmask};
+use nix::sys::signal::{SigSet, SigmaskHow, Signal as NixSignal, sigprocmask};
 
 use super::{
     Address, Clock, EpollOp, Errno, Event, Fd, FileKind, FileStatus, Kernel, OpenAs, Peer, Result,
@@ -66,7 +66,8 @@ impl Kernel for Linux {
     fn rt_sigprocmask(&mut self, signals: &[Signal]) -> Result<()> {
         // Not pthread_sigmask: that one returns its errno, which nix takes for success.
         // On Linux both block for the calling thread alone.
-        sigprocmask(SigmaskHow::SIG_BLOCK, Some(&signals.iter().copied().collect()), None)
+        let blocked = sigprocmask(SigmaskHow::SIG_BLOCK, Some(&signal_set(signals)), None);
+        blocked.map_err(|errno| Errno::from_raw(errno as i32))
     }
 
     fn prlimit(&mut self, soft: Option<u64>) -> Result<(u64, u64)> {
@@ -147,6 +148,7 @@ impl Kernel for Linux {
             SocketOption::NotSentLowat(bytes) => {
                 set(fd, IPPROTO_TCP, libc::TCP_NOTSENT_LOWAT, &bytes)
             }
+            SocketOption::Cork(on) => set(fd, IPPROTO_TCP, libc::TCP_CORK, &i32::from(on)),
             SocketOption::UrgentInline => set(fd, SOL_SOCKET, libc::SO_OOBINLINE, &ON),
             SocketOption::NoDevice => set(fd, SOL_SOCKET, libc::SO_BINDTOIFINDEX, &i32::MAX),
             SocketOption::RefuseDescriptors => set(fd, SOL_SOCKET, SO_PASSRIGHTS, &OFF),
@@ -247,7 +249,7 @@ impl Kernel for Linux {
     }
 
     fn signalfd4(&mut self, signals: &[Signal]) -> Result<Fd> {
-        let set: SigSet = signals.iter().copied().collect();
+        let set = signal_set(signals);
         let flags = libc::SFD_CLOEXEC | libc::SFD_NONBLOCK;
         // SAFETY: `set` is an initialised signal set. -1 asks for a new descriptor.
         own(unsafe { libc::signalfd(-1, set.as_ref(), flags) })
@@ -446,7 +448,10 @@ impl Kernel for Linux {
         read(fd, &mut info)?;
         // Its first field is the number of the signal, `ssi_signo`.
         let number = info.first_chunk().map_or(0, |bytes| i32::from_ne_bytes(*bytes));
-        Signal::try_from(number)
+        match Signal::from_raw(number) {
+            Signal::UnknownSignal => Err(Errno::EINVAL),
+            signal => Ok(signal),
+        }
     }
 
     // ---- goodbye
@@ -474,6 +479,11 @@ impl Kernel for Linux {
 
 /// Nanoseconds in a second.
 const SECOND: u64 = 1_000_000_000;
+
+/// The set of some signals, as the calls take it.
+fn signal_set(signals: &[Signal]) -> SigSet {
+    signals.iter().filter_map(|&signal| NixSignal::try_from(signal as i32).ok()).collect()
+}
 
 /// The result of a call that makes a descriptor: it failed, or the descriptor is ours.
 #[inline]

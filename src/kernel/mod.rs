@@ -1,8 +1,8 @@
-//! The door to the kernel: every system call the server makes, as one trait.
+//! Every system call the server makes, as one trait.
 //!
-//! The methods stand in the order in which a running server meets them, so the
-//! trait is the table of contents of the walkthrough in `docs/`. Three kernels
-//! stand behind it:
+//! The methods are in the order in which a running server meets them, so the
+//! trait is the table of contents of the walkthrough in `docs/`. It has three
+//! implementations:
 //!
 //! - [`Linux`]: the real calls, and the only `unsafe` code of the project;
 //! - [`Narrated`]: wraps another kernel and prints each call as strace would;
@@ -26,10 +26,8 @@ use std::path::Path;
 #[cfg(doc)]
 use crate::reaction::Call;
 
-pub use nix::errno::Errno;
-pub use nix::sys::signal::Signal;
-
 mod linux;
+mod names;
 mod narrated;
 #[cfg(feature = "sim")]
 pub mod sim;
@@ -39,12 +37,13 @@ pub use linux::Linux;
 #[doc(hidden)]
 pub use linux::window_columns;
 pub(crate) use linux::{borrowed, ignore_signals, map_large_buffers, return_memory};
+pub use names::{Errno, Signal};
 pub use narrated::Narrated;
 #[cfg(feature = "sim")]
 pub use sim::Simulated;
 pub use types::*;
 
-/// What a system call gives: its result, or its errno.
+/// What a system call returns: its result, or its errno.
 pub type Result<T> = std::result::Result<T, Errno>;
 
 /// The calls a server makes, in the order in which it meets them.
@@ -53,300 +52,300 @@ pub type Result<T> = std::result::Result<T, Errno>;
 /// and its rows in the table of errnos, [`reaction`](crate::reaction::reaction).
 ///
 /// A kernel is a handle: a clone is the same kernel, used from another thread
-/// (only to ring the bell of [`eventfd2`](Kernel::eventfd2)).
+/// (only to write to the [`eventfd2`](Kernel::eventfd2)).
 ///
 /// To implement it elsewhere is possible and not stable: a minor version may add a method.
-pub trait Kernel: Clone + Send + 'static {
-    /// Whether its signals, and the memory, are those of this process.
+pub trait Kernel: Clone + Send + Sync + 'static {
+    /// Whether the kernel's signals and memory are those of this process.
     const IS_REAL: bool = true;
 
-    // ---- before anything exists: signals and limits ----- docs/signals.md, docs/full.md
+    // ---- before anything exists: signals and limits ----- docs/03-signals.md, docs/15-full.md
 
     /// Whether this process ignores `signal`, as `nohup` does with SIGHUP.
     ///
-    /// rt_sigaction(2), docs/signals.md, [`Call::SignalAction`]
+    /// rt_sigaction(2), docs/03-signals.md, [`Call::SignalAction`]
     fn rt_sigaction(&mut self, signal: Signal) -> Result<bool>;
 
     /// Blocks `signals` for this thread, so that they can be read as bytes.
     ///
-    /// rt_sigprocmask(2), docs/signals.md, [`Call::SignalMask`]
+    /// rt_sigprocmask(2), docs/03-signals.md, [`Call::SignalMask`]
     fn rt_sigprocmask(&mut self, signals: &[Signal]) -> Result<()>;
 
     /// The soft and the hard limit of open descriptors; sets the soft one first
     /// if `soft` is given.
     ///
-    /// prlimit(2), docs/full.md, [`Call::DescriptorLimit`]
+    /// prlimit(2), docs/15-full.md, [`Call::DescriptorLimit`]
     fn prlimit(&mut self, soft: Option<u64>) -> Result<(u64, u64)>;
 
-    // ---- a door --------------------------------------------------------- docs/door.md
+    // ---- a listener ------------------------------------------------------ docs/04-door.md
 
-    /// A stream socket that speaks the family of `address`.
+    /// Creates a stream socket of the address family of `address`.
     ///
-    /// socket(2), docs/door.md, docs/connecting.md, [`Call::Socket`], [`Call::OutboundSocket`]
+    /// socket(2), docs/04-door.md, docs/12-connecting.md, [`Call::Socket`], [`Call::OutboundSocket`]
     fn socket(&mut self, address: &Address) -> Result<Fd>;
 
     /// Takes over the descriptor `number`, with which this process was started, and makes it
     /// close-on-exec. One that is close-on-exec already was opened here, and is in use (EBADF).
     ///
-    /// fcntl(2), sd_listen_fds(3), docs/production.md, [`Call::Inherit`]
+    /// fcntl(2), sd_listen_fds(3), docs/17-production.md, [`Call::Inherit`]
     fn fcntl_inherit(&mut self, number: i32) -> Result<Fd>;
 
-    /// Makes a descriptor from elsewhere non-blocking, for all who share it.
+    /// Makes a descriptor from elsewhere non-blocking, for all processes that share it.
     ///
-    /// fcntl(2), docs/production.md, [`Call::Inherit`]
+    /// fcntl(2), docs/17-production.md, [`Call::Inherit`]
     fn fcntl_nonblock(&mut self, fd: &Fd) -> Result<()>;
 
     /// Whether a socket listens: SO_ACCEPTCONN.
     ///
-    /// getsockopt(2), socket(7), docs/production.md, [`Call::CheckListener`]
+    /// getsockopt(2), socket(7), docs/17-production.md, [`Call::CheckListener`]
     fn getsockopt_listens(&mut self, fd: &Fd) -> Result<bool>;
 
-    /// A datagram socket that speaks to the service manager.
+    /// Creates a datagram socket for messages to the service manager.
     ///
-    /// socket(2), unix(7), sd_notify(3), docs/production.md, [`Call::NotifySocket`]
+    /// socket(2), unix(7), sd_notify(3), docs/17-production.md, [`Call::NotifySocket`]
     fn socket_datagram(&mut self) -> Result<Fd>;
 
     /// Sets one option of a socket.
     ///
-    /// setsockopt(2), socket(7), tcp(7), ipv6(7), docs/door.md, docs/stopping.md, docs/goodbye.md,
-    /// docs/passed.md, docs/production.md,
+    /// setsockopt(2), socket(7), tcp(7), ipv6(7), docs/04-door.md, docs/14-stopping.md, docs/13-goodbye.md,
+    /// docs/16-passed.md, docs/17-production.md,
     /// [`Call::SetOption`], [`Call::SetTunable`], [`Call::RefuseDescriptors`], [`Call::Detach`],
     /// [`Call::SteerNew`], [`Call::RefuseNew`]
     fn setsockopt(&mut self, fd: &Fd, option: SocketOption) -> Result<()>;
 
-    /// Opens the directory at `path` to lock it; or whatever stands there, only to name it: a
-    /// symbolic link is not followed, and a socket can be opened so, too.
+    /// Opens the directory at `path` to lock it; or whatever is at `path`, only as a reference to
+    /// it (O_PATH): a symbolic link is not followed, and a socket file can be opened too.
     ///
-    /// openat2(2), docs/door.md, [`Call::OpenToLock`], [`Call::OpenSocketFile`]
+    /// openat2(2), docs/04-door.md, [`Call::OpenToLock`], [`Call::OpenSocketFile`]
     fn openat2_as(&mut self, path: &Path, what: OpenAs) -> Result<Fd>;
 
-    /// Locks what is open for everybody else who asks, if nobody has it locked. Closing it
-    /// unlocks it.
+    /// Takes the exclusive lock of an open directory, unless another process holds it. Closing
+    /// the descriptor releases it.
     ///
-    /// flock(2), docs/door.md, [`Call::LockDirectory`]
+    /// flock(2), docs/04-door.md, [`Call::LockDirectory`]
     fn flock(&mut self, fd: &Fd) -> Result<()>;
 
-    /// Sleeps, in nanoseconds. Only before anybody is served.
+    /// Sleeps for this many nanoseconds. Used before the server serves anyone, never after.
     ///
-    /// clock_nanosleep(2), docs/door.md, [`Call::AwaitLock`]
+    /// clock_nanosleep(2), docs/04-door.md, [`Call::AwaitLock`]
     fn clock_nanosleep(&mut self, nanoseconds: u64) -> Result<()>;
 
     /// Sets the mode that a Unix socket's file is born with (less the umask).
     ///
-    /// fchmod(2), docs/door.md, [`Call::FileMode`]
+    /// fchmod(2), docs/04-door.md, [`Call::FileMode`]
     fn fchmod(&mut self, fd: &Fd, mode: u32) -> Result<()>;
 
     /// Gives the socket its address.
     ///
-    /// bind(2), docs/door.md, [`Call::BindTcp`], [`Call::BindUnix`]
+    /// bind(2), docs/04-door.md, [`Call::BindTcp`], [`Call::BindUnix`]
     fn bind(&mut self, fd: &Fd, address: &Address) -> Result<()>;
 
-    /// What stands at `path`, symbolic links not followed.
+    /// What kind of file is at `path`; symbolic links are not followed.
     ///
-    /// lstat(2), docs/door.md, [`Call::FileStatus`], [`Call::CheckFile`]
+    /// lstat(2), docs/04-door.md, [`Call::FileStatus`], [`Call::CheckFile`]
     fn lstat(&mut self, path: &Path) -> Result<FileStatus>;
 
     /// Sets the mode of the file at `path`: a descriptor's below /proc/self/fd, at which
     /// nobody can put another file.
     ///
-    /// chmod(2), docs/door.md, [`Call::FileMode`]
+    /// chmod(2), docs/04-door.md, [`Call::FileMode`]
     fn chmod(&mut self, path: &Path, mode: u32) -> Result<()>;
 
-    /// Begins to connect. With TCP it goes on after EINPROGRESS, and epoll tells when it
+    /// Starts to connect. With TCP it goes on after EINPROGRESS, and epoll reports when it
     /// is over; a Unix socket is connected at once, or not at all.
     ///
-    /// connect(2), docs/door.md, docs/connecting.md, docs/production.md, [`Call::ProbeUnix`],
+    /// connect(2), docs/04-door.md, docs/12-connecting.md, docs/17-production.md, [`Call::ProbeUnix`],
     /// [`Call::Connect`], [`Call::NotifyConnect`]
     fn connect(&mut self, fd: &Fd, address: &Address) -> Result<()>;
 
     /// Removes the file at `path`.
     ///
-    /// unlink(2), docs/door.md, [`Call::Unlink`], [`Call::RemoveFile`]
+    /// unlink(2), docs/04-door.md, [`Call::Unlink`], [`Call::RemoveFile`]
     fn unlink(&mut self, path: &Path) -> Result<()>;
 
-    /// Opens the door: from now on clients queue, up to `backlog` of them.
+    /// Makes the socket a listener: from now on clients queue, up to `backlog` of them.
     ///
-    /// listen(2), docs/door.md, [`Call::Listen`]
+    /// listen(2), docs/04-door.md, [`Call::Listen`]
     fn listen(&mut self, fd: &Fd, backlog: u32) -> Result<()>;
 
     /// The address a socket is bound to, with the port the kernel chose for 0.
     ///
-    /// getsockname(2), docs/door.md, docs/connecting.md,
+    /// getsockname(2), docs/04-door.md, docs/12-connecting.md,
     /// [`Call::LocalAddress`], [`Call::OutboundAddress`]
     fn getsockname(&mut self, fd: &Fd) -> Result<Address>;
 
-    // ---- the loop --------- docs/loop.md, docs/waking.md, docs/signals.md, docs/time.md
+    // ---- the loop --------- docs/05-loop.md, docs/06-waking.md, docs/03-signals.md, docs/07-time.md
 
-    /// A set of descriptors to wait for.
+    /// Creates an empty set of descriptors to wait for.
     ///
-    /// epoll_create1(2), docs/loop.md, [`Call::EpollCreate`]
+    /// epoll_create1(2), docs/05-loop.md, [`Call::EpollCreate`]
     fn epoll_create1(&mut self) -> Result<Fd>;
 
-    /// A descriptor from which blocked signals are read.
+    /// Creates a descriptor from which blocked signals are read.
     ///
-    /// signalfd4(2), docs/signals.md, [`Call::SignalFd`]
+    /// signalfd4(2), docs/03-signals.md, [`Call::SignalFd`]
     fn signalfd4(&mut self, signals: &[Signal]) -> Result<Fd>;
 
-    /// A timer that is a descriptor, on the monotonic clock.
+    /// Creates a timer that is a descriptor, on the monotonic clock.
     ///
-    /// timerfd_create(2), docs/time.md, [`Call::TimerFd`]
+    /// timerfd_create(2), docs/07-time.md, [`Call::TimerFd`]
     fn timerfd_create(&mut self) -> Result<Fd>;
 
-    /// A counter that any thread can raise to wake the loop.
+    /// Creates a counter that any thread can raise to wake the loop.
     ///
-    /// eventfd2(2), docs/waking.md, [`Call::EventFd`]
+    /// eventfd2(2), docs/06-waking.md, [`Call::EventFd`]
     fn eventfd2(&mut self) -> Result<Fd>;
 
     /// Adds `fd` to the set, changes what is asked of it, or removes it.
     ///
-    /// epoll_ctl(2), docs/loop.md,
+    /// epoll_ctl(2), docs/05-loop.md,
     /// [`Call::EpollAddCore`], [`Call::EpollAddSignals`], [`Call::EpollAddConnection`],
     /// [`Call::EpollModify`], [`Call::EpollRemove`]
     fn epoll_ctl(&mut self, epoll: &Fd, op: EpollOp, fd: &Fd, event: Event) -> Result<()>;
 
     /// Waits until a descriptor of the set is ready, and fills `events` from the
-    /// front; the number of events filled.
+    /// front. Returns the number of events filled.
     ///
-    /// epoll_wait(2), docs/loop.md, [`Call::EpollWait`]
+    /// epoll_wait(2), docs/05-loop.md, [`Call::EpollWait`]
     fn epoll_wait(&mut self, epoll: &Fd, events: &mut [Event], wait: Wait) -> Result<usize>;
 
-    /// Nanoseconds on a clock; no system call, the vDSO answers.
+    /// Nanoseconds on a clock. Not a system call: the vDSO answers.
     ///
-    /// clock_gettime(2), vdso(7), docs/time.md
+    /// clock_gettime(2), vdso(7), docs/07-time.md
     fn clock_gettime(&mut self, clock: Clock) -> u64;
 
-    // ---- one connection -- docs/accepting.md, docs/receiving.md, docs/sending.md
+    // ---- one connection -- docs/08-accepting.md, docs/09-receiving.md, docs/10-sending.md
 
     /// Takes the first connection out of the listener's queue.
     ///
-    /// accept4(2), docs/accepting.md, [`Call::Accept`]
+    /// accept4(2), docs/08-accepting.md, [`Call::Accept`]
     fn accept4(&mut self, fd: &Fd) -> Result<(Fd, Peer)>;
 
-    /// Bytes that have arrived; 0 is the peer's end.
+    /// Receives bytes that have arrived. Returns how many; 0 is EOF.
     ///
-    /// recv(2), docs/receiving.md, [`Call::Recv`]
+    /// recv(2), docs/09-receiving.md, [`Call::Recv`]
     fn recv(&mut self, fd: &Fd, buffer: &mut [u8]) -> Result<usize>;
 
-    /// Hands bytes to the kernel; how many it took. Never SIGPIPE.
+    /// Hands bytes to the kernel. Returns how many it took. Never raises SIGPIPE.
     ///
-    /// send(2), docs/sending.md, docs/production.md, [`Call::Send`], [`Call::Notify`]
+    /// send(2), docs/10-sending.md, docs/17-production.md, [`Call::Send`], [`Call::Notify`]
     fn send(&mut self, fd: &Fd, bytes: &[u8]) -> Result<usize>;
 
-    /// The same for bytes that others follow at once, which the last segment then waits for.
+    /// As `send`, when more bytes follow at once: the last, partly filled packet waits for them.
     ///
-    /// send(2) MSG_MORE, docs/files.md, [`Call::Send`]
+    /// send(2) MSG_MORE, docs/11-files.md, [`Call::Send`]
     fn send_more(&mut self, fd: &Fd, bytes: &[u8]) -> Result<usize>;
 
-    /// The same for bytes that stand in several places, at most [`IOV_MAX`] of them: how many
-    /// bytes the kernel took, and these may end within any piece.
+    /// As `send`, for bytes in several places, at most [`IOV_MAX`] of them. Returns how many
+    /// bytes the kernel took, which may end within any piece.
     ///
-    /// sendmsg(2), docs/sending.md, [`Call::SendPieces`]
+    /// sendmsg(2), docs/10-sending.md, [`Call::SendPieces`]
     fn sendmsg(&mut self, fd: &Fd, pieces: &[IoSlice<'_>]) -> Result<usize>;
 
-    // ---- a connection outwards -------------------------------------- docs/connecting.md
+    // ---- an outbound connection ----------------------------------- docs/12-connecting.md
 
-    /// What became of a [`connect`](Kernel::connect) that was in progress: SO_ERROR, which
-    /// is reset by being read, and so is not for connections that stand.
+    /// The outcome of a [`connect`](Kernel::connect) that was in progress: SO_ERROR. Reading
+    /// it resets it, so it must not be used on an established connection.
     ///
-    /// getsockopt(2), socket(7), docs/connecting.md, [`Call::ConnectResult`]
+    /// getsockopt(2), socket(7), docs/12-connecting.md, [`Call::ConnectResult`]
     fn getsockopt_error(&mut self, fd: &Fd) -> Result<Option<Errno>>;
 
-    // ---- files ------------------------------------------------------- docs/files.md
+    // ---- files ------------------------------------------------------- docs/11-files.md
 
     /// Without `dir` opens the directory `path`; with it, the file `path` for reading.
     /// Nothing in that path leads out of `dir`, no `..` and no symbolic link, and opening
-    /// waits for nobody, be it a pipe.
+    /// never blocks, not even on a FIFO.
     ///
-    /// openat2(2), docs/files.md, [`Call::OpenDirectory`], [`Call::OpenFile`]
+    /// openat2(2), docs/11-files.md, [`Call::OpenDirectory`], [`Call::OpenFile`]
     fn openat2(&mut self, dir: Option<&Fd>, path: &Path) -> Result<Fd>;
 
     /// What an open file is.
     ///
-    /// fstat(2), docs/files.md, docs/door.md, [`Call::ReadStatus`], [`Call::SocketFileStatus`]
+    /// fstat(2), docs/11-files.md, docs/04-door.md, [`Call::ReadStatus`], [`Call::SocketFileStatus`]
     fn fstat(&mut self, fd: &Fd) -> Result<FileStatus>;
 
-    /// Bytes of a file from `offset` on; 0 behind its end.
+    /// Reads bytes of a file from `offset` on. Returns how many; 0 at the end of the file.
     ///
-    /// pread(2), docs/files.md, [`Call::ReadFile`]
+    /// pread(2), docs/11-files.md, [`Call::ReadFile`]
     fn pread64(&mut self, fd: &Fd, buffer: &mut [u8], offset: u64) -> Result<usize>;
 
-    /// Hands bytes of a file to the kernel without reading them: up to `count` from
-    /// `offset` on; how many it took, 0 behind the end of the file.
+    /// Sends bytes of a file without reading them here: up to `count` from `offset` on.
+    /// Returns how many the kernel took; 0 at the end of the file.
     ///
-    /// sendfile(2), docs/files.md, [`Call::SendFile`]
+    /// sendfile(2), docs/11-files.md, [`Call::SendFile`]
     fn sendfile(&mut self, fd: &Fd, file: &Fd, offset: u64, count: usize) -> Result<usize>;
 
-    /// What a path means now, symbolic links followed.
+    /// What kind of file `path` is now; symbolic links are followed.
     ///
-    /// stat(2), docs/files.md, [`Call::DirectoryStatus`]
+    /// stat(2), docs/11-files.md, [`Call::DirectoryStatus`]
     fn stat(&mut self, path: &Path) -> Result<FileStatus>;
 
-    // ---- the stop ---------------------------------------------------- docs/stopping.md
+    // ---- stopping -------------------------------------------------- docs/14-stopping.md
 
-    /// A socket on which the kernel answers questions about sockets.
+    /// Creates a socket on which the kernel answers questions about sockets.
     ///
-    /// socket(2), netlink(7), sock_diag(7), docs/stopping.md, [`Call::DiagSocket`]
+    /// socket(2), netlink(7), sock_diag(7), docs/14-stopping.md, [`Call::DiagSocket`]
     fn socket_diag(&mut self) -> Result<Fd>;
 
-    /// Asks which handshakes with the port of `local` are under way.
+    /// Asks which handshakes with the port of `local` are in progress.
     ///
-    /// write(2), sock_diag(7), docs/stopping.md, [`Call::DiagAsk`]
+    /// write(2), sock_diag(7), docs/14-stopping.md, [`Call::DiagAsk`]
     fn write_diag(&mut self, fd: &Fd, local: SocketAddr) -> Result<()>;
 
-    /// Reads the beginning of the answer: whether any is.
+    /// Reads the beginning of the answer. Returns whether any handshake is in progress.
     ///
-    /// read(2), sock_diag(7), docs/stopping.md, [`Call::DiagAnswer`]
+    /// read(2), sock_diag(7), docs/14-stopping.md, [`Call::DiagAnswer`]
     fn read_diag(&mut self, fd: &Fd) -> Result<bool>;
 
-    // ---- time, and what wakes the loop ---- docs/time.md, docs/waking.md, docs/signals.md
+    // ---- time, and what wakes the loop ---- docs/07-time.md, docs/06-waking.md, docs/03-signals.md
 
     /// Sets the timer to `deadline`, in nanoseconds of [`clock_gettime`](Kernel::clock_gettime);
     /// `None` disarms it.
     ///
-    /// timerfd_settime(2), docs/time.md, [`Call::SetTimer`]
+    /// timerfd_settime(2), docs/07-time.md, [`Call::SetTimer`]
     fn timerfd_settime(&mut self, fd: &Fd, deadline: Option<u64>) -> Result<()>;
 
     /// Reads and resets the counter of an eventfd.
     ///
     /// A timerfd has one too, of its expirations; setting it anew resets that as well.
     ///
-    /// read(2), eventfd(2), docs/waking.md, docs/time.md, [`Call::ReadCounter`]
+    /// read(2), eventfd(2), docs/06-waking.md, docs/07-time.md, [`Call::ReadCounter`]
     fn read_counter(&mut self, fd: &Fd) -> Result<u64>;
 
     /// Raises the counter of an eventfd by one.
     ///
-    /// write(2), eventfd(2), docs/waking.md, [`Call::WriteCounter`]
+    /// write(2), eventfd(2), docs/06-waking.md, [`Call::WriteCounter`]
     fn write_counter(&mut self, fd: &Fd) -> Result<()>;
 
     /// Reads one signal from a signalfd.
     ///
-    /// read(2), signalfd(2), docs/signals.md, [`Call::ReadSignal`]
+    /// read(2), signalfd(2), docs/03-signals.md, [`Call::ReadSignal`]
     fn read_signal(&mut self, fd: &Fd) -> Result<Signal>;
 
-    // ---- goodbye ----------------------------------------------------- docs/goodbye.md
+    // ---- closing --------------------------------------------------- docs/13-goodbye.md
 
     /// Ends the sending direction: the peer reads to the end of what was sent.
     ///
-    /// shutdown(2), docs/goodbye.md, [`Call::Shutdown`]
+    /// shutdown(2), docs/13-goodbye.md, [`Call::Shutdown`]
     fn shutdown(&mut self, fd: &Fd) -> Result<()>;
 
     /// How many of the bytes that were sent the peer has not acknowledged: SIOCOUTQ. (The peer
     /// of a Unix socket: has not read.)
     ///
-    /// ioctl(2), tcp(7), docs/goodbye.md, [`Call::Unacknowledged`]
+    /// ioctl(2), tcp(7), docs/13-goodbye.md, [`Call::Unacknowledged`]
     fn ioctl_outq(&mut self, fd: &Fd) -> Result<usize>;
 
-    /// Gives the descriptor back. Never to be tried again, whatever it returns.
+    /// Closes the descriptor. Must never be tried again, whatever it returns.
     ///
-    /// close(2), docs/goodbye.md, [`Call::Close`]
+    /// close(2), docs/13-goodbye.md, [`Call::Close`]
     fn close(&mut self, fd: Fd) -> Result<()>;
 }
 
 /// A descriptor that this process owns, or one of a simulated kernel.
 ///
 /// No safe code makes an `Fd` of any number: it comes from a [`Kernel`], from an [`OwnedFd`],
-/// or it is [simulated](Fd::simulated), and then no system call takes it for one of Linux's.
-/// It is given back with [`Kernel::close`]. Dropping it closes it too; a simulated one stays
+/// or it is [simulated](Fd::simulated), and no system call mistakes it for one of Linux's.
+/// [`Kernel::close`] closes it. Dropping it closes it too; a simulated one stays
 /// open in its world, whose count of descriptors shows the leak to a test.
 ///
 /// Stored inverted, because `!fd` is zero only for -1, the one value that is no
@@ -358,16 +357,16 @@ pub struct Fd(NonZeroI32);
 impl Fd {
     /// Stands for the descriptor of a socket that is still to be opened: no kernel knows it.
     pub(crate) const UNOPENED: Fd = Fd(NonZeroI32::MAX);
-    /// What Linux is given for the simulated descriptor 0.
+    /// The number that the simulated descriptor 0 has inside, which Linux never hands out.
     const SIMULATED: i32 = i32::MIN + 1;
-    /// How many of these there are.
+    /// How many simulated descriptors there can be.
     const MOST_SIMULATED: i32 = 1 << 30;
 
     /// The descriptor `number` of a kernel that is not Linux; `None` if it is negative, or
     /// 2<sup>30</sup> or more.
     ///
-    /// For implementations of [`Kernel`] that make up their descriptors. To each real call
-    /// it is none (EBADF), and dropping it closes nothing.
+    /// For implementations of [`Kernel`] that make up their descriptors. Each real call
+    /// fails with EBADF on it, and dropping it closes nothing.
     pub fn simulated(number: i32) -> Option<Fd> {
         let number = (0..Fd::MOST_SIMULATED).contains(&number).then_some(number)?;
         NonZeroI32::new(!(Fd::SIMULATED + number)).map(Fd)
@@ -383,18 +382,18 @@ impl Fd {
         self.raw() == i32::MIN
     }
 
-    /// Its number, to be shown.
+    /// The number, for display.
     pub fn number(&self) -> i32 {
         if self.raw() < 0 { self.raw().wrapping_sub(Fd::SIMULATED) } else { self.raw() }
     }
 
-    /// What a system call is given.
+    /// The number that is passed to a system call.
     #[inline]
     fn raw(&self) -> i32 {
         !self.0.get()
     }
 
-    /// Ends the ownership without closing: what a system call is given.
+    /// Gives up ownership without closing, and returns the number for a system call.
     fn into_raw(self) -> i32 {
         let raw = self.raw();
         std::mem::forget(self);

@@ -4,9 +4,9 @@
 //! sink when the call has returned:
 //!
 //! ```text
-//! accept4(3, {sa_family=AF_INET, sin_port=htons(50844), sin_addr=inet_addr("127.0.0.1")}, [28 => 16], SOCK_CLOEXEC|SOCK_NONBLOCK) = 8  # docs/accepting.md
-//! recvfrom(8, "hello\n", 65536, 0, NULL, NULL) = 6  # docs/receiving.md
-//! close(8)                                = 0  # docs/goodbye.md
+//! accept4(3, {sa_family=AF_INET, sin_port=htons(50844), sin_addr=inet_addr("127.0.0.1")}, [28 => 16], SOCK_CLOEXEC|SOCK_NONBLOCK) = 8  # docs/08-accepting.md
+//! recvfrom(8, "hello\n", 65536, 0, NULL, NULL) = 6  # docs/09-receiving.md
+//! close(8)                                = 0  # docs/13-goodbye.md
 //! ```
 //!
 //! It differs from strace only where [`Kernel`] does not tell what strace can see:
@@ -35,12 +35,12 @@ use std::sync::Arc;
 use super::linux::{ADDRESS_SIZE, TCP_ADDRESS_SIZE};
 use super::{
     Address, Clock, ERR, EpollOp, Errno, Event, Fd, FileKind, FileStatus, HUP, IN, Kernel, OUT,
-    OpenAs, Peer, Result, Signal, SocketOption, Wait,
+    OpenAs, Peer, RDHUP, Result, Signal, SocketOption, Wait,
 };
 
 type Sink = Arc<dyn Fn(&str) + Send + Sync>;
 
-/// A kernel that tells what it is asked, one line a call, as strace would.
+/// A kernel that prints each call, one line a call, as strace would.
 #[derive(Clone)]
 pub struct Narrated<K> {
     kernel: K,
@@ -111,14 +111,14 @@ impl<K: Kernel> Kernel for Narrated<K> {
             Err(_) => POINTER,
         };
         let call = format!("rt_sigaction({signal}, NULL, {action}, 8)");
-        self.tell("signals", &call, result, |_| 0)
+        self.tell("03-signals", &call, result, |_| 0)
     }
 
     fn rt_sigprocmask(&mut self, signals: &[Signal]) -> Result<()> {
         let result = self.kernel.rt_sigprocmask(signals);
         let signals = signal_set(signals);
         let call = format!("rt_sigprocmask(SIG_BLOCK, {signals}, NULL, 8)");
-        self.tell("signals", &call, result, |_| 0)
+        self.tell("03-signals", &call, result, |_| 0)
     }
 
     fn prlimit(&mut self, soft: Option<u64>) -> Result<(u64, u64)> {
@@ -131,11 +131,11 @@ impl<K: Kernel> Kernel for Narrated<K> {
         self.limits = result.ok().or(self.limits);
         let found = asked.map_or(POINTER.to_string(), limits);
         let call = format!("prlimit64(0, RLIMIT_NOFILE, NULL, {found})");
-        let (_, hard) = self.tell("full", &call, asked, |_| 0)?;
+        let (_, hard) = self.tell("15-full", &call, asked, |_| 0)?;
         if let Some(soft) = soft {
             let wanted = limits((soft, hard));
             let call = format!("prlimit64(0, RLIMIT_NOFILE, {wanted}, NULL)");
-            return self.tell("full", &call, result, |_| 0);
+            return self.tell("15-full", &call, result, |_| 0);
         }
         result
     }
@@ -151,16 +151,17 @@ impl<K: Kernel> Kernel for Narrated<K> {
         };
         let kind = "SOCK_STREAM|SOCK_CLOEXEC|SOCK_NONBLOCK";
         let call = format!("socket({family}, {kind}, {protocol})");
-        self.tell("door", &call, result, Fd::number)
+        self.tell("04-door", &call, result, Fd::number)
     }
 
     fn fcntl_inherit(&mut self, number: i32) -> Result<Fd> {
         let result = self.kernel.fcntl_inherit(number);
         // `Linux` looks before it takes: two lines.
         let looked = result.as_ref().map(drop).map_err(|errno| *errno);
-        if self.tell("production", &format!("fcntl({number}, F_GETFD)"), looked, |()| 0).is_ok() {
+        if self.tell("17-production", &format!("fcntl({number}, F_GETFD)"), looked, |()| 0).is_ok()
+        {
             let call = format!("fcntl({number}, F_SETFD, FD_CLOEXEC)");
-            return self.tell("production", &call, result, |_| 0);
+            return self.tell("17-production", &call, result, |_| 0);
         }
         result
     }
@@ -168,7 +169,7 @@ impl<K: Kernel> Kernel for Narrated<K> {
     fn fcntl_nonblock(&mut self, fd: &Fd) -> Result<()> {
         let result = self.kernel.fcntl_nonblock(fd);
         let call = format!("fcntl({fd:?}, F_SETFL, O_RDWR|O_NONBLOCK)");
-        self.tell("production", &call, result, |()| 0)
+        self.tell("17-production", &call, result, |()| 0)
     }
 
     fn getsockopt_listens(&mut self, fd: &Fd) -> Result<bool> {
@@ -178,14 +179,14 @@ impl<K: Kernel> Kernel for Narrated<K> {
             Err(_) => format!("{POINTER}, [4]"),
         };
         let call = format!("getsockopt({fd:?}, SOL_SOCKET, SO_ACCEPTCONN, {value})");
-        self.tell("production", &call, result, |_| 0)
+        self.tell("17-production", &call, result, |_| 0)
     }
 
     fn socket_datagram(&mut self) -> Result<Fd> {
         let result = self.kernel.socket_datagram();
         self.manager = result.as_ref().ok().map(Fd::number);
         let call = "socket(AF_UNIX, SOCK_DGRAM|SOCK_CLOEXEC|SOCK_NONBLOCK, 0)";
-        self.tell("production", call, result, Fd::number)
+        self.tell("17-production", call, result, Fd::number)
     }
 
     fn setsockopt(&mut self, fd: &Fd, option: SocketOption) -> Result<()> {
@@ -194,11 +195,11 @@ impl<K: Kernel> Kernel for Narrated<K> {
             SocketOption::ReusePort
             | SocketOption::SteerTo(_)
             | SocketOption::StopSteering
-            | SocketOption::DetachFilter => "production",
-            SocketOption::NoDevice => "stopping",
-            SocketOption::ResetOnClose => "goodbye",
-            SocketOption::RefuseDescriptors => "passed",
-            _ => "door",
+            | SocketOption::DetachFilter => "17-production",
+            SocketOption::NoDevice => "14-stopping",
+            SocketOption::ResetOnClose => "13-goodbye",
+            SocketOption::RefuseDescriptors => "16-passed",
+            _ => "04-door",
         };
         let call = format!("setsockopt({fd:?}, {})", socket_option(option));
         self.tell(chapter, &call, result, |_| 0)
@@ -212,55 +213,55 @@ impl<K: Kernel> Kernel for Narrated<K> {
         };
         let path = quoted_path(path);
         let call = format!("openat2(AT_FDCWD, {path}, {{flags={flags}, resolve=0}}, 24)");
-        self.tell("door", &call, result, Fd::number)
+        self.tell("04-door", &call, result, Fd::number)
     }
 
     fn flock(&mut self, fd: &Fd) -> Result<()> {
         let result = self.kernel.flock(fd);
         let call = format!("flock({fd:?}, LOCK_EX|LOCK_NB)");
-        self.tell("door", &call, result, |_| 0)
+        self.tell("04-door", &call, result, |_| 0)
     }
 
     fn clock_nanosleep(&mut self, nanoseconds: u64) -> Result<()> {
         let result = self.kernel.clock_nanosleep(nanoseconds);
         let time = timespec(nanoseconds);
         let call = format!("clock_nanosleep(CLOCK_MONOTONIC, 0, {time}, NULL)");
-        self.tell("door", &call, result, |_| 0)
+        self.tell("04-door", &call, result, |_| 0)
     }
 
     fn fchmod(&mut self, fd: &Fd, mode: u32) -> Result<()> {
         let result = self.kernel.fchmod(fd, mode);
         let call = format!("fchmod({fd:?}, {})", octal(mode));
-        self.tell("door", &call, result, |_| 0)
+        self.tell("04-door", &call, result, |_| 0)
     }
 
     fn bind(&mut self, fd: &Fd, address: &Address) -> Result<()> {
         let result = self.kernel.bind(fd, address);
         let (address, length) = sockaddr(address);
         let call = format!("bind({fd:?}, {address}, {length})");
-        self.tell("door", &call, result, |_| 0)
+        self.tell("04-door", &call, result, |_| 0)
     }
 
     fn lstat(&mut self, path: &Path) -> Result<FileStatus> {
         let result = self.kernel.lstat(path);
         let (path, status) = (quoted_path(path), file_status(result.ok()));
         let call = format!("newfstatat(AT_FDCWD, {path}, {status}, AT_SYMLINK_NOFOLLOW)");
-        self.tell("door", &call, result, |_| 0)
+        self.tell("04-door", &call, result, |_| 0)
     }
 
     fn chmod(&mut self, path: &Path, mode: u32) -> Result<()> {
         let result = self.kernel.chmod(path, mode);
         let call = format!("chmod({}, {})", quoted_path(path), octal(mode));
-        self.tell("door", &call, result, |_| 0)
+        self.tell("04-door", &call, result, |_| 0)
     }
 
     fn connect(&mut self, fd: &Fd, address: &Address) -> Result<()> {
         let result = self.kernel.connect(fd, address);
         // A Unix socket is most often connected only to learn whether anybody is there.
         let chapter = match address {
-            Address::Tcp(_) => "connecting",
-            Address::Unix(_) if self.is_manager(fd) => "production",
-            Address::Unix(_) => "door",
+            Address::Tcp(_) => "12-connecting",
+            Address::Unix(_) if self.is_manager(fd) => "17-production",
+            Address::Unix(_) => "04-door",
         };
         let (address, length) = sockaddr(address);
         let call = format!("connect({fd:?}, {address}, {length})");
@@ -270,7 +271,7 @@ impl<K: Kernel> Kernel for Narrated<K> {
     fn unlink(&mut self, path: &Path) -> Result<()> {
         let result = self.kernel.unlink(path);
         let call = format!("unlink({})", quoted_path(path));
-        self.tell("door", &call, result, |_| 0)
+        self.tell("04-door", &call, result, |_| 0)
     }
 
     fn listen(&mut self, fd: &Fd, backlog: u32) -> Result<()> {
@@ -278,14 +279,14 @@ impl<K: Kernel> Kernel for Narrated<K> {
         // The system call takes a signed number.
         let backlog = i32::try_from(backlog).unwrap_or(i32::MAX);
         let call = format!("listen({fd:?}, {backlog})");
-        self.tell("door", &call, result, |_| 0)
+        self.tell("04-door", &call, result, |_| 0)
     }
 
     fn getsockname(&mut self, fd: &Fd) -> Result<Address> {
         let result = self.kernel.getsockname(fd);
         let address = filled_sockaddr(result.as_ref().ok(), ADDRESS_SIZE);
         let call = format!("getsockname({fd:?}, {address})");
-        self.tell("door", &call, result, |_| 0)
+        self.tell("04-door", &call, result, |_| 0)
     }
 
     // ---- the loop
@@ -293,27 +294,27 @@ impl<K: Kernel> Kernel for Narrated<K> {
     fn epoll_create1(&mut self) -> Result<Fd> {
         let result = self.kernel.epoll_create1();
         let call = "epoll_create1(EPOLL_CLOEXEC)";
-        self.tell("loop", call, result, Fd::number)
+        self.tell("05-loop", call, result, Fd::number)
     }
 
     fn eventfd2(&mut self) -> Result<Fd> {
         let result = self.kernel.eventfd2();
         let call = "eventfd2(0, EFD_CLOEXEC|EFD_NONBLOCK)";
-        self.tell("waking", call, result, Fd::number)
+        self.tell("06-waking", call, result, Fd::number)
     }
 
     fn signalfd4(&mut self, signals: &[Signal]) -> Result<Fd> {
         let result = self.kernel.signalfd4(signals);
         let signals = signal_set(signals);
         let call = format!("signalfd4(-1, {signals}, 8, SFD_CLOEXEC|SFD_NONBLOCK)");
-        self.tell("signals", &call, result, Fd::number)
+        self.tell("03-signals", &call, result, Fd::number)
     }
 
     fn timerfd_create(&mut self) -> Result<Fd> {
         let result = self.kernel.timerfd_create();
         self.timer = result.as_ref().ok().map(Fd::number);
         let call = "timerfd_create(CLOCK_MONOTONIC, TFD_CLOEXEC|TFD_NONBLOCK)";
-        self.tell("time", call, result, Fd::number)
+        self.tell("07-time", call, result, Fd::number)
     }
 
     fn epoll_ctl(&mut self, epoll: &Fd, op: EpollOp, fd: &Fd, event: Event) -> Result<()> {
@@ -328,7 +329,7 @@ impl<K: Kernel> Kernel for Narrated<K> {
             _ => epoll_event(&event),
         };
         let call = format!("epoll_ctl({epoll:?}, {op}, {fd:?}, {event})");
-        self.tell("loop", &call, result, |_| 0)
+        self.tell("05-loop", &call, result, |_| 0)
     }
 
     fn epoll_wait(&mut self, epoll: &Fd, events: &mut [Event], wait: Wait) -> Result<usize> {
@@ -346,7 +347,7 @@ impl<K: Kernel> Kernel for Narrated<K> {
             Wait::Forever => -1,
         };
         let call = format!("epoll_wait({epoll:?}, {reported}, {capacity}, {timeout})");
-        self.tell("loop", &call, result, |count| *count)
+        self.tell("05-loop", &call, result, |count| *count)
     }
 
     fn clock_gettime(&mut self, clock: Clock) -> u64 {
@@ -363,7 +364,7 @@ impl<K: Kernel> Kernel for Narrated<K> {
         });
         let peer = filled_sockaddr(peer.as_ref(), TCP_ADDRESS_SIZE);
         let call = format!("accept4({fd:?}, {peer}, SOCK_CLOEXEC|SOCK_NONBLOCK)");
-        self.tell("accepting", &call, result, |(fd, _)| fd.number())
+        self.tell("08-accepting", &call, result, |(fd, _)| fd.number())
     }
 
     fn recv(&mut self, fd: &Fd, buffer: &mut [u8]) -> Result<usize> {
@@ -374,14 +375,14 @@ impl<K: Kernel> Kernel for Narrated<K> {
             Err(_) => format!("{:p}", buffer.as_ptr()),
         };
         let call = format!("recvfrom({fd:?}, {received}, {length}, 0, NULL, NULL)");
-        self.tell("receiving", &call, result, |count| *count)
+        self.tell("09-receiving", &call, result, |count| *count)
     }
 
     fn send(&mut self, fd: &Fd, bytes: &[u8]) -> Result<usize> {
         let result = self.kernel.send(fd, bytes);
         let (sent, length) = (payload(bytes), bytes.len());
         let call = format!("sendto({fd:?}, {sent}, {length}, MSG_NOSIGNAL, NULL, 0)");
-        let chapter = if self.is_manager(fd) { "production" } else { "sending" };
+        let chapter = if self.is_manager(fd) { "17-production" } else { "10-sending" };
         self.tell(chapter, &call, result, |count| *count)
     }
 
@@ -389,7 +390,7 @@ impl<K: Kernel> Kernel for Narrated<K> {
         let result = self.kernel.send_more(fd, bytes);
         let (sent, length) = (payload(bytes), bytes.len());
         let call = format!("sendto({fd:?}, {sent}, {length}, MSG_NOSIGNAL|MSG_MORE, NULL, 0)");
-        self.tell("files", &call, result, |count| *count)
+        self.tell("11-files", &call, result, |count| *count)
     }
 
     fn sendmsg(&mut self, fd: &Fd, pieces: &[IoSlice<'_>]) -> Result<usize> {
@@ -398,7 +399,7 @@ impl<K: Kernel> Kernel for Narrated<K> {
         let name = "msg_name=NULL, msg_namelen=0";
         let rest = format!("msg_iovlen={length}, msg_controllen=0, msg_flags=0");
         let call = format!("sendmsg({fd:?}, {{{name}, msg_iov={iov}, {rest}}}, MSG_NOSIGNAL)");
-        self.tell("sending", &call, result, |count| *count)
+        self.tell("10-sending", &call, result, |count| *count)
     }
 
     // ---- a connection outwards
@@ -411,7 +412,7 @@ impl<K: Kernel> Kernel for Narrated<K> {
             Err(_) => format!("{POINTER}, [4]"),
         };
         let call = format!("getsockopt({fd:?}, SOL_SOCKET, SO_ERROR, {error})");
-        self.tell("connecting", &call, result, |_| 0)
+        self.tell("12-connecting", &call, result, |_| 0)
     }
 
     // ---- files
@@ -430,13 +431,13 @@ impl<K: Kernel> Kernel for Narrated<K> {
                 format!("openat2({dir:?}, {path}, {{flags={flags}, resolve={resolve}}}, 24)")
             }
         };
-        self.tell("files", &call, result, Fd::number)
+        self.tell("11-files", &call, result, Fd::number)
     }
 
     fn fstat(&mut self, fd: &Fd) -> Result<FileStatus> {
         let result = self.kernel.fstat(fd);
         let call = format!("fstat({fd:?}, {})", file_status(result.ok()));
-        self.tell("files", &call, result, |_| 0)
+        self.tell("11-files", &call, result, |_| 0)
     }
 
     fn pread64(&mut self, fd: &Fd, buffer: &mut [u8], offset: u64) -> Result<usize> {
@@ -447,7 +448,7 @@ impl<K: Kernel> Kernel for Narrated<K> {
             Err(_) => format!("{:p}", buffer.as_ptr()),
         };
         let call = format!("pread64({fd:?}, {read}, {length}, {offset})");
-        self.tell("files", &call, result, |count| *count)
+        self.tell("11-files", &call, result, |count| *count)
     }
 
     fn sendfile(&mut self, fd: &Fd, file: &Fd, offset: u64, count: usize) -> Result<usize> {
@@ -457,13 +458,13 @@ impl<K: Kernel> Kernel for Narrated<K> {
             Err(_) => format!("[{offset}]"),
         };
         let call = format!("sendfile({fd:?}, {file:?}, {place}, {count})");
-        self.tell("files", &call, result, |count| *count)
+        self.tell("11-files", &call, result, |count| *count)
     }
 
     fn stat(&mut self, path: &Path) -> Result<FileStatus> {
         let result = self.kernel.stat(path);
         let (path, status) = (quoted_path(path), file_status(result.ok()));
-        self.tell("files", &format!("newfstatat(AT_FDCWD, {path}, {status}, 0)"), result, |_| 0)
+        self.tell("11-files", &format!("newfstatat(AT_FDCWD, {path}, {status}, 0)"), result, |_| 0)
     }
 
     // ---- the stop
@@ -471,14 +472,14 @@ impl<K: Kernel> Kernel for Narrated<K> {
     fn socket_diag(&mut self) -> Result<Fd> {
         let result = self.kernel.socket_diag();
         let call = "socket(AF_NETLINK, SOCK_RAW|SOCK_CLOEXEC|SOCK_NONBLOCK, NETLINK_SOCK_DIAG)";
-        self.tell("stopping", call, result, Fd::number)
+        self.tell("14-stopping", call, result, Fd::number)
     }
 
     /// Shows the length of the question, its kind and its flags; the port is another each time.
     fn write_diag(&mut self, fd: &Fd, local: SocketAddr) -> Result<()> {
         let result = self.kernel.write_diag(fd, local);
         let call = format!("write({fd:?}, \"H\\0\\0\\0\\24\\0\\1\\3\"..., 72)");
-        self.tell("stopping", &call, result, |()| 72)
+        self.tell("14-stopping", &call, result, |()| 72)
     }
 
     /// Shows the length of the first message of the answer and its kind: a socket (20), or the
@@ -489,7 +490,7 @@ impl<K: Kernel> Kernel for Narrated<K> {
             |any| if any { "\"`\\0\\0\\0\\24\\0\"..." } else { "\"\\24\\0\\0\\0\\3\\0\"..." };
         let answer = result.map_or(POINTER, begins);
         let call = format!("read({fd:?}, {answer}, 20)");
-        self.tell("stopping", &call, result, |_| 20)
+        self.tell("14-stopping", &call, result, |_| 20)
     }
 
     // ---- counters, signals, time
@@ -500,13 +501,13 @@ impl<K: Kernel> Kernel for Narrated<K> {
         let value = timespec(deadline.map_or(0, |deadline| deadline.max(1)));
         let timer = format!("{{it_interval={}, it_value={value}}}", timespec(0));
         let call = format!("timerfd_settime({fd:?}, TFD_TIMER_ABSTIME, {timer}, NULL)");
-        self.tell("time", &call, result, |_| 0)
+        self.tell("07-time", &call, result, |_| 0)
     }
 
     fn read_counter(&mut self, fd: &Fd) -> Result<u64> {
         let result = self.kernel.read_counter(fd);
         let is_timer = self.timer == Some(fd.number());
-        let chapter = if is_timer { "time" } else { "waking" };
+        let chapter = if is_timer { "07-time" } else { "06-waking" };
         let counter = result.map_or(POINTER.to_string(), |count| quoted(&count.to_ne_bytes()));
         let call = format!("read({fd:?}, {counter}, 8)");
         self.tell(chapter, &call, result, |_| 8)
@@ -516,7 +517,7 @@ impl<K: Kernel> Kernel for Narrated<K> {
         let result = self.kernel.write_counter(fd);
         let one = quoted(&1_u64.to_ne_bytes());
         let call = format!("write({fd:?}, {one}, 8)");
-        self.tell("waking", &call, result, |()| 8)
+        self.tell("06-waking", &call, result, |()| 8)
     }
 
     fn read_signal(&mut self, fd: &Fd) -> Result<Signal> {
@@ -525,7 +526,7 @@ impl<K: Kernel> Kernel for Narrated<K> {
         let number = |signal| quoted(&(signal as u32).to_ne_bytes()) + "...";
         let info = result.map_or(POINTER.to_string(), number);
         let call = format!("read({fd:?}, {info}, 128)");
-        self.tell("signals", &call, result, |_| 128)
+        self.tell("03-signals", &call, result, |_| 128)
     }
 
     // ---- goodbye
@@ -533,20 +534,20 @@ impl<K: Kernel> Kernel for Narrated<K> {
     fn shutdown(&mut self, fd: &Fd) -> Result<()> {
         let result = self.kernel.shutdown(fd);
         let call = format!("shutdown({fd:?}, SHUT_WR)");
-        self.tell("goodbye", &call, result, |_| 0)
+        self.tell("13-goodbye", &call, result, |_| 0)
     }
 
     fn ioctl_outq(&mut self, fd: &Fd) -> Result<usize> {
         let result = self.kernel.ioctl_outq(fd);
         let waiting = result.map_or(POINTER.to_owned(), |waiting| format!("[{waiting}]"));
         let call = format!("ioctl({fd:?}, TIOCOUTQ, {waiting})");
-        self.tell("goodbye", &call, result, |_| 0)
+        self.tell("13-goodbye", &call, result, |_| 0)
     }
 
     fn close(&mut self, fd: Fd) -> Result<()> {
         let call = format!("close({fd:?})");
         let result = self.kernel.close(fd);
-        self.tell("goodbye", &call, result, |_| 0)
+        self.tell("13-goodbye", &call, result, |_| 0)
     }
 }
 
@@ -676,6 +677,7 @@ fn socket_option(option: SocketOption) -> String {
         SocketOption::KeepIdle(seconds) => number("SOL_TCP, TCP_KEEPIDLE", seconds),
         SocketOption::UserTimeout(ms) => number("SOL_TCP, TCP_USER_TIMEOUT", ms),
         SocketOption::NotSentLowat(bytes) => number("SOL_TCP, TCP_NOTSENT_LOWAT", bytes),
+        SocketOption::Cork(on) => number("SOL_TCP, TCP_CORK", on.into()),
         SocketOption::UrgentInline => number("SOL_SOCKET, SO_OOBINLINE", 1),
         SocketOption::NoDevice => "SOL_SOCKET, SO_BINDTOIFINDEX, [2147483647], 4".into(),
         SocketOption::RefuseDescriptors => number("SOL_SOCKET, SO_PASSRIGHTS", 0),
@@ -701,7 +703,7 @@ fn file_status(status: Option<FileStatus>) -> String {
 fn signal_set(signals: &[Signal]) -> String {
     let mut signals = signals.to_vec();
     signals.sort_unstable();
-    let names: Vec<_> = signals.iter().map(|signal| signal.as_str()).collect();
+    let names: Vec<_> = signals.iter().map(|signal| signal.name()).collect();
     format!("[{}]", names.join(" ").replace("SIG", ""))
 }
 
@@ -719,7 +721,7 @@ fn limits((soft, hard): (u64, u64)) -> String {
 fn epoll_event(event: &Event) -> String {
     let (mask, data) = (event.mask, event.data);
     let mut names = Vec::new();
-    for (bit, name) in [(IN, "IN"), (OUT, "OUT"), (ERR, "ERR"), (HUP, "HUP")] {
+    for (bit, name) in [(IN, "IN"), (OUT, "OUT"), (ERR, "ERR"), (HUP, "HUP"), (RDHUP, "RDHUP")] {
         if mask & bit != 0 {
             names.push(format!("EPOLL{name}"));
         }
@@ -827,7 +829,7 @@ mod tests {
     fn an_error_keeps_its_errno_and_is_told_in_words() {
         let (mut kernel, lines) = narrated();
         assert_eq!(kernel.unlink(Path::new("/no/such")), Err(Errno::ENOENT));
-        let line = r#"unlink("/no/such")                      = -1 ENOENT (No such file or directory)  # docs/door.md"#;
+        let line = r#"unlink("/no/such")                      = -1 ENOENT (No such file or directory)  # docs/04-door.md"#;
         assert_eq!(*lines.lock().unwrap(), [line]);
     }
 
@@ -879,59 +881,65 @@ mod tests {
         let (x, y) = ("x".repeat(32), "y".repeat(32));
         let expected = [
             format!(
-                "socket(AF_INET, SOCK_STREAM|SOCK_CLOEXEC|SOCK_NONBLOCK, IPPROTO_IP) = {l:?}  # docs/door.md"
+                "socket(AF_INET, SOCK_STREAM|SOCK_CLOEXEC|SOCK_NONBLOCK, IPPROTO_IP) = {l:?}  # docs/04-door.md"
             ),
-            format!("setsockopt({l:?}, SOL_TCP, TCP_NODELAY, [1], 4) = 0  # docs/door.md"),
+            format!("setsockopt({l:?}, SOL_TCP, TCP_NODELAY, [1], 4) = 0  # docs/04-door.md"),
             format!(
-                "bind({l:?}, {{sa_family=AF_INET, sin_port=htons(0), sin_addr=inet_addr(\"127.0.0.1\")}}, 16) = 0  # docs/door.md"
+                "bind({l:?}, {{sa_family=AF_INET, sin_port=htons(0), sin_addr=inet_addr(\"127.0.0.1\")}}, 16) = 0  # docs/04-door.md"
             ),
-            format!("listen({l:?}, 4096) = 0  # docs/door.md"),
+            format!("listen({l:?}, 4096) = 0  # docs/04-door.md"),
             format!(
-                "getsockname({l:?}, {{sa_family=AF_INET, sin_port=htons({sp}), sin_addr=inet_addr(\"127.0.0.1\")}}, [128 => 16]) = 0  # docs/door.md"
+                "getsockname({l:?}, {{sa_family=AF_INET, sin_port=htons({sp}), sin_addr=inet_addr(\"127.0.0.1\")}}, [128 => 16]) = 0  # docs/04-door.md"
             ),
-            format!("epoll_create1(EPOLL_CLOEXEC) = {e:?}  # docs/loop.md"),
+            format!("epoll_create1(EPOLL_CLOEXEC) = {e:?}  # docs/05-loop.md"),
             format!(
-                "timerfd_create(CLOCK_MONOTONIC, TFD_CLOEXEC|TFD_NONBLOCK) = {t:?}  # docs/time.md"
+                "timerfd_create(CLOCK_MONOTONIC, TFD_CLOEXEC|TFD_NONBLOCK) = {t:?}  # docs/07-time.md"
             ),
-            format!("eventfd2(0, EFD_CLOEXEC|EFD_NONBLOCK) = {b:?}  # docs/waking.md"),
+            format!("eventfd2(0, EFD_CLOEXEC|EFD_NONBLOCK) = {b:?}  # docs/06-waking.md"),
             format!(
-                "accept4({l:?}, {{sa_family=AF_INET, sin_port=htons({cp}), sin_addr=inet_addr(\"127.0.0.1\")}}, [28 => 16], SOCK_CLOEXEC|SOCK_NONBLOCK) = {c:?}  # docs/accepting.md"
-            ),
-            format!(
-                "epoll_ctl({e:?}, EPOLL_CTL_ADD, {c:?}, {{events=EPOLLIN, data={{u32=1, u64=4294967297}}}}) = 0  # docs/loop.md"
+                "accept4({l:?}, {{sa_family=AF_INET, sin_port=htons({cp}), sin_addr=inet_addr(\"127.0.0.1\")}}, [28 => 16], SOCK_CLOEXEC|SOCK_NONBLOCK) = {c:?}  # docs/08-accepting.md"
             ),
             format!(
-                "epoll_wait({e:?}, [{{events=EPOLLIN, data={{u32=1, u64=4294967297}}}}], 8, -1) = 1  # docs/loop.md"
-            ),
-            format!("recvfrom({c:?}, \"hello\\n\", 100, 0, NULL, NULL) = 6  # docs/receiving.md"),
-            format!(
-                "recvfrom({c:?}, {at:p}, 100, 0, NULL, NULL) = -1 EAGAIN (Resource temporarily unavailable)  # docs/receiving.md"
-            ),
-            format!("sendto({c:?}, \"{x}\"..., 40, MSG_NOSIGNAL, NULL, 0) = 40  # docs/sending.md"),
-            format!(
-                "sendmsg({c:?}, {{msg_name=NULL, msg_namelen=0, msg_iov=[{{iov_base=\"two \", iov_len=4}}, {{iov_base=\"{y}\"..., iov_len=40}}], msg_iovlen=2, msg_controllen=0, msg_flags=0}}, MSG_NOSIGNAL) = 44  # docs/sending.md"
-            ),
-            format!("write({b:?}, \"\\1\\0\\0\\0\\0\\0\\0\\0\", 8) = 8  # docs/waking.md"),
-            format!("read({b:?}, \"\\1\\0\\0\\0\\0\\0\\0\\0\", 8) = 8  # docs/waking.md"),
-            format!(
-                "timerfd_settime({t:?}, TFD_TIMER_ABSTIME, {{it_interval={{tv_sec=0, tv_nsec=0}}, it_value={{tv_sec=0, tv_nsec=1}}}}, NULL) = 0  # docs/time.md"
+                "epoll_ctl({e:?}, EPOLL_CTL_ADD, {c:?}, {{events=EPOLLIN, data={{u32=1, u64=4294967297}}}}) = 0  # docs/05-loop.md"
             ),
             format!(
-                "read({t:?}, {POINTER}, 8) = -1 EAGAIN (Resource temporarily unavailable)  # docs/time.md"
+                "epoll_wait({e:?}, [{{events=EPOLLIN, data={{u32=1, u64=4294967297}}}}], 8, -1) = 1  # docs/05-loop.md"
             ),
             format!(
-                "setsockopt({c:?}, SOL_SOCKET, SO_LINGER, {{l_onoff=1, l_linger=0}}, 8) = 0  # docs/goodbye.md"
+                "recvfrom({c:?}, \"hello\\n\", 100, 0, NULL, NULL) = 6  # docs/09-receiving.md"
             ),
             format!(
-                "setsockopt({l:?}, SOL_SOCKET, SO_BINDTOIFINDEX, [2147483647], 4) = 0  # docs/stopping.md"
+                "recvfrom({c:?}, {at:p}, 100, 0, NULL, NULL) = -1 EAGAIN (Resource temporarily unavailable)  # docs/09-receiving.md"
             ),
-            format!("ioctl({c:?}, TIOCOUTQ, [0]) = 0  # docs/goodbye.md"),
             format!(
-                "socket(AF_NETLINK, SOCK_RAW|SOCK_CLOEXEC|SOCK_NONBLOCK, NETLINK_SOCK_DIAG) = {diag:?}  # docs/stopping.md"
+                "sendto({c:?}, \"{x}\"..., 40, MSG_NOSIGNAL, NULL, 0) = 40  # docs/10-sending.md"
             ),
-            format!("write({diag:?}, \"H\\0\\0\\0\\24\\0\\1\\3\"..., 72) = 72  # docs/stopping.md"),
-            format!("read({diag:?}, \"\\24\\0\\0\\0\\3\\0\"..., 20) = 20  # docs/stopping.md"),
-            format!("shutdown({c:?}, SHUT_WR) = 0  # docs/goodbye.md"),
+            format!(
+                "sendmsg({c:?}, {{msg_name=NULL, msg_namelen=0, msg_iov=[{{iov_base=\"two \", iov_len=4}}, {{iov_base=\"{y}\"..., iov_len=40}}], msg_iovlen=2, msg_controllen=0, msg_flags=0}}, MSG_NOSIGNAL) = 44  # docs/10-sending.md"
+            ),
+            format!("write({b:?}, \"\\1\\0\\0\\0\\0\\0\\0\\0\", 8) = 8  # docs/06-waking.md"),
+            format!("read({b:?}, \"\\1\\0\\0\\0\\0\\0\\0\\0\", 8) = 8  # docs/06-waking.md"),
+            format!(
+                "timerfd_settime({t:?}, TFD_TIMER_ABSTIME, {{it_interval={{tv_sec=0, tv_nsec=0}}, it_value={{tv_sec=0, tv_nsec=1}}}}, NULL) = 0  # docs/07-time.md"
+            ),
+            format!(
+                "read({t:?}, {POINTER}, 8) = -1 EAGAIN (Resource temporarily unavailable)  # docs/07-time.md"
+            ),
+            format!(
+                "setsockopt({c:?}, SOL_SOCKET, SO_LINGER, {{l_onoff=1, l_linger=0}}, 8) = 0  # docs/13-goodbye.md"
+            ),
+            format!(
+                "setsockopt({l:?}, SOL_SOCKET, SO_BINDTOIFINDEX, [2147483647], 4) = 0  # docs/14-stopping.md"
+            ),
+            format!("ioctl({c:?}, TIOCOUTQ, [0]) = 0  # docs/13-goodbye.md"),
+            format!(
+                "socket(AF_NETLINK, SOCK_RAW|SOCK_CLOEXEC|SOCK_NONBLOCK, NETLINK_SOCK_DIAG) = {diag:?}  # docs/14-stopping.md"
+            ),
+            format!(
+                "write({diag:?}, \"H\\0\\0\\0\\24\\0\\1\\3\"..., 72) = 72  # docs/14-stopping.md"
+            ),
+            format!("read({diag:?}, \"\\24\\0\\0\\0\\3\\0\"..., 20) = 20  # docs/14-stopping.md"),
+            format!("shutdown({c:?}, SHUT_WR) = 0  # docs/13-goodbye.md"),
         ];
         for (line, expected) in lines.lock().unwrap().iter().zip(&expected) {
             // The padding in front of the result has its own test.
@@ -974,11 +982,13 @@ mod tests {
         let expected = [
             "socket(AF_INET, SOCK_STREAM|SOCK_CLOEXEC|SOCK_NONBLOCK, IPPROTO_IP) ".to_string(),
             format!("connect({s:?}, {{sa_family=AF_INET, sin_port=htons({port}), "),
-            format!("getsockopt({s:?}, SOL_SOCKET, SO_ERROR, [0], [4]) = 0  # docs/connecting.md"),
-            format!("openat2(AT_FDCWD, {}, ", quoted_path(&folder)),
-            format!("openat2({r:?}, \"f\", {how}) = {f:?}  # docs/files.md"),
             format!(
-                "fstat({f:?}, {{st_mode=S_IFREG|{mode}, st_size=6, ...}}) = 0  # docs/files.md"
+                "getsockopt({s:?}, SOL_SOCKET, SO_ERROR, [0], [4]) = 0  # docs/12-connecting.md"
+            ),
+            format!("openat2(AT_FDCWD, {}, ", quoted_path(&folder)),
+            format!("openat2({r:?}, \"f\", {how}) = {f:?}  # docs/11-files.md"),
+            format!(
+                "fstat({f:?}, {{st_mode=S_IFREG|{mode}, st_size=6, ...}}) = 0  # docs/11-files.md"
             ),
             format!("pread64({f:?}, \"llo\\n\", 8, 2) "),
             format!("sendfile({s:?}, {f:?}, [1] => [6], 100) "),

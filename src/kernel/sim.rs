@@ -71,7 +71,7 @@
 //! - There is no fork, but a service manager keeps a socket that it has passed on. Listeners
 //!   that share an address by SO_REUSEPORT are numbered in the order in which they began to
 //!   listen; new clients come to the first of them, unless a program steers them to another.
-//! - Level-triggered epoll only, IN, OUT, ERR and HUP only, and no sets within sets
+//! - Level-triggered epoll only, IN, OUT, ERR, HUP and RDHUP only, and no sets within sets
 //!   (EINVAL).
 
 use std::fmt;
@@ -83,7 +83,7 @@ use std::time::Duration;
 
 use super::{
     Address, Clock, ERR, EpollOp, Errno, Event, Fd, FileKind, FileStatus, HUP, IN, IOV_MAX, Kernel,
-    OUT, OpenAs, Peer, Result, Signal, SocketOption, Wait,
+    OUT, OpenAs, Peer, RDHUP, Result, Signal, SocketOption, Wait,
 };
 
 mod client;

@@ -55,7 +55,7 @@ pub enum SocketOption {
     ReusePort,
     /// SO_ATTACH_REUSEPORT_CBPF with a program that sends all new clients to the listener with
     /// this number, of those that share the address, in the order in which they began to listen.
-    /// A number that none has sends nobody anywhere. socket(7)
+    /// A number that no listener has changes nothing. socket(7)
     SteerTo(u32),
     /// SO_DETACH_REUSEPORT_BPF: new clients are dealt out again. socket(7)
     StopSteering,
@@ -71,15 +71,17 @@ pub enum SocketOption {
     KeepIdle(u32),
     /// TCP_USER_TIMEOUT: milliseconds sent bytes may stay unacknowledged. Inherited. tcp(7)
     UserTimeout(u32),
-    /// TCP_NOTSENT_LOWAT: how many unsent bytes the kernel takes before it says EAGAIN. Inherited. tcp(7)
+    /// TCP_NOTSENT_LOWAT: how many unsent bytes the kernel takes before EAGAIN. Inherited. tcp(7)
     NotSentLowat(u32),
+    /// TCP_CORK: send whole segments only, for at most 200 ms, because more follows. tcp(7)
+    Cork(bool),
     /// SO_OOBINLINE: an urgent byte (MSG_OOB) stays where it was sent, among the others, instead
     /// of being taken out of the stream. Inherited. socket(7), tcp(7)
     UrgentInline,
     /// SO_BINDTOIFINDEX with a network device that does not exist: no SYN finds this listener
     /// any more, and each is refused. A handshake that has begun goes on. socket(7)
     NoDevice,
-    /// SO_PASSRIGHTS off: nobody can pass a descriptor to this Unix socket. Inherited. unix(7)
+    /// SO_PASSRIGHTS off: no process can pass a descriptor to this Unix socket. Inherited. unix(7)
     RefuseDescriptors,
     /// SO_LINGER with 0 seconds: close sends a reset, so that an answer that was cut
     /// off cannot be taken for a whole one. socket(7)
@@ -159,7 +161,7 @@ pub enum Wait {
 #[repr(C)]
 #[cfg_attr(target_arch = "x86_64", repr(packed))]
 pub struct Event {
-    /// A set of [`IN`], [`OUT`], [`ERR`], [`HUP`].
+    /// A set of [`IN`], [`OUT`], [`ERR`], [`HUP`], [`RDHUP`].
     pub mask: u32,
     /// Whatever was registered with the descriptor.
     pub data: u64,
@@ -184,3 +186,5 @@ pub const OUT: u32 = libc::EPOLLOUT as u32;
 pub const ERR: u32 = libc::EPOLLERR as u32;
 /// EPOLLHUP: both directions have ended. Reported whether asked for or not.
 pub const HUP: u32 = libc::EPOLLHUP as u32;
+/// EPOLLRDHUP: the peer has ended its direction, perhaps behind bytes that are still to be read.
+pub const RDHUP: u32 = libc::EPOLLRDHUP as u32;

@@ -10,13 +10,10 @@ use super::{Conn, File, Net};
 use crate::close_reason::CloseReason;
 use crate::connection::Unsent;
 use crate::kernel::{Errno, Kernel, OUT, SocketOption};
-use crate::listener::NOTSENT_LOWAT;
 use crate::reaction::{Call, Reaction, reaction, tolerate};
 
-/// What is sent at once: everybody waits for it. More is no faster, measured.
+/// Most bytes sent at once, because all connections wait for it. More is no faster (measured).
 const CHUNK: u64 = 256 << 10;
-/// From this length on it is worth two calls to let the kernel hold more of them.
-const BULK: u64 = 1 << 20;
 /// What is read at once from a file that sendfile does not take.
 const READ_CHUNK: u64 = 64 << 10;
 
@@ -26,8 +23,8 @@ pub(crate) struct FilePart {
     file: File,
     offset: u64,
     left: u64,
-    /// The kernel may hold more of the connection's unsent bytes than usual.
-    is_bulk: bool,
+    /// The kernel sends whole segments only, because more follows.
+    is_corked: bool,
 }
 
 impl Conn<'_> {
@@ -54,7 +51,7 @@ impl Conn<'_> {
             return;
         }
         let now = net.now;
-        net.files.insert(*slot, FilePart { file, offset, left: length, is_bulk: false });
+        net.files.insert(*slot, FilePart { file, offset, left: length, is_corked: false });
         net.change(*slot, |connection| {
             connection.touch(now); // from now on the kernel must take some
             connection.state.write_file();
@@ -82,23 +79,26 @@ impl Net {
         if !is_next || !connection.staged.is_nothing() || !connection.can_send() {
             return;
         }
-        let Some(FilePart { file, offset, left, is_bulk }) = self.files.get_mut(&slot) else {
+        let Some(FilePart { file, offset, left, is_corked }) = self.files.get_mut(&slot) else {
             return;
         };
         let left = *left;
         let count = CHUNK.min(left) as usize;
-        match kernel.sendfile(&connection.fd, file.fd(), *offset, count) {
+        let sent = kernel.sendfile(&connection.fd, file.fd(), *offset, count);
+        // A call ends within a segment, and TCP_NODELAY would let each of these ends leave as a
+        // small packet of its own: of a download, these cost a third.
+        let goes_on = match sent {
+            Ok(n) => n > 0 && left > n as u64,
+            Err(errno) => *is_corked && reaction(Call::SendFile, errno) != Reaction::Degrade,
+        };
+        if goes_on != *is_corked {
+            *is_corked = goes_on;
+            let option = SocketOption::Cork(goes_on);
+            tolerate(Call::SetTunable, kernel.setsockopt(&connection.fd, option));
+        }
+        match sent {
             Ok(0) => self.file_failed(slot, Call::SendFile, Errno::ENODATA), // it has shrunk
             Ok(n) => {
-                // TCP_NOTSENT_LOWAT bounds what the kernel keeps for a client, but of a file it
-                // keeps only references to the page cache. With it, a download costs a third more.
-                let goes_on = left > n as u64;
-                if goes_on != *is_bulk && (left >= BULK || *is_bulk) {
-                    *is_bulk = goes_on;
-                    let most = if goes_on { u32::MAX } else { NOTSENT_LOWAT };
-                    let option = SocketOption::NotSentLowat(most);
-                    tolerate(Call::SetTunable, kernel.setsockopt(&connection.fd, option));
-                }
                 self.spend(CALL + n);
                 self.moved(slot, n);
                 self.advance_file(slot, n);

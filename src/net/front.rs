@@ -1,4 +1,4 @@
-//! Clients that came through a front: who really connected.
+//! Clients that came through a front: which address really connected.
 //!
 //! Invariant: a connection has a [`Front`] from its header on until it is freed, if it came
 //! through a listener for fronts; no other has one.
@@ -9,6 +9,7 @@ use std::net::SocketAddr;
 
 /// What is known of the front through which a client came.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct Front {
     /// Who really connected.
     pub peer: Peer,
@@ -20,6 +21,7 @@ impl Conn<'_> {
     /// The front through which the client came, if the listener
     /// [is for fronts](crate::address::Place::behind_front). [`peer`](Conn::peer) is then the
     /// client that it named, or, if it named none, the front itself.
+    #[must_use]
     pub fn front(&self) -> Option<Front> {
         self.net.fronts.get(&self.slot).copied()
     }

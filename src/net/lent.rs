@@ -15,10 +15,11 @@ use crate::reaction::{Call, attempt, tolerate};
 use std::fmt;
 use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 /// The calls of a [`Kernel`] that a callback makes.
-pub(crate) trait Lent: Send {
+pub(crate) trait Lent: Send + Sync {
     /// The same kernel once more.
     fn lend(&self) -> Box<dyn Lent>;
     fn openat2(&mut self, directory: Option<&Fd>, path: &Path) -> Result<Fd>;
@@ -74,10 +75,13 @@ pub struct Directory {
     identity: Option<(u64, u64)>,
 }
 
-/// An open file. It is closed when it is dropped.
+/// An open file. A clone is the same file, which is closed when the last one is dropped.
 ///
 /// It comes from [`Directory::open`], or is made from a [`std::fs::File`] or an [`OwnedFd`].
-pub struct File {
+#[derive(Clone)]
+pub struct File(Arc<Open>);
+
+struct Open {
     fd: Fd,
     kernel: Box<dyn Lent>,
 }
@@ -107,7 +111,7 @@ impl Net {
 impl Directory {
     fn at(mut kernel: Box<dyn Lent>, path: &Path) -> std::result::Result<Directory, Error> {
         let fd = needed(Call::OpenDirectory, path.display(), || kernel.openat2(None, path))?;
-        let mut file = File { fd, kernel };
+        let file = File::new(fd, kernel);
         let identity = file.status().ok().map(|status| status.identity);
         Ok(Directory { file, path: path.to_owned(), identity })
     }
@@ -116,9 +120,10 @@ impl Directory {
     /// symbolic link, or removed the directory and made it again. Returns whether it has; while
     /// there is none, the old one stays. stat(2), and nothing else if all is as it was.
     pub fn renew(&mut self) -> bool {
-        let named = attempt(Call::DirectoryStatus, || self.file.kernel.stat(&self.path));
+        let mut kernel = self.file.0.kernel.lend();
+        let named = attempt(Call::DirectoryStatus, || kernel.stat(&self.path));
         let is_other = named.is_ok_and(|named| Some(named.identity) != self.identity);
-        let other = is_other.then(|| Directory::at(self.file.kernel.lend(), &self.path));
+        let other = is_other.then(|| Directory::at(kernel, &self.path));
         let Some(Ok(directory)) = other else { return false };
         *self = directory;
         true
@@ -133,21 +138,27 @@ impl Directory {
     /// The errno of the call: EXDEV for a path that leads out of the directory, ENOENT,
     /// EACCES, EMFILE and others.
     pub fn open(&self, path: impl AsRef<Path>) -> Result<File> {
-        let mut kernel = self.file.kernel.lend();
-        let opened = attempt(Call::OpenFile, || kernel.openat2(Some(&self.file.fd), path.as_ref()));
+        let mut kernel = self.file.0.kernel.lend();
+        let opened =
+            attempt(Call::OpenFile, || kernel.openat2(Some(self.file.fd()), path.as_ref()));
         let fd = opened.map_err(|(_, errno)| errno)?;
-        Ok(File { fd, kernel })
+        Ok(File::new(fd, kernel))
     }
 }
 
 impl File {
+    fn new(fd: Fd, kernel: Box<dyn Lent>) -> File {
+        File(Arc::new(Open { fd, kernel }))
+    }
+
     /// What kind of file it is, its length, and when it changed. fstat(2)
     ///
     /// # Errors
     ///
     /// The errno of the call.
-    pub fn status(&mut self) -> Result<FileStatus> {
-        let status = attempt(Call::ReadStatus, || self.kernel.fstat(&self.fd));
+    pub fn status(&self) -> Result<FileStatus> {
+        let mut kernel = self.0.kernel.lend();
+        let status = attempt(Call::ReadStatus, || kernel.fstat(self.fd()));
         status.map_err(|(_, errno)| errno)
     }
 
@@ -158,19 +169,20 @@ impl File {
     /// # Errors
     ///
     /// The errno of the call.
-    pub fn read_at(&mut self, buffer: &mut [u8], offset: u64) -> Result<usize> {
-        let read = attempt(Call::ReadFile, || self.kernel.pread64(&self.fd, buffer, offset));
+    pub fn read_at(&self, buffer: &mut [u8], offset: u64) -> Result<usize> {
+        let mut kernel = self.0.kernel.lend();
+        let read = attempt(Call::ReadFile, || kernel.pread64(self.fd(), buffer, offset));
         read.map_err(|(_, errno)| errno)
     }
 
     pub(super) fn fd(&self) -> &Fd {
-        &self.fd
+        &self.0.fd
     }
 }
 
 impl From<OwnedFd> for File {
     fn from(fd: OwnedFd) -> File {
-        File { fd: fd.into(), kernel: Box::new(Linux) }
+        File::new(fd.into(), Box::new(Linux))
     }
 }
 
@@ -182,11 +194,11 @@ impl From<std::fs::File> for File {
 
 impl fmt::Debug for File {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "File({:?})", self.fd)
+        write!(f, "File({:?})", self.fd())
     }
 }
 
-impl Drop for File {
+impl Drop for Open {
     fn drop(&mut self) {
         let fd = std::mem::replace(&mut self.fd, Fd::UNOPENED);
         if let Some(errno) = tolerate(Call::Close, self.kernel.close(fd)) {

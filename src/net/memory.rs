@@ -5,30 +5,36 @@
 //! as the high water mark must wait until its output has been sent, and one that finds nothing
 //! left to read into until others have freed some.
 //!
-//! A connection must go if it stands in the way of one that holds much less: of the address that
-//! [holds most](super::shares) one that holds much, and of those the one that has waited longest.
-//! Less is what the address holds; or, if both have the same address, what the connection holds.
-//! And it must go if output grew although nobody reads. Who only has to wait, waits no longer
-//! than for its message deadline.
+//! A connection must go if it is in the way of another. It is the [worst](Net::worst) one of the
+//! address that [holds most](super::shares): of those in which nothing has moved for a second
+//! the one with the most bytes times seconds, or if there is none, the largest. It is in the way
+//! of a connection whose address holds half as much at most. Within one address it is in the way
+//! of one that has waited half as long at most, or holds much less. Half of what it gives back is
+//! for the other to read into, and half is free again. The worst must also go if output grew
+//! although nobody reads. A connection that only has to wait, waits no longer than for its
+//! message deadline.
 
 use super::Net;
 use super::work::WRITE;
-use crate::budget::{RESERVE_EACH, SMALL};
+use crate::budget::SMALL;
+use crate::buffer::BLOCK;
 use crate::close_reason::CloseReason;
 use crate::connection::{Connection, Level, Open};
 use crate::crowd::Network;
 use crate::kernel::Peer;
 use crate::time::{Moment, Span};
-use std::cmp::Reverse;
 
-/// A connection that has taken no byte for this long is the first to go.
+/// A connection whose bytes have waited for this long goes before all that wait less.
 const STALLED: Span = Span::millis(1_000);
+/// What must be given back, at least, for one connection to go on.
+const WAY: usize = 4 * BLOCK;
 
 /// The connection that goes first when memory is short.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Worst {
     slot: u32,
     holds: usize,
+    waited: Span,
     /// Its address, and what that holds.
     holder: Option<Network>,
     by_address: usize,
@@ -64,7 +70,7 @@ impl Net {
         let owes = connection.owes(mark) || open.unsent.file.is_some();
         let needs_to_read = is_full && open.needs_to_read();
         let starves = self.is_tight() && self.allowance(slot) == 0;
-        let starves = starves && (owes || !needs_to_read || self.make_way(slot) == 0);
+        let starves = starves && (owes || !needs_to_read || self.in_the_way(slot).is_none());
         let must_wait = owes || needs_to_read && starves;
         if must_wait && self.table.ledger.budget.is_short() {
             self.table.ledger.budget.squeeze();
@@ -73,10 +79,11 @@ impl Net {
     }
 
     /// How many bytes of a connection may be read now. If memory is too short, and nobody goes
-    /// for it, it is held back until memory is free again; but on a hang-up it is read.
+    /// for it, it is held back until memory is free again. But on a hang-up it is read, by little:
+    /// what waits for a peer that has gone is to be freed first, and the rest is read in turn.
     pub(crate) fn may_read(&mut self, slot: u32, hangup: bool) -> usize {
         match self.allowance(slot) {
-            0 if hangup => SMALL,
+            _ if hangup => SMALL,
             0 => self.hold_back(slot),
             allowance => allowance,
         }
@@ -122,28 +129,33 @@ impl Net {
 
     // ---- must it go? --------------------------------------------------------------------
 
-    /// Ends connections that stand in the way of one that found no memory. How many bytes may be
-    /// read of that now.
+    /// Ends connections that are in the way of one that found no memory. How many bytes of that
+    /// may be read now.
     #[cold]
     fn make_way(&mut self, slot: u32) -> usize {
-        loop {
-            let allowance = self.allowance(slot);
-            if allowance > 0 {
-                return allowance;
-            }
-            let worst = self.worst().filter(|worst| self.is_in_the_way(*worst, slot));
-            let Some(worst) = worst else { return 0 };
+        let mut freed = 0;
+        while freed < WAY
+            && let Some(worst) = self.in_the_way(slot)
+        {
             self.abort(worst.slot, CloseReason::MemoryBudget);
+            freed += worst.holds;
         }
+        self.allowance(slot).max(freed / 2)
     }
 
-    /// Whether a connection holds much more than another, or else its address does.
-    fn is_in_the_way(&self, worst: Worst, slot: u32) -> bool {
-        let Some(connection) = self.table.look(slot) else { return false };
-        match Network::of(connection.peer()) == worst.holder {
-            true => worst.holds / 2 >= connection.footprint(),
+    /// The worst connection, if it must go for this one to be read.
+    fn in_the_way(&mut self, slot: u32) -> Option<Worst> {
+        let worst = self.worst()?;
+        let connection = self.table.look(slot)?;
+        let is_stalled = worst.waited >= STALLED;
+        let is_late = is_stalled && worst.waited.half() >= waited(connection, self.now);
+        // Else all that were stopped half-way would cut each other for their next bytes.
+        let much = if is_stalled { 16 } else { 2 };
+        let is_in_the_way = match Network::of(connection.peer()) == worst.holder {
+            true => is_late || worst.holds / much >= connection.footprint(),
             false => worst.by_address / 2 >= self.table.ledger.shares.of(connection.peer()),
-        }
+        };
+        is_in_the_way.then_some(worst)
     }
 
     /// Ends the worst debtors until `more` bytes fit; whether they do.
@@ -175,16 +187,17 @@ impl Net {
 
     fn look_for_worst(&self) -> Option<Worst> {
         let (holder, by_address) = self.table.ledger.shares.largest()?;
-        let of_holder = |connection: &Connection| Network::of(connection.peer()) == holder;
-        let held = || self.table.iter().filter(|(_, connection)| of_holder(connection));
-        let most = held().map(|(_, connection)| connection.footprint()).max()?;
-        let large = held().filter(|(_, it)| it.footprint() >= (most / 4).max(1));
-        let worst = large.max_by_key(|(_, connection)| rank(connection, self.now));
+        let is_of_holder = |connection: &Connection| {
+            Network::of(connection.peer()) == holder && connection.footprint() > 0
+        };
+        let held = self.table.iter().filter(|(_, connection)| is_of_holder(connection));
+        let worst = held.max_by_key(|(_, connection)| rank(connection, self.now));
         worst.map(|(slot, connection)| Worst {
             slot,
             holder,
             by_address,
             holds: connection.footprint(),
+            waited: waited(connection, self.now),
         })
     }
 
@@ -206,14 +219,23 @@ impl Net {
     }
 }
 
-/// The higher, the sooner a connection goes.
-fn rank(connection: &Connection, now: Moment) -> (bool, Reverse<Option<Moment>>, usize) {
-    let unsent = connection.state.unsent().map(|unsent| &unsent.bytes);
-    let is_stalled = unsent.is_some_and(|bytes| {
-        let waits = bytes.since().is_some_and(|since| now.since(since) >= STALLED);
-        bytes.len() > RESERVE_EACH && waits
-    });
-    let since = connection.state.input().and_then(|(input, _)| input.since());
-    let since = since.or(unsent.and_then(|bytes| bytes.since()));
-    (is_stalled, Reverse(since), connection.footprint())
+/// The higher, the sooner a connection goes: one that has stalled by its bytes times the time, the
+/// others by their bytes.
+fn rank(connection: &Connection, now: Moment) -> (bool, u64, u64) {
+    let (holds, waited) = (connection.footprint() as u64, waited(connection, now));
+    let time = waited.as_millis();
+    let is_stalled = waited >= STALLED;
+    (is_stalled, if is_stalled { holds.saturating_mul(time) } else { holds }, time)
+}
+
+/// How long the kernel has taken nothing of its output; or, if there is none, the front of its
+/// input has waited; or, if there is only what its handler keeps, no byte has moved.
+fn waited(connection: &Connection, now: Moment) -> Span {
+    let output = connection.state.unsent().and_then(|unsent| unsent.bytes.since());
+    let input = || connection.state.input().and_then(|(input, _)| input.since());
+    match output.or_else(input) {
+        Some(since) => now.since(since),
+        None if connection.footprint() > 0 => connection.idle(now),
+        None => Span::millis(0),
+    }
 }

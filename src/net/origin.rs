@@ -35,6 +35,7 @@ pub enum Origin {
 impl Net {
     /// Where a connection comes from; also the one that
     /// [`on_close`](crate::ConnectionHandler::on_close) is about.
+    #[must_use]
     pub fn origin(&self, id: ConnId) -> Option<Origin> {
         match &self.closed {
             Some(closed) if closed.id == id => Some(closed.origin),
@@ -60,11 +61,13 @@ impl Net {
 
 impl Conn<'_> {
     /// Where it comes from: which listener, or with what token the handler began it.
+    #[must_use]
     pub fn origin(&self) -> Origin {
         self.net.origin_of(self.slot).unwrap_or(Origin::Listener(0)) // it is there
     }
 
     /// The timeouts that it has.
+    #[must_use]
     pub fn timeouts(&self) -> Timeouts {
         self.net.timeouts.told(self.slot)
     }

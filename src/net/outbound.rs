@@ -155,7 +155,7 @@ impl Net {
         self.wishes.waiting.iter().find(|wish| wish.id.0.slot == slot)?.why
     }
 
-    /// Something was given back, or time has passed: those who wait are due, first of all.
+    /// Something was freed, or time has passed: the connections that wait are due first.
     #[inline]
     pub(crate) fn dial_again(&mut self) {
         if !self.wishes.waiting.is_empty() {
@@ -200,7 +200,7 @@ impl Net {
         (!waiting.is_empty() && !pause.is_on()).then(|| pause.begin(self.now))
     }
 
-    /// Notes what is short, for those who want the same; and logs it, once a minute.
+    /// Notes what is short, for connections that need the same; and logs it, once a minute.
     fn falls_short(&mut self, address: &Address, why: CloseReason) {
         let Wishes { short, pause, .. } = &mut self.wishes;
         match why {

@@ -1,15 +1,20 @@
-//! Whether a connection is still there, for threads that work for it.
+//! Whether a connection is still there, for the threads that work for it.
 
 use super::{Conn, Net};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-/// Says to any thread whether a connection is gone. It comes from [`Conn::presence`].
+/// Says to a [job](Conn::work) whether the connection it works for is gone.
 #[derive(Clone, Debug, Default)]
 pub struct Presence(Arc<AtomicBool>);
 
 impl Presence {
-    /// Whether nobody waits for the answer any more: long work had better end.
+    /// Whether the connection has ended, so that no client waits for the answer.
+    ///
+    /// A client that resets is gone at once. One that only ends its direction is not, because it
+    /// may wait for its answer, unless the handler
+    /// [ends it](crate::ConnectionHandler::on_hangup).
+    #[must_use]
     pub fn is_gone(&self) -> bool {
         self.0.load(Ordering::Relaxed)
     }
@@ -26,10 +31,7 @@ impl Net {
 
 impl Conn<'_> {
     /// Lets another thread see when this connection is gone.
-    ///
-    /// A client that is reset while it is [paused](Conn::pause) is noticed at once. One that only
-    /// ends its side is not: it may well wait for its answer.
-    pub fn presence(&mut self) -> Presence {
+    pub(super) fn presence(&mut self) -> Presence {
         self.net.presences.entry(self.slot).or_default().clone()
     }
 }

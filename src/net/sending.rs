@@ -1,4 +1,4 @@
-//! Output on its way to the kernel: staged, and sent.
+//! Output on its way to the kernel: first staged, then sent.
 //!
 //! What a callback writes goes into the outbox that all connections share. [`Net::flush`] sends
 //! all there is for a connection with one call, and only what the kernel did not take is
@@ -11,25 +11,28 @@ use crate::kernel::{self, Kernel};
 use crate::reaction::Call;
 use std::ops::Range;
 
-/// What it takes to link what is written to a connection, at most.
+/// Most bytes of memory that linking a piece to a connection takes.
 const LINK: usize = 32;
 
 impl Net {
-    /// Appends `bytes` to the outbox for `slot`; `false` if it takes none any more.
+    /// Appends `bytes` to the outbox for `slot`. Returns `false` if it takes none any more.
     #[inline]
     pub(super) fn stage(&mut self, slot: u32, bytes: &[u8]) -> bool {
         self.table.ledger.outbox.write(slot, bytes) || self.stage_counted(slot, bytes)
     }
 
-    /// The same for bytes that are more than an answer. If they are those that were staged
-    /// last, they are not kept again.
+    /// Stages bytes that are more than an answer. The bytes that were staged last are not
+    /// stored a second time.
     #[inline(never)]
     pub(super) fn stage_counted(&mut self, slot: u32, bytes: &[u8]) -> bool {
         if !self.has_room_for(slot, LINK) {
             return false;
         }
         let chains = self.staged();
-        let Some((staged, outbox, is_behind_a_file)) = self.table.stage(slot) else { return false };
+        let Some((staged, outbox, is_behind_a_file)) = self.table.stage(slot) else {
+            self.spend(WRITE); // it answers, although its peer has gone
+            return false;
+        };
         if is_behind_a_file {
             return self.keep_behind(slot, bytes);
         }
@@ -43,7 +46,7 @@ impl Net {
         is_there
     }
 
-    /// Keeps bytes for `slot` in the outbox; whether they are there.
+    /// Stores bytes for `slot` in the outbox. Returns whether they are there.
     fn append(&mut self, slot: u32, bytes: &[u8]) -> bool {
         if !self.has_room_for(slot, bytes.len() + LINK) {
             return false;
@@ -57,7 +60,8 @@ impl Net {
         is_there
     }
 
-    /// Whether the outbox can take `more` bytes for `slot`; the worst debtors end for it.
+    /// Whether the outbox can take `more` bytes for `slot`. Where it cannot, the connections that
+    /// owe most are closed to make room.
     pub(super) fn has_room_for(&mut self, slot: u32, more: usize) -> bool {
         let held = self.table.ledger.outbox.held() + more;
         let has_room = held <= self.table.ledger.budget.left() || self.make_room(held);
@@ -67,7 +71,7 @@ impl Net {
         has_room
     }
 
-    /// Whether what is staged is to be sent now.
+    /// Whether staged output should be sent now.
     #[inline]
     pub(crate) fn is_due(&self) -> bool {
         self.table.ledger.outbox.is_due()
@@ -100,7 +104,7 @@ impl Net {
         self.sent_all();
     }
 
-    /// What was staged is sent.
+    /// Empties the outbox, because all that was staged is sent.
     pub(crate) fn sent_all(&mut self) {
         self.table.ledger.outbox.clear();
     }

@@ -1,4 +1,4 @@
-//! The table of connections, and the one door to each of them.
+//! The table of connections, and the only access to each of them.
 //!
 //! [`look`](Table::look) shows a connection. [`edit`](Table::edit) lends it out to be changed;
 //! when it comes back, what it holds is counted and it is marked to be settled, so that no
@@ -116,7 +116,7 @@ impl Table {
         }
     }
 
-    /// Lets this turn be settled though no connection is marked.
+    /// Requests that this turn is settled even if no connection is marked.
     pub(super) fn unsettle(&mut self) {
         self.ledger.marked.push(NOBODY);
     }

@@ -1,4 +1,4 @@
-//! What goes to whom: for each connection that gets something a chain of pieces of the room.
+//! Which bytes go to which connection: for each a chain of pieces of the room.
 //!
 //! ```text
 //!  list     │ for 7: first ─ last │ for 8 │ for 9: first ─ last │ …
@@ -142,7 +142,7 @@ impl Chains {
         self.owed
     }
 
-    /// For whom a chain is, and its first piece.
+    /// The slot that a chain is for, and its first piece.
     #[inline]
     pub(super) fn get(&self, index: usize) -> Option<(u32, Range)> {
         self.list.get(index).map(|chain| (chain.slot, chain.first))

@@ -6,7 +6,7 @@
 //! a half-configured server. What can be written is in the [table](super::table), which
 //! a test holds against the parser.
 
-use super::{guess, help, table};
+use super::{explain, guess, help, table};
 use lexopt::Arg::{Long, Short, Value};
 use lexopt::Parser;
 use log::LevelFilter;
@@ -98,6 +98,10 @@ pub(crate) fn parse(words: impl IntoIterator<Item = OsString>) -> Result<Command
                 return Ok(Command::Help(name.and_then(help::page_of).unwrap_or_else(help::page)));
             }
             Short('V') | Long("version") => return Ok(Command::Version),
+            Long("explain") => {
+                let word = value("--explain", &mut parser)?;
+                return explain::page(&word.to_string_lossy()).map(Command::Help).map_err(Usage);
+            }
             Short(letter) => format!("-{letter}"),
             Long(name) => format!("--{name}"),
             Value(word) => {
@@ -414,7 +418,7 @@ fn bytes(text: &str) -> Result<usize, &'static str> {
 }
 
 /// Seconds; 0 is off. Deadlines are kept in milliseconds, so a shorter time is one
-/// of these and never off. Whoever writes more than 11 days most likely means milliseconds.
+/// of these and never off. More than 11 days most likely means milliseconds.
 fn seconds(text: &str) -> Result<Option<Duration>, &'static str> {
     const LONGEST: f64 = 1e6;
     let plain = text.bytes().all(|byte| byte.is_ascii_digit() || byte == b'.');
@@ -878,8 +882,9 @@ mod tests {
         let source = include_str!("cli.rs").split("match name {").nth(1).unwrap_or_default();
         let arms = source.split("unknown =>").next().unwrap_or_default();
         let understood = arms.split('"').filter(|word| word.starts_with('-'));
-        let understood =
-            understood.chain(["-h", "--help", "-V", "--version"]).collect::<BTreeSet<_>>();
+        let understood = understood
+            .chain(["-h", "--help", "-V", "--version", "--explain"])
+            .collect::<BTreeSet<_>>();
         assert_eq!(understood, table::options().collect());
     }
 

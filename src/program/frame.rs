@@ -116,18 +116,19 @@ fn served(handler: &Handler) -> String {
             "once: the first message is printed, answered, and that is all".into()
         }
         Handler::Echo => "echo: what you send comes back".into(),
-        Handler::Chat { .. } => "chat: each line goes to everyone else".into(),
+        Handler::Chat { .. } => "chat: each line goes to all other clients".into(),
         Handler::Http { directory: None, .. } => "http: every GET is answered with hello".into(),
         Handler::Http { directory: Some(directory), .. } => {
             format!("http: the files beneath {}", path(directory))
         }
         Handler::Proxy { upstream, .. } => {
-            format!("proxy: each client is handed on to {upstream}")
+            format!("proxy: each client is forwarded to {upstream}")
         }
     }
 }
 
-/// The path of a file to open, where `/` would be answered with 404: the first by name.
+/// The path of a file to open, where `/` would be answered with 404: the README, or the first
+/// by name.
 fn a_file(handler: &Handler) -> String {
     let Handler::Http { directory: Some(directory), .. } = handler else { return String::new() };
     if directory.join("index.html").exists() {
@@ -140,7 +141,7 @@ fn a_file(handler: &Handler) -> String {
     let files = read_dir(directory).into_iter().flatten().flatten();
     let files = files.filter(|file| file.file_type().is_ok_and(|it| it.is_file()));
     let names = files.filter_map(|file| file.file_name().into_string().ok()).filter(is_plain);
-    names.min().unwrap_or_default()
+    names.min_by_key(|name| (name != "README.md", name.clone())).unwrap_or_default()
 }
 
 fn shown(address: &Address) -> String {
@@ -265,7 +266,7 @@ mod tests {
     fn what_to_open_is_there() {
         let address = [Address::Tcp(([127, 0, 0, 1], 1234).into())];
         let opened = |directory| rows(&http(directory), &address, false, false, 7).remove(1);
-        assert_eq!(opened("docs"), "open it        http://127.0.0.1:1234/README.md");
+        assert_eq!(opened("docs"), "open it        http://127.0.0.1:1234/00-words.md");
         let there = opened("nonexistent");
         assert_eq!(
             there,

@@ -107,7 +107,10 @@ pub(crate) fn listen(word: &str) -> String {
 
 /// The name most like `word`, if one is like it at all: it begins so, or at most
 /// every second letter is wrong.
-fn nearest<'a>(word: &str, names: impl Iterator<Item = &'a str> + Clone) -> Option<&'a str> {
+pub(crate) fn nearest<'a>(
+    word: &str,
+    names: impl Iterator<Item = &'a str> + Clone,
+) -> Option<&'a str> {
     let begins = |name: &&str| word.len() > 3 && name.starts_with(word);
     if let Some(name) = names.clone().find(begins) {
         return Some(name);

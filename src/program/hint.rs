@@ -59,8 +59,7 @@ mod tests {
 
     #[test]
     fn the_line_of_the_contract() {
-        let error =
-            Error { call: Call::BindTcp, object: "127.0.0.1:80".into(), errno: Errno::EACCES };
+        let error = Error::new(Call::BindTcp, "127.0.0.1:80", Errno::EACCES);
         let line = format!("{error}{}", hint(&error));
         assert_eq!(
             line,

@@ -14,6 +14,7 @@
 //! running server ([`lines`]).
 
 mod cli;
+mod explain;
 mod frame;
 mod guess;
 mod help;
@@ -136,7 +137,7 @@ where
     run_from(options, handler, kernel, done, |_| {})
 }
 
-/// Starts, says so, serves until stopped. A start that fails prints only its error.
+/// Starts, prints the ready lines, serves until stopped. A start that fails prints only its error.
 /// `begin` is for a handler that needs a way to its server.
 #[inline(never)] // each handler's loop has the registers for itself
 fn run_from<H, K>(
@@ -195,25 +196,23 @@ fn announce<H: ConnectionHandler, K: Kernel>(options: &Options, server: &Server<
     }
 }
 
-/// Serves as [`Server::run`] does; if a status line shows it, publishes what each turn did.
-/// With one place that calls `turn`, whether watched or not, the compiler makes the two one
-/// loop, which saves a message alone some 25 instructions.
+/// Serves; if a status line shows it, publishes what each turn did. With one loop, whether watched
+/// or not, the compiler makes all that a message needs one piece, which saves a message alone some
+/// 25 instructions.
 fn serve_until_stopped<H: ConnectionHandler, K: Kernel>(
     server: &mut Server<H, K>,
     is_watched: bool,
 ) -> Result<Summary, Error> {
-    let mut goes_on = true;
-    while goes_on {
+    server.run_watched(|net| {
         if is_watched {
             status::turned(|| {
-                let counters = server.counters();
-                let open = server.open() as u64;
+                let counters = net.counters();
+                let closed: u64 = counters.closed.iter().sum();
+                let open = counters.accepted + counters.connected - closed;
                 Picture { open, received: counters.received, sent: counters.sent }
             });
         }
-        goes_on = server.turn()?;
-    }
-    server.finish()
+    })
 }
 
 /// Whether there is a status line: on a terminal that can erase a line, if nothing else
@@ -266,7 +265,7 @@ fn print_message(message: &[u8]) {
     print(&format!("The message was: {}\n", escaped(message)));
 }
 
-/// Prints on stdout. If it is full or gone, the log says so, and the server goes on.
+/// Prints on stdout. If that is full or gone, it is logged, and the server goes on.
 fn print(text: &str) -> u8 {
     match results::print(text) {
         Ok(()) => DONE,

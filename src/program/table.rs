@@ -72,7 +72,7 @@ pub(crate) const HANDLERS: [Handler; 6] = [
     Handler {
         name: "chat",
         argument: "",
-        what: "passes each line to everyone else as NAME: line",
+        what: "sends each line to all other clients as NAME: line",
         more: "A line */name NEW* gives its sender another name.",
     },
     Handler {
@@ -85,13 +85,13 @@ pub(crate) const HANDLERS: [Handler; 6] = [
     Handler {
         name: "proxy",
         argument: "ADDR",
-        what: "hands each client on to the server at ADDR (written as for -l)",
+        what: "forwards each client to the server at ADDR (written as for -l)",
         more: "A name is looked up again when none of its addresses answers any more.",
     },
 ];
 
 /// Every option, in the order in which they are shown.
-pub(crate) const OPTIONS: [Choice; 26] = [
+pub(crate) const OPTIONS: [Choice; 27] = [
     choice(
         &["-l", "--listen"],
         "ADDR",
@@ -101,13 +101,13 @@ pub(crate) const OPTIONS: [Choice; 26] = [
         "A host name stands for all its addresses. *0.0.0.0* is every IPv4 address of this \
          machine, *[::]* every IPv6 address. Port 0 is any free one, and the line on stdout \
          names it. *fd:3*, or *fd:NAME* with a name of LISTEN_FDNAMES, is a socket that a service \
-         manager passes; without *-l* all that it passes are served.",
+         manager passes; without *-l* the server serves all that it passes.",
     ),
     choice(
         &["--framing"],
         "line|chunk",
         For(&["greet", "once"]),
-        "a message is a line, or what one recv gave (line)",
+        "a message is a line, or what one recv returned (line)",
         "",
     ),
     choice(
@@ -115,7 +115,7 @@ pub(crate) const OPTIONS: [Choice; 26] = [
         "BYTES",
         For(&["greet", "once", "chat"]),
         "the longest line (64K)",
-        "A client that sends a longer one is told so, and its connection is closed.",
+        "A client that sends a longer one gets an error line, and its connection is closed.",
     ),
     choice(
         &["--access-log"],
@@ -129,23 +129,23 @@ pub(crate) const OPTIONS: [Choice; 26] = [
         "S",
         For(&["proxy"]),
         "wait at most S for a connection (10)",
-        "Of a server with several addresses the next one is tried then.",
+        "If ADDR is a name with several addresses, the next one is tried then.",
     ),
     choice(
         &["--send-proxy"],
         "",
         For(&["proxy"]),
-        "tell the server at ADDR who the client is (PROXY v2)",
-        "A header of the PROXY protocol, version 2, stands in front of the client's first byte, \
-         so the server must expect one.",
+        "name the client to the server at ADDR (PROXY v2)",
+        "A header of the PROXY protocol, version 2, precedes the client's first byte, so the \
+         server must expect one.",
     ),
     choice(
         &["--proxy-protocol"],
         "",
         Always,
         "each connection begins with a PROXY header (v1, v2)",
-        "It names the client of the front that connects: *--max-per-ip*, the log and the \
-         handlers know that one. A connection that begins with anything else is reset, so \
+        "The header names the client of the front that connects: *--max-per-ip*, the log and the \
+         handlers use that address. A connection that begins with anything else is reset, so \
          only fronts should be able to reach the listeners.",
     ),
     choice(
@@ -167,7 +167,7 @@ pub(crate) const OPTIONS: [Choice; 26] = [
         &["--give-way"],
         "S",
         Always,
-        "when full, a crowd's clients idle for S make room (1)",
+        "when full, close clients idle for S of a crowded IP (1)",
         "When all of *--max-connections* are taken and a client waits, the connection that has \
          been idle for longest is closed, if no byte has moved in it for *S* and its address \
          has more than a quarter of all. Behind a front without *--proxy-protocol* all clients \
@@ -194,21 +194,21 @@ pub(crate) const OPTIONS: [Choice; 26] = [
         "S",
         Always,
         "a stop waits at most S for clients to finish (10)",
-        "Those that have not finished then are cut, and the exit status is 1.",
+        "Connections that have not finished then are reset, and the exit status is 1.",
     ),
     choice(
         &["--stop-delay"],
         "S",
         Rarely,
         "serve on for S after the first signal to stop (0)",
-        "For a load balancer that learns of a stop late: the listeners stay open, and only *http* \
-         says with each answer that the connection ends. A second signal ends it at once.",
+        "For a load balancer that learns of a stop late: the listeners stay open, and *http* \
+         announces with each answer that the connection ends. A second signal ends it at once.",
     ),
     choice(
         &["--reuse-port"],
         "",
         Rarely,
-        "share the port with a successor, who gets new clients",
+        "share the port with a successor, which gets new clients",
         "Two servers of the same user that both set it may listen at one address. Start the new \
          one, wait for its line *listening on*, and stop the old one: none of its clients is lost.",
     ),
@@ -225,8 +225,8 @@ pub(crate) const OPTIONS: [Choice; 26] = [
         "BYTES",
         Always,
         "most bytes waiting, of all clients together (256M)",
-        "Near it clients are not read until others have been sent what waits; when that does \
-         not help, the one that holds most is closed.",
+        "Near it the server stops reading clients until waiting output has been sent; if that does \
+         not help, it closes the one that holds most.",
     ),
     choice(
         &["--unix-mode"],
@@ -242,9 +242,23 @@ pub(crate) const OPTIONS: [Choice; 26] = [
         "show every system call, and client data, on stderr",
         "In the format of *strace*(1).",
     ),
+    choice(
+        &["--explain"],
+        "CALL|ERRNO",
+        Always,
+        "print what docs/ says of it: accept4, EMFILE",
+        "Of a system call the paragraphs of the chapters about it and what may make it fail; of \
+         an errno the calls that it concerns, and what the server does then.",
+    ),
     choice(&["-v", "--verbose"], "", Always, "log more", "A line for each connection."),
     choice(&["-q", "--quiet"], "", Always, "log errors only", ""),
-    choice(&["-h", "--help"], "", Always, "print a page like this; behind a handler, its own", ""),
+    choice(
+        &["-h", "--help"],
+        "",
+        Always,
+        "print this page; after HANDLER, the options of that one",
+        "",
+    ),
     choice(&["-V", "--version"], "", Always, "print the version", ""),
 ];
 

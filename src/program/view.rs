@@ -49,7 +49,7 @@ pub(crate) struct Call<'a> {
     pub(crate) name: &'a str,
     pub(crate) arguments: &'a str,
     pub(crate) result: &'a str,
-    /// The page of docs/ that explains it, without its `.md`.
+    /// The page of docs/ that explains it, without its number and `.md`.
     pub(crate) chapter: &'a str,
 }
 
@@ -60,7 +60,9 @@ impl<'a> Call<'a> {
         let (call, result) = call.rsplit_once(" = ").unwrap_or((call, ""));
         let (name, rest) = call.trim_end().split_once('(').unwrap_or((call, ""));
         let arguments = rest.strip_suffix(')').unwrap_or(rest);
-        Some(Call { name, arguments, result, chapter: chapter.trim_end_matches(".md") })
+        let chapter = chapter.trim_end_matches(".md");
+        let chapter = chapter.trim_start_matches(|c: char| c.is_ascii_digit() || c == '-');
+        Some(Call { name, arguments, result, chapter })
     }
 }
 

@@ -1,9 +1,9 @@
-//! New clients: how many a turn, through which listener, who is turned away, and when nobody
-//! is let in.
+//! Accepting clients: how many a turn, through which listener, which are turned away, and
+//! when none is accepted.
 //!
-//! Nobody waits behind another's crowd. Listeners take turns, and the places that are free
-//! are shared out among those at which clients wait; what keeps one from accepting, a full
-//! house or a want of descriptors, keeps all, and begins and ends for all at once.
+//! No client waits behind another listener's crowd. Listeners take turns, and the free places
+//! are divided among those at which clients wait. What keeps one from accepting, a full
+//! server or a lack of descriptors, keeps all, and begins and ends for all at once.
 
 use super::Reactor;
 use super::poll::LISTENERS;
@@ -23,7 +23,7 @@ use crate::reaction::{Call, Reaction, reaction};
 enum Queue {
     /// Perhaps more clients.
     Unknown,
-    /// Nobody, or nobody will ever be accepted.
+    /// No client, or none will ever be accepted.
     Empty,
 }
 
@@ -61,7 +61,7 @@ impl<H: ConnectionHandler, K: Kernel> Reactor<H, K> {
         self.accept(index, share.min(quota.into()));
     }
 
-    /// Lets in clients of all listeners, as far as there are places; those at which nobody waits
+    /// Accepts clients of all listeners, as far as there are places; those at which none waits
     /// are closed.
     pub(super) fn accept_all(&mut self) {
         let next = self.next_door as usize;
@@ -132,7 +132,7 @@ impl<H: ConnectionHandler, K: Kernel> Reactor<H, K> {
         reaction
     }
 
-    /// Resets whoever waits in the queue of a listener; how many they were.
+    /// Resets the clients that wait in the queue of a listener. Returns how many they were.
     #[cold]
     pub(super) fn turn_away_queue(&mut self, index: usize) -> u64 {
         let mut turned_away = 0;
@@ -155,7 +155,7 @@ impl<H: ConnectionHandler, K: Kernel> Reactor<H, K> {
         turned_away
     }
 
-    /// How many clients can be let in.
+    /// How many clients can be accepted.
     pub(super) fn places(&self) -> usize {
         let Limits { max_connections, max_outbound, .. } = self.net.limits;
         if self.net.lacks_sockets() {
@@ -210,7 +210,7 @@ impl<H: ConnectionHandler, K: Kernel> Reactor<H, K> {
         max == 0 || self.crowd.enter(client, max)
     }
 
-    /// A connection stands: the handler gets to know it.
+    /// A connection is established: calls `on_open`.
     pub(super) fn open_session(&mut self, slot: u32) {
         while self.sessions.len() <= slot as usize {
             self.sessions.push(None);

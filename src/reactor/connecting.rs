@@ -19,7 +19,7 @@ impl<H: ConnectionHandler, K: Kernel> Reactor<H, K> {
         }
     }
 
-    /// An event of a connection that we begin: it stands, or it came to nothing.
+    /// An event of an outbound connection: it is established, or it has failed.
     #[cold]
     pub(super) fn connected(&mut self, slot: u32) {
         let now = self.net.now;

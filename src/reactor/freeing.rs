@@ -2,7 +2,7 @@
 //! given back, and what was counted is added up.
 //!
 //! Invariants:
-//! 1. The handler hears of the end once, after all that was the connection's is gone.
+//! 1. `on_close` is called once, after everything that belonged to the connection is gone.
 //! 2. What was cut off ends with a reset: it must not look like a whole answer.
 
 use super::Reactor;
@@ -13,9 +13,10 @@ use crate::kernel::{Fd, Kernel, SocketOption};
 use crate::net::{CALL, Closed, ConnId};
 use crate::reaction::{Call, tolerate};
 use crate::time::Span;
+use std::ops::{Deref, DerefMut};
 
 impl<H: ConnectionHandler, K: Kernel> Reactor<H, K> {
-    /// Gives the descriptor and the slot back, and says so to the handler.
+    /// Closes the descriptor, frees the slot, and calls `on_close`.
     #[cold]
     pub(super) fn free(&mut self, slot: u32) {
         let id = ConnId(self.net.table.id(slot));
@@ -98,9 +99,52 @@ impl<H: ConnectionHandler, K: Kernel> Reactor<H, K> {
     }
 }
 
-impl<H: ConnectionHandler, K: Kernel> Drop for Reactor<H, K> {
+/// A loop that is closed when it is dropped, or when its handler is taken back. It is there until
+/// then.
+pub(crate) struct Owned<H: ConnectionHandler, K: Kernel>(Option<Reactor<H, K>>);
+
+impl<H: ConnectionHandler, K: Kernel> Owned<H, K> {
+    pub(crate) fn new(reactor: Reactor<H, K>) -> Owned<H, K> {
+        Owned(Some(reactor))
+    }
+
+    pub(crate) fn into_handler(mut self) -> H {
+        self.close();
+        match self.0.take() {
+            Some(Reactor { handler, .. }) => handler,
+            None => unreachable!("{TAKEN}"),
+        }
+    }
+
+    fn close(&mut self) {
+        if let Some(reactor) = &mut self.0 {
+            reactor.close_all();
+            reactor.poll.drop_epoll(&mut reactor.kernel);
+        }
+    }
+}
+
+/// It is taken out by value only.
+const TAKEN: &str = "a loop that was taken apart is used";
+
+impl<H: ConnectionHandler, K: Kernel> Deref for Owned<H, K> {
+    type Target = Reactor<H, K>;
+
+    fn deref(&self) -> &Reactor<H, K> {
+        let Some(reactor) = &self.0 else { unreachable!("{TAKEN}") };
+        reactor
+    }
+}
+
+impl<H: ConnectionHandler, K: Kernel> DerefMut for Owned<H, K> {
+    fn deref_mut(&mut self) -> &mut Reactor<H, K> {
+        let Some(reactor) = &mut self.0 else { unreachable!("{TAKEN}") };
+        reactor
+    }
+}
+
+impl<H: ConnectionHandler, K: Kernel> Drop for Owned<H, K> {
     fn drop(&mut self) {
-        self.close_all();
-        self.poll.drop_epoll(&mut self.kernel);
+        self.close();
     }
 }

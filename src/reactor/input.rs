@@ -3,7 +3,7 @@
 //! Where the handler contract lives: what is not consumed is kept and offered
 //! again with the next bytes; if the handler stopped because its output was full
 //! or because it paused, it is offered again without new bytes as soon as that
-//! is over; the peer's end is told only after a call that consumed nothing more.
+//! is over; `on_eof` is called only after a call that consumed nothing more.
 
 use super::page::INPUT_BYTES;
 use super::{DRAIN_BYTES, Reactor};
@@ -92,6 +92,9 @@ impl<H: ConnectionHandler, K: Kernel> Reactor<H, K> {
 
     #[cold]
     pub(super) fn serve_busy(&mut self, slot: u32, mut mask: u32) {
+        if mask & kernel::RDHUP != 0 {
+            self.hung_up(slot);
+        }
         let Some(connection) = self.net.table.look(slot) else { return };
         match *connection.state {
             State::Connecting { .. } => return self.connected(slot),
@@ -112,6 +115,10 @@ impl<H: ConnectionHandler, K: Kernel> Reactor<H, K> {
             match &*connection.state {
                 // First what is here already.
                 State::Open(open) if open.reading.again && connection.can_offer() && !hangup => {}
+                // Nobody takes its output: the memory is free at once, and it is read in its turn.
+                State::Open(open) if hangup && open.is_held_up() => {
+                    self.net.change(slot, |connection| connection.broken(CloseReason::PeerReset));
+                }
                 State::Open(_) => self.read(slot, hangup),
                 State::Closing { .. } | State::Delivering { .. } | State::Lingering { .. } => {
                     self.discard(slot);
@@ -124,7 +131,8 @@ impl<H: ConnectionHandler, K: Kernel> Reactor<H, K> {
         }
     }
 
-    /// Nothing is wanted of a connection that epoll reports for ever.
+    /// Handles an event of a connection from which nothing is wanted, and which epoll would
+    /// report for ever.
     fn unwatch(&mut self, slot: u32) {
         let data = self.net.table.id(slot).to_u64();
         let Some(mut connection) = self.net.table.edit(slot) else { return };
@@ -134,8 +142,8 @@ impl<H: ConnectionHandler, K: Kernel> Reactor<H, K> {
         }
     }
 
-    /// Reads an open connection. On a hang-up it reads too, though it be paused: the
-    /// kernel would report the hang-up for ever, and bytes may stand before it.
+    /// Reads an open connection. On a hang-up it reads even while paused, because the kernel
+    /// would report the hang-up for ever, and bytes may precede it.
     fn read(&mut self, slot: u32, hangup: bool) {
         let most = self.net.may_read(slot, hangup);
         if most > 0 {
@@ -214,7 +222,7 @@ impl<H: ConnectionHandler, K: Kernel> Reactor<H, K> {
         });
     }
 
-    /// Reads a closing connection out, so that its end is not a reset.
+    /// Reads what is left on a closing connection, so that its `close` does not send a reset.
     fn discard(&mut self, slot: u32) {
         let (now, received) = (self.net.now, self.recv(slot, INPUT_BYTES));
         self.net.change(slot, |connection| match received {
@@ -283,7 +291,8 @@ impl<H: ConnectionHandler, K: Kernel> Reactor<H, K> {
         }
     }
 
-    /// Nothing can be sent any more, but what the peer sent before is still worth having.
+    /// Reads a connection on which nothing can be sent any more: what the peer sent before is
+    /// still offered to the handler.
     fn read_out(&mut self, slot: u32) {
         let now = self.net.now;
         let Some(connection) = self.net.table.look(slot) else { return };

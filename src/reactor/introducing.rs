@@ -1,7 +1,7 @@
-//! Clients behind a front: nobody is known before the header is whole.
+//! Clients behind a front: the client is unknown before the header is whole.
 //!
-//! A connection of a listener for fronts begins as [Preface](State::Preface). The handler hears
-//! of it, and its address counts, when the header has named the client. What is no header, or
+//! A connection of a listener for fronts begins as [Preface](State::Preface). `on_open` is
+//! called, and its address counts, when the header has named the client. What is no header, or
 //! not whole in time, is reset, and logged with its first bytes.
 
 use super::Reactor;
@@ -68,7 +68,7 @@ impl<H: ConnectionHandler, K: Kernel> Reactor<H, K> {
         }
     }
 
-    /// The header is whole: the client is let in, and what came behind it is offered.
+    /// The header is whole: the client is in service, and what followed the header is offered.
     fn introduce(&mut self, slot: u32, header: Header) {
         let Some(connection) = self.net.table.look(slot) else { return };
         let front = connection.peer();

@@ -1,7 +1,7 @@
 //! What a loop owns: its memory is allocated, then the listeners are opened, and the descriptors
 //! it always watches.
 
-use super::page::Input;
+use super::page::{Input, room_for};
 use super::poll::{LISTENERS, Poll};
 use super::timer::Timer;
 use super::turn::Rest;
@@ -50,12 +50,6 @@ impl<S> Memory<S> {
             leaving: room_for(slots as usize)?,
         })
     }
-}
-
-/// An empty vector with room for `length` elements, if there is memory.
-fn room_for<T>(length: usize) -> Option<Vec<T>> {
-    let mut vector = Vec::new();
-    vector.try_reserve_exact(length).ok().map(|()| vector)
 }
 
 impl<H: ConnectionHandler, K: Kernel> Reactor<H, K> {

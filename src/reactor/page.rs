@@ -70,3 +70,9 @@ impl DerefMut for Input {
         bytes.split_at_mut(LONG).1
     }
 }
+
+/// An empty vector with room for `length` elements, if there is memory.
+pub(super) fn room_for<T>(length: usize) -> Option<Vec<T>> {
+    let mut vector = Vec::new();
+    vector.try_reserve_exact(length).ok().map(|()| vector)
+}

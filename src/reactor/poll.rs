@@ -6,7 +6,7 @@
 //! because epoll asks to be woken at the process that adds it: if a program forks between
 //! `bind` and `run`, as daemons do, that must be the child.
 
-use crate::connection::UNWATCHED;
+use crate::connection::{State, UNWATCHED};
 use crate::error::{Error, needed};
 use crate::kernel::{self, EpollOp, Errno, Event, Fd, Kernel, Signal, Wait};
 use crate::reaction::{Call, Reaction, reaction, tolerate};
@@ -117,7 +117,9 @@ impl Poll {
             UNWATCHED => (EpollOp::Add, Call::EpollAddConnection),
             _ => (EpollOp::Modify, Call::EpollModify),
         };
-        let changed = self.watch(kernel, op, fd, interest.into(), data);
+        let hangup = if interest & State::HANGUP != 0 { kernel::RDHUP } else { 0 };
+        let changed =
+            self.watch(kernel, op, fd, u32::from(interest & !State::HANGUP) | hangup, data);
         let Err(errno) = changed.map(|()| *told = interest) else { return Ok(()) };
         if reaction(call, errno) == Reaction::Later {
             self.unwatch(kernel, fd, told, data)?;
@@ -125,7 +127,7 @@ impl Poll {
         Err((call, errno))
     }
 
-    /// Lets epoll forget `fd`, which it reports although nobody asks.
+    /// Removes `fd` from the epoll set, which would report it for ever.
     pub(crate) fn unwatch<K: Kernel>(
         &self,
         kernel: &mut K,
@@ -182,7 +184,7 @@ impl Poll {
         self.epoll.is_some()
     }
 
-    /// epoll itself, for those who wait for it.
+    /// The epoll descriptor, for another event loop that waits for it.
     pub(crate) fn epoll(&self) -> Option<&Fd> {
         self.epoll.as_ref().or(self.unused.as_ref())
     }

@@ -130,7 +130,7 @@ impl<H: ConnectionHandler, K: Kernel> Reactor<H, K> {
     }
 
     /// SIGUSR1: the totals, then a line for each of the connections that hold most memory.
-    /// Not for all: 10,000 lines would keep everybody waiting, and no log takes them.
+    /// Not for all: 10,000 lines would make every client wait, and no log takes them.
     #[cold]
     fn report(&self) {
         let (open, (waiting, _)) = (self.net.table.len(), self.net.table.memory());

@@ -47,8 +47,8 @@ pub(crate) enum Handshakes {
 }
 
 impl<H: ConnectionHandler, K: Kernel> Reactor<H, K> {
-    /// The server cannot go on: it finishes what it can. The first error is told by
-    /// whoever gets it from `run`, so only others are told here.
+    /// The server cannot go on: it finishes what it can. The first error is returned by `run`,
+    /// so only later ones are logged here.
     #[cold]
     pub(super) fn fail(&mut self, error: Error) {
         match self.end.failure {
@@ -62,7 +62,7 @@ impl<H: ConnectionHandler, K: Kernel> Reactor<H, K> {
         self.net.stop = Stop::Draining;
         let why = match &self.end.failure {
             Some(error) => error.to_string(),
-            None => self.end.signals.last().map_or("asked to", Signal::as_str).to_owned(),
+            None => self.end.signals.last().map_or("asked to", Signal::name).to_owned(),
         };
         log::info!("stopping ({why}), {} open{}", self.net.table.len(), self.what_now());
         let (open, plural) =
@@ -140,7 +140,7 @@ impl<H: ConnectionHandler, K: Kernel> Reactor<H, K> {
         listener.close(&mut self.kernel);
     }
 
-    /// Keeps new clients out. Where that fails, one line for all listeners says what follows.
+    /// Refuses new clients. Where that fails, one log line for all listeners has the consequence.
     fn refuse_new(&mut self) {
         let is_shared = |it: &Listener| it.socket.as_ref().is_some_and(|socket| socket.is_shared);
         for index in 0..self.listeners.len() {
@@ -198,14 +198,14 @@ impl<H: ConnectionHandler, K: Kernel> Reactor<H, K> {
         })
     }
 
-    /// Lets in whoever waits; closes a listener when nobody does.
+    /// Accepts the clients that wait; closes a listener when none does.
     pub(super) fn close_listeners(&mut self) {
         if self.awaits_handshakes() {
             return;
         }
         self.accept_all();
         if self.is_full() {
-            return; // until somebody leaves
+            return; // until a client leaves
         }
         if self.listeners.iter().any(|listener| listener.socket.is_some()) {
             // Not at once: that would be within this turn, and a turn is bounded.
@@ -214,7 +214,7 @@ impl<H: ConnectionHandler, K: Kernel> Reactor<H, K> {
         }
     }
 
-    /// The drain deadline: what has not finished is cut, and who still waits in a queue.
+    /// The drain deadline: resets what has not finished, and the clients still in a queue.
     /// Who merely lingers has everything. Calls that are not made yet never will be.
     pub(super) fn cut(&mut self) {
         self.jobs.clear();
@@ -239,7 +239,7 @@ impl<H: ConnectionHandler, K: Kernel> Reactor<H, K> {
         // A client and the connection begun for it are one.
         self.end.cut += accepted.max(begun);
         if !self.net.table.is_empty() {
-            // Whoever hears of this end may have begun a connection meanwhile.
+            // A callback that is told of this end may have begun a connection meanwhile.
             self.timer.alarms.ring_by(Alarm::Cut, self.net.now.after(Span::millis(1)));
         }
     }

@@ -31,7 +31,7 @@ pub(crate) struct Timer {
     put_off: Option<usize>,
 }
 
-/// What the timerfd was told last, and what it did since.
+/// The last setting of the timerfd, and whether it has expired since.
 #[derive(Clone, Copy, Debug)]
 enum Timerfd {
     /// It never expires.
@@ -58,7 +58,7 @@ impl Timer {
     }
 
     /// Whether deadlines wait for more events, after a turn that has `served` some.
-    /// First come everybody's bytes, then the deadlines: the rest of this batch, or if it is
+    /// Bytes come first, then deadlines: the rest of this batch, or if it is
     /// full, as after a long stop of the process, those of all connections. But one round of
     /// them, because with a crowd it is always full.
     fn is_put_off(&mut self, served: usize, rest: Rest, connections: usize) -> bool {
@@ -115,7 +115,7 @@ impl<H: ConnectionHandler, K: Kernel> Reactor<H, K> {
         }
     }
 
-    /// The loop's own deadlines wait for nobody.
+    /// Acts on the loop's own deadlines, which do not wait for work to be done.
     fn ring_alarms(&mut self) {
         let now = self.net.now;
         while let Some(alarm) = self.timer.alarms.pop_due(now) {

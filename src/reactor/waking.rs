@@ -6,7 +6,7 @@ use super::Reactor;
 use super::poll::{EVENTFD, LISTENERS, MANAGER, SIGNALFD, TIMERFD};
 use crate::handler::ConnectionHandler;
 use crate::kernel::{Clock, Kernel};
-use crate::mailbox::Stop;
+use crate::mailbox::{Job, Stop};
 
 /// Calls from other threads that are made in one turn, and how long that may take. The rest
 /// comes in the next turns, which begin with a wait that costs next to nothing.
@@ -14,8 +14,8 @@ const JOBS: usize = 64;
 const JOBS_NANOS: u64 = 50_000;
 
 impl<H: ConnectionHandler, K: Kernel> Reactor<H, K> {
-    /// Serves the core descriptors that were ready, after the connections: those who
-    /// are in come before those who want in, and bytes come before deadlines.
+    /// Serves the core descriptors that were ready, after the connections: connected clients
+    /// come before new ones, and bytes come before deadlines.
     pub(super) fn serve_core(&mut self, ready: usize) {
         let mut woken = std::mem::take(&mut self.woken);
         if let [(core @ LISTENERS.., mask)] = woken[..]
@@ -69,7 +69,10 @@ impl<H: ConnectionHandler, K: Kernel> Reactor<H, K> {
         let end = self.kernel.clock_gettime(Clock::Monotonic).saturating_add(JOBS_NANOS);
         for _ in 0..JOBS {
             let Some(job) = self.jobs.pop_front() else { break };
-            job(&mut self.handler, &mut self.net);
+            match job {
+                Job::Call(call) => call(&mut self.handler, &mut self.net),
+                Job::Done(done) => self.hand_over(done),
+            }
             if self.flush_if_due() || self.kernel.clock_gettime(Clock::Monotonic) >= end {
                 break;
             }

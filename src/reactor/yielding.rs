@@ -1,12 +1,12 @@
 //! Which connection gives way when all places are taken and a client waits.
 //!
-//! Ten thousand idle connections from one address would lock everybody out until the idle
-//! timeout. So a newcomer gets the place of the connection that has been idle for longest,
+//! Ten thousand idle connections from one address would keep all other clients out until the
+//! idle timeout. So a new client gets the place of the connection that has been idle for longest,
 //! if its address has more than a quarter of all places and nothing is going on in it:
 //! nothing half received or half sent, and nothing for which its handler holds or pauses it.
 //!
-//! Only a listener reports that a client waits. So the listeners are watched in a full house,
-//! until one reports a client and nobody is found who could give way; then not for a second,
+//! Only a listener reports that a client waits. So the listeners are watched even when all places
+//! are taken, until one reports a client and no connection can give way; then not for a second,
 //! or until there is a place.
 //!
 //! Invariant: a look at all connections finds up to 64, so that newcomers share its cost.
@@ -33,7 +33,7 @@ pub(crate) struct Yielding {
     /// Who gives way next; the last is the first.
     next: Vec<Id>,
     looked_at: Option<Moment>,
-    /// Nobody could give way: nobody is looked for until then.
+    /// No connection could give way: none is looked for until then.
     rests_until: Option<Moment>,
 }
 

@@ -4,7 +4,7 @@
 mod lanes;
 #[allow(dead_code)] // the width of a window
 #[path = "../../src/program/view.rs"]
-mod view;
+pub mod view;
 
 use std::fs;
 use std::time::Duration;
@@ -101,7 +101,7 @@ fn told(trace: &str) -> Vec<Told> {
     let tell = |line: &str| {
         let waits = line.starts_with("epoll_wait(");
         at += if waits { Duration::from_millis(20) } else { Duration::from_micros(10) };
-        (at, format!("{line}  # docs/loop.md"))
+        (at, format!("{line}  # docs/05-loop.md"))
     };
     lines.map(tell).collect()
 }
@@ -173,7 +173,7 @@ fn each_descriptor_of_each_trace_has_a_lane_and_each_call_a_tick() {
 #[test]
 fn what_clients_say_is_text() {
     let line =
-        r#"recvfrom(8, "</title><script>'&\"", 65536, 0, NULL, NULL) = 20  # docs/receiving.md"#;
+        r#"recvfrom(8, "</title><script>'&\"", 65536, 0, NULL, NULL) = 20  # docs/09-receiving.md"#;
     let forged = "info: hello  # docs/x'><script>.md";
     let svg = draw(&[line, forged].map(|line| (Duration::ZERO, line.to_owned())));
     check_xml(&svg);
@@ -182,7 +182,7 @@ fn what_clients_say_is_text() {
 
 #[test]
 fn a_long_life_is_cut_and_no_life_is_a_picture_too() {
-    let line = "close(8) = -1 EBADF (Bad file descriptor)  # docs/goodbye.md".to_owned();
+    let line = "close(8) = -1 EBADF (Bad file descriptor)  # docs/13-goodbye.md".to_owned();
     let svg = draw(&vec![(Duration::ZERO, line); MOST + 7]);
     check_xml(&svg);
     assert_eq!(svg.matches("class='tick ").count(), MOST);
@@ -195,7 +195,7 @@ fn each_chapter_that_the_narrator_names_has_a_color() {
     for chapter in
         fs::read_to_string("src/kernel/narrated.rs").unwrap().split("self.tell(\"").skip(1)
     {
-        let chapter = chapter.split('"').next().unwrap();
+        let (_, chapter) = chapter.split('"').next().unwrap().split_once('-').unwrap();
         assert!(COLORS.iter().any(|(name, _)| *name == chapter), "{chapter}");
     }
 }
@@ -320,7 +320,7 @@ fn a_window_may_be_small() {
     for columns in 0..120 {
         let line =
             "epoll_ctl(4, EPOLL_CTL_ADD, 8, {events=EPOLLIN|EPOLLOUT, data={u32=0, u64=0}}) = 0";
-        let shown = view().line(AT, columns, &format!("{line}  # docs/loop.md"));
+        let shown = view().line(AT, columns, &format!("{line}  # docs/05-loop.md"));
         assert!(shown.trim_end().chars().count() <= columns.max(9), "{columns}: {shown}");
     }
 }
@@ -330,9 +330,10 @@ fn events_have_descriptors_and_deadlines_are_from_now() {
     let mut view = view();
     let data = "data={u32=0, u64=4294967296}}";
     let add =
-        format!("epoll_ctl(4, EPOLL_CTL_ADD, 8, {{events=EPOLLIN, {data}) = 0  # docs/loop.md");
+        format!("epoll_ctl(4, EPOLL_CTL_ADD, 8, {{events=EPOLLIN, {data}) = 0  # docs/05-loop.md");
     assert!(view.line(AT, 80, &add).contains(" epoll_ctl(4, EPOLL_CTL_ADD, 8, EPOLLIN) = 0 "));
-    let wait = format!("epoll_wait(4, [{{events=EPOLLIN, {data}], 1024, -1) = 1  # docs/loop.md");
+    let wait =
+        format!("epoll_wait(4, [{{events=EPOLLIN, {data}], 1024, -1) = 1  # docs/05-loop.md");
     assert!(view.line(AT, 80, &wait).contains(" epoll_wait(4, [8 EPOLLIN], 1024, -1) = 1 "));
     let set = |seconds, nanoseconds| {
         let none = "{tv_sec=0, tv_nsec=0}";
@@ -350,7 +351,7 @@ fn events_have_descriptors_and_deadlines_are_from_now() {
 #[test]
 fn a_wait_is_shown_when_it_begins_and_completed_when_it_returns() {
     let mut view = view();
-    let told = "epoll_wait(4, [], 1024, -1) = 0  # docs/loop.md";
+    let told = "epoll_wait(4, [], 1024, -1) = 0  # docs/05-loop.md";
     let gap = " ".repeat(30);
     let whole = format!("epoll_wait(4, [], 1024, -1) = 0{gap}loop");
     assert_eq!(view.wait(AT, "epoll_wait(4, "), "  0.062  epoll_wait(4, ");

@@ -17,11 +17,13 @@
 //! | `<!-- calls -->` | a table | the methods of `trait Kernel` |
 //! | `<!-- states -->` | a drawing and a table | the transitions that the states of a connection declare |
 //! | `<!-- variants: src/x.rs#Name -->` | a drawing | names every variant of the enum |
-//! | `<!-- fact: name ... -->` | | tests in tests/kernel_facts.rs |
+//! | `<!-- fact: name ... -->` | | tests in tests/kernel_facts.rs. If one is stated there in a sentence (with a full stop), just that sentence stands in front |
 //! | `<!-- test: module::name ... -->` | | tests in tests/, each in the one file that ends so |
 //! | `<!-- count: hello recvfrom..sendto -->` | a number | how many calls the piece of a trace has |
 //! | `<!-- measured: table -->` | a table | that table of docs/measured.md, which `make bench` writes |
 //! | `<!-- measured: table/row/column -->` | a number | a figure in it |
+//! | `<!-- walk -->` | a line | the pages before and after this one, in the order of the walk ([`walk`]) |
+//! | `<!-- try: name -->` | commands | what they show twenty times out of twenty (tests/server/tried.rs) |
 //! | `<!-- note: ... -->` | | whatever its writer likes |
 //!
 //! Code, traces and console blocks without a mark are errors, but for console blocks: they
@@ -32,7 +34,9 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
 #![allow(unreachable_pub)] // the rooms are no library
 
+mod captions;
 mod console;
+mod explained;
 mod layout;
 mod life;
 mod manual;
@@ -41,6 +45,7 @@ mod story;
 #[path = "../support/mod.rs"]
 mod support;
 mod trace;
+mod walk;
 
 use std::cell::RefCell;
 use std::collections::{BTreeMap, HashSet};
@@ -63,14 +68,16 @@ use trace::Traces;
 
 const INDEX: &str = "docs/README.md";
 /// With fewer marks than this, something does not look any more.
-const AT_LEAST: [(&str, usize); 7] = [
+const AT_LEAST: [(&str, usize); 9] = [
     ("calls told by both witnesses", 600),
     ("errno tables", 13),
-    ("facts", 95),
+    ("facts", 130),
+    ("facts word for word", 15),
     ("links", 300),
     ("quotes", 30),
     ("tests", 60),
     ("traces", 25),
+    ("words of the trade", 50),
 ];
 
 /// What the docs are compared with, and what was found.
@@ -78,6 +85,8 @@ struct Proof {
     /// `None` where nothing can be traced: then what stands in the docs is taken for true.
     traces: Option<Traces>,
     methods: Vec<Method>,
+    /// The pages in reading order: path and title.
+    walk: Vec<(String, String)>,
     facts: String,
     /// The names of the tests in each file below tests/, as `sim::regressions`.
     tests: BTreeMap<String, Vec<String>>,
@@ -113,13 +122,20 @@ fn mark(line: &str) -> Option<(&str, &str)> {
 fn old_block(lines: &mut Lines) -> Vec<String> {
     let mut block = Vec::new();
     lines.next_if(|line| line.starts_with('[') && line.contains("#L"));
+    if let Some(line) = lines.next_if(|line| line.starts_with('←')) {
+        block.push(line.to_owned());
+    }
     if let Some(fence) = lines.next_if(|line| line.starts_with("```")) {
         block.push(fence.to_owned());
         block.extend(fence_rest(lines));
     }
+    let is_folded = lines.next_if(|line| line.starts_with(FOLDED)).is_some();
+    lines.next_if(|line| is_folded && line.is_empty());
     while let Some(row) = lines.next_if(|line| line.starts_with('|')) {
         block.push(row.to_owned());
     }
+    lines.next_if(|line| is_folded && line.is_empty());
+    lines.next_if(|line| is_folded && *line == "</details>");
     block
 }
 
@@ -133,6 +149,18 @@ fn fence_rest(lines: &mut Lines) -> Vec<String> {
         }
     }
     rest
+}
+
+/// How a table begins that is not shown until it is asked for.
+const FOLDED: &str = "<details><summary>Every errno";
+
+/// A table of errnos, folded where it is not what the page is for.
+fn folded(path: &str, table: Vec<String>) -> Vec<String> {
+    if path.ends_with("-atlas.md") {
+        return table;
+    }
+    let begin = [format!("{FOLDED}, and what the server does</summary>"), String::new()];
+    [&begin[..], &table, &[String::new(), "</details>".to_owned()]].concat()
 }
 
 fn fenced(kind: &str, lines: &[String]) -> Vec<String> {
@@ -195,7 +223,7 @@ impl Proof {
             if let Some((kind, asked)) = mark(line) {
                 page.push(line.to_owned());
                 let old = old_block(&mut lines);
-                page.extend(self.block(kind, asked, &old).unwrap_or_else(|wrong| {
+                page.extend(self.block(path, kind, asked, &old).unwrap_or_else(|wrong| {
                     self.complain(path, &format!("{line}: {wrong}"));
                     old
                 }));
@@ -219,7 +247,13 @@ impl Proof {
     }
 
     /// What must stand behind a mark.
-    fn block(&self, kind: &str, asked: &str, old: &[String]) -> Result<Vec<String>, String> {
+    fn block(
+        &self,
+        path: &str,
+        kind: &str,
+        asked: &str,
+        old: &[String],
+    ) -> Result<Vec<String>, String> {
         Ok(match kind {
             "quote" => {
                 let (file, name) = asked.split_once('#').ok_or("which piece of it?")?;
@@ -237,12 +271,14 @@ impl Proof {
                 let (name, bounds) = asked.split_once(' ').unwrap_or((asked, ""));
                 let Some(traces) = &self.traces else { return Ok(old.to_vec()) };
                 self.hold("traces", 1);
-                fenced("c", traces.slice(name, bounds)?)
+                let lines = traces.slice(name, bounds)?;
+                fenced("c", &captions::shown(traces.lines(name)?, lines, path))
             }
             "fault" => {
                 let Some(traces) = &self.traces else { return Ok(old.to_vec()) };
                 self.hold("faults", 1);
-                fenced("c", traces.fault(asked)?)
+                let lines = traces.fault(asked)?;
+                fenced("c", &captions::shown(traces.lines(asked)?, lines, path))
             }
             "patch" => {
                 let file = format!("docs/exercises/{asked}.patch");
@@ -263,7 +299,7 @@ impl Proof {
             }
             "errnos" => {
                 self.hold("errno tables", 1);
-                source::errno_table(asked)?
+                folded(path, source::errno_table(asked)?)
             }
             "measured" => {
                 self.hold("measured tables", 1);
@@ -297,7 +333,12 @@ impl Proof {
                 self.fact(asked)?;
                 old.to_vec()
             }
-            "note" => old.to_vec(), // for those who write, not for those who read
+            "walk" => {
+                self.hold("pages of the walk", 1);
+                vec![walk::line(path, &self.walk)?]
+            }
+            "try" => old.to_vec(),   // tests/server runs it twenty times
+            "note" => old.to_vec(),  // for those who write, not for those who read
             "loops" => old.to_vec(), // a test of its own compares them
             _ => return Err("no such mark".to_owned()),
         })
@@ -360,6 +401,24 @@ impl Proof {
             if !pages.iter().any(|(_, text)| marks(text)) {
                 self.complain("tests/kernel_facts.rs", &format!("no chapter tells {name}"));
             }
+            // A fact that is stated in a sentence is told in that sentence, which is thus no
+            // wider than its test.
+            let Some(sentence) = source::stated(&self.facts, name) else { continue };
+            let tells = |text: &String| {
+                let mut places = text.match_indices(sentence);
+                places.any(|(at, _)| {
+                    let mark = text[at + sentence.len()..].strip_prefix("<!-- fact: ");
+                    let names = mark.and_then(|mark| mark.split(" -->").next()).unwrap_or_default();
+                    names.split(' ').any(|it| it == name)
+                })
+            };
+            if !pages.iter().any(|(_, text)| tells(text)) {
+                self.complain(
+                    "tests/kernel_facts.rs",
+                    &format!("no chapter says of {name}: {sentence}"),
+                );
+            }
+            self.hold("facts word for word", 1);
         }
     }
 
@@ -429,7 +488,7 @@ fn calls_table(methods: &[Method]) -> Vec<String> {
     ];
     for method in methods {
         let chapters: Vec<String> =
-            method.chapters.iter().map(|it| format!("[{it}]({it}.md)")).collect();
+            method.chapters.iter().map(|it| format!("[{}]({it}.md)", walk::name(it))).collect();
         let roles: Vec<String> = method.roles.iter().map(|role| format!("`{role}`")).collect();
         let (manuals, chapters, roles) =
             (method.manuals.join(", "), chapters.join(", "), roles.join(" "));
@@ -515,16 +574,79 @@ impl Proof {
         }
     }
 
-    /// Each chapter stands in the index, in its walk. (What `make bench` writes is none.)
+    /// The map links each page of the walk in its order, and each other page as well. (What
+    /// `make bench` writes is none.)
     fn index(&self, pages: &[(String, String)]) {
         let (_, index) = pages.iter().find(|(path, _)| path == INDEX).unwrap();
-        let walk = index.split("\n## The whole walk").nth(1).unwrap_or_default();
-        let walk = targets(walk.split("\n## ").next().unwrap_or_default());
+        let section = index.split("\n## The whole walk").nth(1).unwrap_or_default();
+        let linked = targets(section.split("\n## ").next().unwrap_or_default());
+        let linked: Vec<String> = linked.into_iter().map(|it| format!("docs/{it}")).collect();
+        let mut walked: Vec<&String> = Vec::new();
+        for target in linked.iter().filter(|it| walk::is_on(it)) {
+            let is_new = !walked.contains(&target); // it may be linked again, to look something up
+            walked.extend(is_new.then_some(target));
+        }
+        let due: Vec<&String> = self.walk.iter().map(|(path, _)| path).collect();
+        if walked != due {
+            self.complain(INDEX, &format!("the whole walk is {due:#?}, the map has {walked:#?}"));
+        }
         let others = [INDEX, "README.md", "docs/measured.md"];
-        for (path, _) in pages.iter().filter(|(path, _)| !others.contains(&path.as_str())) {
-            let name = path.trim_start_matches("docs/");
-            if !walk.iter().any(|target| target == name) {
-                self.complain(INDEX, &format!("{name} stands nowhere in the whole walk"));
+        for (path, text) in pages.iter().filter(|(path, _)| !others.contains(&path.as_str())) {
+            if !linked.contains(path) {
+                self.complain(INDEX, &format!("{path} stands nowhere in the whole walk"));
+            }
+            let last = text.lines().rev().nth(1);
+            if walk::is_on(path) != (last == Some("<!-- walk -->")) {
+                self.complain(
+                    path,
+                    "a page with a number, and no other, ends with the mark `walk`",
+                );
+            }
+        }
+    }
+
+    /// Each page of the walk says in its first paragraph what it is for; and its traces can be
+    /// read: no line is too wide, and many lines have words.
+    fn is_readable(&self, path: &str, text: &str) {
+        let first = text.lines().nth(2).unwrap_or_default();
+        let is_prose = first.starts_with(|c: char| c.is_alphabetic() || "*`[".contains(c));
+        if walk::is_on(path) && (!is_prose || first.chars().count() > 900) {
+            self.complain(
+                path,
+                "the third line must be a paragraph that says what the page is for",
+            );
+        }
+        for trace in text.split("\n```c\n").skip(1) {
+            let lines: Vec<&str> = trace.split("\n```").next().unwrap().lines().collect();
+            let wide = lines.iter().find(|line| line.chars().count() > captions::COLUMNS);
+            if let Some(line) = wide {
+                self.complain(path, &format!("wider than {}: {line}", captions::COLUMNS));
+            }
+            let has_word =
+                |line: &&str| line.rsplit_once("  // ").is_some_and(|it| !it.1.is_empty());
+            let is_raw = path.contains("reading-a-trace");
+            if lines.len() > captions::FEW && !is_raw && !lines.iter().all(has_word) {
+                self.complain(path, &format!("a line without a word: {lines:#?}"));
+            }
+        }
+    }
+
+    /// What the index of the trade's words sends a reader to has one of the words.
+    fn trade(&self, pages: &[(String, String)]) {
+        const PAGE: &str = "docs/00-words.md";
+        let text = |path: &str| {
+            pages.iter().find(|(page, _)| page == path).map_or("", |(_, text)| text.as_str())
+        };
+        let index = text(PAGE).split("\n## What people call it").nth(1).unwrap_or_default();
+        for row in index.lines().filter(|line| line.starts_with("| ")).skip(1) {
+            let cells: Vec<&str> = row.split('|').map(str::trim).collect();
+            for target in targets(cells[3]) {
+                let page = format!("docs/{}", target.split('#').next().unwrap());
+                let said = text(&page).to_lowercase();
+                if !cells[1].split(", ").any(|word| said.contains(&word.to_lowercase())) {
+                    self.complain(PAGE, &format!("{page} does not say {}", cells[1]));
+                }
+                self.hold("words of the trade", 1);
             }
         }
     }
@@ -597,7 +719,7 @@ static ALONE: Mutex<()> = Mutex::new(());
 /// The chapter on being full names the bound of every loop, file by file.
 #[test]
 fn every_loop_names_its_bound() {
-    let chapter = std::fs::read_to_string("docs/full.md").unwrap();
+    let chapter = std::fs::read_to_string("docs/15-full.md").unwrap();
     let table = chapter.split("<!-- loops -->").nth(1).unwrap();
     let rows = table.lines().skip(3).take_while(|line| line.starts_with('|'));
     let mut told: Vec<(String, usize)> = rows
@@ -608,7 +730,7 @@ fn every_loop_names_its_bound() {
         })
         .collect();
     told.sort();
-    assert_eq!(told, source::loops(), "docs/full.md, Turns: what bounds the loop?");
+    assert_eq!(told, source::loops(), "docs/15-full.md, Turns: what bounds the loop?");
 }
 
 #[test]
@@ -631,6 +753,7 @@ fn prove(with_traces: bool) {
         traces: with_traces
             .then(|| Traces::new(&methods, &faults).unwrap_or_else(|it| panic!("{it}"))),
         methods,
+        walk: walk::pages(&pages),
         facts: fs::read_to_string("tests/kernel_facts.rs").unwrap(),
         tests: source::all_tests(),
         measured: fs::read_to_string("docs/measured.md").unwrap_or_default(),
@@ -645,6 +768,7 @@ fn prove(with_traces: bool) {
     proof.hold("calls told by both witnesses", traces.map_or(0, |it| it.agreed));
     proof.links(&pages);
     proof.index(&pages);
+    proof.trade(&pages);
     proof.coverage(&pages);
     proof.untold_facts(&pages);
     proof.leftovers(&pages);
@@ -656,6 +780,13 @@ fn prove(with_traces: bool) {
             due.push((trace::golden(name), text));
         }
         due.push((life::PICTURE.to_owned(), life::picture()));
+    }
+    match explained::made(&proof.methods, &due) {
+        Ok(text) => due.push((explained::FILE.to_owned(), text)),
+        Err(wrong) => proof.complain(explained::FILE, &wrong),
+    }
+    for (path, text) in due.iter().filter(|(path, _)| path.ends_with(".md")) {
+        proof.is_readable(path, text);
     }
     let differ = settle_differences(&due);
     for (kind, count) in proof.held.borrow().iter() {

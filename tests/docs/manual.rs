@@ -23,7 +23,7 @@ threadbare serves many TCP clients at once, on one thread, which never waits for
 What it says to them is up to a *handler*. It stays in the foreground and needs no file of \
 settings.\n\
 When all listeners accept, it prints a line for each of them on stdout, \
-\"listening on 127.0.0.1:1234\". Everything else it has to say is on stderr: errors and warnings of \
+\"listening on 127.0.0.1:1234\". Everything else is written to stderr: errors and warnings of \
 the start, and the log.";
 
 const SIGNALS: [(&str, &str); 5] = [
@@ -32,24 +32,24 @@ const SIGNALS: [(&str, &str); 5] = [
         "Stop: new clients are refused, what has been received is answered, and each connection \
          is closed when its answer is sent. A second one ends the server at once.",
     ),
-    ("SIGHUP", "The same, if stderr is a terminal; otherwise nothing but a line in the log."),
+    ("SIGHUP", "The same, if stderr is a terminal; otherwise it only writes a line to the log."),
     (
         "SIGUSR1",
         "Writes a report to stderr: the totals, and the connections that hold most memory.",
     ),
-    ("SIGUSR2", "Nothing but a line in the log."),
+    ("SIGUSR2", "It only writes a line to the log."),
     ("SIGPIPE, SIGCHLD, SIGWINCH, SIGXFSZ", "Nothing."),
 ];
 
 const STATUSES: [(&str, &str, &str); 5] = [
-    ("0", "DONE", "Done: a signal has stopped it, or *once* has had its message."),
+    ("0", "DONE", "Done: a signal has stopped it, or *once* has received its message."),
     (
         "1",
         "UNDONE",
         "Work was left undone: clients were cut at the end of *--drain-timeout*, or *once* was \
          stopped before a message.",
     ),
-    ("2", "NOT_STARTED", "Wrong words on the command line, or the start failed."),
+    ("2", "NOT_STARTED", "The command line is wrong, or the start failed."),
     ("3", "FAILED", "It failed later."),
     ("128+n", "", "A second signal, n, has ended it at once."),
 ];
@@ -57,7 +57,7 @@ const STATUSES: [(&str, &str, &str); 5] = [
 const FILES: [(&str, &str); 1] = [(
     "PATH",
     "The socket of *-l unix:PATH*, with the permissions of *--unix-mode*. A file of the same name \
-     at which nobody listens is replaced, any other is an error. It is removed at the end.",
+     at which no process listens is replaced, any other is an error. It is removed at the end.",
 )];
 
 const ENVIRONMENT: [(&str, &str); 9] = [
@@ -76,7 +76,7 @@ const ENVIRONMENT: [(&str, &str); 9] = [
     ("NO_COLOR", "If it is set and not empty, the log has no color on a terminal."),
     (
         "NOTIFY_SOCKET",
-        "Where the service manager is told that the server is ready, and that it stops. See \
+        "The socket to which the server reports that it is ready, and that it stops. See \
          *sd_notify*(3).",
     ),
     ("TERM", "If it is empty or *dumb*, there is no status line."),
@@ -86,7 +86,7 @@ const ENVIRONMENT: [(&str, &str); 9] = [
     ),
     (
         "WATCHDOG_USEC",
-        "If set, the loop tells the service manager twice in so many microseconds that it turns.",
+        "If set, the loop reports to the service manager twice in this many microseconds.",
     ),
 ];
 
@@ -199,12 +199,14 @@ fn man() -> String {
 // ---- completions -------------------------------------------------------------------------
 
 /// What a value is completed with.
-fn words(option: &Choice) -> Vec<&'static str> {
-    match option.value {
-        value if value.contains('|') => value.split('|').collect(),
-        "ADDR" => vec!["127.0.0.1:", "0.0.0.0:", "[::]:", "unix:"],
-        _ => Vec::new(),
-    }
+fn words(option: &Choice) -> Vec<String> {
+    let words: &[&str] = match option.value {
+        "CALL|ERRNO" => return super::explained::names(),
+        value if value.contains('|') => &value.split('|').collect::<Vec<_>>(),
+        "ADDR" => &["127.0.0.1:", "0.0.0.0:", "[::]:", "unix:"],
+        _ => &[],
+    };
+    words.iter().map(|word| (*word).to_owned()).collect()
 }
 
 fn all_names(filter: impl Fn(&&Choice) -> bool) -> String {
@@ -413,6 +415,7 @@ fn the_shells_complete_what_is_begun() {
         ("threadbare --max-m", vec!["--max-memory"]),
         ("threadbare greet --framing c", vec!["chunk"]),
         ("threadbare --send", vec!["--send-proxy"]),
+        ("threadbare --explain EMF", vec!["EMFILE"]),
         ("threadbare http doc", vec!["docs"]),
     ] {
         assert_eq!(completed_by_bash(line), due, "bash: {line}");

@@ -127,7 +127,7 @@ pub fn methods() -> Vec<Method> {
             said += doc;
         } else if let Some(rest) = line.strip_prefix("fn ") {
             let name = rest.split('(').next().unwrap().to_owned();
-            // The last paragraph: "socket(2), docs/door.md, [`Call::Socket`]".
+            // The last paragraph: "socket(2), docs/04-door.md, [`Call::Socket`]".
             let words: Vec<&str> = said.split([' ', ',', '.', '`', '[', ']']).collect();
             let is_manual = |word: &&&str| {
                 word.strip_suffix(')').is_some_and(|it| it.ends_with(char::is_numeric))
@@ -212,6 +212,50 @@ fn arm(errnos: Vec<String>, reaction: &str, note: &str) -> Arm {
     Arm { errnos: Vec::new(), known, reaction, why }
 }
 
+/// A row of the tables, of one role.
+pub struct Row {
+    pub role: String,
+    /// As the table has them.
+    pub errnos: String,
+    pub reaction: String,
+    pub why: String,
+}
+
+impl Row {
+    /// The errnos that it names.
+    pub fn names(&self) -> impl Iterator<Item = &str> {
+        let words = self.errnos.split([' ', ',']);
+        words.filter(|word| word.starts_with('E') && word.len() > 2)
+    }
+}
+
+/// The rows of all roles.
+pub fn errno_rows() -> Vec<Row> {
+    let mut rows = Vec::new();
+    for (roles, arms) in arms() {
+        for role in &roles {
+            let row = |arm: &Arm| Row {
+                role: role.clone(),
+                errnos: errnos(arm, arms.len()),
+                reaction: arm.reaction.clone(),
+                why: arm.why.clone(),
+            };
+            rows.extend(arms.iter().map(row));
+        }
+    }
+    rows
+}
+
+/// The errnos of an arm, one of so many.
+fn errnos(arm: &Arm, arms: usize) -> String {
+    match (arm.errnos.is_empty(), arms == 1, arm.known.is_empty()) {
+        (false, ..) => arm.errnos.join(" "),
+        (_, true, _) => "any".to_owned(),
+        (_, _, true) => "any other".to_owned(),
+        _ => format!("{}, any other", arm.known.join(" ")),
+    }
+}
+
 /// The table of these calls, in markdown.
 pub fn errno_table(wanted: &str) -> Result<Vec<String>, String> {
     let all = arms();
@@ -237,12 +281,7 @@ pub fn errno_table(wanted: &str) -> Result<Vec<String>, String> {
     for (calls, arms) in rows {
         let calls = calls.iter().map(|call| format!("`{call}`")).collect::<Vec<_>>().join(" ");
         for arm in arms {
-            let errnos = match (arm.errnos.is_empty(), arms.len() == 1, arm.known.is_empty()) {
-                (false, ..) => arm.errnos.join(" "),
-                (_, true, _) => "any".to_owned(),
-                (_, _, true) => "any other".to_owned(),
-                _ => format!("{}, any other", arm.known.join(" ")),
-            };
+            let errnos = errnos(arm, arms.len());
             table.push(format!("| {calls} | {errnos} | `{}` |{}", arm.reaction, note(&arm.why)));
         }
     }
@@ -276,6 +315,13 @@ fn cells() -> impl Iterator<Item = (Call, Errno)> {
 pub fn tests(text: &str) -> impl Iterator<Item = &str> {
     let tests = text.split("\n#[test]").skip(1);
     tests.filter_map(|test| test.split("\nfn ").nth(1)?.split('(').next())
+}
+
+/// What the comment behind `#[test]` states, if it is a sentence.
+pub fn stated<'a>(text: &'a str, name: &str) -> Option<&'a str> {
+    let above = text.split(&format!("\nfn {name}() {{")).next()?;
+    let comment = above.rsplit("\n#[test]").next()?.strip_prefix(" // ")?.lines().next()?;
+    comment.ends_with('.').then_some(comment)
 }
 
 /// The names of the tests in each file below tests/ that is a room of a test program.

@@ -6,6 +6,7 @@ use std::fs;
 use std::process::Command;
 use std::time::Duration;
 
+use super::captions;
 use super::support::{Client, Scratch, Server, Signal, example, quoted, until};
 use super::trace::{plain, timeless};
 
@@ -310,7 +311,7 @@ impl Stage {
     }
 }
 
-/// What strace sees of a scene: `02 half`.
+/// What strace sees of a scene, as a page shows it: `02 half`.
 pub fn trace(asked: &str, known: &[String]) -> Result<Vec<String>, String> {
     let (number, name) = asked.split_once(' ').ok_or("a scene is a step and a name")?;
     let scene = SCENES.iter().find(|scene| scene.name == name).ok_or("no such scene")?;
@@ -329,6 +330,7 @@ pub fn trace(asked: &str, known: &[String]) -> Result<Vec<String>, String> {
         };
         calls.drain(..first);
         calls.truncate(scene.lines);
+        let calls = captions::of_a_scene(&calls);
         if calls == known || calls == before {
             return Ok(calls);
         }

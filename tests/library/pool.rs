@@ -1,6 +1,7 @@
-//! The worker pool: order, back-pressure, panics, clients that leave, stops. The tests
+//! The workers: order, back-pressure, panics, clients that leave, stops. The tests
 //! hold the jobs by a gate, so that nothing depends on how long anything takes.
 
+use std::any::Any;
 use std::io::{ErrorKind, Read, Write};
 use std::net::{Shutdown, TcpStream};
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -10,20 +11,22 @@ use std::thread;
 use std::time::{Duration, Instant};
 use threadbare::{
     Address, CallError, CloseReason, Conn, ConnectionHandler, Handle, Presence, Running, Server,
-    Summary, WorkerPool,
+    Summary,
 };
 
 const PATIENCE: Duration = Duration::from_secs(30);
 
 /// Each byte is a request: its work waits at the gate until the test lets it through, and
-/// the answer is the byte and how many works were under way. `!` panics.
+/// the answer is the byte and how many works were under way. `!` panics. `#` is answered with
+/// how many jobs the worker's state has seen. A client that hangs up in a job for `-` is let go.
 struct Slow {
-    pool: WorkerPool<Slow>,
     gate: Arc<Mutex<Receiver<()>>>,
-    begun: Sender<u8>,
+    begun: Sender<(u8, Presence)>,
     under_way: Arc<AtomicUsize>,
+    taken: usize,
     answered: usize,
-    latest: Option<Presence>,
+    latest: u8,
+    hung_up: Vec<u8>,
 }
 
 impl ConnectionHandler for Slow {
@@ -33,24 +36,37 @@ impl ConnectionHandler for Slow {
         let byte = input[0];
         let (gate, begun) = (Arc::clone(&self.gate), self.begun.clone());
         let under_way = Arc::clone(&self.under_way);
-        self.latest = Some(conn.presence());
-        let work = move || {
+        let taken = conn.work(move |seen: &mut u8, presence| {
+            *seen += 1;
+            if byte == b'#' {
+                return [byte, b'0' + *seen];
+            }
             let count = under_way.fetch_add(1, Ordering::SeqCst) + 1;
-            begun.send(byte).unwrap();
+            begun.send((byte, presence.clone())).unwrap();
             let passed = gate.lock().unwrap().recv_timeout(PATIENCE);
             under_way.fetch_sub(1, Ordering::SeqCst);
             passed.expect("let through");
             assert_ne!(byte, b'!', "as the test wants it");
             [byte, b'0' + count as u8]
-        };
-        let taken = self.pool.run(conn, work, |slow, conn, answer| {
-            slow.answered += 1;
-            conn.write(&answer);
         });
         if !taken {
             conn.write(b"busy");
         }
+        self.taken += usize::from(taken);
+        self.latest = byte;
         1
+    }
+
+    fn on_result(&mut self, conn: &mut Conn<'_>, _: &mut (), result: Box<dyn Any + Send>) {
+        self.answered += 1;
+        conn.write(&*result.downcast::<[u8; 2]>().unwrap());
+    }
+
+    fn on_hangup(&mut self, conn: &mut Conn<'_>, _: &mut ()) {
+        self.hung_up.push(self.latest);
+        if self.latest == b'-' {
+            conn.close();
+        }
     }
 }
 
@@ -58,7 +74,7 @@ impl ConnectionHandler for Slow {
 struct World {
     server: Running<Slow>,
     gate: Sender<()>,
-    begun: Receiver<u8>,
+    begun: Receiver<(u8, Presence)>,
     /// Held by the handler, and by each job.
     alive: Arc<AtomicUsize>,
 }
@@ -69,16 +85,17 @@ impl World {
         let (begins, begun) = mpsc::channel();
         let alive = Arc::new(AtomicUsize::new(0));
         let slow = Slow {
-            pool: WorkerPool::new(capacity),
             gate: Arc::new(Mutex::new(waits)),
             begun: begins,
             under_way: Arc::clone(&alive),
+            taken: 0,
             answered: 0,
-            latest: None,
+            latest: 0,
+            hung_up: Vec::new(),
         };
-        let server = Server::builder(slow).bind("127.0.0.1:0").unwrap();
-        server.handler().pool.start(threads, server.handle()).unwrap();
-        World { server: server.spawn().unwrap(), gate, begun, alive }
+        let builder = Server::builder(slow).workers(threads, capacity, || 0_u8);
+        let server = builder.bind("127.0.0.1:0").unwrap().spawn().unwrap();
+        World { server, gate, begun, alive }
     }
 
     fn client(&self) -> TcpStream {
@@ -89,8 +106,15 @@ impl World {
     }
 
     /// Waits until the work for this byte has begun.
-    fn until_begun(&self, byte: u8) {
-        assert_eq!(self.begun.recv_timeout(PATIENCE), Ok(byte));
+    fn until_begun(&self, byte: u8) -> Presence {
+        let (begun, presence) = self.begun.recv_timeout(PATIENCE).unwrap();
+        assert_eq!(begun, byte);
+        presence
+    }
+
+    /// Waits until so many jobs were taken.
+    fn until_taken(&self, count: usize) {
+        until("jobs to be taken", || self.ask(move |slow| slow.taken == count));
     }
 
     fn let_through(&self, count: usize) {
@@ -99,9 +123,7 @@ impl World {
 
     /// Asks the handler something.
     fn ask<T: Send + 'static>(&self, ask: impl FnOnce(&Slow) -> T + Send + 'static) -> T {
-        let (tell, told) = mpsc::channel();
-        self.server.handle().call(move |slow, _| tell.send(ask(slow)).unwrap()).unwrap();
-        told.recv_timeout(PATIENCE).unwrap()
+        self.server.handle().ask(move |slow, _| ask(slow)).unwrap()
     }
 
     /// Who stays until then would only keep the server lingering.
@@ -176,16 +198,14 @@ fn a_client_that_leaves() {
     let world = World::new(1, 100);
     let mut leaves = world.client();
     leaves.write_all(b"a").unwrap();
-    world.until_begun(b'a');
-    let presence = world.ask(|slow| slow.latest.clone()).unwrap();
+    let presence = world.until_begun(b'a');
     assert!(!presence.is_gone());
     socket_reset(&leaves);
     drop(leaves);
     until("the job to see that", || presence.is_gone());
     let mut next = world.client();
     next.write_all(b"b").unwrap();
-    let waiting = |slow: &Slow| format!("{:?}", slow.pool).contains("waiting: 1");
-    until("the next one's job to wait", || world.ask(waiting));
+    world.until_taken(2);
     world.let_through(2);
     expect(&mut next, b"b1");
     assert_eq!(world.ask(|slow| slow.answered), 1);
@@ -196,6 +216,76 @@ fn a_client_that_leaves() {
 fn socket_reset(stream: &TcpStream) {
     let now = nix::libc::linger { l_onoff: 1, l_linger: 0 };
     nix::sys::socket::setsockopt(stream, nix::sys::socket::sockopt::Linger, &now).unwrap();
+}
+
+/// A client that ends its side during a job is noticed, once. What that means is the handler's to
+/// say: this one lets `-` go, whose job sees that, and answers the others.
+#[test]
+fn a_client_that_hangs_up() {
+    let world = World::new(2, 100);
+    let (mut goes, mut stays) = (world.client(), world.client());
+    stays.write_all(b"ab").unwrap();
+    let there = world.until_begun(b'a');
+    stays.shutdown(Shutdown::Write).unwrap();
+    until("it to be noticed", || world.ask(|slow| slow.hung_up == b"a"));
+    goes.write_all(b"-x").unwrap();
+    let gone = world.until_begun(b'-');
+    goes.shutdown(Shutdown::Write).unwrap();
+    until("the job to see that", || gone.is_gone());
+    assert!(!there.is_gone());
+    world.let_through(2);
+    world.until_begun(b'b');
+    world.let_through(1);
+    let mut all = Vec::new();
+    stays.read_to_end(&mut all).unwrap();
+    assert!(all.starts_with(b"a") && all.ends_with(b"b1") && all.len() == 4);
+    assert_eq!(world.ask(|slow| (slow.hung_up.clone(), slow.answered)), (b"a-".to_vec(), 2));
+    assert!(world.begun.try_recv().is_err(), "what stood behind `-` was begun");
+    world.stop((goes, stays));
+}
+
+/// A worker keeps its state from one job to the next; after a panic it has a new one.
+#[test]
+fn a_worker_has_a_state_of_its_own() {
+    let world = World::new(1, 100);
+    let mut client = world.client();
+    client.write_all(b"###").unwrap();
+    expect(&mut client, b"#1#2#3");
+    let mut unlucky = world.client();
+    unlucky.write_all(b"!").unwrap();
+    world.until_begun(b'!');
+    world.let_through(1);
+    assert!(unlucky.read(&mut [0]).is_err());
+    client.write_all(b"##").unwrap();
+    expect(&mut client, b"#1#2");
+    world.stop((client, unlucky));
+}
+
+/// Gives a job to workers that it does not have, or that have another state.
+struct Wrong;
+
+impl ConnectionHandler for Wrong {
+    type Session = ();
+
+    fn on_data(&mut self, conn: &mut Conn<'_>, _: &mut (), input: &[u8]) -> usize {
+        let taken = conn.work(|_: &mut String, _| ());
+        writeln!(conn, "{taken}");
+        input.len()
+    }
+}
+
+#[test]
+fn without_such_workers_a_job_is_refused_at_once() {
+    for builder in [Server::builder(Wrong), Server::builder(Wrong).workers(1, 1, || 0_u8)] {
+        let server = builder.bind("127.0.0.1:0").unwrap().spawn().unwrap();
+        let Address::Tcp(address) = server.addresses()[0] else { panic!("TCP") };
+        let mut client = TcpStream::connect(address).unwrap();
+        client.write_all(b"?").unwrap();
+        expect(&mut client, b"false\n");
+        drop(client);
+        server.handle().stop();
+        assert_eq!(server.join().unwrap().counters.bugs, 1);
+    }
 }
 
 /// A client that has ended its side waits for its answers, and gets all of them.
@@ -239,8 +329,7 @@ fn the_queue_is_bounded() {
     for client in &mut clients[1..3] {
         client.write_all(b"b").unwrap();
     }
-    let waiting = |slow: &Slow| format!("{:?}", slow.pool).contains("waiting: 2");
-    until("two jobs to wait", || world.ask(waiting));
+    world.until_taken(3);
     clients[3].write_all(b"c").unwrap();
     expect(&mut clients[3], b"busy");
     world.let_through(3);
@@ -286,12 +375,11 @@ fn dropped_with_work_to_do() {
     clients[0].write_all(b"a").unwrap();
     world.until_begun(b'a');
     clients[1].write_all(b"b").unwrap();
-    let waiting = |slow: &Slow| format!("{:?}", slow.pool).contains("waiting: 1");
-    until("a job to wait", || world.ask(waiting));
+    world.until_taken(2);
     let World { server, gate, begun, alive } = world;
     // The loop ends by a panic, as a handler's bug would end it.
     server.handle().call(|_, _| panic!("as the test wants it")).unwrap();
-    until("the waiting job to be dropped", || Arc::strong_count(&alive) == 3);
+    until("the waiting job to be dropped", || Arc::strong_count(&alive) == 2);
     gate.send(()).unwrap();
     let joined = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| server.join()));
     assert!(joined.is_err());

@@ -1,7 +1,7 @@
 //! The servers of docs/programs, from the first to the last, and the real one: the same
 //! dialogues, and the same ordinary clients that end or stall the servers of many tutorials.
 //!
-//! Then the exercises of docs/exercises.md: each is a change to one of these programs, and
+//! Then the exercises of docs/23-exercises.md: each is a change to one of these programs, and
 //! what must come of it.
 
 use std::fs;
@@ -209,9 +209,9 @@ fn nothing_to_mend() {
 }
 
 /// A patch of docs/exercises to `mini_reactor`, and whether what it is about holds then.
-type Exercise = (&'static str, fn(&Server) -> bool, bool);
+pub(crate) type Exercise = (&'static str, fn(&Server) -> bool, bool);
 
-const EXERCISES: [Exercise; 5] = [
+pub(crate) const EXERCISES: [Exercise; 5] = [
     ("epollout-for-ever", comes_to_rest, false),
     ("close-at-rdhup", answers_before_the_end, false),
     ("edge-triggered", reads_all, false),
@@ -244,7 +244,7 @@ fn exercises() {
 
 /// Applies each patch to a copy of its own, and builds them all: where the programs are. The
 /// copies are a package, with the dependencies that are built already.
-fn patched(scratch: &Scratch) -> PathBuf {
+pub(crate) fn patched(scratch: &Scratch) -> PathBuf {
     let ours = fs::read_to_string("Cargo.toml").unwrap();
     let (_, dependencies) = ours.split_once("[dev-dependencies]").unwrap();
     let nix = dependencies.lines().find(|line| line.starts_with("nix")).unwrap();

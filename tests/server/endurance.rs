@@ -5,6 +5,7 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
+use crate::attacks::{Attack, PATIENT, POLITE, Victim};
 use crate::support::{
     Client, Scratch, Server, Signal, needs, pattern, quiet_port, raise_descriptor_limit, thanks,
     until,
@@ -469,6 +470,68 @@ fn memory_limit_of_half_lines() {
 #[ignore = "heavy"] // the same with 2,000 clients and 64 MiB
 fn memory_limit_of_half_lines_64m() {
     half_lines_grow(2_000, 64 << 20);
+}
+
+/// One of the [attacks], at 64 MiB: the memory of the process stays within 1.1 of the number, and
+/// comes back when all have left; polite clients of another address get their longest line
+/// through, and so do `own` of those of the attackers' own.
+fn withstands(name: &str, own: usize) {
+    raise_descriptor_limit();
+    let attack = Attack::called(name);
+    let max_memory = attack.limits[0];
+    let limit = max_memory.to_string();
+    let words = [attack.words, &PATIENT[..], &["--max-memory", &limit]].concat();
+    let server = Server::start(&words);
+    let address = server.addresses[0].parse().unwrap();
+    let log = || server.logs();
+    let victim = Victim { pid: server.pid(), address, max_memory, log: &log };
+    let greets = attack.words[0] == "greet";
+    let damage = attack.run(&victim, greets).unwrap();
+    println!("{name}: {damage:?}");
+    let limit = max_memory as u64;
+    assert!(damage.peak > limit / 2, "this is no attack: {damage:?}");
+    assert!(damage.peak <= limit + limit / 10, "{damage:?}");
+    assert!(damage.left <= limit / 8, "{damage:?}");
+    if greets {
+        let [others, same] = damage.polite;
+        assert!(others == POLITE && same >= own, "{damage:?}");
+    }
+}
+
+#[test]
+#[ignore = "heavy"] // 9,000 half lines that grow by a byte
+fn attack_of_half_lines() {
+    withstands("half lines, growing by a byte", POLITE);
+}
+
+#[test]
+#[ignore = "heavy"] // 9,000 short ones, in 8 MiB
+fn attack_of_short_half_lines() {
+    withstands("half lines of 1 KB", POLITE);
+}
+
+#[test]
+#[ignore = "heavy"] // 9,000 long ones: polite lines of their own address were cut, 18 of 20
+fn attack_of_long_half_lines() {
+    withstands("half lines of 32 KB", POLITE);
+}
+
+#[test]
+#[ignore = "heavy"] // 2,000 clients that do not read: their memory stayed while they were read out
+fn attack_of_the_deaf() {
+    withstands("deaf", POLITE);
+}
+
+#[test]
+#[ignore = "heavy"] // half lines, deaf clients, and some that come and go
+fn attack_of_a_mixture() {
+    withstands("a mixture", POLITE);
+}
+
+#[test]
+#[ignore = "heavy"] // pipelined requests whose answers nobody reads
+fn attack_of_requests() {
+    withstands("requests, answers unread", 0);
 }
 
 #[test]

@@ -8,7 +8,7 @@ use crate::support::{
     Client, Scratch, Server, command, needs, path, quiet_port, quoted, thanks, until,
 };
 
-const CHAPTER: &str = "docs/production.md";
+const CHAPTER: &str = "docs/17-production.md";
 /// Without it nginx has no `stream`.
 const STREAM: &str = "/usr/lib/nginx/modules/ngx_stream_module.so";
 

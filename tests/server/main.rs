@@ -21,8 +21,11 @@ mod proxy;
 mod resp;
 mod stop;
 mod terminal;
+mod tried;
 
 // What they share.
+#[path = "../support/attacks.rs"]
+mod attacks;
 #[path = "../support/http_table.rs"]
 mod http_table;
 #[path = "../support/mod.rs"]

@@ -67,7 +67,7 @@ impl ConnectionHandler for Sender {
                     conn.abort();
                 }
                 b"look\n" => {
-                    let mut file = self.open().unwrap();
+                    let file = self.open().unwrap();
                     let status = file.status().unwrap();
                     let mut bytes = [0; 100];
                     assert_eq!(file.read_at(&mut bytes, status.size - 10), Ok(10));
@@ -310,7 +310,7 @@ fn a_file_goes_in_turns() {
         }
         assert_eq!(all, b"file\n".len() + LENGTH);
         assert!(most <= 300 << 10, "{most} bytes in a turn");
-        // The kernel keeps more of a long file than of other output, as long as it is sent.
+        // Whole segments only, until the last call has been made.
         let options = world.sim.count(Method::Setsockopt) - options;
         assert_eq!(options, if fault.is_none() { 2 } else { 0 });
     }

@@ -7,6 +7,7 @@ mod chat;
 #[cfg(feature = "cli")]
 mod corpus;
 mod crowd;
+mod drawings;
 mod every_fault;
 mod fanout;
 mod files;
@@ -18,6 +19,7 @@ mod names;
 #[cfg(feature = "cli")]
 mod oracle;
 mod origins;
+mod pauses;
 mod planted;
 mod production;
 mod proxy;
@@ -41,7 +43,10 @@ mod needs;
 #[cfg(feature = "cli")]
 use threadbare::kernel;
 
-// What is fuzzed, and three programs of the walkthrough: their tests come with them.
+// What is fuzzed, and four programs of the walkthrough: their tests come with them.
+#[allow(dead_code, clippy::print_stdout)]
+#[path = "../../docs/programs/ledger.rs"]
+mod ledger;
 #[allow(dead_code, clippy::print_stdout)] // here nobody calls `main`
 #[path = "../../docs/programs/resp.rs"]
 mod resp;

@@ -250,3 +250,70 @@ fn the_least_memory_is_enough_for_a_line() {
     }
     assert_eq!(cut(&world, CloseReason::MemoryBudget), 0);
 }
+
+/// Thanks at length for each byte, and counts them.
+#[derive(Default)]
+struct Thanks(usize);
+
+impl ConnectionHandler for Thanks {
+    type Session = ();
+    fn on_data(&mut self, conn: &mut Conn<'_>, _: &mut (), input: &[u8]) -> usize {
+        let thanks = |_: &&u8| {
+            let is_full = conn.is_full();
+            if !is_full {
+                conn.write(&[b't'; 30]);
+            }
+            !is_full
+        };
+        let consumed = input.iter().take_while(thanks).count();
+        self.0 += consumed;
+        consumed
+    }
+}
+
+/// When a crowd went that had read nothing, all that each of them had sent was handled before its
+/// memory, and the others' turn, came: 13 s for 2,000. What is held is free at once now, and the
+/// input of those that have gone is read by little.
+#[test]
+fn who_has_gone_gives_memory_back_first() {
+    let mut world = world(Thanks::default(), 4 << 20);
+    let mut deaf = clients(&mut world, ATTACKER, 200);
+    for _ in 0..4 {
+        deaf.iter_mut().for_each(|it| _ = it.send(&[b'x'; 64 << 10]));
+        world.rest();
+    }
+    assert!(world.server.memory().0 > 2 << 20);
+    deaf.iter_mut().for_each(Client::reset);
+    let mut most = 0;
+    for _ in 0..4 {
+        let before = world.server.handler().0;
+        world.turn();
+        most = most.max(world.server.handler().0 - before);
+    }
+    assert!(most < 512 << 10, "{most} bytes in a turn, {:?} held", world.server.memory());
+    assert!(world.server.memory().0 < 1 << 20, "{:?}", world.server.memory());
+    world.pass(Duration::from_secs(10));
+    assert_eq!(cut(&world, CloseReason::PeerReset), 200, "{}", world.server.counters().accepted);
+}
+
+/// One that found no memory had others cut until the whole reserve was free again, 14 for a few
+/// bytes. One that holds much makes way for it now.
+#[test]
+fn no_more_are_cut_than_one_needs() {
+    let mut world = world(greet(), 8 << 20);
+    let mut deaf = clients(&mut world, ATTACKER, 200);
+    for _ in 0..4 {
+        deaf.iter_mut().for_each(|it| _ = it.send(&[b'\n'; 16 << 10]));
+        world.rest();
+    }
+    world.pass(Duration::from_secs(2));
+    let mut halves: Vec<Client> = (0..600).map(|n| client(&world, ATTACKER, 300 + n)).collect();
+    world.rest();
+    halves.iter_mut().for_each(|it| _ = it.send(&[b'x'; 500]));
+    world.rest(); // they have used a part of the reserve
+    let before = cut(&world, CloseReason::MemoryBudget);
+    halves[0].send(&[b'x'; 700]);
+    world.rest();
+    assert_eq!(cut(&world, CloseReason::MemoryBudget) - before, 1);
+    assert!(world.ask(&mut halves[0], b"\n").ends_with(b"x\n"));
+}

@@ -29,7 +29,7 @@ impl ConnectionHandler for Busy {
         conn.write(input);
         self.0.as_mut().map(Directory::renew);
         let open = |directory: &Directory| directory.open("file").ok();
-        if let Some(mut file) = self.0.as_ref().and_then(open) {
+        if let Some(file) = self.0.as_ref().and_then(open) {
             let _ = (file.status(), file.read_at(&mut [0; 4], 0));
             conn.write_file(file, 0, 9_000);
         }

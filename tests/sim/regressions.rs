@@ -5,7 +5,7 @@ use crate::simulation::World;
 use std::path::Path;
 use std::time::Duration;
 use threadbare::Signal;
-use threadbare::handlers::{Echo, Framing, Greet, Http, Proxy};
+use threadbare::handlers::{CatchPanics, Echo, Framing, Greet, Http, Proxy};
 use threadbare::kernel::sim::{At, Client, Method, Simulated, Times};
 use threadbare::{
     Address, Call, CallError, CloseReason, Conn, ConnId, ConnectionHandler, Errno, File, Limits,
@@ -469,13 +469,16 @@ fn descriptors_are_shared_with_connections_outwards() {
 /// clients got 503.
 #[test]
 fn descriptors_are_planned_for_files() {
-    for (http, expected) in [(Http::new(), 40), (Http::new().serve("/srv"), 20)] {
+    fn plan<H: ConnectionHandler>(handler: H, expected: u32) {
         let sim = Simulated::new(1);
         sim.set_limits(64, 64);
-        let world = World::on(sim, http, Limits::default()).unwrap();
+        let world = World::on(sim, handler, Limits::default()).unwrap();
         let due = format!("max-connections lowered from 10000 to {expected}: RLIMIT_NOFILE is 64");
         assert_eq!(world.server.warnings().join(""), due);
     }
+    plan(Http::new(), 40);
+    plan(Http::new().serve("/srv"), 20);
+    plan(CatchPanics(Http::new().serve("/srv")), 20);
 }
 
 /// A server that lets nobody in, and only calls, could not be started.

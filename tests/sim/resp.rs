@@ -119,12 +119,38 @@ fn a_client_waits_for_a_list() {
     assert_eq!(second.recv(), b"");
     world.pass(Duration::from_millis(20));
     assert_eq!(second.recv(), b"*-1\r\n+PONG\r\n");
-    assert_eq!(ask(&mut world, &mut first, "BLPOP l 9"), "");
-    first.reset();
-    world.rest();
-    assert_eq!(ask(&mut world, &mut other, "RPUSH l y"), ":1\r\n");
-    assert_eq!(ask(&mut world, &mut other, "LLEN l"), ":1\r\n");
     world.stop();
+}
+
+/// A client that leaves while it waits gets nothing, and so nothing is lost with it: whether it is
+/// reset or only ends its side, and whether that came before or after it began to wait.
+#[test]
+fn nothing_is_popped_for_a_client_that_has_left() {
+    let leave: [fn(&mut World<Resp>, &mut Client); 4] = [
+        |_, client| _ = client.send(b"BLPOP l 9\r\n"),
+        |world, client| {
+            assert_eq!(ask(world, client, "BLPOP l 9"), "");
+            client.reset();
+        },
+        |world, client| {
+            assert_eq!(ask(world, client, "BLPOP l 9"), "");
+            client.shutdown();
+        },
+        |_, client| {
+            client.send(b"BLPOP l 9\r\n");
+            client.shutdown();
+        },
+    ];
+    for (at, leave) in leave.into_iter().enumerate() {
+        let mut world = world();
+        let (mut leaves, mut other) = (world.client(), world.client());
+        leave(&mut world, &mut leaves);
+        world.rest();
+        assert_eq!(ask(&mut world, &mut other, "RPUSH l y"), ":1\r\n");
+        let left = if at == 0 { ":0\r\n" } else { ":1\r\n" }; // the first one stayed
+        assert_eq!(ask(&mut world, &mut other, "LLEN l"), left, "{at}");
+        world.stop();
+    }
 }
 
 /// Messages go to those who listen, and are counted; a listener that leaves is none, and one

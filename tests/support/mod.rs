@@ -182,7 +182,7 @@ pub fn command(program: &str) -> Command {
         // SAFETY: the default action is no function of ours.
         unsafe { signal(Signal::SIGHUP, SigHandler::SigDfl) }.map(drop).map_err(io::Error::from)
     };
-    if Linux.rt_sigaction(Signal::SIGHUP) == Ok(true) {
+    if Linux.rt_sigaction(threadbare::Signal::SIGHUP) == Ok(true) {
         // SAFETY: what runs between fork and exec is one system call.
         unsafe { command.pre_exec(reset) };
     }

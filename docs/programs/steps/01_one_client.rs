@@ -1,5 +1,5 @@
 //! Step 1: a byte comes. One client after the other; the server waits in `read` for what the
-//! client says, and says it back.
+//! client sends, and answers it.
 
 use std::io::{self, Read, Write};
 use std::net::{TcpListener, TcpStream};
@@ -23,7 +23,7 @@ struct Client {
 }
 
 impl Client {
-    /// Reads what the client says and answers it. Returns whether the client is still there.
+    /// Reads what the client sends and answers it. Returns whether the client is still there.
     fn serve(&mut self) -> io::Result<bool> {
         let mut bytes = [0; 4096];
         let count = self.stream.read(&mut bytes)?;

@@ -41,7 +41,7 @@ fn main() -> io::Result<()> {
     }
 }
 
-/// What epoll reports is called by the number of its descriptor.
+/// The number that epoll reports for a socket: its descriptor.
 fn name(socket: &impl AsRawFd) -> u64 {
     socket.as_raw_fd() as u64
 }
@@ -58,7 +58,7 @@ struct Client {
 }
 
 impl Client {
-    /// Reads what the client says and answers it. Returns whether the client is still there.
+    /// Reads what the client sends and answers it. Returns whether the client is still there.
     fn serve(&mut self) -> io::Result<bool> {
         let mut bytes = [0; 4096];
         let count = self.stream.read(&mut bytes)?;

@@ -41,7 +41,7 @@ fn main() -> io::Result<()> {
     }
 }
 
-/// What epoll reports is called by the number of its descriptor.
+/// The number that epoll reports for a socket: its descriptor.
 fn name(socket: &impl AsRawFd) -> u64 {
     socket.as_raw_fd() as u64
 }
@@ -55,12 +55,12 @@ fn admit(epoll: &Epoll, stream: TcpStream, id: u64) -> io::Result<(u64, Client)>
 
 struct Client {
     stream: TcpStream,
-    /// What has arrived and is no whole line yet.
+    /// Bytes that have arrived and are not a whole line yet.
     input: Vec<u8>,
 }
 
 impl Client {
-    /// Reads what the client says and answers it. Returns whether the client is still there.
+    /// Reads what the client sends and answers it. Returns whether the client is still there.
     fn serve(&mut self) -> io::Result<bool> {
         let mut bytes = [0; 4096];
         let count = self.stream.read(&mut bytes)?;

@@ -43,7 +43,7 @@ fn main() -> io::Result<()> {
     }
 }
 
-/// What epoll reports is called by the number of its descriptor.
+/// The number that epoll reports for a socket: its descriptor.
 fn name(socket: &impl AsRawFd) -> u64 {
     socket.as_raw_fd() as u64
 }
@@ -58,11 +58,11 @@ fn admit(epoll: &Epoll, stream: TcpStream, id: u64) -> io::Result<(u64, Client)>
 
 struct Client {
     stream: TcpStream,
-    /// What has arrived and is no whole line yet.
+    /// Bytes that have arrived and are not a whole line yet.
     input: Vec<u8>,
-    /// What is answered and not yet taken by the kernel.
+    /// Answers that the kernel has not taken yet.
     output: Vec<u8>,
-    /// What epoll watches it for.
+    /// The events that epoll watches it for.
     watched: EpollFlags,
 }
 

@@ -11,9 +11,9 @@ use std::time::Duration;
 use nix::errno::Errno;
 use nix::sys::epoll::{Epoll, EpollCreateFlags, EpollEvent, EpollFlags, EpollTimeout};
 
-/// A client with so many unsent bytes is not read.
+/// A client with this many unsent bytes is not read.
 const FULL: usize = 256 * 1024;
-/// The longest line.
+/// The longest line, in bytes.
 const LONGEST: usize = 64 * 1024;
 
 fn main() -> io::Result<()> {
@@ -48,7 +48,7 @@ fn main() -> io::Result<()> {
     }
 }
 
-/// What epoll reports is called by the number of its descriptor.
+/// The number that epoll reports for a socket: its descriptor.
 fn name(socket: &impl AsRawFd) -> u64 {
     socket.as_raw_fd() as u64
 }
@@ -63,11 +63,11 @@ fn admit(epoll: &Epoll, stream: TcpStream, id: u64) -> io::Result<(u64, Client)>
 
 struct Client {
     stream: TcpStream,
-    /// What has arrived and is no whole line yet.
+    /// Bytes that have arrived and are not a whole line yet.
     input: Vec<u8>,
-    /// What is answered and not yet taken by the kernel.
+    /// Answers that the kernel has not taken yet.
     output: Vec<u8>,
-    /// What epoll watches it for.
+    /// The events that epoll watches it for.
     watched: EpollFlags,
 }
 
@@ -88,8 +88,8 @@ impl Client {
         Ok(self.input.len() <= LONGEST)
     }
 
-    /// Whether more of it is wanted. What is not read fills the socket's buffer, then the
-    /// client's, and then the client must wait: TCP calls it flow control.
+    /// Whether to read from it. What is not read fills the socket's buffer, then the
+    /// client's, and then the client must wait: TCP calls this flow control.
     fn reads(&self) -> bool {
         self.output.len() < FULL
     }

@@ -1,4 +1,4 @@
-//! Step 6: half-close. The end of what the client says is not the end of what it wants to hear.
+//! Step 6: half-close. A client that sends no more may still want to receive.
 
 use std::collections::HashMap;
 use std::io::{self, ErrorKind, Read, Write};
@@ -10,9 +10,9 @@ use std::time::Duration;
 use nix::errno::Errno;
 use nix::sys::epoll::{Epoll, EpollCreateFlags, EpollEvent, EpollFlags, EpollTimeout};
 
-/// A client with so many unsent bytes is not read.
+/// A client with this many unsent bytes is not read.
 const FULL: usize = 256 * 1024;
-/// The longest line.
+/// The longest line, in bytes.
 const LONGEST: usize = 64 * 1024;
 
 fn main() -> io::Result<()> {
@@ -47,7 +47,7 @@ fn main() -> io::Result<()> {
     }
 }
 
-/// What epoll reports is called by the number of its descriptor.
+/// The number that epoll reports for a socket: its descriptor.
 fn name(socket: &impl AsRawFd) -> u64 {
     socket.as_raw_fd() as u64
 }
@@ -63,13 +63,13 @@ fn admit(epoll: &Epoll, stream: TcpStream, id: u64) -> io::Result<(u64, Client)>
 
 struct Client {
     stream: TcpStream,
-    /// What has arrived and is no whole line yet.
+    /// Bytes that have arrived and are not a whole line yet.
     input: Vec<u8>,
-    /// What is answered and not yet taken by the kernel.
+    /// Answers that the kernel has not taken yet.
     output: Vec<u8>,
-    /// The client has closed its sending direction: it says no more.
+    /// The client has closed its sending direction: EOF.
     has_ended: bool,
-    /// What epoll watches it for.
+    /// The events that epoll watches it for.
     watched: EpollFlags,
 }
 
@@ -90,8 +90,8 @@ impl Client {
         Ok(self.input.len() <= LONGEST && !(self.has_ended && self.output.is_empty()))
     }
 
-    /// Whether more of it is wanted. What is not read fills the socket's buffer, then the
-    /// client's, and then the client must wait: TCP calls it flow control.
+    /// Whether to read from it. What is not read fills the socket's buffer, then the
+    /// client's, and then the client must wait: TCP calls this flow control.
     fn reads(&self) -> bool {
         !self.has_ended && self.output.len() < FULL
     }
@@ -121,7 +121,7 @@ impl Client {
         Ok(())
     }
 
-    /// Answers the whole lines; at the end, also what stands behind the last one.
+    /// Answers the whole lines; at EOF, also what follows the last one.
     fn answer(&mut self) {
         let whole = self.input.iter().rposition(|&byte| byte == b'\n').map_or(0, |at| at + 1);
         let whole = if self.has_ended { self.input.len() } else { whole };

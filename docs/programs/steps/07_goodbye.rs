@@ -1,4 +1,4 @@
-//! Step 7: goodbye. A client that must go is shown the end first, and what it still sends is read
+//! Step 7: the lingering close. A refused client gets FIN first, and what it still sends is read
 //! and thrown away: closing a socket with unread input makes the kernel reset the connection.
 
 use std::collections::HashMap;
@@ -11,9 +11,9 @@ use std::time::Duration;
 use nix::errno::Errno;
 use nix::sys::epoll::{Epoll, EpollCreateFlags, EpollEvent, EpollFlags, EpollTimeout};
 
-/// A client with so many unsent bytes is not read.
+/// A client with this many unsent bytes is not read.
 const FULL: usize = 256 * 1024;
-/// The longest line.
+/// The longest line, in bytes.
 const LONGEST: usize = 64 * 1024;
 
 fn main() -> io::Result<()> {
@@ -48,7 +48,7 @@ fn main() -> io::Result<()> {
     }
 }
 
-/// What epoll reports is called by the number of its descriptor.
+/// The number that epoll reports for a socket: its descriptor.
 fn name(socket: &impl AsRawFd) -> u64 {
     socket.as_raw_fd() as u64
 }
@@ -65,17 +65,17 @@ fn admit(epoll: &Epoll, stream: TcpStream, id: u64) -> io::Result<(u64, Client)>
 
 struct Client {
     stream: TcpStream,
-    /// What has arrived and is no whole line yet.
+    /// Bytes that have arrived and are not a whole line yet.
     input: Vec<u8>,
-    /// What is answered and not yet taken by the kernel.
+    /// Answers that the kernel has not taken yet.
     output: Vec<u8>,
-    /// The client has closed its sending direction: it says no more.
+    /// The client has closed its sending direction: EOF.
     has_ended: bool,
-    /// It has sent what the server does not take. Whatever else it says is thrown away.
+    /// It has sent what the server does not take. Whatever else it sends is thrown away.
     must_go: bool,
-    /// It has been shown the end.
+    /// FIN has been sent to it.
     told: bool,
-    /// What epoll watches it for.
+    /// The events that epoll watches it for.
     watched: EpollFlags,
 }
 
@@ -100,14 +100,14 @@ impl Client {
             self.must_go = true;
         }
         if self.must_go && !self.told && self.output.is_empty() {
-            self.stream.shutdown(Shutdown::Write)?; // FIN: the client reads the end
+            self.stream.shutdown(Shutdown::Write)?; // FIN: the client reads EOF
             self.told = true;
         }
         Ok(!(self.has_ended && self.output.is_empty()))
     }
 
-    /// Whether more of it is wanted. What is not read fills the socket's buffer, then the
-    /// client's, and then the client must wait: TCP calls it flow control.
+    /// Whether to read from it. What is not read fills the socket's buffer, then the
+    /// client's, and then the client must wait: TCP calls this flow control.
     fn reads(&self) -> bool {
         !self.has_ended && self.output.len() < FULL
     }
@@ -137,7 +137,7 @@ impl Client {
         Ok(())
     }
 
-    /// Answers the whole lines; at the end, also what stands behind the last one.
+    /// Answers the whole lines; at EOF, also what follows the last one.
     fn answer(&mut self) {
         let whole = self.input.iter().rposition(|&byte| byte == b'\n').map_or(0, |at| at + 1);
         let whole = if self.has_ended { self.input.len() } else { whole };

@@ -1,5 +1,5 @@
 //! Step 12: a stop that loses nothing. Ctrl-C is read from a signalfd. Then clients that have
-//! come are served, answers are sent to their end, and the program ends.
+//! come are served, answers are sent whole, and the program ends.
 
 use std::collections::HashMap;
 use std::io::{self, ErrorKind, Read, Write};
@@ -18,20 +18,20 @@ use nix::sys::signalfd::{SfdFlags, SignalFd};
 /// A question with the client that asked it; or an answer with the client that gets it.
 type Job = (u64, Vec<u8>);
 
-/// What epoll reports is called by these numbers, and clients count up from the last. In 64
-/// bits no number comes twice.
+/// The numbers that epoll reports; clients count up from the last. In 64 bits no number
+/// comes twice.
 const LISTENER: u64 = 0;
 const BELL: u64 = 1;
 const SIGNALS: u64 = 2;
-/// A client with so many unsent bytes is not read.
+/// A client with this many unsent bytes is not read.
 const FULL: usize = 256 * 1024;
-/// The longest line.
+/// The longest line, in bytes.
 const LONGEST: usize = 64 * 1024;
-/// How long a client may neither say nor take anything.
+/// How long a client may neither send nor read anything.
 const SILENCE: Duration = Duration::from_secs(5);
-/// How long one that must go may take to close its end.
+/// How long a refused client may take to close its side.
 const GOODBYE: Duration = Duration::from_secs(2);
-/// How long after a signal clients are still accepted, and may say their first word.
+/// How long after a signal clients are still accepted, and may send their first line.
 const GRACE: Duration = Duration::from_secs(1);
 /// How long after a signal the last answer may take.
 const DRAIN: Duration = Duration::from_secs(10);
@@ -128,7 +128,7 @@ fn main() -> io::Result<()> {
     Ok(())
 }
 
-/// A thread's work: question after question, and the bell for each answer.
+/// A thread's work: one question after the other, and the bell for each answer.
 fn work(asked: &Receiver<Job>, answers: &Sender<Job>, bell: &EventFd) {
     for (id, question) in asked {
         let _ = answers.send((id, answer_to(&question)));
@@ -136,16 +136,16 @@ fn work(asked: &Receiver<Job>, answers: &Sender<Job>, bell: &EventFd) {
     }
 }
 
-/// How long until the next client is due, or the door. Rounded up: too early would be in vain.
+/// How long until the next client is due, or the listener. Rounded up, so never too early.
 fn time_left(clients: &HashMap<u64, Client>, stops: Option<Instant>) -> EpollTimeout {
-    let door = stops.map(|at| at + GRACE).filter(|at| *at > Instant::now());
-    let next = clients.values().map(|client| client.due(stops)).chain(door).min();
+    let grace = stops.map(|at| at + GRACE).filter(|at| *at > Instant::now());
+    let next = clients.values().map(|client| client.due(stops)).chain(grace).min();
     let Some(next) = next else { return EpollTimeout::NONE };
     let left = next.saturating_duration_since(Instant::now()) + Duration::from_millis(1);
     EpollTimeout::try_from(left).unwrap_or(EpollTimeout::MAX)
 }
 
-/// Whether a call failed for want of something that a client gives back when it leaves.
+/// Whether a call failed for lack of something that a client frees when it leaves.
 fn is_shortage(error: &io::Error) -> bool {
     let errno = Errno::from_raw(error.raw_os_error().unwrap_or(0));
     matches!(errno, Errno::EMFILE | Errno::ENFILE | Errno::ENOBUFS | Errno::ENOMEM)
@@ -172,24 +172,24 @@ fn admit(epoll: &Epoll, stream: TcpStream, id: u64) -> io::Result<(u64, Client)>
 
 struct Client {
     stream: TcpStream,
-    /// What has arrived and is no whole line yet.
+    /// Bytes that have arrived and are not a whole line yet.
     input: Vec<u8>,
-    /// What is answered and not yet taken by the kernel.
+    /// Answers that the kernel has not taken yet.
     output: Vec<u8>,
-    /// It has said something.
+    /// The client has sent something.
     heard: bool,
     /// It waits for an answer of the thread, and is not read until it has it.
     waits: bool,
-    /// The client has closed its sending direction: it says no more.
+    /// The client has closed its sending direction: EOF.
     has_ended: bool,
-    /// It has sent what the server does not take, or the server stops. Whatever else it says is
+    /// It has sent what the server does not take, or the server stops. Whatever else it sends is
     /// thrown away.
     must_go: bool,
-    /// It has been shown the end.
+    /// FIN has been sent to it.
     told: bool,
-    /// When it last said or took something, or was told to go.
+    /// When it last sent or read something, or was refused.
     since: Instant,
-    /// What epoll watches it for.
+    /// The events that epoll watches it for.
     watched: EpollFlags,
 }
 
@@ -215,21 +215,21 @@ impl Client {
         }
         self.answer(id, asks);
         self.flush()?;
-        // After a signal, one that was heard and says no more has been served; one that has just
-        // come may be about to say its first word.
+        // After a signal, a client that has sent something and is silent now has been served; one
+        // that has just come may be about to send its first line.
         let is_served = |at: Instant| is_silent && (self.heard || at.elapsed() >= GRACE);
         if !self.waits && (self.input.len() > LONGEST || stops.is_some_and(is_served)) {
             self.moved();
             self.must_go = true;
         }
         if self.must_go && !self.told && self.output.is_empty() {
-            self.stream.shutdown(Shutdown::Write)?; // FIN: the client reads the end
+            self.stream.shutdown(Shutdown::Write)?; // FIN: the client reads EOF
             self.told = true;
         }
         Ok(!(self.has_ended && self.output.is_empty()) || self.waits)
     }
 
-    /// It has said or taken something. One that must go gains no time by it.
+    /// It has sent or read something. A refused client gains no time by that.
     fn moved(&mut self) {
         if !self.must_go {
             self.since = Instant::now();
@@ -243,8 +243,8 @@ impl Client {
         stops.map_or(due, |at| due.min(at + DRAIN))
     }
 
-    /// Whether more of it is wanted. What is not read fills the socket's buffer, then the
-    /// client's, and then the client must wait: TCP calls it flow control.
+    /// Whether to read from it. What is not read fills the socket's buffer, then the
+    /// client's, and then the client must wait: TCP calls this flow control.
     fn reads(&self) -> bool {
         !self.has_ended && !self.waits && self.output.len() < FULL
     }
@@ -277,7 +277,7 @@ impl Client {
         Ok(())
     }
 
-    /// Answers the whole lines; at the end, also what stands behind the last one. What stands
+    /// Answers the whole lines; at EOF, also what follows the last one. What stands
     /// behind a slow question waits with it, so that answers keep their order.
     fn answer(&mut self, id: u64, asks: &Sender<Job>) {
         let mut answered = 0;

@@ -38,11 +38,11 @@ pub(crate) struct Rude {
 
 const ALONE: &str = "While it waits for one client, it serves no other.";
 const RESET: &str = "A failed call on one connection ends the whole server.";
-const PIECES: &str = "It takes what one recv returns for a message; TCP knows no messages.";
+const PIECES: &str = "It treats what one recv returns as a message; TCP has no messages.";
 const UNSENT: &str = "What the kernel does not take at once is lost, or is waited for.";
-const HALF: &str = "It takes the end of the client's input for the end of the connection.";
+const HALF: &str = "It treats EOF as the end of the connection.";
 const BOUND: &str = "One client can fill its memory.";
-const FULL: &str = "Without free descriptors it takes all of a CPU, or turns clients away.";
+const FULL: &str = "Without free descriptors it uses a whole CPU, or turns clients away.";
 const STOP: &str = "A stop cuts off clients that it had accepted or answered.";
 
 const fn rude(
@@ -114,7 +114,7 @@ pub(crate) const RUDE: [Rude; 30] = [
     rude("a line of 4 MB", (BOUND, "story/05-bounds.md"), Nothing, |v| {
         v.flood_and_look(&vec![b'x'; 4 << 20])
     }),
-    rude("urgent data", (RESET, "receiving.md"), Nothing, urgent),
+    rude("urgent data", (RESET, "09-receiving.md"), Nothing, urgent),
     rude("a client that never reads", (UNSENT, "story/04-unsent-bytes.md"), Nothing, |v| {
         v.beside(1, deaf)
     }),
@@ -170,7 +170,7 @@ pub(crate) const RUDE: [Rude; 30] = [
     rude(
         "clients that are silent, deaf, half gone: is it at rest?",
         (
-            "It asks epoll for what it does not use, and is woken for it for ever.",
+            "It watches for events that it does not handle, and is woken again and again.",
             "story/05-bounds.md",
         ),
         Process,
@@ -178,7 +178,10 @@ pub(crate) const RUDE: [Rude; 30] = [
     ),
     rude(
         "the end, then a reset: is the connection closed?",
-        ("A connection that nobody watches stays open, or spins.", "story/06-half-close.md"),
+        (
+            "A connection that is not watched stays open, or the loop spins.",
+            "story/06-half-close.md",
+        ),
         Process,
         end_then_reset,
     ),
@@ -196,7 +199,7 @@ pub(crate) const RUDE: [Rude; 30] = [
     ),
     rude(
         "silent clients in every place, and one that asks",
-        ("A client that says nothing keeps its place for ever.", "story/09-time.md"),
+        ("A silent client keeps its place for ever.", "story/09-time.md"),
         Process,
         silent_crowd,
     ),
@@ -206,12 +209,12 @@ pub(crate) const RUDE: [Rude; 30] = [
         Process,
         stopped,
     ),
-    rude("SIGTERM with a handshake under way", (STOP, "stopping.md"), Network, |v| {
+    rude("SIGTERM with a handshake under way", (STOP, "14-stopping.md"), Network, |v| {
         network::slow_handshake(v)
     }),
     rude(
         "SIGTERM with the cable cut amid a long answer",
-        ("A client that has vanished keeps the server from its end.", "stopping.md"),
+        ("A client that has vanished keeps the server from exiting.", "14-stopping.md"),
         Network,
         network::cut_cable,
     ),

@@ -31,6 +31,15 @@ impl Life {
         }
     }
 
+    /// The peer's end has come during a pause; whether the handler is to hear of it.
+    pub(crate) fn hang_up(&mut self) -> bool {
+        let is_awaited = self.0.awaits_hangup();
+        if let Some((_, reading)) = self.input_mut() {
+            reading.hung_up |= is_awaited;
+        }
+        is_awaited
+    }
+
     pub(crate) fn finish(&mut self) {
         match &mut self.0 {
             State::Connecting { early, .. } => early.finish = true,

@@ -1,10 +1,13 @@
-//! What a state shows of itself, to those who may not change it.
+//! Read access to the state, for code that must not change it.
 
 use super::{Early, Fin, Level, Open, PeerEnd, Reading, State, Unsent};
 use crate::buffer::Buffer;
 use crate::close_reason::CloseReason;
 
 impl State {
+    /// Stands for RDHUP in the mask of what epoll watches, of which a connection keeps a byte.
+    pub(crate) const HANGUP: u8 = 1 << 6;
+
     pub(crate) fn open(&self) -> Option<&Open> {
         if let State::Open(open) = self { Some(open) } else { None }
     }
@@ -54,6 +57,17 @@ impl State {
         }
     }
 
+    /// Whether the handler is to hear that the peer's end has come while nothing is read.
+    pub(super) fn awaits_hangup(&self) -> bool {
+        let Some(Open { reading, .. }) = self.open() else { return false };
+        reading.paused && !reading.hung_up && reading.end != PeerEnd::Told
+    }
+
+    /// The same as a mask.
+    pub(crate) fn hangup_mask(&self) -> u8 {
+        if self.awaits_hangup() { State::HANGUP } else { 0 }
+    }
+
     pub(crate) fn is_connecting(&self) -> bool {
         matches!(self, State::Connecting { .. })
     }
@@ -79,6 +93,11 @@ impl Open {
     /// Whether output, or a shortage of memory, holds up the input.
     pub(crate) fn holds_up_input(&self) -> bool {
         if self.duplex { self.writing.level == Level::Starved } else { self.writing.is_full() }
+    }
+
+    /// Whether nothing but its output holds up its input.
+    pub(crate) fn is_held_up(&self) -> bool {
+        self.holds_up_input() && !self.reading.paused
     }
 
     /// Whether it can only go on by reading.

@@ -6,7 +6,7 @@
 use super::request::Then;
 use super::status::Status;
 use httpdate::HttpDate;
-use std::fmt::Display;
+use std::fmt::{self, Display};
 use std::io::Write;
 use std::time::{Duration, UNIX_EPOCH};
 
@@ -48,7 +48,8 @@ impl Answers {
     pub(super) fn set_date(&mut self, nanos: u64, clock: Duration) {
         self.now = nanos / 1_000_000_000;
         self.right_until = clock + Duration::from_nanos(1_000_000_000 - nanos % 1_000_000_000);
-        self.date = date(self.now).to_string();
+        self.date.clear(); // and keeps its memory
+        let _ = fmt::Write::write_fmt(&mut self.date, format_args!("{}", date(self.now)));
         self.text(Status::OK, Then::Stay, "");
         std::mem::swap(&mut self.hello, &mut self.head);
     }
@@ -96,8 +97,12 @@ impl Answers {
         }
         let (text, end) = if status == Status::OK { (HELLO, "") } else { (status.0, "\n") };
         let length = text.len() + end.len();
-        let about = format!("{fields}Content-Type: {TEXT}\r\nContent-Length: {length}\r\n");
-        let head = self.head(status, then, about).len();
+        let head = self.head(
+            status,
+            then,
+            format_args!("{fields}Content-Type: {TEXT}\r\nContent-Length: {length}\r\n"),
+        );
+        let head = head.len();
         self.head.extend([text, end].map(str::as_bytes).into_iter().flatten());
         self.head.split_at_checked(head).unwrap_or_default()
     }

@@ -6,7 +6,9 @@
 //! nothing and is passed over. Only regular files are served; a pipe or a device is opened
 //! without waiting and closed again.
 
+use super::kept::Kept;
 use super::status::Status;
+use super::wishes::may_change_unseen;
 use crate::kernel::{Errno, FileKind, FileStatus};
 use crate::net::{Directory, File};
 use std::ffi::OsStr;
@@ -30,23 +32,37 @@ pub(super) enum Found {
 #[derive(Debug)]
 pub(super) struct Files {
     directory: Directory,
+    kept: Kept,
     path: Vec<u8>,
 }
 
 impl Files {
     pub(super) fn new(directory: Directory) -> Files {
-        Files { directory, path: Vec::new() }
+        Files { directory, kept: Kept::default(), path: Vec::new() }
     }
 
-    /// Opens the directory anew if its path names another one by now.
+    /// A second is over: closes what was kept open, and opens the directory anew if its path
+    /// names another one by now.
     pub(super) fn renew(&mut self) {
+        self.close();
         if self.directory.renew() {
             log::info!("the directory is another one than before");
         }
     }
 
-    /// Opens the file that a target names: its path, and a query that does not matter.
-    pub(super) fn open(&mut self, target: &str) -> Result<Found, Status> {
+    /// Closes what was kept open.
+    pub(super) fn close(&mut self) {
+        self.kept.clear();
+    }
+
+    /// Whether files are kept open, which are to be closed soon.
+    pub(super) fn has_open(&self) -> bool {
+        self.kept.has_files()
+    }
+
+    /// Opens the file that a target names: its path, and a query that does not matter. It is
+    /// `now`, in nanoseconds since 1970.
+    pub(super) fn open(&mut self, target: &str, now: i64) -> Result<Found, Status> {
         decode(target.as_bytes(), &mut self.path)?;
         if self.path.ends_with(b"/.") {
             self.path.pop();
@@ -60,7 +76,10 @@ impl Files {
         if is_hidden(path) {
             return Err(Status::NOT_FOUND);
         }
-        let mut file = match self.directory.open(OsStr::from_bytes(path)) {
+        if let Some((file, status)) = self.kept.find(path) {
+            return Ok(Found::File(file, status));
+        }
+        let file = match self.directory.open(OsStr::from_bytes(path)) {
             Ok(file) => file,
             Err(Errno::ENOENT) if is_folder => {
                 self.path.truncate(folder);
@@ -70,7 +89,12 @@ impl Files {
         };
         let status = file.status().map_err(status_of)?;
         match status.kind {
-            FileKind::Regular => Ok(Found::File(file, status)),
+            FileKind::Regular => {
+                if !may_change_unseen(&status, now) {
+                    self.kept.note(path, &file, status);
+                }
+                Ok(Found::File(file, status))
+            }
             FileKind::Directory if is_folder => Err(Status::NO_INDEX), // it is called like one
             FileKind::Directory => Ok(Found::Directory),
             _ => Err(Status::NOT_FOUND),
@@ -81,7 +105,7 @@ impl Files {
     #[cold]
     fn without_index(&self) -> Status {
         let path = Some(relative(&self.path)).filter(|path| !path.is_empty()).unwrap_or(b".");
-        let status = self.directory.open(OsStr::from_bytes(path)).and_then(|mut it| it.status());
+        let status = self.directory.open(OsStr::from_bytes(path)).and_then(|it| it.status());
         let is_folder = status.is_ok_and(|status| status.kind == FileKind::Directory);
         if is_folder { Status::NO_INDEX } else { Status::NOT_FOUND }
     }

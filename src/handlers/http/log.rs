@@ -7,7 +7,7 @@
 //! ```
 //!
 //! What a client sent stands in it [escaped](crate::escape), and a quote as `\x22`, so that
-//! nobody can forge a line or a part of one.
+//! no client can forge a line or a part of one.
 
 use super::status::Status;
 use crate::escape::escaped;

@@ -10,12 +10,12 @@
 //!         └────────────────────────────┴── wrong, too large, too slow ──▶ status, close
 //! ```
 //!
-//! An answer comes only when the body of its request has passed by, for a body that turns
+//! An answer comes only when the body of its request has passed by, because a body that turns
 //! out to be broken is answered too, with 400. Of the head that is kept which the answer
 //! depends on, and [charged](Conn::charge) to the connection.
-//! Whoever gets a status of 4xx or 5xx for the way he speaks is not listened to any more,
-//! for nobody knows where his next request would begin; but he gets the status, because
-//! [`Conn::close`] sees to it that the last answer arrives.
+//! After a status of 4xx or 5xx caused by malformed input the connection is closed, because
+//! the start of the next request is unknown. The client still gets the status, because
+//! [`Conn::close`] makes sure that the last answer arrives.
 //!
 //! Files of up to [`SMALL`] bytes are read into the output, so that head and body are one
 //! send. Larger ones follow their head by sendfile; until they are sent the connection is
@@ -25,7 +25,7 @@ use crate::close_reason::CloseReason;
 use crate::error::Error;
 use crate::escape::escaped;
 use crate::handler::ConnectionHandler;
-use crate::net::{Conn, ConnId, File, Net};
+use crate::net::{Conn, ConnId, File, Net, TimerId};
 use answer::Answers;
 use body::Body;
 use files::{Files, Found};
@@ -42,6 +42,7 @@ mod answer;
 mod authority;
 mod body;
 mod files;
+mod kept;
 mod log;
 mod request;
 mod status;
@@ -50,6 +51,8 @@ mod wishes;
 
 /// Files up to here are read, larger ones sent from where they are.
 const SMALL: u64 = 16 << 10;
+/// How long a file is kept open that is asked for again and again.
+const SECOND: Duration = Duration::from_secs(1);
 /// How long a head, and how long a body, may take to arrive.
 const DEADLINE: Duration = Duration::from_secs(20);
 
@@ -71,13 +74,15 @@ pub struct Http {
     content: Vec<u8>,
     deadline: Option<Duration>,
     log: Option<AccessLog>,
+    /// A timer will close the files that are kept open.
+    is_timed: bool,
 }
 
 /// The request that a connection is in the middle of.
 #[derive(Debug, Default)]
 pub struct Session {
     /// Its head has passed, its body has not.
-    pending: Option<Box<Pending>>,
+    pending: Option<Box<[Pending; 1]>>,
     /// So many bytes of a head have come, and it was not complete.
     scanned: usize,
     timer: Timer,
@@ -111,8 +116,19 @@ struct Pending {
     body: Body,
 }
 
+impl Pending {
+    /// One in a box, if there is memory: `Box::new` would end the process.
+    fn kept(head: Vec<u8>, body: Body) -> Option<Box<[Pending; 1]>> {
+        let mut one = Vec::new();
+        one.try_reserve_exact(1).ok()?;
+        one.push(Pending { head, body });
+        one.try_into().ok()
+    }
+}
+
 impl Http {
     /// Answers `hello`.
+    #[must_use]
     pub fn new() -> Http {
         Http {
             directory: None,
@@ -121,6 +137,7 @@ impl Http {
             content: Vec::new(),
             deadline: Some(DEADLINE),
             log: None,
+            is_timed: false,
         }
     }
 
@@ -133,6 +150,7 @@ impl Http {
     /// Sets how long a head, and then a body, may take to arrive (20 s): after that the
     /// answer is 408. The server's own [`message_timeout`](crate::Limits::message_timeout)
     /// ends a connection without a word, so it should be longer, or none.
+    #[must_use]
     pub fn deadline(mut self, deadline: Option<Duration>) -> Http {
         self.deadline = deadline;
         self
@@ -205,9 +223,12 @@ impl Http {
             Ok(true) => self.answer(conn, request, rest),
             Ok(false) => {
                 let head = request::answerable(request.head);
-                conn.charge(head.capacity() + size_of::<Pending>());
-                session.pending = Some(Box::new(Pending { head, body }));
-                Next::MoreBytes
+                conn.charge(head.as_ref().map_or(0, Vec::capacity) + size_of::<Pending>());
+                session.pending = head.and_then(|head| Pending::kept(head, body));
+                match session.pending {
+                    Some(_) => Next::MoreBytes,
+                    None => self.refuse(conn, request.head, Status::UNAVAILABLE),
+                }
             }
             Err(status) => self.refuse(conn, request.head, status),
         }
@@ -219,9 +240,10 @@ impl Http {
         &mut self,
         conn: &mut Conn<'_>,
         session: &mut Session,
-        mut pending: Box<Pending>,
+        mut kept: Box<[Pending; 1]>,
         rest: &mut &[u8],
     ) -> Next {
+        let [pending] = &mut *kept;
         match (pending.body.pass(rest), Request::parse(&pending.head)) {
             (Ok(true), Ok(Some(mut request))) => {
                 session.moves_on();
@@ -229,7 +251,7 @@ impl Http {
                 self.answer(conn, &mut request, rest)
             }
             (Ok(_), _) => {
-                session.pending = Some(pending);
+                session.pending = Some(kept);
                 Next::MoreBytes
             }
             (Err(status), _) => self.refuse(conn, &pending.head, status),
@@ -305,11 +327,16 @@ impl Http {
 
     fn send_file(&mut self, conn: &mut Conn<'_>, request: &Request<'_>) {
         let Some(files) = &mut self.files else { return };
-        match files.open(request.target) {
+        let now = self.answers.time(conn.net().now());
+        match files.open(request.target, now) {
             Ok(Found::File(file, status)) => {
                 let (of, charset) = types::of(files.name());
                 let content = format!("Content-Type: {of}{charset}\r\n");
-                let version = Version::of(&status, self.answers.time(conn.net().now()));
+                let version = Version::of(&status, now);
+                if files.has_open() && !self.is_timed {
+                    self.is_timed = true;
+                    conn.net().after(SECOND, 0);
+                }
                 self.send_version(conn, request, file, &version, &content);
             }
             Ok(Found::Directory) => self.redirect(conn, request),
@@ -322,7 +349,7 @@ impl Http {
         &mut self,
         conn: &mut Conn<'_>,
         request: &Request<'_>,
-        mut file: File,
+        file: File,
         version: &Version,
         content: &str,
     ) {
@@ -342,7 +369,7 @@ impl Http {
             }
         };
         let sent = if request.is_head { 0 } else { length };
-        if sent > 0 && sent <= SMALL && !self.read(&mut file, offset, sent as usize) {
+        if sent > 0 && sent <= SMALL && !self.read(&file, offset, sent as usize) {
             return self.say(conn, request, Status::SERVER_ERROR);
         }
         conn.write(self.answers.head(status, then, fields(due, version, content)));
@@ -367,7 +394,7 @@ impl Http {
     }
 
     /// Reads a part of a file into `content`, all of it; whether that was possible.
-    fn read(&mut self, file: &mut File, offset: u64, length: usize) -> bool {
+    fn read(&mut self, file: &File, offset: u64, length: usize) -> bool {
         self.content.resize(SMALL as usize, 0);
         let mut filled = 0;
         while let Some(space) = self.content.get_mut(filled..length).filter(|s| !s.is_empty()) {
@@ -440,7 +467,7 @@ impl ConnectionHandler for Http {
     /// A request that will never be complete is answered too.
     fn on_eof(&mut self, conn: &mut Conn<'_>, session: &mut Session, rest: &[u8]) {
         self.look_at_the_clock(conn.net());
-        if let Some(pending) = session.pending.take() {
+        if let Some([pending]) = session.pending.take().as_deref() {
             self.refuse(conn, &pending.head, Status::BAD_REQUEST);
             return;
         }
@@ -469,10 +496,15 @@ impl ConnectionHandler for Http {
         }
     }
 
+    fn on_tick(&mut self, _: &mut Net, _: TimerId, _: u64) {
+        self.is_timed = false;
+        self.files.iter_mut().for_each(Files::close);
+    }
+
     fn on_timer(&mut self, conn: &mut Conn<'_>, session: &mut Session) {
         self.look_at_the_clock(conn.net());
         let pending = session.pending.take();
-        let head = pending.as_ref().map_or(&[][..], |pending| &pending.head);
+        let head = pending.as_deref().map_or(&[][..], |[pending]| &pending.head);
         self.refuse(conn, head, Status::REQUEST_TIMEOUT);
     }
 }

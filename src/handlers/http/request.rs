@@ -2,8 +2,8 @@
 //! status that refuses it.
 //!
 //! httparse splits the head into its parts. What they mean is decided here, and whatever
-//! two servers in a row might understand in two ways is refused, for that is what request
-//! smuggling lives on: a line that ends in a bare LF, two lengths, two hosts, a length that
+//! two servers in a row might understand in two ways is refused, because request smuggling
+//! depends on that: a line that ends in a bare LF, two lengths, two hosts, a length that
 //! is no plain number, a transfer coding other than `chunked`. RFC 9112
 //!
 //! It is a pure function of the bytes, and says the same of them however they arrived: what
@@ -110,15 +110,28 @@ pub(super) fn asks_for_head(head: &[u8]) -> bool {
 }
 
 /// The lines of a head that an answer depends on, as a head. The others may be long, and it is
-/// kept while a body comes, which may take a while.
-pub(super) fn answerable(head: &[u8]) -> Vec<u8> {
+/// kept while a body comes, which may take a while. `None` if there is no memory.
+pub(super) fn answerable(head: &[u8]) -> Option<Vec<u8>> {
     let is_needed = |line: &&[u8]| {
         let name = line.split(|&byte| byte == b':').next().unwrap_or_default();
         NEEDED.iter().any(|needed| name.eq_ignore_ascii_case(needed.as_bytes()))
     };
-    let mut lines = without_empty_lines(head).split_inclusive(|&byte| byte == b'\n');
-    let first = lines.next().into_iter();
-    first.chain(lines.filter(is_needed)).chain([&b"\r\n"[..]]).collect::<Vec<_>>().concat()
+    let needed = || {
+        let mut lines = without_empty_lines(head).split_inclusive(|&byte| byte == b'\n');
+        let first = lines.next().into_iter();
+        first.chain(lines.filter(is_needed)).chain([&b"\r\n"[..]])
+    };
+    let mut kept = Vec::new();
+    kept.try_reserve_exact(needed().map(<[u8]>::len).sum()).ok()?;
+    needed().for_each(|line| kept.extend_from_slice(line));
+    Some(kept)
+}
+
+/// Adds a value to a list, if there is memory.
+fn add<'a>(list: &mut Vec<&'a [u8]>, value: &'a [u8]) -> Result<(), Status> {
+    list.try_reserve(1).map_err(|_| Status::UNAVAILABLE)?;
+    list.push(value);
+    Ok(())
 }
 
 /// What the parser looks at: it passes over empty lines in front, and over nothing else.
@@ -230,8 +243,8 @@ impl<'a> Request<'a> {
                 Some(Status::NOT_IMPLEMENTED) => target, // which has whatever form it has
                 _ => path_of(method, target).ok_or(Status::BAD_REQUEST)?,
             },
-            // Behind a CONNECT comes who knows what, and whoever expects a `100 Continue`
-            // and gets something else may or may not send the body.
+            // After CONNECT anything may follow, and a client that expects `100 Continue` and
+            // gets something else may or may not send the body.
             then: match framing.then(is_old) {
                 _ if method == "CONNECT" || expects && refusal.is_some() => Then::Close,
                 then => then,
@@ -273,9 +286,9 @@ impl<'a> Framing<'a> {
                 }
             }
             5 if is("range") => single(&mut wishes.range, value),
-            8 if is("if-match") => wishes.if_match.push(value),
+            8 if is("if-match") => add(&mut wishes.if_match, value)?,
             8 if is("if-range") => single(&mut wishes.if_range, value),
-            13 if is("if-none-match") => wishes.if_none_match.push(value),
+            13 if is("if-none-match") => add(&mut wishes.if_none_match, value)?,
             17 if is("if-modified-since") => single(&mut wishes.if_modified_since, value),
             19 if is("if-unmodified-since") => single(&mut wishes.if_unmodified_since, value),
             _ => {}
@@ -386,7 +399,7 @@ mod tests {
         for first in ["GET /a?b HTTP/1.1", "\r\nHEAD /a HTTP/1.9", "PUT /a HTTP/1.1"] {
             let padding = format!("X-Host: no\r\nCookie: {}\r\n", "c".repeat(9_000));
             let head = format!("{first}\r\n{padding}{fields}Hos: t\r\n\r\n");
-            let kept = answerable(head.as_bytes());
+            let kept = answerable(head.as_bytes()).unwrap();
             assert_eq!(kept.len(), first.trim_ascii_start().len() + fields.len() + 4);
             let [whole, part] = [head.as_bytes(), &kept].map(|head| {
                 let Ok(Some(request)) = Request::parse(head) else { panic!("{head:?}") };

@@ -36,13 +36,18 @@ impl Version {
         let seconds = modified / 1_000_000_000;
         Version {
             tag: format!("\"{modified:x}-{size:x}-{inode:x}-{changed:x}\""),
-            is_weak: changed.saturating_add(TICK) > now,
+            is_weak: may_change_unseen(status, now),
             // Some tools set 0 or 1 where they do not want a date. One in the future would
             // not be believed. RFC 9110, 8.8.2.1
             modified: (seconds > 1).then_some(seconds.min(now / 1_000_000_000) as u64),
             size,
         }
     }
+}
+
+/// Whether a file may change once more and have the same times, when it is `now`.
+pub(super) fn may_change_unseen(status: &FileStatus, now: i64) -> bool {
+    status.changed.saturating_add(TICK) > now
 }
 
 /// The fields that a client hands back.

@@ -32,7 +32,7 @@
 use std::collections::{BTreeMap, VecDeque};
 
 use super::links::Links;
-use super::{Address, ERR, Errno, HUP, IN, OUT, Peer, Result};
+use super::{Address, ERR, Errno, HUP, IN, OUT, Peer, RDHUP, Result};
 
 /// What setsockopt left behind, as far as it changes what is seen.
 #[derive(Clone, Copy)]
@@ -167,6 +167,9 @@ impl End {
         let mut mask = 0;
         if self.recv_shut || !self.inbox.is_empty() {
             mask |= IN;
+        }
+        if self.recv_shut {
+            mask |= RDHUP;
         }
         let writable = if self.tcp {
             // At least a third of the buffer free, and half of NOTSENT_LOWAT.

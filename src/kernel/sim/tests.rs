@@ -651,7 +651,7 @@ same_as_linux! {
                 }
                 use SocketOption::*;
                 for option in [V6Only, NoDelay, KeepAlive, KeepIdle(0), KeepIdle(32768), KeepIdle(9),
-                    UserTimeout(u32::MAX), UserTimeout(9), NotSentLowat(1 << 17), NotSentLowat(0), ReuseAddr] {
+                    UserTimeout(u32::MAX), UserTimeout(9), NotSentLowat(1 << 17), NotSentLowat(0), Cork(true), ReuseAddr] {
                     see(seen, &format!("{option:?}"), k.setsockopt(fd, option));
                 }
             }
@@ -1118,7 +1118,10 @@ fn pending<K: Kernel>(k: &mut K, raise: impl Fn(Signal)) -> Seen {
 fn signals_are_a_set_on_both_kernels() {
     let sim = Simulated::new(0);
     let simulated = pending(&mut sim.clone(), |signal| assert!(sim.signal(signal)));
-    let real = pending(&mut Linux, |signal| nix::sys::signal::raise(signal).unwrap());
+    let real = pending(&mut Linux, |signal| {
+        let signal = nix::sys::signal::Signal::try_from(signal as i32).unwrap();
+        nix::sys::signal::raise(signal).unwrap();
+    });
     assert_eq!(simulated, real);
 }
 

@@ -449,6 +449,7 @@ impl World {
         check(option, family, bound)?;
         match option {
             O::V6Only | O::NoDelay | O::KeepAlive | O::KeepIdle(_) | O::UserTimeout(_) => {}
+            O::Cork(_) => {} // segments are not simulated
             O::ReuseAddr => options.reuse_address = true,
             O::ReusePort => options.reuse_port = family != Family::Unix,
             O::DetachFilter if !options.drop_syn => return Err(Errno::ENOENT),
@@ -1485,7 +1486,7 @@ fn check(option: SocketOption, family: Family, is_bound: bool) -> Result<()> {
         O::V6Only if family == Family::V4 => Err(Errno::ENOPROTOOPT),
         O::V6Only if family == Family::Unix => Err(Errno::EOPNOTSUPP),
         O::V6Only if is_bound => Err(Errno::EINVAL),
-        O::NoDelay | O::KeepIdle(_) | O::UserTimeout(_) | O::NotSentLowat(_)
+        O::NoDelay | O::KeepIdle(_) | O::UserTimeout(_) | O::NotSentLowat(_) | O::Cork(_)
             if family == Family::Unix =>
         {
             Err(Errno::EOPNOTSUPP)

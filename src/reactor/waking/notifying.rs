@@ -1,4 +1,4 @@
-//! The service manager hears that the server is ready, that it stops, and that the loop turns.
+//! Reports to the service manager: the server is ready, it stops, the loop turns.
 
 use crate::deadlines::Alarm;
 use crate::handler::ConnectionHandler;

@@ -7,6 +7,7 @@
 //! this repository; QUICK=1 takes two minutes. What is quick, or not of all servers, leaves the
 //! files in docs alone.
 
+mod attacks;
 mod charts;
 mod check;
 mod counts;
@@ -220,6 +221,11 @@ impl Bench {
                 name: "fanout",
                 seconds: if self.quick { 60.0 } else { 240.0 },
                 make: Box::new(fanout::fanout),
+            },
+            Step {
+                name: "attacks",
+                seconds: if self.quick { 300.0 } else { 900.0 },
+                make: Box::new(attacks::attacks),
             },
         ];
         let files = http::CASES.map(|(name, title, load, millis)| Step {

@@ -171,7 +171,7 @@ pub fn write(path: &Path, table: &Table, versions: &Map<String, Value>) -> Outco
 pub fn publish(file: &Path, page: &Path) -> Outcome<()> {
     let json: Value = serde_json::from_str(&fs::read_to_string(file)?)?;
     let mut text = String::from(
-        "# What was measured\n\nWritten by `make bench`; [what it costs](costs.md) explains it.\n\n",
+        "# What was measured\n\nWritten by `make bench`; [what it costs](20-costs.md) explains it.\n\n",
     );
     for part in ["machine", "versions"] {
         let facts = json[part].as_object().into_iter().flatten().filter_map(|(name, value)| {

@@ -157,6 +157,11 @@ impl Server {
         Running::start(self.name, &words, port, self.by_line)
     }
 
+    /// The program itself.
+    pub fn path(&self) -> &str {
+        &self.command[0]
+    }
+
     pub fn is_ours(&self) -> bool {
         self.name.starts_with("threadbare")
     }

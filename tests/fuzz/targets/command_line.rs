@@ -15,6 +15,9 @@ use threadbare::handlers::Framing;
 #[path = "../../../src/program/cli.rs"]
 #[allow(dead_code)]
 mod cli;
+#[path = "../../../src/program/explain.rs"]
+#[allow(dead_code)]
+mod explain;
 #[path = "../../../src/program/guess.rs"]
 #[allow(dead_code)]
 mod guess;

@@ -67,7 +67,7 @@ pub fn judge(journal: &Journal, minutes: u64) -> Verdict<()> {
                 names_what_struck(&line)
             }
             Level::Error => names_what_struck(&line) && ends.insert(line.clone()),
-            Level::Warn if line.ends_with("; clients are reset until somebody answers") => {
+            Level::Warn if line.ends_with("; clients are reset until a server answers") => {
                 losses += 1;
                 true
             }

@@ -329,7 +329,7 @@ impl<P: Part> Stage<P> {
     }
 
     fn judge_summary(&mut self, summary: &Summary) -> Verdict<()> {
-        let Summary { stopped_by, forced, cut, counters } = summary;
+        let Summary { stopped_by, forced, cut, counters, .. } = summary;
         let sum: u64 = counters.closed.iter().sum();
         ensure!(counters.accepted == sum, "accepted is not closed: {counters}");
         let at_deadline = counters.closed_for(CloseReason::DrainDeadline);

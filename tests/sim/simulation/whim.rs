@@ -83,6 +83,7 @@ pub struct Whim {
     closed: BTreeSet<ConnId>,
     /// Its end was told.
     told: BTreeSet<ConnId>,
+    hung_up: BTreeSet<ConnId>,
     /// What it does more often than anything else, so that rare things come together.
     tastes: [usize; 3],
     /// It takes a byte at a time, so that its rests last.
@@ -213,6 +214,12 @@ impl ConnectionHandler for Whim {
         }
     }
 
+    fn on_hangup(&mut self, conn: &mut Conn<'_>, own: &mut Option<ConnId>) {
+        self.check(conn, own);
+        assert!(self.hung_up.insert(conn.id()), "it hung up twice");
+        assert!(!self.told.contains(&conn.id()), "it hung up behind its end");
+    }
+
     fn on_drain(&mut self, conn: &mut Conn<'_>, own: &mut Option<ConnId>) {
         self.check(conn, own);
         self.act(conn.net(), *own);
@@ -268,6 +275,7 @@ pub fn play(path: &Way) -> Verdict<(Outcome, BTreeMap<&'static str, u64>)> {
         open: BTreeSet::new(),
         closed: BTreeSet::new(),
         told: BTreeSet::new(),
+        hung_up: BTreeSet::new(),
         tastes: [0; 3].map(|_| below(32)),
         nibbles: below(2) == 0,
         tired: false,

@@ -1,0 +1,254 @@
+//! Threads for work that blocks or takes long, while the loop goes on.
+//!
+//! ```text
+//!  the loop's thread                                   one of the workers
+//!
+//!  on_data: conn.work(job): paused ─▶ queue ────────▶  job(its state, presence)
+//!  on_result(conn, session, result) ◀── mailbox ◀──────┘
+//!  the connection is resumed
+//! ```
+//!
+//! A connection has one job at a time, because it is paused meanwhile. So its answers come in the
+//! order of its requests, and a client that asks faster than it can be answered waits in its own
+//! kernel: neither needs a line of code.
+//!
+//! A worker is started when a job finds none that is free, until there are as many as may be.
+//! So a server without such work has no second thread, and none is lost by a fork before it runs.
+//! In a simulated world there are no threads: jobs are done one after the other between two
+//! turns, or later, as the test likes.
+//!
+//! Invariants:
+//! 1. No more than `capacity` jobs wait. (Their clients may have left, and others come in their
+//!    place, so the limit of connections alone does not bound them.)
+//! 2. Each job that was taken gives one [`Done`], unless the server has ended.
+//! 3. Once `closed`, there are no jobs and there will be none.
+
+use super::{Conn, Net, Presence};
+use crate::slots::Id;
+use std::any::{Any, TypeId};
+use std::collections::VecDeque;
+use std::fmt;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::thread::{self, JoinHandle};
+
+/// What a job gives, or that it panicked; and for which connection.
+pub(crate) struct Done {
+    pub(crate) id: Id,
+    pub(crate) result: thread::Result<Box<dyn Any + Send>>,
+}
+
+/// What a worker has for itself, whatever type that is.
+type State = Box<dyn Any + Send>;
+type Work = Box<dyn FnOnce(&mut dyn Any, &Presence) -> Box<dyn Any + Send> + Send>;
+
+struct Job {
+    id: Id,
+    presence: Presence,
+    work: Work,
+}
+
+/// The threads that work for the connections of a server.
+pub(crate) struct Workers {
+    shared: Arc<Shared>,
+    /// At most so many threads; none in a simulated world.
+    most: usize,
+    capacity: usize,
+    state: TypeId,
+    threads: Vec<JoinHandle<()>>,
+    /// Of a simulated world: the state of the one worker, and whether it is to wait.
+    own: Option<State>,
+    is_held: bool,
+}
+
+struct Shared {
+    queue: Mutex<Queue>,
+    /// Jobs have come, or there will be none.
+    changed: Condvar,
+    make: Box<dyn Fn() -> State + Send + Sync>,
+    /// Takes what is done to the loop.
+    deliver: Box<dyn Fn(Done) + Send + Sync>,
+}
+
+#[derive(Default)]
+struct Queue {
+    jobs: VecDeque<Job>,
+    /// Workers that wait for a job.
+    free: usize,
+    closed: bool,
+}
+
+impl Workers {
+    /// At most `threads` of them, of which each has a state that `make` makes, and `deliver`s what
+    /// it has done. Without threads, [`do_waiting`](Workers::do_waiting) does the jobs.
+    pub(crate) fn new<S: Send + 'static>(
+        threads: usize,
+        capacity: usize,
+        make: impl Fn() -> S + Send + Sync + 'static,
+        deliver: impl Fn(Done) + Send + Sync + 'static,
+    ) -> Workers {
+        let (make, deliver) = (Box::new(move || -> State { Box::new(make()) }), Box::new(deliver));
+        let (queue, changed) = Default::default();
+        let shared = Arc::new(Shared { queue, changed, make, deliver });
+        let state = TypeId::of::<S>();
+        Workers {
+            shared,
+            most: threads,
+            capacity,
+            state,
+            threads: Vec::new(),
+            own: None,
+            is_held: false,
+        }
+    }
+
+    /// Takes a job, if fewer than `capacity` wait.
+    fn take(&mut self, job: Job) -> bool {
+        let mut queue = self.shared.lock();
+        if queue.jobs.len() >= self.capacity {
+            return false;
+        }
+        queue.jobs.push_back(job);
+        let is_short = queue.jobs.len() > queue.free && self.threads.len() < self.most;
+        drop(queue);
+        self.shared.changed.notify_one();
+        if is_short && !self.start_one() && self.threads.is_empty() {
+            return self.shared.lock().jobs.pop_back().is_none();
+        }
+        true
+    }
+
+    /// Starts a worker. clone(2)
+    fn start_one(&mut self) -> bool {
+        let shared = Arc::clone(&self.shared);
+        let thread = thread::Builder::new().name("worker".into());
+        match thread.spawn(move || shared.work()) {
+            Ok(thread) => self.threads.push(thread),
+            Err(error) => {
+                log::warn!("a worker cannot be started: {error}");
+                return false;
+            }
+        }
+        true
+    }
+
+    /// Does the jobs that wait, in a simulated world.
+    pub(crate) fn do_waiting(&mut self) {
+        while !self.is_held {
+            let job = self.shared.lock().jobs.pop_front(); // the lock is not held meanwhile
+            let Some(job) = job else { return };
+            self.shared.make_done(job, &mut self.own);
+        }
+    }
+
+    /// Lets no job be done in a simulated world, or again.
+    #[cfg(feature = "sim")]
+    pub(crate) fn hold(&mut self, hold: bool) {
+        self.is_held = hold;
+        if !hold && self.most == 0 {
+            self.do_waiting();
+        }
+    }
+}
+
+impl Shared {
+    /// The life of a worker.
+    fn work(&self) {
+        let mut state = None;
+        while let Some(job) = self.next_job() {
+            self.make_done(job, &mut state);
+        }
+    }
+
+    /// Does a job. After a panic the worker's state is made anew, because it may be half changed.
+    fn make_done(&self, job: Job, state: &mut Option<State>) {
+        let Job { id, presence, work } = job;
+        let result = catch_unwind(AssertUnwindSafe(|| {
+            work(&mut **state.get_or_insert_with(&self.make), &presence)
+        }));
+        if result.is_err() {
+            *state = None;
+        }
+        (self.deliver)(Done { id, result });
+    }
+
+    /// Waits for a job; `None` when there will be no more.
+    fn next_job(&self) -> Option<Job> {
+        let mut queue = self.lock();
+        queue.free += 1;
+        let nothing_new = |queue: &mut Queue| queue.jobs.is_empty() && !queue.closed;
+        let queue = self.changed.wait_while(queue, nothing_new);
+        let mut queue = queue.unwrap_or_else(PoisonError::into_inner);
+        queue.free -= 1;
+        queue.jobs.pop_front()
+    }
+
+    /// Nothing that can panic is done under the lock.
+    fn lock(&self) -> MutexGuard<'_, Queue> {
+        self.queue.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Drops the jobs that wait, and waits for those that run: a thread cannot be interrupted.
+impl Drop for Workers {
+    fn drop(&mut self) {
+        let mut queue = self.shared.lock();
+        queue.closed = true;
+        let jobs = std::mem::take(&mut queue.jobs);
+        drop(queue);
+        drop(jobs); // outside of the lock: what a job owns may do anything when dropped
+        self.shared.changed.notify_all();
+        for thread in self.threads.drain(..) {
+            let _ = thread.join(); // it catches the panics of its jobs, and has none of its own
+        }
+    }
+}
+
+impl fmt::Debug for Workers {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let (started, waiting) = (self.threads.len(), self.shared.lock().jobs.len());
+        write!(f, "{started} workers, {waiting} jobs wait")
+    }
+}
+
+impl Conn<'_> {
+    /// Lets a [worker](crate::Builder::workers) do a job that blocks or takes long. The
+    /// connection is paused until it is done; then [`on_result`] gets what the job returned, and
+    /// the connection is resumed.
+    ///
+    /// The job is lent the state of its worker, of the type that
+    /// [`workers`](crate::Builder::workers) makes, and can [see](Presence) that nobody waits for
+    /// it any more. If it panics, the connection ends with a reset, and nothing else does. If the
+    /// client has left meanwhile, nobody gets the result.
+    ///
+    /// The idle deadline goes on: it should be longer than the longest job.
+    ///
+    /// `false` if too many jobs wait already, or no worker can be started: then nothing has
+    /// happened. Without workers, or with a state of another type, it is a bug of the handler,
+    /// which is counted, and `false` as well.
+    ///
+    /// [`on_result`]: crate::ConnectionHandler::on_result
+    #[must_use = "if it is false the client waits for an answer that nobody gives"]
+    pub fn work<S: 'static, T: Send + 'static>(
+        &mut self,
+        job: impl FnOnce(&mut S, &Presence) -> T + Send + 'static,
+    ) -> bool {
+        let (id, presence) = (self.id().0, self.presence());
+        let Net { workers, counters, .. } = &mut *self.net;
+        let Some(workers) = workers.as_mut().filter(|it| it.state == TypeId::of::<S>()) else {
+            counters.bug("a job, and no workers that have such a state");
+            return false;
+        };
+        let work = move |state: &mut dyn Any, presence: &Presence| -> Box<dyn Any + Send> {
+            match state.downcast_mut() {
+                Some(state) => Box::new(job(state, presence)),
+                None => Box::new(()), // it was looked at before
+            }
+        };
+        let taken = workers.take(Job { id, presence, work: Box::new(work) });
+        if taken {
+            self.pause();
+        }
+        taken
+    }
+}

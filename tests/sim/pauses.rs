@@ -1,0 +1,172 @@
+//! Clients that leave while their connection is paused: they are noticed, once, and what they sent
+//! before is neither lost nor told out of order.
+
+use crate::simulation::World;
+use std::time::Duration;
+use threadbare::kernel::sim::{Client, Method, Simulated};
+use threadbare::{CloseReason, Conn, ConnectionHandler, Limits};
+
+/// Notes what it hears. `p` pauses, and is the last byte that it takes at once; `f` ends our side.
+#[derive(Default)]
+struct Pauses {
+    heard: String,
+    ids: Vec<threadbare::ConnId>,
+    closes: bool,
+}
+
+impl ConnectionHandler for Pauses {
+    type Session = ();
+
+    fn on_open(&mut self, conn: &mut Conn<'_>, (): &mut ()) {
+        self.ids.push(conn.id());
+    }
+
+    fn on_data(&mut self, conn: &mut Conn<'_>, (): &mut (), input: &[u8]) -> usize {
+        for (at, &byte) in input.iter().enumerate() {
+            self.heard.push(byte.into());
+            match byte {
+                b'f' => conn.finish(),
+                b'p' => {
+                    conn.pause();
+                    return at + 1;
+                }
+                _ => {}
+            }
+        }
+        input.len()
+    }
+
+    fn on_eof(&mut self, conn: &mut Conn<'_>, (): &mut (), _: &[u8]) {
+        self.heard.push_str(" eof");
+        conn.write(b"bye");
+        conn.close();
+    }
+
+    fn on_hangup(&mut self, conn: &mut Conn<'_>, (): &mut ()) {
+        self.heard.push_str(" hangup ");
+        if self.closes {
+            conn.close();
+        }
+    }
+}
+
+fn world(closes: bool) -> World<Pauses> {
+    World::new(Pauses { closes, ..Pauses::default() }, Limits::default())
+}
+
+fn resume(world: &mut World<Pauses>) {
+    let call = |pauses: &mut Pauses, net: &mut threadbare::Net| {
+        for &id in &pauses.ids {
+            net.conn(id).into_iter().for_each(|mut conn| conn.resume());
+        }
+    };
+    world.server.handle().call(call).unwrap();
+    world.rest();
+}
+
+fn changes(world: &World<Pauses>) -> u64 {
+    world.sim.count(Method::EpollCtl)
+}
+
+/// The end of a paused client is noticed whenever it comes, and told in its order afterwards.
+#[test]
+fn a_client_that_ends_its_side_is_noticed() {
+    type Leave = fn(&mut Client);
+    let leave: [(&str, Leave); 4] = [
+        ("p hangup  eof", |client| client.shutdown()),
+        ("p hangup xyz eof", |client| {
+            client.send(b"xyz"); // it is not read: the end stands behind it
+            client.shutdown();
+        }),
+        ("p hangup xp eof", |client| {
+            client.send(b"xp"); // and a second pause has no more to notice
+            client.shutdown();
+        }),
+        ("p hangup f eof", |client| {
+            client.send(b"f");
+            client.shutdown();
+        }),
+    ];
+    for (due, leave) in leave {
+        let mut world = world(false);
+        let mut client = world.client();
+        world.ask(&mut client, b"p");
+        leave(&mut client);
+        world.rest();
+        let calls = world.sim.count(Method::EpollWait);
+        world.pass(Duration::from_secs(100));
+        assert!(world.sim.count(Method::EpollWait) <= calls + 2, "it spins: {due}");
+        for _ in 0..2 {
+            resume(&mut world);
+        }
+        assert_eq!(world.server.handler().heard, due);
+        let answer = client.recv();
+        assert!(client.saw_eof() && (answer == b"bye" || due.contains('f')), "{due}");
+        assert_eq!(world.stop().counters.closed_for(CloseReason::PeerClosed), 1, "{due}");
+    }
+}
+
+/// Bytes and the end in one go: the pause comes when the end is here already.
+#[test]
+fn an_end_that_came_before_the_pause_is_noticed() {
+    let mut world = world(false);
+    let mut client = world.client();
+    client.send(b"apbp");
+    client.shutdown();
+    world.rest();
+    assert_eq!(world.server.handler().heard, "ap hangup ");
+    resume(&mut world);
+    resume(&mut world);
+    assert_eq!(world.server.handler().heard, "ap hangup bp eof");
+    world.stop();
+}
+
+/// Nobody but a paused client is watched for that, and the watch costs no call: a pause and its
+/// end are told to epoll anyway.
+#[test]
+fn only_a_pause_is_watched_and_at_no_cost() {
+    let mut world = world(false);
+    let mut client = world.client();
+    world.ask(&mut client, b"abc");
+    let before = changes(&world);
+    world.ask(&mut client, b"p");
+    resume(&mut world);
+    assert_eq!(changes(&world), before + 2, "a pause and its end");
+    client.shutdown();
+    world.rest();
+    assert_eq!(world.server.handler().heard, "abcp eof");
+    world.stop();
+}
+
+/// A handler may take it for the end, and then the connection is gone at once; a reset always is.
+#[test]
+fn who_is_let_go_is_gone_at_once() {
+    let leave: [fn(&mut Client); 2] = [Client::shutdown, Client::reset];
+    for (at, leave) in leave.into_iter().enumerate() {
+        let mut world = world(true);
+        let mut client = world.client();
+        world.ask(&mut client, b"p");
+        client.send(b"more");
+        leave(&mut client);
+        world.rest();
+        assert_eq!(world.server.open(), 0);
+        assert_eq!(world.server.handler().heard, ["p hangup ", "p"][at]);
+        world.stop();
+    }
+}
+
+/// On a Unix socket the peer's close ends both directions: that is a hang-up, too.
+#[test]
+fn a_unix_client_that_closes() {
+    let sim = Simulated::new(1);
+    let mut world = World::at("unix:/run/s", sim, Pauses::default(), Limits::default()).unwrap();
+    let mut client = world.client();
+    world.ask(&mut client, b"p");
+    client.send(b"x");
+    client.close();
+    world.rest();
+    assert_eq!(world.server.handler().heard, "p hangup ");
+    resume(&mut world);
+    assert_eq!(world.server.handler().heard, "p hangup x eof");
+    world.stop();
+}
