@@ -123,7 +123,7 @@ check: able $(DEPS) ## everything: format, lints, docs, every test, oldest Rust
 	@$(CARGO) test $(OF_BOOK) --quiet
 	@echo "a server in tokio's loop"
 	@$(CARGO) test --quiet --locked --target-dir "$(BENCH)" --manifest-path $(IN_TOKIO)
-	@echo "what a message costs in instructions"
+	@echo "what a message and a short connection cost in instructions"
 	@$(call build,--release --bin threadbare); $(RUN_BENCH) --no-default-features -- check
 
 fmt: ## format the code

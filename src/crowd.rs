@@ -47,10 +47,14 @@ impl Crowd {
         enters
     }
 
+    #[inline]
     pub(crate) fn leave(&mut self, peer: Peer) {
-        if self.0.is_empty() {
-            return;
+        if !self.0.is_empty() {
+            self.count_out(peer);
         }
+    }
+
+    fn count_out(&mut self, peer: Peer) {
         let Some(network) = Network::of(peer) else { return };
         if let Some(count) = self.0.get_mut(&network) {
             *count -= 1;

@@ -453,8 +453,11 @@ impl Net {
     }
 
     /// Logs that a client has ended, if a limit cut it.
+    #[inline]
     pub(crate) fn report_cut(&mut self, why: CloseReason, peer: Peer) {
-        self.cuts.report(why, peer, &self.limits, self.now.as_millis());
+        if !matches!(why, CloseReason::PeerClosed) {
+            self.cuts.report(why, peer, &self.limits, self.now.as_millis());
+        }
     }
 
     /// What the server has done so far; the bytes of open connections are included. It looks at

@@ -25,8 +25,7 @@ use crate::connection::{Attention, Connection};
 use crate::crowd::Crowd;
 use crate::error::Error;
 use crate::handler::ConnectionHandler;
-use crate::kernel::{self, Clock, Errno, Event, Kernel, Wait};
-use crate::limits::Limits;
+use crate::kernel::{self, Clock, Event, Kernel, Wait};
 use crate::listener::Listener;
 use crate::mailbox::{Job, Mailbox};
 use crate::net::{CALL, Net, Stop};
@@ -55,7 +54,7 @@ mod working;
 mod yielding;
 
 pub(crate) use freeing::Owned;
-use page::{Input, room_for};
+use page::Input;
 use poll::Poll;
 use signals::Signals;
 pub(crate) use stopping::End;
@@ -111,55 +110,6 @@ pub(crate) struct Reactor<H: ConnectionHandler, K: Kernel> {
 }
 
 impl<H: ConnectionHandler, K: Kernel> Reactor<H, K> {
-    /// A loop that owns no descriptor yet.
-    pub(crate) fn new(
-        handler: H,
-        mut kernel: K,
-        limits: Limits,
-        process: Option<Process>,
-    ) -> Result<Self, Error> {
-        let object = format!("buffers and tables for {} connections", limits.max_connections);
-        let slots = limits.slots();
-        let allocate = || {
-            let mut events = room_for(BATCH)?;
-            events.resize(BATCH, Event::default());
-            let lists = (room_for(BATCH)?, room_for(slots as usize)?, room_for(slots as usize)?);
-            let (timer, sessions) = (Timer::new(slots).ok()?, room_for(slots as usize)?);
-            Some((Net::new(limits, &mut kernel).ok()?, timer, sessions, events, lists))
-        };
-        let allocated = allocate().zip(Input::allocate());
-        let Some(((net, timer, sessions, events, lists), input)) = allocated else {
-            return Err(Error::new(Call::Memory, object, Errno::ENOMEM));
-        };
-        let (woken, work, leaving) = lists; // never longer than that
-        Ok(Reactor {
-            handler,
-            kernel,
-            net,
-            sessions,
-            poll: Poll::default(),
-            timer,
-            mailbox: Arc::default(),
-            listeners: Vec::new(),
-            next_door: 0,
-            pause: Pause::default(),
-            yielding: Yielding::default(),
-            crowd: Crowd::default(),
-            input,
-            events,
-            woken,
-            rest: Rest::default(),
-            jobs: VecDeque::new(),
-            work,
-            leaving: VecDeque::from(leaving),
-            is_idle: true,
-            turn: 0,
-            end: End::default(),
-            reported_at: None,
-            process,
-        })
-    }
-
     /// One turn of the loop. Returns whether there is to be another.
     pub(crate) fn turn(&mut self) -> Result<bool, Error> {
         let ready = self.wait()?;
@@ -316,16 +266,17 @@ impl<H: ConnectionHandler, K: Kernel> Reactor<H, K> {
     }
 
     /// Settles a connection that was just accepted, at once: most have no more to settle than
-    /// their first deadline. If its handler has begun something, it is marked.
+    /// the deadline of the idle. If its handler has begun something, it is marked.
     pub(super) fn settle_new(&mut self, slot: u32) {
         let Reactor { net, timer, .. } = self;
         if net.is_draining() {
             return net.table.mark(slot);
         }
         let Some(mut connection) = net.table.tally(slot) else { return };
-        connection.hush();
-        if let Some(at) = connection.deadline(net.timeouts.of(slot), net.now) {
-            timer.deadlines.look_by(slot, at.look(net.now));
+        if connection.hush()
+            && let Some(span) = net.timeouts.usual.idle
+        {
+            timer.deadlines.look_by(slot, net.now.after(span).look(net.now));
         }
     }
 

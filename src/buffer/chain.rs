@@ -48,9 +48,13 @@ impl Chain {
         self.held + list + size_of::<Chain>() + 2 * OVERHEAD
     }
 
+    /// Whether what is counted is what the allocator gave: itself, the list, and each block.
     #[cfg(test)]
     pub(super) fn is_counted(&self) -> bool {
-        self.held == self.blocks.iter().map(memory_of).sum::<usize>() && self.held >= self.length
+        let list = self.blocks.capacity() * size_of::<Vec<u8>>();
+        let given = self.blocks.iter().map(Vec::capacity).chain([list, size_of::<Chain>()]);
+        let taken: usize = given.map(|bytes| bytes + OVERHEAD).sum();
+        self.footprint() == taken && self.held >= self.length
     }
 
     pub(super) fn pieces(&self) -> impl Iterator<Item = &[u8]> {

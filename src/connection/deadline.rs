@@ -1,9 +1,11 @@
-//! Time limits of a connection: which run in its state, and when the next one is over.
+//! Time limits of a connection: which run in its state, when the next one is over, and what
+//! comes of it.
 //!
 //! A message only stores when it came. When a limit may be over the reactor looks, and then
 //! the true deadline is computed here, from what is stored anyway.
 
 use super::{Connection, Level, Open, State};
+use crate::close_reason::CloseReason;
 use crate::limits::Spans;
 use crate::time::{Moment, Span, Tick};
 
@@ -56,6 +58,26 @@ impl Connection {
         }
     }
 
+    /// Ends it if one of its deadlines has come; for the reason `too_slow` if it is not
+    /// established. After a shortage it is only tried again, perhaps a little early.
+    pub(crate) fn expire(&mut self, timeouts: &Spans, now: Moment, too_slow: CloseReason) {
+        let come = |at: Option<Moment>| at.is_some_and(|at| at <= now);
+        if self.shortage.waits() {
+            self.shortage.try_again();
+        } else if come(self.write_deadline(timeouts, now)) {
+            self.abort(CloseReason::WriteStalled);
+        } else if come(self.message_deadline(timeouts)) {
+            self.close(CloseReason::MessageTooSlow);
+        } else if come(self.deadline(timeouts, now)) {
+            match *self.state {
+                State::Connecting { .. } => self.gone(too_slow),
+                State::Open(_) => self.close(CloseReason::Idle),
+                State::Closing { .. } | State::Delivering { .. } => self.abort(CloseReason::Idle),
+                _ => self.done(),
+            }
+        }
+    }
+
     /// When the last byte moved.
     fn last(&self, now: Moment) -> Moment {
         now.before(self.idle(now))
@@ -81,7 +103,7 @@ impl Connection {
 
     /// Runs while the rest of a message is awaited; not while we do not read, unless it is for
     /// want of memory that we do not: then rests that hold it must come to an end.
-    pub(crate) fn message_deadline(&self, timeouts: &Spans) -> Option<Moment> {
+    fn message_deadline(&self, timeouts: &Spans) -> Option<Moment> {
         let open = self.state.open()?;
         let Open { input, reading, writing, .. } = open;
         let is_read = self.can_offer() || writing.level == Level::Starved && !reading.paused;
@@ -110,7 +132,7 @@ impl Connection {
     }
 
     /// Runs while output waits.
-    pub(crate) fn write_deadline(&self, timeouts: &Spans, now: Moment) -> Option<Moment> {
+    fn write_deadline(&self, timeouts: &Spans, now: Moment) -> Option<Moment> {
         let unsent = self.state.unsent().filter(|unsent| !unsent.is_empty())?;
         let since = unsent.bytes.since().unwrap_or_else(|| self.last(now)); // it is a file
         timeouts.write.map(|span| since.after(span))

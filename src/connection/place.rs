@@ -89,6 +89,12 @@ pub(crate) fn product() -> Vec<&'static str> {
     all
 }
 
+/// How far a connection is read whose input is thrown away.
+fn read_to(at_end: bool) -> Reading {
+    let end = if at_end { PeerEnd::Seen } else { PeerEnd::Ahead };
+    Reading { end, ..Reading::default() }
+}
+
 /// Where it stands, with all its words; and without those that are not in [`product`].
 pub(crate) fn of(connection: &Connection) -> [&'static str; 2] {
     let (state, reading, writing, file) = match &*connection.state {
@@ -98,15 +104,12 @@ pub(crate) fn of(connection: &Connection) -> [&'static str; 2] {
         }
         State::Open(open) => (1, open.reading, open.writing, open.unsent.file.is_some()),
         State::Delivering { unsent, at_end, .. } => {
-            let end = if *at_end { PeerEnd::Seen } else { PeerEnd::Ahead };
-            let reading = Reading { end, ..Reading::default() };
-            (7, reading, Writing::default(), unsent.file.is_some())
+            (7, read_to(*at_end), Writing::default(), unsent.file.is_some())
         }
         State::Closing { unsent, has_fin, at_end, .. } => {
-            let end = if *at_end { PeerEnd::Seen } else { PeerEnd::Ahead };
             let fin = if *has_fin { Fin::Sent } else { Fin::Wanted };
-            let reading = Reading { end, ..Reading::default() };
-            (2, reading, Writing { fin, ..Writing::default() }, unsent.file.is_some())
+            let writing = Writing { fin, ..Writing::default() };
+            (2, read_to(*at_end), writing, unsent.file.is_some())
         }
         State::Lingering { .. } => (3, Reading::default(), Writing::default(), false),
         State::Broken { reading, .. } => (4, *reading, Writing::default(), false),

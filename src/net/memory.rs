@@ -219,9 +219,12 @@ impl Net {
     // ---- once a turn --------------------------------------------------------------------
 
     /// Enforces the budget after a batch: what grew although nobody reads is cut.
+    #[inline]
     pub(crate) fn keep_budget(&mut self) {
         self.worst = None;
-        self.make_room(0);
+        if !self.table.ledger.budget.has_room_for(0) {
+            self.make_room(0);
+        }
     }
 
     /// Whether a flood has run off: then memory should be returned to the kernel.

@@ -64,6 +64,16 @@ impl Short {
     }
 }
 
+impl Wishes {
+    /// Those that wait are tried again, before all others.
+    #[cold]
+    fn are_due(&mut self) {
+        self.waiting.append(&mut self.due);
+        swap(&mut self.waiting, &mut self.due);
+        self.pause.end();
+    }
+}
+
 impl Net {
     /// Begins to connect to `address`. When the connection is established, `on_open` is
     /// called with this id, and from then on it is a connection like any other. If not,
@@ -149,10 +159,7 @@ impl Net {
     #[inline]
     pub(crate) fn dial_again(&mut self) {
         if !self.wishes.waiting.is_empty() {
-            let Wishes { due, waiting, pause, .. } = &mut self.wishes;
-            waiting.append(due);
-            swap(waiting, due);
-            pause.end();
+            self.wishes.are_due();
         }
     }
 

@@ -65,6 +65,8 @@ mod tests {
         let (one, same) = (peer("[2001:db8::1]:1"), peer("[2001:db8::ffff:2]:2"));
         let other = peer("192.0.2.1:1");
         let mut shares = Shares::with_capacity(3).unwrap();
+        shares.changed(one, 0, 0); // a front hands over what it does not hold
+        assert_eq!(shares.largest(), None);
         for (peer, before, after) in [(one, 0, 5), (other, 0, 6), (same, 0, 2), (Peer::Unix, 0, 1)]
         {
             shares.changed(peer, before, after);

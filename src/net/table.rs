@@ -16,12 +16,13 @@
 use super::shares::Shares;
 use crate::budget::Budget;
 use crate::connection::{Attention, Connection, PeerEnd, State};
+use crate::kernel::Fd;
 use crate::limits::Limits;
 use crate::outbox::{Outbox, Staged};
 use crate::slots::{Id, Slots};
 use crate::time::Moment;
 use std::collections::TryReserveError;
-use std::mem::{forget, take};
+use std::mem::{forget, replace, take};
 use std::ops::{Deref, DerefMut};
 
 /// As much as may wait for all connections together, however short memory is.
@@ -88,16 +89,22 @@ impl Table {
     }
 
     /// Adds a connection, which holds nothing yet.
+    #[inline]
     pub(crate) fn insert(&mut self, connection: Connection) -> Id {
         self.slots.insert(connection)
     }
 
-    /// Removes a connection, and what it holds from the budget.
+    /// Removes a connection, and what it holds from the budget: when it has ended, nothing.
+    /// Returns its socket.
     #[inline]
-    pub(crate) fn remove(&mut self, slot: u32) -> Option<Connection> {
-        let connection = self.slots.remove(slot)?;
-        self.ledger.recount(&connection, connection.footprint(), 0);
-        Some(connection)
+    pub(crate) fn remove(&mut self, slot: u32) -> Option<Fd> {
+        let connection = self.slots.get_mut(slot)?;
+        if !connection.state.is_gone() {
+            self.ledger.recount(connection, connection.footprint(), 0);
+        }
+        let fd = replace(&mut connection.fd, Fd::UNOPENED);
+        self.slots.remove(slot);
+        Some(fd)
     }
 
     /// Marks a connection to be settled.
@@ -372,12 +379,14 @@ impl Tally<'_> {
         self.0.staged = answer;
     }
 
-    /// Nothing is going on but its first message; unless it is marked already.
+    /// Nothing is going on but its first message, unless it is marked already; whether that is so.
     #[inline]
-    pub(crate) fn hush(&mut self) {
-        if self.0.attention == Attention::Busy {
+    pub(crate) fn hush(&mut self) -> bool {
+        let is_quiet = self.0.attention == Attention::Busy;
+        if is_quiet {
             self.0.attention = Attention::Quiet;
         }
+        is_quiet
     }
 
     /// EOF of a quiet connection has been received, and is reported to the handler.

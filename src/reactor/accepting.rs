@@ -14,7 +14,7 @@ use crate::error::Error;
 use crate::handler::ConnectionHandler;
 use crate::kernel::{self, EpollOp, Errno, Fd, Kernel, Peer};
 use crate::limits::Limits;
-use crate::listener::Listener;
+use crate::listener::{Intake, Listener};
 use crate::net::ConnId;
 use crate::reaction::{Call, Reaction, reaction};
 
@@ -100,16 +100,9 @@ impl<H: ConnectionHandler, K: Kernel> Reactor<H, K> {
                         return Queue::Unknown;
                     }
                 }
-                Err(errno) => match reaction(Call::Accept, errno) {
+                Err(errno) => match self.not_accepted(index, errno) {
                     Reaction::Wait => return Queue::Empty,
-                    Reaction::Retry => {
-                        self.net.counters.accept_failed += 1;
-                        if socket.intake.lost_again() {
-                            self.next_door = index as u32 + 1; // it may be this one alone
-                            self.pause_listeners(index, Call::Accept, errno);
-                            return Queue::Unknown;
-                        }
-                    }
+                    Reaction::Retry => {}
                     Reaction::Pause => {
                         self.pause_listeners(index, Call::Accept, errno);
                         return Queue::Unknown;
@@ -122,6 +115,21 @@ impl<H: ConnectionHandler, K: Kernel> Reactor<H, K> {
             }
         }
         Queue::Unknown
+    }
+
+    /// What an errno of accept4 means. A client that was lost before it was accepted is no
+    /// reason to pause; so many in a row that it is not the clients are one.
+    fn not_accepted(&mut self, index: usize, errno: Errno) -> Reaction {
+        let reaction = reaction(Call::Accept, errno);
+        if reaction == Reaction::Retry {
+            self.net.counters.accept_failed += 1;
+            let intake = self.listeners.get_mut(index).and_then(Listener::intake);
+            if intake.is_some_and(Intake::lost_again) {
+                self.next_door = index as u32 + 1; // it may be this one alone
+                return Reaction::Pause;
+            }
+        }
+        reaction
     }
 
     /// Resets the clients that wait in the queue of a listener. Returns how many they were.

@@ -6,7 +6,7 @@
 //! 2. What was cut off ends with a reset: it must not look like a whole answer.
 
 use super::Reactor;
-use crate::connection::{OUTBOUND, State};
+use crate::connection::{Connection, OUTBOUND, State};
 use crate::deadlines::Alarm;
 use crate::handler::ConnectionHandler;
 use crate::kernel::{Fd, Kernel, SocketOption};
@@ -20,26 +20,26 @@ impl<H: ConnectionHandler, K: Kernel> Reactor<H, K> {
     #[cold]
     pub(super) fn free(&mut self, slot: u32) {
         let id = ConnId(self.net.table.id(slot));
-        let Some(connection) = self.net.table.remove(slot) else { return };
+        let Some(connection) = self.net.table.look(slot) else { return };
         let State::Gone { why, reset } = *connection.state else { return };
         log::debug!("closed {id} {connection}: {why}");
         self.net.counters.count_close(why);
         self.net.counters.received += connection.received;
         self.net.counters.sent += connection.sent;
-        let origin = self.net.origin_from(slot, connection.listener());
-        self.net.closed = Some(Closed { id, sent: connection.sent, origin });
+        let (listener, peer, sent) = (connection.listener(), connection.peer(), connection.sent);
+        let Some(fd) = self.net.table.remove(slot) else { return };
+        self.net.closed = Some(Closed { id, sent, origin: self.net.origin_from(slot, listener) });
         self.net.forget(id);
-        let peer = connection.peer();
         self.net.report_cut(why, peer);
-        let is_outbound = connection.listener() == OUTBOUND;
+        let is_outbound = listener == OUTBOUND;
         if is_outbound {
-            self.net.forget_call(&mut self.kernel, &connection.fd);
+            self.net.forget_call(&mut self.kernel, &fd);
             self.net.outbound -= 1;
             self.net.tokens.remove(&slot);
-        } else if let Some(listener) = self.listeners.get_mut(usize::from(connection.listener())) {
+        } else if let Some(listener) = self.listeners.get_mut(usize::from(listener)) {
             listener.open -= 1;
         }
-        self.close_socket(connection.fd, reset);
+        self.close_socket(fd, reset);
         if self.net.is_draining() {
             self.timer.alarms.ring_by(Alarm::CloseListeners, self.net.now.after(Span::millis(1)));
         }
@@ -86,10 +86,11 @@ impl<H: ConnectionHandler, K: Kernel> Reactor<H, K> {
         self.jobs.clear();
         for slot in self.net.table.slots_where(|_| true) {
             let id = ConnId(self.net.table.id(slot));
-            if let Some(connection) = self.net.table.remove(slot) {
-                // An answer that was cut off must not look like a whole one.
-                let reset = !matches!(*connection.state, State::Lingering { .. });
-                self.close_socket(connection.fd, reset);
+            // An answer that was cut off must not look like a whole one.
+            let is_whole = |it: &Connection| matches!(*it.state, State::Lingering { .. });
+            let reset = !self.net.table.look(slot).is_some_and(is_whole);
+            if let Some(fd) = self.net.table.remove(slot) {
+                self.close_socket(fd, reset);
                 self.net.forget(id);
             }
         }

@@ -1,15 +1,97 @@
-//! What a loop owns is opened: the listeners, and the descriptors it always watches.
+//! What a loop owns: its memory is allocated, then the listeners are opened, and the descriptors
+//! it always watches.
 
-use super::Reactor;
-use super::poll::LISTENERS;
+use super::page::{Input, room_for};
+use super::poll::{LISTENERS, Poll};
+use super::timer::Timer;
+use super::turn::Rest;
+use super::yielding::Yielding;
+use super::{BATCH, End, Reactor};
 use crate::address::Place;
+use crate::crowd::Crowd;
 use crate::error::{Error, needed};
 use crate::handler::ConnectionHandler;
-use crate::kernel::{self, Fd, Kernel};
+use crate::kernel::{self, Errno, Event, Fd, Kernel};
+use crate::limits::Limits;
 use crate::listener::Listener;
+use crate::net::Net;
+use crate::pause::Pause;
+use crate::process::Process;
 use crate::reaction::{Call, Reaction, reaction};
+use std::collections::VecDeque;
+use std::sync::Arc;
+
+/// What a loop asks the allocator for before it begins: it never needs longer lists.
+struct Memory<S> {
+    net: Net,
+    timer: Timer,
+    input: Input,
+    sessions: Vec<Option<S>>,
+    events: Vec<Event>,
+    woken: Vec<(u32, u32)>,
+    work: Vec<u32>,
+    leaving: Vec<u32>,
+}
+
+impl<S> Memory<S> {
+    /// `None` if there is not enough.
+    fn allocate<K: Kernel>(limits: Limits, kernel: &mut K) -> Option<Memory<S>> {
+        let slots = limits.slots();
+        let mut events = room_for(BATCH)?;
+        events.resize(BATCH, Event::default());
+        Some(Memory {
+            net: Net::new(limits, kernel).ok()?,
+            timer: Timer::new(slots).ok()?,
+            input: Input::allocate()?,
+            sessions: room_for(slots as usize)?,
+            events,
+            woken: room_for(BATCH)?,
+            work: room_for(slots as usize)?,
+            leaving: room_for(slots as usize)?,
+        })
+    }
+}
 
 impl<H: ConnectionHandler, K: Kernel> Reactor<H, K> {
+    /// A loop that owns no descriptor yet.
+    pub(crate) fn new(
+        handler: H,
+        mut kernel: K,
+        limits: Limits,
+        process: Option<Process>,
+    ) -> Result<Self, Error> {
+        let object = format!("buffers and tables for {} connections", limits.max_connections);
+        let Some(memory) = Memory::allocate(limits, &mut kernel) else {
+            return Err(Error::new(Call::Memory, object, Errno::ENOMEM));
+        };
+        Ok(Reactor {
+            handler,
+            kernel,
+            net: memory.net,
+            sessions: memory.sessions,
+            poll: Poll::default(),
+            timer: memory.timer,
+            mailbox: Arc::default(),
+            listeners: Vec::new(),
+            next_door: 0,
+            pause: Pause::default(),
+            yielding: Yielding::default(),
+            crowd: Crowd::default(),
+            input: memory.input,
+            events: memory.events,
+            woken: memory.woken,
+            rest: Rest::default(),
+            jobs: VecDeque::new(),
+            work: memory.work,
+            leaving: VecDeque::from(memory.leaving),
+            is_idle: true,
+            turn: 0,
+            end: End::default(),
+            reported_at: None,
+            process,
+        })
+    }
+
     /// Lets the handler open what it needs, as it does before it has a client.
     pub(crate) fn start(&mut self) -> Result<(), Error> {
         self.handler.on_start(&mut self.net)?;

@@ -99,6 +99,11 @@ impl<H: ConnectionHandler, K: Kernel> Reactor<H, K> {
         if asked {
             self.want_report();
         }
+        self.heed(before);
+    }
+
+    /// Does what the signals to stop ask for, now that there may be more than `before`.
+    fn heed(&mut self, before: Signals) {
         match (before, self.end.signals) {
             (Signals::None, Signals::One { last, .. }) => match self.net.limits.stop_delay {
                 Some(delay) if !self.net.is_stopping() => self.announce_stop(last, delay),

@@ -133,7 +133,6 @@ impl<H: ConnectionHandler, K: Kernel> Reactor<H, K> {
 
     /// Looks at `slot`, whose entry is due: which of its deadlines has come, if any?
     fn look_at(&mut self, slot: u32, now: Moment) {
-        let come = |at: Option<Moment>| at.is_some_and(|at| at <= now);
         let rings = self.net.change(slot, |connection| {
             let timer = connection.state.open_mut().map(|open| &mut open.timer);
             timer.and_then(|timer| timer.take_if(|at| *at <= now))
@@ -151,27 +150,12 @@ impl<H: ConnectionHandler, K: Kernel> Reactor<H, K> {
         let Some(mut connection) = self.net.table.edit(slot) else { return };
         connection.carry(now);
         if let State::Preface { .. } = *connection.state
-            && come(connection.deadline(timeouts, now))
+            && connection.deadline(timeouts, now).is_some_and(|at| at <= now)
         {
             drop(connection);
             return self.header_is_late(slot);
         }
-        if connection.shortage.waits() {
-            connection.shortage.try_again(); // perhaps a little early
-        } else if come(connection.write_deadline(timeouts, now)) {
-            connection.abort(CloseReason::WriteStalled);
-        } else if come(connection.message_deadline(timeouts)) {
-            connection.close(CloseReason::MessageTooSlow);
-        } else if come(connection.deadline(timeouts, now)) {
-            match *connection.state {
-                State::Connecting { .. } => connection.gone(too_slow),
-                State::Open(_) => connection.close(CloseReason::Idle),
-                State::Closing { .. } | State::Delivering { .. } => {
-                    connection.abort(CloseReason::Idle);
-                }
-                _ => connection.done(),
-            }
-        }
+        connection.expire(timeouts, now, too_slow);
     }
 
     /// A timer of a connection is due, or several.

@@ -446,17 +446,8 @@ impl World {
             }
             _ => return Err(Errno::ENOTSOCK),
         };
+        check(option, family, bound)?;
         match option {
-            O::V6Only if family == Family::V4 => return Err(Errno::ENOPROTOOPT),
-            O::V6Only if family == Family::Unix => return Err(Errno::EOPNOTSUPP),
-            O::V6Only if bound => return Err(Errno::EINVAL),
-            O::NoDelay | O::KeepIdle(_) | O::UserTimeout(_) | O::NotSentLowat(_) | O::Cork(_)
-                if family == Family::Unix =>
-            {
-                return Err(Errno::EOPNOTSUPP);
-            }
-            O::KeepIdle(seconds) if !(1..=32767).contains(&seconds) => return Err(Errno::EINVAL),
-            O::UserTimeout(ms) if i32::try_from(ms).is_err() => return Err(Errno::EINVAL),
             O::V6Only | O::NoDelay | O::KeepAlive | O::KeepIdle(_) | O::UserTimeout(_) => {}
             O::Cork(_) => {} // segments are not simulated
             O::ReuseAddr => options.reuse_address = true,
@@ -464,8 +455,7 @@ impl World {
             O::DetachFilter if !options.drop_syn => return Err(Errno::ENOENT),
             O::DetachFilter => options.drop_syn = false,
             O::SteerTo(_) | O::StopSteering => {} // above
-            O::RefuseDescriptors if family == Family::Unix => {} // nobody passes any here
-            O::RefuseDescriptors => return Err(Errno::EOPNOTSUPP),
+            O::RefuseDescriptors => {}            // nobody passes any here
             // A Unix socket has no SYNs to refuse.
             O::NoDevice => options.refuse_syn = family != Family::Unix,
             O::ResetOnClose => options.reset_on_close = true,
@@ -640,15 +630,8 @@ impl World {
     /// The server connects: as a client, but with a descriptor.
     pub(super) fn connect(&mut self, fd: &Fd, address: &Address) -> Result<()> {
         let mut name = None;
-        if let Entry::Datagram(is_connected) = self.entry(number_of(fd))? {
-            let manager = self.manager.as_ref().filter(|(at, _)| at == address);
-            let reached = manager.map(drop).ok_or(Errno::ECONNREFUSED);
-            debug_assert!(!is_connected, "connected once");
-            reached?;
-            *self.entry_mut(number_of(fd))? = Entry::Datagram(true);
-            return Ok(());
-        }
         let (family, options, state) = match self.entry(number_of(fd))? {
+            Entry::Datagram(_) => return self.connect_datagram(fd, address),
             Entry::Socket(Socket { family, options, door, local, .. }) => {
                 if let Some(Address::Tcp(local)) = local {
                     name = Some(*local);
@@ -684,6 +667,15 @@ impl World {
             Address::Tcp(_) => Err(Errno::EINPROGRESS),
             Address::Unix(_) => Ok(()),
         }
+    }
+
+    /// Datagrams go to the service manager, if that is at the address.
+    fn connect_datagram(&mut self, fd: &Fd, address: &Address) -> Result<()> {
+        if self.manager.as_ref().is_none_or(|(at, _)| at != address) {
+            return Err(Errno::ECONNREFUSED);
+        }
+        *self.entry_mut(number_of(fd))? = Entry::Datagram(true);
+        Ok(())
     }
 
     /// A client connects: its end. `name` is its address, where a test wants one.
@@ -1484,6 +1476,25 @@ fn check_path(path: &Path) -> Result<()> {
         0 => Err(Errno::ENOENT),
         1..=LONGEST_PATH => Ok(()),
         _ => Err(Errno::ENAMETOOLONG),
+    }
+}
+
+/// What Linux refuses of an option.
+fn check(option: SocketOption, family: Family, is_bound: bool) -> Result<()> {
+    use SocketOption as O;
+    match option {
+        O::V6Only if family == Family::V4 => Err(Errno::ENOPROTOOPT),
+        O::V6Only if family == Family::Unix => Err(Errno::EOPNOTSUPP),
+        O::V6Only if is_bound => Err(Errno::EINVAL),
+        O::NoDelay | O::KeepIdle(_) | O::UserTimeout(_) | O::NotSentLowat(_) | O::Cork(_)
+            if family == Family::Unix =>
+        {
+            Err(Errno::EOPNOTSUPP)
+        }
+        O::RefuseDescriptors if family != Family::Unix => Err(Errno::EOPNOTSUPP),
+        O::KeepIdle(seconds) if !(1..=32767).contains(&seconds) => Err(Errno::EINVAL),
+        O::UserTimeout(ms) if i32::try_from(ms).is_err() => Err(Errno::EINVAL),
+        _ => Ok(()),
     }
 }
 

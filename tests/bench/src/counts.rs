@@ -161,10 +161,11 @@ pub fn calls(bench: &Bench) -> Outcome<Table> {
     STRACE.table(bench, Table::new("calls", "System calls (strace)", &columns()))
 }
 
-/// User instructions of a message in a batch of 64.
-pub fn instructions_of_a_message(bench: &Bench, server: &Server) -> Outcome<f64> {
+/// User instructions of one unit.
+pub fn instructions_of(unit: &str, bench: &Bench, server: &Server) -> Outcome<f64> {
     let _awake = bench.seats.take(Seat::OnTop)?;
-    let [(_, count, play), ..] = plays();
+    let play = plays().into_iter().find(|(name, ..)| *name == unit);
+    let (_, count, play) = play.ok_or_else(|| format!("no unit is called {unit}"))?;
     let [base, more] = [BASE, play].map(|play| CALLGRIND.count(bench, server, play));
     Ok((more?["total"] - base?["total"]) as f64 / count as f64)
 }
