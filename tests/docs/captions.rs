@@ -109,6 +109,7 @@ fn word(line: &str) -> &'static str {
         "epoll_ctl" if says("_ADD") => "watch it",
         "epoll_ctl" if says("_DEL") => "no more of it",
         "epoll_ctl" if says("events=0") => "watch nothing",
+        "epoll_ctl" if says("EPOLLRDHUP") => "watch for FIN",
         "epoll_ctl" if says("EPOLLOUT") => "watch for room",
         "epoll_ctl" => "watch for input",
         "epoll_wait" => waited(arguments, result),
