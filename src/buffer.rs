@@ -124,7 +124,21 @@ mod tests {
         buffer.consume(3);
         assert_eq!((buffer.is_empty(), buffer.footprint()), (true, 0));
         buffer.push(b"", NOW).unwrap();
+        buffer.join(b"", NOW).unwrap();
         assert!(buffer.is_empty());
+    }
+
+    /// More behind it does not make its front any younger; a touch does.
+    #[test]
+    fn the_front_waits_since_it_came() {
+        let mut buffer = Buffer::default();
+        let [first, second, third] = [1, 2, 3].map(Moment::from_millis);
+        assert_eq!(buffer.since(), None);
+        buffer.push(b"abc", first).unwrap();
+        buffer.push(b"def", second).unwrap();
+        assert_eq!(buffer.since(), Some(first));
+        buffer.touch(third);
+        assert_eq!(buffer.since(), Some(third));
     }
 
     /// Random pushes, joins and consumes do what a queue of single bytes does; what is counted
@@ -171,6 +185,41 @@ mod tests {
         assert!(slow.footprint() < 54_000 && quick.footprint() < 53_000);
         slow.consume(25_000);
         assert!(slow.footprint() < 29_000, "what is consumed is given back");
+    }
+
+    /// Most rests are short, and take a short block.
+    #[test]
+    fn a_short_rest_takes_little() {
+        let held = |bytes: usize| {
+            let mut buffer = Buffer::default();
+            buffer.push(&vec![7; bytes], NOW).unwrap();
+            buffer.footprint()
+        };
+        assert!(held(112) <= 256);
+        assert_eq!((held(1), held(113), held(1_008)), (held(112), held(112) + 896, held(113)));
+    }
+
+    /// What is one piece takes whole pages, and no more of them than it needs.
+    #[test]
+    fn what_is_joined_takes_whole_pages() {
+        for (bytes, pages) in [(65_520, 16), (65_521, 17), (65_528, 17)] {
+            let mut buffer = Buffer::default();
+            buffer.push(&[7; 100], NOW).unwrap();
+            buffer.join(&vec![7; bytes - 100], NOW).unwrap();
+            let beside = buffer.footprint() - (pages << 12);
+            assert!(beside <= 150, "{bytes}: {beside}");
+            buffer.consume(bytes - 10_000);
+            assert!(buffer.footprint() < 13_000);
+        }
+    }
+
+    /// A block that is consumed to its last byte goes.
+    #[test]
+    fn no_block_is_empty() {
+        let mut buffer = Buffer::default();
+        buffer.push(&[7; 3 * 1_008], NOW).unwrap();
+        buffer.consume(1_008);
+        assert!(buffer.pieces().map(<[u8]>::len).eq([1_008, 1_008]));
     }
 
     /// A short rest of a long read does not keep the long memory.

@@ -83,7 +83,9 @@ mod tests {
         });
         assert_eq!(pauses, [10, 20, 40, 80, 160, 320, 640, 1_000, 1_000]);
         assert_eq!(begin(&mut pause), 1_000); // though there is one already
+        assert_eq!(pause.until(), Some(now.after(Span::millis(1_000))));
         pause.end();
+        assert_eq!((pause.until(), pause.is_on()), (None, false));
         pause.forget();
         assert_eq!((begin(&mut pause), pause.is_on()), (10, true));
     }

@@ -126,11 +126,13 @@ mod tests {
         assert_eq!(first.slot, second.slot);
         assert_eq!(slots.find(first), None);
         assert_eq!(slots.find(second), Some(&mut 'b'));
+        assert_eq!((slots.get(second.slot), slots.len(), slots.is_empty()), (Some(&'b'), 1, false));
         assert_eq!(Id::from_u64(second.to_u64()), second);
         for slot in [9, first.slot, first.slot] {
             slots.remove(slot);
         }
-        assert_eq!((slots.len(), slots.get(first.slot), slots.free.len()), (0, None, 1));
+        assert_eq!((slots.len(), slots.is_empty(), slots.free.len()), (0, true, 1));
+        assert_eq!(slots.get(first.slot), None);
     }
 
     /// Generation 0 is the core's, also after four billion reuses.
