@@ -266,7 +266,7 @@ mod tests {
     fn what_to_open_is_there() {
         let address = [Address::Tcp(([127, 0, 0, 1], 1234).into())];
         let opened = |directory| rows(&http(directory), &address, false, false, 7).remove(1);
-        assert_eq!(opened("docs"), "open it        http://127.0.0.1:1234/00-words.md");
+        assert_eq!(opened("docs"), "open it        http://127.0.0.1:1234/README.md");
         let there = opened("nonexistent");
         assert_eq!(
             there,
