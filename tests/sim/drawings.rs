@@ -149,7 +149,7 @@ fn counts() -> Counts {
         Play::new(Dice::Seed(seed)).play().unwrap_or_else(|why| panic!("SEED={seed}: {why}"));
         whim::play(&Way(vec![(0, seed)])).unwrap_or_else(|why| panic!("WAY={seed}: {why}"));
     }
-    taken().into_iter().map(|((from, to), count)| ((from.into(), to.into()), count)).collect()
+    taken().into_iter().map(|(from, to, count)| ((from.into(), to.into()), count)).collect()
 }
 
 /// The counts in a picture.
