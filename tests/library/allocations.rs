@@ -5,16 +5,14 @@
 use crate::{connect, spawn};
 use nix::sys::socket::{setsockopt, sockopt};
 use std::alloc::{GlobalAlloc, Layout, System};
-use std::backtrace::Backtrace;
 use std::cell::Cell;
-use std::collections::BTreeSet;
-use std::io::{ErrorKind, Read, Write};
-use std::net::{Shutdown, TcpStream};
-use std::process::Command;
+use std::io::{Read, Write};
+use std::net::TcpStream;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
-use threadbare::handlers::{Chat, Echo, Framing, Greet, Http, Proxy};
+use threadbare::handlers::Http;
+use threadbare::handlers::{Chat, Framing, Greet};
 use threadbare::{Conn, ConnId, ConnectionHandler, Limits, Running, Server};
 
 /// The system's allocator, counting what each thread asks of it.
@@ -38,14 +36,8 @@ fn fails() -> bool {
     if left != NEVER {
         FAILS.set(left.checked_sub(1).unwrap_or(NEVER));
     }
-    if left == 0 && TRACED.load(Ordering::Relaxed) {
-        println!("{}", Backtrace::force_capture()); // which may allocate again
-    }
     left == 0
 }
-
-/// Whether the place of the allocation that fails is printed.
-static TRACED: AtomicBool = AtomicBool::new(false);
 
 /// The thread holds `bytes` more, or fewer.
 fn hold(bytes: i64) {
@@ -254,7 +246,7 @@ fn short_of_memory(server: &Running<Greet>) -> bool {
 }
 
 /// Until the server's thread has done what it can do: it makes calls only when it has.
-fn until_quiet<H: ConnectionHandler>(server: &Running<H>) {
+fn until_quiet(server: &Running<Greet>) {
     for _ in 0..3 {
         allocations(server);
     }
@@ -282,128 +274,6 @@ fn each_allocation_fails_once() {
     server.handle().stop();
     let summary = server.join().unwrap();
     assert_eq!(summary.counters.bugs, 0, "{summary}");
-}
-
-/// What the clients of a handler say, each its own; and all wait for their end.
-const DIALOGUES: [(&str, &[&str]); 4] = [
-    ("chat", &["hello\n/name anna\n/who\n", "hi\n/name bob\n/who\n/quit\n"]),
-    (
-        "http",
-        &[
-            "GET / HTTP/1.1\r\nHost: a\r\nIf-None-Match: \"x\"\r\n\r\n",
-            "POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 9\r\n\r\nbody",
-            "BREW / HTTP/1.1\r\nHost: a\r\n\r\n",
-        ],
-    ),
-    (
-        "http DIR",
-        &[
-            "GET /life.svg HTTP/1.1\r\nHost: a\r\nIf-None-Match: \"x\"\r\n\r\n",
-            "GET /life.svg HTTP/1.1\r\nHost: a\r\nRange: bytes=9-99\r\n\r\n",
-            "GET /none HTTP/1.1\r\nHost: a\r\n\r\nGET /%zz HTTP/1.1\r\nHost: a\r\n\r\n",
-        ],
-    ),
-    ("proxy", &["through the proxy\n", "and so is this\n"]),
-];
-
-/// Clients of a server that is short of memory. Each is answered, or its connection ends.
-fn talk<H: ConnectionHandler>(server: &Running<H>, dialogue: &[&str]) {
-    for words in dialogue {
-        let mut client = connect(server);
-        let _ = client.write_all(words.as_bytes());
-        until_quiet(server);
-        let _ = client.shutdown(Shutdown::Write);
-        let heard = client.read_to_end(&mut Vec::new());
-        let gone_quiet = heard.is_err_and(|error| error.kind() == ErrorKind::WouldBlock);
-        assert!(!gone_quiet, "{words:?}: neither an answer nor an end");
-    }
-}
-
-/// Each allocation from this one on fails once, while clients talk. Says which is next.
-fn sweep<H: ConnectionHandler>(server: Running<H>, dialogue: &[&str], from: u64) {
-    talk(&server, dialogue); // what is allocated once for all is there now
-    for count in from.. {
-        println!("failing {count}");
-        server.handle().call(move |_, _| FAILS.set(count)).unwrap();
-        talk(&server, dialogue);
-        if ask(&server, || FAILS.replace(NEVER)) != NEVER {
-            break; // it makes no more
-        }
-        assert!(count < 10_000, "it never ends");
-        if TRACED.load(Ordering::Relaxed) {
-            return;
-        }
-    }
-    println!("swept");
-    server.handle().stop();
-    let summary = server.join().unwrap();
-    assert_eq!(summary.counters.bugs, 0, "{summary}");
-}
-
-/// The sweep of one handler, for [`what_ends_the_process`], which says where it begins.
-#[test]
-#[ignore = "heavy: a part of another"]
-fn a_sweep() {
-    let Ok(task) = std::env::var("SWEEP") else { return };
-    let (name, from) = task.split_once(':').unwrap();
-    TRACED.store(std::env::var("TRACED").is_ok(), Ordering::Relaxed);
-    let (_, dialogue) = DIALOGUES.iter().find(|(known, _)| *known == name).unwrap();
-    let from = from.parse().unwrap();
-    match name {
-        "chat" => sweep(spawn(Chat::new(1 << 16)), dialogue, from),
-        "http" => sweep(spawn(Http::new()), dialogue, from),
-        "http DIR" => {
-            let charts = concat!(env!("CARGO_MANIFEST_DIR"), "/docs/charts");
-            sweep(spawn(Http::new().serve(charts)), dialogue, from);
-        }
-        _ => {
-            let behind = spawn(Echo);
-            let proxy = Proxy::new(behind.addresses().to_vec(), Duration::from_secs(9));
-            let limits = Limits { max_outbound: 100, ..Limits::default() };
-            let server = Server::builder(proxy).limits(limits).bind("127.0.0.1:0").unwrap();
-            sweep(server.spawn().unwrap(), dialogue, from);
-        }
-    }
-}
-
-/// Each allocation of the handlers fails once, in a process of its own. The functions in which
-/// that ends the process are those that the chapter names.
-#[test]
-#[ignore = "heavy: a process for each that ends it"]
-fn what_ends_the_process() {
-    let mut places = BTreeSet::new();
-    for (name, _) in DIALOGUES {
-        let (mut from, mut ended) = (0, 0);
-        loop {
-            let run = |traced: bool, from: u64| {
-                let mut child = Command::new(std::env::current_exe().unwrap());
-                child.args(["--exact", "allocations::a_sweep", "--ignored", "--nocapture"]);
-                child.env("SWEEP", format!("{name}:{from}")).env("RUST_BACKTRACE", "0");
-                if traced {
-                    child.env("TRACED", "1");
-                }
-                let output = child.output().unwrap();
-                let text = String::from_utf8_lossy(&output.stdout).into_owned();
-                (output.status.code(), text)
-            };
-            let (status, told) = run(false, from);
-            let last = told.lines().rev().find_map(|line| line.strip_prefix("failing "));
-            from = last.unwrap_or_else(|| panic!("{name}: {told}")).parse().unwrap();
-            if told.lines().any(|line| line == "swept") {
-                break;
-            }
-            assert_eq!(status, None, "{name}: it has failed otherwise: {told}");
-            let (_, trace) = run(true, from);
-            let frame = |line: &str| line.split_once(": threadbare::").map(|(_, it)| it.to_owned());
-            let place = trace.lines().filter_map(frame).next().unwrap_or(trace);
-            println!("{name}: {from} ends it, in {place}");
-            places.insert(place);
-            from += 1;
-            ended += 1;
-        }
-        println!("{name}: of {from} allocations {ended} end the process when they fail");
-    }
-    println!("{places:#?}");
 }
 
 /// 32,000 requests on 64 connections, and no allocation but for the date, once a second.

@@ -291,9 +291,8 @@ fn who_has_gone_gives_memory_back_first() {
         most = most.max(world.server.handler().0 - before);
     }
     assert!(most < 512 << 10, "{most} bytes in a turn, {:?} held", world.server.memory());
-    assert!(world.server.memory().0 < 1 << 20, "{:?}", world.server.memory());
     world.pass(Duration::from_secs(10));
-    assert_eq!(cut(&world, CloseReason::PeerReset), 200, "{}", world.server.counters().accepted);
+    assert_eq!(world.server.memory().0, 0);
 }
 
 /// One that found no memory had others cut until the whole reserve was free again, 14 for a few
