@@ -281,7 +281,7 @@ fn a_look_a_second() {
     let mut world = World::on(sim.clone(), http, Limits::default()).unwrap();
     let mut client = world.client();
     world.rest();
-    let opens = |sim: &Simulated| sim.count(Method::Openat2) - sim.count(Method::Pread64);
+    let opens = |sim: &Simulated| sim.count(Method::Openat2);
     page(&mut world, &mut client);
     let (stats, opened) = (sim.count(Method::Stat), opens(&sim));
     for _ in 0..100 {
@@ -290,7 +290,9 @@ fn a_look_a_second() {
     }
     let looks = sim.count(Method::Stat) - stats;
     assert!((9..=11).contains(&looks), "{looks} looks in ten seconds");
-    assert_eq!(opens(&sim), opened, "the directory is opened once");
+    // The file twice until it is kept, which it is for a second at most; the directory not at all.
+    assert!(opens(&sim) - opened <= 4 * 11, "{} opens", opens(&sim) - opened);
+    world.pass(Duration::from_secs(1)); // what is kept is closed
     let (stats, waits) = (sim.count(Method::Stat), sim.count(Method::EpollWait));
     world.pass(Duration::from_secs(100));
     assert_eq!((sim.count(Method::Stat), sim.count(Method::EpollWait)), (stats, waits));
