@@ -491,7 +491,7 @@ fn play_part<P: Part>(
 #[test]
 fn faults_in_a_sample() {
     if !repertoire().replay() {
-        repertoire().sweep([7, 401, 41, 23], [41, 20_011, 401, 401]).conclude(15_000, 2_400);
+        repertoire().sweep([7, 401, 41, 23], [41, 20_011, 401, 401]).conclude(15_000, 2_300);
     }
 }
 
@@ -500,7 +500,7 @@ fn faults_in_a_sample() {
 #[ignore = "half a minute; `make check` runs it"]
 fn every_fault() {
     if !repertoire().replay() {
-        repertoire().sweep([1, 37, 2, 1], [3, 20_011, 17, 31]).conclude(200_000, 2_900);
+        repertoire().sweep([1, 37, 2, 1], [3, 20_011, 17, 31]).conclude(200_000, 2_800);
     }
 }
 
