@@ -14,7 +14,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::rc::Rc;
 use std::sync::Mutex;
 use threadbare::kernel::sim::Simulated;
-use threadbare::{Conn, ConnId, ConnectionHandler, Limits, Net, Server};
+use threadbare::{Conn, ConnectionHandler, Limits, Server};
 
 /// Plays `count` seeds, or only the one of the environment variable SEED.
 fn play_seeds(count: usize, triples: usize) {
