@@ -21,6 +21,10 @@ use tokio::runtime::{Builder, Runtime};
 use tokio::task::{LocalSet, yield_now};
 
 /// Serves until the server is stopped.
+#[expect(
+    deprecated,
+    reason = "what is to be used instead is unsafe; an `OwnedFd` is one descriptor"
+)]
 async fn serve<H: ConnectionHandler>(mut server: Server<H>) -> io::Result<Summary> {
     let descriptor = server.as_fd().try_clone_to_owned()?;
     let descriptor = AsyncFd::with_interest(descriptor, Interest::READABLE)?;
