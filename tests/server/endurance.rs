@@ -7,8 +7,8 @@ use std::time::{Duration, Instant};
 
 use crate::attacks::{Attack, PATIENT, POLITE, Victim};
 use crate::support::{
-    Client, Scratch, Server, Signal, needs, pattern, quiet_port, raise_descriptor_limit, thanks,
-    until,
+    Client, Scratch, Server, Signal, in_a_network_of_its_own, needs, pattern, quiet_port,
+    raise_descriptor_limit, thanks, until,
 };
 
 const SECOND: Duration = Duration::from_secs(1);
@@ -475,7 +475,12 @@ fn memory_limit_of_half_lines_64m() {
 /// One of the [attacks], at 64 MiB: the memory of the process stays within 1.1 of the number, and
 /// comes back when all have left; polite clients of another address get their longest line
 /// through, and so do `own` of those of the attackers' own.
-fn withstands(name: &str, own: usize) {
+fn withstands(test: &str, name: &str, own: usize) {
+    // Thousands of clients of each need the ports of a machine.
+    in_a_network_of_its_own(&format!("endurance::{test}"), "", || suffer(name, own));
+}
+
+fn suffer(name: &str, own: usize) {
     raise_descriptor_limit();
     let attack = Attack::called(name);
     let max_memory = attack.limits[0];
@@ -491,7 +496,8 @@ fn withstands(name: &str, own: usize) {
     let limit = max_memory as u64;
     assert!(damage.peak > limit / 2, "this is no attack: {damage:?}");
     assert!(damage.peak <= limit + limit / 10, "{damage:?}");
-    assert!(damage.left <= limit / 8, "{damage:?}");
+    // A flood is given back when three quarters of it are free, and less than 4 MiB is none.
+    assert!(damage.left <= limit / 4 + (4 << 20), "{damage:?}");
     if greets {
         let [others, same] = damage.polite;
         assert!(others == POLITE && same >= own, "{damage:?}");
@@ -501,37 +507,37 @@ fn withstands(name: &str, own: usize) {
 #[test]
 #[ignore = "heavy"] // 9,000 half lines that grow by a byte
 fn attack_of_half_lines() {
-    withstands("half lines, growing by a byte", POLITE);
+    withstands("attack_of_half_lines", "half lines, growing by a byte", POLITE);
 }
 
 #[test]
 #[ignore = "heavy"] // 9,000 short ones, in 8 MiB
 fn attack_of_short_half_lines() {
-    withstands("half lines of 1 KB", POLITE);
+    withstands("attack_of_short_half_lines", "half lines of 1 KB", POLITE);
 }
 
 #[test]
 #[ignore = "heavy"] // 9,000 long ones: polite lines of their own address were cut, 18 of 20
 fn attack_of_long_half_lines() {
-    withstands("half lines of 32 KB", POLITE);
+    withstands("attack_of_long_half_lines", "half lines of 32 KB", POLITE);
 }
 
 #[test]
 #[ignore = "heavy"] // 2,000 clients that do not read: their memory stayed while they were read out
 fn attack_of_the_deaf() {
-    withstands("deaf", POLITE);
+    withstands("attack_of_the_deaf", "deaf", POLITE);
 }
 
 #[test]
 #[ignore = "heavy"] // half lines, deaf clients, and some that come and go
 fn attack_of_a_mixture() {
-    withstands("a mixture", POLITE);
+    withstands("attack_of_a_mixture", "a mixture", POLITE);
 }
 
 #[test]
 #[ignore = "heavy"] // pipelined requests whose answers nobody reads
 fn attack_of_requests() {
-    withstands("requests, answers unread", 0);
+    withstands("attack_of_requests", "requests, answers unread", 0);
 }
 
 #[test]

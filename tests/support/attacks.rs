@@ -30,7 +30,7 @@ const LONGEST: usize = 64 << 10;
 /// How long a polite client waits for its answer.
 const PATIENCE: Duration = Duration::from_secs(20);
 /// How long memory may take to come back when all clients have left, on a busy machine.
-const RETURN: Duration = Duration::from_secs(60);
+const RETURN: Duration = Duration::from_secs(20);
 
 /// The server under attack, with all its deadlines off.
 pub struct Victim<'a> {
