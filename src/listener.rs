@@ -128,26 +128,39 @@ impl Listener {
         self.socket.as_mut().map(|socket| &mut socket.intake)
     }
 
-    /// Lets no client begin to connect any more; what has begun can still be accepted. Where the
-    /// port is shared by `sharing` servers of this process, new clients are sent on to the next
-    /// listener, if there is one. Not for a socket that others have too.
-    pub(crate) fn refuse_new<K: Kernel>(
-        &mut self,
-        kernel: &mut K,
-        sharing: u32,
-    ) -> Result<(), Error> {
-        let Some(socket) = &mut self.socket else { return Ok(()) };
-        if let Address::Unix(_) = self.address {
-            socket.file.remove(kernel);
-            return Ok(());
+    /// Sends new clients on to the next listener, if there is one, where the port is shared by
+    /// `sharing` servers of this process. Not for a socket that others have too.
+    pub(crate) fn steer_new<K: Kernel>(&self, kernel: &mut K, sharing: u32) -> Result<(), Error> {
+        match (&self.socket, &self.address) {
+            (Some(Socket { is_shared: false, .. }), Address::Tcp(_)) if sharing > 0 => {
+                self.set_at_stop(kernel, Call::SteerNew, SocketOption::SteerTo(sharing))
+            }
+            _ => Ok(()),
         }
-        let steer = (Call::SteerNew, SocketOption::SteerTo(sharing));
-        let refuse = (Call::RefuseNew, SocketOption::NoDevice);
-        for (call, option) in (sharing > 0).then_some(steer).into_iter().chain([refuse]) {
-            let refused = attempt(call, || kernel.setsockopt(&socket.fd, option));
-            refused.map_err(|(_, errno)| Error::new(call, &self.address, errno))?;
+    }
+
+    /// Lets no client begin to connect any more; what has begun can still be accepted. Not for a
+    /// socket that others have too.
+    pub(crate) fn refuse_new<K: Kernel>(&mut self, kernel: &mut K) -> Result<(), Error> {
+        match (&mut self.socket, &self.address) {
+            (Some(socket), Address::Unix(_)) => socket.file.remove(kernel),
+            (Some(_), Address::Tcp(_)) => {
+                return self.set_at_stop(kernel, Call::RefuseNew, SocketOption::NoDevice);
+            }
+            (None, _) => {}
         }
         Ok(())
+    }
+
+    fn set_at_stop<K: Kernel>(
+        &self,
+        kernel: &mut K,
+        call: Call,
+        option: SocketOption,
+    ) -> Result<(), Error> {
+        let Some(socket) = &self.socket else { return Ok(()) };
+        let done = attempt(call, || kernel.setsockopt(&socket.fd, option));
+        done.map_err(|(_, errno)| Error::new(call, &self.address, errno))
     }
 
     /// Closes the listener; clients that still wait in its queue are reset.

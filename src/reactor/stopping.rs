@@ -60,6 +60,7 @@ impl<H: ConnectionHandler, K: Kernel> Reactor<H, K> {
 
     pub(super) fn begin_drain(&mut self) {
         self.net.stop = Stop::Draining;
+        self.steer_new();
         let why = match &self.end.failure {
             Some(error) => error.to_string(),
             None => self.end.signals.last().map_or("asked to", Signal::name).to_owned(),
@@ -69,7 +70,6 @@ impl<H: ConnectionHandler, K: Kernel> Reactor<H, K> {
             (self.net.table.len(), if self.net.table.len() == 1 { "" } else { "s" });
         self.tell_stopping(&format!("finishing {open} connection{plural}"));
         self.handler.on_shutdown(&mut self.net);
-        self.refuse_new();
         let now = self.net.now;
         let (ask, until) = (now.after(ASK), now.after(HANDSHAKE));
         self.end.handshakes = Handshakes::UnderWay { ask, until };
@@ -86,6 +86,7 @@ impl<H: ConnectionHandler, K: Kernel> Reactor<H, K> {
                 connection.state.hurry(header);
             });
         }
+        self.refuse_new();
     }
 
     /// Begins to stop, if it has not begun: what has not finished in `time` is cut.
@@ -140,7 +141,16 @@ impl<H: ConnectionHandler, K: Kernel> Reactor<H, K> {
         listener.close(&mut self.kernel);
     }
 
-    /// Refuses new clients. Where that fails, one log line for all listeners has the consequence.
+    /// Sends new clients on to a successor. That is the first thing that a stop does, and to refuse
+    /// them the last: a SYN for which the kernel had found this listener just before would
+    /// otherwise be dropped, and sent again a second later.
+    fn steer_new(&mut self) {
+        let sharing = self.net.limits.reuse_port;
+        let listeners = self.listeners.iter();
+        warn_of(listeners.filter_map(|it| it.steer_new(&mut self.kernel, sharing).err()));
+    }
+
+    /// Refuses new clients.
     fn refuse_new(&mut self) {
         let is_shared = |it: &Listener| it.socket.as_ref().is_some_and(|socket| socket.is_shared);
         for index in 0..self.listeners.len() {
@@ -149,11 +159,7 @@ impl<H: ConnectionHandler, K: Kernel> Reactor<H, K> {
             }
         }
         let listeners = self.listeners.iter_mut();
-        let sharing = self.net.limits.reuse_port;
-        let failed = listeners.filter_map(|it| it.refuse_new(&mut self.kernel, sharing).err());
-        if let Some(error) = failed.reduce(|first, _| first) {
-            log::warn!("{error}; clients that connect from now on may get no answer");
-        }
+        warn_of(listeners.filter_map(|it| it.refuse_new(&mut self.kernel).err()));
     }
 
     /// Whether it is too early to close the listeners: a client that has been answered by the
@@ -250,5 +256,12 @@ impl<H: ConnectionHandler, K: Kernel> Reactor<H, K> {
         let is_forced = self.end.signals.are_two();
         let is_done = self.net.is_draining() && closed && self.net.table.is_empty();
         self.leaving.is_empty() && (is_forced || is_done && self.jobs.is_empty())
+    }
+}
+
+/// Where new clients cannot be refused, one log line for all listeners has the consequence.
+fn warn_of(failed: impl Iterator<Item = Error>) {
+    if let Some(error) = failed.reduce(|first, _| first) {
+        log::warn!("{error}; clients that connect from now on may get no answer");
     }
 }
