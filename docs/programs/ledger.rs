@@ -21,7 +21,7 @@ use threadbare::{Builder, Conn, ConnectionHandler, Server};
 
 /// The longest line.
 const LONGEST: usize = 4_096;
-/// So many lines may wait for the disk.
+/// Most lines that wait for the disk.
 const WAITING: usize = 1_000;
 
 /// Counts the lines that are written down.
@@ -65,7 +65,7 @@ impl ConnectionHandler for Ledger {
     }
 }
 
-/// A line is one write, and so one whole piece of the file, whoever else writes there.
+/// A line is one write, and so one whole piece of the file, whichever process writes there.
 fn write_down(file: &mut io::Result<File>, line: &[u8]) -> Result<(), String> {
     let file = file.as_mut().map_err(|error| error.to_string())?;
     file.write_all(line).and_then(|()| file.sync_data()).map_err(|error| error.to_string())

@@ -11,7 +11,7 @@
 //! of a connection whose address holds half as much at most. Within one address it is in the way
 //! of one that has waited half as long at most, or holds much less. Half of what it gives back is
 //! for the other to read into, and half is free again. The worst must also go if output grew
-//! although nobody reads. A connection that only has to wait, waits no longer than for its
+//! although the peer does not read. A connection that only has to wait, waits no longer than for its
 //! message deadline.
 
 use super::Net;
@@ -90,7 +90,7 @@ impl Net {
     }
 
     /// How many bytes may be read of a peer that has hung up, and cannot be held back because epoll
-    /// would report it for ever. If output waits, nobody takes that: its memory is free at once,
+    /// would report it for ever. If output waits, the peer will not take it: its memory is free at once,
     /// and the input is read in its turn. If there is no memory, it ends.
     #[cold]
     fn last_words(&mut self, slot: u32, allowance: usize) -> usize {

@@ -29,7 +29,7 @@ impl Net {
             return false;
         }
         let chains = self.staged();
-        self.spend(WRITE); // even if nobody takes it any more
+        self.spend(WRITE); // even if the kernel takes none of it
         let Some((staged, outbox, is_behind_a_file)) = self.table.stage(slot) else { return false };
         if is_behind_a_file {
             return self.keep_behind(slot, bytes);

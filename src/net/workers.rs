@@ -51,7 +51,7 @@ struct Job {
 /// The threads that work for the connections of a server.
 pub(crate) struct Workers {
     shared: Arc<Shared>,
-    /// At most so many threads; none in a simulated world.
+    /// Most threads; 0 in a simulated world.
     most: usize,
     capacity: usize,
     state: TypeId,
@@ -216,10 +216,10 @@ impl Conn<'_> {
     /// connection is paused until it is done; then [`on_result`] gets what the job returned, and
     /// the connection is resumed.
     ///
-    /// The job is lent the state of its worker, of the type that
-    /// [`workers`](crate::Builder::workers) makes, and can [see](Presence) that nobody waits for
-    /// it any more. If it panics, the connection ends with a reset, and nothing else does. If the
-    /// client has left meanwhile, nobody gets the result.
+    /// The job borrows the state of its worker, of the type that
+    /// [`workers`](crate::Builder::workers) makes, and can [see](Presence) that the connection has
+    /// ended. If it panics, the connection ends with a reset, and nothing else does. If the
+    /// connection has ended meanwhile, the result is dropped.
     ///
     /// The idle deadline goes on: it should be longer than the longest job.
     ///
@@ -228,7 +228,7 @@ impl Conn<'_> {
     /// which is counted, and `false` as well.
     ///
     /// [`on_result`]: crate::ConnectionHandler::on_result
-    #[must_use = "if it is false the client waits for an answer that nobody gives"]
+    #[must_use = "if it returns false no result will come, and the client still waits for an answer"]
     pub fn work<S: 'static, T: Send + 'static>(
         &mut self,
         job: impl FnOnce(&mut S, &Presence) -> T + Send + 'static,

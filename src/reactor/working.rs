@@ -1,10 +1,10 @@
 //! Clients that wait while something else is done for them: what a worker has done is handed over,
 //! and a client that leaves meanwhile is noticed.
 //!
-//! Of a paused connection nothing is read, so its end would not be seen. Therefore it is watched
-//! for RDHUP, which asks for no read. Nothing but a pause costs anything for that, and this one
-//! no call more: epoll hears of the pause anyway. It reports the end in each turn from then on,
-//! so it is told once, and not watched for it any more.
+//! A paused connection is not read, so its end would not be seen. Therefore it is watched for
+//! RDHUP, which needs no read. Only a pause costs anything for that, and no further call: it is
+//! one `epoll_ctl` anyway. epoll would report the end in each turn from then on, so after the
+//! first report the connection is not watched for it any more.
 
 use super::Reactor;
 use crate::connection::Connection;

@@ -9,7 +9,8 @@ use threadbare::handlers::{Echo, Http};
 use threadbare::kernel::Kernel;
 use threadbare::kernel::sim::{At, Client, Method, Simulated, Times};
 use threadbare::{
-    Address, Builder, Conn, ConnectionHandler, Errno, Error, Limits, Server, ServiceManager, Signal,
+    Address, Builder, Conn, ConnectionHandler, Errno, Error, Limits, Net, Server, ServiceManager,
+    Signal, sim,
 };
 
 fn kernel() -> Simulated {
@@ -266,6 +267,36 @@ fn a_stop_sends_new_clients_to_the_successor() {
         assert!(is_answered(&mut new, &mut next));
         old = new;
     }
+}
+
+/// Makes a call that can be seen when the server begins to stop.
+struct LastCall;
+
+impl ConnectionHandler for LastCall {
+    type Session = ();
+
+    fn on_data(&mut self, _: &mut Conn<'_>, _: &mut (), input: &[u8]) -> usize {
+        input.len()
+    }
+
+    fn on_shutdown(&mut self, net: &mut Net) {
+        let _ = net.open_directory("/nowhere");
+    }
+}
+
+#[test] // back to back, a SYN in between was dropped, and sent again a second later
+fn new_clients_are_steered_long_before_they_are_refused() {
+    let limits = Limits { reuse_port: 1, ..Limits::default() };
+    let mut world = sim::World::start(Server::builder(LastCall).limits(limits)).unwrap();
+    world.rest();
+    world.take_calls();
+    world.server.handle().stop();
+    world.rest();
+    let calls = world.take_calls();
+    let place = |name: &str| calls.iter().position(|call| call.contains(name)).expect(name);
+    let [steered, stops, refused] =
+        ["SO_ATTACH_REUSEPORT_CBPF", "openat2(", "SO_BINDTOIFINDEX"].map(place);
+    assert!(steered < stops && stops < refused, "{calls:?}");
 }
 
 #[test] // nobody is there to go on: as without

@@ -107,7 +107,7 @@ function steps(text) {
     else if (name.startsWith("accept")) {
       at(n, "listener");
       if (ok) { made = conn(result, "client", port(args) && `from port ${port(args)}`); step.say = `A client has left the queue: it is descriptor ${result}.`; }
-      else step.say = errno === "EAGAIN" ? "Nobody is in the queue." : `No client could be taken: ${errno}.`;
+      else step.say = errno === "EAGAIN" ? "The queue is empty." : `accept4 failed: ${errno}.`;
     } else if (name === "connect") {
       conn(n, "outbound", `to port ${port(args)}`);
       step.say = errno === "EINPROGRESS" ? "The handshake is under way. EPOLLOUT will say that it has ended." : errno || "Connected.";
@@ -147,11 +147,11 @@ function steps(text) {
       fds.delete(n);
     } else if (name === "shutdown") { Object.assign(at(n, ""), { ours: "FIN" }); step.say = "FIN: this side has no more to say, and still reads."; }
     else if (name === "setsockopt" && /LINGER/.test(args[2])) { at(n, "").linger = /l_onoff=1, l_linger=0/.test(args.join()); step.say = "Its close is to be a reset."; }
-    else if (name === "ioctl") { at(n, "").send = (/\[(\d+)\]/.exec(args.join()) || [])[1]; step.say = "So many bytes has the peer not acknowledged."; }
+    else if (name === "ioctl") { at(n, "").send = (/\[(\d+)\]/.exec(args.join()) || [])[1]; step.say = "Bytes that the peer has not acknowledged."; }
     else if (name === "getsockopt" && /SO_ERROR/.test(args[2])) step.say = /\[0\]/.test(args[3]) ? "The handshake has succeeded." : "The handshake has failed.";
     else if (COUNTED.test(name)) {
       const fd = fds.get(n), room = asked(call);
-      if (name === "write" && n < 3) step.say = n === 1 ? "A line for whoever started the server." : "A line of the log.";
+      if (name === "write" && n < 3) step.say = n === 1 ? "A line on stdout, for the terminal." : "A line of the log.";
       else if (!/^(read|pread64|write|sendfile)$/.test(name) && fd && !fd.conn && !/netlink|datagram|listener/.test(fd.kind)) conn(n, "client");
       const it = fds.get(n);
       if (/^recv/.test(name) && it && it.conn) {

@@ -1,8 +1,8 @@
 //! What the kernel is asked, by connection.
 //!
 //! The narrator gives each line to [`Log::tell`], which files it under the connection that it is
-//! about. So whoever asks for the calls of a request gets those of its own connection, and of a
-//! wait that reported several, the one event that is its own.
+//! about. So the calls of a request are those of its own connection, and of a wait that
+//! reported several events, the one that is its own.
 
 use crate::lanes::Told;
 use crate::view::Call;
@@ -11,7 +11,7 @@ use std::fs;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-/// So many connections are remembered, and so many lines of each.
+/// Most connections remembered, and most lines of each.
 const LIVES: usize = 256;
 const LINES: usize = 400;
 
@@ -20,7 +20,7 @@ pub fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 }
 
 /// The bytes that the kernel holds for the connection with that client: those to be received, and
-/// those sent and not acknowledged, as SIOCINQ and SIOCOUTQ tell who has the descriptor.
+/// those sent and not acknowledged, as SIOCINQ and SIOCOUTQ report to the owner of the descriptor.
 fn held(client: u16) -> Option<(u64, u64)> {
     let tables = ["/proc/net/tcp", "/proc/net/tcp6"].map(fs::read_to_string);
     let end = format!(":{client:04X}");
@@ -67,7 +67,7 @@ struct Life {
 pub struct Place {
     life: usize,
     from: usize,
-    /// So many receives of its connection belong to it and to requests before it.
+    /// Number of receives of its connection, up to the last one of this request.
     receives: usize,
 }
 

@@ -32,7 +32,7 @@ const TOO_LONG: &str = "431 Request Header Fields Too Large";
 const ELSEWHERE: &str = "403 Forbidden: to a page elsewhere, and under another name than http://";
 /// A longer head is none of a browser.
 const MOST: usize = 16 << 10;
-/// So many requests are remembered.
+/// Most requests remembered.
 const REQUESTS: usize = 512;
 
 pub struct Site {

@@ -7,6 +7,7 @@
 //! this repository; QUICK=1 takes two minutes. What is quick, or not of all servers, leaves the
 //! files in docs alone.
 
+mod attack;
 mod charts;
 mod check;
 mod counts;
@@ -15,7 +16,6 @@ mod fairness;
 mod fanout;
 mod http;
 mod load;
-mod memory;
 mod report;
 mod scale;
 mod seat;
@@ -229,7 +229,7 @@ impl Bench {
             Step {
                 name: "attacks",
                 seconds: if self.quick { 300.0 } else { 900.0 },
-                make: Box::new(memory::attacks),
+                make: Box::new(attack::attacks),
             },
         ];
         let files = http::CASES.map(|(name, title, load, millis)| Step {
