@@ -39,8 +39,10 @@ const HEAVY: usize = 8;
 /// An address that holds less than this part of what is left may use the reserve.
 const LIGHT: usize = 4;
 
-/// Less than this is not worth returning to the kernel.
+/// From so much on it is a flood, whose memory is returned to the kernel as it runs off.
 const FLOOD: usize = 4 << 20;
+/// What is left of a flood when nothing more is returned.
+const PUDDLE: usize = 256 << 10;
 
 #[derive(Debug)]
 pub(crate) struct Budget {
@@ -54,8 +56,8 @@ pub(crate) struct Budget {
     configured: usize,
     /// Connections are held back for lack of memory until no more than this is used.
     relief: Option<usize>,
-    /// The most that was in use since memory was last returned to the kernel.
-    peak: usize,
+    /// The most that a flood took; as it runs off, what was in use when memory was last returned.
+    crest: usize,
 }
 
 impl Budget {
@@ -65,9 +67,9 @@ impl Budget {
         let reserve = (WHOLE_SHARE + connections * RESERVE_EACH).min(max / 4);
         let short = (reserve + 8 * WHOLE_SHARE).max(max / HEAVY);
         let tight_from = max.saturating_sub(short);
-        let (used, configured, relief, peak) = (0, high_water, None, 0);
+        let (used, configured, relief, crest) = (0, high_water, None, 0);
         let mut budget =
-            Budget { max, used, reserve, tight_from, high_water, configured, relief, peak };
+            Budget { max, used, reserve, tight_from, high_water, configured, relief, crest };
         budget.measure();
         budget
     }
@@ -142,13 +144,17 @@ impl Budget {
         self.relief = self.relief.max(Some(self.used.saturating_sub(freed)));
     }
 
-    /// Whether a flood has run off: then memory should be returned to the kernel.
+    /// Whether three quarters of a flood have run off, or of what was then left, and so on: then
+    /// memory should be returned to the kernel. The last blocks of a flood lie scattered among
+    /// free ones, and hold back many times their size.
     #[inline]
     pub(crate) fn take_ebb(&mut self) -> bool {
-        self.peak = self.peak.max(self.used);
-        let ebb = self.peak > FLOOD && self.used < self.peak / 4;
+        if self.used > self.crest.max(FLOOD) {
+            self.crest = self.used;
+        }
+        let ebb = self.crest > PUDDLE && self.used < self.crest / 4;
         if ebb {
-            self.peak = self.used;
+            self.crest = self.used;
         }
         ebb
     }
@@ -198,5 +204,31 @@ mod tests {
         assert!(!budget.take_relief());
         budget.changed(24 << 10, 0);
         assert!(budget.take_relief() && !budget.take_relief());
+    }
+
+    /// What a flood has left is returned again and again: a quarter may hold back the rest. What
+    /// comes and goes below it costs no call.
+    #[test]
+    fn a_flood_runs_off_in_quarters() {
+        let mut budget = Budget::new(64 << 20, 256 << 10, 0);
+        let mut used = 0;
+        let mut ebbs = |used_now: usize| {
+            budget.changed(used, used_now);
+            used = used_now;
+            budget.take_ebb()
+        };
+        for _ in 0..3 {
+            assert!(!ebbs(FLOOD) && !ebbs(0), "that was no flood");
+        }
+        assert!(!ebbs(16 << 20));
+        let mut returned = Vec::new();
+        for block in (0..(16 << 20) / BLOCK).rev() {
+            if ebbs(block * BLOCK) {
+                returned.push(block);
+            }
+        }
+        assert_eq!(returned, [4_095, 1_023, 255], "in blocks");
+        assert!(!ebbs(FLOOD) && !ebbs(0), "that was no flood");
+        assert!(!ebbs(16 << 20) && ebbs(1 << 20) && ebbs(0), "at once it is nothing");
     }
 }
