@@ -22,8 +22,8 @@
 //! 2. A command in front of a line is consumed as it comes: a client that sends
 //!    nothing else, as a keep-alive does, has no line begun.
 
-use crate::framing::Frame;
 use crate::fallible::with_room;
+use crate::framing::Frame;
 use memchr::{memchr, memchr2};
 use std::borrow::Cow;
 

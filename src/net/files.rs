@@ -7,11 +7,13 @@
 
 use super::work::CALL;
 use super::{Conn, File, Net};
+use crate::buffer::Buffer;
 use crate::close_reason::CloseReason;
 use crate::connection::Unsent;
 use crate::fallible;
 use crate::kernel::{Errno, Kernel, OUT, SocketOption};
 use crate::reaction::{Call, Reaction, reaction, tolerate};
+use std::alloc::Layout;
 
 /// Most bytes sent at once, because all connections wait for it. More is no faster (measured).
 const CHUNK: u64 = 256 << 10;
@@ -53,7 +55,8 @@ impl Conn<'_> {
         }
         let now = net.now;
         let part = FilePart { file, offset, left: length, is_corked: false };
-        if fallible::put(&mut net.files, *slot, part).is_none() {
+        let is_noted = fallible::put(&mut net.files, *slot, part).is_some();
+        if !is_noted || !fallible::has_room_for(Layout::new::<Buffer>()) {
             return self.out_of_memory();
         }
         net.change(*slot, |connection| {

@@ -140,13 +140,14 @@ impl Directory {
     /// The errno of the call: EXDEV for a path that leads out of the directory, ENOENT,
     /// EACCES, EMFILE and others. ENOMEM if there is no memory.
     pub fn open(&self, path: impl AsRef<Path>) -> Result<File> {
-        if !has_room_for_shared(Layout::new::<Open>()) {
-            return Err(Errno::ENOMEM);
-        }
         let mut kernel = self.file.0.kernel.lend();
         let opened =
             attempt(Call::OpenFile, || kernel.openat2(Some(self.file.fd()), path.as_ref()));
         let fd = opened.map_err(|(_, errno)| errno)?;
+        if !has_room_for_shared(Layout::new::<Open>()) {
+            tolerate(Call::Close, kernel.close(fd));
+            return Err(Errno::ENOMEM);
+        }
         Ok(File(Arc::new(Open { fd, kernel })))
     }
 }

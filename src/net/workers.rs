@@ -251,7 +251,8 @@ impl Conn<'_> {
                 None => Box::new(()), // it was looked at before
             }
         };
-        let taken = has_room_for(Layout::for_value(&work)) && workers.take(Job { id, presence, work: Box::new(work) });
+        let taken = has_room_for(Layout::for_value(&work))
+            && workers.take(Job { id, presence, work: Box::new(work) });
         if taken {
             self.pause();
         }
