@@ -1504,7 +1504,7 @@ fn fin_timeout_is_not_for_time_wait() {
     });
 }
 
-#[test] // Two small writes and then a wait for the answer take 40 ms, and with TCP_NODELAY they do not.
+#[test] // After a few exchanges, two small writes and then a wait for the answer take 40 ms, and with TCP_NODELAY they do not.
 fn nagle_and_a_delayed_ack() {
     let spans = |nodelay: bool| {
         let (mut server, mut client) = pair();
