@@ -193,7 +193,7 @@ pub fn reaction(call: Call, errno: Errno) -> Reaction {
         },
         Call::EpollRemove => match errno {
             ENOENT | EBADF => Ignore, // it is gone already
-            _ => DropConnection,      // otherwise it would be reported for ever
+            _ => DropConnection,      // otherwise it would be reported forever
         },
         Call::EpollWait => match errno {
             EINTR => Retry, // SIGSTOP and SIGCONT are enough, even without a signal handler

@@ -443,7 +443,7 @@ fn emfile_comes_before_eagain() {
     });
 }
 
-#[test] // A listener that was shut down reports EPOLLHUP for ever, and `accept4` fails with EINVAL.
+#[test] // A listener that was shut down reports EPOLLHUP forever, and `accept4` fails with EINVAL.
 fn a_dead_listener_hangs_up() {
     let listener = listen(0, &[]).unwrap();
     let set = Set::of(listener.fd(), 0);
@@ -937,7 +937,7 @@ fn rdhup_comes_before_the_bytes() {
     assert_eq!((recv(&server), recv(&server)), (Ok(b"last".to_vec()), Ok(vec![])));
 }
 
-#[test] // Level-triggered, a FIN is reported for ever, as EPOLLRDHUP and as EPOLLIN, even after `recv` has returned 0.
+#[test] // Level-triggered, a FIN is reported forever, as EPOLLRDHUP and as EPOLLIN, even after `recv` has returned 0.
 fn rdhup_spins() {
     let (server, client) = pair();
     let set = Set::of(&fd(&server), RDHUP);
