@@ -12,13 +12,14 @@
 use super::authority;
 use super::body::{Body, MAX_BODY};
 use super::status::Status;
+use crate::fallible::{push, with_room};
 use memchr::{memchr, memchr_iter};
 use std::mem::MaybeUninit;
 
 /// The longest head, its empty line included,
 const MAX_HEAD: usize = 16 << 10;
 /// the longest first line of one,
-const MAX_LINE: usize = 8 << 10;
+pub(super) const MAX_LINE: usize = 8 << 10;
 /// and how many fields it may have.
 const MAX_FIELDS: usize = 100;
 /// The fields that an answer depends on: those that [`Framing::take`] knows.
@@ -121,17 +122,14 @@ pub(super) fn answerable(head: &[u8]) -> Option<Vec<u8>> {
         let first = lines.next().into_iter();
         first.chain(lines.filter(is_needed)).chain([&b"\r\n"[..]])
     };
-    let mut kept = Vec::new();
-    kept.try_reserve_exact(needed().map(<[u8]>::len).sum()).ok()?;
+    let mut kept = with_room(needed().map(<[u8]>::len).sum())?;
     needed().for_each(|line| kept.extend_from_slice(line));
     Some(kept)
 }
 
 /// Adds a value to a list, if there is memory.
 fn add<'a>(list: &mut Vec<&'a [u8]>, value: &'a [u8]) -> Result<(), Status> {
-    list.try_reserve(1).map_err(|_| Status::UNAVAILABLE)?;
-    list.push(value);
-    Ok(())
+    push(list, value).ok_or(Status::UNAVAILABLE)
 }
 
 /// What the parser looks at: it passes over empty lines in front, and over nothing else.
