@@ -96,7 +96,7 @@ impl Answers {
         let connection = match then {
             Then::Stay => "",
             Then::StayAsAsked => "Connection: keep-alive\r\n",
-            Then::Close => "Connection: close\r\n",
+            Then::Close | Then::CloseAsAsked => "Connection: close\r\n",
         };
         self.head.clear();
         let (status, date) = (status.0, &self.date);

@@ -255,7 +255,8 @@ impl Http {
     /// the answer says that it is the last: a client that knows sends its next request elsewhere.
     #[inline]
     fn answer(&mut self, conn: &mut Conn<'_>, request: &mut Request<'_>, rest: &[u8]) -> Next {
-        if rest.is_empty() && conn.net().is_stopping() {
+        let is_last = rest.is_empty();
+        if is_last && request.then != Then::CloseAsAsked && conn.net().is_stopping() {
             request.then = Then::Close;
         }
         let is_common = request.then == Then::Stay && !request.is_head;
@@ -265,11 +266,12 @@ impl Http {
             (None, None) if is_common && self.log.is_none() => conn.write(self.answers.hello()),
             (None, None) => self.say(conn, request, Status::OK),
         }
-        if request.then == Then::Close {
-            conn.close();
-            return Next::Nothing;
+        match request.then {
+            Then::Stay | Then::StayAsAsked => return Next::Request,
+            Then::CloseAsAsked if is_last => conn.close_without_linger(),
+            Then::CloseAsAsked | Then::Close => conn.close(),
         }
-        Next::Request
+        Next::Nothing
     }
 
     /// Answers with a line of text: the plain answer, or the status itself.

@@ -66,6 +66,9 @@ pub(super) enum Then {
     StayAsAsked,
     /// It ends.
     Close,
+    /// It ends, and the client has said that it sends no more: it asked for that, or its HTTP/1.0
+    /// does not ask for more.
+    CloseAsAsked,
 }
 
 /// The fields that make a request conditional, or one for a part. RFC 9110, 13 and 14
@@ -245,6 +248,7 @@ impl<'a> Request<'a> {
             // gets something else may or may not send the body.
             then: match framing.then(is_old) {
                 _ if method == "CONNECT" || expects && refusal.is_some() => Then::Close,
+                Then::CloseAsAsked if body.is_some() => Then::Close, // perhaps CRLF behind it
                 then => then,
             },
             body,
@@ -315,10 +319,10 @@ impl<'a> Framing<'a> {
 
     fn then(&self, is_old: bool) -> Then {
         match (self.close, is_old) {
-            (true, _) => Then::Close,
+            (true, _) => Then::CloseAsAsked,
             (false, false) => Then::Stay,
             (false, true) if self.keep_alive => Then::StayAsAsked,
-            (false, true) => Then::Close,
+            (false, true) => Then::CloseAsAsked,
         }
     }
 }
