@@ -245,7 +245,7 @@ where
     assert_eq!(getsockopt(&server, option).unwrap(), set);
 }
 
-#[test] // accepted sockets have the listener's options
+#[test] // An accepted socket inherits `TCP_NODELAY`, `SO_KEEPALIVE`, `TCP_KEEPIDLE`, `TCP_USER_TIMEOUT` and `SO_OOBINLINE` from its listener (Linux 6.18).
 fn options_are_inherited() {
     is_inherited(sockopt::TcpNoDelay, true);
     is_inherited(sockopt::KeepAlive, true);
@@ -258,7 +258,7 @@ fn options_are_inherited() {
     is_inherited(sockopt::SndBuf, 30_000);
 }
 
-#[test] // an urgent byte is taken out of the stream, unless the listener asked otherwise
+#[test] // Without SO_OOBINLINE an urgent byte is taken out of the stream, and `recv` never returns it; with it the byte keeps its place.
 fn an_urgent_byte_is_lost_or_inline() {
     let heard = |listener: &TcpListener| {
         let (mut server, client) = pair_of(listener);
@@ -275,7 +275,7 @@ fn an_urgent_byte_is_lost_or_inline() {
     assert_eq!(heard(&listener), "ab!cd");
 }
 
-#[test] // on a Unix socket the option is not inherited
+#[test] // A Unix socket does not inherit SO_OOBINLINE, and its urgent byte is lost.
 fn an_urgent_byte_on_a_unix_socket() {
     let scratch = Scratch::new();
     let listener = UnixListener::bind(scratch.path("s")).unwrap();
@@ -292,7 +292,7 @@ fn an_urgent_byte_on_a_unix_socket() {
     assert_eq!(heard, "ab");
 }
 
-#[test] // TCP_NOTSENT_LOWAT of the listener bounds what the kernel takes for a client that does not read
+#[test] // TCP_NOTSENT_LOWAT of the listener bounds what the kernel takes for a client that does not read.
 fn notsent_lowat_is_inherited() {
     let listener = TcpListener::bind(local(0)).unwrap();
     let (roomy, _client) = pair_of(&listener);
@@ -302,7 +302,7 @@ fn notsent_lowat_is_inherited() {
     assert!(tight < 800_000 && tight * 2 < roomy, "{tight} {roomy}");
 }
 
-#[test] // TCP_CORK holds a part of a segment back, though TCP_NODELAY is set, until it is taken off
+#[test] // While TCP_CORK is set the kernel holds back a part of a segment, even with TCP_NODELAY.
 fn a_cork_holds_a_part_of_a_segment() {
     let (server, client) = pair();
     let set = |option| Linux.setsockopt(&fd(&server), option).unwrap();
@@ -322,16 +322,17 @@ fn a_cork_holds_a_part_of_a_segment() {
     assert!((0..20).any(is_held)); // for 200 ms, which may have passed on a busy machine
 }
 
-#[test] // accept(2) gives a socket that blocks, whatever the listener does
+#[test] // O_NONBLOCK is not inherited from the listener (Linux 6.18).
 fn nonblocking_is_not_inherited() {
     let listener = TcpListener::bind(local(0)).unwrap();
-    let _client = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
-    let server = listener.accept().unwrap().0;
     listener.set_nonblocking(true).unwrap();
+    let _client = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
+    Set::of(&fd(&listener), IN).until(IN);
+    let server = listener.accept().unwrap().0;
     assert_eq!(flags(&fd(&server)) & nix::libc::O_NONBLOCK, 0);
 }
 
-#[test] // accept4 with its flags gives a socket that neither blocks nor survives exec
+#[test] // With SOCK_NONBLOCK and SOCK_CLOEXEC the new descriptor is non-blocking and close-on-exec from the beginning.
 fn accept4_sets_both_flags() {
     let listener = listen(0, &[]).unwrap();
     let _client = TcpStream::connect(address_of(&listener)).unwrap();
@@ -340,7 +341,7 @@ fn accept4_sets_both_flags() {
     assert_eq!(flags(server.fd()) & both, both);
 }
 
-#[test] // a backlog of 3 is a queue of 4; the next SYN is dropped, not refused
+#[test] // With a backlog of 3, four clients are connected, and the fifth gets no answer (Linux 6.18).
 fn backlog_is_one_more() {
     let listener = bind(0, &[]).unwrap();
     Linux.listen(listener.fd(), 3).unwrap();
@@ -350,7 +351,7 @@ fn backlog_is_one_more() {
     assert_eq!(fifth.unwrap_err().kind(), ErrorKind::TimedOut);
 }
 
-#[test] // a client that reset while it was queued is accepted, with its address, and the read fails
+#[test] // A client that resets while it waits in the queue is still accepted: on Linux 6.18 `accept4` succeeds, and the first `recv` fails with ECONNRESET.
 fn reset_in_the_queue_is_accepted() {
     let listener = TcpListener::bind(local(0)).unwrap();
     let client = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
@@ -469,7 +470,7 @@ fn a_queue_may_migrate() {
     });
 }
 
-#[test] // with no descriptor left accept4 says EMFILE though nobody waits, with one left EAGAIN
+#[test] // EMFILE does not even show that a client waits: the kernel looks for a free descriptor before it looks at the queue.
 fn emfile_comes_before_eagain() {
     alone("emfile_comes_before_eagain", || {
         let listener = listen(0, &[]).unwrap();
@@ -482,7 +483,7 @@ fn emfile_comes_before_eagain() {
     });
 }
 
-#[test] // a listener that was shut down hangs up for ever, and accept4 says EINVAL
+#[test] // A listener that was shut down reports EPOLLHUP for ever, and `accept4` fails with EINVAL.
 fn a_dead_listener_hangs_up() {
     let listener = listen(0, &[]).unwrap();
     let set = Set::of(listener.fd(), 0);
@@ -507,7 +508,7 @@ fn rebinds(old: &[SocketOption], new: &[SocketOption]) -> bool {
     }
 }
 
-#[test] // SO_REUSEADDR rebinds a port in TIME_WAIT only if the old socket had it too
+#[test] // With SO_REUSEADDR a port in TIME_WAIT can be bound again, but only if the *old* socket had it too (Linux 6.18).
 fn reuseaddr_is_needed_before_and_after() {
     // Elsewhere the kernel may hold as many in TIME_WAIT as it will.
     in_a_network_of_its_own("reuseaddr_is_needed_before_and_after", "", || {
@@ -519,7 +520,7 @@ fn reuseaddr_is_needed_before_and_after() {
     });
 }
 
-#[test] // two sockets with SO_REUSEADDR can bind one port; the second listen fails
+#[test] // While neither listens, two sockets with SO_REUSEADDR may bind one port, and the second one's `listen` fails with EADDRINUSE (Linux 6.18).
 fn second_listen_fails() {
     let options = [SocketOption::ReuseAddr];
     let first = bind(0, &options).unwrap();
@@ -716,7 +717,7 @@ fn what_was_passed_is_told_by_its_flag() {
 
 // ---- Unix sockets ------------------------------------------------------------------
 
-#[test] // the mode set before bind is the file's, less the umask
+#[test] // `fchmod` on the unbound socket sets the mode with which the file is created, still less the umask: 0666 under umask 027 gives 0640 (Linux 6.18).
 fn mode_before_bind_is_masked() {
     alone("mode_before_bind_is_masked", || {
         let scratch = Scratch::new();
@@ -738,7 +739,7 @@ fn try_unix(path: &Path) -> Result<(), Errno> {
     Linux.connect(socket.fd(), &address)
 }
 
-#[test] // a file without a listener: bind says EADDRINUSE, connect ECONNREFUSED
+#[test] // At the file of a closed socket `bind` fails with EADDRINUSE, and `connect` with ECONNREFUSED.
 fn a_stale_socket_file() {
     let scratch = Scratch::new();
     let path = scratch.path("socket");
@@ -881,7 +882,7 @@ fn unix_close_with_unread_input() {
 
 // ---- the loop ----------------------------------------------------------------------
 
-#[test] // level-triggered: an event comes until everything is read
+#[test] // *Level-triggered* epoll reports a descriptor as long as something can be read.
 fn level_triggered_fires_until_read() {
     let (server, mut client) = pair();
     let set = Set::of(&fd(&server), IN);
@@ -891,7 +892,7 @@ fn level_triggered_fires_until_read() {
     assert_eq!((set.look(), recv(&server)), (0, Err(Errno::EAGAIN)));
 }
 
-#[test] // who has more to read is reported again, behind the others
+#[test] // A connection with more input is reported again, behind the others, because ready descriptors take turns (Linux 6.18).
 fn ready_descriptors_take_turns() {
     let pairs: Vec<_> = (0..3).map(|_| pair()).collect();
     let set = Set::new();
@@ -911,7 +912,7 @@ fn ready_descriptors_take_turns() {
     assert_eq!(turns[..3].iter().sum::<u64>(), 3);
 }
 
-#[test] // data and then a reset: IN, ERR and HUP together; the data, ECONNRESET once, then 0
+#[test] // When data and then a reset have arrived, epoll reports IN, ERR and HUP at once, and `recv` returns the data, then ECONNRESET, then 0 (Linux 6.18).
 fn reset_behind_data() {
     let (server, mut client) = pair();
     let set = Set::of(&fd(&server), IN | RDHUP);
@@ -923,7 +924,7 @@ fn reset_behind_data() {
     assert_eq!(recv(&server), Ok(vec![]));
 }
 
-#[test] // SO_ERROR takes the error away: then an abort looks like a normal end
+#[test] // Asking `getsockopt(SO_ERROR)` for the reason is worse: it clears the error, and the reset then reads like a clean EOF (measured).
 fn so_error_eats_the_error() {
     let (server, mut client) = pair();
     let set = Set::of(&fd(&server), IN);
@@ -934,7 +935,7 @@ fn so_error_eats_the_error() {
     assert_eq!((recv(&server), recv(&server)), (Ok(b"data".to_vec()), Ok(vec![])));
 }
 
-#[test] // interest 0 silences bytes, but neither a hang-up nor an error
+#[test] // EPOLLERR and EPOLLHUP come unasked, even at mask 0.
 fn hang_up_comes_unasked() {
     let (server, mut client) = pair();
     let set = Set::of(&fd(&server), IN);
@@ -984,7 +985,7 @@ fn both_ends_are_a_hang_up_before_the_last_byte() {
     assert_eq!((recv(&server), recv(&server)), (Ok(b"last".to_vec()), Ok(vec![])));
 }
 
-#[test] // RDHUP comes though bytes before the end are unread, and asks for no read
+#[test] // EPOLLRDHUP is reported although bytes before the FIN are still unread.
 fn rdhup_comes_before_the_bytes() {
     let (server, mut client) = pair();
     let set = Set::of(&fd(&server), RDHUP);
@@ -996,7 +997,7 @@ fn rdhup_comes_before_the_bytes() {
     assert_eq!((recv(&server), recv(&server)), (Ok(b"last".to_vec()), Ok(vec![])));
 }
 
-#[test] // RDHUP of a half-closed peer fires for ever, though all is read; IN reports the end too
+#[test] // Level-triggered, a FIN is reported for ever, as EPOLLRDHUP and as EPOLLIN, even after `recv` has returned 0.
 fn rdhup_spins() {
     let (server, client) = pair();
     let set = Set::of(&fd(&server), RDHUP);
@@ -1021,7 +1022,7 @@ fn short_read(mask: u32) -> (u32, u32) {
     (before, set.look())
 }
 
-#[test] // edge-triggered: a short read may leave the end unseen, unless RDHUP is asked for
+#[test] // Data and FIN that arrive together are one edge-triggered event: without EPOLLRDHUP it does not show the FIN, and no later wait reports it.
 fn a_short_read_hides_the_end() {
     assert_eq!(short_read(IN | EDGE), (IN, 0));
     assert_eq!(short_read(IN | EDGE | RDHUP), (IN | RDHUP, 0));
@@ -1082,13 +1083,13 @@ fn the_lowest_number_is_used_again() {
     });
 }
 
-#[test] // epoll refuses what is always ready: files
+#[test] // epoll cannot help with files: it refuses to watch a regular file (EPERM, Linux 6.18).
 fn epoll_refuses_files() {
     let file = File::open(std::env::current_exe().unwrap()).unwrap();
     assert_eq!(Set::new().add(&fd(&file), IN), Err(Errno::EPERM));
 }
 
-#[test] // no path leads out of a directory: not by "..", not from the root, not by a link
+#[test] // With RESOLVE_BENEATH a path that leads out of the directory fails with EXDEV, by `..`, from the root or by a link; a link that stays inside is followed.
 fn a_path_stays_beneath() {
     let scratch = Scratch::new();
     fs::create_dir(scratch.path("public")).unwrap();
@@ -1112,7 +1113,7 @@ fn a_path_stays_beneath() {
     }
 }
 
-#[test] // a named pipe is opened at once for reading without waiting, and says what it is
+#[test] // With O_NONBLOCK a FIFO is opened for reading at once, and `fstat` shows that it is no regular file (Linux 6.18).
 fn a_pipe_does_not_stall() {
     let scratch = Scratch::new();
     let made = Command::new("mkfifo").arg(scratch.path("pipe")).status().unwrap();
@@ -1122,7 +1123,7 @@ fn a_pipe_does_not_stall() {
     assert_eq!(Linux.fstat(pipe.fd()).unwrap().kind, FileKind::Other);
 }
 
-#[test] // sendmsg takes 1,024 pieces at most, and what it takes may end within any of them
+#[test] // What `sendmsg` takes may end within any piece, as what `send` takes may end anywhere.
 fn sendmsg_takes_what_fits() {
     let (server, mut client) = pair();
     let (piece, rest) = ([b'x'; 100_000], [b'y'; 1_000_000]);
@@ -1147,7 +1148,7 @@ fn sendmsg_takes_what_fits() {
     assert_eq!(Linux.sendmsg(&fd(&server), &pieces(IOV_MAX)), Ok(IOV_MAX));
 }
 
-#[test] // sendfile stops when the socket is full, and says 0 where the file has ended
+#[test] // `sendfile` stops where `send` would, when the socket is full, and returns 0 where the file has ended.
 fn sendfile_takes_what_fits() {
     let scratch = Scratch::new();
     fs::write(scratch.path("file"), vec![b'x'; 16 << 20]).unwrap();
@@ -1168,7 +1169,7 @@ fn sendfile_takes_what_fits() {
     assert_eq!(Linux.sendfile(&fd(&server), file.fd(), 2, 100), Ok(3));
 }
 
-#[test] // sendfile hands over pages, not bytes: what is overwritten before it is read arrives overwritten
+#[test] // `sendfile` hands over pages, not bytes: what is overwritten in the file before the client reads it arrives overwritten, although the call had returned before (Linux 6.18).
 fn sendfile_sends_pages() {
     let scratch = Scratch::new();
     let path = scratch.path("file");
@@ -1182,7 +1183,7 @@ fn sendfile_sends_pages() {
     assert!(heard.contains(&b'b'));
 }
 
-#[test] // sendfile knows no MSG_NOSIGNAL: to a peer that is gone it raises SIGPIPE
+#[test] // To a peer that has gone, `sendfile` raises SIGPIPE, which `send` with MSG_NOSIGNAL does not.
 fn sendfile_raises_sigpipe() {
     Linux.rt_sigprocmask(&[Signal::SIGPIPE]).unwrap(); // of this thread
     let source = own(Linux.signalfd4(&[Signal::SIGPIPE]));
@@ -1197,7 +1198,7 @@ fn sendfile_raises_sigpipe() {
     assert_eq!(Linux.read_signal(source.fd()), Ok(Signal::SIGPIPE));
 }
 
-#[test] // a second ADD is EEXIST, a MOD without ADD is ENOENT
+#[test] // MOD fails with ENOENT for a descriptor that is not in the set, and ADD with EEXIST for one that is.
 fn add_once_then_modify() {
     let (server, _client) = pair();
     let set = Set::new();
@@ -1208,7 +1209,7 @@ fn add_once_then_modify() {
     );
 }
 
-#[test] // EPOLLEXCLUSIVE goes with ADD only, and neither with ONESHOT nor with RDHUP
+#[test] // EPOLLEXCLUSIVE works with ADD only, and with neither EPOLLONESHOT nor EPOLLRDHUP (EINVAL, Linux 6.18).
 fn exclusive_has_rules() {
     let listener = listen(0, &[]).unwrap();
     let set = Set::new();
@@ -1222,7 +1223,7 @@ fn exclusive_has_rules() {
     assert_eq!(set.modify(other.fd(), IN | EXCLUSIVE), Err(Errno::EINVAL));
 }
 
-#[test] // SIGSTOP and SIGCONT end epoll_wait with EINTR, without any handler
+#[test] // SIGSTOP with SIGCONT interrupts `epoll_wait` even without a signal handler (Linux 6.18).
 fn stop_and_continue_interrupt() {
     alone("stop_and_continue_interrupt", || {
         let waits = thread::spawn(|| {
@@ -1255,7 +1256,7 @@ fn half_closed_is_not_closed() {
     assert_eq!(hear(client), (6, Ok(6)));
 }
 
-#[test] // to a peer that has reset: the first send says ECONNRESET, the next EPIPE
+#[test] // The first `send` after a reset fails with ECONNRESET, the next with EPIPE ("broken pipe").
 fn first_econnreset_then_epipe() {
     let (server, client) = pair();
     let set = Set::of(&fd(&server), OUT);
@@ -1368,7 +1369,7 @@ fn reader(number: i32) -> thread::JoinHandle<nix::Result<usize>> {
     reader
 }
 
-#[test] // a descriptor closed under a thread that waits in recv: it goes on, and gets what comes
+#[test] // A `recv` that has begun does not notice that its descriptor is closed: it goes on waiting, and still gets what arrives.
 fn close_does_not_wake_a_reader() {
     let (mut client, server) = pair();
     let number = server.into_raw_fd();
@@ -1378,7 +1379,7 @@ fn close_does_not_wake_a_reader() {
     assert_eq!(reader.join().unwrap(), Ok(4));
 }
 
-#[test] // shutdown wakes it with 0; who comes to read later gets what had arrived first
+#[test] // `shutdown(SHUT_RD)` keeps the number and wakes the reader, which gets what had arrived and then EOF.
 fn shutdown_wakes_a_reader() {
     let (_client, server) = pair();
     let reader = reader(server.as_raw_fd());
@@ -1590,7 +1591,7 @@ fn nagle_and_a_delayed_ack() {
 
 // ---- counters, signals, time -----------------------------------------------------------
 
-#[test] // an eventfd adds up what is written; one read takes it all
+#[test] // Three writes of 1 to an eventfd give one read of 3, then EAGAIN (tried on Linux 6.18).
 fn eventfd_adds_up() {
     let counter = own(Linux.eventfd2());
     assert_eq!(Linux.read_counter(counter.fd()), Err(Errno::EAGAIN));
@@ -1599,7 +1600,8 @@ fn eventfd_adds_up() {
     assert_eq!(Linux.read_counter(counter.fd()), Err(Errno::EAGAIN));
 }
 
-#[test] // at 2^64 - 2 an eventfd is full: EAGAIN, and it is readable all the same
+#[test]
+// At 2^64−2 the counter of an eventfd is full: a write fails with EAGAIN, and the eventfd stays readable (tried on Linux 6.18).
 #[allow(unsafe_code)]
 fn eventfd_overflows() {
     let counter = own(Linux.eventfd2());
@@ -1611,7 +1613,7 @@ fn eventfd_overflows() {
     assert_eq!(Linux.read_counter(counter.fd()), Ok(u64::MAX - 1));
 }
 
-#[test] // signals of one kind merge while they wait: 5 × TERM and 1 × INT are two records, the lower first
+#[test] // Five SIGTERM and one SIGINT, sent before the server reads, are read as two records, SIGINT first (tried on Linux 6.18).
 fn signalfd_merges() {
     let signals = [Signal::SIGTERM, Signal::SIGINT];
     Linux.rt_sigprocmask(&signals).unwrap(); // of this thread
@@ -1623,7 +1625,7 @@ fn signalfd_merges() {
     assert_eq!(Linux.read_signal(source.fd()), Err(Errno::EAGAIN));
 }
 
-#[test] // a blocked signal stays pending though it is ignored, by its default or by SIG_IGN
+#[test] // A signal that is blocked becomes pending even if it is ignored (Linux 6.18).
 fn a_blocked_signal_is_not_ignored() {
     let signals = [Signal::SIGWINCH, Signal::SIGPIPE]; // the second one Rust ignores
     assert_eq!(Linux.rt_sigaction(Signal::SIGPIPE), Ok(true));
@@ -1635,7 +1637,7 @@ fn a_blocked_signal_is_not_ignored() {
     }
 }
 
-#[test] // one thread that does not block a signal is enough: it takes it, and the process ends
+#[test] // One thread that was started too early is enough: it takes the SIGTERM, and the process dies, with or without a signalfd (Linux 6.18).
 fn a_thread_too_early_takes_the_signal() {
     let ended = in_a_process("a_thread_too_early_takes_the_signal", || {
         thread::spawn(|| thread::sleep(PATIENCE)); // it does not block anything
@@ -1648,7 +1650,7 @@ fn a_thread_too_early_takes_the_signal() {
     assert_eq!(ended.status.signal(), Some(Signal::SIGTERM as i32), "{ended:?}");
 }
 
-#[test] // what a thread blocks, the programs that it starts block, too
+#[test] // The mask survives fork and exec.
 fn the_mask_survives_exec() {
     let signal = Signal::SIGUSR2; // which no other test blocks
     let is_blocked = || {
@@ -1662,7 +1664,7 @@ fn the_mask_survives_exec() {
     assert!(is_blocked());
 }
 
-#[test] // a timer that went off stays readable until it is read or set; one in the past goes off at once
+#[test] // A timer that has expired is readable only until it is read, set again or disarmed (tried on Linux 6.18).
 fn setting_a_timer_resets_it() {
     let timer = own(Linux.timerfd_create());
     let set = Set::of(timer.fd(), IN);
@@ -1677,7 +1679,7 @@ fn setting_a_timer_resets_it() {
     assert_eq!(set.look(), 0);
 }
 
-#[test] // a timer is never early
+#[test] // A timerfd is never readable before its moment.
 fn timers_are_not_early() {
     let timer = own(Linux.timerfd_create());
     let set = Set::of(timer.fd(), IN);
@@ -1695,7 +1697,7 @@ fn until_timed_out(server: &TcpStream) {
     assert_eq!(recv(server), Err(Errno::ETIMEDOUT));
 }
 
-#[test] // bytes that nobody acknowledges end it after TCP_USER_TIMEOUT
+#[test] // Bytes that the peer does not acknowledge end the connection after TCP_USER_TIMEOUT.
 fn unacknowledged_bytes_time_out() {
     deafening("unacknowledged_bytes_time_out", || {
         let (mut server, client) = pair();
@@ -1706,7 +1708,7 @@ fn unacknowledged_bytes_time_out() {
     });
 }
 
-#[test] // and so does a window that stays closed, though the peer lives and says so
+#[test] // A window that stays closed ends the connection after TCP_USER_TIMEOUT, although the peer's kernel answers every probe (Linux 6.18).
 fn a_closed_window_times_out() {
     let (server, _client) = pair();
     Linux.setsockopt(&fd(&server), SocketOption::UserTimeout(500)).unwrap();
@@ -1714,7 +1716,7 @@ fn a_closed_window_times_out() {
     until_timed_out(&server);
 }
 
-#[test] // with TCP_USER_TIMEOUT keepalive does not wait for all of its probes, here 100
+#[test] // With TCP_USER_TIMEOUT keepalive does not wait for all of its probes.
 fn the_user_timeout_shortens_keepalive() {
     deafening("the_user_timeout_shortens_keepalive", || {
         let (server, client) = pair();
@@ -1809,7 +1811,7 @@ fn descriptors_are_refused_at_the_door() {
     assert_eq!(refused, Err(Errno::EOPNOTSUPP));
 }
 
-#[test] // a lock belongs to the directory, however it is written, and ends with the descriptor
+#[test] // The lock belongs to the directory's inode, whatever the spelling of the path, and is released with the descriptor.
 fn a_lock_of_a_directory() {
     let scratch = Scratch::new();
     let path = scratch.path("");
@@ -1874,7 +1876,8 @@ fn a_port_in_time_wait_is_used_again() {
     });
 }
 
-#[test] // epoll wakes for a signal only in the process that added the signalfd
+#[test]
+// If the parent adds the signalfd to a set and the child waits at that set, no signal is reported (Linux 6.18).
 #[allow(unsafe_code)]
 fn a_signalfd_belongs_to_who_adds_it() {
     alone("a_signalfd_belongs_to_who_adds_it", || {

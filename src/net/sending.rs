@@ -107,8 +107,8 @@ impl Net {
         self.table.ledger.outbox.clear();
     }
 
-    /// Sends some of what is staged: one call for each connection. Inline where messages are
-    /// answered.
+    /// Sends some of the outbox, with one call for each connection. Answers to messages are sent
+    /// right here; all other output by `transmit`.
     #[inline]
     pub(crate) fn send_chains<K: Kernel>(&mut self, kernel: &mut K, indices: Range<usize>) {
         for index in indices {

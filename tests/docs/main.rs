@@ -72,7 +72,7 @@ const AT_LEAST: [(&str, usize); 9] = [
     ("calls told by both witnesses", 600),
     ("errno tables", 13),
     ("facts", 130),
-    ("facts word for word", 15),
+    ("facts word for word", 60),
     ("links", 300),
     ("quotes", 30),
     ("tests", 60),
