@@ -259,6 +259,16 @@ impl Conn<'_> {
         });
     }
 
+    /// Closes the connection as [`close`](Conn::close) does, for a peer that has said that it sends
+    /// no more, as HTTP does with `Connection: close`. So there is nothing to linger for: the
+    /// socket is closed as soon as the kernel has everything. What the peer sends all the same
+    /// before that is noticed, and lingered for; what it sends later is answered with a reset, and
+    /// it may lose the end of what was written.
+    pub fn close_without_linger(&mut self) {
+        self.close();
+        self.net.change(self.slot, |connection| connection.state.renounce());
+    }
+
     /// Ends our direction only: FIN when everything written has been sent, and what the
     /// peer sends is still offered. Nothing more can be written. When the peer has ended
     /// too, the connection closes by itself.

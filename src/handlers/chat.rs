@@ -5,36 +5,36 @@
 //!  hello               guest1: hello
 //!  /name anna          * guest1 is now anna          * you are anna
 //!  /who                                              * 3 here: anna bob guest2
-//!  /quit               * anna left                   its end
+//!  /quit               * anna left                   FIN
 //! ```
 //!
-//! A name holds no space, colon or asterisk, and no line a control character, so
-//! no member can write as another, as the server, or to the terminals of others. Nor do
-//! two names look alike: neither as they are written nor in small letters have they the
-//! same skeleton (Unicode's technical standard 39), and no name mixes scripts that are
-//! not written together.
+//! A name has no space, colon or asterisk, and a line has no control character, so no
+//! member can pose as another member or as the server, or control the terminals of others.
+//! No two names look alike: they differ in their skeletons (Unicode's technical standard
+//! 39), as written and in small letters, and no name mixes scripts that are not commonly
+//! mixed.
 //!
-//! A line is sent to a group, with [`Net::send_group`]: it is stored once for all, and all
-//! there is for a member goes in one call. Four rules keep thousands apart:
+//! A line is sent to a group, with [`Net::send_group`]: it is stored once for all members,
+//! and all output of a member is sent in one call. Four rules make it work for thousands:
 //!
 //! - **A talker waits for members that read slowly, but not for long.** A member whose
-//!   output is full holds talkers back, so that none of them can talk another out
-//!   of the room. If that takes a tick, the member is not waited for until it has
-//!   caught up; at `max_output` the server ends it.
-//! - **Nobody talks for long**: a talker is full when the output for all members together
-//!   has reached its bound, and then it is the others' turn.
-//! - **Nobody talks faster than others read**: each member has a bucket (of tokens, as IRC
-//!   servers have) that holds [`BURST`] bytes and fills by [`RATE`] a second. A talker that has
-//!   emptied it is paused until there is something in it: its bytes wait in its socket.
-//! - **Comings and goings are announced at once while that is cheap**, and otherwise
+//!   output is full holds talkers back, so that no talker can push another member out of
+//!   the room. After a tick, talkers no longer wait for that member until it has caught up;
+//!   at `max_output` the server closes it.
+//! - **No member talks for long**: a talker is full when the output for all members together
+//!   has reached its bound, and then the others have their turn.
+//! - **No member talks faster than others read**: each has a token bucket, as on IRC servers,
+//!   that holds [`BURST`] bytes and fills by [`RATE`] a second. A talker that has emptied it
+//!   is paused until it has filled again: its bytes wait in its socket.
+//! - **Members that come and go are announced at once while that is cheap**, and otherwise
 //!   together, once a tick: a crowd that comes back costs n ticks, not n² lines.
 //!
 //! Invariants:
-//! 1. A member is in `members` under the name in its session, and what that looks like is in
-//!    `looks`; or it has left and has no name.
+//! 1. A member is in `members` under the name in its session, and the skeletons of the name
+//!    are in `looks`; or it has left and has no name.
 //! 2. A member in `waiting` is paused, and so is one with an empty bucket; its timer resumes
 //!    it, unless something does so before.
-//! 3. While there is news to send, a tick runs.
+//! 3. While there is news to send, the timer of a tick is set.
 
 use super::telnet::{self, Lines};
 use super::{NO_WEB, is_web, too_long};
@@ -54,20 +54,20 @@ use unicode_security::{RestrictionLevel, RestrictionLevelDetection, skeleton};
 
 /// The group of all members.
 const ROOM: &str = "room";
-/// How long those behind are waited for, and news may be kept.
+/// A tick: how long talkers wait for a member that is behind, and how long news is kept.
 const TICK: Duration = Duration::from_millis(200);
-/// The memory that a line keeps.
+/// The most bytes of memory that the buffer of a line keeps.
 const KEPT: usize = 16 << 10;
-/// What a member may say at once, in bytes as the others get them; and how much a second.
+/// How many bytes a member may send at once, as the others receive them; and how many a second.
 const BURST: u64 = 512 << 10;
 const RATE: u64 = 256 << 10;
-/// So many sends of news are cheap, in a tick.
+/// How many sends of news in a tick are cheap.
 const CHEAP: usize = 1_000;
-/// So many comings and goings are told by name when they are told together.
+/// How many members are named in one announcement.
 const NAMED: usize = 10;
-/// So many names are in the answer to /who.
+/// How many names the answer to /who has.
 const LISTED: usize = 100;
-/// Characters of a name.
+/// The most characters of a name.
 const LONGEST_NAME: usize = 20;
 /// Bytes of a name in small letters, a guest's too: three characters for one, of four bytes.
 const SMALL: usize = 12 * 32;
@@ -79,18 +79,18 @@ const BAD_NAME: &[u8] = b"error: a name is 1 to 20 letters, digits, - or _, of o
 const TAKEN: &[u8] = b"error: that name is taken, or looks like one that is\n";
 const GOODBYE: &str = "* the server stops\n";
 
-/// Passes each line to everyone else as `NAME: line`.
+/// Sends each line to all other members, as `NAME: line`.
 #[derive(Debug)]
 pub struct Chat {
     max_line: usize,
-    /// What a member may say at once, and in a second.
+    /// How many bytes a member may send at once, and in a second.
     rate: (u64, u64),
     /// In the order of their names.
     members: Vec<(Box<str>, ConnId)>,
     /// What the names in `members` look like.
     looks: HashSet<u64>,
     guests: u64,
-    /// Where a line is put together; kept, so that it allocates nothing.
+    /// The buffer in which a line is formatted; kept, so that a line allocates nothing.
     line: String,
     /// Whether this callback has sent something to the others.
     has_said: bool,
@@ -102,19 +102,19 @@ pub struct Chat {
     late: Map<ConnId, ()>,
 }
 
-/// Who came and went.
+/// The members that came and left.
 #[derive(Debug, Default)]
 struct News {
     text: String,
-    /// How many comings and goings wait to be told.
+    /// How many arrivals and departures wait to be announced.
     count: usize,
-    /// Sends of news in this tick.
+    /// How many sends of news were made in this tick.
     sends: usize,
-    /// Whether a tick runs.
+    /// Whether the timer of a tick is set.
     ticks: bool,
 }
 
-/// The session: who talks.
+/// The session of a member.
 #[derive(Debug, Default)]
 pub struct Member {
     lines: Lines,
@@ -123,16 +123,16 @@ pub struct Member {
     bucket: Bucket,
 }
 
-/// What a member has said lately, in bytes: it leaks.
+/// The bytes that a member has sent lately; they leak out over time.
 #[derive(Clone, Copy, Debug, Default)]
 struct Bucket {
     said: u64,
-    /// When it had leaked for the last time.
+    /// When the leak was last computed.
     at: Duration,
 }
 
 impl Bucket {
-    /// Whether the member has used up its rate and must wait. A line is passed on whole.
+    /// Whether the member has used up its rate and must wait. (A line is always sent whole.)
     fn is_over(&mut self, (burst, a_second): (u64, u64), now: Duration) -> bool {
         let leaked = now.saturating_sub(self.at).as_millis() * u128::from(a_second) / 1_000;
         self.said = self.said.saturating_sub(u64::try_from(leaked).unwrap_or(u64::MAX));
@@ -164,17 +164,17 @@ impl Chat {
         }
     }
 
-    /// Lets a member say `burst` bytes at once and `a_second` bytes a second, name and all
-    /// (512 KiB, 256 KiB).
+    /// Sets how many bytes a member may send at once and a second, names included (512 KiB,
+    /// 256 KiB).
     #[must_use]
     pub fn rate(mut self, burst: u64, a_second: u64) -> Chat {
         self.rate = (burst, a_second);
         self
     }
 
-    // ---- what members say ------------------------------------------------------------
+    // ---- lines of members ------------------------------------------------------------
 
-    /// Takes a line; whether the member stays.
+    /// Handles a line. Returns whether the member stays.
     fn hear(&mut self, conn: &mut Conn<'_>, member: &mut Member, line: &[u8]) -> bool {
         let Some(line) = telnet::clean(line) else { return lacks_memory(conn) };
         let line = &*line;
@@ -212,7 +212,7 @@ impl Chat {
             conn.write(BAD_NAME);
             return Some(true);
         }
-        // One's own name may be written otherwise.
+        // A member may change the case of its own name.
         let own = looks(&member.name);
         let is_others = |look| self.looks.contains(look) && !own.contains(look);
         if *name == *member.name || looks(name).iter().any(is_others) {
@@ -246,7 +246,7 @@ impl Chat {
         self.members.insert(place, (name, id));
     }
 
-    /// and no more.
+    /// Takes this name away from its member.
     fn forget(&mut self, name: &str) {
         if let Ok(place) = self.place(name) {
             self.members.remove(place);
@@ -280,7 +280,7 @@ impl Chat {
         is_whole || lacks_memory(conn)
     }
 
-    /// Whether a talker has to wait for others.
+    /// Whether a talker has to wait for other members.
     fn must_wait(&self) -> bool {
         self.has_said && !self.behind.is_empty()
     }
@@ -319,7 +319,7 @@ impl Chat {
         }
     }
 
-    // ---- who comes and goes ----------------------------------------------------------
+    // ---- members that come and go ----------------------------------------------------------
 
     /// `None` if there is no memory for a member.
     fn join(&mut self, conn: &mut Conn<'_>, member: &mut Member) -> Option<()> {
@@ -346,7 +346,7 @@ impl Chat {
             return; // it has left already
         }
         self.forget(&name);
-        net.leave(ROOM, id); // it may go on reading for a while
+        net.leave(ROOM, id); // it may still read for a while
         self.waiting.retain(|&other| other != id);
         self.caught_up(net, id);
         self.announce(net, id, format_args!("* {name} left{why}"));
@@ -426,7 +426,7 @@ impl ConnectionHandler for Chat {
         input.len() - rest.len()
     }
 
-    /// A line without an end is a line too, if nothing more comes.
+    /// A line without its end is a line too if the client has sent FIN.
     fn on_eof(&mut self, conn: &mut Conn<'_>, member: &mut Member, rest: &[u8]) {
         if rest.len() > self.max_line {
             too_long(conn, self.max_line);
@@ -474,8 +474,8 @@ impl ConnectionHandler for Chat {
     }
 }
 
-/// Letters and digits of a script, or of several that are written together, but what a
-/// reader sees; and nothing that looks like the beginning of the server's own lines.
+/// Whether a name has only visible letters and digits, of one script or of several that are
+/// commonly mixed, and does not look like the beginning of the server's own lines.
 fn is_name(name: &str) -> bool {
     let fits = |c: char| matches!(c, '-' | '_') || c.is_alphanumeric() && is_printable(c);
     (1..=LONGEST_NAME).contains(&name.chars().take(LONGEST_NAME + 1).count())
@@ -513,7 +513,7 @@ fn lacks_memory(conn: &mut Conn<'_>) -> bool {
     false
 }
 
-/// The same string with nothing in it, its memory kept unless it is much.
+/// The string, emptied; its memory is kept unless it is large.
 fn emptied(mut text: String) -> String {
     text.clear();
     if text.capacity() > KEPT { String::new() } else { text }

@@ -1,7 +1,7 @@
-//! Answers: the status, the date, and the head put together in front of a body.
+//! Answers: the status, the date, and the head in front of a body.
 //!
-//! What does not change is put together once. The date changes once a second, and with it
-//! the plain answer, which is therefore one copy of bytes that stand ready.
+//! Text that never changes is formatted once. The date changes once a second, and with it the
+//! plain answer, so sending that answer copies bytes that are formatted already.
 
 use super::request::{MAX_LINE, Then};
 use super::status::Status;
@@ -10,7 +10,7 @@ use std::fmt::{self, Display};
 use std::io::Write;
 use std::time::{Duration, UNIX_EPOCH};
 
-/// What the plain answer says.
+/// The body of the plain answer.
 const HELLO: &str = "hello\n";
 const TEXT: &str = "text/plain; charset=utf-8";
 
@@ -34,13 +34,13 @@ impl Display for LogDate<'_> {
 /// Where answers are put together, in memory that is there from the start.
 #[derive(Debug)]
 pub(super) struct Answers {
-    /// The time that `date` and `hello` tell, in seconds since 1970.
+    /// The time in `date` and `hello`, in seconds since 1970.
     pub(super) now: u64,
-    /// It is right until then, on the server's own clock.
+    /// When `date` becomes outdated, on the server's own clock.
     right_until: Duration,
     /// `Sun, 06 Nov 1994 08:49:37 GMT`
     date: String,
-    /// All of the plain answer.
+    /// The whole plain answer.
     hello: Vec<u8>,
     /// The head at hand, and a short text behind it.
     head: Vec<u8>,
@@ -68,7 +68,7 @@ impl Answers {
     pub(super) fn set_date(&mut self, nanos: u64, clock: Duration) {
         self.now = nanos / 1_000_000_000;
         self.right_until = clock + Duration::from_nanos(1_000_000_000 - nanos % 1_000_000_000);
-        self.date.clear(); // and keeps its memory
+        self.date.clear(); // which keeps its memory
         let _ = fmt::Write::write_fmt(&mut self.date, format_args!("{}", date(self.now)));
         self.text(Status::OK, Then::Stay, "");
         std::mem::swap(&mut self.hello, &mut self.head);
@@ -80,7 +80,7 @@ impl Answers {
         (self.now as i64).saturating_add(1).saturating_mul(1_000_000_000).saturating_sub(until)
     }
 
-    /// The plain answer: `200 OK`, as text, on a connection that stays.
+    /// The plain answer: `200 OK`, as text, on a connection that stays open.
     #[inline]
     pub(super) fn hello(&self) -> &[u8] {
         &self.hello
@@ -96,7 +96,7 @@ impl Answers {
         let connection = match then {
             Then::Stay => "",
             Then::StayAsAsked => "Connection: keep-alive\r\n",
-            Then::Close => "Connection: close\r\n",
+            Then::Close | Then::CloseAsAsked => "Connection: close\r\n",
         };
         self.head.clear();
         let (status, date) = (status.0, &self.date);

@@ -1,13 +1,13 @@
-//! The access log: a line for each answer, in the common log format, with the bytes of its
-//! body that were sent. An answer that has to wait for its client, as a large file does, is
-//! logged when it has been sent, or the connection is gone.
+//! The access log: a line for each answer, in the common log format, with the number of bytes
+//! of its body that were sent. An answer that has to wait for its client, as a large file
+//! does, is logged when it has been sent, or when the connection has ended.
 //!
 //! ```text
 //! 127.0.0.1 - - [06/Nov/1994:08:49:37 +0000] "GET /index.html HTTP/1.1" 200 1234
 //! ```
 //!
-//! What a client sent stands in it [escaped](crate::escape), and a quote as `\x22`, so that
-//! no client can forge a line or a part of one.
+//! Text from a client is [escaped](crate::escape), and a quote is `\x22`, so that no client
+//! can forge a line or a part of one.
 
 use super::answer::LogDate;
 use super::status::Status;
@@ -17,10 +17,10 @@ use crate::kernel::Peer;
 use crate::net::{Conn, ConnId};
 use std::fmt::{self, Write};
 
-/// More of a first line is not shown.
+/// The most bytes of a first line that are logged.
 const SHOWN: usize = 1 << 10;
 
-/// Where lines go, and where they are put together.
+/// The function that takes lines, and the buffer in which they are formatted.
 pub(super) struct AccessLog {
     write: Box<dyn FnMut(&str) + Send>,
     /// Has room for the longest.
@@ -89,7 +89,7 @@ impl AccessLog {
     }
 }
 
-/// The first line of a head, as it may stand between quotes; `-` if there is none.
+/// The first line of a head, escaped for use between quotes; `-` if there is none.
 struct FirstLine<'a>(&'a [u8]);
 
 impl fmt::Display for FirstLine<'_> {
