@@ -256,7 +256,7 @@ fn a_sweep() {
 /// Runs [`a_sweep`]; whether it ended by itself, and what it printed.
 fn run(name: &str, from: u64) -> (bool, String) {
     let mut child = Command::new(env::current_exe().unwrap());
-    child.args(["--exact", "allocations::a_sweep", "--ignored", "--nocapture"]);
+    child.args(["--exact", "no_memory::a_sweep", "--ignored", "--nocapture"]);
     child.env("SWEEP", format!("{name}:{from}")).env("RUST_BACKTRACE", "0");
     let output = child.output().unwrap();
     let text = String::from_utf8_lossy(&output.stdout).into_owned();
