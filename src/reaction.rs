@@ -215,7 +215,7 @@ pub fn reaction(call: Call, errno: Errno) -> Reaction {
             _ => FailRuntime,
         },
         Call::CheckFile | Call::RemoveFile => Ignore, // the next start removes it, if it is stale
-        Call::SteerNew | Call::RefuseNew => Degrade, // ENOPROTOOPT before Linux 5.1, EPERM before 5.7
+        Call::SteerNew | Call::RefuseNew => Degrade, // an old kernel
         Call::DiagSocket | Call::DiagAsk | Call::DiagAnswer => Degrade, // treated as under way
 
         // Connections.
