@@ -322,6 +322,24 @@ fn a_cork_holds_a_part_of_a_segment() {
     assert!((0..20).any(is_held)); // for 200 ms, which may have passed on a busy machine
 }
 
+#[test] // What was sent with MSG_MORE waits for the FIN, and leaves with it.
+fn fin_takes_along_what_waits() {
+    let is_held_until = |end: fn(TcpStream)| {
+        let (server, mut client) = pair();
+        client.set_read_timeout(Some(Duration::from_millis(50))).unwrap();
+        Linux.send_more(&fd(&server), b"x").unwrap();
+        let is_held = client.read(&mut [0]).is_err();
+        client.set_read_timeout(Some(PATIENCE)).unwrap();
+        let watch = Instant::now();
+        end(server);
+        let mut all = Vec::new();
+        client.read_to_end(&mut all).unwrap();
+        is_held && all == b"x" && watch.elapsed() < Duration::from_millis(100)
+    };
+    assert!((0..20).any(|_| is_held_until(|server| server.shutdown(Shutdown::Write).unwrap())));
+    assert!((0..20).any(|_| is_held_until(drop))); // without a FIN it would take 200 ms
+}
+
 #[test] // O_NONBLOCK is not inherited from the listener (Linux 6.18).
 fn nonblocking_is_not_inherited() {
     let listener = TcpListener::bind(local(0)).unwrap();

@@ -90,30 +90,30 @@ pub(crate) fn product() -> Vec<&'static str> {
     all
 }
 
-/// How far a connection is read whose input is thrown away.
-fn read_to(tail: Tail) -> usize {
-    match tail {
-        Tail::Possible => 0,
-        Tail::Renounced => RENOUNCED,
-        Tail::Over => 1,
+/// How far a connection is read.
+fn end(state: &State) -> usize {
+    match state {
+        State::Closing { tail, .. } | State::Delivering { tail, .. } => match tail {
+            Tail::Possible => 0,
+            Tail::Renounced => RENOUNCED,
+            Tail::Over => 1,
+        },
+        _ => state.input().map_or(0, |(_, reading)| reading.end as usize),
     }
 }
 
 /// Where it stands, with all its words; and without those that are not in [`product`].
 pub(crate) fn of(connection: &Connection) -> [&'static str; 2] {
-    let mut end = None;
     let (state, reading, writing, file) = match &*connection.state {
         State::Connecting { early, .. } => {
             let (reading, writing, file) = early.place();
             (0, reading, writing, file)
         }
         State::Open(open) => (1, open.reading, open.writing, open.unsent.file.is_some()),
-        State::Delivering { unsent, tail, .. } => {
-            end = Some(read_to(*tail));
+        State::Delivering { unsent, .. } => {
             (7, Reading::default(), Writing::default(), unsent.file.is_some())
         }
-        State::Closing { unsent, has_fin, tail, .. } => {
-            end = Some(read_to(*tail));
+        State::Closing { unsent, has_fin, .. } => {
             let fin = if *has_fin { Fin::Sent } else { Fin::Wanted };
             let writing = Writing { fin, ..Writing::default() };
             (2, Reading::default(), writing, unsent.file.is_some())
@@ -124,10 +124,10 @@ pub(crate) fn of(connection: &Connection) -> [&'static str; 2] {
         State::Preface { .. } => (6, Reading::default(), Writing::default(), false),
     };
     let later = connection.shortage.waits();
-    let Reading { end: ahead, paused, again, hung_up: _ } = reading;
+    let Reading { paused, again, .. } = reading;
     let Writing { level, fin } = writing;
     let parts: Parts = [
-        end.unwrap_or(ahead as usize),
+        end(&connection.state),
         paused.into(),
         again.into(),
         level as usize,

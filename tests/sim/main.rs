@@ -44,6 +44,7 @@ mod needs;
 #[path = "../../src/fallible.rs"]
 #[allow(dead_code)]
 mod fallible;
+#[cfg(feature = "cli")]
 use threadbare::kernel;
 
 // What is fuzzed, and four programs of the walkthrough: their tests come with them.
