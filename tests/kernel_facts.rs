@@ -483,7 +483,7 @@ fn emfile_comes_before_eagain() {
     });
 }
 
-#[test] // A listener that was shut down reports EPOLLHUP for ever, and `accept4` fails with EINVAL.
+#[test] // A listener that was shut down reports EPOLLHUP forever, and `accept4` fails with EINVAL.
 fn a_dead_listener_hangs_up() {
     let listener = listen(0, &[]).unwrap();
     let set = Set::of(listener.fd(), 0);
@@ -997,7 +997,7 @@ fn rdhup_comes_before_the_bytes() {
     assert_eq!((recv(&server), recv(&server)), (Ok(b"last".to_vec()), Ok(vec![])));
 }
 
-#[test] // Level-triggered, a FIN is reported for ever, as EPOLLRDHUP and as EPOLLIN, even after `recv` has returned 0.
+#[test] // Level-triggered, a FIN is reported forever, as EPOLLRDHUP and as EPOLLIN, even after `recv` has returned 0.
 fn rdhup_spins() {
     let (server, client) = pair();
     let set = Set::of(&fd(&server), RDHUP);
@@ -1560,7 +1560,7 @@ fn fin_timeout_is_not_for_time_wait() {
     });
 }
 
-#[test] // Two small writes and then a wait for the answer take 40 ms, and with TCP_NODELAY they do not.
+#[test] // After a few exchanges, two small writes and then a wait for the answer take 40 ms, and with TCP_NODELAY they do not.
 fn nagle_and_a_delayed_ack() {
     let spans = |nodelay: bool| {
         let (mut server, mut client) = pair();

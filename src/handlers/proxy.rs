@@ -30,13 +30,14 @@
 use crate::address::{AddressError, Place, leads_to};
 use crate::close_reason::CloseReason;
 use crate::error::Error;
+use crate::fallible::{Map, has_room_for, put, shown};
 use crate::handler::ConnectionHandler;
 use crate::kernel::{Address, Errno, Peer};
 use crate::net::{Conn, ConnId, Net};
-use crate::proxy_header;
+use crate::proxy_header::{self, LONGEST_WRITTEN};
 use crate::reaction::Call;
 use crate::server::Handle;
-use std::collections::BTreeMap;
+use std::alloc::Layout;
 use std::sync::OnceLock;
 use std::time::Duration;
 use std::{fmt, io, thread};
@@ -63,11 +64,11 @@ pub struct Proxy {
     sends_header: bool,
     /// The index of the address that answered last: it is tried first.
     answering: usize,
-    ends: BTreeMap<ConnId, End>,
+    ends: Map<ConnId, End>,
     lookup: Lookup,
-    /// Clients for which no address has answered, and the reason.
-    waiting: BTreeMap<ConnId, Error>,
-    /// When the stop began.
+    /// Clients for whom no address has answered, and why.
+    waiting: Map<ConnId, Error>,
+    /// Since when the server stops.
     stopping: Option<Duration>,
     /// How often bytes have come from any end.
     chunks: u64,
@@ -161,9 +162,9 @@ impl Proxy {
             connect_timeout,
             sends_header: false,
             answering: 0,
-            ends: BTreeMap::new(),
+            ends: Map::default(),
             lookup: Lookup::default(),
-            waiting: BTreeMap::new(),
+            waiting: Map::default(),
             stopping: None,
             chunks: 0,
             warned_at: None,
@@ -242,8 +243,7 @@ impl Proxy {
     fn begin(&mut self, net: &mut Net, client: ConnId) {
         match self.upstream.addresses().len() {
             0 => {
-                let object = self.upstream.to_string();
-                let error = Error { call: Call::Connect, object, errno: Errno::EDESTADDRREQ };
+                let error = Error::new(Call::Connect, &self.upstream, Errno::EDESTADDRREQ);
                 self.nobody(net, client, error);
             }
             count => self.dial(net, client, self.answering % count, count - 1),
@@ -255,14 +255,20 @@ impl Proxy {
         let Some(upstream) = self.upstream.addresses().get(address) else {
             return self.begin(net, client); // the name's addresses have changed
         };
+        if self.ends.try_reserve(2).is_err() {
+            return out_of_memory(net, client);
+        }
         match net.connect(upstream, self.connect_timeout) {
             Ok(id) => {
                 let role = Role::Dialing { address, others };
                 self.ends.insert(id, End::new(client, role));
                 self.ends.insert(client, End::new(id, Role::Client));
                 if self.sends_header {
-                    let header = net.conn(client).map(header).unwrap_or_default();
-                    net.send(id, &header);
+                    let header = net.conn(client).and_then(header);
+                    let is_sent = header.is_some_and(|header| net.send(id, &header));
+                    if !is_sent {
+                        out_of_memory(net, id);
+                    }
                 }
             }
             Err(error) => self.give_up(net, client, &error),
@@ -281,9 +287,10 @@ impl Proxy {
             return self.give_up(net, client, &error);
         }
         self.ends.remove(&client);
-        if let Some(mut conn) = net.conn(client) {
-            conn.set_timer_for(LOOKUP, Some(self.connect_timeout));
-            self.waiting.insert(client, error);
+        let Some(mut conn) = net.conn(client) else { return };
+        match put(&mut self.waiting, client, error) {
+            Some(()) => conn.set_timer_for(LOOKUP, Some(self.connect_timeout)),
+            None => conn.out_of_memory(),
         }
     }
 
@@ -358,9 +365,9 @@ impl Proxy {
     }
 }
 
-/// The header that names the client to the upstream server: its address, and the one to which it
-/// connected: the listener's, or the one that a front has named.
-fn header(client: Conn<'_>) -> Vec<u8> {
+/// The header that names the client to the server behind: its address, and the one it connected to,
+/// which is that of the listener unless a front knows better. `None` if there is no memory for it.
+fn header(client: Conn<'_>) -> Option<Vec<u8>> {
     let tcp = |address: &Address| match address {
         Address::Tcp(address) => Some(*address),
         Address::Unix(_) => None,
@@ -370,7 +377,15 @@ fn header(client: Conn<'_>) -> Vec<u8> {
         Peer::Unix => None,
     };
     let named = client.front().and_then(|front| front.destination);
-    proxy_header::write(from, named.or_else(|| tcp(client.local()?)))
+    let has_room = Layout::array::<u8>(LONGEST_WRITTEN).is_ok_and(has_room_for);
+    has_room.then(|| proxy_header::write(from, named.or_else(|| tcp(client.local()?))))
+}
+
+/// There is no memory for what a connection needs here: it ends.
+fn out_of_memory(net: &mut Net, id: ConnId) {
+    if let Some(mut conn) = net.conn(id) {
+        conn.out_of_memory();
+    }
 }
 
 impl ConnectionHandler for Proxy {
@@ -445,7 +460,7 @@ impl ConnectionHandler for Proxy {
                 return self.dial(net, end.other, self.after(address), others - 1);
             }
             let object = self.upstream.addresses().get(address).map(|it| self.upstream.call(it));
-            let object = object.unwrap_or_else(|| self.upstream.to_string());
+            let object = object.unwrap_or_else(|| shown(&self.upstream));
             let error = Error { call, object, errno };
             return match is_ours {
                 true => self.give_up(net, end.other, &error),

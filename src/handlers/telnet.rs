@@ -23,6 +23,7 @@
 //!    as a keep-alive, has begun no line.
 
 use crate::framing::Frame;
+use crate::fallible::with_room;
 use memchr::{memchr, memchr2};
 use std::borrow::Cow;
 
@@ -154,12 +155,12 @@ fn plain(bytes: &[u8]) -> Option<usize> {
     (length > 0 || bytes.first() == Some(&b'\n')).then_some(length)
 }
 
-/// A line without telnet's commands.
-pub(super) fn clean(line: &[u8]) -> Cow<'_, [u8]> {
+/// A line without telnet's commands. `None` if there is no memory for it.
+pub(super) fn clean(line: &[u8]) -> Option<Cow<'_, [u8]>> {
     if memchr(IAC, line).is_none() {
-        return Cow::Borrowed(line);
+        return Some(Cow::Borrowed(line));
     }
-    let (mut text, mut state) = (Vec::with_capacity(line.len()), State::Text);
+    let (mut text, mut state) = (with_room(line.len())?, State::Text);
     for &byte in line {
         let (next, was) = state.step(byte);
         state = next;
@@ -169,8 +170,8 @@ pub(super) fn clean(line: &[u8]) -> Cow<'_, [u8]> {
             Was::Command | Was::Asked(_) => {}
         }
     }
-    text.extend((state == State::Command).then_some(IAC)); // it began no command
-    Cow::Owned(text)
+    text.extend((state == State::Command).then_some(IAC)); // what came behind is no command
+    Some(Cow::Owned(text))
 }
 
 #[cfg(test)]
@@ -187,7 +188,7 @@ mod tests {
             while let Frame::Whole { body, .. } =
                 lines.next(&mut input, 1000, |answer| answers.extend(answer))
             {
-                found.push(clean(body).into_owned());
+                found.push(clean(body).unwrap().into_owned());
             }
             rest = input.to_vec();
         }

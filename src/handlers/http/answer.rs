@@ -3,7 +3,7 @@
 //! Text that never changes is formatted once. The date changes once a second, and with it the
 //! plain answer, so sending that answer copies bytes that are formatted already.
 
-use super::request::Then;
+use super::request::{MAX_LINE, Then};
 use super::status::Status;
 use httpdate::HttpDate;
 use std::fmt::{self, Display};
@@ -20,8 +20,19 @@ pub(super) fn date(seconds: u64) -> HttpDate {
     HttpDate::from(UNIX_EPOCH + Duration::from_secs(seconds.min(LAST)))
 }
 
-/// The buffers in which answers are formatted.
-#[derive(Debug, Default)]
+/// A date as a log has it: `06/Nov/1994:08:49:37 +0000`.
+pub(super) struct LogDate<'a>(&'a str);
+
+impl Display for LogDate<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let mut words = self.0.split(' ').skip(1);
+        let [day, month, year, time] = [(); 4].map(|()| words.next().unwrap_or_default());
+        write!(f, "{day}/{month}/{year}:{time} +0000")
+    }
+}
+
+/// Where answers are put together, in memory that is there from the start.
+#[derive(Debug)]
 pub(super) struct Answers {
     /// The time in `date` and `hello`, in seconds since 1970.
     pub(super) now: u64,
@@ -31,11 +42,20 @@ pub(super) struct Answers {
     date: String,
     /// The whole plain answer.
     hello: Vec<u8>,
-    /// The head of the current answer.
+    /// The head at hand, and a short text behind it.
     head: Vec<u8>,
 }
 
+/// Room for the longest head: with a target in it, in a Location.
+const LONGEST_HEAD: usize = MAX_LINE + 1_024;
+
 impl Answers {
+    pub(super) fn new() -> Answers {
+        let memory = || Vec::with_capacity(LONGEST_HEAD); // before there is a server
+        let (now, right_until, date) = (0, Duration::ZERO, String::with_capacity(64));
+        Answers { now, right_until, date, hello: memory(), head: memory() }
+    }
+
     /// Whether another second has begun since [`set_date`](Answers::set_date).
     #[inline]
     pub(super) fn is_late(&self, clock: Duration) -> bool {
@@ -66,11 +86,9 @@ impl Answers {
         &self.hello
     }
 
-    /// The date in the format of a log: `06/Nov/1994:08:49:37 +0000`.
-    pub(super) fn log_date(&self) -> String {
-        let mut words = self.date.split(' ').skip(1);
-        let [day, month, year, time] = [(); 4].map(|()| words.next().unwrap_or_default());
-        format!("{day}/{month}/{year}:{time} +0000")
+    /// The date for the access log.
+    pub(super) fn log_date(&self) -> LogDate<'_> {
+        LogDate(&self.date)
     }
 
     /// A head with these fields, each ending in CRLF.
@@ -78,12 +96,12 @@ impl Answers {
         let connection = match then {
             Then::Stay => "",
             Then::StayAsAsked => "Connection: keep-alive\r\n",
-            Then::Close => "Connection: close\r\n",
+            Then::Close | Then::CloseAsAsked => "Connection: close\r\n",
         };
         self.head.clear();
         let (status, date) = (status.0, &self.date);
         let _ = write!(
-            self.head, // which grows
+            self.head, // which has room
             "HTTP/1.1 {status}\r\nDate: {date}\r\n{connection}{fields}\r\n"
         );
         &self.head
@@ -91,7 +109,12 @@ impl Answers {
 
     /// The head and the body of an answer that is a line of text: the plain one, or
     /// the status itself.
-    pub(super) fn text(&mut self, status: Status, then: Then, fields: &str) -> (&[u8], &[u8]) {
+    pub(super) fn text(
+        &mut self,
+        status: Status,
+        then: Then,
+        fields: impl Display,
+    ) -> (&[u8], &[u8]) {
         if status == Status::NO_CONTENT {
             return (self.head(status, then, fields), &[]);
         }

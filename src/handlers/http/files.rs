@@ -6,8 +6,10 @@
 //! opened without waiting and closed again.
 
 use super::kept::Kept;
+use super::request::MAX_LINE;
 use super::status::Status;
 use super::wishes::may_change_unseen;
+use crate::fallible::with_room;
 use crate::kernel::{Errno, FileKind, FileStatus};
 use crate::net::{Directory, File};
 use std::ffi::OsStr;
@@ -32,12 +34,15 @@ pub(super) enum Found {
 pub(super) struct Files {
     directory: Directory,
     kept: Kept,
+    /// Has room for the longest target.
     path: Vec<u8>,
 }
 
 impl Files {
-    pub(super) fn new(directory: Directory) -> Files {
-        Files { directory, kept: Kept::default(), path: Vec::new() }
+    /// `None` if there is no memory for it.
+    pub(super) fn new(directory: Directory) -> Option<Files> {
+        let path = with_room(MAX_LINE + INDEX.len())?;
+        Some(Files { directory, kept: Kept::default(), path })
     }
 
     /// A second is over: closes the files that were kept open, and opens the directory anew if

@@ -15,6 +15,7 @@
 //! 1. A path that is requested once in a second costs no descriptor.
 //! 2. No file is kept for longer than a second, even if no more requests come.
 
+use crate::fallible::{self, copied};
 use crate::kernel::FileStatus;
 use crate::net::File;
 use std::collections::HashMap;
@@ -52,7 +53,11 @@ impl Kept {
                 *kept = Some((file.clone(), status));
                 self.files += 1;
             }
-            None if has_room => drop(self.paths.insert(path.to_vec(), None)),
+            // Without memory it is as though it had not been asked for.
+            None if has_room => {
+                let path = copied(path);
+                let _ = path.and_then(|path| fallible::put(&mut self.paths, path, None));
+            }
             _ => {}
         }
     }

@@ -9,11 +9,12 @@
 //! Text from a client is [escaped](crate::escape), and a quote is `\x22`, so that no client
 //! can forge a line or a part of one.
 
+use super::answer::LogDate;
 use super::status::Status;
 use crate::escape::escaped;
+use crate::fallible::{Map, copied, put};
 use crate::kernel::Peer;
 use crate::net::{Conn, ConnId};
-use std::collections::BTreeMap;
 use std::fmt::{self, Write};
 
 /// The most bytes of a first line that are logged.
@@ -22,9 +23,10 @@ const SHOWN: usize = 1 << 10;
 /// The function that takes lines, and the buffer in which they are formatted.
 pub(super) struct AccessLog {
     write: Box<dyn FnMut(&str) + Send>,
+    /// Has room for the longest.
     line: String,
     /// The answers that are still being sent, at most one for each connection.
-    sending: BTreeMap<ConnId, Sending>,
+    sending: Map<ConnId, Sending>,
 }
 
 /// An answer that is being sent.
@@ -39,15 +41,17 @@ struct Sending {
 
 impl AccessLog {
     pub(super) fn new(write: impl FnMut(&str) + Send + 'static) -> AccessLog {
-        AccessLog { write: Box::new(write), line: String::new(), sending: BTreeMap::new() }
+        let line = String::with_capacity(4 * SHOWN + 256); // a byte is four characters at most
+        AccessLog { write: Box::new(write), line, sending: Map::default() }
     }
 
-    /// An answer to `head` was written, with `length` bytes of body, `file` of them from a file.
-    /// It is logged at once if it does not have to wait for the client.
+    /// An answer to `head` was written, with `length` bytes of body, of which `file` follow
+    /// from a file. It is logged at once if it need not wait for the client, or if there is no memory
+    /// to wait.
     pub(super) fn begin(
         &mut self,
         conn: &mut Conn<'_>,
-        date: &str,
+        date: LogDate<'_>,
         head: &[u8],
         status: Status,
         (length, file): (u64, u64),
@@ -57,21 +61,23 @@ impl AccessLog {
         }
         let end = conn.sent() + conn.queued() as u64 + file;
         let head = head.trim_ascii_start();
-        let head = head.get(..SHOWN).unwrap_or(head).to_vec(); // no more is logged
-        let sending = Sending { peer: conn.peer(), head, status, length, end };
-        self.sending.insert(conn.id(), sending);
+        let shown = copied(head.get(..SHOWN).unwrap_or(head)); // no more is shown
+        let sending = shown.map(|head| Sending { peer: conn.peer(), head, status, length, end });
+        if sending.and_then(|it| put(&mut self.sending, conn.id(), it)).is_none() {
+            self.note(conn.peer(), date, head, status, length);
+        }
     }
 
-    /// Logs the answer that was being sent, if any: it has been sent, or its connection has ended
-    /// after `sent` bytes of output.
-    pub(super) fn end(&mut self, id: ConnId, date: &str, sent: u64) {
+    /// An answer ends, if one was being sent, and so does its connection, perhaps, of whose
+    /// output `sent` bytes were sent.
+    pub(super) fn end(&mut self, id: ConnId, date: LogDate<'_>, sent: u64) {
         if let Some(Sending { peer, head, status, length, end }) = self.sending.remove(&id) {
             self.note(peer, date, &head, status, length.saturating_sub(end.saturating_sub(sent)));
         }
     }
 
-    /// Logs the answer to `head`, of whose body `length` bytes were sent.
-    fn note(&mut self, peer: Peer, date: &str, head: &[u8], status: Status, length: u64) {
+    /// Writes down the answer to `head`, of whose body `length` bytes were sent.
+    fn note(&mut self, peer: Peer, date: LogDate<'_>, head: &[u8], status: Status, length: u64) {
         let request = FirstLine(head);
         self.line.clear();
         let _ = match peer {

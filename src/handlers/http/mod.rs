@@ -24,8 +24,11 @@
 use crate::close_reason::CloseReason;
 use crate::error::Error;
 use crate::escape::escaped;
+use crate::fallible::{boxed, with_room};
 use crate::handler::ConnectionHandler;
+use crate::kernel::Errno;
 use crate::net::{Conn, ConnId, File, Net, TimerId};
+use crate::reaction::Call;
 use answer::Answers;
 use body::Body;
 use files::{Files, Found};
@@ -116,16 +119,6 @@ struct Pending {
     body: Body,
 }
 
-impl Pending {
-    /// A box, if there is memory: `Box::new` would abort the process.
-    fn kept(head: Vec<u8>, body: Body) -> Option<Box<[Pending; 1]>> {
-        let mut one = Vec::new();
-        one.try_reserve_exact(1).ok()?;
-        one.push(Pending { head, body });
-        one.try_into().ok()
-    }
-}
-
 impl Http {
     /// Answers `hello`.
     #[must_use]
@@ -133,7 +126,7 @@ impl Http {
         Http {
             directory: None,
             files: None,
-            answers: Answers::default(),
+            answers: Answers::new(),
             content: Vec::new(),
             deadline: Some(DEADLINE),
             log: None,
@@ -224,7 +217,7 @@ impl Http {
             Ok(false) => {
                 let head = request::answerable(request.head);
                 conn.charge(head.as_ref().map_or(0, Vec::capacity) + size_of::<Pending>());
-                session.pending = head.and_then(|head| Pending::kept(head, body));
+                session.pending = head.and_then(|head| boxed(Pending { head, body }));
                 match session.pending {
                     Some(_) => Next::MoreBytes,
                     None => self.refuse(conn, request.head, Status::UNAVAILABLE),
@@ -262,7 +255,8 @@ impl Http {
     /// it, the answer has `Connection: close`, so that the client sends its next one elsewhere.
     #[inline]
     fn answer(&mut self, conn: &mut Conn<'_>, request: &mut Request<'_>, rest: &[u8]) -> Next {
-        if rest.is_empty() && conn.net().is_stopping() {
+        let is_last = rest.is_empty();
+        if is_last && request.then != Then::CloseAsAsked && conn.net().is_stopping() {
             request.then = Then::Close;
         }
         let is_common = request.then == Then::Stay && !request.is_head;
@@ -272,11 +266,12 @@ impl Http {
             (None, None) if is_common && self.log.is_none() => conn.write(self.answers.hello()),
             (None, None) => self.say(conn, request, Status::OK),
         }
-        if request.then == Then::Close {
-            conn.close();
-            return Next::Nothing;
+        match request.then {
+            Then::Stay | Then::StayAsAsked => return Next::Request,
+            Then::CloseAsAsked if is_last => conn.close_without_linger(),
+            Then::CloseAsAsked | Then::Close => conn.close(),
         }
-        Next::Request
+        Next::Nothing
     }
 
     /// Answers with a line of text: the plain answer, or the status itself.
@@ -296,7 +291,7 @@ impl Http {
         head: &[u8],
         status: Status,
         then: Then,
-        fields: &str,
+        fields: impl fmt::Display,
     ) {
         let (answer, body) = self.answers.text(status, then, fields);
         let body = if request::asks_for_head(head) { &[] } else { body };
@@ -319,7 +314,7 @@ impl Http {
     fn note(&mut self, conn: &mut Conn<'_>, head: &[u8], status: Status, length: u64) {
         if let Some(log) = &mut self.log {
             let file = if length > SMALL { length } else { 0 };
-            log.begin(conn, &self.answers.log_date(), head, status, (length, file));
+            log.begin(conn, self.answers.log_date(), head, status, (length, file));
         }
     }
 
@@ -330,14 +325,13 @@ impl Http {
         let now = self.answers.time(conn.net().now());
         match files.open(request.target, now) {
             Ok(Found::File(file, status)) => {
-                let (of, charset) = types::of(files.name());
-                let content = format!("Content-Type: {of}{charset}\r\n");
+                let content = types::of(files.name());
                 let version = Version::of(&status, now);
                 if files.has_open() && !self.is_timed {
                     self.is_timed = true;
                     conn.net().after(SECOND, 0);
                 }
-                self.send_version(conn, request, file, &version, &content);
+                self.send_version(conn, request, file, &version, content);
             }
             Ok(Found::Directory) => self.redirect(conn, request),
             Err(status) => self.say(conn, request, status),
@@ -351,7 +345,7 @@ impl Http {
         request: &Request<'_>,
         file: File,
         version: &Version,
-        content: &str,
+        content: (&str, &str),
     ) {
         let (then, size) = (request.then, version.size);
         let due = request.wishes.due(version, request.is_head);
@@ -363,16 +357,16 @@ impl Http {
                 return self.say_with(conn, request.head, Status::PRECONDITION_FAILED, then, "");
             }
             Due::NoSuchPart => {
-                let size = format!("Content-Range: bytes */{size}\r\n");
+                let size = format_args!("Content-Range: bytes */{size}\r\n");
                 let status = Status::RANGE_NOT_SATISFIABLE;
-                return self.say_with(conn, request.head, status, then, &size);
+                return self.say_with(conn, request.head, status, then, size);
             }
         };
         let sent = if request.is_head { 0 } else { length };
         if sent > 0 && sent <= SMALL && !self.read(&file, offset, sent as usize) {
             return self.say(conn, request, Status::SERVER_ERROR);
         }
-        conn.write(self.answers.head(status, then, fields(due, version, content)));
+        conn.write(self.answers.head(status, then, Fields { due, version, content }));
         if sent > SMALL {
             conn.write_file(file, offset, sent);
         } else {
@@ -387,15 +381,14 @@ impl Http {
         let end = request.target.find('?').unwrap_or(request.target.len());
         let (path, query) = request.target.split_at_checked(end).unwrap_or_default();
         let name = path.rsplit('/').next().unwrap_or_default();
-        // Without the dot a name with a colon would look like a scheme.
-        let field = format!("Location: ./{name}/{query}\r\n");
+        // Without the dot a colon in the name would end a scheme.
+        let field = format_args!("Location: ./{name}/{query}\r\n");
         let status = Status::MOVED_PERMANENTLY;
-        self.say_with(conn, request.head, status, request.then, &field);
+        self.say_with(conn, request.head, status, request.then, field);
     }
 
     /// Reads a part of a file into `content`. Returns whether all of it could be read.
     fn read(&mut self, file: &File, offset: u64, length: usize) -> bool {
-        self.content.resize(SMALL as usize, 0);
         let mut filled = 0;
         while let Some(space) = self.content.get_mut(filled..length).filter(|s| !s.is_empty()) {
             let offset = offset + filled as u64;
@@ -441,7 +434,11 @@ impl ConnectionHandler for Http {
         let shown = escaped(directory.as_os_str().as_bytes());
         let opened = net.open_directory(directory);
         let opened = opened.map_err(|error| Error { object: shown.to_string(), ..error })?;
-        self.files = Some(Files::new(opened));
+        let no_memory = || Error::new(Call::Memory, "paths and small files", Errno::ENOMEM);
+        let mut content = with_room(SMALL as usize).ok_or_else(no_memory)?;
+        content.resize(SMALL as usize, 0);
+        self.content = content;
+        self.files = Some(Files::new(opened).ok_or_else(no_memory)?);
         Ok(())
     }
 
@@ -483,7 +480,7 @@ impl ConnectionHandler for Http {
             self.look_at_the_clock(conn.net());
         }
         if let Some(log) = &mut self.log {
-            log.end(conn.id(), &self.answers.log_date(), u64::MAX);
+            log.end(conn.id(), self.answers.log_date(), u64::MAX);
         }
     }
 
@@ -492,7 +489,7 @@ impl ConnectionHandler for Http {
             self.look_at_the_clock(net);
         }
         if let Some(log) = &mut self.log {
-            log.end(id, &self.answers.log_date(), net.sent(id));
+            log.end(id, self.answers.log_date(), net.sent(id));
         }
     }
 
@@ -522,15 +519,27 @@ impl fmt::Debug for Http {
     }
 }
 
-/// The fields that describe a file, of the type in `content`, as far as the answer has them.
-fn fields(due: Due, version: &Version, content: &str) -> String {
-    match due {
-        Due::Whole => format!("{content}Content-Length: {}\r\n{version}", version.size),
-        Due::Part { offset, length } => {
+/// The fields that describe a file, as far as they are due.
+struct Fields<'a> {
+    due: Due,
+    version: &'a Version,
+    /// The type of the file, and what it says of the character set.
+    content: (&'a str, &'a str),
+}
+
+impl fmt::Display for Fields<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Fields { due, version, content: (of, charset) } = *self;
+        let (length, part) = match due {
+            Due::Whole => (version.size, None),
+            Due::Part { offset, length } => (length, Some(offset)),
+            _ => return version.fmt(f),
+        };
+        write!(f, "Content-Type: {of}{charset}\r\nContent-Length: {length}\r\n")?;
+        if let Some(offset) = part {
             let (last, size) = (offset + length.saturating_sub(1), version.size);
-            let range = format!("Content-Range: bytes {offset}-{last}/{size}\r\n");
-            format!("{content}Content-Length: {length}\r\n{range}{version}")
+            write!(f, "Content-Range: bytes {offset}-{last}/{size}\r\n")?;
         }
-        _ => version.to_string(),
+        version.fmt(f)
     }
 }

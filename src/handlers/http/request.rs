@@ -12,14 +12,15 @@
 use super::authority;
 use super::body::{Body, MAX_BODY};
 use super::status::Status;
+use crate::fallible::{push, with_room};
 use memchr::{memchr, memchr_iter};
 use std::mem::MaybeUninit;
 
 /// The longest head in bytes, its empty line included.
 const MAX_HEAD: usize = 16 << 10;
-/// The longest first line in bytes.
-const MAX_LINE: usize = 8 << 10;
-/// The most fields of a head.
+/// the longest first line of one,
+pub(super) const MAX_LINE: usize = 8 << 10;
+/// and how many fields it may have.
 const MAX_FIELDS: usize = 100;
 /// The fields that an answer depends on: those that [`Framing::take`] knows.
 const NEEDED: [&str; 11] = [
@@ -65,6 +66,9 @@ pub(super) enum Then {
     StayAsAsked,
     /// It is closed.
     Close,
+    /// It ends, and the client has said that it sends no more: it asked for that, or its HTTP/1.0
+    /// does not ask for more.
+    CloseAsAsked,
 }
 
 /// The fields that make a request conditional, or one for a part. RFC 9110, 13 and 14
@@ -121,17 +125,14 @@ pub(super) fn answerable(head: &[u8]) -> Option<Vec<u8>> {
         let first = lines.next().into_iter();
         first.chain(lines.filter(is_needed)).chain([&b"\r\n"[..]])
     };
-    let mut kept = Vec::new();
-    kept.try_reserve_exact(needed().map(<[u8]>::len).sum()).ok()?;
+    let mut kept = with_room(needed().map(<[u8]>::len).sum())?;
     needed().for_each(|line| kept.extend_from_slice(line));
     Some(kept)
 }
 
 /// Adds a value to a list, if there is memory.
 fn add<'a>(list: &mut Vec<&'a [u8]>, value: &'a [u8]) -> Result<(), Status> {
-    list.try_reserve(1).map_err(|_| Status::UNAVAILABLE)?;
-    list.push(value);
-    Ok(())
+    push(list, value).ok_or(Status::UNAVAILABLE)
 }
 
 /// The bytes that the parser gets: empty lines in front are skipped, nothing else.
@@ -247,6 +248,7 @@ impl<'a> Request<'a> {
             // gets another status may or may not send the body.
             then: match framing.then(is_old) {
                 _ if method == "CONNECT" || expects && refusal.is_some() => Then::Close,
+                Then::CloseAsAsked if body.is_some() => Then::Close, // perhaps CRLF behind it
                 then => then,
             },
             body,
@@ -317,10 +319,10 @@ impl<'a> Framing<'a> {
 
     fn then(&self, is_old: bool) -> Then {
         match (self.close, is_old) {
-            (true, _) => Then::Close,
+            (true, _) => Then::CloseAsAsked,
             (false, false) => Then::Stay,
             (false, true) if self.keep_alive => Then::StayAsAsked,
-            (false, true) => Then::Close,
+            (false, true) => Then::CloseAsAsked,
         }
     }
 }

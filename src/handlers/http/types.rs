@@ -15,8 +15,7 @@ pub(super) fn of(name: &Path) -> (&'static str, &'static str) {
 }
 
 fn of_ending(ending: &OsStr) -> Option<&'static str> {
-    let ending = ending.to_ascii_lowercase();
-    let is_it = |endings: &str| endings.split(' ').any(|known| ending == known);
+    let is_it = |endings: &str| endings.split(' ').any(|known| ending.eq_ignore_ascii_case(known));
     TYPES.iter().find(|(_, endings)| is_it(endings)).map(|(of, _)| *of)
 }
 

@@ -8,6 +8,7 @@ use super::request::Wishes;
 use crate::kernel::FileStatus;
 use memchr::memchr;
 use std::fmt::{self, Display};
+use std::io::Write;
 use std::time::UNIX_EPOCH;
 
 /// The longest tick of the clock with which the kernel stamps files, in nanoseconds: two
@@ -19,13 +20,35 @@ const TICK: i64 = 10_000_000;
 #[derive(Debug)]
 pub(super) struct Version {
     /// Its entity tag, with its quotes.
-    tag: String,
+    tag: Tag,
     /// The file may change once more and keep this tag.
     is_weak: bool,
     /// When it was last changed, in seconds since 1970, if that is known.
     modified: Option<u64>,
     /// Its length in bytes.
     pub(super) size: u64,
+}
+
+/// An entity tag: four numbers in hexadecimal, what stands between them, and two quotes.
+#[derive(Debug)]
+struct Tag {
+    text: [u8; 4 * 16 + 3 + 2],
+    length: usize,
+}
+
+impl Tag {
+    fn new(text: fmt::Arguments<'_>) -> Tag {
+        let mut tag = Tag { text: [0; _], length: 0 };
+        let most = tag.text.len();
+        let mut rest = &mut tag.text[..];
+        let _ = rest.write_fmt(text); // it fits
+        tag.length = most - rest.len();
+        tag
+    }
+
+    fn bytes(&self) -> &[u8] {
+        self.text.get(..self.length).unwrap_or_default()
+    }
 }
 
 impl Version {
@@ -35,7 +58,7 @@ impl Version {
         let &FileStatus { size, modified, changed, identity: (_, inode), .. } = status;
         let seconds = modified / 1_000_000_000;
         Version {
-            tag: format!("\"{modified:x}-{size:x}-{inode:x}-{changed:x}\""),
+            tag: Tag::new(format_args!("\"{modified:x}-{size:x}-{inode:x}-{changed:x}\"")),
             is_weak: may_change_unseen(status, now),
             // Some tools set 0 or 1 instead of no date. A date in the future is not allowed.
             // RFC 9110, 8.8.2.1
@@ -57,7 +80,8 @@ impl Display for Version {
             write!(f, "Last-Modified: {}\r\n", date(modified))?;
         }
         let weak = if self.is_weak { "W/" } else { "" };
-        write!(f, "ETag: {weak}{}\r\nAccept-Ranges: bytes\r\n", self.tag)
+        let tag = str::from_utf8(self.tag.bytes()).unwrap_or_default();
+        write!(f, "ETag: {weak}{tag}\r\nAccept-Ranges: bytes\r\n")
     }
 }
 
@@ -100,7 +124,7 @@ impl Wishes<'_> {
         }
         let is_same = self.if_range.is_none_or(|version| {
             let is_date = || file.modified.is_some() && seconds(version) == file.modified;
-            !file.is_weak && (version == file.tag.as_bytes() || is_date())
+            !file.is_weak && (version == file.tag.bytes() || is_date())
         });
         match self.range {
             Some(range) if is_same && !is_head => part(range, file.size),
@@ -113,7 +137,7 @@ impl Wishes<'_> {
 /// comparison takes `W/"x"` for `"x"`; the strong one takes no weak tag at all.
 fn names(lines: &[&[u8]], file: &Version, weakly: bool) -> bool {
     let is_it = |(tag, is_weak): (&[u8], bool)| {
-        tag == file.tag.as_bytes() && (weakly || !is_weak && !file.is_weak)
+        tag == file.tag.bytes() && (weakly || !is_weak && !file.is_weak)
     };
     lines == [b"*"] || lines.iter().any(|line| tags(line).any(is_it))
 }
@@ -184,7 +208,7 @@ mod tests {
     use crate::kernel::FileKind;
 
     fn file() -> Version {
-        Version { tag: "\"a-1\"".into(), is_weak: false, modified: Some(784_111_777), size: 1_000 }
+        Version { tag: Tag::new(format_args!("\"a-1\"")), is_weak: false, modified: Some(784_111_777), size: 1_000 }
     }
     const THEN: &[u8] = b"Sun, 06 Nov 1994 08:49:37 GMT"; // when it was modified
     const BEFORE: &[u8] = b"Sun, 06 Nov 1994 08:49:36 GMT";
