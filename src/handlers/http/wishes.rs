@@ -30,7 +30,7 @@ pub(super) struct Version {
 }
 
 /// An entity tag: four numbers in hexadecimal, what stands between them, and two quotes.
-#[derive(Debug)]
+#[derive(Debug, PartialEq)]
 struct Tag {
     text: [u8; 4 * 16 + 3 + 2],
     length: usize,
@@ -208,7 +208,12 @@ mod tests {
     use crate::kernel::FileKind;
 
     fn file() -> Version {
-        Version { tag: Tag::new(format_args!("\"a-1\"")), is_weak: false, modified: Some(784_111_777), size: 1_000 }
+        Version {
+            tag: Tag::new(format_args!("\"a-1\"")),
+            is_weak: false,
+            modified: Some(784_111_777),
+            size: 1_000,
+        }
     }
     const THEN: &[u8] = b"Sun, 06 Nov 1994 08:49:37 GMT"; // when it was modified
     const BEFORE: &[u8] = b"Sun, 06 Nov 1994 08:49:36 GMT";

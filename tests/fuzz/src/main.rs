@@ -13,6 +13,9 @@
 #![no_main]
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
 
+#[path = "../../../src/fallible.rs"]
+#[allow(dead_code)]
+mod fallible;
 #[path = "../../sim/simulation/mod.rs"]
 mod simulation;
 #[path = "../targets/mod.rs"]
