@@ -597,7 +597,7 @@ fn a_listener_of_no_device_refuses() {
     });
 }
 
-#[test] // Binding the listener again, or to any device, needs CAP_NET_RAW.
+#[test] // Once a listener is bound to a device, binding it again needs CAP_NET_RAW.
 fn a_listener_of_no_device_stays_so() {
     as_an_ordinary_user("a_listener_of_no_device_stays_so", || {
         let listener = TcpListener::bind(local(0)).unwrap();
@@ -628,7 +628,7 @@ fn a_handshake_under_way() {
     });
 }
 
-#[test] // A handshake that was answered with a SYN cookie is kept nowhere: its ACK is answered with a reset.
+#[test] // A handshake that was answered with a SYN cookie is kept nowhere: without its listener, its ACK is answered with a reset.
 fn a_cookie_needs_its_listener() {
     let prepare = "sysctl -qw net.ipv4.tcp_syncookies=2
         nft 'table ip t { chain c { type filter hook input priority 0; tcp dport 1234 tcp flags & (fin | syn | rst | psh | ack) == ack drop; }; }'";
@@ -682,7 +682,7 @@ fn a_shared_port_is_steered() {
     drop((dealt_out, steered, nowhere, alone));
 }
 
-#[test] // Of two times two listeners the first new one has number 2 until the last old one is closed, in whatever order they close.
+#[test] // With two listeners in each process the first new one has number 2 until the last old one is closed, in whatever order they close.
 fn a_listener_that_closes_leaves_its_number_to_the_last() {
     for order in [[0, 1], [1, 0]] {
         let (first, address) = sharing(0);

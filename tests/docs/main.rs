@@ -73,7 +73,7 @@ const AT_LEAST: [(&str, usize); 9] = [
     ("calls told by both witnesses", 600),
     ("errno tables", 13),
     ("facts", 130),
-    ("facts word for word", 60),
+    ("facts word for word", 100),
     ("links", 300),
     ("quotes", 30),
     ("tests", 60),
