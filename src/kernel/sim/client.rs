@@ -122,12 +122,12 @@ impl Client {
         self.close();
     }
 
-    /// Whether [`recv`](Client::recv) came to an orderly end.
+    /// Whether [`recv`](Client::recv) came to an orderly end: `false` before there was one.
     pub fn saw_eof(&self) -> bool {
         self.eof
     }
 
-    /// Whether a call told of a reset (ECONNRESET).
+    /// Whether a call reported a reset (ECONNRESET): `false` before there was one.
     pub fn saw_reset(&self) -> bool {
         self.reset
     }
