@@ -36,7 +36,7 @@ mod unsent;
 use peer::PackedPeer;
 use shortage::{MAX_TRIES, Shortage};
 pub use state::TRANSITIONS;
-pub(crate) use state::{Fin, Level, Life, Open, PeerEnd, Reading, State};
+pub(crate) use state::{Fin, Level, Life, Open, PeerEnd, Reading, State, Tail};
 pub use transitions::Transition;
 #[cfg(feature = "sim")]
 pub use transitions::taken;
@@ -144,6 +144,12 @@ impl Connection {
     /// Ends it with FIN: what is written is still sent.
     pub(crate) fn close(&mut self, why: CloseReason) {
         self.state.close(why);
+    }
+
+    /// Bytes have arrived on a connection that has ended.
+    pub(crate) fn talks_on(&mut self, now: Moment) {
+        self.state.talks_on();
+        self.touch(now);
     }
 
     /// All output is sent: FIN, and if the peer's has come already, that is all. Returns
@@ -316,7 +322,7 @@ impl Connection {
                 let Reading { end, paused, .. } = open.reading;
                 end == PeerEnd::Ahead && !paused && !open.holds_up_input()
             }
-            State::Closing { at_end, .. } | State::Delivering { at_end, .. } => !at_end,
+            State::Closing { tail, .. } | State::Delivering { tail, .. } => *tail != Tail::Over,
             State::Lingering { .. } => true,
             State::Broken { .. } | State::Gone { .. } => false,
         };

@@ -73,6 +73,25 @@ pub trait ConnectionHandler {
     /// needs, a [directory](Net::open_directory) for example. If this fails,
     /// [`bind`](crate::Builder::bind) fails with the same error.
     ///
+    /// ```
+    /// # use threadbare::{Call, Conn, ConnectionHandler, Errno, Error, Net, Server};
+    /// # #[derive(Debug, Default)]
+    /// # struct Motd { text: Vec<u8> }
+    /// # impl ConnectionHandler for Motd {
+    /// # type Session = ();
+    /// # fn on_data(&mut self, _: &mut Conn<'_>, _: &mut (), input: &[u8]) -> usize { input.len() }
+    /// fn on_start(&mut self, _: &mut Net) -> Result<(), Error> {
+    ///     let path = "/etc/none/motd";
+    ///     let read = std::fs::read(path);
+    ///     let failed = |error| Error::new(Call::OpenFile, path, Errno::from_io(&error));
+    ///     self.text = read.map_err(failed)?;
+    ///     Ok(())
+    /// }
+    /// # }
+    /// # let error = Server::builder(Motd::default()).bind("127.0.0.1:0").unwrap_err();
+    /// # assert_eq!(error.to_string(), "openat2 /etc/none/motd: ENOENT (No such file or directory)");
+    /// ```
+    ///
     /// # Errors
     ///
     /// Whatever keeps the handler from serving.

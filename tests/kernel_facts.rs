@@ -378,7 +378,7 @@ fn getpeername_after_an_end() {
     assert_eq!(server.peer_addr().unwrap_err().kind(), ErrorKind::NotConnected);
 }
 
-#[test] // a handshake that ends while the queue is full: the client is connected, the server does not know
+#[test] // A handshake that ends while the queue is full leaves the client connected and the server in SYN_RECV; bytes sent by the client arrive when the queue has room.
 fn connected_is_not_queued() {
     deafening("connected_is_not_queued", || {
         let listener = bind(0, &[]).unwrap();
@@ -404,13 +404,41 @@ fn connected_is_not_queued() {
     });
 }
 
+#[test] // The SYN queue has the bound of the accept queue, backlog + 1.
+fn the_syn_queue_is_as_long() {
+    deafening("the_syn_queue_is_as_long", || {
+        let listener = bind(0, &[]).unwrap();
+        Linux.listen(listener.fd(), 4).unwrap();
+        let address = Address::Tcp(address_of(&listener));
+        let late = || {
+            let socket = own(Linux.socket(&address));
+            deafen(&socket.fd().number(), true);
+            assert_eq!(Linux.connect(socket.fd(), &address), Err(Errno::EINPROGRESS));
+            socket
+        };
+        let _late: Vec<_> = (0..8).map(|_| late()).collect();
+        assert_eq!(count(SYN_RECV), 5);
+    });
+}
+
+/// The states of a connection that are counted here, as /proc/net/tcp has them.
+const SYN_RECV: &str = "03";
+const FIN_WAIT_2: &str = "05";
+const TIME_WAIT: &str = "06";
+
+/// How many IPv4 sockets of this network are in a state.
+fn count(state: &str) -> usize {
+    let table = fs::read_to_string("/proc/net/tcp").unwrap();
+    table.lines().filter(|line| line.split_whitespace().nth(3) == Some(state)).count()
+}
+
 /// An address as in /proc/net/tcp.
 fn hex(address: SocketAddr) -> String {
     let SocketAddr::V4(address) = address else { unreachable!() };
     format!("{:08X}:{:04X}", u32::from_le_bytes(address.ip().octets()), address.port())
 }
 
-#[test] // closing a listener resets whoever waits in its queue, and so does shutting it down
+#[test] // Closing a listener resets the clients in its queue, and so does `shutdown`.
 fn closing_a_listener_resets_its_queue() {
     let shut_down = |listener: Own| {
         let both = nix::sys::socket::Shutdown::Both;
@@ -430,6 +458,18 @@ fn closing_a_listener_resets_its_queue() {
     }
 }
 
+#[test] // With `net.ipv4.tcp_migrate_req` = 1 the queue of a listener that closes goes to another one of the same port.
+fn a_queue_may_migrate() {
+    let migrate = "sysctl -qw net.ipv4.tcp_migrate_req=1";
+    in_a_network_of_its_own("a_queue_may_migrate", migrate, || {
+        let (first, address) = sharing(0);
+        let _clients: Vec<_> = (0..9).map(|_| TcpStream::connect(address).unwrap()).collect();
+        let (second, _) = sharing(address.port());
+        drop(first);
+        assert_eq!(queued(&second), 9);
+    });
+}
+
 #[test] // EMFILE does not even show that a client waits: the kernel looks for a free descriptor before it looks at the queue.
 fn emfile_comes_before_eagain() {
     alone("emfile_comes_before_eagain", || {
@@ -443,7 +483,7 @@ fn emfile_comes_before_eagain() {
     });
 }
 
-#[test] // A listener that was shut down reports EPOLLHUP for ever, and `accept4` fails with EINVAL.
+#[test] // A listener that was shut down reports EPOLLHUP forever, and `accept4` fails with EINVAL.
 fn a_dead_listener_hangs_up() {
     let listener = listen(0, &[]).unwrap();
     let set = Set::of(listener.fd(), 0);
@@ -521,7 +561,7 @@ fn is_privileged() -> bool {
     u64::from_str_radix(effective, 16).unwrap() & (1 << 12 | 1 << 13) != 0
 }
 
-#[test] // bound to no device, a listener refuses all who are new, and the queue is served
+#[test] // A listener that is bound to no device refuses new clients at once, and the clients in its queue are served.
 fn a_listener_of_no_device_refuses() {
     as_an_ordinary_user("a_listener_of_no_device_refuses", || {
         let listener = TcpListener::bind(local(0)).unwrap();
@@ -539,7 +579,7 @@ fn a_listener_of_no_device_refuses() {
     });
 }
 
-#[test] // nobody undoes that but one with CAP_NET_RAW: a listener that others share is lost to them
+#[test] // Binding the listener again, or to any device, needs CAP_NET_RAW.
 fn a_listener_of_no_device_stays_so() {
     as_an_ordinary_user("a_listener_of_no_device_stays_so", || {
         let listener = TcpListener::bind(local(0)).unwrap();
@@ -549,7 +589,7 @@ fn a_listener_of_no_device_stays_so() {
     });
 }
 
-#[test] // a handshake under way is listed, and goes on when the listener has no device
+#[test] // sock_diag lists a handshake under way, and it can be completed although the listener has no device.
 fn a_handshake_under_way() {
     let drop_the_last = "ip link set lo up
         nft 'table ip t { chain c { type filter hook input priority 0; tcp dport 1234 tcp flags & (fin | syn | rst | psh | ack) == ack drop; }; }'";
@@ -570,6 +610,20 @@ fn a_handshake_under_way() {
     });
 }
 
+#[test] // A handshake that was answered with a SYN cookie is kept nowhere: its ACK is answered with a reset.
+fn a_cookie_needs_its_listener() {
+    let prepare = "sysctl -qw net.ipv4.tcp_syncookies=2
+        nft 'table ip t { chain c { type filter hook input priority 0; tcp dport 1234 tcp flags & (fin | syn | rst | psh | ack) == ack drop; }; }'";
+    in_a_network_of_its_own("a_cookie_needs_its_listener", prepare, || {
+        let listener = TcpListener::bind(local(1234)).unwrap();
+        let mut slow = TcpStream::connect(local(1234)).unwrap();
+        assert_eq!(count(SYN_RECV), 0);
+        Linux.setsockopt(&fd(&listener), SocketOption::NoDevice).unwrap();
+        slow.write_all(b"hello").unwrap();
+        assert_eq!(hear(slow), (0, Err(ErrorKind::ConnectionReset)));
+    });
+}
+
 /// A listener that shares a port of 127.0.0.1.
 fn sharing(port: u16) -> (Own, SocketAddr) {
     let socket = own(Linux.socket(&Address::Tcp(local(port))));
@@ -585,7 +639,7 @@ fn queued(listener: &Own) -> usize {
     (0..1_000).take_while(|_| Linux.accept4(listener.fd()).is_ok()).count()
 }
 
-#[test] // a program picks the listener of a shared port; who is in a queue stays there
+#[test] // The program picks the listener for new clients; those in a queue stay there, and a number that no listener has means the hash.
 fn a_shared_port_is_steered() {
     let (first, address) = sharing(0);
     let (second, _) = sharing(address.port());
@@ -610,7 +664,7 @@ fn a_shared_port_is_steered() {
     drop((dealt_out, steered, nowhere, alone));
 }
 
-#[test] // of 2 × 2 listeners the first of the new ones is number 2 until the last old one is gone
+#[test] // Of two times two listeners the first new one has number 2 until the last old one is closed, in whatever order they close.
 fn a_listener_that_closes_leaves_its_number_to_the_last() {
     for order in [[0, 1], [1, 0]] {
         let (first, address) = sharing(0);
@@ -629,7 +683,7 @@ fn a_listener_that_closes_leaves_its_number_to_the_last() {
     }
 }
 
-#[test] // a filter is the socket's, not the descriptor's: it outlives whoever attached it
+#[test] // A filter belongs to the socket, and stays when the process that attached it closes its descriptor.
 fn a_filter_outlives_its_owner() {
     deafening("a_filter_outlives_its_owner", || {
         let listener = TcpListener::bind(local(0)).unwrap();
@@ -646,7 +700,7 @@ fn a_filter_outlives_its_owner() {
     });
 }
 
-#[test] // what an exec has left open is not close-on-exec; what is opened here is
+#[test] // A descriptor that survived an exec has no close-on-exec flag, and every descriptor that this process opens has it.
 fn what_was_passed_is_told_by_its_flag() {
     let opened = TcpListener::bind(local(0)).unwrap();
     assert_eq!(Linux.fcntl_inherit(opened.as_raw_fd()).err(), Some(Errno::EBADF));
@@ -718,7 +772,7 @@ fn begin(address: SocketAddr) -> (Own, Result<(), Errno>) {
     (socket, begun)
 }
 
-#[test] // a connect that does not block: EINPROGRESS, then OUT, and no error is left
+#[test] // On a non-blocking socket `connect` starts the handshake and fails with EINPROGRESS.
 fn a_connection_outwards() {
     let listener = listen(0, &[]).unwrap();
     let (socket, begun) = begin(address_of(&listener));
@@ -728,7 +782,13 @@ fn a_connection_outwards() {
     assert_eq!(Linux.send(socket.fd(), b"hello"), Ok(5));
 }
 
-#[test] // refused: OUT, ERR and HUP, and SO_ERROR tells why, once; the hang-up stays
+#[test] // A TCP socket that has not begun to connect reports OUT and HUP.
+fn a_socket_before_its_connect() {
+    let socket = own(Linux.socket(&Address::Tcp(local(1))));
+    Set::of(socket.fd(), OUT).fires_for_ever(OUT | HUP);
+}
+
+#[test] // A refused connection is reported as OUT, ERR and HUP, and SO_ERROR returns ECONNREFUSED once.
 fn a_refused_connection() {
     let nobody = address_of(&bind(0, &[]).unwrap());
     let (socket, begun) = begin(nobody);
@@ -740,7 +800,7 @@ fn a_refused_connection() {
     set.fires_for_ever(OUT | HUP);
 }
 
-#[test] // nobody answers: nothing is reported, and nothing is lost by giving up
+#[test] // While the handshake is under way no event is reported.
 fn a_connection_that_is_not_answered() {
     let listener = bind(0, &[]).unwrap();
     Linux.listen(listener.fd(), 0).unwrap();
@@ -766,7 +826,7 @@ fn the_user_timeout_bounds_a_connect() {
     assert_eq!(Linux.getsockopt_error(socket.fd()), Ok(Some(Errno::ETIMEDOUT)));
 }
 
-#[test] // established and reset before anybody looked: SO_ERROR says so, and eats it
+#[test] // If a connection is established and reset at once, SO_ERROR returns ECONNRESET, and `recv` then 0.
 fn a_connection_that_is_reset_at_once() {
     let listener = TcpListener::bind(local(0)).unwrap();
     let (socket, _) = begin(listener.local_addr().unwrap());
@@ -776,7 +836,7 @@ fn a_connection_that_is_reset_at_once() {
     assert_eq!(Linux.recv(socket.fd(), &mut [0]), Ok(0));
 }
 
-#[test] // a Unix socket is connected at once
+#[test] // A Unix socket has no handshake: it is connected when `connect` returns.
 fn a_unix_connection_outwards() {
     let scratch = Scratch::new();
     let path = scratch.path("socket");
@@ -787,7 +847,7 @@ fn a_unix_connection_outwards() {
     assert_eq!(Set::of(socket.fd(), IN | OUT).look(), OUT);
 }
 
-#[test] // a full queue of a Unix listener: EAGAIN for a client that does not block, again one more than said
+#[test] // A non-blocking `connect` to a Unix listener fails with EAGAIN when backlog + 1 clients wait in its queue.
 fn a_full_unix_queue() {
     let scratch = Scratch::new();
     let path = scratch.path("socket");
@@ -797,7 +857,7 @@ fn a_full_unix_queue() {
     assert_eq!(try_unix(&path), Err(Errno::EAGAIN));
 }
 
-#[test] // a peer that closes a Unix socket hangs up at once, also with its bytes unread
+#[test] // On a Unix socket the peer's `close` alone is a HUP, with its last bytes unread.
 fn unix_close_is_a_hang_up() {
     let (server, mut client) = UnixStream::pair().unwrap();
     let set = Set::of(&fd(&server), IN | RDHUP);
@@ -807,7 +867,7 @@ fn unix_close_is_a_hang_up() {
     assert_eq!((recv(&server), recv(&server)), (Ok(b"last".to_vec()), Ok(vec![])));
 }
 
-#[test] // a Unix socket closed with unread input: the peer reads what there is, then ECONNRESET
+#[test] // If a Unix socket is closed with unread input, its peer reads what was sent to it, then ECONNRESET; without unread input, EOF.
 fn unix_close_with_unread_input() {
     for (unread, end) in [(&b""[..], Ok(vec![])), (b"unread", Err(Errno::ECONNRESET))] {
         let (server, mut client) = UnixStream::pair().unwrap();
@@ -902,7 +962,7 @@ fn an_end_at_interest_0_is_silent() {
     set.until(ERR | HUP);
 }
 
-#[test] // once both sides have sent FIN, HUP fires at interest 0; with one it does not
+#[test] // When we have shut down our direction and the peer's FIN has arrived, epoll reports HUP, whatever the mask, until the socket is closed.
 fn both_ends_are_a_hang_up() {
     let (server, client) = pair();
     let set = Set::of(&fd(&server), IN);
@@ -914,7 +974,7 @@ fn both_ends_are_a_hang_up() {
     set.fires_for_ever(HUP);
 }
 
-#[test] // and it does so although bytes in front of the peer's FIN are unread
+#[test] // It does so even while bytes before the peer's FIN are unread.
 fn both_ends_are_a_hang_up_before_the_last_byte() {
     let (server, mut client) = pair();
     Linux.shutdown(&fd(&server)).unwrap();
@@ -937,7 +997,7 @@ fn rdhup_comes_before_the_bytes() {
     assert_eq!((recv(&server), recv(&server)), (Ok(b"last".to_vec()), Ok(vec![])));
 }
 
-#[test] // Level-triggered, a FIN is reported for ever, as EPOLLRDHUP and as EPOLLIN, even after `recv` has returned 0.
+#[test] // Level-triggered, a FIN is reported forever, as EPOLLRDHUP and as EPOLLIN, even after `recv` has returned 0.
 fn rdhup_spins() {
     let (server, client) = pair();
     let set = Set::of(&fd(&server), RDHUP);
@@ -969,7 +1029,7 @@ fn a_short_read_hides_the_end() {
     assert_eq!(short_read(IN), (IN, IN)); // level-triggered it does not
 }
 
-#[test] // a descriptor that was dup'ed fires after its close, and can no longer be changed
+#[test] // While a duplicate is open, epoll reports events of the closed number, and `epoll_ctl` on that number fails with EBADF.
 fn a_dup_outlives_the_close() {
     alone("a_dup_outlives_the_close", || {
         let (server, mut client) = pair();
@@ -1002,7 +1062,7 @@ fn a_dup_put_back_can_be_removed() {
     });
 }
 
-#[test] // closing the only descriptor takes it out of the set
+#[test] // Closing the only descriptor of a socket takes it out of the epoll set.
 fn close_leaves_the_set() {
     let (server, mut client) = pair();
     let set = Set::of(&fd(&server), IN);
@@ -1012,7 +1072,7 @@ fn close_leaves_the_set() {
     assert_eq!(set.look(), 0);
 }
 
-#[test] // a new descriptor gets the lowest free number
+#[test] // A new descriptor gets the lowest free number.
 fn the_lowest_number_is_used_again() {
     alone("the_lowest_number_is_used_again", || {
         let files: Vec<_> = (0..3).map(|_| File::open("/dev/null").unwrap()).collect();
@@ -1182,7 +1242,7 @@ fn stop_and_continue_interrupt() {
 
 // ---- sending and parting -------------------------------------------------------------
 
-#[test] // a peer that has sent its FIN still hears the answer
+#[test] // A peer that has sent FIN can still be answered.
 fn half_closed_is_not_closed() {
     let (mut server, mut client) = pair();
     client.write_all(b"question").unwrap();
@@ -1250,7 +1310,7 @@ fn a_killed_process_sends_fin() {
     assert_eq!(client.read(&mut [0]).unwrap_err().kind(), ErrorKind::ConnectionReset);
 }
 
-#[test] // to a peer that has closed: the first send succeeds, is answered with a reset, the next says EPIPE
+#[test] // If the peer has closed, the first write succeeds, and its answer is the reset; the second fails with EPIPE.
 fn who_has_closed_answers_with_a_reset() {
     let (server, client) = pair();
     let set = Set::of(&fd(&server), IN);
@@ -1262,7 +1322,7 @@ fn who_has_closed_answers_with_a_reset() {
     assert_eq!(recv(&server), Ok(vec![])); // it had ended in order
 }
 
-#[test] // bytes that come after the close are answered with a reset, too: what was queued is lost
+#[test] // Bytes that arrive after the `close` are answered with RST, and queued output is dropped.
 fn bytes_after_the_close_lose_the_answer() {
     let (server, mut client) = pair();
     let sent = fill(&server);
@@ -1273,7 +1333,7 @@ fn bytes_after_the_close_lose_the_answer() {
     assert!(heard < sent, "{heard} of {sent}");
 }
 
-#[test] // close with unread input is a reset: an answer under way is lost
+#[test] // With unread input `close` sends RST, and queued output is dropped.
 fn close_with_unread_input_loses_the_answer() {
     let (server, mut client) = pair();
     client.write_all(b"unread").unwrap();
@@ -1285,7 +1345,7 @@ fn close_with_unread_input_loses_the_answer() {
     assert!(heard < sent, "{heard} of {sent}");
 }
 
-#[test] // FIN, reading to the end, and then close: everything arrives
+#[test] // If the server shuts down its direction, reads to EOF and then closes, all output arrives.
 fn shutdown_and_drain_lose_nothing() {
     let (server, mut client) = pair();
     client.write_all(b"unread").unwrap();
@@ -1335,14 +1395,14 @@ fn shutdown_wakes_a_reader() {
     assert_eq!(heard, b"early");
 }
 
-#[test] // close with linger 0 is a reset, although nothing is unread
+#[test] // With `SO_LINGER` set to 0 seconds, `close` sends RST.
 fn linger_zero_is_a_reset() {
     let (server, client) = pair();
     reset(server);
     assert_eq!(hear(client), (0, Err(ErrorKind::ConnectionReset)));
 }
 
-#[test] // with linger 1 s close blocks so long, though the socket does not; the rest is sent all the same
+#[test] // `close` waits up to 1 s for the peer to acknowledge everything, O_NONBLOCK or not, and what is left is sent afterwards.
 fn linger_blocks() {
     let (server, client) = pair();
     let sent = fill(&server);
@@ -1354,7 +1414,7 @@ fn linger_blocks() {
     assert_eq!(hear(client), (sent, Ok(sent)));
 }
 
-#[test] // without linger close returns at once, and the rest is sent all the same
+#[test] // Without SO_LINGER `close` returns at once, and the kernel goes on sending what is queued.
 fn close_goes_on_sending() {
     let (server, client) = pair();
     let sent = fill(&server);
@@ -1362,7 +1422,7 @@ fn close_goes_on_sending() {
     assert_eq!(hear(client), (sent, Ok(sent)));
 }
 
-#[test] // shutdown after the peer's reset: ENOTCONN
+#[test] // `shutdown` fails with ENOTCONN when the peer's reset came first, or when both sides have ended.
 fn shutdown_after_a_reset() {
     let (server, client) = pair();
     let set = Set::of(&fd(&server), 0);
@@ -1488,23 +1548,19 @@ fn fin_timeout_is_not_for_time_wait() {
         let settings = Path::new("/proc/sys/net/ipv4");
         assert!(!settings.join("tcp_tw_recycle").exists());
         fs::write(settings.join("tcp_fin_timeout"), "1").unwrap();
-        let count = |state: &str| {
-            let table = fs::read_to_string("/proc/net/tcp").unwrap();
-            table.lines().filter(|line| line.split_whitespace().nth(3) == Some(state)).count()
-        };
         let (server, client) = pair();
         drop(server);
         drop(client);
-        until("TIME_WAIT", || count("06") == 1);
+        until("TIME_WAIT", || count(TIME_WAIT) == 1);
         let (server, _client) = pair();
         drop(server); // and the client does not end
-        until("FIN_WAIT_2", || count("05") == 1);
-        until("the orphan's end", || count("05") == 0);
-        assert_eq!(count("06"), 1);
+        until("FIN_WAIT_2", || count(FIN_WAIT_2) == 1);
+        until("the orphan's end", || count(FIN_WAIT_2) == 0);
+        assert_eq!(count(TIME_WAIT), 1);
     });
 }
 
-#[test] // Two small writes and then a wait for the answer take 40 ms, and with TCP_NODELAY they do not.
+#[test] // After a few exchanges, two small writes and then a wait for the answer take 40 ms, and with TCP_NODELAY they do not.
 fn nagle_and_a_delayed_ack() {
     let spans = |nodelay: bool| {
         let (mut server, mut client) = pair();
@@ -1683,7 +1739,7 @@ fn pass(socket: &UnixStream, passed: &impl AsRawFd) -> nix::Result<usize> {
     sendmsg::<()>(socket.as_raw_fd(), &bytes, &beside, MsgFlags::empty(), None)
 }
 
-#[test] // the last close of what a client passed happens within our recv, or our close, and may sleep
+#[test] // The last `close` of a descriptor that a client passed happens within `recv` or `close` on our non-blocking socket, and takes as long as that descriptor lingers.
 fn recv_closes_what_was_passed() {
     const LINGER: Duration = Duration::from_secs(1);
     let lingers = || {
@@ -1710,7 +1766,29 @@ fn recv_closes_what_was_passed() {
     assert!(started.elapsed() >= LINGER, "{:?}", started.elapsed());
 }
 
-#[test] // with SO_PASSRIGHTS off on the listener, nobody can pass a descriptor to its connections
+#[test] // A signal that is not blocked ends a `close` that lingers: SIGSTOP and SIGCONT are enough.
+fn a_signal_ends_a_lingering_close() {
+    alone("a_signal_ends_a_lingering_close", || {
+        let (server, _client) = pair();
+        fill(&server);
+        let linger = nix::libc::linger { l_onoff: 1, l_linger: 10 * PATIENCE.as_secs() as i32 };
+        setsockopt(&server, sockopt::Linger, &linger).unwrap();
+        let scratch = Scratch::new();
+        let is_over = scratch.path("over");
+        let signals = "until [ -e $0 ]; do
+            kill -STOP $PPID; sleep 0.1; kill -CONT $PPID; sleep 0.1
+        done";
+        let mut signals = command("sh").args(["-c", signals]).arg(&is_over).spawn().unwrap();
+        let began = Instant::now();
+        drop(server);
+        let time = began.elapsed();
+        File::create(is_over).unwrap();
+        signals.wait().unwrap();
+        assert!(time < PATIENCE, "{time:?}");
+    });
+}
+
+#[test] // With SO_PASSRIGHTS off on the listener, a client that passes a descriptor gets EPERM from `sendmsg`, even while it waits in the queue.
 fn descriptors_are_refused_at_the_door() {
     let scratch = Scratch::new();
     let address = Address::Unix(scratch.path("s"));
@@ -1749,7 +1827,7 @@ fn a_lock_of_a_directory() {
     assert_eq!(Linux.openat2_as(&path.join("none"), OpenAs::Lock).err(), Some(Errno::ENOENT));
 }
 
-#[test] // connected to the port that the kernel picked for us: to ourselves
+#[test] // A socket whose local port is the port that it connects to, on the same address, is connected to itself.
 fn a_connection_to_itself() {
     let range = "sysctl -qw net.ipv4.ip_local_port_range='40000 40000'";
     in_a_network_of_its_own("a_connection_to_itself", range, || {
@@ -1770,6 +1848,31 @@ fn a_connection_to_itself() {
         Linux.setsockopt(socket.fd(), SocketOption::ResetOnClose).unwrap();
         drop(socket);
         assert_eq!(listens(), Ok(()), "no TIME_WAIT");
+    });
+}
+
+#[test] // With `net.ipv4.tcp_tw_reuse` a new connection may take a port in TIME_WAIT after a second, if both ends send TCP timestamps.
+fn a_port_in_time_wait_is_used_again() {
+    let range = "sysctl -qw net.ipv4.ip_local_port_range='40000 40000'";
+    in_a_network_of_its_own("a_port_in_time_wait_is_used_again", range, || {
+        let set = |name: &str, value: &str| {
+            fs::write(Path::new("/proc/sys/net/ipv4").join(name), value).unwrap();
+        };
+        for (timestamps, port) in [("0", 1234), ("1", 1235)] {
+            set("tcp_timestamps", timestamps);
+            let listener = TcpListener::bind(local(port)).unwrap();
+            let connects = || TcpStream::connect(local(port)).is_ok();
+            let client = TcpStream::connect(local(port)).unwrap();
+            let server = listener.accept().unwrap();
+            drop(client);
+            drop(server);
+            assert!(!connects(), "too early");
+            set("tcp_tw_reuse", "0");
+            thread::sleep(Duration::from_millis(2_100)); // its clock counts in seconds
+            assert!(!connects());
+            set("tcp_tw_reuse", "2");
+            assert_eq!(connects(), timestamps == "1");
+        }
     });
 }
 

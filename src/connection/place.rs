@@ -5,14 +5,14 @@
 //! types allow; the tests of faults say of each whether it is reached, or why it never is.
 
 use super::Connection;
-use super::state::{Fin, PeerEnd, Reading, State, Writing};
+use super::state::{Fin, Reading, State, Tail, Writing};
 use std::sync::OnceLock;
 
 const STATES: [&str; 8] =
     ["connecting", "open", "closing", "lingering", "broken", "gone", "preface", "delivering"];
 /// What else is known of it, the first of each being left out.
 const PARTS: [&[&str]; 7] = [
-    &["", "seen", "told"],
+    &["", "seen", "told", "renounced"],
     &["", "paused"],
     &["", "again"],
     &["", "full", "starved", "drained"],
@@ -20,6 +20,8 @@ const PARTS: [&[&str]; 7] = [
     &["", "file"],
     &["", "later"],
 ];
+/// A closing connection of whose peer no more is expected.
+const RENOUNCED: usize = 3;
 /// Those of them that are not Reading or Writing.
 const ASIDE: [usize; 2] = [5, 6];
 
@@ -52,16 +54,15 @@ fn named(state: usize, parts: Parts) -> &'static str {
 }
 
 fn reading(state: usize) -> impl Iterator<Item = Parts> {
-    let ends: &[PeerEnd] = match state {
-        1 | 4 => &[PeerEnd::Ahead, PeerEnd::Seen, PeerEnd::Told],
-        2 | 7 => &[PeerEnd::Ahead, PeerEnd::Seen],
-        _ => &[PeerEnd::Ahead],
+    let ends: &[usize] = match state {
+        1 | 4 => &[0, 1, 2],
+        2 | 7 => &[0, 1, RENOUNCED],
+        _ => &[0],
     };
     let paused = if matches!(state, 0 | 1 | 4) { 2 } else { 1 };
     let again = if matches!(state, 1 | 4) { 2 } else { 1 };
     ends.iter().flat_map(move |&end| {
-        (0..paused * again)
-            .map(move |flags| [end as usize, flags % paused, flags / paused, 0, 0, 0, 0])
+        (0..paused * again).map(move |flags| [end, flags % paused, flags / paused, 0, 0, 0, 0])
     })
 }
 
@@ -90,26 +91,32 @@ pub(crate) fn product() -> Vec<&'static str> {
 }
 
 /// How far a connection is read whose input is thrown away.
-fn read_to(at_end: bool) -> Reading {
-    let end = if at_end { PeerEnd::Seen } else { PeerEnd::Ahead };
-    Reading { end, ..Reading::default() }
+fn read_to(tail: Tail) -> usize {
+    match tail {
+        Tail::Possible => 0,
+        Tail::Renounced => RENOUNCED,
+        Tail::Over => 1,
+    }
 }
 
 /// Where it stands, with all its words; and without those that are not in [`product`].
 pub(crate) fn of(connection: &Connection) -> [&'static str; 2] {
+    let mut end = None;
     let (state, reading, writing, file) = match &*connection.state {
         State::Connecting { early, .. } => {
             let (reading, writing, file) = early.place();
             (0, reading, writing, file)
         }
         State::Open(open) => (1, open.reading, open.writing, open.unsent.file.is_some()),
-        State::Delivering { unsent, at_end, .. } => {
-            (7, read_to(*at_end), Writing::default(), unsent.file.is_some())
+        State::Delivering { unsent, tail, .. } => {
+            end = Some(read_to(*tail));
+            (7, Reading::default(), Writing::default(), unsent.file.is_some())
         }
-        State::Closing { unsent, has_fin, at_end, .. } => {
+        State::Closing { unsent, has_fin, tail, .. } => {
+            end = Some(read_to(*tail));
             let fin = if *has_fin { Fin::Sent } else { Fin::Wanted };
             let writing = Writing { fin, ..Writing::default() };
-            (2, read_to(*at_end), writing, unsent.file.is_some())
+            (2, Reading::default(), writing, unsent.file.is_some())
         }
         State::Lingering { .. } => (3, Reading::default(), Writing::default(), false),
         State::Broken { reading, .. } => (4, *reading, Writing::default(), false),
@@ -117,10 +124,10 @@ pub(crate) fn of(connection: &Connection) -> [&'static str; 2] {
         State::Preface { .. } => (6, Reading::default(), Writing::default(), false),
     };
     let later = connection.shortage.waits();
-    let Reading { end, paused, again, hung_up: _ } = reading;
+    let Reading { end: ahead, paused, again, hung_up: _ } = reading;
     let Writing { level, fin } = writing;
     let parts: Parts = [
-        end as usize,
+        end.unwrap_or(ahead as usize),
         paused.into(),
         again.into(),
         level as usize,

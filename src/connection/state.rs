@@ -34,6 +34,9 @@ use std::ops::Deref;
 mod asked;
 mod preface;
 mod seen;
+mod tail;
+
+pub(crate) use tail::Tail;
 
 /// Upper bound on lingering.
 const LINGER_TOTAL: Span = Span::millis(5_001);
@@ -61,8 +64,8 @@ pub(crate) enum State {
         unsent: Unsent,
         /// FIN is sent already, because the handler had finished.
         has_fin: bool,
-        /// EOF has been received: there is nothing to linger for.
-        at_end: bool,
+        /// What is lingered for when that is done.
+        tail: Tail,
     },
     /// FIN is sent. Input is read and thrown away, because `close` with unread input sends a
     /// reset, and the client may lose the answer.
@@ -72,8 +75,7 @@ pub(crate) enum State {
     Delivering {
         why: CloseReason,
         unsent: Unsent,
-        /// EOF has been received.
-        at_end: bool,
+        tail: Tail,
         /// When the kernel last took bytes of it.
         since: Moment,
     },
@@ -212,7 +214,7 @@ transitions! {
         Open (open) => Closing {
             why,
             has_fin: open.writing.fin == Fin::Sent,
-            at_end: open.reading.end != PeerEnd::Ahead,
+            tail: open.reading.tail(),
             unsent: take(&mut open.unsent)
         };
         Broken { why, reset, .. } => Gone { why: *why, reset: *reset };
@@ -223,33 +225,36 @@ transitions! {
         Connecting { .. } => Gone { why, reset: false };
         Open (open) if open.writing.fin == Fin::No => Delivering {
             why,
-            at_end: open.reading.end != PeerEnd::Ahead,
+            tail: open.reading.tail(),
             unsent: take(&mut open.unsent),
             since: now
         };
         Open (open) => Closing {
             why,
             has_fin: open.writing.fin == Fin::Sent,
-            at_end: open.reading.end != PeerEnd::Ahead,
+            tail: open.reading.tail(),
             unsent: take(&mut open.unsent)
         };
-        Closing { why, has_fin: false, unsent, at_end } => Delivering {
+        Closing { why, has_fin: false, unsent, tail } => Delivering {
             why: *why,
-            at_end: *at_end,
+            tail: *tail,
             unsent: take(unsent),
             since: now
         };
         Broken { why, reset, .. } => Gone { why: *why, reset: *reset };
     }
 
-    /// All output of a connection that has ended or finished is sent. Gone if EOF was received.
+    /// All output of a connection that has ended or finished is sent. Gone if nothing more comes.
     flushed(now: Moment) {
         Open (open) if open.writing.fin != Fin::No && open.reading.end == PeerEnd::Told => Gone {
             why: CloseReason::PeerClosed,
             reset: false
         };
-        Closing { why, at_end: true, .. } => Gone { why: *why, reset: false };
-        Closing { why, .. } => Lingering { why: *why, until: now.after(LINGER_TOTAL) };
+        Closing { why, tail: Tail::Possible, .. } => Lingering {
+            why: *why,
+            until: now.after(LINGER_TOTAL)
+        };
+        Closing { why, .. } => Gone { why: *why, reset: false };
     }
 
     /// A call has failed for good, or the peer has hung up: nothing can be sent.
@@ -360,18 +365,6 @@ impl Life {
         }
     }
 
-    /// EOF has been received on a closing connection; `false` if it had been before.
-    pub(crate) fn at_end(&mut self) -> bool {
-        match &mut self.0 {
-            State::Closing { at_end: at_end @ false, .. }
-            | State::Delivering { at_end: at_end @ false, .. } => {
-                *at_end = true;
-                true
-            }
-            _ => false,
-        }
-    }
-
     /// Whether FIN is to be sent now that all output is, which it is from now on.
     pub(crate) fn take_fin(&mut self) -> bool {
         match &mut self.0 {
@@ -382,7 +375,7 @@ impl Life {
                 }
                 due
             }
-            State::Closing { has_fin, at_end, .. } => !*has_fin && !*at_end,
+            State::Closing { has_fin, tail, .. } => !*has_fin && *tail == Tail::Possible,
             _ => false,
         }
     }

@@ -1,8 +1,10 @@
 //! What the calls take and return: addresses, options, events, and what a file is.
 
+use crate::fallible::copied;
+use std::ffi::OsString;
 use std::fmt;
 use std::net::SocketAddr;
-use std::os::unix::ffi::OsStrExt;
+use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::path::PathBuf;
 
 /// A local address: where a socket listens.
@@ -18,6 +20,19 @@ pub enum Address {
 impl From<SocketAddr> for Address {
     fn from(address: SocketAddr) -> Address {
         Address::Tcp(address)
+    }
+}
+
+impl Address {
+    /// A copy, if there is memory.
+    pub(crate) fn copied(&self) -> Option<Address> {
+        Some(match self {
+            Address::Tcp(address) => Address::Tcp(*address),
+            Address::Unix(path) => {
+                let copy = copied(path.as_os_str().as_bytes())?;
+                Address::Unix(OsString::from_vec(copy).into())
+            }
+        })
     }
 }
 

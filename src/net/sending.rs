@@ -142,7 +142,7 @@ impl Net {
                 break;
             }
             let Some(connection) = self.table.look(slot) else { return };
-            let follows = !walk.goes_on() && connection.state.is_behind_a_file();
+            let follows = !walk.goes_on() && connection.state.is_followed();
             let (call, sent) =
                 self.table.ledger.outbox.send_gathered(kernel, &connection.fd, follows);
             if sent != Ok(due) {

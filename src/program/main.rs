@@ -164,9 +164,9 @@ where
     let status = shows_status(options).then(|| StatusLine::new(nudge));
     let is_watched = status.is_some();
     if let Err(error) = lines::start(status) {
-        let errno = Errno::from_raw(error.raw_os_error().unwrap_or_default());
-        let text = format!("clone log thread: {errno:?} ({})", errno.desc());
-        lines::diagnostic(Level::Error, text);
+        let errno = Errno::from_io(&error);
+        let why = errno.desc();
+        lines::diagnostic(Level::Error, format_args!("clone log thread: {errno:?} ({why})"));
         return NOT_STARTED;
     }
     begin(&server);
