@@ -38,7 +38,7 @@ const VERBS: [Verb; 11] = [
     verb("after", "`net.after` beside 10,000 timers", 5_000, 650.0),
     verb("cancel", "`net.cancel` of one among 10,000", 5_000, 500.0),
     verb("on_tick", "`on_tick`, one of 20,000 timers", 5_000, 500.0),
-    verb("join", "`net.join` and `net.leave`", 5_000, 1_600.0),
+    verb("join", "`net.join` and `net.leave`", 5_000, 3_000.0),
     Verb {
         units: 200,
         ..verb("send_group", "`net.send_group`, for each of 200 members", 40, 650.0)
