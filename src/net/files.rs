@@ -42,6 +42,19 @@ impl Conn<'_> {
     ///
     /// SIGPIPE must be ignored, as Rust's runtime sees to before `main`: `sendfile` knows no
     /// MSG_NOSIGNAL, and a client that leaves would end the process.
+    ///
+    /// ```
+    /// # use threadbare::{Conn, Directory, Errno};
+    /// /// `directory` is from [`Net::open_directory`](threadbare::Net::open_directory): the file is
+    /// /// beneath it, whatever the client wrote.
+    /// fn send_file(conn: &mut Conn<'_>, directory: &Directory, path: &str) -> Result<(), Errno> {
+    ///     let file = directory.open(path)?;
+    ///     let length = file.status()?.size;
+    ///     writeln!(conn, "{length}");
+    ///     conn.write_file(file, 0, length);
+    ///     Ok(())
+    /// }
+    /// ```
     pub fn write_file(&mut self, file: impl Into<File>, offset: u64, length: u64) {
         let file = file.into();
         let Conn { net, slot } = self;

@@ -92,6 +92,22 @@ impl Net {
     /// Opens a directory, most often in
     /// [`on_start`](crate::ConnectionHandler::on_start). openat2(2)
     ///
+    /// ```no_run
+    /// # use threadbare::{Directory, Errno, Error, Net};
+    /// # fn on_start(net: &mut Net) -> Result<Directory, Error> {
+    /// let directory = net.open_directory("/srv/files")?;
+    /// # Ok(directory)
+    /// # }
+    /// // and then, in any callback:
+    /// # fn greeting(directory: &Directory) -> Result<(), Errno> {
+    /// let mut words = [0; 100];
+    /// let count = directory.open("greeting")?.read_at(&mut words, 0)?;
+    /// assert_eq!(directory.open("../passwd").err(), Some(Errno::EXDEV));
+    /// # let _ = count;
+    /// # Ok(())
+    /// # }
+    /// ```
+    ///
     /// # Errors
     ///
     /// The directory cannot be opened.
