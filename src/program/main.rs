@@ -173,6 +173,7 @@ where
     announce(options, &server);
     let ended = serve_until_stopped(&mut server, is_watched);
     status::ended();
+    lines::wake();
     match ended {
         Ok(summary) => finished(&summary, options.limits.drain_timeout, done(server.handler())),
         Err(error) => {
@@ -204,13 +205,14 @@ fn serve_until_stopped<H: ConnectionHandler, K: Kernel>(
     is_watched: bool,
 ) -> Result<Summary, Error> {
     server.run_watched(|net| {
-        if is_watched {
-            status::turned(|| {
-                let counters = net.counters();
-                let closed: u64 = counters.closed.iter().sum();
-                let open = counters.accepted + counters.connected - closed;
-                Picture { open, received: counters.received, sent: counters.sent }
-            });
+        let picture = || {
+            let counters = net.counters();
+            let closed: u64 = counters.closed.iter().sum();
+            let open = counters.accepted + counters.connected - closed;
+            Picture { open, received: counters.received, sent: counters.sent }
+        };
+        if is_watched && status::turned(picture) {
+            lines::wake();
         }
     })
 }
