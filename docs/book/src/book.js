@@ -258,7 +258,7 @@ function stepper(name, text, line, held) {
 
 /** A trace of the docs, and what the kernel held beside its lines. */
 async function trace(name) {
-  const asked = [`/docs/traces/${name}.txt?raw`, "/docs/traces/buffers.json?raw"].map(it => fetch(it));
+  const asked = [`/docs/traces/${name}.txt?raw`, "/buffers.json"].map(it => fetch(it));
   const [text, held] = await Promise.all(asked);
   return [await text.text(), (await held.json())[name]];
 }
