@@ -279,7 +279,7 @@ pub fn play(path: &Way) -> Verdict<(Outcome, BTreeMap<&'static str, u64>)> {
         closed: BTreeSet::new(),
         told: BTreeSet::new(),
         hung_up: BTreeSet::new(),
-        trusts: seed % 2 == 0,
+        trusts: seed.is_multiple_of(2),
         tastes: [0; 3].map(|_| below(32)),
         nibbles: below(2) == 0,
         tired: false,
