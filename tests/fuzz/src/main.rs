@@ -22,10 +22,7 @@ mod simulation;
 mod targets;
 
 use std::sync::LazyLock;
-#[path = "../../../src/fallible.rs"]
-#[allow(dead_code)]
-mod fallible;
-use threadbare::kernel; // both are for the modules of a handler that a target takes in
+use threadbare::kernel; // it and `fallible` are for the modules of a handler that a target takes in
 
 static TARGET: LazyLock<targets::Target> = LazyLock::new(|| {
     let name = std::env::var("TARGET").unwrap_or_default();
