@@ -51,8 +51,7 @@ impl Log {
         let line = Line { at, text: text.to_owned(), held: self.watched.and_then(held) };
         if text.starts_with("epoll_wait(") {
             self.woken += 1;
-            let slept = self.fell_asleep.take().map(|since| at.saturating_sub(since));
-            self.asleep += slept.unwrap_or_default();
+            self.asleep += at.saturating_sub(self.fell_asleep.take().unwrap_or(at));
         } else if self.woken == 0 && (text.starts_with("socket(") || text.starts_with("epoll_cr")) {
             self.start.push(line.clone());
         }

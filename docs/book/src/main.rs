@@ -32,7 +32,7 @@ use std::io::{Write, stdout};
 use std::process::ExitCode;
 use std::sync::{Arc, Mutex};
 use threadbare::kernel::{Linux, Narrated};
-use threadbare::{Errno, Error, Limits, Server};
+use threadbare::{Errno, Error, Server};
 
 const USUAL: &str = "127.0.0.1:1235";
 
@@ -67,7 +67,6 @@ fn bind(pages: Arc<Pages>, address: &str) -> Result<Server<Site, Narrated<Linux>
     Server::builder(Site { pages, log, requests: VecDeque::new() })
         .workers(1, 8, || ())
         .kernel(kernel)
-        .limits(Limits { max_connections: 500, ..Limits::default() })
         .own_process(true)
         .bind(address)
 }

@@ -35,9 +35,8 @@ const REQUESTS: usize = 512;
 /// Fields of every answer: nothing is kept, and nothing comes from elsewhere.
 const FIELDS: &str = "Connection: close\r\nCache-Control: no-store\r\n\
     X-Content-Type-Options: nosniff\r\nReferrer-Policy: same-origin\r\n\
-    Content-Security-Policy: default-src 'none'; connect-src 'self'; img-src 'self'; \
-    script-src 'self'; style-src 'self' 'unsafe-inline'; form-action 'self'; \
-    frame-ancestors 'none'; base-uri 'none'\r\n";
+    Content-Security-Policy: default-src 'self'; style-src 'self' 'unsafe-inline'; \
+    object-src 'none'; form-action 'self'; frame-ancestors 'none'; base-uri 'none'\r\n";
 
 pub struct Site {
     pub pages: Arc<Pages>,
@@ -92,8 +91,7 @@ impl ConnectionHandler for Site {
     }
 
     fn on_result(&mut self, conn: &mut Conn<'_>, session: &mut Session, it: Box<dyn Any + Send>) {
-        let Ok(deed) = it.downcast::<Deed>() else { return };
-        let (rude, (seen, caused)) = *deed;
+        let Ok((rude, (seen, caused))) = it.downcast::<Deed>().map(|it| *it) else { return };
         let number = caused.map_or_else(String::new, |caused| self.remember(caused));
         let lines = caused.map_or_else(Vec::new, |caused| locked(&self.log).lines(caused));
         let page = self.pages.deed(rude, &seen, &lines, &number);
@@ -106,13 +104,9 @@ impl ConnectionHandler for Site {
         let percent = 100.0 * (asleep - slept).div_duration_f64(now - then).min(1.0);
         let (net, turns) = (conn.net(), total - woken);
         let ids: Vec<ConnId> = net.ids().collect();
-        let (count, own) = (ids.len(), ids.iter().filter_map(|id| Some(net.conn(*id)?.queued())));
-        let waiting: usize = own.sum();
-        write!(
-            conn,
-            "data: {count} connections · {waiting} bytes waiting · {turns} wake-ups/s · \
-            {percent:.1} % asleep\n\n"
-        );
+        let waiting: usize = ids.iter().filter_map(|id| Some(net.conn(*id)?.queued())).sum();
+        write!(conn, "data: connections {} · bytes waiting {waiting} · ", ids.len());
+        write!(conn, "wake-ups/s {turns} · asleep {percent:.1} %\n\n");
         session.told = Some((now, asleep, total));
         conn.set_timer(Some(Duration::from_secs(1)));
     }
@@ -183,10 +177,8 @@ impl Site {
     /// Gives a request its number, by which whoever has it asks for its calls.
     fn remember(&mut self, life: Life) -> String {
         let number = RandomState::new().hash_one(now()).to_string();
-        self.requests.push_back((number.clone(), life));
-        if self.requests.len() > REQUESTS {
-            self.requests.pop_front();
-        }
+        self.requests.push_front((number.clone(), life));
+        self.requests.truncate(REQUESTS);
         number
     }
 
@@ -196,11 +188,8 @@ impl Site {
         if let (HTML, Some(life)) = (kind, life) {
             body = body.replace(NUMBER, &self.remember(life));
         }
-        let length = body.len();
-        write!(
-            conn,
-            "HTTP/1.1 {status}\r\nContent-Type: {kind}\r\nContent-Length: {length}\r\n{FIELDS}\r\n"
-        );
+        write!(conn, "HTTP/1.1 {status}\r\nContent-Type: {kind}\r\n");
+        write!(conn, "Content-Length: {}\r\n{FIELDS}\r\n", body.len());
         if !is_head {
             conn.write(body.as_bytes());
         }
