@@ -11,6 +11,8 @@ use std::fs;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
+/// What makes the loop and the listener.
+const MADE: [&str; 3] = ["socket(", "listen(", "epoll_create1("];
 /// Most lines remembered.
 const MOST: usize = 20_000;
 
@@ -32,7 +34,7 @@ pub struct Log {
     lines: VecDeque<Line>,
     /// How many were forgotten.
     before: usize,
-    /// What made the loop and the listener.
+    /// Those of [`MADE`].
     pub start: Vec<Line>,
     /// The port of a client beside whose calls is written what the kernel holds for it.
     pub watched: Option<u16>,
@@ -52,7 +54,7 @@ impl Log {
         if text.starts_with("epoll_wait(") {
             self.woken += 1;
             self.asleep += at.saturating_sub(self.fell_asleep.take().unwrap_or(at));
-        } else if self.woken == 0 && (text.starts_with("socket(") || text.starts_with("epoll_cr")) {
+        } else if self.woken == 0 && MADE.iter().any(|name| text.starts_with(name)) {
             self.start.push(line.clone());
         }
         self.lines.push_back(line);

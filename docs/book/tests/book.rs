@@ -55,8 +55,8 @@ impl Drop for Book {
 /// The addresses of all pages, as the contents have them.
 fn pages(browser: &mut Browser, book: &Book) -> Vec<String> {
     browser.open(&book.url("/docs/README.md"));
-    let found =
-        browser.eval("[...document.querySelectorAll('#book-contents li a')].map(it => it.pathname)");
+    let found = browser
+        .eval("[...document.querySelectorAll('#book-contents li a')].map(it => it.pathname)");
     let found: Vec<String> = serde_json::from_value(found).unwrap();
     assert!(found.len() > 35, "{found:?}");
     found
@@ -352,7 +352,8 @@ fn rude_clients() {
     browser.open(&book.url("/docs/README.md"));
     browser.wait("document.querySelector('#live-calls img')?.naturalWidth > 100");
     browser.wait("document.querySelector('#live-state').textContent.includes('asleep')");
-    let count = browser.eval("document.querySelectorAll('#live-rude button').length").as_u64().unwrap();
+    let count =
+        browser.eval("document.querySelectorAll('#live-rude button').length").as_u64().unwrap();
     assert!(count >= 8);
     for at in 0..count {
         browser.eval(&format!("document.querySelectorAll('#live-rude button')[{at}].focus()"));
@@ -373,7 +374,9 @@ fn rude_clients() {
             let held = "Math.max(...[...document.querySelectorAll('#live-deed [data-held]')].map(it => it.dataset.held.split(' ')[1]))";
             assert!(browser.eval(held).as_u64() > Some(0));
             browser.eval("document.querySelector('#live-deed button').click()");
-            browser.wait("document.querySelector('#live-deed .steps')?.innerText.includes('SIOCOUTQ')");
+            browser.wait(
+                "document.querySelector('#live-deed .steps')?.innerText.includes('SIOCOUTQ')",
+            );
         }
     }
     assert_eq!(browser.complaints(), Vec::<String>::new());
