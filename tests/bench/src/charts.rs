@@ -150,7 +150,8 @@ fn rate(table: &Table) -> Option<Chart> {
     let found = !(ends.0..=ends.1).contains(&1.0);
     let times = if found { format!("{ours:.3} times ") } else { String::new() };
     let title = format!("threadbare answers {times}as fast as a bare epoll loop");
-    let mut chart = Chart::new(&title, "messages a second, as a ratio to the floor; 64 clients at once");
+    let mut chart =
+        Chart::new(&title, "messages a second, as a ratio to the floor; 64 clients at once");
     let (low, high) = (0.6, 1.15);
     let x = |ratio: f64| LEFT + (RIGHT - LEFT) * (ratio.clamp(low, high) - low) / (high - low);
     let bottom = TOP + rows.len() as f64 * ROW;
@@ -173,7 +174,9 @@ fn rate(table: &Table) -> Option<Chart> {
         chart.text((RIGHT + 20.0, y + 5.0), &format!("{ratio:.3}"), color(name), "");
     }
     chart.height = bottom + 30.0;
-    chart.caption("Medians of paired turns and their 95 % confidence intervals: make bench ARGS=batches-64");
+    chart.caption(
+        "Medians of paired turns and their 95 % confidence intervals: make bench ARGS=batches-64",
+    );
     chart.caption("¹ measured on another machine: faster in full batches, slower free-running");
     Some(chart)
 }
