@@ -1787,16 +1787,17 @@ fn recv_closes_what_was_passed() {
 #[test] // A signal that is not blocked ends a `close` that lingers: SIGSTOP and SIGCONT are enough.
 fn a_signal_ends_a_lingering_close() {
     alone("a_signal_ends_a_lingering_close", || {
-        let (server, _client) = pair();
-        fill(&server);
-        let linger = nix::libc::linger { l_onoff: 1, l_linger: 10 * PATIENCE.as_secs() as i32 };
-        setsockopt(&server, sockopt::Linger, &linger).unwrap();
         let scratch = Scratch::new();
         let is_over = scratch.path("over");
         let signals = "until [ -e $0 ]; do
             kill -STOP $PPID; sleep 0.1; kill -CONT $PPID; sleep 0.1
         done";
+        // Before the socket is made: until exec has closed it there, the last close is the child's.
         let mut signals = command("sh").args(["-c", signals]).arg(&is_over).spawn().unwrap();
+        let (server, _client) = pair();
+        fill(&server);
+        let linger = nix::libc::linger { l_onoff: 1, l_linger: 10 * PATIENCE.as_secs() as i32 };
+        setsockopt(&server, sockopt::Linger, &linger).unwrap();
         let began = Instant::now();
         drop(server);
         let time = began.elapsed();
