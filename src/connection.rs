@@ -144,23 +144,22 @@ impl Connection {
 
     /// Ends it with FIN: what is written is still sent.
     pub(crate) fn close(&mut self, why: CloseReason, now: Moment) {
-        self.pass(now, |state| state.close(why, now));
-    }
-
-    /// Takes it to another state. If it lingers then, it does so from now on.
-    fn pass(&mut self, now: Moment, step: impl FnOnce(&mut Life)) {
-        let lingered = self.state.is_lingering();
-        step(&mut self.state);
-        if self.state.is_lingering() && !lingered {
-            self.touch(now);
+        let has_finished = self.state.open().is_some_and(|open| open.flow.has_sent_fin());
+        if has_finished {
+            self.touch(now); // it lingers from now on
         }
+        self.state.close(why, now);
     }
 
     /// All output is sent: FIN, and if the peer's has come already, that is all. Returns
     /// whether FIN is to be sent now.
     pub(crate) fn flushed(&mut self, now: Moment) -> bool {
+        let is_closing = matches!(*self.state, State::Closing { .. });
         let fin = self.state.take_fin();
-        self.pass(now, |state| state.flushed(now));
+        self.state.flushed(now);
+        if is_closing {
+            self.touch(now);
+        }
         fin
     }
 

@@ -142,7 +142,7 @@ transitions! {
     close(why: CloseReason, now: Moment) {
         Connecting { .. } => Gone { why, reset: false };
         Preface { .. } => Gone { why, reset: false };
-        Open (open) if open.flow.fin() != Fin::Sent => Closing {
+        Open (open) if !open.flow.has_sent_fin() => Closing {
             why,
             at_end: !open.flow.is_ahead(),
             unsent: take(&mut open.unsent)
@@ -320,13 +320,10 @@ impl Life {
     /// What follows for its two directions: `owes` so much that less must be queued before it is
     /// read, would be read and `starves`.
     pub(crate) fn settle(&mut self, owes: bool, starves: bool, now: Moment) {
-        let has_rest = self.input().is_some_and(|input| !input.is_empty());
-        self.set_again(self.is_again() && has_rest);
-        let State::Open(open) = &mut self.0 else { return };
-        let before = open.flow;
-        open.flow.settle(owes, starves);
-        if open.flow != before && !before.is_starved() {
-            open.input.touch(now); // of a message that starved the deadline has run
+        match &mut self.0 {
+            State::Open(open) => open.settle(owes, starves, now),
+            State::Broken { input, again, .. } => *again &= !input.is_empty(),
+            _ => {}
         }
     }
 
@@ -343,6 +340,19 @@ impl Life {
             State::Connecting { early, .. } => early.full = true,
             State::Open(open) => open.flow.set_level(Level::Full),
             _ => {}
+        }
+    }
+}
+
+impl Open {
+    fn settle(&mut self, owes: bool, starves: bool, now: Moment) {
+        if self.input.is_empty() {
+            self.flow.set_again(false);
+        }
+        let before = self.flow;
+        self.flow.settle(owes, starves);
+        if self.flow != before && !before.is_starved() {
+            self.input.touch(now); // of a message that starved the deadline has run
         }
     }
 }

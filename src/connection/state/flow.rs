@@ -83,7 +83,11 @@ impl Flow {
 
     /// Whether the peer's end has not been received.
     pub(crate) fn is_ahead(self) -> bool {
-        self.reading().is_some_and(|reading| !reading.ended)
+        match self {
+            Flow::Both { reading, .. } | Flow::HalfClosedLocal { reading, .. } => !reading.ended,
+            Flow::Starved { .. } => true,
+            Flow::HalfClosedRemote { .. } => false,
+        }
     }
 
     pub(crate) fn is_again(self) -> bool {
@@ -123,6 +127,10 @@ impl Flow {
         }
     }
 
+    pub(crate) fn has_sent_fin(self) -> bool {
+        matches!(self, Flow::HalfClosedLocal { .. } | Flow::Starved { fin: Fin::Sent })
+    }
+
     // ---- what becomes of it --------------------------------------------------------------
 
     /// EOF has been received, perhaps behind a rest.
@@ -152,8 +160,10 @@ impl Flow {
 
     /// The handler is called with the peer's end.
     pub(crate) fn told(&mut self) {
-        let (level, finish) = (self.level(), self.fin() != Fin::No);
-        *self = Flow::HalfClosedRemote { level, finish };
+        *self = match *self {
+            Flow::Both { level, finish, .. } => Flow::HalfClosedRemote { level, finish },
+            flow => Flow::HalfClosedRemote { level: flow.level(), finish: flow.fin() != Fin::No },
+        };
     }
 
     /// The handler ends our direction.

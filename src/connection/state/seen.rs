@@ -96,10 +96,6 @@ impl State {
         matches!(self, State::Connecting { .. })
     }
 
-    pub(crate) fn is_lingering(&self) -> bool {
-        matches!(self, State::Lingering { .. })
-    }
-
     pub(crate) fn is_gone(&self) -> bool {
         matches!(self, State::Gone { .. })
     }
