@@ -124,7 +124,9 @@ check: able $(DEPS) ## everything: format, lints, docs, every test, oldest Rust
 	@echo "a server in tokio's loop"
 	@$(CARGO) test --quiet --locked --target-dir "$(BENCH)" --manifest-path $(IN_TOKIO)
 	@echo "what a message and a short connection cost in instructions"
-	@$(call build,--release --bin threadbare); $(RUN_BENCH) --no-default-features -- check
+	@$(call build,--release --bin threadbare); \
+	$(call build,$(OF_BENCH) --release --no-default-features --bin verbs); \
+	VERBS="$$verbs" $(RUN_BENCH) --no-default-features -- check
 
 fmt: ## format the code
 	@$(CARGO) fmt

@@ -10,6 +10,7 @@
 
 use crate::error::Error;
 use crate::escape::escaped;
+use crate::fallible::shown;
 use crate::inherited::{Passed, passed};
 use crate::kernel::{Address, Errno};
 use crate::reaction::Call;
@@ -188,7 +189,10 @@ impl Place {
 
     /// How an error names one of its addresses: with the word that the user knows.
     pub(crate) fn call(&self, address: impl fmt::Display) -> String {
-        if self.is_name() { format!("{self} ({address})") } else { address.to_string() }
+        match self.is_name() {
+            true => shown(format_args!("{self} ({address})")),
+            false => shown(address),
+        }
     }
 }
 

@@ -41,8 +41,6 @@ const LIGHT: usize = 4;
 
 /// From so much on it is a flood, whose memory is returned to the kernel as it runs off.
 const FLOOD: usize = 4 << 20;
-/// What is left of a flood when nothing more is returned.
-const PUDDLE: usize = 256 << 10;
 
 #[derive(Debug)]
 pub(crate) struct Budget {
@@ -144,15 +142,15 @@ impl Budget {
         self.relief = self.relief.max(Some(self.used.saturating_sub(freed)));
     }
 
-    /// Whether three quarters of a flood have run off, or of what was then left, and so on: then
-    /// memory should be returned to the kernel. The last blocks of a flood lie scattered among
-    /// free ones, and hold back many times their size.
+    /// Whether three quarters of a flood have run off, or of what was then left, and so on until
+    /// nothing is left: then memory should be returned to the kernel. The last blocks of a flood lie
+    /// scattered among free ones, and hold back many times their size.
     #[inline]
     pub(crate) fn take_ebb(&mut self) -> bool {
         if self.used > self.crest.max(FLOOD) {
             self.crest = self.used;
         }
-        let ebb = self.crest > PUDDLE && self.used < self.crest / 4;
+        let ebb = self.crest > 0 && self.used <= self.crest / 4;
         if ebb {
             self.crest = self.used;
         }
@@ -227,8 +225,8 @@ mod tests {
                 returned.push(block);
             }
         }
-        assert_eq!(returned, [4_095, 1_023, 255], "in blocks");
+        assert_eq!(returned, [4_096, 1_024, 256, 64, 16, 4, 1, 0], "in blocks");
         assert!(!ebbs(FLOOD) && !ebbs(0), "that was no flood");
-        assert!(!ebbs(16 << 20) && ebbs(1 << 20) && ebbs(0), "at once it is nothing");
+        assert!(!ebbs(16 << 20) && ebbs(1 << 20) && ebbs(0) && !ebbs(0), "once each");
     }
 }

@@ -37,7 +37,7 @@ mod unsent;
 use peer::PackedPeer;
 use shortage::{MAX_TRIES, Shortage};
 pub use state::TRANSITIONS;
-pub(crate) use state::{Fin, Level, Life, Open, State};
+pub(crate) use state::{Fin, Level, Life, Open, State, Tail};
 pub use transitions::Transition;
 #[cfg(feature = "sim")]
 pub use transitions::taken;
@@ -149,6 +149,12 @@ impl Connection {
             self.touch(now); // it lingers from now on
         }
         self.state.close(why, now);
+    }
+
+    /// Bytes have arrived on a connection that has ended.
+    pub(crate) fn talks_on(&mut self, now: Moment) {
+        self.state.talks_on();
+        self.touch(now);
     }
 
     /// All output is sent: FIN, and if the peer's has come already, that is all. Returns
@@ -321,7 +327,7 @@ impl Connection {
             State::Open(open) => {
                 open.flow.is_ahead() && !open.asked.paused && !open.holds_up_input()
             }
-            State::Closing { at_end, .. } | State::Delivering { at_end, .. } => !at_end,
+            State::Closing { tail, .. } | State::Delivering { tail, .. } => *tail != Tail::Over,
             State::Lingering { .. } => true,
             State::Broken { .. } | State::Gone { .. } => false,
         };

@@ -2,19 +2,20 @@
 //!
 //! Invariant: an address is in the map exactly while it has connections.
 
+use crate::close_reason::CloseReason;
+use crate::fallible;
 use crate::kernel::Peer;
-use std::collections::BTreeMap;
+use std::collections::HashMap;
 use std::net::IpAddr;
 
-/// The addresses that have connections. A sorted map, not a hash, which an attacker who
-/// chooses addresses could aim at.
+/// The addresses that have connections. Clients may choose them, so the hash has a secret.
 #[derive(Debug, Default)]
-pub(crate) struct Crowd(BTreeMap<Network, u32>);
+pub(crate) struct Crowd(HashMap<Network, u32>);
 
 /// Addresses that count as one: a V4 address, also where a translator writes it as a V6 one;
 /// or a V6 network of 64 bits, of which one client has as many addresses as it likes. On a
 /// link all have the same network, and so each address counts.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub(crate) enum Network {
     V4(u32),
     V6(u64),
@@ -38,13 +39,15 @@ impl Network {
 }
 
 impl Crowd {
-    /// Counts `peer` in, unless its address has `max` connections already.
-    pub(crate) fn enter(&mut self, peer: Peer, max: u32) -> bool {
-        let Some(network) = Network::of(peer) else { return true };
-        let count = self.0.entry(network).or_insert(0);
-        let enters = *count < max;
-        *count += u32::from(enters);
-        enters
+    /// Counts `peer` in, unless its address has `max` connections already, or there is no memory.
+    pub(crate) fn enter(&mut self, peer: Peer, max: u32) -> Result<(), CloseReason> {
+        let Some(network) = Network::of(peer) else { return Ok(()) };
+        match self.0.get_mut(&network) {
+            Some(count) if *count >= max => return Err(CloseReason::AddressLimit),
+            Some(count) => *count += 1,
+            None => fallible::put(&mut self.0, network, 1).ok_or(CloseReason::MemoryBudget)?,
+        }
+        Ok(())
     }
 
     #[inline]
@@ -124,14 +127,14 @@ mod tests {
     fn a_v6_network_of_64_bits_is_one_address() {
         let peer = |text: &str| Peer::Tcp(text.parse().unwrap());
         let mut crowd = Crowd::default();
-        assert!(crowd.enter(peer("[2001:db8::1]:1"), 1));
-        assert!(!crowd.enter(peer("[2001:db8::ffff:2]:2"), 1));
-        assert!(crowd.enter(peer("[2001:db8:0:1::1]:3"), 1));
-        assert!(crowd.enter(peer("192.0.2.1:4"), 1));
-        assert!(!crowd.enter(peer("[::ffff:192.0.2.1]:5"), 1));
-        assert!(crowd.enter(Peer::Unix, 1) && crowd.enter(Peer::Unix, 1));
+        assert!(crowd.enter(peer("[2001:db8::1]:1"), 1).is_ok());
+        assert!(crowd.enter(peer("[2001:db8::ffff:2]:2"), 1).is_err());
+        assert!(crowd.enter(peer("[2001:db8:0:1::1]:3"), 1).is_ok());
+        assert!(crowd.enter(peer("192.0.2.1:4"), 1).is_ok());
+        assert!(crowd.enter(peer("[::ffff:192.0.2.1]:5"), 1).is_err());
+        assert!((0..2).all(|_| crowd.enter(Peer::Unix, 1).is_ok()));
         crowd.leave(peer("[2001:db8::1]:1"));
-        assert!(crowd.enter(peer("[2001:db8::7]:6"), 1));
+        assert!(crowd.enter(peer("[2001:db8::7]:6"), 1).is_ok());
     }
 
     /// Behind a NAT64 all had one address; on a link, too.
@@ -139,14 +142,15 @@ mod tests {
     fn translated_and_link_local_addresses_count_one_by_one() {
         let peer = |text: &str| Peer::Tcp(text.parse().unwrap());
         let mut crowd = Crowd::default();
-        assert!(crowd.enter(peer("[64:ff9b::192.0.2.1]:1"), 1));
-        assert!(crowd.enter(peer("[64:ff9b::192.0.2.2]:1"), 1));
-        assert!(!crowd.enter(peer("192.0.2.1:2"), 1), "it is the same, untranslated");
-        assert!(crowd.enter(peer("[64:ff9b:0:1::192.0.2.1]:1"), 1), "another network");
-        assert!(crowd.enter(peer("[fe80::1%2]:1"), 1) && crowd.enter(peer("[fe80::2%2]:1"), 1));
-        assert!(!crowd.enter(peer("[fe80::1%2]:2"), 1));
+        assert!(crowd.enter(peer("[64:ff9b::192.0.2.1]:1"), 1).is_ok());
+        assert!(crowd.enter(peer("[64:ff9b::192.0.2.2]:1"), 1).is_ok());
+        assert!(crowd.enter(peer("192.0.2.1:2"), 1).is_err(), "it is the same, untranslated");
+        assert!(crowd.enter(peer("[64:ff9b:0:1::192.0.2.1]:1"), 1).is_ok(), "another network");
+        assert!(crowd.enter(peer("[fe80::1%2]:1"), 1).is_ok());
+        assert!(crowd.enter(peer("[fe80::2%2]:1"), 1).is_ok());
+        assert!(crowd.enter(peer("[fe80::1%2]:2"), 1).is_err());
         crowd.leave(peer("192.0.2.1:9"));
-        assert!(crowd.enter(peer("[64:ff9b::192.0.2.1]:3"), 1));
+        assert!(crowd.enter(peer("[64:ff9b::192.0.2.1]:3"), 1).is_ok());
     }
 
     /// Whatever the order, and whatever else there is.
@@ -177,9 +181,9 @@ mod tests {
     fn who_leaves_makes_room_for_one() {
         let peer = |port| Peer::Tcp(([192, 0, 2, 1], port).into());
         let mut crowd = Crowd::default();
-        assert!(crowd.enter(peer(1), 2) && crowd.enter(peer(2), 2));
+        assert!(crowd.enter(peer(1), 2).is_ok() && crowd.enter(peer(2), 2).is_ok());
         crowd.leave(peer(1));
-        assert!(crowd.enter(peer(3), 2) && !crowd.enter(peer(4), 2));
+        assert!(crowd.enter(peer(3), 2).is_ok() && crowd.enter(peer(4), 2).is_err());
         crowd.leave(peer(2));
         crowd.leave(peer(3));
         assert!(crowd.0.is_empty());

@@ -1,5 +1,6 @@
 //! The one error: a call that failed, on what, and how.
 
+use crate::fallible::shown;
 use crate::kernel::{self, Errno};
 use crate::reaction::{Call, Reaction, attempt};
 use std::fmt;
@@ -28,7 +29,7 @@ impl Error {
     /// assert_eq!(error.to_string(), "openat2 /etc/motd: ENOENT (No such file or directory)");
     /// ```
     pub fn new(call: Call, object: impl fmt::Display, errno: Errno) -> Error {
-        Error { call, object: object.to_string(), errno }
+        Error { call, object: shown(object), errno }
     }
 }
 

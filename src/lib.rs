@@ -64,7 +64,7 @@
 //! [`on_data`]: ConnectionHandler::on_data
 //!
 //! The files of the source, lowest floor first; each knows only those before it:
-//! [`kernel`], [`reaction`], error, close_reason, time, limits, pause, buffer, budget, slots,
+//! fallible, [`kernel`], [`reaction`], error, close_reason, time, limits, pause, buffer, budget, slots,
 //! deadlines, outbox, counters, connection, cuts, crowd, listener, net, [`handler`], mailbox,
 //! manager, process, [`escape`], inherited, [`address`], [`proxy_header`], reactor, server, sim,
 //! [`framing`] and [`handlers`].
@@ -83,6 +83,7 @@ mod cuts;
 mod deadlines;
 mod error;
 pub mod escape;
+mod fallible;
 pub mod framing;
 pub mod handler;
 pub mod handlers;

@@ -1,7 +1,7 @@
 //! Every bound the server keeps, as plain fields.
 
+use crate::fallible::{self, Map};
 use crate::time::{Moment, Span};
-use std::collections::BTreeMap;
 use std::time::Duration;
 
 /// What the server allows, safe for the open internet by default.
@@ -117,7 +117,7 @@ pub(crate) struct Spans {
 pub(crate) struct Patience {
     pub(crate) usual: Spans,
     /// Of those that have their own, by slot.
-    own: BTreeMap<u32, Spans>,
+    own: Map<u32, Spans>,
     pub(crate) drain: Option<Span>,
     pub(crate) give_way: Option<Span>,
 }
@@ -139,7 +139,7 @@ impl Patience {
         };
         let drain = limits.drain_timeout.map(Span::at_least);
         let give_way = limits.give_way.map(Span::at_least);
-        Patience { usual: Spans::of(usual), own: BTreeMap::new(), drain, give_way }
+        Patience { usual: Spans::of(usual), own: Map::default(), drain, give_way }
     }
 
     /// Those of a connection.
@@ -156,9 +156,10 @@ impl Patience {
         self.of(slot).told
     }
 
-    pub(crate) fn set(&mut self, slot: u32, timeouts: Timeouts) {
+    /// `None` if there is no memory for them.
+    pub(crate) fn set(&mut self, slot: u32, timeouts: Timeouts) -> Option<()> {
         let newcomer = self.usual.newcomer;
-        self.own.insert(slot, Spans { newcomer, ..Spans::of(timeouts) });
+        fallible::put(&mut self.own, slot, Spans { newcomer, ..Spans::of(timeouts) })
     }
 
     /// The server stops, and waits for `span` for the first bytes of each client.

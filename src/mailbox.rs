@@ -89,8 +89,8 @@ impl<H> Mailbox<H> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// From any thread: leaves a job, and wakes the loop if it is the first. What is done is always
-    /// taken: there is no more of it than the workers may take.
+    /// From any thread: leaves a job, and wakes the loop if it is the first. Only calls can be
+    /// refused: how many results wait is bounded by what the workers accept.
     pub(crate) fn post(&self, job: Job<H>) -> Result<(), CallError> {
         let mut state = self.lock();
         if state.bell.is_none() {
@@ -130,9 +130,9 @@ impl<H> Mailbox<H> {
         self.lock().runs_on == Some(thread::current().id())
     }
 
-    /// From the loop, when the eventfd may be readable: whether to stop. If it has made the
-    /// `jobs` that it took before, silences the bell and takes all that wait; if not, the
-    /// bell goes on to wake it, and the queue stays bounded.
+    /// From the loop, when the eventfd may be readable. Once it has run the `jobs` that it took
+    /// before, silences the bell and takes all that wait; until then the bell keeps waking it,
+    /// and the queue stays bounded. Returns whether to stop.
     pub(crate) fn collect(&self, jobs: &mut VecDeque<Job<H>>) -> Result<Option<Stop>, Error> {
         let mut state = self.lock();
         if jobs.is_empty() {

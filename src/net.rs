@@ -11,13 +11,14 @@ use crate::connection::Connection;
 use crate::counters::Counters;
 use crate::cuts::Cuts;
 use crate::error::Error;
+use crate::fallible::Map;
 use crate::kernel::{Address, Clock, Errno, Kernel, Peer};
 use crate::limits::{Limits, Patience, Spans};
 use crate::outbox::Outbox;
 use crate::reaction::Call;
 use crate::slots::Id;
 use crate::time::Moment;
-use std::collections::{BTreeMap, BTreeSet, TryReserveError};
+use std::collections::{HashSet, TryReserveError};
 use std::fmt;
 use std::net::SocketAddr;
 use std::time::Duration;
@@ -121,20 +122,20 @@ pub struct Net {
     /// How many of the connections we began ourselves.
     pub(crate) outbound: u32,
     /// The local addresses of those that may lead back here: to a port of our own.
-    calling: BTreeSet<SocketAddr>,
+    calling: HashSet<SocketAddr>,
     has_told_sandbox: bool,
     pub(crate) timers: Timers,
     pub(crate) groups: Groups,
     /// Threads that do jobs for connections.
     pub(crate) workers: Option<Box<Workers>>,
     /// What these read, by slot.
-    presences: BTreeMap<u32, Presence>,
+    presences: Map<u32, Presence>,
     /// With what tokens outbound connections were begun, by slot.
-    pub(crate) tokens: BTreeMap<u32, u64>,
+    pub(crate) tokens: Map<u32, u64>,
     /// The files that are being sent, by slot.
-    files: BTreeMap<u32, files::FilePart>,
+    files: Map<u32, files::FilePart>,
     /// What is known of the fronts of clients that came through one, by slot.
-    fronts: BTreeMap<u32, Front>,
+    fronts: Map<u32, Front>,
     /// Outbound connections that have no socket yet.
     wishes: Wishes,
     /// Which connection is closed first when memory is short, if that is known.
@@ -258,6 +259,16 @@ impl Conn<'_> {
         });
     }
 
+    /// Closes the connection as [`close`](Conn::close) does, for a peer that has said that it sends
+    /// no more, as HTTP does with `Connection: close`. So there is nothing to linger for: the
+    /// socket is closed as soon as the kernel has everything. What the peer sends all the same
+    /// before that is noticed, and lingered for; what it sends later is answered with a reset, and
+    /// it may lose the end of what was written.
+    pub fn close_without_linger(&mut self) {
+        self.close();
+        self.net.change(self.slot, |connection| connection.state.renounce());
+    }
+
     /// Ends our direction only: FIN when everything written has been sent, and what the
     /// peer sends is still offered. Nothing more can be written. When the peer has ended
     /// too, the connection closes by itself.
@@ -338,6 +349,11 @@ impl Conn<'_> {
     /// ```
     pub fn charge(&mut self, bytes: usize) {
         self.net.change(self.slot, |connection| connection.state.charge(bytes));
+    }
+
+    /// There was no memory for what a callback needs for this connection: it ends.
+    pub(crate) fn out_of_memory(&mut self) {
+        self.net.abort(self.slot, CloseReason::MemoryBudget);
     }
 
     /// All connections, this one included.
@@ -493,15 +509,15 @@ impl Net {
             spent: 0,
             closed: None,
             outbound: 0,
-            calling: BTreeSet::new(),
+            calling: HashSet::new(),
             has_told_sandbox: false,
             timers: Timers::default(),
             groups: Groups::default(),
             workers: None,
-            presences: BTreeMap::new(),
-            tokens: BTreeMap::new(),
-            files: BTreeMap::new(),
-            fronts: BTreeMap::new(),
+            presences: Map::default(),
+            tokens: Map::default(),
+            files: Map::default(),
+            fronts: Map::default(),
             wishes: Wishes::default(),
             worst: None,
             kernel: kernel.lend(),

@@ -119,7 +119,7 @@ impl Drop for Process {
     }
 }
 
-/// Blocks the signals that the server reads; which they are.
+/// Blocks the signals that the server reads, and returns them.
 fn block_signals<K: Kernel>(
     kernel: &mut K,
     warnings: &mut Vec<String>,

@@ -23,6 +23,8 @@ const SIGNATURE: &[u8] = b"\r\n\r\n\0\r\nQUIT\n";
 const FIXED: usize = SIGNATURE.len() + 4;
 /// Most bytes behind them.
 const LONGEST_REST: usize = 4_096;
+/// Most bytes of one that [`write`] writes.
+pub(crate) const LONGEST_WRITTEN: usize = FIXED + 36;
 /// What a version 1 header begins with.
 const WORD: &[u8] = b"PROXY ";
 /// Most bytes of it, its CR LF included.
@@ -95,8 +97,8 @@ fn addresses(words: &str) -> Option<Option<(SocketAddr, SocketAddr)>> {
 
 /// A number from 0 to 65535, written in the one way there is.
 fn port(word: &str) -> Option<u16> {
-    let port = word.parse::<u16>().ok()?;
-    (port.to_string() == word).then_some(port)
+    let is_plain = word == "0" || word.starts_with(|first| matches!(first, '1'..='9'));
+    word.parse().ok().filter(|_| is_plain)
 }
 
 /// Version 2: signature, version and command, family, length, addresses, TLVs.
@@ -154,28 +156,24 @@ fn pair<const N: usize, A: From<[u8; N]> + Into<IpAddr>>(
 /// not known it is 0.0.0.0, port 0; if one of them is V6, both are written so.
 #[must_use]
 pub fn write(from: Option<SocketAddr>, to: Option<SocketAddr>) -> Vec<u8> {
-    let (family, ips, ports) = match (from, to) {
-        (None, _) => (0, Vec::new(), None),
-        (Some(from), to) => {
-            let to = to.unwrap_or(SocketAddr::new(Ipv4Addr::UNSPECIFIED.into(), 0));
-            let ports = Some((from.port(), to.port()));
-            match (from.ip(), to.ip()) {
-                (IpAddr::V4(from), IpAddr::V4(to)) => {
-                    (TCP4, [from.octets(), to.octets()].concat(), ports)
-                }
-                (from, to) => (TCP6, [wide(from).octets(), wide(to).octets()].concat(), ports),
-            }
-        }
+    let mut header = Vec::with_capacity(LONGEST_WRITTEN);
+    header.extend(SIGNATURE);
+    let Some(from) = from else {
+        header.extend([PROXY, 0, 0, 0]);
+        return header;
     };
-    let mut header = [SIGNATURE, &[PROXY, family], &[0; 2], &ips].concat();
-    if let Some((from, to)) = ports {
-        header.extend(from.to_be_bytes());
-        header.extend(to.to_be_bytes());
+    let to = to.unwrap_or(SocketAddr::new(Ipv4Addr::UNSPECIFIED.into(), 0));
+    match (from.ip(), to.ip()) {
+        (IpAddr::V4(from), IpAddr::V4(to)) => {
+            header.extend([PROXY, TCP4, 0, 12]);
+            header.extend([from, to].map(|ip| ip.octets()).as_flattened());
+        }
+        (from, to) => {
+            header.extend([PROXY, TCP6, 0, 36]);
+            header.extend([from, to].map(|ip| wide(ip).octets()).as_flattened());
+        }
     }
-    let rest = (header.len() - FIXED) as u8; // at most 36
-    if let Some(length) = header.get_mut(FIXED - 1) {
-        *length = rest;
-    }
+    header.extend([from, to].map(|address| address.port().to_be_bytes()).as_flattened());
     header
 }
 

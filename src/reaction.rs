@@ -193,7 +193,7 @@ pub fn reaction(call: Call, errno: Errno) -> Reaction {
         },
         Call::EpollRemove => match errno {
             ENOENT | EBADF => Ignore, // it is gone already
-            _ => DropConnection,      // otherwise it would be reported for ever
+            _ => DropConnection,      // otherwise it would be reported forever
         },
         Call::EpollWait => match errno {
             EINTR => Retry, // SIGSTOP and SIGCONT are enough, even without a signal handler
@@ -215,7 +215,7 @@ pub fn reaction(call: Call, errno: Errno) -> Reaction {
             _ => FailRuntime,
         },
         Call::CheckFile | Call::RemoveFile => Ignore, // the next start removes it, if it is stale
-        Call::SteerNew | Call::RefuseNew => Degrade, // ENOPROTOOPT before Linux 5.1, EPERM before 5.7
+        Call::SteerNew | Call::RefuseNew => Degrade, // an old kernel
         Call::DiagSocket | Call::DiagAsk | Call::DiagAnswer => Degrade, // treated as under way
 
         // Connections.

@@ -245,7 +245,7 @@ where
     assert_eq!(getsockopt(&server, option).unwrap(), set);
 }
 
-#[test] // accepted sockets have the listener's options
+#[test] // An accepted socket inherits `TCP_NODELAY`, `SO_KEEPALIVE`, `TCP_KEEPIDLE`, `TCP_USER_TIMEOUT` and `SO_OOBINLINE` from its listener (Linux 6.18).
 fn options_are_inherited() {
     is_inherited(sockopt::TcpNoDelay, true);
     is_inherited(sockopt::KeepAlive, true);
@@ -258,7 +258,7 @@ fn options_are_inherited() {
     is_inherited(sockopt::SndBuf, 30_000);
 }
 
-#[test] // an urgent byte is taken out of the stream, unless the listener asked otherwise
+#[test] // Without SO_OOBINLINE an urgent byte is taken out of the stream, and `recv` never returns it; with it the byte keeps its place.
 fn an_urgent_byte_is_lost_or_inline() {
     let heard = |listener: &TcpListener| {
         let (mut server, client) = pair_of(listener);
@@ -275,7 +275,7 @@ fn an_urgent_byte_is_lost_or_inline() {
     assert_eq!(heard(&listener), "ab!cd");
 }
 
-#[test] // on a Unix socket the option is not inherited
+#[test] // A Unix socket does not inherit SO_OOBINLINE, and its urgent byte is lost.
 fn an_urgent_byte_on_a_unix_socket() {
     let scratch = Scratch::new();
     let listener = UnixListener::bind(scratch.path("s")).unwrap();
@@ -292,7 +292,7 @@ fn an_urgent_byte_on_a_unix_socket() {
     assert_eq!(heard, "ab");
 }
 
-#[test] // TCP_NOTSENT_LOWAT of the listener bounds what the kernel takes for a client that does not read
+#[test] // TCP_NOTSENT_LOWAT of the listener bounds what the kernel takes for a client that does not read.
 fn notsent_lowat_is_inherited() {
     let listener = TcpListener::bind(local(0)).unwrap();
     let (roomy, _client) = pair_of(&listener);
@@ -302,7 +302,7 @@ fn notsent_lowat_is_inherited() {
     assert!(tight < 800_000 && tight * 2 < roomy, "{tight} {roomy}");
 }
 
-#[test] // TCP_CORK holds a part of a segment back, though TCP_NODELAY is set, until it is taken off
+#[test] // While TCP_CORK is set the kernel holds back a part of a segment, even with TCP_NODELAY.
 fn a_cork_holds_a_part_of_a_segment() {
     let (server, client) = pair();
     let set = |option| Linux.setsockopt(&fd(&server), option).unwrap();
@@ -322,16 +322,17 @@ fn a_cork_holds_a_part_of_a_segment() {
     assert!((0..20).any(is_held)); // for 200 ms, which may have passed on a busy machine
 }
 
-#[test] // accept(2) gives a socket that blocks, whatever the listener does
+#[test] // O_NONBLOCK is not inherited from the listener (Linux 6.18).
 fn nonblocking_is_not_inherited() {
     let listener = TcpListener::bind(local(0)).unwrap();
-    let _client = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
-    let server = listener.accept().unwrap().0;
     listener.set_nonblocking(true).unwrap();
+    let _client = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
+    Set::of(&fd(&listener), IN).until(IN);
+    let server = listener.accept().unwrap().0;
     assert_eq!(flags(&fd(&server)) & nix::libc::O_NONBLOCK, 0);
 }
 
-#[test] // accept4 with its flags gives a socket that neither blocks nor survives exec
+#[test] // With SOCK_NONBLOCK and SOCK_CLOEXEC the new descriptor is non-blocking and close-on-exec from the beginning.
 fn accept4_sets_both_flags() {
     let listener = listen(0, &[]).unwrap();
     let _client = TcpStream::connect(address_of(&listener)).unwrap();
@@ -340,7 +341,7 @@ fn accept4_sets_both_flags() {
     assert_eq!(flags(server.fd()) & both, both);
 }
 
-#[test] // a backlog of 3 is a queue of 4; the next SYN is dropped, not refused
+#[test] // With a backlog of 3, four clients are connected, and the fifth gets no answer (Linux 6.18).
 fn backlog_is_one_more() {
     let listener = bind(0, &[]).unwrap();
     Linux.listen(listener.fd(), 3).unwrap();
@@ -350,7 +351,7 @@ fn backlog_is_one_more() {
     assert_eq!(fifth.unwrap_err().kind(), ErrorKind::TimedOut);
 }
 
-#[test] // a client that reset while it was queued is accepted, with its address, and the read fails
+#[test] // A client that resets while it waits in the queue is still accepted: on Linux 6.18 `accept4` succeeds, and the first `recv` fails with ECONNRESET.
 fn reset_in_the_queue_is_accepted() {
     let listener = TcpListener::bind(local(0)).unwrap();
     let client = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
@@ -377,7 +378,7 @@ fn getpeername_after_an_end() {
     assert_eq!(server.peer_addr().unwrap_err().kind(), ErrorKind::NotConnected);
 }
 
-#[test] // a handshake that ends while the queue is full: the client is connected, the server does not know
+#[test] // A handshake that ends while the queue is full leaves the client connected and the server in SYN_RECV; bytes sent by the client arrive when the queue has room.
 fn connected_is_not_queued() {
     deafening("connected_is_not_queued", || {
         let listener = bind(0, &[]).unwrap();
@@ -403,13 +404,41 @@ fn connected_is_not_queued() {
     });
 }
 
+#[test] // The SYN queue has the bound of the accept queue, backlog + 1.
+fn the_syn_queue_is_as_long() {
+    deafening("the_syn_queue_is_as_long", || {
+        let listener = bind(0, &[]).unwrap();
+        Linux.listen(listener.fd(), 4).unwrap();
+        let address = Address::Tcp(address_of(&listener));
+        let late = || {
+            let socket = own(Linux.socket(&address));
+            deafen(&socket.fd().number(), true);
+            assert_eq!(Linux.connect(socket.fd(), &address), Err(Errno::EINPROGRESS));
+            socket
+        };
+        let _late: Vec<_> = (0..8).map(|_| late()).collect();
+        assert_eq!(count(SYN_RECV), 5);
+    });
+}
+
+/// The states of a connection that are counted here, as /proc/net/tcp has them.
+const SYN_RECV: &str = "03";
+const FIN_WAIT_2: &str = "05";
+const TIME_WAIT: &str = "06";
+
+/// How many IPv4 sockets of this network are in a state.
+fn count(state: &str) -> usize {
+    let table = fs::read_to_string("/proc/net/tcp").unwrap();
+    table.lines().filter(|line| line.split_whitespace().nth(3) == Some(state)).count()
+}
+
 /// An address as in /proc/net/tcp.
 fn hex(address: SocketAddr) -> String {
     let SocketAddr::V4(address) = address else { unreachable!() };
     format!("{:08X}:{:04X}", u32::from_le_bytes(address.ip().octets()), address.port())
 }
 
-#[test] // closing a listener resets whoever waits in its queue, and so does shutting it down
+#[test] // Closing a listener resets the clients in its queue, and so does `shutdown`.
 fn closing_a_listener_resets_its_queue() {
     let shut_down = |listener: Own| {
         let both = nix::sys::socket::Shutdown::Both;
@@ -429,7 +458,19 @@ fn closing_a_listener_resets_its_queue() {
     }
 }
 
-#[test] // with no descriptor left accept4 says EMFILE though nobody waits, with one left EAGAIN
+#[test] // With `net.ipv4.tcp_migrate_req` = 1 the queue of a listener that closes goes to another one of the same port.
+fn a_queue_may_migrate() {
+    let migrate = "sysctl -qw net.ipv4.tcp_migrate_req=1";
+    in_a_network_of_its_own("a_queue_may_migrate", migrate, || {
+        let (first, address) = sharing(0);
+        let _clients: Vec<_> = (0..9).map(|_| TcpStream::connect(address).unwrap()).collect();
+        let (second, _) = sharing(address.port());
+        drop(first);
+        assert_eq!(queued(&second), 9);
+    });
+}
+
+#[test] // EMFILE does not even show that a client waits: the kernel looks for a free descriptor before it looks at the queue.
 fn emfile_comes_before_eagain() {
     alone("emfile_comes_before_eagain", || {
         let listener = listen(0, &[]).unwrap();
@@ -442,7 +483,7 @@ fn emfile_comes_before_eagain() {
     });
 }
 
-#[test] // a listener that was shut down hangs up for ever, and accept4 says EINVAL
+#[test] // A listener that was shut down reports EPOLLHUP forever, and `accept4` fails with EINVAL.
 fn a_dead_listener_hangs_up() {
     let listener = listen(0, &[]).unwrap();
     let set = Set::of(listener.fd(), 0);
@@ -467,7 +508,7 @@ fn rebinds(old: &[SocketOption], new: &[SocketOption]) -> bool {
     }
 }
 
-#[test] // SO_REUSEADDR rebinds a port in TIME_WAIT only if the old socket had it too
+#[test] // With SO_REUSEADDR a port in TIME_WAIT can be bound again, but only if the *old* socket had it too (Linux 6.18).
 fn reuseaddr_is_needed_before_and_after() {
     // Elsewhere the kernel may hold as many in TIME_WAIT as it will.
     in_a_network_of_its_own("reuseaddr_is_needed_before_and_after", "", || {
@@ -479,7 +520,7 @@ fn reuseaddr_is_needed_before_and_after() {
     });
 }
 
-#[test] // two sockets with SO_REUSEADDR can bind one port; the second listen fails
+#[test] // While neither listens, two sockets with SO_REUSEADDR may bind one port, and the second one's `listen` fails with EADDRINUSE (Linux 6.18).
 fn second_listen_fails() {
     let options = [SocketOption::ReuseAddr];
     let first = bind(0, &options).unwrap();
@@ -520,7 +561,7 @@ fn is_privileged() -> bool {
     u64::from_str_radix(effective, 16).unwrap() & (1 << 12 | 1 << 13) != 0
 }
 
-#[test] // bound to no device, a listener refuses all who are new, and the queue is served
+#[test] // A listener that is bound to no device refuses new clients at once, and the clients in its queue are served.
 fn a_listener_of_no_device_refuses() {
     as_an_ordinary_user("a_listener_of_no_device_refuses", || {
         let listener = TcpListener::bind(local(0)).unwrap();
@@ -538,7 +579,7 @@ fn a_listener_of_no_device_refuses() {
     });
 }
 
-#[test] // nobody undoes that but one with CAP_NET_RAW: a listener that others share is lost to them
+#[test] // Binding the listener again, or to any device, needs CAP_NET_RAW.
 fn a_listener_of_no_device_stays_so() {
     as_an_ordinary_user("a_listener_of_no_device_stays_so", || {
         let listener = TcpListener::bind(local(0)).unwrap();
@@ -548,7 +589,7 @@ fn a_listener_of_no_device_stays_so() {
     });
 }
 
-#[test] // a handshake under way is listed, and goes on when the listener has no device
+#[test] // sock_diag lists a handshake under way, and it can be completed although the listener has no device.
 fn a_handshake_under_way() {
     let drop_the_last = "ip link set lo up
         nft 'table ip t { chain c { type filter hook input priority 0; tcp dport 1234 tcp flags & (fin | syn | rst | psh | ack) == ack drop; }; }'";
@@ -569,6 +610,20 @@ fn a_handshake_under_way() {
     });
 }
 
+#[test] // A handshake that was answered with a SYN cookie is kept nowhere: its ACK is answered with a reset.
+fn a_cookie_needs_its_listener() {
+    let prepare = "sysctl -qw net.ipv4.tcp_syncookies=2
+        nft 'table ip t { chain c { type filter hook input priority 0; tcp dport 1234 tcp flags & (fin | syn | rst | psh | ack) == ack drop; }; }'";
+    in_a_network_of_its_own("a_cookie_needs_its_listener", prepare, || {
+        let listener = TcpListener::bind(local(1234)).unwrap();
+        let mut slow = TcpStream::connect(local(1234)).unwrap();
+        assert_eq!(count(SYN_RECV), 0);
+        Linux.setsockopt(&fd(&listener), SocketOption::NoDevice).unwrap();
+        slow.write_all(b"hello").unwrap();
+        assert_eq!(hear(slow), (0, Err(ErrorKind::ConnectionReset)));
+    });
+}
+
 /// A listener that shares a port of 127.0.0.1.
 fn sharing(port: u16) -> (Own, SocketAddr) {
     let socket = own(Linux.socket(&Address::Tcp(local(port))));
@@ -584,7 +639,7 @@ fn queued(listener: &Own) -> usize {
     (0..1_000).take_while(|_| Linux.accept4(listener.fd()).is_ok()).count()
 }
 
-#[test] // a program picks the listener of a shared port; who is in a queue stays there
+#[test] // The program picks the listener for new clients; those in a queue stay there, and a number that no listener has means the hash.
 fn a_shared_port_is_steered() {
     let (first, address) = sharing(0);
     let (second, _) = sharing(address.port());
@@ -609,7 +664,7 @@ fn a_shared_port_is_steered() {
     drop((dealt_out, steered, nowhere, alone));
 }
 
-#[test] // of 2 × 2 listeners the first of the new ones is number 2 until the last old one is gone
+#[test] // Of two times two listeners the first new one has number 2 until the last old one is closed, in whatever order they close.
 fn a_listener_that_closes_leaves_its_number_to_the_last() {
     for order in [[0, 1], [1, 0]] {
         let (first, address) = sharing(0);
@@ -628,7 +683,7 @@ fn a_listener_that_closes_leaves_its_number_to_the_last() {
     }
 }
 
-#[test] // a filter is the socket's, not the descriptor's: it outlives whoever attached it
+#[test] // A filter belongs to the socket, and stays when the process that attached it closes its descriptor.
 fn a_filter_outlives_its_owner() {
     deafening("a_filter_outlives_its_owner", || {
         let listener = TcpListener::bind(local(0)).unwrap();
@@ -645,7 +700,7 @@ fn a_filter_outlives_its_owner() {
     });
 }
 
-#[test] // what an exec has left open is not close-on-exec; what is opened here is
+#[test] // A descriptor that survived an exec has no close-on-exec flag, and every descriptor that this process opens has it.
 fn what_was_passed_is_told_by_its_flag() {
     let opened = TcpListener::bind(local(0)).unwrap();
     assert_eq!(Linux.fcntl_inherit(opened.as_raw_fd()).err(), Some(Errno::EBADF));
@@ -662,7 +717,7 @@ fn what_was_passed_is_told_by_its_flag() {
 
 // ---- Unix sockets ------------------------------------------------------------------
 
-#[test] // the mode set before bind is the file's, less the umask
+#[test] // `fchmod` on the unbound socket sets the mode with which the file is created, still less the umask: 0666 under umask 027 gives 0640 (Linux 6.18).
 fn mode_before_bind_is_masked() {
     alone("mode_before_bind_is_masked", || {
         let scratch = Scratch::new();
@@ -684,7 +739,7 @@ fn try_unix(path: &Path) -> Result<(), Errno> {
     Linux.connect(socket.fd(), &address)
 }
 
-#[test] // a file without a listener: bind says EADDRINUSE, connect ECONNREFUSED
+#[test] // At the file of a closed socket `bind` fails with EADDRINUSE, and `connect` with ECONNREFUSED.
 fn a_stale_socket_file() {
     let scratch = Scratch::new();
     let path = scratch.path("socket");
@@ -717,7 +772,7 @@ fn begin(address: SocketAddr) -> (Own, Result<(), Errno>) {
     (socket, begun)
 }
 
-#[test] // a connect that does not block: EINPROGRESS, then OUT, and no error is left
+#[test] // On a non-blocking socket `connect` starts the handshake and fails with EINPROGRESS.
 fn a_connection_outwards() {
     let listener = listen(0, &[]).unwrap();
     let (socket, begun) = begin(address_of(&listener));
@@ -727,7 +782,13 @@ fn a_connection_outwards() {
     assert_eq!(Linux.send(socket.fd(), b"hello"), Ok(5));
 }
 
-#[test] // refused: OUT, ERR and HUP, and SO_ERROR tells why, once; the hang-up stays
+#[test] // A TCP socket that has not begun to connect reports OUT and HUP.
+fn a_socket_before_its_connect() {
+    let socket = own(Linux.socket(&Address::Tcp(local(1))));
+    Set::of(socket.fd(), OUT).fires_for_ever(OUT | HUP);
+}
+
+#[test] // A refused connection is reported as OUT, ERR and HUP, and SO_ERROR returns ECONNREFUSED once.
 fn a_refused_connection() {
     let nobody = address_of(&bind(0, &[]).unwrap());
     let (socket, begun) = begin(nobody);
@@ -739,7 +800,7 @@ fn a_refused_connection() {
     set.fires_for_ever(OUT | HUP);
 }
 
-#[test] // nobody answers: nothing is reported, and nothing is lost by giving up
+#[test] // While the handshake is under way no event is reported.
 fn a_connection_that_is_not_answered() {
     let listener = bind(0, &[]).unwrap();
     Linux.listen(listener.fd(), 0).unwrap();
@@ -765,7 +826,7 @@ fn the_user_timeout_bounds_a_connect() {
     assert_eq!(Linux.getsockopt_error(socket.fd()), Ok(Some(Errno::ETIMEDOUT)));
 }
 
-#[test] // established and reset before anybody looked: SO_ERROR says so, and eats it
+#[test] // If a connection is established and reset at once, SO_ERROR returns ECONNRESET, and `recv` then 0.
 fn a_connection_that_is_reset_at_once() {
     let listener = TcpListener::bind(local(0)).unwrap();
     let (socket, _) = begin(listener.local_addr().unwrap());
@@ -775,7 +836,7 @@ fn a_connection_that_is_reset_at_once() {
     assert_eq!(Linux.recv(socket.fd(), &mut [0]), Ok(0));
 }
 
-#[test] // a Unix socket is connected at once
+#[test] // A Unix socket has no handshake: it is connected when `connect` returns.
 fn a_unix_connection_outwards() {
     let scratch = Scratch::new();
     let path = scratch.path("socket");
@@ -786,7 +847,7 @@ fn a_unix_connection_outwards() {
     assert_eq!(Set::of(socket.fd(), IN | OUT).look(), OUT);
 }
 
-#[test] // a full queue of a Unix listener: EAGAIN for a client that does not block, again one more than said
+#[test] // A non-blocking `connect` to a Unix listener fails with EAGAIN when backlog + 1 clients wait in its queue.
 fn a_full_unix_queue() {
     let scratch = Scratch::new();
     let path = scratch.path("socket");
@@ -796,7 +857,7 @@ fn a_full_unix_queue() {
     assert_eq!(try_unix(&path), Err(Errno::EAGAIN));
 }
 
-#[test] // a peer that closes a Unix socket hangs up at once, also with its bytes unread
+#[test] // On a Unix socket the peer's `close` alone is a HUP, with its last bytes unread.
 fn unix_close_is_a_hang_up() {
     let (server, mut client) = UnixStream::pair().unwrap();
     let set = Set::of(&fd(&server), IN | RDHUP);
@@ -806,7 +867,7 @@ fn unix_close_is_a_hang_up() {
     assert_eq!((recv(&server), recv(&server)), (Ok(b"last".to_vec()), Ok(vec![])));
 }
 
-#[test] // a Unix socket closed with unread input: the peer reads what there is, then ECONNRESET
+#[test] // If a Unix socket is closed with unread input, its peer reads what was sent to it, then ECONNRESET; without unread input, EOF.
 fn unix_close_with_unread_input() {
     for (unread, end) in [(&b""[..], Ok(vec![])), (b"unread", Err(Errno::ECONNRESET))] {
         let (server, mut client) = UnixStream::pair().unwrap();
@@ -821,7 +882,7 @@ fn unix_close_with_unread_input() {
 
 // ---- the loop ----------------------------------------------------------------------
 
-#[test] // level-triggered: an event comes until everything is read
+#[test] // *Level-triggered* epoll reports a descriptor as long as something can be read.
 fn level_triggered_fires_until_read() {
     let (server, mut client) = pair();
     let set = Set::of(&fd(&server), IN);
@@ -831,7 +892,7 @@ fn level_triggered_fires_until_read() {
     assert_eq!((set.look(), recv(&server)), (0, Err(Errno::EAGAIN)));
 }
 
-#[test] // who has more to read is reported again, behind the others
+#[test] // A connection with more input is reported again, behind the others, because ready descriptors take turns (Linux 6.18).
 fn ready_descriptors_take_turns() {
     let pairs: Vec<_> = (0..3).map(|_| pair()).collect();
     let set = Set::new();
@@ -851,7 +912,7 @@ fn ready_descriptors_take_turns() {
     assert_eq!(turns[..3].iter().sum::<u64>(), 3);
 }
 
-#[test] // data and then a reset: IN, ERR and HUP together; the data, ECONNRESET once, then 0
+#[test] // When data and then a reset have arrived, epoll reports IN, ERR and HUP at once, and `recv` returns the data, then ECONNRESET, then 0 (Linux 6.18).
 fn reset_behind_data() {
     let (server, mut client) = pair();
     let set = Set::of(&fd(&server), IN | RDHUP);
@@ -863,7 +924,7 @@ fn reset_behind_data() {
     assert_eq!(recv(&server), Ok(vec![]));
 }
 
-#[test] // SO_ERROR takes the error away: then an abort looks like a normal end
+#[test] // Asking `getsockopt(SO_ERROR)` for the reason is worse: it clears the error, and the reset then reads like a clean EOF (measured).
 fn so_error_eats_the_error() {
     let (server, mut client) = pair();
     let set = Set::of(&fd(&server), IN);
@@ -874,7 +935,7 @@ fn so_error_eats_the_error() {
     assert_eq!((recv(&server), recv(&server)), (Ok(b"data".to_vec()), Ok(vec![])));
 }
 
-#[test] // interest 0 silences bytes, but neither a hang-up nor an error
+#[test] // EPOLLERR and EPOLLHUP come unasked, even at mask 0.
 fn hang_up_comes_unasked() {
     let (server, mut client) = pair();
     let set = Set::of(&fd(&server), IN);
@@ -901,7 +962,7 @@ fn an_end_at_interest_0_is_silent() {
     set.until(ERR | HUP);
 }
 
-#[test] // once both sides have sent FIN, HUP fires at interest 0; with one it does not
+#[test] // When we have shut down our direction and the peer's FIN has arrived, epoll reports HUP, whatever the mask, until the socket is closed.
 fn both_ends_are_a_hang_up() {
     let (server, client) = pair();
     let set = Set::of(&fd(&server), IN);
@@ -913,7 +974,7 @@ fn both_ends_are_a_hang_up() {
     set.fires_for_ever(HUP);
 }
 
-#[test] // and it does so although bytes in front of the peer's FIN are unread
+#[test] // It does so even while bytes before the peer's FIN are unread.
 fn both_ends_are_a_hang_up_before_the_last_byte() {
     let (server, mut client) = pair();
     Linux.shutdown(&fd(&server)).unwrap();
@@ -924,7 +985,7 @@ fn both_ends_are_a_hang_up_before_the_last_byte() {
     assert_eq!((recv(&server), recv(&server)), (Ok(b"last".to_vec()), Ok(vec![])));
 }
 
-#[test] // RDHUP comes though bytes before the end are unread, and asks for no read
+#[test] // EPOLLRDHUP is reported although bytes before the FIN are still unread.
 fn rdhup_comes_before_the_bytes() {
     let (server, mut client) = pair();
     let set = Set::of(&fd(&server), RDHUP);
@@ -936,7 +997,7 @@ fn rdhup_comes_before_the_bytes() {
     assert_eq!((recv(&server), recv(&server)), (Ok(b"last".to_vec()), Ok(vec![])));
 }
 
-#[test] // RDHUP of a half-closed peer fires for ever, though all is read; IN reports the end too
+#[test] // Level-triggered, a FIN is reported forever, as EPOLLRDHUP and as EPOLLIN, even after `recv` has returned 0.
 fn rdhup_spins() {
     let (server, client) = pair();
     let set = Set::of(&fd(&server), RDHUP);
@@ -961,14 +1022,14 @@ fn short_read(mask: u32) -> (u32, u32) {
     (before, set.look())
 }
 
-#[test] // edge-triggered: a short read may leave the end unseen, unless RDHUP is asked for
+#[test] // Data and FIN that arrive together are one edge-triggered event: without EPOLLRDHUP it does not show the FIN, and no later wait reports it.
 fn a_short_read_hides_the_end() {
     assert_eq!(short_read(IN | EDGE), (IN, 0));
     assert_eq!(short_read(IN | EDGE | RDHUP), (IN | RDHUP, 0));
     assert_eq!(short_read(IN), (IN, IN)); // level-triggered it does not
 }
 
-#[test] // a descriptor that was dup'ed fires after its close, and can no longer be changed
+#[test] // While a duplicate is open, epoll reports events of the closed number, and `epoll_ctl` on that number fails with EBADF.
 fn a_dup_outlives_the_close() {
     alone("a_dup_outlives_the_close", || {
         let (server, mut client) = pair();
@@ -1001,7 +1062,7 @@ fn a_dup_put_back_can_be_removed() {
     });
 }
 
-#[test] // closing the only descriptor takes it out of the set
+#[test] // Closing the only descriptor of a socket takes it out of the epoll set.
 fn close_leaves_the_set() {
     let (server, mut client) = pair();
     let set = Set::of(&fd(&server), IN);
@@ -1011,7 +1072,7 @@ fn close_leaves_the_set() {
     assert_eq!(set.look(), 0);
 }
 
-#[test] // a new descriptor gets the lowest free number
+#[test] // A new descriptor gets the lowest free number.
 fn the_lowest_number_is_used_again() {
     alone("the_lowest_number_is_used_again", || {
         let files: Vec<_> = (0..3).map(|_| File::open("/dev/null").unwrap()).collect();
@@ -1022,13 +1083,13 @@ fn the_lowest_number_is_used_again() {
     });
 }
 
-#[test] // epoll refuses what is always ready: files
+#[test] // epoll cannot help with files: it refuses to watch a regular file (EPERM, Linux 6.18).
 fn epoll_refuses_files() {
     let file = File::open(std::env::current_exe().unwrap()).unwrap();
     assert_eq!(Set::new().add(&fd(&file), IN), Err(Errno::EPERM));
 }
 
-#[test] // no path leads out of a directory: not by "..", not from the root, not by a link
+#[test] // With RESOLVE_BENEATH a path that leads out of the directory fails with EXDEV, by `..`, from the root or by a link; a link that stays inside is followed.
 fn a_path_stays_beneath() {
     let scratch = Scratch::new();
     fs::create_dir(scratch.path("public")).unwrap();
@@ -1052,7 +1113,7 @@ fn a_path_stays_beneath() {
     }
 }
 
-#[test] // a named pipe is opened at once for reading without waiting, and says what it is
+#[test] // With O_NONBLOCK a FIFO is opened for reading at once, and `fstat` shows that it is no regular file (Linux 6.18).
 fn a_pipe_does_not_stall() {
     let scratch = Scratch::new();
     let made = Command::new("mkfifo").arg(scratch.path("pipe")).status().unwrap();
@@ -1062,7 +1123,7 @@ fn a_pipe_does_not_stall() {
     assert_eq!(Linux.fstat(pipe.fd()).unwrap().kind, FileKind::Other);
 }
 
-#[test] // sendmsg takes 1,024 pieces at most, and what it takes may end within any of them
+#[test] // What `sendmsg` takes may end within any piece, as what `send` takes may end anywhere.
 fn sendmsg_takes_what_fits() {
     let (server, mut client) = pair();
     let (piece, rest) = ([b'x'; 100_000], [b'y'; 1_000_000]);
@@ -1087,7 +1148,7 @@ fn sendmsg_takes_what_fits() {
     assert_eq!(Linux.sendmsg(&fd(&server), &pieces(IOV_MAX)), Ok(IOV_MAX));
 }
 
-#[test] // sendfile stops when the socket is full, and says 0 where the file has ended
+#[test] // `sendfile` stops where `send` would, when the socket is full, and returns 0 where the file has ended.
 fn sendfile_takes_what_fits() {
     let scratch = Scratch::new();
     fs::write(scratch.path("file"), vec![b'x'; 16 << 20]).unwrap();
@@ -1108,7 +1169,7 @@ fn sendfile_takes_what_fits() {
     assert_eq!(Linux.sendfile(&fd(&server), file.fd(), 2, 100), Ok(3));
 }
 
-#[test] // sendfile hands over pages, not bytes: what is overwritten before it is read arrives overwritten
+#[test] // `sendfile` hands over pages, not bytes: what is overwritten in the file before the client reads it arrives overwritten, although the call had returned before (Linux 6.18).
 fn sendfile_sends_pages() {
     let scratch = Scratch::new();
     let path = scratch.path("file");
@@ -1122,7 +1183,7 @@ fn sendfile_sends_pages() {
     assert!(heard.contains(&b'b'));
 }
 
-#[test] // sendfile knows no MSG_NOSIGNAL: to a peer that is gone it raises SIGPIPE
+#[test] // To a peer that has gone, `sendfile` raises SIGPIPE, which `send` with MSG_NOSIGNAL does not.
 fn sendfile_raises_sigpipe() {
     Linux.rt_sigprocmask(&[Signal::SIGPIPE]).unwrap(); // of this thread
     let source = own(Linux.signalfd4(&[Signal::SIGPIPE]));
@@ -1137,7 +1198,7 @@ fn sendfile_raises_sigpipe() {
     assert_eq!(Linux.read_signal(source.fd()), Ok(Signal::SIGPIPE));
 }
 
-#[test] // a second ADD is EEXIST, a MOD without ADD is ENOENT
+#[test] // MOD fails with ENOENT for a descriptor that is not in the set, and ADD with EEXIST for one that is.
 fn add_once_then_modify() {
     let (server, _client) = pair();
     let set = Set::new();
@@ -1148,7 +1209,7 @@ fn add_once_then_modify() {
     );
 }
 
-#[test] // EPOLLEXCLUSIVE goes with ADD only, and neither with ONESHOT nor with RDHUP
+#[test] // EPOLLEXCLUSIVE works with ADD only, and with neither EPOLLONESHOT nor EPOLLRDHUP (EINVAL, Linux 6.18).
 fn exclusive_has_rules() {
     let listener = listen(0, &[]).unwrap();
     let set = Set::new();
@@ -1162,7 +1223,7 @@ fn exclusive_has_rules() {
     assert_eq!(set.modify(other.fd(), IN | EXCLUSIVE), Err(Errno::EINVAL));
 }
 
-#[test] // SIGSTOP and SIGCONT end epoll_wait with EINTR, without any handler
+#[test] // SIGSTOP with SIGCONT interrupts `epoll_wait` even without a signal handler (Linux 6.18).
 fn stop_and_continue_interrupt() {
     alone("stop_and_continue_interrupt", || {
         let waits = thread::spawn(|| {
@@ -1181,7 +1242,7 @@ fn stop_and_continue_interrupt() {
 
 // ---- sending and parting -------------------------------------------------------------
 
-#[test] // a peer that has sent its FIN still hears the answer
+#[test] // A peer that has sent FIN can still be answered.
 fn half_closed_is_not_closed() {
     let (mut server, mut client) = pair();
     client.write_all(b"question").unwrap();
@@ -1195,7 +1256,7 @@ fn half_closed_is_not_closed() {
     assert_eq!(hear(client), (6, Ok(6)));
 }
 
-#[test] // to a peer that has reset: the first send says ECONNRESET, the next EPIPE
+#[test] // The first `send` after a reset fails with ECONNRESET, the next with EPIPE ("broken pipe").
 fn first_econnreset_then_epipe() {
     let (server, client) = pair();
     let set = Set::of(&fd(&server), OUT);
@@ -1249,7 +1310,7 @@ fn a_killed_process_sends_fin() {
     assert_eq!(client.read(&mut [0]).unwrap_err().kind(), ErrorKind::ConnectionReset);
 }
 
-#[test] // to a peer that has closed: the first send succeeds, is answered with a reset, the next says EPIPE
+#[test] // If the peer has closed, the first write succeeds, and its answer is the reset; the second fails with EPIPE.
 fn who_has_closed_answers_with_a_reset() {
     let (server, client) = pair();
     let set = Set::of(&fd(&server), IN);
@@ -1261,7 +1322,7 @@ fn who_has_closed_answers_with_a_reset() {
     assert_eq!(recv(&server), Ok(vec![])); // it had ended in order
 }
 
-#[test] // bytes that come after the close are answered with a reset, too: what was queued is lost
+#[test] // Bytes that arrive after the `close` are answered with RST, and queued output is dropped.
 fn bytes_after_the_close_lose_the_answer() {
     let (server, mut client) = pair();
     let sent = fill(&server);
@@ -1272,7 +1333,7 @@ fn bytes_after_the_close_lose_the_answer() {
     assert!(heard < sent, "{heard} of {sent}");
 }
 
-#[test] // close with unread input is a reset: an answer under way is lost
+#[test] // With unread input `close` sends RST, and queued output is dropped.
 fn close_with_unread_input_loses_the_answer() {
     let (server, mut client) = pair();
     client.write_all(b"unread").unwrap();
@@ -1284,7 +1345,7 @@ fn close_with_unread_input_loses_the_answer() {
     assert!(heard < sent, "{heard} of {sent}");
 }
 
-#[test] // FIN, reading to the end, and then close: everything arrives
+#[test] // If the server shuts down its direction, reads to EOF and then closes, all output arrives.
 fn shutdown_and_drain_lose_nothing() {
     let (server, mut client) = pair();
     client.write_all(b"unread").unwrap();
@@ -1308,7 +1369,7 @@ fn reader(number: i32) -> thread::JoinHandle<nix::Result<usize>> {
     reader
 }
 
-#[test] // a descriptor closed under a thread that waits in recv: it goes on, and gets what comes
+#[test] // A `recv` that has begun does not notice that its descriptor is closed: it goes on waiting, and still gets what arrives.
 fn close_does_not_wake_a_reader() {
     let (mut client, server) = pair();
     let number = server.into_raw_fd();
@@ -1318,7 +1379,7 @@ fn close_does_not_wake_a_reader() {
     assert_eq!(reader.join().unwrap(), Ok(4));
 }
 
-#[test] // shutdown wakes it with 0; who comes to read later gets what had arrived first
+#[test] // `shutdown(SHUT_RD)` keeps the number and wakes the reader, which gets what had arrived and then EOF.
 fn shutdown_wakes_a_reader() {
     let (_client, server) = pair();
     let reader = reader(server.as_raw_fd());
@@ -1334,14 +1395,14 @@ fn shutdown_wakes_a_reader() {
     assert_eq!(heard, b"early");
 }
 
-#[test] // close with linger 0 is a reset, although nothing is unread
+#[test] // With `SO_LINGER` set to 0 seconds, `close` sends RST.
 fn linger_zero_is_a_reset() {
     let (server, client) = pair();
     reset(server);
     assert_eq!(hear(client), (0, Err(ErrorKind::ConnectionReset)));
 }
 
-#[test] // with linger 1 s close blocks so long, though the socket does not; the rest is sent all the same
+#[test] // `close` waits up to 1 s for the peer to acknowledge everything, O_NONBLOCK or not, and what is left is sent afterwards.
 fn linger_blocks() {
     let (server, client) = pair();
     let sent = fill(&server);
@@ -1353,7 +1414,7 @@ fn linger_blocks() {
     assert_eq!(hear(client), (sent, Ok(sent)));
 }
 
-#[test] // without linger close returns at once, and the rest is sent all the same
+#[test] // Without SO_LINGER `close` returns at once, and the kernel goes on sending what is queued.
 fn close_goes_on_sending() {
     let (server, client) = pair();
     let sent = fill(&server);
@@ -1361,7 +1422,7 @@ fn close_goes_on_sending() {
     assert_eq!(hear(client), (sent, Ok(sent)));
 }
 
-#[test] // shutdown after the peer's reset: ENOTCONN
+#[test] // `shutdown` fails with ENOTCONN when the peer's reset came first, or when both sides have ended.
 fn shutdown_after_a_reset() {
     let (server, client) = pair();
     let set = Set::of(&fd(&server), 0);
@@ -1487,23 +1548,19 @@ fn fin_timeout_is_not_for_time_wait() {
         let settings = Path::new("/proc/sys/net/ipv4");
         assert!(!settings.join("tcp_tw_recycle").exists());
         fs::write(settings.join("tcp_fin_timeout"), "1").unwrap();
-        let count = |state: &str| {
-            let table = fs::read_to_string("/proc/net/tcp").unwrap();
-            table.lines().filter(|line| line.split_whitespace().nth(3) == Some(state)).count()
-        };
         let (server, client) = pair();
         drop(server);
         drop(client);
-        until("TIME_WAIT", || count("06") == 1);
+        until("TIME_WAIT", || count(TIME_WAIT) == 1);
         let (server, _client) = pair();
         drop(server); // and the client does not end
-        until("FIN_WAIT_2", || count("05") == 1);
-        until("the orphan's end", || count("05") == 0);
-        assert_eq!(count("06"), 1);
+        until("FIN_WAIT_2", || count(FIN_WAIT_2) == 1);
+        until("the orphan's end", || count(FIN_WAIT_2) == 0);
+        assert_eq!(count(TIME_WAIT), 1);
     });
 }
 
-#[test] // Two small writes and then a wait for the answer take 40 ms, and with TCP_NODELAY they do not.
+#[test] // After a few exchanges, two small writes and then a wait for the answer take 40 ms, and with TCP_NODELAY they do not.
 fn nagle_and_a_delayed_ack() {
     let spans = |nodelay: bool| {
         let (mut server, mut client) = pair();
@@ -1534,7 +1591,7 @@ fn nagle_and_a_delayed_ack() {
 
 // ---- counters, signals, time -----------------------------------------------------------
 
-#[test] // an eventfd adds up what is written; one read takes it all
+#[test] // Three writes of 1 to an eventfd give one read of 3, then EAGAIN (tried on Linux 6.18).
 fn eventfd_adds_up() {
     let counter = own(Linux.eventfd2());
     assert_eq!(Linux.read_counter(counter.fd()), Err(Errno::EAGAIN));
@@ -1543,7 +1600,8 @@ fn eventfd_adds_up() {
     assert_eq!(Linux.read_counter(counter.fd()), Err(Errno::EAGAIN));
 }
 
-#[test] // at 2^64 - 2 an eventfd is full: EAGAIN, and it is readable all the same
+#[test]
+// At 2^64−2 the counter of an eventfd is full: a write fails with EAGAIN, and the eventfd stays readable (tried on Linux 6.18).
 #[allow(unsafe_code)]
 fn eventfd_overflows() {
     let counter = own(Linux.eventfd2());
@@ -1555,7 +1613,7 @@ fn eventfd_overflows() {
     assert_eq!(Linux.read_counter(counter.fd()), Ok(u64::MAX - 1));
 }
 
-#[test] // signals of one kind merge while they wait: 5 × TERM and 1 × INT are two records, the lower first
+#[test] // Five SIGTERM and one SIGINT, sent before the server reads, are read as two records, SIGINT first (tried on Linux 6.18).
 fn signalfd_merges() {
     let signals = [Signal::SIGTERM, Signal::SIGINT];
     Linux.rt_sigprocmask(&signals).unwrap(); // of this thread
@@ -1567,7 +1625,7 @@ fn signalfd_merges() {
     assert_eq!(Linux.read_signal(source.fd()), Err(Errno::EAGAIN));
 }
 
-#[test] // a blocked signal stays pending though it is ignored, by its default or by SIG_IGN
+#[test] // A signal that is blocked becomes pending even if it is ignored (Linux 6.18).
 fn a_blocked_signal_is_not_ignored() {
     let signals = [Signal::SIGWINCH, Signal::SIGPIPE]; // the second one Rust ignores
     assert_eq!(Linux.rt_sigaction(Signal::SIGPIPE), Ok(true));
@@ -1579,7 +1637,7 @@ fn a_blocked_signal_is_not_ignored() {
     }
 }
 
-#[test] // one thread that does not block a signal is enough: it takes it, and the process ends
+#[test] // One thread that was started too early is enough: it takes the SIGTERM, and the process dies, with or without a signalfd (Linux 6.18).
 fn a_thread_too_early_takes_the_signal() {
     let ended = in_a_process("a_thread_too_early_takes_the_signal", || {
         thread::spawn(|| thread::sleep(PATIENCE)); // it does not block anything
@@ -1592,7 +1650,7 @@ fn a_thread_too_early_takes_the_signal() {
     assert_eq!(ended.status.signal(), Some(Signal::SIGTERM as i32), "{ended:?}");
 }
 
-#[test] // what a thread blocks, the programs that it starts block, too
+#[test] // The mask survives fork and exec.
 fn the_mask_survives_exec() {
     let signal = Signal::SIGUSR2; // which no other test blocks
     let is_blocked = || {
@@ -1606,7 +1664,7 @@ fn the_mask_survives_exec() {
     assert!(is_blocked());
 }
 
-#[test] // a timer that went off stays readable until it is read or set; one in the past goes off at once
+#[test] // A timer that has expired is readable only until it is read, set again or disarmed (tried on Linux 6.18).
 fn setting_a_timer_resets_it() {
     let timer = own(Linux.timerfd_create());
     let set = Set::of(timer.fd(), IN);
@@ -1621,7 +1679,7 @@ fn setting_a_timer_resets_it() {
     assert_eq!(set.look(), 0);
 }
 
-#[test] // a timer is never early
+#[test] // A timerfd is never readable before its moment.
 fn timers_are_not_early() {
     let timer = own(Linux.timerfd_create());
     let set = Set::of(timer.fd(), IN);
@@ -1639,7 +1697,7 @@ fn until_timed_out(server: &TcpStream) {
     assert_eq!(recv(server), Err(Errno::ETIMEDOUT));
 }
 
-#[test] // bytes that nobody acknowledges end it after TCP_USER_TIMEOUT
+#[test] // Bytes that the peer does not acknowledge end the connection after TCP_USER_TIMEOUT.
 fn unacknowledged_bytes_time_out() {
     deafening("unacknowledged_bytes_time_out", || {
         let (mut server, client) = pair();
@@ -1650,7 +1708,7 @@ fn unacknowledged_bytes_time_out() {
     });
 }
 
-#[test] // and so does a window that stays closed, though the peer lives and says so
+#[test] // A window that stays closed ends the connection after TCP_USER_TIMEOUT, although the peer's kernel answers every probe (Linux 6.18).
 fn a_closed_window_times_out() {
     let (server, _client) = pair();
     Linux.setsockopt(&fd(&server), SocketOption::UserTimeout(500)).unwrap();
@@ -1658,7 +1716,7 @@ fn a_closed_window_times_out() {
     until_timed_out(&server);
 }
 
-#[test] // with TCP_USER_TIMEOUT keepalive does not wait for all of its probes, here 100
+#[test] // With TCP_USER_TIMEOUT keepalive does not wait for all of its probes.
 fn the_user_timeout_shortens_keepalive() {
     deafening("the_user_timeout_shortens_keepalive", || {
         let (server, client) = pair();
@@ -1681,7 +1739,7 @@ fn pass(socket: &UnixStream, passed: &impl AsRawFd) -> nix::Result<usize> {
     sendmsg::<()>(socket.as_raw_fd(), &bytes, &beside, MsgFlags::empty(), None)
 }
 
-#[test] // the last close of what a client passed happens within our recv, or our close, and may sleep
+#[test] // The last `close` of a descriptor that a client passed happens within `recv` or `close` on our non-blocking socket, and takes as long as that descriptor lingers.
 fn recv_closes_what_was_passed() {
     const LINGER: Duration = Duration::from_secs(1);
     let lingers = || {
@@ -1708,7 +1766,29 @@ fn recv_closes_what_was_passed() {
     assert!(started.elapsed() >= LINGER, "{:?}", started.elapsed());
 }
 
-#[test] // with SO_PASSRIGHTS off on the listener, nobody can pass a descriptor to its connections
+#[test] // A signal that is not blocked ends a `close` that lingers: SIGSTOP and SIGCONT are enough.
+fn a_signal_ends_a_lingering_close() {
+    alone("a_signal_ends_a_lingering_close", || {
+        let (server, _client) = pair();
+        fill(&server);
+        let linger = nix::libc::linger { l_onoff: 1, l_linger: 10 * PATIENCE.as_secs() as i32 };
+        setsockopt(&server, sockopt::Linger, &linger).unwrap();
+        let scratch = Scratch::new();
+        let is_over = scratch.path("over");
+        let signals = "until [ -e $0 ]; do
+            kill -STOP $PPID; sleep 0.1; kill -CONT $PPID; sleep 0.1
+        done";
+        let mut signals = command("sh").args(["-c", signals]).arg(&is_over).spawn().unwrap();
+        let began = Instant::now();
+        drop(server);
+        let time = began.elapsed();
+        File::create(is_over).unwrap();
+        signals.wait().unwrap();
+        assert!(time < PATIENCE, "{time:?}");
+    });
+}
+
+#[test] // With SO_PASSRIGHTS off on the listener, a client that passes a descriptor gets EPERM from `sendmsg`, even while it waits in the queue.
 fn descriptors_are_refused_at_the_door() {
     let scratch = Scratch::new();
     let address = Address::Unix(scratch.path("s"));
@@ -1731,7 +1811,7 @@ fn descriptors_are_refused_at_the_door() {
     assert_eq!(refused, Err(Errno::EOPNOTSUPP));
 }
 
-#[test] // a lock belongs to the directory, however it is written, and ends with the descriptor
+#[test] // The lock belongs to the directory's inode, whatever the spelling of the path, and is released with the descriptor.
 fn a_lock_of_a_directory() {
     let scratch = Scratch::new();
     let path = scratch.path("");
@@ -1747,7 +1827,7 @@ fn a_lock_of_a_directory() {
     assert_eq!(Linux.openat2_as(&path.join("none"), OpenAs::Lock).err(), Some(Errno::ENOENT));
 }
 
-#[test] // connected to the port that the kernel picked for us: to ourselves
+#[test] // A socket whose local port is the port that it connects to, on the same address, is connected to itself.
 fn a_connection_to_itself() {
     let range = "sysctl -qw net.ipv4.ip_local_port_range='40000 40000'";
     in_a_network_of_its_own("a_connection_to_itself", range, || {
@@ -1771,7 +1851,33 @@ fn a_connection_to_itself() {
     });
 }
 
-#[test] // epoll wakes for a signal only in the process that added the signalfd
+#[test] // With `net.ipv4.tcp_tw_reuse` a new connection may take a port in TIME_WAIT after a second, if both ends send TCP timestamps.
+fn a_port_in_time_wait_is_used_again() {
+    let range = "sysctl -qw net.ipv4.ip_local_port_range='40000 40000'";
+    in_a_network_of_its_own("a_port_in_time_wait_is_used_again", range, || {
+        let set = |name: &str, value: &str| {
+            fs::write(Path::new("/proc/sys/net/ipv4").join(name), value).unwrap();
+        };
+        for (timestamps, port) in [("0", 1234), ("1", 1235)] {
+            set("tcp_timestamps", timestamps);
+            let listener = TcpListener::bind(local(port)).unwrap();
+            let connects = || TcpStream::connect(local(port)).is_ok();
+            let client = TcpStream::connect(local(port)).unwrap();
+            let server = listener.accept().unwrap();
+            drop(client);
+            drop(server);
+            assert!(!connects(), "too early");
+            set("tcp_tw_reuse", "0");
+            thread::sleep(Duration::from_millis(2_100)); // its clock counts in seconds
+            assert!(!connects());
+            set("tcp_tw_reuse", "2");
+            assert_eq!(connects(), timestamps == "1");
+        }
+    });
+}
+
+#[test]
+// If the parent adds the signalfd to a set and the child waits at that set, no signal is reported (Linux 6.18).
 #[allow(unsafe_code)]
 fn a_signalfd_belongs_to_who_adds_it() {
     alone("a_signalfd_belongs_to_who_adds_it", || {

@@ -30,7 +30,7 @@ const SLEEP: Duration = Duration::from_millis(1);
 
 const TITLE: &str = "The life of a server, call by call";
 const NOTE: &str = "Colors: the chapter in docs/ that explains the call. Hollow: it failed. \
-    Shaded: the thread sleeps in epoll_wait, time is folded.";
+    Shaded: the thread sleeps in epoll_wait, drawn shorter than it is.";
 
 const WIDTH: f64 = 800.0;
 /// Where the first call stands, and the last.
@@ -441,6 +441,11 @@ impl<'a> Picture<'a> {
             self.put(format!(
                 "<rect class='{name}' x='{x}' y='{y:.1}' width='7' height='14' rx='2'/>"
             ));
+            let name = match *name {
+                "door" => "listener",
+                "goodbye" => "closing",
+                name => name,
+            };
             self.text("", x + 14.0, y + 12.0, name);
         }
         let y = self.bottom + 56.0 + 24.0 * chapters.len().div_ceil(6) as f64;

@@ -51,7 +51,7 @@ fn main() -> io::Result<()> {
         };
         for event in events.iter().take(ready) {
             if event.data() == LISTENER {
-                let Ok((stream, _)) = listener.accept() else { continue }; // the client has left
+                let Ok((stream, _)) = listener.accept() else { continue }; // none, or no descriptor
                 newest += 1; // never reused: an old event finds no client
                 clients.extend(admit(&epoll, stream, newest).ok());
             } else if let Some(client) = clients.get_mut(&event.data()) {

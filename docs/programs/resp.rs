@@ -254,7 +254,7 @@ impl Resp {
         }
     }
 
-    /// Lets a key have this value, for ever.
+    /// Lets a key have this value forever.
     fn put(&mut self, net: &mut Net, key: &[u8], value: Value) -> Result<(), Refused> {
         self.take(OVERHEAD + key.len() + value.size())?;
         self.remove(net, key);

@@ -10,6 +10,7 @@
 //! 2. `held` is the memory of all blocks, with what the allocator adds.
 //! 3. Of a joined block at most half is consumed, unless there was no memory for less.
 
+use crate::fallible::{boxed, with_room};
 use crate::time::Moment;
 use std::collections::VecDeque;
 use std::mem::take;
@@ -35,12 +36,9 @@ pub(super) struct Chain {
 }
 
 impl Chain {
-    /// An empty one, in a box, if there is memory: `Box::new` would end the process.
+    /// An empty one, if there is memory.
     pub(super) fn begin(since: Moment) -> Option<Box<[Chain; 1]>> {
-        let mut one = Vec::new();
-        one.try_reserve_exact(1).ok()?;
-        one.push(Chain { blocks: VecDeque::new(), start: 0, length: 0, held: 0, since });
-        one.try_into().ok()
+        boxed(Chain { blocks: VecDeque::new(), start: 0, length: 0, held: 0, since })
     }
 
     pub(super) fn footprint(&self) -> usize {
@@ -157,6 +155,5 @@ fn memory_of(block: &Vec<u8>) -> usize {
 
 /// An empty block that takes this much, if there is memory.
 fn room_for(memory: usize) -> Option<Vec<u8>> {
-    let mut block = Vec::new();
-    block.try_reserve_exact(memory - OVERHEAD).ok().map(|()| block)
+    with_room(memory - OVERHEAD)
 }

@@ -5,14 +5,14 @@
 //! types allow; the tests of faults say of each whether it is reached, or why it never is.
 
 use super::Connection;
-use super::state::{Fin, Flow, Level, Reading, State};
+use super::state::{Fin, Flow, Level, Reading, State, Tail};
 use std::sync::OnceLock;
 
 const STATES: [&str; 8] =
     ["connecting", "open", "closing", "lingering", "broken", "gone", "preface", "delivering"];
 /// What else is known of it, the first of each being left out.
 const PARTS: [&[&str]; 7] = [
-    &["", "seen", "told"],
+    &["", "seen", "told", "renounced"],
     &["", "paused"],
     &["", "again"],
     &["", "full", "starved", "drained"],
@@ -79,6 +79,16 @@ fn parts(flow: Flow, paused: bool) -> Parts {
     [end, paused.into(), flow.is_again().into(), level, flow.fin() as usize, 0, 0]
 }
 
+/// How far a connection is read whose input is thrown away.
+fn read_to(tail: Tail) -> Parts {
+    let end = match tail {
+        Tail::Possible => 0,
+        Tail::Renounced => 3,
+        Tail::Over => 1,
+    };
+    [end, 0, 0, 0, 0, 0, 0]
+}
+
 /// State × Reading × Writing: every place that the types allow.
 pub(crate) fn product() -> Vec<&'static str> {
     let mut all = Vec::new();
@@ -88,8 +98,10 @@ pub(crate) fn product() -> Vec<&'static str> {
         let early = early.filter(|flow| !flow.is_starved() && flow.level() != Level::Drained);
         all.extend(early.map(|flow| named("connecting", parts(flow, paused))));
     }
+    for tail in [Tail::Possible, Tail::Renounced, Tail::Over] {
+        all.extend(["closing", "delivering"].map(|state| named(state, read_to(tail))));
+    }
     for bit in [0, 1] {
-        all.extend(["closing", "delivering"].map(|state| named(state, [bit, 0, 0, 0, 0, 0, 0])));
         all.extend([0, 1].map(|again| named("broken", [0, bit, again, 0, 0, 0, 0])));
     }
     all.extend(["lingering", "gone", "preface"].map(|state| named(state, Parts::default())));
@@ -102,8 +114,8 @@ pub(crate) fn of(connection: &Connection) -> [&'static str; 2] {
     let (state, core) = match &*connection.state {
         State::Connecting { early, .. } => ("connecting", parts(early.flow(), paused)),
         State::Open(open) => ("open", parts(open.flow, paused)),
-        State::Closing { at_end, .. } => ("closing", [(*at_end).into(), 0, 0, 0, 0, 0, 0]),
-        State::Delivering { at_end, .. } => ("delivering", [(*at_end).into(), 0, 0, 0, 0, 0, 0]),
+        State::Closing { tail, .. } => ("closing", read_to(*tail)),
+        State::Delivering { tail, .. } => ("delivering", read_to(*tail)),
         State::Lingering { .. } => ("lingering", Parts::default()),
         State::Broken { again, .. } => ("broken", [0, paused.into(), (*again).into(), 0, 0, 0, 0]),
         State::Gone { .. } => ("gone", Parts::default()),

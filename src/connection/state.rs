@@ -35,6 +35,9 @@ mod asked;
 mod flow;
 mod preface;
 mod seen;
+mod tail;
+
+pub(crate) use tail::Tail;
 
 pub(crate) use asked::{Asked, Early};
 pub(crate) use flow::{Fin, Flow, Level, Reading};
@@ -63,8 +66,8 @@ pub(crate) enum State {
     Closing {
         why: CloseReason,
         unsent: Unsent,
-        /// EOF has been received: there is nothing to linger for.
-        at_end: bool,
+        /// What is lingered for when that is done.
+        tail: Tail,
     },
     /// FIN is sent. Input is read and thrown away, because `close` with unread input sends a
     /// reset, and the client may lose the answer.
@@ -74,8 +77,7 @@ pub(crate) enum State {
     Delivering {
         why: CloseReason,
         unsent: Unsent,
-        /// EOF has been received.
-        at_end: bool,
+        tail: Tail,
         /// When the kernel last took bytes of it.
         since: Moment,
     },
@@ -144,7 +146,7 @@ transitions! {
         Preface { .. } => Gone { why, reset: false };
         Open (open) if !open.flow.has_sent_fin() => Closing {
             why,
-            at_end: !open.flow.is_ahead(),
+            tail: open.flow.tail(),
             unsent: take(&mut open.unsent)
         };
         Open (open) if open.flow.is_ahead() => Lingering { why, until: now.after(LINGER_TOTAL) };
@@ -157,27 +159,30 @@ transitions! {
         Connecting { .. } => Gone { why, reset: false };
         Open (open) if open.flow.fin() == Fin::No => Delivering {
             why,
-            at_end: !open.flow.is_ahead(),
+            tail: open.flow.tail(),
             unsent: take(&mut open.unsent),
             since: now
         };
-        Closing { why, unsent, at_end } => Delivering {
+        Closing { why, unsent, tail } => Delivering {
             why: *why,
-            at_end: *at_end,
+            tail: *tail,
             unsent: take(unsent),
             since: now
         };
         Broken { why, reset, .. } => Gone { why: *why, reset: *reset };
     }
 
-    /// All output of a connection that has ended or finished is sent. Gone if EOF was received.
+    /// All output of a connection that has ended or finished is sent. Gone if nothing more comes.
     flushed(now: Moment) {
         Open (Open { flow: Flow::HalfClosedRemote { finish: true, .. }, .. }) => Gone {
             why: CloseReason::PeerClosed,
             reset: false
         };
-        Closing { why, at_end: true, .. } => Gone { why: *why, reset: false };
-        Closing { why, .. } => Lingering { why: *why, until: now.after(LINGER_TOTAL) };
+        Closing { why, tail: Tail::Possible, .. } => Lingering {
+            why: *why,
+            until: now.after(LINGER_TOTAL)
+        };
+        Closing { why, .. } => Gone { why: *why, reset: false };
     }
 
     /// A call has failed for good, or the peer has hung up: nothing can be sent.
@@ -296,23 +301,11 @@ impl Life {
         }
     }
 
-    /// EOF has been received on a closing connection; `false` if it had been before.
-    pub(crate) fn at_end(&mut self) -> bool {
-        match &mut self.0 {
-            State::Closing { at_end: at_end @ false, .. }
-            | State::Delivering { at_end: at_end @ false, .. } => {
-                *at_end = true;
-                true
-            }
-            _ => false,
-        }
-    }
-
     /// Whether FIN is to be sent now that all output is, which it is from now on.
     pub(crate) fn take_fin(&mut self) -> bool {
         match &mut self.0 {
             State::Open(open) => open.flow.take_fin(),
-            State::Closing { at_end, .. } => !*at_end,
+            State::Closing { tail, .. } => *tail == Tail::Possible,
             _ => false,
         }
     }

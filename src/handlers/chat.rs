@@ -5,108 +5,116 @@
 //!  hello               guest1: hello
 //!  /name anna          * guest1 is now anna          * you are anna
 //!  /who                                              * 3 here: anna bob guest2
-//!  /quit               * anna left                   its end
+//!  /quit               * anna left                   FIN
 //! ```
 //!
-//! A name holds no space, colon or asterisk, and no line a control character, so
-//! no member can write as another, as the server, or to the terminals of others. Nor do
-//! two names look alike: neither as they are written nor in small letters have they the
-//! same skeleton (Unicode's technical standard 39), and no name mixes scripts that are
-//! not written together.
+//! A name has no space, colon or asterisk, and a line has no control character, so no
+//! member can pose as another member or as the server, or control the terminals of others.
+//! No two names look alike: they differ in their skeletons (Unicode's technical standard
+//! 39), as written and in small letters, and no name mixes scripts that are not commonly
+//! mixed.
 //!
-//! A line is sent to a group, with [`Net::send_group`]: it is stored once for all, and all
-//! there is for a member goes in one call. Four rules keep thousands apart:
+//! A line is sent to a group, with [`Net::send_group`]: it is stored once for all members,
+//! and all output of a member is sent in one call. Four rules make it work for thousands:
 //!
 //! - **A talker waits for members that read slowly, but not for long.** A member whose
-//!   output is full holds talkers back, so that none of them can talk another out
-//!   of the room. If that takes a tick, the member is not waited for until it has
-//!   caught up; at `max_output` the server ends it.
-//! - **Nobody talks for long**: a talker is full when the output for all members together
-//!   has reached its bound, and then it is the others' turn.
-//! - **Nobody talks faster than others read**: each member has a bucket (of tokens, as IRC
-//!   servers have) that holds [`BURST`] bytes and fills by [`RATE`] a second. A talker that has
-//!   emptied it is paused until there is something in it: its bytes wait in its socket.
-//! - **Comings and goings are announced at once while that is cheap**, and otherwise
+//!   output is full holds talkers back, so that no talker can push another member out of
+//!   the room. After a tick, talkers no longer wait for that member until it has caught up;
+//!   at `max_output` the server closes it.
+//! - **No member talks for long**: a talker is full when the output for all members together
+//!   has reached its bound, and then the others have their turn.
+//! - **No member talks faster than others read**: each has a token bucket, as on IRC servers,
+//!   that holds [`BURST`] bytes and fills by [`RATE`] a second. A talker that has emptied it
+//!   is paused until it has filled again: its bytes wait in its socket.
+//! - **Members that come and go are announced at once while that is cheap**, and otherwise
 //!   together, once a tick: a crowd that comes back costs n ticks, not n² lines.
 //!
 //! Invariants:
-//! 1. A member is in `members` under the name in its session, and what that looks like is in
-//!    `looks`; or it has left and has no name.
+//! 1. A member is in `members` under the name in its session, and the skeletons of the name
+//!    are in `looks`; or it has left and has no name.
 //! 2. A member in `waiting` is paused, and so is one with an empty bucket; its timer resumes
 //!    it, unless something does so before.
-//! 3. While there is news to send, a tick runs.
+//! 3. While there is news to send, the timer of a tick is set.
 
 use super::telnet::{self, Lines};
 use super::{NO_WEB, is_web, too_long};
 use crate::close_reason::CloseReason;
 use crate::escape::{is_printable, printable};
+use crate::fallible::{Appending, Map, push, put, text_of};
 use crate::framing::Frame;
 use crate::handler::ConnectionHandler;
 use crate::net::{Conn, ConnId, Net, TimerId};
-use std::collections::{BTreeMap, BTreeSet};
-use std::fmt::{self, Write};
+use std::collections::HashSet;
+use std::fmt::{self, Display, Write};
+use std::hash::{DefaultHasher, Hash, Hasher};
+use std::io;
 use std::mem::{replace, take};
 use std::time::Duration;
 use unicode_security::{RestrictionLevel, RestrictionLevelDetection, skeleton};
 
 /// The group of all members.
 const ROOM: &str = "room";
-/// How long those behind are waited for, and news may be kept.
+/// A tick: how long talkers wait for a member that is behind, and how long news is kept.
 const TICK: Duration = Duration::from_millis(200);
-/// The memory that a line keeps.
+/// The most bytes of memory that the buffer of a line keeps.
 const KEPT: usize = 16 << 10;
-/// What a member may say at once, in bytes as the others get them; and how much a second.
+/// How many bytes a member may send at once, as the others receive them; and how many a second.
 const BURST: u64 = 512 << 10;
 const RATE: u64 = 256 << 10;
-/// So many sends of news are cheap, in a tick.
+/// How many sends of news in a tick are cheap.
 const CHEAP: usize = 1_000;
-/// So many comings and goings are told by name when they are told together.
+/// How many members are named in one announcement.
 const NAMED: usize = 10;
-/// So many names are in the answer to /who.
+/// How many names the answer to /who has.
 const LISTED: usize = 100;
-/// Characters of a name.
+/// The most characters of a name.
 const LONGEST_NAME: usize = 20;
+/// Bytes of a name in small letters, a guest's too: three characters for one, of four bytes.
+const SMALL: usize = 12 * 32;
+/// The memory of all news that are told by name.
+const NEWS: usize = NAMED * 256;
 
 const COMMANDS: &[u8] = b"error: there are /name NEW, /who and /quit\n";
 const BAD_NAME: &[u8] = b"error: a name is 1 to 20 letters, digits, - or _, of one script\n";
 const TAKEN: &[u8] = b"error: that name is taken, or looks like one that is\n";
 const GOODBYE: &str = "* the server stops\n";
 
-/// Passes each line to everyone else as `NAME: line`.
+/// Sends each line to all other members, as `NAME: line`.
 #[derive(Debug)]
 pub struct Chat {
     max_line: usize,
-    /// What a member may say at once, and in a second.
+    /// How many bytes a member may send at once, and in a second.
     rate: (u64, u64),
-    members: BTreeMap<Box<str>, ConnId>,
+    /// In the order of their names.
+    members: Vec<(Box<str>, ConnId)>,
     /// What the names in `members` look like.
-    looks: BTreeSet<Box<str>>,
+    looks: HashSet<u64>,
     guests: u64,
-    /// Where a line is put together; kept, so that it allocates nothing.
+    /// The buffer in which a line is formatted; kept, so that a line allocates nothing.
     line: String,
     /// Whether this callback has sent something to the others.
     has_said: bool,
     news: News,
     /// Members whose output is full, and for which talkers wait; and the talkers.
-    behind: BTreeSet<ConnId>,
+    behind: Map<ConnId, ()>,
     waiting: Vec<ConnId>,
     /// Members whose output is full, and for which no talker waits any more.
-    late: BTreeSet<ConnId>,
+    late: Map<ConnId, ()>,
 }
 
-/// Who came and went.
+/// The members that came and left.
 #[derive(Debug, Default)]
 struct News {
     text: String,
-    /// How many comings and goings wait to be told.
+    /// How many arrivals and departures wait to be announced.
     count: usize,
-    /// Sends of news in this tick.
+    /// How many sends of news were made in this tick.
     sends: usize,
-    /// Whether a tick runs.
+    /// Whether the timer of a tick is set.
     ticks: bool,
 }
 
-/// The session: who talks.
+/// The session of a member.
 #[derive(Debug, Default)]
 pub struct Member {
     lines: Lines,
@@ -115,16 +123,16 @@ pub struct Member {
     bucket: Bucket,
 }
 
-/// What a member has said lately, in bytes: it leaks.
+/// The bytes that a member has sent lately; they leak out over time.
 #[derive(Clone, Copy, Debug, Default)]
 struct Bucket {
     said: u64,
-    /// When it had leaked for the last time.
+    /// When the leak was last computed.
     at: Duration,
 }
 
 impl Bucket {
-    /// Whether the member has used up its rate and must wait. A line is passed on whole.
+    /// Whether the member has used up its rate and must wait. (A line is always sent whole.)
     fn is_over(&mut self, (burst, a_second): (u64, u64), now: Duration) -> bool {
         let leaked = now.saturating_sub(self.at).as_millis() * u128::from(a_second) / 1_000;
         self.said = self.said.saturating_sub(u64::try_from(leaked).unwrap_or(u64::MAX));
@@ -144,31 +152,32 @@ impl Chat {
         Chat {
             max_line,
             rate: (BURST, RATE),
-            members: BTreeMap::new(),
-            looks: BTreeSet::new(),
+            members: Vec::new(),
+            looks: HashSet::new(),
             guests: 0,
             line: String::new(),
             has_said: false,
-            news: News::default(),
-            behind: BTreeSet::new(),
+            news: News { text: String::with_capacity(NEWS), ..News::default() },
+            behind: Map::default(),
             waiting: Vec::new(),
-            late: BTreeSet::new(),
+            late: Map::default(),
         }
     }
 
-    /// Lets a member say `burst` bytes at once and `a_second` bytes a second, name and all
-    /// (512 KiB, 256 KiB).
+    /// Sets how many bytes a member may send at once and a second, names included (512 KiB,
+    /// 256 KiB).
     #[must_use]
     pub fn rate(mut self, burst: u64, a_second: u64) -> Chat {
         self.rate = (burst, a_second);
         self
     }
 
-    // ---- what members say ------------------------------------------------------------
+    // ---- lines of members ------------------------------------------------------------
 
-    /// Takes a line; whether the member stays.
+    /// Handles a line. Returns whether the member stays.
     fn hear(&mut self, conn: &mut Conn<'_>, member: &mut Member, line: &[u8]) -> bool {
-        let line = &*telnet::clean(line);
+        let Some(line) = telnet::clean(line) else { return lacks_memory(conn) };
+        let line = &*line;
         if !replace(&mut member.has_spoken, true) && is_web(line) {
             conn.write(NO_WEB);
             return false;
@@ -176,16 +185,20 @@ impl Chat {
         member.bucket.fill(member.name.len() + line.len() + 3);
         match line.first() {
             None => {}
-            Some(b'/') => return self.obey(conn, member, &String::from_utf8_lossy(line)),
-            Some(_) => self.say(conn, format_args!("{}: {}", member.name, printable(line))),
+            Some(b'/') => return self.obey(conn, member, line),
+            Some(_) => {
+                return self.say(conn, format_args!("{}: {}", member.name, printable(line)));
+            }
         }
         true
     }
 
-    fn obey(&mut self, conn: &mut Conn<'_>, member: &mut Member, line: &str) -> bool {
-        let mut words = line.split_whitespace();
+    fn obey(&mut self, conn: &mut Conn<'_>, member: &mut Member, line: &[u8]) -> bool {
+        let mut words = str::from_utf8(line).unwrap_or_default().split_whitespace();
         match (words.next(), words.next(), words.next()) {
-            (Some("/name"), Some(name), None) => self.rename(conn, member, name),
+            (Some("/name"), Some(name), None) => {
+                return self.rename(conn, member, name).unwrap_or_else(|| lacks_memory(conn));
+            }
             (Some("/who"), None, None) => self.list(conn),
             (Some("/quit"), None, None) => return false,
             _ => conn.write(COMMANDS),
@@ -193,63 +206,87 @@ impl Chat {
         true
     }
 
-    fn rename(&mut self, conn: &mut Conn<'_>, member: &mut Member, name: &str) {
+    /// Gives a member another name, if it may have that. `None` if there is no memory for it.
+    fn rename(&mut self, conn: &mut Conn<'_>, member: &mut Member, name: &str) -> Option<bool> {
         if !is_name(name) {
-            return conn.write(BAD_NAME);
+            conn.write(BAD_NAME);
+            return Some(true);
         }
-        // One's own name may be written otherwise.
+        // A member may change the case of its own name.
         let own = looks(&member.name);
         let is_others = |look| self.looks.contains(look) && !own.contains(look);
         if *name == *member.name || looks(name).iter().any(is_others) {
-            return conn.write(TAKEN);
+            conn.write(TAKEN);
+            return Some(true);
         }
+        let [name, copy] = self.room_for(name)?;
         self.forget(&member.name);
-        self.note(name, conn.id());
-        self.say(conn, format_args!("* {} is now {name}", member.name));
-        member.name = name.into();
-        writeln!(conn, "* you are {name}");
+        self.note(copy, conn.id());
+        let before = replace(&mut member.name, name);
+        let stays = self.say(conn, format_args!("* {before} is now {}", member.name));
+        writeln!(conn, "* you are {}", member.name);
+        Some(stays)
     }
 
-    /// A member has this name from now on,
-    fn note(&mut self, name: &str, id: ConnId) {
-        self.members.insert(name.into(), id);
-        self.looks.extend(looks(name));
+    /// Room for a member with this name, and two copies of it.
+    fn room_for(&mut self, name: &str) -> Option<[Box<str>; 2]> {
+        self.members.try_reserve(1).ok()?;
+        self.looks.try_reserve(2).ok()?;
+        Some([text_of(name)?, text_of(name)?])
     }
 
-    /// and no more.
+    fn place(&self, name: &str) -> Result<usize, usize> {
+        self.members.binary_search_by(|(other, _)| (**other).cmp(name))
+    }
+
+    /// A member has this name from now on, for which there is room,
+    fn note(&mut self, name: Box<str>, id: ConnId) {
+        self.looks.extend(looks(&name));
+        let (Ok(place) | Err(place)) = self.place(&name);
+        self.members.insert(place, (name, id));
+    }
+
+    /// Takes this name away from its member.
     fn forget(&mut self, name: &str) {
-        self.members.remove(name);
+        if let Ok(place) = self.place(name) {
+            self.members.remove(place);
+        }
         looks(name).iter().for_each(|look| _ = self.looks.remove(look));
     }
 
     fn list(&self, conn: &mut Conn<'_>) {
-        let names: Vec<&str> = self.members.keys().take(LISTED).map(|name| &**name).collect();
-        let (here, names) = (self.members.len(), names.join(" "));
-        let more = match here.saturating_sub(LISTED) {
-            0 => String::new(),
-            more => format!(" and {more} more"),
-        };
-        writeln!(conn, "* {here} here: {names}{more}");
+        let here = self.members.len();
+        write!(conn, "* {here} here:");
+        for (name, _) in self.members.iter().take(LISTED) {
+            write!(conn, " {name}");
+        }
+        match here.saturating_sub(LISTED) {
+            0 => writeln!(conn),
+            more => writeln!(conn, " and {more} more"),
+        }
     }
 
-    /// Sends a line to the others.
-    fn say(&mut self, conn: &mut Conn<'_>, line: fmt::Arguments<'_>) {
+    /// Sends a line to the others; whether there is memory for it.
+    fn say(&mut self, conn: &mut Conn<'_>, line: fmt::Arguments<'_>) -> bool {
         self.has_said = true;
         let mut text = take(&mut self.line);
-        put(&mut text, line);
+        let is_whole = append(&mut text, line);
         let id = conn.id();
-        self.tell_news(conn.net(), None); // that was before
-        self.tell(conn.net(), &text, Some(id));
+        if is_whole {
+            self.tell_news(conn.net(), None); // that was before
+            self.tell(conn.net(), &text, Some(id));
+        }
         self.line = emptied(text);
+        is_whole || lacks_memory(conn)
     }
 
-    /// Whether a talker has to wait for others.
+    /// Whether a talker has to wait for other members.
     fn must_wait(&self) -> bool {
         self.has_said && !self.behind.is_empty()
     }
 
     fn wait(&mut self, conn: &mut Conn<'_>) {
-        self.waiting.push(conn.id());
+        let _ = push(&mut self.waiting, conn.id()); // without memory its timer resumes it
         conn.pause();
         conn.set_timer(Some(TICK));
     }
@@ -259,17 +296,17 @@ impl Chat {
         if net.send_group(ROOM, text.as_bytes(), except).full == 0 {
             return;
         }
-        for &id in self.members.values().filter(|&&id| Some(id) != except) {
+        for &(_, id) in self.members.iter().filter(|(_, id)| Some(*id) != except) {
             let is_full = net.conn(id).is_some_and(|conn| conn.is_full());
-            if is_full && !self.late.contains(&id) {
-                self.behind.insert(id);
+            if is_full && !self.late.contains_key(&id) {
+                let _ = put(&mut self.behind, id, ()); // without memory it is not waited for
             }
         }
     }
 
     fn caught_up(&mut self, net: &mut Net, id: ConnId) {
         self.late.remove(&id);
-        if self.behind.remove(&id) && self.behind.is_empty() {
+        if self.behind.remove(&id).is_some() && self.behind.is_empty() {
             self.go_on(net);
         }
     }
@@ -282,30 +319,34 @@ impl Chat {
         }
     }
 
-    // ---- who comes and goes ----------------------------------------------------------
+    // ---- members that come and go ----------------------------------------------------------
 
-    fn join(&mut self, conn: &mut Conn<'_>, member: &mut Member) {
-        while member.name.is_empty() || looks(&member.name).iter().any(|it| self.looks.contains(it))
-        {
+    /// `None` if there is no memory for a member.
+    fn join(&mut self, conn: &mut Conn<'_>, member: &mut Member) -> Option<()> {
+        let mut guest = String::new();
+        while guest.is_empty() || looks(&guest).iter().any(|it| self.looks.contains(it)) {
             self.guests += 1;
-            member.name = format!("guest{}", self.guests).into();
+            guest.clear();
+            write!(Appending(&mut guest), "guest{}", self.guests).ok()?;
         }
-        self.note(&member.name, conn.id());
-        let (name, here) = (&member.name, self.members.len());
-        let welcome = format!("* you are {name}, one of {here}: /name NEW, /who, /quit\n");
-        conn.write(welcome.as_bytes());
+        let [name, copy] = self.room_for(&guest)?;
         let id = conn.id();
+        self.note(copy, id);
+        member.name = name;
+        let (name, here) = (&member.name, self.members.len());
+        writeln!(conn, "* you are {name}, one of {here}: /name NEW, /who, /quit");
         conn.net().join(ROOM, id);
         self.announce(conn.net(), id, format_args!("* {name} joined"));
+        Some(())
     }
 
-    fn leave(&mut self, net: &mut Net, id: ConnId, member: &mut Member, why: &str) {
+    fn leave(&mut self, net: &mut Net, id: ConnId, member: &mut Member, why: impl Display) {
         let name = take(&mut member.name);
         if name.is_empty() {
             return; // it has left already
         }
         self.forget(&name);
-        net.leave(ROOM, id); // it may go on reading for a while
+        net.leave(ROOM, id); // it may still read for a while
         self.waiting.retain(|&other| other != id);
         self.caught_up(net, id);
         self.announce(net, id, format_args!("* {name} left{why}"));
@@ -314,7 +355,7 @@ impl Chat {
     fn announce(&mut self, net: &mut Net, whom: ConnId, news: fmt::Arguments<'_>) {
         self.news.count += 1;
         if self.news.count <= NAMED {
-            put(&mut self.news.text, news);
+            append(&mut self.news.text, news);
         }
         if self.news.sends < CHEAP {
             self.tell_news(net, Some(whom));
@@ -330,7 +371,7 @@ impl Chat {
         let (mut text, here) = (take(&mut self.news.text), self.members.len());
         if count > NAMED {
             text.clear();
-            put(&mut text, format_args!("* {count} came or left, {here} are here"));
+            append(&mut text, format_args!("* {count} came or left, {here} are here"));
         }
         self.news.sends += here;
         self.tell(net, &text, except);
@@ -348,7 +389,9 @@ impl ConnectionHandler for Chat {
     type Session = Member;
 
     fn on_open(&mut self, conn: &mut Conn<'_>, member: &mut Member) {
-        self.join(conn, member);
+        if self.join(conn, member).is_none() {
+            conn.out_of_memory();
+        }
     }
 
     fn on_data(&mut self, conn: &mut Conn<'_>, member: &mut Member, input: &[u8]) -> usize {
@@ -364,7 +407,7 @@ impl ConnectionHandler for Chat {
                 Frame::Whole { body, .. } => stays = self.hear(conn, member, body),
                 Frame::Partial => break,
                 Frame::TooLong => {
-                    conn.write(too_long(self.max_line).as_bytes());
+                    too_long(conn, self.max_line);
                     stays = false;
                 }
             }
@@ -383,10 +426,10 @@ impl ConnectionHandler for Chat {
         input.len() - rest.len()
     }
 
-    /// A line without an end is a line too, if nothing more comes.
+    /// A line without its end is a line too if the client has sent FIN.
     fn on_eof(&mut self, conn: &mut Conn<'_>, member: &mut Member, rest: &[u8]) {
         if rest.len() > self.max_line {
-            conn.write(too_long(self.max_line).as_bytes());
+            too_long(conn, self.max_line);
         } else {
             self.hear(conn, member, rest);
         }
@@ -400,7 +443,8 @@ impl ConnectionHandler for Chat {
 
     fn on_timer(&mut self, conn: &mut Conn<'_>, member: &mut Member) {
         if self.waiting.contains(&conn.id()) {
-            self.late.append(&mut self.behind);
+            let has_room = self.late.try_reserve(self.behind.len()).is_ok();
+            self.late.extend(self.behind.drain().take(if has_room { usize::MAX } else { 0 }));
             self.go_on(conn.net());
         } else if member.bucket.is_over(self.rate, conn.net().now()) {
             conn.set_timer(Some(TICK));
@@ -419,11 +463,10 @@ impl ConnectionHandler for Chat {
     }
 
     fn on_close(&mut self, net: &mut Net, id: ConnId, mut member: Member, why: CloseReason) {
-        let why = match why {
-            CloseReason::PeerClosed | CloseReason::Handler => String::new(),
-            other => format!(" ({other})"),
-        };
-        self.leave(net, id, &mut member, &why);
+        match why {
+            CloseReason::PeerClosed | CloseReason::Handler => self.leave(net, id, &mut member, ""),
+            other => self.leave(net, id, &mut member, format_args!(" ({other})")),
+        }
     }
 
     fn on_shutdown(&mut self, net: &mut Net) {
@@ -431,32 +474,47 @@ impl ConnectionHandler for Chat {
     }
 }
 
-/// Letters and digits of a script, or of several that are written together, but what a
-/// reader sees; and nothing that looks like the beginning of the server's own lines.
+/// Whether a name has only visible letters and digits, of one script or of several that are
+/// commonly mixed, and does not look like the beginning of the server's own lines.
 fn is_name(name: &str) -> bool {
     let fits = |c: char| matches!(c, '-' | '_') || c.is_alphanumeric() && is_printable(c);
-    let is_ours = looks(name).iter().any(|look| looks("error").contains(look));
-    name.chars().all(fits)
-        && (1..=LONGEST_NAME).contains(&name.chars().count())
+    (1..=LONGEST_NAME).contains(&name.chars().take(LONGEST_NAME + 1).count())
+        && name.chars().all(fits)
         && name.check_restriction_level(RestrictionLevel::HighlyRestrictive)
-        && !is_ours
+        && !looks(name).iter().any(|look| looks("error").contains(look))
 }
 
 /// What a name looks like, as it is written and in small letters: "paypaI" is like "paypal",
-/// and "Anna" like "anna".
-fn looks(name: &str) -> [Box<str>; 2] {
-    let look = |name: &str| skeleton(name).collect::<String>().into();
-    [look(name), look(&name.to_lowercase())]
+/// and "Anna" like "anna". Each look is a hash, which takes no memory; to find a name with that of
+/// another takes 2^64 tries.
+fn looks(name: &str) -> [u64; 2] {
+    let mut small = [0; SMALL];
+    let mut rest = &mut small[..];
+    for c in name.chars().flat_map(char::to_lowercase) {
+        let _ = io::Write::write_all(&mut rest, c.encode_utf8(&mut [0; 4]).as_bytes()); // it fits
+    }
+    let length = SMALL - rest.len();
+    let small = small.get(..length).and_then(|small| str::from_utf8(small).ok());
+    [name, small.unwrap_or(name)].map(|name| {
+        let mut hasher = DefaultHasher::new();
+        skeleton(name).for_each(|c| c.hash(&mut hasher));
+        hasher.finish()
+    })
 }
 
-/// Appends a line. (A String never fails.)
-fn put(text: &mut String, line: fmt::Arguments<'_>) {
-    let _ = writeln!(text, "{line}");
+/// Appends a line; `false` if there is no memory for all of it.
+fn append(text: &mut String, line: fmt::Arguments<'_>) -> bool {
+    writeln!(Appending(text), "{line}").is_ok()
 }
 
-/// The same string with nothing in it, its memory kept unless it is much.
+/// There is no memory for what a member says: it leaves.
+fn lacks_memory(conn: &mut Conn<'_>) -> bool {
+    conn.out_of_memory();
+    false
+}
+
+/// The string, emptied; its memory is kept unless it is large.
 fn emptied(mut text: String) -> String {
     text.clear();
-    text.shrink_to(KEPT);
-    text
+    if text.capacity() > KEPT { String::new() } else { text }
 }

@@ -32,7 +32,7 @@ impl Greet {
                 }
                 Frame::Partial => break,
                 Frame::TooLong => {
-                    conn.write(too_long(self.max_line).as_bytes());
+                    too_long(conn, self.max_line);
                     conn.close();
                     break;
                 }
@@ -60,7 +60,7 @@ impl ConnectionHandler for Greet {
     /// A line without an end is a line too, if nothing more comes.
     fn on_eof(&mut self, conn: &mut Conn<'_>, _: &mut Lines, rest: &[u8]) {
         if rest.len() > self.max_line {
-            conn.write(too_long(self.max_line).as_bytes());
+            too_long(conn, self.max_line);
         } else if !rest.is_empty() {
             conn.write(THANKS);
             conn.write(rest);

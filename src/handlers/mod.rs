@@ -22,6 +22,8 @@ pub use http::Http;
 pub use once::Once;
 pub use proxy::Proxy;
 
+use crate::net::Conn;
+
 /// What a message is, for [`Greet`] and [`Once`].
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Framing {
@@ -45,6 +47,6 @@ fn is_web(first: &[u8]) -> bool {
 }
 
 /// What both say to a line that is longer than they take.
-fn too_long(max_line: usize) -> String {
-    format!("error: line longer than {max_line} bytes\n")
+fn too_long(conn: &mut Conn<'_>, max_line: usize) {
+    writeln!(conn, "error: line longer than {max_line} bytes");
 }

@@ -62,7 +62,7 @@ impl<P: FnMut(&[u8])> ConnectionHandler for Once<P> {
                 Frame::Whole { body, .. } => self.take(conn, body),
                 Frame::Partial => return 0,
                 Frame::TooLong => {
-                    conn.write(too_long(self.max_line).as_bytes());
+                    too_long(conn, self.max_line);
                     conn.close();
                 }
             },
@@ -73,7 +73,7 @@ impl<P: FnMut(&[u8])> ConnectionHandler for Once<P> {
     /// A line without an end is a message too, if nothing more comes.
     fn on_eof(&mut self, conn: &mut Conn<'_>, _: &mut Lines, rest: &[u8]) {
         if rest.len() > self.max_line {
-            conn.write(too_long(self.max_line).as_bytes());
+            too_long(conn, self.max_line);
         } else if !rest.is_empty() && !self.done {
             self.take(conn, rest);
         }

@@ -1,26 +1,26 @@
-//! Hands each client on to another server.
+//! Forwards each client to another server, the upstream server.
 //!
-//! A client and the connection that is begun for it make a tunnel. What happens at one
-//! end of it happens at the other:
+//! A client and its upstream connection are a tunnel. What happens at one end of it
+//! happens at the other:
 //!
 //! | at one end | at the other |
 //! |---|---|
 //! | bytes | the same bytes; while too many wait there, nothing is read here |
-//! | FIN | FIN, behind the last byte; the other direction goes on |
-//! | a reset, a time or a size out of bounds | what is owed, and behind it a reset; behind a FIN, a close |
+//! | FIN | FIN, after the last byte; the other direction goes on |
+//! | a reset, a timeout or a limit | the queued output, then a reset; after a FIN, a close |
 //! | long silence | FIN |
-//! | nobody to connect to | a reset: it cannot be taken for an empty answer |
+//! | no upstream server answers | a reset, so that it is not taken for an empty answer |
 //!
-//! A stop waits for the answers that are due. Bytes have no meaning here, so it goes by who
-//! spoke last: see [`Talk`].
+//! A stop waits for answers that are due. The proxy does not know what bytes mean, so it
+//! decides by which end sent last: see [`Talk`].
 //!
-//! A session belongs to one connection, and here each needs to know of the other: so the
+//! A session belongs to one connection, and here each end needs to know the other: so the
 //! ends are in one map of the handler.
 //!
-//! A name may have other addresses tomorrow, or none yet. When all that it had have failed
-//! it is looked up again, on a thread of its own, because the resolver may take seconds; and
-//! not more often than every three seconds, however many clients come. Clients for whom
-//! nobody answered wait for what the lookup gives.
+//! The addresses of a name may change, and it may have none yet. When all its addresses have
+//! failed, the name is looked up again, on a thread of its own, because the resolver may
+//! take seconds, and at most every three seconds, however many clients come. Clients for
+//! which no address answered wait for the result of the lookup.
 //!
 //! Invariants:
 //! 1. While both ends of a tunnel live, each is in `ends` and names the other.
@@ -30,46 +30,47 @@
 use crate::address::{AddressError, Place, leads_to};
 use crate::close_reason::CloseReason;
 use crate::error::Error;
+use crate::fallible::{Map, has_room_for, put, shown};
 use crate::handler::ConnectionHandler;
 use crate::kernel::{Address, Errno, Peer};
 use crate::net::{Conn, ConnId, Net};
-use crate::proxy_header;
+use crate::proxy_header::{self, LONGEST_WRITTEN};
 use crate::reaction::Call;
 use crate::server::Handle;
-use std::collections::BTreeMap;
+use std::alloc::Layout;
 use std::sync::OnceLock;
 use std::time::Duration;
 use std::{fmt, io, thread};
 
-/// At a stop, tunnels are looked at in this distance: what has come through since then goes on.
-/// If the drain timeout is short, so is this: a quarter of it.
+/// How often a stop checks the tunnels: one through which bytes have passed since goes on. (A
+/// quarter of the drain timeout, if that is less.)
 const QUIET: Duration = Duration::from_secs(1);
-/// How often the log reports at most that no upstream server can be reached.
+/// Shortest time between two log lines that no upstream server can be reached.
 const NEWS: Duration = Duration::from_secs(60);
 /// The timer of a client that waits for a lookup.
 const LOOKUP: u32 = 1;
 /// Shortest time between two lookups of a name.
 const FRESH: Duration = Duration::from_secs(3);
 
-/// A TCP proxy: bytes go through as they are.
+/// A TCP proxy: it forwards bytes unchanged.
 ///
-/// It begins a connection for each client, so the server must allow as many with
+/// It makes a connection for each client, so the server must allow as many with
 /// [`max_outbound`](crate::Limits::max_outbound).
 #[derive(Debug)]
 pub struct Proxy {
     upstream: Place,
     connect_timeout: Duration,
-    /// The server behind learns the client's address.
+    /// Whether a PROXY header names the client to the upstream server.
     sends_header: bool,
-    /// Which of its addresses answered last: it is asked first.
+    /// The index of the address that answered last: it is tried first.
     answering: usize,
-    ends: BTreeMap<ConnId, End>,
+    ends: Map<ConnId, End>,
     lookup: Lookup,
     /// Clients for whom no address has answered, and why.
-    waiting: BTreeMap<ConnId, Error>,
+    waiting: Map<ConnId, Error>,
     /// Since when the server stops.
     stopping: Option<Duration>,
-    /// How often bytes have come, from whomever.
+    /// How often bytes have come from any end.
     chunks: u64,
     /// When it was last logged that no upstream address can be reached.
     warned_at: Option<Duration>,
@@ -82,9 +83,9 @@ struct End {
     role: Role,
     /// The number of the last bytes that came from it; 0 if none did.
     spoke: u64,
-    /// How many had come, from whomever, when a stop looked last.
+    /// How often bytes had come from any end at the last check of a stop.
     looked: u64,
-    /// Its FIN has come: the other end is owed all that came before.
+    /// Its FIN has come: all bytes before it must still reach the other end.
     ended: bool,
 }
 
@@ -94,23 +95,23 @@ impl End {
     }
 }
 
-/// How far a conversation has come, judged by which side spoke when.
+/// How far a conversation has come, judged by which end sent last.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Talk {
-    /// Bytes have come since the last look, or wait to be sent; or it is just being connected.
+    /// Bytes have come since the last check, or wait to be sent, or the connect is under way.
     GoesOn,
-    /// The server behind spoke last, or the client never did: nothing is due.
+    /// The upstream server sent last, or the client never did: nothing is due.
     AtRest,
-    /// The client spoke last, as it did before: an answer is due.
+    /// Both have sent, the client last: an answer is due.
     AwaitsAnswer,
-    /// Only the client has spoken: the first answer is due, or there never is one.
+    /// Only the client has sent: the first answer is due, or there never is one.
     OneSided,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Role {
     Client,
-    /// Begun, to the address with this index; and how many others are left to be tried.
+    /// Begun, to the address with this index; and how many others are left to try.
     Dialing {
         address: usize,
         others: usize,
@@ -118,7 +119,7 @@ enum Role {
     Upstream,
 }
 
-/// Begins the lookup of a name, and does not wait for it.
+/// Begins the lookup of a name, without waiting for it.
 type Begin = dyn Fn(&Place) -> io::Result<()> + Send + Sync;
 
 /// The lookup of a name: how it is begun, and whether it is time for one.
@@ -131,7 +132,7 @@ struct Lookup {
 }
 
 impl Lookup {
-    /// Begins one, unless it runs already or is not due; whether one runs.
+    /// Begins a lookup, unless one runs already or it is too early. Returns whether one runs.
     fn ask(&mut self, place: &Place, now: Duration) -> bool {
         let is_due = self.ended_at.is_none_or(|at| now.saturating_sub(at) >= FRESH);
         if !self.runs
@@ -154,16 +155,16 @@ impl fmt::Debug for Lookup {
 }
 
 impl Proxy {
-    /// Hands on to the first address of `upstream` that answers within `connect_timeout` each.
+    /// Forwards to the first address of `upstream` that answers within `connect_timeout`.
     pub fn new(upstream: impl Into<Place>, connect_timeout: Duration) -> Proxy {
         Proxy {
             upstream: upstream.into(),
             connect_timeout,
             sends_header: false,
             answering: 0,
-            ends: BTreeMap::new(),
+            ends: Map::default(),
             lookup: Lookup::default(),
-            waiting: BTreeMap::new(),
+            waiting: Map::default(),
             stopping: None,
             chunks: 0,
             warned_at: None,
@@ -171,16 +172,16 @@ impl Proxy {
     }
 
     /// Writes a [header](crate::proxy_header) of the PROXY protocol, version 2, in front of each
-    /// client's first byte, so that the server behind knows whose connection it is.
+    /// client's first byte, so that the upstream server learns the client's address.
     #[must_use]
     pub fn send_proxy(mut self, sends: bool) -> Proxy {
         self.sends_header = sends;
         self
     }
 
-    /// Lets the name be looked up again when all its addresses have failed; each time on a
-    /// thread that ends with it. To be called after [`bind`](crate::Builder::bind). `own` is
-    /// where the server listens: what leads there is no server behind, but a loop.
+    /// Looks the name up again when all its addresses have failed, each time on a thread of its
+    /// own. Call this after [`bind`](crate::Builder::bind). `own` has the addresses at which
+    /// the server listens: a connection to one of them would be a loop.
     pub fn look_up_again(&self, own: &[Address], handle: Handle<Proxy>) {
         let own = own.to_vec();
         self.look_up_by(move |place| {
@@ -197,16 +198,16 @@ impl Proxy {
         });
     }
 
-    /// The same with a resolver of your own: `begin` starts a lookup and does not wait for
-    /// it; the result goes to [`looked_up`](Proxy::looked_up), by a [`Handle`].
+    /// The same with a resolver of your own: `begin` starts a lookup without waiting for it, and
+    /// passes the result to [`looked_up`](Proxy::looked_up), through a [`Handle`].
     pub fn look_up_by(&self, begin: impl Fn(&Place) -> io::Result<()> + Send + Sync + 'static) {
         if self.upstream.is_name() {
             let _ = self.lookup.begin.set(Box::new(begin)); // the first one stays
         }
     }
 
-    /// A lookup has ended; with no address if all of them lead back to this proxy. If it gave an
-    /// address that has not just failed, the clients that wait are handed on.
+    /// A lookup has ended; without an address if all of them lead back to this proxy. If it found
+    /// an address that has not just failed, the waiting clients are forwarded.
     pub fn looked_up(&mut self, net: &mut Net, found: Result<Vec<Address>, AddressError>) {
         (self.lookup.runs, self.lookup.ended_at) = (false, Some(net.now()));
         let has_news = match found {
@@ -242,8 +243,7 @@ impl Proxy {
     fn begin(&mut self, net: &mut Net, client: ConnId) {
         match self.upstream.addresses().len() {
             0 => {
-                let object = self.upstream.to_string();
-                let error = Error { call: Call::Connect, object, errno: Errno::EDESTADDRREQ };
+                let error = Error::new(Call::Connect, &self.upstream, Errno::EDESTADDRREQ);
                 self.nobody(net, client, error);
             }
             count => self.dial(net, client, self.answering % count, count - 1),
@@ -253,41 +253,48 @@ impl Proxy {
     /// Begins a connection for `client` to this address, with `others` to try after it.
     fn dial(&mut self, net: &mut Net, client: ConnId, address: usize, others: usize) {
         let Some(upstream) = self.upstream.addresses().get(address) else {
-            return self.begin(net, client); // the name has other addresses by now
+            return self.begin(net, client); // the name's addresses have changed
         };
+        if self.ends.try_reserve(2).is_err() {
+            return out_of_memory(net, client);
+        }
         match net.connect(upstream, self.connect_timeout) {
             Ok(id) => {
                 let role = Role::Dialing { address, others };
                 self.ends.insert(id, End::new(client, role));
                 self.ends.insert(client, End::new(id, Role::Client));
                 if self.sends_header {
-                    let header = net.conn(client).map(header).unwrap_or_default();
-                    net.send(id, &header);
+                    let header = net.conn(client).and_then(header);
+                    let is_sent = header.is_some_and(|header| net.send(id, &header));
+                    if !is_sent {
+                        out_of_memory(net, id);
+                    }
                 }
             }
             Err(error) => self.give_up(net, client, &error),
         }
     }
 
-    /// The addresses stand in a circle.
+    /// The index after this one: after the last address comes the first.
     fn after(&self, address: usize) -> usize {
         (address + 1) % self.upstream.addresses().len().max(1)
     }
 
-    /// All addresses have failed, the last one for this reason: the name may have others.
+    /// All addresses have failed, the last one for this reason: looks the name up again.
     #[cold]
     fn nobody(&mut self, net: &mut Net, client: ConnId, error: Error) {
         if !self.lookup.ask(&self.upstream, net.now()) {
             return self.give_up(net, client, &error);
         }
         self.ends.remove(&client);
-        if let Some(mut conn) = net.conn(client) {
-            conn.set_timer_for(LOOKUP, Some(self.connect_timeout));
-            self.waiting.insert(client, error);
+        let Some(mut conn) = net.conn(client) else { return };
+        match put(&mut self.waiting, client, error) {
+            Some(()) => conn.set_timer_for(LOOKUP, Some(self.connect_timeout)),
+            None => conn.out_of_memory(),
         }
     }
 
-    /// Nobody answers, for this reason.
+    /// No upstream address answers, for this reason.
     #[cold]
     fn give_up(&mut self, net: &mut Net, client: ConnId, error: &Error) {
         self.reset(net, client);
@@ -325,7 +332,7 @@ impl Proxy {
         }
     }
 
-    /// While the server stops: when to look at a tunnel again.
+    /// While the server stops: when to check a tunnel again.
     fn look_after(&self, net: &Net) -> Option<Duration> {
         self.stopping?;
         Some(net.limits().drain_timeout.map_or(QUIET, |most| QUIET.min(most / 4)))
@@ -351,7 +358,7 @@ impl Proxy {
         }
     }
 
-    /// Whether half of the time for the drain is over.
+    /// Whether half of the drain timeout has passed.
     fn is_half_over(&self, net: &Net) -> bool {
         let since = self.stopping.map(|since| net.now().saturating_sub(since));
         since.zip(net.limits().drain_timeout).is_some_and(|(since, most)| since >= most / 2)
@@ -359,8 +366,8 @@ impl Proxy {
 }
 
 /// The header that names the client to the server behind: its address, and the one it connected to,
-/// which is that of the listener unless a front knows better.
-fn header(client: Conn<'_>) -> Vec<u8> {
+/// which is that of the listener unless a front knows better. `None` if there is no memory for it.
+fn header(client: Conn<'_>) -> Option<Vec<u8>> {
     let tcp = |address: &Address| match address {
         Address::Tcp(address) => Some(*address),
         Address::Unix(_) => None,
@@ -370,7 +377,15 @@ fn header(client: Conn<'_>) -> Vec<u8> {
         Peer::Unix => None,
     };
     let named = client.front().and_then(|front| front.destination);
-    proxy_header::write(from, named.or_else(|| tcp(client.local()?)))
+    let has_room = Layout::array::<u8>(LONGEST_WRITTEN).is_ok_and(has_room_for);
+    has_room.then(|| proxy_header::write(from, named.or_else(|| tcp(client.local()?))))
+}
+
+/// There is no memory for what a connection needs here: it ends.
+fn out_of_memory(net: &mut Net, id: ConnId) {
+    if let Some(mut conn) = net.conn(id) {
+        conn.out_of_memory();
+    }
 }
 
 impl ConnectionHandler for Proxy {
@@ -393,7 +408,7 @@ impl ConnectionHandler for Proxy {
             || addresses.iter().any(|address| conn.net().leads_here(address));
         if leads_back {
             self.reset(conn.net(), id);
-            return self.complain(conn.net().now(), "the proxy leads to itself"); // for ever
+            return self.complain(conn.net().now(), "the proxy leads to itself"); // forever
         }
         conn.pause(); // until the upstream connection can take its bytes
         let look = self.look_after(conn.net());
@@ -414,7 +429,7 @@ impl ConnectionHandler for Proxy {
         input.len()
     }
 
-    /// What waited has gone on its way: the other end is read again.
+    /// The waiting output has been sent: the other end is read again.
     fn on_drain(&mut self, conn: &mut Conn<'_>, _: &mut ()) {
         let Some(end) = self.ends.get(&conn.id()) else { return };
         if let Some(mut other) = conn.net().conn(end.other) {
@@ -440,12 +455,12 @@ impl ConnectionHandler for Proxy {
             Network { call, errno } | Server { call, errno },
         ) = (end.role, why)
         {
-            let is_ours = matches!(why, Server { .. }); // which says nothing of the server behind
+            let is_ours = matches!(why, Server { .. }); // not the upstream server's doing
             if others > 0 && !is_ours {
                 return self.dial(net, end.other, self.after(address), others - 1);
             }
             let object = self.upstream.addresses().get(address).map(|it| self.upstream.call(it));
-            let object = object.unwrap_or_else(|| self.upstream.to_string());
+            let object = object.unwrap_or_else(|| shown(&self.upstream));
             let error = Error { call, object, errno };
             return match is_ours {
                 true => self.give_up(net, end.other, &error),
@@ -475,8 +490,8 @@ impl ConnectionHandler for Proxy {
         }
     }
 
-    /// The server stops. Where nothing is due the client is taken to have finished: its server
-    /// sees EOF, sends what it still has, and ends the tunnel.
+    /// Checks a tunnel while the server stops. If nothing is due, the client is treated as
+    /// finished: the upstream server gets EOF, sends what it still has, and ends the tunnel.
     fn on_timer(&mut self, conn: &mut Conn<'_>, _: &mut ()) {
         let id = conn.id();
         let Some(&End { other, .. }) = self.ends.get(&id) else { return };

@@ -1,11 +1,11 @@
-//! Lines of people, some of whom come by telnet(1). RFC 854
+//! Lines that may come from telnet(1). RFC 854
 //!
-//! Between what is typed, telnet sends commands: IAC and one byte, or IAC, a verb and an
-//! option, or whatever stands between IAC SB and IAC SE; there may be an LF in it. They are
-//! no part of a line, and two of the verbs want an answer. After Ctrl-C telnet sends IAC DO
-//! TIMING-MARK and shows nothing until it has one: a server that says nothing has lost its
-//! user. So a DO is answered with WONT, and a WILL with DONT, which refuses all options.
-//! WONT and DONT are answers themselves, and an answer to these could go on for ever.
+//! Between the typed bytes telnet sends commands: IAC and one byte, or IAC, a verb and an
+//! option, or anything between IAC SB and IAC SE, LF included. Commands are not part of a
+//! line, and two of the verbs need an answer. After Ctrl-C telnet sends IAC DO TIMING-MARK
+//! and shows nothing until it is answered. So DO is answered with WONT and WILL with DONT,
+//! which refuses every option. WONT and DONT are answers themselves; answering them could
+//! go on forever.
 //!
 //! ```text
 //!  Text ──IAC──▶ Command ──DO, WILL, DONT, WONT──▶ Option ──any──▶ Text
@@ -14,14 +14,15 @@
 //!                 └──another command──▶ Text
 //! ```
 //!
-//! IAC is no byte of UTF-8. Behind it, IAC stands for the byte itself, and what is no command
-//! makes it a byte that was typed.
+//! IAC is no byte of UTF-8. IAC IAC is the byte itself, and an IAC that begins no command is
+//! a byte that was typed.
 //!
 //! Invariants:
-//! 1. No byte is looked at twice before its line is complete.
-//! 2. A command in front of a line is consumed as it comes: a client that sends
-//!    nothing else, as a keep-alive does, has no line begun.
+//! 1. No byte is searched twice before its line is complete.
+//! 2. A command in front of a line is consumed at once: a client that sends only commands,
+//!    as a keep-alive, has begun no line.
 
+use crate::fallible::with_room;
 use crate::framing::Frame;
 use memchr::{memchr, memchr2};
 use std::borrow::Cow;
@@ -33,10 +34,10 @@ const WONT: u8 = 252;
 const DO: u8 = 253;
 const DONT: u8 = 254;
 const IAC: u8 = 255;
-/// The first of the commands: end of file, as telnet's line mode has it. RFC 1184
+/// The first of the commands: end of file, of telnet's line mode. RFC 1184
 const FIRST: u8 = 236;
 
-/// Where in a command, or in none, a connection is.
+/// How far a command has come, if one has begun.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 enum State {
     #[default]
@@ -47,15 +48,15 @@ enum State {
     SubEnd,
 }
 
-/// What a byte was.
+/// The meaning of a byte.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Was {
     Text,
-    /// The IAC before it was text, and it has to be looked at again.
+    /// The IAC before it was text, and this byte has to be read again.
     NoCommand,
     /// A part of a command.
     Command,
-    /// The end of one that is to be answered so.
+    /// The end of a command, and its answer.
     Asked([u8; 3]),
 }
 
@@ -77,12 +78,12 @@ impl State {
     }
 }
 
-/// Lines that end in LF or CRLF, with telnet's commands between them. One per connection.
+/// Finds lines that end in LF or CRLF, with telnet's commands between them. One per connection.
 #[derive(Clone, Copy, Debug, Default)]
 pub(super) struct Lines {
     /// Bytes at the front of the input that have been searched.
     searched: u32,
-    /// The state behind the last searched byte.
+    /// The state after the last searched byte.
     state: State,
     /// Whether there is text among the searched bytes.
     has_text: bool,
@@ -90,8 +91,8 @@ pub(super) struct Lines {
 
 impl Lines {
     /// Takes the next line from the front of `input`, which must begin where the last one
-    /// taken ended; the body is to be [cleaned](clean). `max` bounds a line, commands
-    /// included and its ending not. `answer` gets what is to be sent to telnet.
+    /// taken ended; the caller has to [clean](clean) the body. `max` bounds a line in bytes,
+    /// commands included, its ending not. `answer` gets the answers to telnet.
     pub(super) fn next<'a>(
         &mut self,
         input: &mut &'a [u8],
@@ -124,13 +125,13 @@ impl Lines {
                 Was::Asked(due) => answer(&due),
             }
             self.searched += 1;
-            // Behind an IAC it is open whether that is text.
+            // After an IAC it is not known yet whether it is text.
             if !self.has_text && self.state != State::Command {
                 *input = input.get(self.searched as usize..).unwrap_or_default();
                 self.searched = 0;
             }
         }
-        // A CR at the end may still turn out to belong to the line's.
+        // A CR at the end may be the first half of a CRLF.
         let length = input.strip_suffix(b"\r").unwrap_or(input).len();
         if length > max { Frame::TooLong } else { Frame::Partial }
     }
@@ -154,12 +155,12 @@ fn plain(bytes: &[u8]) -> Option<usize> {
     (length > 0 || bytes.first() == Some(&b'\n')).then_some(length)
 }
 
-/// A line without telnet's commands.
-pub(super) fn clean(line: &[u8]) -> Cow<'_, [u8]> {
+/// A line without telnet's commands. `None` if there is no memory for it.
+pub(super) fn clean(line: &[u8]) -> Option<Cow<'_, [u8]>> {
     if memchr(IAC, line).is_none() {
-        return Cow::Borrowed(line);
+        return Some(Cow::Borrowed(line));
     }
-    let (mut text, mut state) = (Vec::with_capacity(line.len()), State::Text);
+    let (mut text, mut state) = (with_room(line.len())?, State::Text);
     for &byte in line {
         let (next, was) = state.step(byte);
         state = next;
@@ -170,14 +171,14 @@ pub(super) fn clean(line: &[u8]) -> Cow<'_, [u8]> {
         }
     }
     text.extend((state == State::Command).then_some(IAC)); // what came behind is no command
-    Cow::Owned(text)
+    Some(Cow::Owned(text))
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    /// The lines of some bytes that come in pieces of `size`, what is answered, what is left.
+    /// The lines of bytes that come in pieces of `size`, the answers, and the rest.
     fn heard(bytes: &[u8], size: usize) -> (Vec<Vec<u8>>, Vec<u8>, Vec<u8>) {
         let (mut lines, mut rest, mut answers) = (Lines::default(), Vec::new(), Vec::new());
         let mut found = Vec::new();
@@ -187,14 +188,14 @@ mod tests {
             while let Frame::Whole { body, .. } =
                 lines.next(&mut input, 1000, |answer| answers.extend(answer))
             {
-                found.push(clean(body).into_owned());
+                found.push(clean(body).unwrap().into_owned());
             }
             rest = input.to_vec();
         }
         (found, answers, rest)
     }
 
-    /// However the bytes are cut.
+    /// The result does not depend on how the bytes are cut.
     #[test]
     fn commands_are_no_part_of_a_line() {
         for (bytes, lines, answers, rest) in [
@@ -242,7 +243,7 @@ mod tests {
         assert_eq!(next(&b"\xff\xf1".repeat(9)), Err("partial"));
     }
 
-    /// Without an IAC the lines are those of the framing for everybody, however they come.
+    /// Without an IAC the lines are those of [`crate::framing::Lines`], however they are cut.
     #[test]
     fn plain_lines_as_everybody_has_them() {
         let mut seed = 7_u64;

@@ -39,6 +39,7 @@ use super::{
     Address, Clock, EpollOp, Errno, Event, Fd, FileKind, FileStatus, Kernel, OpenAs, Peer, Result,
     Signal, SocketOption, Wait,
 };
+use crate::fallible::with_room;
 
 /// The kernel this process runs on.
 #[derive(Clone, Copy, Debug, Default)]
@@ -664,7 +665,10 @@ fn write(fd: &Fd, bytes: &[u8]) -> Result<()> {
 
 /// The path as the kernel takes it, ended by a NUL; so none may be inside.
 fn c_string(path: &Path) -> Result<CString> {
-    CString::new(path.as_os_str().as_bytes()).map_err(|_| Errno::EINVAL)
+    let bytes = path.as_os_str().as_bytes();
+    let mut string = with_room(bytes.len() + 1).ok_or(Errno::ENOMEM)?;
+    string.extend_from_slice(bytes);
+    CString::new(string).map_err(|_| Errno::EINVAL) // which finds room for the NUL
 }
 
 // ---- programs of classic BPF

@@ -1,8 +1,8 @@
 //! A kernel in memory: sockets, epoll, eventfd, signalfd, timerfd and a clock.
 //!
-//! A test keeps one handle and gives a clone to the server. With its own it plays
-//! the rest of the world: clients, signals, the passing of time, and everything
-//! that can go wrong. The server cannot tell it from [`Linux`](super::Linux).
+//! A test keeps one handle and gives a clone to the server. With its own it acts as the
+//! rest of the world: clients, signals, the passing of time, and everything that can go
+//! wrong. The server uses it as it uses [`Linux`](super::Linux).
 //!
 //! ```
 //! use threadbare::kernel::sim::{At, Method, Simulated, Times};
@@ -36,35 +36,35 @@
 //! The world owns a table of descriptors (numbers from 3 up, the lowest free one
 //! first, bounded by RLIMIT_NOFILE), the connections (whose clients' ends have no
 //! descriptor), the files that Unix sockets leave, the pending signals, the clock,
-//! and the plan of what fails. All of it is in ordered containers and driven by a
-//! seed: the same calls give the same results.
+//! and the plan of failures. It uses ordered containers and one seed, so the same calls
+//! give the same results.
 //!
 //! - `world`: the table, listeners, files, epoll, counters, signals, timers;
 //! - `stream`: what happens between the two ends of a connection;
-//! - `links`: what is clogged between them, and the clock;
-//! - `client`: the test's end of it;
-//! - `faults`: the plan, and the trace of the calls.
+//! - `links`: the links between them, which may be clogged, and the clock;
+//! - `client`: the test's end of a connection;
+//! - `faults`: the plan of failures, and the trace of the calls.
 //!
-//! It shows nothing that Linux would not show, but not all that Linux can: what a
-//! network may do late, it does at once, unless it is told not to.
+//! It behaves only as Linux can behave, but not in all the ways in which Linux can: what a
+//! network may do late happens at once by default.
 //!
-//! - Nothing takes time, unless it is told to. The clock stands still but for
-//!   [`Simulated::advance`] and for a wait without events.
+//! - Nothing takes time by default. Only [`Simulated::advance`] and a wait without events
+//!   move the clock.
 //! - [`Client::clog`] clogs the link of one client: what either side sends (a SYN, bytes,
-//!   FIN, a reset) arrives when the link is free again, and so does the news that there
-//!   is room. [`Simulated::delay`] does so to everything that crosses a link, for a time
-//!   drawn from the seed; timers are late, and a wait may report some of what is ready
-//!   only the next time. Order on a connection holds, nothing is lost, and epoll is true
-//!   to what has arrived. A Unix socket has no link.
-//! - **It cannot block.** [`Kernel::epoll_wait`] with nothing ready jumps the clock
-//!   to what time brings next: the earliest deadline of a timerfd that the set watches,
-//!   or a link that is free again; without either it returns EINTR, as Linux does when
-//!   the process is stopped and continued.
+//!   FIN, a reset) arrives when the link is free again, and so does a window update.
+//!   [`Simulated::delay`] delays everything that crosses a link, for a time drawn from the
+//!   seed; timers are late, and a wait may report some ready descriptors only the next
+//!   time. Bytes stay in order, nothing is lost, and epoll reports what has arrived. A Unix
+//!   socket has no link.
+//! - **It cannot block.** If nothing is ready, [`Kernel::epoll_wait`] moves the clock to the
+//!   earliest deadline of a timerfd that the set watches, or to the end of the first clog;
+//!   without either it returns EINTR, as Linux does when the process is stopped and
+//!   continued.
 //! - A connection that finds the accept queue full waits until there is room, as if its SYN
-//!   were always just being sent again. It is refused when the listener closes or refuses
-//!   SYNs. An answered SYN is acknowledged at once but for [`Simulated::connect_slowly`].
-//! - A fault fails a call, which then has no effect. Only close has: it gives the
-//!   descriptor back and fails all the same, as Linux does.
+//!   were being sent again all the time. It is refused when the listener closes or refuses
+//!   SYNs. An answered SYN is acknowledged at once, except by [`Simulated::connect_slowly`].
+//! - A call that a fault fails has no effect, except close, which frees the descriptor and
+//!   fails, as on Linux.
 //! - Any address is local, ports below 1024 need no privilege, and directories
 //!   exist. TIME_WAIT, keepalive and TCP_USER_TIMEOUT are left out: no wait ends in
 //!   ETIMEDOUT, unless by a fault. V6 sockets never take V4 (as [`Address`] has it).
@@ -120,15 +120,15 @@ impl fmt::Debug for Simulated {
 
 /// The test's side: the world around the server.
 impl Simulated {
-    /// A world in which nothing has happened yet. All that is random in it comes from `seed`.
+    /// A world in which nothing has happened yet. All randomness in it comes from `seed`.
     pub fn new(seed: u64) -> Simulated {
         Simulated(Arc::new(Mutex::new(World::new(seed))))
     }
 
     // ---- clients
 
-    /// A client connects. ECONNREFUSED, ENOENT: nobody listens; EAGAIN: the queue of a Unix
-    /// listener is full. (With TCP the client then waits: see [`Client::established`].)
+    /// A client connects. ECONNREFUSED, ENOENT: no server listens; EAGAIN: the queue of a Unix
+    /// listener is full. (A TCP client then waits: see [`Client::established`].)
     pub fn connect(&self, address: &Address) -> Result<Client> {
         self.connect_as(address, None)
     }
@@ -146,8 +146,8 @@ impl Simulated {
         Ok(Client::new(self.clone(), end, name))
     }
 
-    /// A client connects, and its acknowledgment of the answer takes so long: meanwhile it takes
-    /// itself for connected, its handshake is under way, and what it sends comes with it.
+    /// A client connects, and its last ACK takes this long: meanwhile it considers itself
+    /// connected, its handshake is under way, and its bytes arrive with the ACK.
     pub fn connect_slowly(&self, address: &Address, time: Duration) -> Result<Client> {
         let time = u64::try_from(time.as_nanos()).unwrap_or(u64::MAX);
         let (end, name) = self.client(|world| {
@@ -157,17 +157,17 @@ impl Simulated {
         Ok(Client::new(self.clone(), end, name))
     }
 
-    /// How much fits on the way in each direction of connections made from now on: in the
-    /// sender's buffer (128 KiB) and in the receiver's (64 KiB). A Unix socket has only
-    /// the former. At least 1 each.
+    /// Sets the buffers of connections made from now on, in bytes for each direction: the
+    /// sender's (128 KiB) and the receiver's (64 KiB). A Unix socket has only the former. At
+    /// least 1 each.
     pub fn set_buffers(&self, outbox: usize, inbox: usize) {
         self.world().capacity = Capacity { outbox: outbox.max(1), inbox: inbox.max(1) };
     }
 
     // ---- the process and its surroundings
 
-    /// A signal arrives. Whether the process lives on: a signal that is neither blocked nor
-    /// ignored would end it, or stop it.
+    /// A signal arrives. Returns whether the process lives on: a signal that is neither blocked
+    /// nor ignored would end or stop it.
     pub fn signal(&self, signal: Signal) -> bool {
         self.client(|world| world.raise(signal))
     }
@@ -193,36 +193,36 @@ impl Simulated {
         self.world().locks.insert(directory.to_owned(), Holder::Until(until));
     }
 
-    /// The port that the kernel picks next, for port 0 and for a connection outwards.
+    /// Sets the port that the kernel picks next, for port 0 and for an outbound connection.
     pub fn set_next_port(&self, port: u16) {
         self.world().next_port = port;
     }
 
     /// A service manager listens at `address` and passes the socket to the server, in blocking
-    /// mode: the number of the descriptor. It keeps the socket when the server closes it, with
-    /// the clients that wait there, and the next time passes that one on.
+    /// mode. Returns the number of the descriptor. When the server closes it, the manager keeps
+    /// the socket, with the clients in its queue, and passes the same one the next time.
     pub fn pass(&self, address: &Address) -> Result<i32> {
         self.client(|world| world.pass(address))
     }
 
     /// Whether a socket that a service manager has passed was closed while epoll watched it. It is
-    /// open elsewhere, so Linux would go on to report it; this kernel does not.
+    /// open elsewhere, so Linux would go on reporting it; this kernel does not.
     pub fn is_haunted(&self) -> bool {
         self.world().is_haunted
     }
 
-    /// A service manager hears what is sent to `address`.
+    /// A service manager receives the messages that are sent to `address`.
     pub fn manage(&self, address: &Address) {
         self.world().manager = Some((address.clone(), Vec::new()));
     }
 
-    /// What the service manager has heard since the last time, message by message.
+    /// The messages that the service manager has received since the last call.
     pub fn heard(&self) -> Vec<String> {
         let mut world = self.world();
         world.manager.as_mut().map(|(_, heard)| std::mem::take(heard)).unwrap_or_default()
     }
 
-    /// Puts a regular file where none was.
+    /// Creates an empty regular file.
     pub fn create_file(&self, path: &Path) {
         let mut world = self.world();
         if world.lstat(path).is_err() {
@@ -231,7 +231,7 @@ impl Simulated {
         }
     }
 
-    /// Puts bytes into a regular file, which is made if it was not there.
+    /// Writes bytes to a regular file, and creates it if it does not exist.
     pub fn write_file(&self, path: &Path, content: &[u8]) {
         self.create_file(path);
         let mut world = self.world();
@@ -241,13 +241,14 @@ impl Simulated {
         }
     }
 
-    /// Lets `name` be a symbolic link to the directory `target`, or no name of anything,
-    /// instead of the directory that every name is in this world.
+    /// Makes `name` a symbolic link to the directory `target`, or a name that does not exist.
+    /// (Any other name of a directory exists in this world.)
     pub fn link(&self, name: &Path, target: Option<&Path>) {
         self.world().links.insert(name.to_owned(), target.map(Path::to_owned));
     }
 
-    /// Another process has left a filter that drops SYNs on the listener with this number.
+    /// Attaches a filter that drops SYNs to the listener with this number, as another process
+    /// may leave it.
     pub fn leave_filter(&self, number: i32) {
         self.world().leave_filter(number);
     }
@@ -260,25 +261,25 @@ impl Simulated {
         Ok(Remote::new(self.clone(), number))
     }
 
-    /// What stands at `path`, if anything does.
+    /// The status of the file at `path`, if there is one.
     pub fn file(&self, path: &Path) -> Option<FileStatus> {
         self.world().lstat(path).ok()
     }
 
-    /// Moves the clock on; timers that this reaches expire.
+    /// Moves the clock forward; timers that this reaches expire.
     pub fn advance(&self, time: Duration) {
         let nanoseconds = u64::try_from(time.as_nanos()).unwrap_or(u64::MAX);
         self.client(|world| world.move_clock(world.now().saturating_add(nanoseconds)));
     }
 
-    /// Lets things take time, from now on: each up to `most`, drawn from the seed. What is
-    /// put on an idle link arrives so much later, a timer is so late, and a wait may
-    /// report some events only the next time. Zero: at once, as at first.
+    /// Delays things from now on, each by up to `most`, drawn from the seed: what is put on an
+    /// idle link arrives later, a timer is late, and a wait may report some events only the
+    /// next time. Zero turns it off.
     pub fn delay(&self, most: Duration) {
         self.world().streams.links.delay = u64::try_from(most.as_nanos()).unwrap_or(u64::MAX);
     }
 
-    /// Nanoseconds on the clock.
+    /// What the monotonic clock shows, in nanoseconds.
     pub fn now(&self) -> u64 {
         self.world().now()
     }
@@ -305,19 +306,19 @@ impl Simulated {
         self.world().armed()
     }
 
-    /// When time brings something next: a timerfd goes off, or a link is free again.
+    /// When a timerfd expires next, or a link is free again, whichever comes first.
     pub fn next_event(&self) -> Option<u64> {
         self.world().next_event(|_| true)
     }
 
     // ---- faults
 
-    /// Plans a failure. Several may be planned; the first that fits a call strikes.
+    /// Plans a failure. Several may be planned; the first that matches a call fails it.
     pub fn fail(&self, at: At, errno: Errno, times: Times) {
         self.world().faults.add(at, errno, times);
     }
 
-    /// Ends all failures, those that have begun and those still planned.
+    /// Removes all failures, those that have begun and those still planned.
     pub fn heal(&self) {
         self.world().faults.heal();
     }
@@ -343,12 +344,12 @@ impl Simulated {
     }
 
     /// The calls since the last [`take_trace`](Simulated::take_trace), or since the start.
-    /// The clock is not among them: reading it is no system call.
+    /// Reads of the clock are not among them, because they are no system calls.
     pub fn trace(&self) -> Vec<Call> {
         self.world().faults.trace.clone()
     }
 
-    /// The same, and forgets them; the count goes on.
+    /// The same, and removes them from the trace; the count goes on.
     pub fn take_trace(&self) -> Vec<Call> {
         std::mem::take(&mut self.world().faults.trace)
     }
@@ -368,7 +369,7 @@ impl Simulated {
         result
     }
 
-    /// A call of the server: it happens unless a fault strikes it, and is written down.
+    /// A call of the server: it is made unless a fault fails it, and is added to the trace.
     fn call<T: Traced>(
         &self,
         method: Method,
@@ -512,7 +513,7 @@ impl Kernel for Simulated {
     }
 
     fn epoll_ctl(&mut self, epoll: &Fd, op: EpollOp, fd: &Fd, event: Event) -> Result<()> {
-        // To forget a descriptor takes no memory, and one that is watched is known.
+        // Removing a descriptor needs no memory, and one that is watched is known.
         use Errno::{EBADF, ENOENT, ENOMEM, ENOSPC};
         let cannot =
             |errno| op == EpollOp::Remove && matches!(errno, ENOMEM | ENOSPC | ENOENT | EBADF);
@@ -526,7 +527,7 @@ impl Kernel for Simulated {
         self.call(Method::EpollWait, Some(epoll), |world| world.epoll_wait(epoll, events, wait))
     }
 
-    /// The clock for people began in 1970, when the world began.
+    /// In this world the wall clock starts in 1970, together with the monotonic one.
     fn clock_gettime(&mut self, _: Clock) -> u64 {
         self.world().clock_reads += 1;
         self.now()
@@ -613,7 +614,7 @@ impl Kernel for Simulated {
     }
 
     fn close(&mut self, fd: Fd) -> Result<()> {
-        // One of Linux's is none here, and is closed because it is dropped.
+        // A descriptor of Linux is unknown here; dropping it closes it.
         let number = fd.simulated_number().unwrap_or(-1);
         self.traced(Method::Close, number, None, |world, fault| {
             let closed = world.close(number);

@@ -1,8 +1,10 @@
 //! What the calls take and return: addresses, options, events, and what a file is.
 
+use crate::fallible::copied;
+use std::ffi::OsString;
 use std::fmt;
 use std::net::SocketAddr;
-use std::os::unix::ffi::OsStrExt;
+use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::path::PathBuf;
 
 /// A local address: where a socket listens.
@@ -13,6 +15,19 @@ pub enum Address {
     /// A Unix socket at a path; or, if that begins with a NUL, an abstract one, which has a name
     /// and no file. The server listens at none of these, but may inherit one. unix(7)
     Unix(PathBuf),
+}
+
+impl Address {
+    /// A copy, if there is memory.
+    pub(crate) fn copied(&self) -> Option<Address> {
+        Some(match self {
+            Address::Tcp(address) => Address::Tcp(*address),
+            Address::Unix(path) => {
+                let copy = copied(path.as_os_str().as_bytes())?;
+                Address::Unix(OsString::from_vec(copy).into())
+            }
+        })
+    }
 }
 
 impl fmt::Display for Address {

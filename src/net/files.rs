@@ -9,6 +9,7 @@ use super::work::CALL;
 use super::{Conn, File, Net};
 use crate::close_reason::CloseReason;
 use crate::connection::Unsent;
+use crate::fallible;
 use crate::kernel::{Errno, Kernel, OUT, SocketOption};
 use crate::reaction::{Call, Reaction, reaction, tolerate};
 
@@ -51,7 +52,10 @@ impl Conn<'_> {
             return;
         }
         let now = net.now;
-        net.files.insert(*slot, FilePart { file, offset, left: length, is_corked: false });
+        let part = FilePart { file, offset, left: length, is_corked: false };
+        if fallible::put(&mut net.files, *slot, part).is_none() {
+            return self.out_of_memory();
+        }
         net.change(*slot, |connection| {
             connection.touch(now); // from now on the kernel must take some
             connection.state.write_file();

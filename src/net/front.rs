@@ -4,6 +4,7 @@
 //! through a listener for fronts; no other has one.
 
 use super::{Conn, Net};
+use crate::fallible;
 use crate::kernel::Peer;
 use std::net::SocketAddr;
 
@@ -28,8 +29,9 @@ impl Conn<'_> {
 }
 
 impl Net {
-    pub(crate) fn note_front(&mut self, slot: u32, front: Front) {
-        self.fronts.insert(slot, front);
+    /// `None` if there is no memory for it.
+    pub(crate) fn note_front(&mut self, slot: u32, front: Front) -> Option<()> {
+        fallible::put(&mut self.fronts, slot, front)
     }
 
     /// Its connection is freed.

@@ -7,7 +7,10 @@
 //! those that the connection has `joined`. Neither a group nor such a list is ever empty.
 
 use super::{ConnId, Net};
-use std::collections::{BTreeMap, BTreeSet};
+use crate::close_reason::CloseReason;
+use crate::fallible::{self, Map, has_room_for_shared, push};
+use std::alloc::Layout;
+use std::collections::HashMap;
 use std::mem::take;
 use std::sync::Arc;
 
@@ -15,8 +18,9 @@ type Name = Arc<[u8]>;
 
 #[derive(Debug, Default)]
 pub(crate) struct Groups {
-    members: BTreeMap<Name, BTreeSet<ConnId>>,
-    joined: BTreeMap<ConnId, Vec<Name>>,
+    /// Clients may choose the names, so the hash has a secret. The members are sorted.
+    members: HashMap<Name, Vec<ConnId>>,
+    joined: Map<ConnId, Vec<Name>>,
 }
 
 /// What became of the bytes that were sent to a [group](Net::send_group).
@@ -32,15 +36,21 @@ pub struct Fanout {
 }
 
 impl Groups {
-    /// Adds a connection to a group; whether it was no member.
-    fn join(&mut self, group: &[u8], id: ConnId) -> bool {
-        let known = self.members.get_key_value(group).map(|(name, _)| Name::clone(name));
-        let name = known.unwrap_or_else(|| group.into());
-        let is_new = self.members.entry(Name::clone(&name)).or_default().insert(id);
-        if is_new {
-            self.joined.entry(id).or_default().push(name);
+    /// Adds a connection to a group; whether it was no member. `None` if there is no memory: then
+    /// it is none, but may be in the list, and is to be [forgotten](Groups::forget).
+    fn join(&mut self, group: &[u8], id: ConnId) -> Option<bool> {
+        if !self.members.contains_key(group) {
+            let name = has_room_for_shared(Layout::for_value(group)).then(|| Name::from(group))?;
+            fallible::put(&mut self.members, name, Vec::new())?;
         }
-        is_new
+        self.joined.try_reserve(1).ok()?;
+        let name = self.members.get_key_value(group).map(|(name, _)| Name::clone(name))?;
+        let members = self.members.get_mut(group)?;
+        let Err(at) = members.binary_search(&id) else { return Some(false) };
+        push(self.joined.entry(id).or_default(), name)?;
+        members.try_reserve(1).ok()?;
+        members.insert(at, id);
+        Some(true)
     }
 
     /// Removes a connection from a group; whether it was a member.
@@ -56,11 +66,14 @@ impl Groups {
 
     fn remove(&mut self, name: &[u8], id: ConnId) -> bool {
         let Some(members) = self.members.get_mut(name) else { return false };
-        let was_member = members.remove(&id);
+        let place = members.binary_search(&id);
+        if let Ok(at) = place {
+            members.remove(at);
+        }
         if members.is_empty() {
             self.members.remove(name);
         }
-        was_member
+        place.is_ok()
     }
 
     /// Whether no connection is in any.
@@ -77,8 +90,8 @@ impl Groups {
 }
 
 impl Net {
-    /// Makes a connection a member of a group; `false` if it is one already, or is gone. It
-    /// leaves the group with [`leave`](Net::leave), or by itself when it closes.
+    /// Makes a connection a member of a group; `false` if it is one already, or is gone, or ends
+    /// because there is no memory for it. It leaves the group with [`leave`](Net::leave), or by itself when it closes.
     ///
     /// A group is a name, and exists as long as it has members: a room, a topic, a channel. A
     /// handler that lets its clients choose names should bound how long and how many they are.
@@ -105,7 +118,15 @@ impl Net {
     /// }
     /// ```
     pub fn join(&mut self, group: impl AsRef<[u8]>, id: ConnId) -> bool {
-        self.table.find(id.0).is_some() && self.groups.join(group.as_ref(), id)
+        if self.table.find(id.0).is_none() {
+            return false;
+        }
+        let group = group.as_ref();
+        self.groups.join(group, id).unwrap_or_else(|| {
+            self.groups.leave(group, id);
+            self.abort(id.0.slot, CloseReason::MemoryBudget);
+            false
+        })
     }
 
     /// Ends what [`join`](Net::join) began; `false` if the connection is no member.
@@ -152,6 +173,7 @@ impl Net {
 mod tests {
     use super::*;
     use crate::slots::Id;
+    use std::collections::BTreeSet;
 
     /// Random comings and goings are those of a set of pairs, and nothing is left at the end.
     #[test]
@@ -164,7 +186,7 @@ mod tests {
             let id = ConnId(Id { generation: 1, slot: (random >> 40) as u32 % 20 });
             let group = [(random >> 50) as u8 % 10];
             match (random >> 33) % 8 {
-                0..=3 => assert_eq!(groups.join(&group, id), model.insert((group, id))),
+                0..=3 => assert_eq!(groups.join(&group, id), Some(model.insert((group, id)))),
                 4..=6 => assert_eq!(groups.leave(&group, id), model.remove(&(group, id))),
                 _ => {
                     groups.forget(id);
@@ -173,7 +195,8 @@ mod tests {
             }
             let members = groups.members.iter();
             let pairs = members.flat_map(|(name, ids)| ids.iter().map(|&id| ([name[0]], id)));
-            assert!(pairs.eq(model.iter().copied()));
+            assert_eq!(pairs.collect::<BTreeSet<_>>(), model);
+            assert!(groups.members.values().all(|members| members.is_sorted()));
             assert!(groups.members.values().all(|members| !members.is_empty()));
             let joined: usize = groups.joined.values().map(Vec::len).sum();
             assert_eq!(joined, model.len());

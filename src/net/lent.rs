@@ -10,8 +10,10 @@
 
 use super::Net;
 use crate::error::{Error, needed};
-use crate::kernel::{Clock, Fd, FileStatus, Kernel, Linux, Result};
+use crate::fallible::has_room_for_shared;
+use crate::kernel::{Clock, Errno, Fd, FileStatus, Kernel, Linux, Result};
 use crate::reaction::{Call, attempt, tolerate};
+use std::alloc::Layout;
 use std::fmt;
 use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
@@ -111,7 +113,7 @@ impl Net {
 impl Directory {
     fn at(mut kernel: Box<dyn Lent>, path: &Path) -> std::result::Result<Directory, Error> {
         let fd = needed(Call::OpenDirectory, path.display(), || kernel.openat2(None, path))?;
-        let file = File::new(fd, kernel);
+        let file = File(Arc::new(Open { fd, kernel }));
         let identity = file.status().ok().map(|status| status.identity);
         Ok(Directory { file, path: path.to_owned(), identity })
     }
@@ -136,21 +138,20 @@ impl Directory {
     /// # Errors
     ///
     /// The errno of the call: EXDEV for a path that leads out of the directory, ENOENT,
-    /// EACCES, EMFILE and others.
+    /// EACCES, EMFILE and others. ENOMEM if there is no memory.
     pub fn open(&self, path: impl AsRef<Path>) -> Result<File> {
+        if !has_room_for_shared(Layout::new::<Open>()) {
+            return Err(Errno::ENOMEM);
+        }
         let mut kernel = self.file.0.kernel.lend();
         let opened =
             attempt(Call::OpenFile, || kernel.openat2(Some(self.file.fd()), path.as_ref()));
         let fd = opened.map_err(|(_, errno)| errno)?;
-        Ok(File::new(fd, kernel))
+        Ok(File(Arc::new(Open { fd, kernel })))
     }
 }
 
 impl File {
-    fn new(fd: Fd, kernel: Box<dyn Lent>) -> File {
-        File(Arc::new(Open { fd, kernel }))
-    }
-
     /// What kind of file it is, its length, and when it changed. fstat(2)
     ///
     /// # Errors
@@ -182,7 +183,7 @@ impl File {
 
 impl From<OwnedFd> for File {
     fn from(fd: OwnedFd) -> File {
-        File::new(fd.into(), Box::new(Linux))
+        File(Arc::new(Open { fd: fd.into(), kernel: Box::new(Linux) }))
     }
 }
 

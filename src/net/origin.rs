@@ -85,7 +85,9 @@ impl Conn<'_> {
     /// The kernel's own guard against a peer that acknowledges nothing (TCP_USER_TIMEOUT) stays
     /// at twice [`Limits::write_timeout`](crate::Limits::write_timeout).
     pub fn set_timeouts(&mut self, timeouts: Timeouts) {
-        self.net.timeouts.set(self.slot, timeouts);
+        if self.net.timeouts.set(self.slot, timeouts).is_none() {
+            return self.out_of_memory();
+        }
         self.net.table.mark(self.slot); // its deadline may be another
     }
 }

@@ -19,6 +19,7 @@ use super::{CALL, ConnId, Net};
 use crate::close_reason::CloseReason;
 use crate::connection::Connection;
 use crate::error::Error;
+use crate::fallible;
 use crate::kernel::{Address, Errno, Fd, Kernel, Peer, SocketOption};
 use crate::listener::tunables;
 use crate::pause::Pause;
@@ -93,6 +94,7 @@ impl Net {
     ///
     /// What is known at once, as the call `socket`; `on_close` is not called then.
     ///
+    /// - ENOMEM if there is no memory for it.
     /// - EMFILE if there are [`max_outbound`](crate::Limits::max_outbound) such connections.
     /// - ESHUTDOWN if the server is stopping and there are as many such connections as
     ///   accepted ones, so none is left to begin it for: a handler that begins a connection
@@ -129,8 +131,11 @@ impl Net {
         };
         let deadline = self.now.after(Span::at_least(timeout));
         let connection = Connection::outbound(peer, self.now, deadline);
+        let Some(copy) = self.room_for_a_wish(address, token) else {
+            return Err(Error::new(Call::OutboundSocket, address, Errno::ENOMEM));
+        };
         let id = ConnId(self.table.insert(connection));
-        self.wishes.due.push_back(Wish { id, address: address.clone(), why: None });
+        self.wishes.due.push_back(Wish { id, address: copy, why: None });
         if token != 0 {
             self.tokens.insert(id.0.slot, token);
         }
@@ -138,6 +143,18 @@ impl Net {
         self.counters.connected += 1;
         self.table.mark(id.0.slot);
         Ok(id)
+    }
+
+    /// Sees to it that a connection to `address` can be begun, without memory from now on; with a
+    /// copy of that.
+    fn room_for_a_wish(&mut self, address: &Address, token: u64) -> Option<Address> {
+        let Wishes { due, waiting, .. } = &mut self.wishes;
+        self.tokens.try_reserve((token != 0).into()).ok()?;
+        // All may come to wait, and those that wait may all be due.
+        let all = due.len() + waiting.len() + 1;
+        due.try_reserve(all - due.len()).ok()?;
+        waiting.try_reserve(all - waiting.len()).ok()?;
+        address.copied()
     }
 
     /// Whether any connections are to be begun now.
@@ -204,7 +221,11 @@ impl Net {
     fn falls_short(&mut self, address: &Address, why: CloseReason) {
         let Wishes { short, pause, .. } = &mut self.wishes;
         match why {
-            CloseReason::Network { .. } => short.addresses.push(address.clone()),
+            // Without memory others find out for themselves.
+            CloseReason::Network { .. } => {
+                let copy = address.copied();
+                let _ = copy.and_then(|copy| fallible::push(&mut short.addresses, copy));
+            }
             _ => short.sockets = true,
         }
         if let CloseReason::Network { call, errno } | CloseReason::Server { call, errno } = why
@@ -287,6 +308,7 @@ impl Net {
         }
         let is_there = |own: &Address| matches!(own, Address::Tcp(own) if own.port() == to.port());
         if self.locals.iter().any(is_there) {
+            self.calling.try_reserve(1).map_err(|_| Errno::ENOMEM)?;
             self.calling.insert(from);
         }
         Ok(())

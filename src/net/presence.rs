@@ -1,6 +1,8 @@
 //! Whether a connection is still there, for the threads that work for it.
 
 use super::{Conn, Net};
+use crate::fallible::{self, has_room_for_shared};
+use std::alloc::Layout;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
@@ -30,8 +32,14 @@ impl Net {
 }
 
 impl Conn<'_> {
-    /// Lets another thread see when this connection is gone.
-    pub(super) fn presence(&mut self) -> Presence {
-        self.net.presences.entry(self.slot).or_default().clone()
+    /// Lets another thread see when this connection is gone. `None` if there is no memory.
+    pub(super) fn presence(&mut self) -> Option<Presence> {
+        let Conn { net, slot } = self;
+        if let Some(presence) = net.presences.get(slot) {
+            return Some(presence.clone());
+        }
+        let presence = has_room_for_shared(Layout::new::<AtomicBool>()).then(Presence::default)?;
+        fallible::put(&mut net.presences, *slot, presence.clone())?;
+        Some(presence)
     }
 }

@@ -107,8 +107,8 @@ impl Net {
         self.table.ledger.outbox.clear();
     }
 
-    /// Sends some of what is staged: one call for each connection. Inline where messages are
-    /// answered.
+    /// Sends some of the outbox, with one call for each connection. Answers to messages are sent
+    /// right here; all other output by `transmit`.
     #[inline]
     pub(crate) fn send_chains<K: Kernel>(&mut self, kernel: &mut K, indices: Range<usize>) {
         for index in indices {
@@ -142,7 +142,7 @@ impl Net {
                 break;
             }
             let Some(connection) = self.table.look(slot) else { return };
-            let follows = !walk.goes_on() && connection.state.is_behind_a_file();
+            let follows = !walk.goes_on() && connection.state.is_followed();
             let (call, sent) =
                 self.table.ledger.outbox.send_gathered(kernel, &connection.fd, follows);
             if sent != Ok(due) {

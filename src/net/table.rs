@@ -397,6 +397,18 @@ impl Tally<'_> {
         }
     }
 
+    /// Its timer rings later than it was to, or never: that is noticed when it is looked at for
+    /// the earlier time. Returns whether it is so.
+    #[inline]
+    pub(super) fn put_off(&mut self, at: Option<Moment>) -> bool {
+        let before = self.0.state.timer();
+        let is_later = before.is_some_and(|before| at.is_none_or(|at| before <= at));
+        if is_later {
+            self.0.state.set_timer(at);
+        }
+        is_later
+    }
+
     /// Takes what is staged.
     #[inline]
     pub(super) fn take_staged(&mut self) {

@@ -7,13 +7,16 @@
 //! ```
 //!
 //! All of them are deadlines among others: the loop sets one timerfd to the earliest, and no
-//! message looks at any. A timer that is canceled is removed, and costs nothing more.
+//! message looks at any. A timer that is canceled is removed, and costs nothing more. A timer of
+//! a connection that each message puts off is a field that is written.
 //!
 //! Invariants:
 //! 1. The field of a connection with timers in `keyed` is the earliest of these, or `None`.
 //! 2. A slot in `keyed` has at least one timer, and leaves `keyed` with its connection.
 
 use super::{Conn, Net};
+use crate::close_reason::CloseReason;
+use crate::fallible::Map;
 use crate::time::{Moment, Span};
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -29,19 +32,29 @@ pub struct TimerId {
 /// A timer of a connection: its key, unless it is the one without, and when it is due.
 type Keyed = (Option<u32>, Moment);
 
-#[derive(Debug, Default)]
+/// Keeps the memory of the map that it is in: so a few timers come and go without any.
+const NEVER: TimerId = TimerId { at: Moment::from_millis(u64::MAX >> 1), serial: 0 };
+
+#[derive(Debug)]
 pub(crate) struct Timers {
     of_handler: BTreeMap<TimerId, u64>,
     /// How many the handler has set.
     count: u64,
     /// By slot. (A list, because a connection has few.)
-    keyed: BTreeMap<u32, Vec<Keyed>>,
+    keyed: Map<u32, Vec<Keyed>>,
+}
+
+impl Default for Timers {
+    fn default() -> Timers {
+        Timers { of_handler: BTreeMap::from([(NEVER, 0)]), count: 0, keyed: Map::default() }
+    }
 }
 
 impl Timers {
     /// When the next timer of the handler is due.
     pub(crate) fn next(&self) -> Option<Moment> {
-        self.of_handler.first_key_value().map(|(timer, _)| timer.at)
+        let first = self.of_handler.first_key_value().filter(|(timer, _)| **timer != NEVER);
+        first.map(|(timer, _)| timer.at)
     }
 
     /// Takes a timer of the handler that is due.
@@ -107,20 +120,32 @@ impl Net {
         self.timers.of_handler.remove(&timer).is_some()
     }
 
-    /// Sets, replaces or cancels a timer of a connection.
+    /// Sets, replaces or cancels a timer of a connection, which ends if there is no memory for it.
     fn set_timer(&mut self, slot: u32, key: Option<u32>, delay: Option<Duration>) {
         let at = delay.map(|delay| self.now.after(Span::at_least(delay)));
         let mut next = at;
         if key.is_some() || self.timers.keyed.contains_key(&slot) {
-            let plain = || self.table.look(slot)?.state.timer();
-            let timers = self.timers.keyed.entry(slot);
-            let timers =
-                timers.or_insert_with(|| plain().map(|at| (None, at)).into_iter().collect());
-            timers.retain(|(other, _)| *other != key);
-            timers.extend(at.map(|at| (key, at)));
+            if self.set_keyed(slot, key, at).is_none() {
+                return self.abort(slot, CloseReason::MemoryBudget);
+            }
             next = self.earliest(slot);
         }
-        self.change(slot, |connection| connection.state.set_timer(next));
+        if !self.table.tally(slot).is_some_and(|mut connection| connection.put_off(next)) {
+            self.change(slot, |connection| connection.state.set_timer(next));
+        }
+    }
+
+    /// The same for one of several. `None` if there is no memory for it.
+    fn set_keyed(&mut self, slot: u32, key: Option<u32>, at: Option<Moment>) -> Option<()> {
+        self.timers.keyed.try_reserve(1).ok()?;
+        let plain = self.table.look(slot).and_then(|it| it.state.timer());
+        let is_first = !self.timers.keyed.contains_key(&slot);
+        let timers = self.timers.keyed.entry(slot).or_default();
+        timers.try_reserve(2).ok()?;
+        timers.extend(plain.filter(|_| is_first).map(|at| (None, at)));
+        timers.retain(|(other, _)| *other != key);
+        timers.extend(at.map(|at| (key, at)));
+        Some(())
     }
 
     /// When the next timer with a key is due; a slot without any is forgotten.
@@ -155,7 +180,7 @@ impl Net {
 
 impl Conn<'_> {
     /// Calls [`on_timer`](crate::ConnectionHandler::on_timer) once after `delay`, or never;
-    /// replaces the time set before.
+    /// replaces the time set before. To put it off at each message costs next to nothing.
     pub fn set_timer(&mut self, delay: Option<Duration>) {
         self.net.set_timer(self.slot, None, delay);
     }

@@ -24,7 +24,9 @@
 //! 3. Once `closed`, there are no jobs and there will be none.
 
 use super::{Conn, Net, Presence};
+use crate::fallible::has_room_for;
 use crate::slots::Id;
+use std::alloc::Layout;
 use std::any::{Any, TypeId};
 use std::collections::VecDeque;
 use std::fmt;
@@ -102,10 +104,13 @@ impl Workers {
         }
     }
 
-    /// Takes a job, if fewer than `capacity` wait.
+    /// Takes a job, if fewer than `capacity` wait and there is memory for it.
     fn take(&mut self, job: Job) -> bool {
         let mut queue = self.shared.lock();
         if queue.jobs.len() >= self.capacity {
+            return false;
+        }
+        if queue.jobs.try_reserve(1).is_err() {
             return false;
         }
         queue.jobs.push_back(job);
@@ -223,8 +228,8 @@ impl Conn<'_> {
     ///
     /// The idle deadline goes on: it should be longer than the longest job.
     ///
-    /// `false` if too many jobs wait already, or no worker can be started: then nothing has
-    /// happened. Without workers, or with a state of another type, it is a bug of the handler,
+    /// `false` if too many jobs wait already, there is no memory for one more, or no worker can be
+    /// started: then nothing has happened. Without workers, or with a state of another type, it is a bug of the handler,
     /// which is counted, and `false` as well.
     ///
     /// [`on_result`]: crate::ConnectionHandler::on_result
@@ -234,6 +239,7 @@ impl Conn<'_> {
         job: impl FnOnce(&mut S, &Presence) -> T + Send + 'static,
     ) -> bool {
         let (id, presence) = (self.id().0, self.presence());
+        let Some(presence) = presence else { return false };
         let Net { workers, counters, .. } = &mut *self.net;
         let Some(workers) = workers.as_mut().filter(|it| it.state == TypeId::of::<S>()) else {
             counters.bug("a job, and no workers that have such a state");
@@ -245,7 +251,8 @@ impl Conn<'_> {
                 None => Box::new(()), // it was looked at before
             }
         };
-        let taken = workers.take(Job { id, presence, work: Box::new(work) });
+        let taken = has_room_for(Layout::for_value(&work))
+            && workers.take(Job { id, presence, work: Box::new(work) });
         if taken {
             self.pause();
         }

@@ -143,7 +143,7 @@ fn enough_memory(max_memory: usize, handler: &Handler) -> Result<(), Usage> {
     let least = longest.saturating_mul(3).saturating_add(64 << 10);
     match max_memory < least {
         true => Err(Usage(format!(
-            "--max-memory {max_memory} is too little for a message of {longest}, at least {least}"
+            "--max-memory {max_memory} is too little for a message of {longest} bytes, it takes {least}"
         ))),
         false => Ok(()),
     }
@@ -203,7 +203,7 @@ impl Draft {
                 let advice = guess::surplus(&word.to_string_lossy(), &name, arg);
                 let (word, handler) = (quoted(&word), quoted(handler));
                 return Err(Usage(format!(
-                    "surplus word {word} behind the handler {handler}{advice}"
+                    "unexpected word {word} after the handler {handler}{advice}"
                 )));
             }
         }
@@ -361,7 +361,7 @@ fn refuse_loop(listen: &[Place], upstream: &Place) -> Result<(), Usage> {
                 (own, upstream) if own == upstream => format!("proxy listens on {own}"),
                 (own, upstream) => format!("proxy listens on {own}, which is {upstream} too"),
             };
-            return Err(Usage(format!("{what}, and cannot hand on to itself")));
+            return Err(Usage(format!("{what}, and cannot forward to itself")));
         }
     }
     Ok(())
@@ -548,7 +548,8 @@ mod tests {
 
     #[test]
     fn memory_for_less_than_a_message_is_refused() -> Result<(), String> {
-        let due = "--max-memory 1024 is too little for a message of 65536, at least 262144; try -h";
+        let due =
+            "--max-memory 1024 is too little for a message of 65536 bytes, it takes 262144; try -h";
         assert_eq!(complaint("--max-memory 1K"), due);
         assert_eq!(options("--max-memory 256K")?.limits.max_memory, 256 << 10);
         assert!(complaint("--max-memory 256K --max-line 65K chat").contains("265216"));
@@ -672,7 +673,7 @@ mod tests {
             ("--narrate=yes", r#"--narrate takes no value, not "yes"; try -h"#),
             ("--backlog", "--backlog needs a value; try -h"),
             ("--access-log", "--access-log is for http, greet does not use it; try -h"),
-            ("http a b", r#"surplus word "b" behind the handler "http"; try -h"#),
+            ("http a b", r#"unexpected word "b" after the handler "http"; try -h"#),
             (
                 "--max-line 5 http",
                 "--max-line is for greet, once and chat, http does not use it; try -h",
@@ -693,7 +694,7 @@ mod tests {
                 r#"unknown handler "127.0.0.1:80", did you mean -l 127.0.0.1:80?; try -h"#,
             ),
             ("8080", r#"unknown handler "8080", did you mean -l 127.0.0.1:8080?; try -h"#),
-            ("echo more", r#"surplus word "more" behind the handler "echo"; try -h"#),
+            ("echo more", r#"unexpected word "more" after the handler "echo"; try -h"#),
             (
                 "echo --framing line",
                 "--framing is for greet and once, echo does not use it; try -h",
@@ -714,11 +715,11 @@ mod tests {
             ),
             (
                 "proxy 127.0.0.1:1 127.0.0.1:2",
-                r#"surplus word "127.0.0.1:2" behind the handler "proxy"; try -h"#,
+                r#"unexpected word "127.0.0.1:2" after the handler "proxy"; try -h"#,
             ),
             (
                 "proxy 127.0.0.1:1234",
-                "proxy listens on 127.0.0.1:1234, and cannot hand on to itself; try -h",
+                "proxy listens on 127.0.0.1:1234, and cannot forward to itself; try -h",
             ),
             (
                 "proxy 127.0.0.1:1 --framing line",
@@ -731,7 +732,7 @@ mod tests {
             ("-l 127.0.0.1", r#"-l "127.0.0.1" names no port, write 127.0.0.1:1234; try -h"#),
             (
                 "\u{1b}[2J",
-                r#"unknown handler "\x1b[2J", there are greet, once, echo, chat, http and proxy; try -h"#,
+                r#"unknown handler "\x1b[2J", the handlers are greet, once, echo, chat, http and proxy; try -h"#,
             ),
         ] {
             assert_eq!(complaint(line), due, "{line}");
@@ -767,11 +768,11 @@ mod tests {
             ("tcp://[::1]:80", r#"unknown handler "tcp://[::1]:80", did you mean -l [::1]:80?"#),
             (
                 "echo 8080",
-                r#"surplus word "8080" behind the handler "echo", did you mean -l 127.0.0.1:8080?"#,
+                r#"unexpected word "8080" after the handler "echo", did you mean -l 127.0.0.1:8080?"#,
             ),
             (
                 "proxy localhost 80",
-                r#"surplus word "80" behind the handler "proxy", did you mean proxy localhost:80?"#,
+                r#"unexpected word "80" after the handler "proxy", did you mean proxy localhost:80?"#,
             ),
             ("-l tcp://0.0.0.0:80", r#"-l "tcp://0.0.0.0:80" has a scheme, write 0.0.0.0:80"#),
             ("proxy http://[::1]/", r#"proxy "http://[::1]/" has a scheme, write [::1]:1234"#),
@@ -795,7 +796,7 @@ mod tests {
         ] {
             let words = format!("-l 127.0.0.1:1 -l {listen} proxy {upstream}");
             let complaint = complaint(&words);
-            assert!(complaint.contains("cannot hand on to itself"), "{words}: {complaint}");
+            assert!(complaint.contains("cannot forward to itself"), "{words}: {complaint}");
         }
         for (listen, upstream) in [
             ("0.0.0.0:1234", "127.0.0.1:1235"),

@@ -33,7 +33,9 @@ fn unknown(word: &str) -> String {
     let meant = as_call.or_else(as_errno);
     let advice = meant.map_or(String::new(), |name| format!(", did you mean {name}?"));
     let word = escaped(word.as_bytes());
-    format!("--explain takes a call or an errno that the server meets, not \"{word}\"{advice}")
+    format!(
+        "--explain takes a system call or an errno, as in --explain recv, not \"{word}\"{advice}"
+    )
 }
 
 /// A paragraph in lines; what is indented stays so.

@@ -63,13 +63,13 @@ pub(crate) fn handler(word: &str, next: Option<&str>) -> String {
         _ if word.starts_with(['/', '.']) => format!("-l unix:{}", escaped(word.as_bytes())),
         _ => match nearest(word, table::handlers()) {
             Some(handler) => handler.into(),
-            None => return ", there are greet, once, echo, chat, http and proxy".into(),
+            None => return ", the handlers are greet, once, echo, chat, http and proxy".into(),
         },
     };
     format!(", did you mean {meant}?")
 }
 
-/// What to say behind `surplus word "…"`, of a handler that has its `arg`, if it takes one.
+/// What to say behind `unexpected word "…"`, of a handler that has its `arg`, if it takes one.
 pub(crate) fn surplus(word: &str, handler: &str, arg: Option<&str>) -> String {
     match arg {
         Some(host) if handler == "proxy" && is_port(word) && !host.contains(':') => {

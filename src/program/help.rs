@@ -19,7 +19,7 @@ pub(crate) fn page() -> String {
         let width = if handler.argument.is_empty() { 7 } else { 11 };
         let _ = writeln!(page, "  {:width$} {}", name.trim_end(), handler.what);
     }
-    page += "\nOptions; all of them are in threadbare(1):\n";
+    page += "\nOptions, with defaults in parentheses; all of them are in threadbare(1):\n";
     let shown = OPTIONS.iter().filter(|option| option.shown == Shown::Always);
     shown.for_each(|option| page += &row(option));
     let _ = writeln!(page, "{VALUES}\n{SIGNALS}\n\nExamples:");

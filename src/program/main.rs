@@ -165,14 +165,15 @@ where
     let is_watched = status.is_some();
     if let Err(error) = lines::start(status) {
         let errno = Errno::from_raw(error.raw_os_error().unwrap_or_default());
-        let text = format!("clone log thread: {errno:?} ({})", errno.desc());
-        lines::diagnostic(Level::Error, text);
+        let why = errno.desc();
+        lines::diagnostic(Level::Error, format_args!("clone log thread: {errno:?} ({why})"));
         return NOT_STARTED;
     }
     begin(&server);
     announce(options, &server);
     let ended = serve_until_stopped(&mut server, is_watched);
     status::ended();
+    lines::wake();
     match ended {
         Ok(summary) => finished(&summary, options.limits.drain_timeout, done(server.handler())),
         Err(error) => {
@@ -204,13 +205,14 @@ fn serve_until_stopped<H: ConnectionHandler, K: Kernel>(
     is_watched: bool,
 ) -> Result<Summary, Error> {
     server.run_watched(|net| {
-        if is_watched {
-            status::turned(|| {
-                let counters = net.counters();
-                let closed: u64 = counters.closed.iter().sum();
-                let open = counters.accepted + counters.connected - closed;
-                Picture { open, received: counters.received, sent: counters.sent }
-            });
+        let picture = || {
+            let counters = net.counters();
+            let closed: u64 = counters.closed.iter().sum();
+            let open = counters.accepted + counters.connected - closed;
+            Picture { open, received: counters.received, sent: counters.sent }
+        };
+        if is_watched && status::turned(picture) {
+            lines::wake();
         }
     })
 }

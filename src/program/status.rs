@@ -26,7 +26,6 @@
 //!    and only then wants another.
 //! 2. After the last turn either what it did is published, or `stale` is seen.
 
-use crate::lines;
 use crate::view::columns;
 use nix::time::{ClockId, clock_gettime};
 use nix::unistd::{getpgrp, tcgetpgrp};
@@ -58,8 +57,9 @@ pub(crate) struct Picture {
     pub(crate) sent: u64,
 }
 
-/// The loop has finished a turn.
-pub(crate) fn turned(look: impl FnOnce() -> Picture) {
+/// The loop has finished a turn. Whether the log thread has something to draw, and is to be woken.
+#[must_use]
+pub(crate) fn turned(look: impl FnOnce() -> Picture) -> bool {
     let mut is_wanted = WANTED.swap(false, SeqCst);
     if !is_wanted {
         STALE.store(true, SeqCst);
@@ -77,8 +77,8 @@ pub(crate) fn turned(look: impl FnOnce() -> Picture) {
         SENT.store(picture.sent, SeqCst);
         STALE.store(false, SeqCst);
         PUBLISHED.store(true, SeqCst);
-        lines::wake();
     }
+    is_wanted
 }
 
 /// The log thread is done with what is published.
@@ -88,10 +88,9 @@ fn want_another() {
     }
 }
 
-/// The server has ended: the line goes.
+/// The server has ended: when the log thread wakes, the line goes.
 pub(crate) fn ended() {
     ENDED.store(true, SeqCst);
-    lines::wake();
 }
 
 /// The line itself, which belongs to the log thread.
@@ -246,13 +245,13 @@ mod tests {
     /// drawn all the same, and not asked for again and again.
     #[test]
     fn a_busy_loop_is_asked_once_for_each_line() {
-        fn turn() {
+        fn turn() -> bool {
             static TURNS: AtomicU64 = AtomicU64::new(0);
             let received = TURNS.fetch_add(1, SeqCst);
-            turned(|| Picture { received, ..Picture::default() });
+            turned(|| Picture { received, ..Picture::default() })
         }
-        let nudge = || (0..2).for_each(|_| turn());
-        nudge();
+        let nudge = || (0..2).for_each(|_| _ = turn());
+        assert!(turn() && !turn(), "the log thread is woken for what it wants");
         let mut line = StatusLine::new(nudge);
         assert_eq!(line.due(), Err(None), "what is published is stale: a fresh one is asked for");
         assert!(line.due().is_ok());

@@ -65,7 +65,7 @@ pub(crate) const HANDLERS: [Handler; 6] = [
     Handler {
         name: "once",
         argument: "",
-        what: "prints the first message of any client, answers it, and exits",
+        what: "prints the first message that any client sends, answers it, and exits",
         more: "It listens on 127.0.0.1:9999 unless told otherwise.",
     },
     Handler { name: "echo", argument: "", what: "sends the bytes back as they come", more: "" },
@@ -78,7 +78,7 @@ pub(crate) const HANDLERS: [Handler; 6] = [
     Handler {
         name: "http",
         argument: "[DIR]",
-        what: "serves the files beneath DIR; without it, a plain \"hello\"",
+        what: "serves the files beneath DIR; without DIR, a plain \"hello\"",
         more: "HTTP/1.1, GET and HEAD. Folders are not listed. A deploy may swap *DIR*, if that is a \
                symbolic link, while the server runs.",
     },
@@ -121,14 +121,14 @@ pub(crate) const OPTIONS: [Choice; 27] = [
         &["--access-log"],
         "",
         For(&["http"]),
-        "a line for each answer on stderr (common format)",
+        "log each answer on stderr, in the Common Log Format",
         "The client is the one that a front has named, where *--proxy-protocol* is set.",
     ),
     choice(
         &["--connect-timeout"],
         "S",
         For(&["proxy"]),
-        "wait at most S for a connection (10)",
+        "wait at most S seconds for a connection (10)",
         "If ADDR is a name with several addresses, the next one is tried then.",
     ),
     choice(
@@ -143,7 +143,7 @@ pub(crate) const OPTIONS: [Choice; 27] = [
         &["--proxy-protocol"],
         "",
         Always,
-        "each connection begins with a PROXY header (v1, v2)",
+        "expect a PROXY header (v1, v2) from each connection",
         "The header names the client of the front that connects: *--max-per-ip*, the log and the \
          handlers use that address. A connection that begins with anything else is reset, so \
          only fronts should be able to reach the listeners.",
@@ -159,7 +159,7 @@ pub(crate) const OPTIONS: [Choice; 27] = [
         &["--max-per-ip"],
         "N",
         Always,
-        "clients served at once per address (0 = off)",
+        "clients served at once per address (0: no limit)",
         "A further one is closed at once. An IPv6 network of 64 bits counts as one address. \
          Unix sockets are exempt.",
     ),
@@ -167,7 +167,7 @@ pub(crate) const OPTIONS: [Choice; 27] = [
         &["--give-way"],
         "S",
         Always,
-        "when full, close clients idle for S of a crowded IP (1)",
+        "when full, close a crowded IP's clients idle for S (1)",
         "When all of *--max-connections* are taken and a client waits, the connection that has \
          been idle for longest is closed, if no byte has moved in it for *S* and its address \
          has more than a quarter of all. Behind a front without *--proxy-protocol* all clients \
@@ -185,7 +185,7 @@ pub(crate) const OPTIONS: [Choice; 27] = [
         &["--message-timeout"],
         "S",
         Always,
-        "close a client that does not end its message in S (30)",
+        "close a client whose message takes longer than S (30)",
         "",
     ),
     choice(&["--write-timeout"], "S", Always, "close a client that reads nothing for S (60)", ""),
@@ -193,7 +193,7 @@ pub(crate) const OPTIONS: [Choice; 27] = [
         &["--drain-timeout"],
         "S",
         Always,
-        "a stop waits at most S for clients to finish (10)",
+        "at a stop, wait at most S for clients to finish (10)",
         "Connections that have not finished then are reset, and the exit status is 1.",
     ),
     choice(
@@ -224,7 +224,7 @@ pub(crate) const OPTIONS: [Choice; 27] = [
         &["--max-memory"],
         "BYTES",
         Always,
-        "most bytes waiting, of all clients together (256M)",
+        "limit on waiting bytes, all clients together (256M)",
         "Near it the server stops reading clients until waiting output has been sent; if that does \
          not help, it closes the one that holds most.",
     ),
@@ -246,9 +246,9 @@ pub(crate) const OPTIONS: [Choice; 27] = [
         &["--explain"],
         "CALL|ERRNO",
         Always,
-        "print what docs/ says of it: accept4, EMFILE",
-        "Of a system call the paragraphs of the chapters about it and what may make it fail; of \
-         an errno the calls that it concerns, and what the server does then.",
+        "print what docs/ says about it: accept4, EMFILE",
+        "For a system call: the paragraphs of the chapters about it, and how it can fail. For an \
+         errno: the calls that fail with it, and what the server does then.",
     ),
     choice(&["-v", "--verbose"], "", Always, "log more", "A line for each connection."),
     choice(&["-q", "--quiet"], "", Always, "log errors only", ""),

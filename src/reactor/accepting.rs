@@ -178,8 +178,8 @@ impl<H: ConnectionHandler, K: Kernel> Reactor<H, K> {
     /// Makes a connection of an accepted descriptor.
     fn admit(&mut self, fd: Fd, peer: Peer, listener: usize) {
         let is_behind_front = self.listeners.get(listener).is_some_and(|it| it.is_behind_front);
-        if !is_behind_front && !self.enter(peer) {
-            return self.turn_away(fd, peer, CloseReason::AddressLimit, false);
+        if !is_behind_front && let Err(why) = self.enter(peer) {
+            return self.turn_away(fd, peer, why, false);
         }
         let state = if is_behind_front { self.preface() } else { Life::open() };
         let connection = Connection::new(fd, peer, listener as u8, self.net.now, state);
@@ -205,9 +205,11 @@ impl<H: ConnectionHandler, K: Kernel> Reactor<H, K> {
     }
 
     /// Counts a client in, unless its address has as many connections as it may.
-    pub(super) fn enter(&mut self, client: Peer) -> bool {
-        let max = self.net.limits.max_per_address;
-        max == 0 || self.crowd.enter(client, max)
+    pub(super) fn enter(&mut self, client: Peer) -> Result<(), CloseReason> {
+        match self.net.limits.max_per_address {
+            0 => Ok(()),
+            max => self.crowd.enter(client, max),
+        }
     }
 
     /// A connection is established: calls `on_open`.

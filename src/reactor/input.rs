@@ -212,7 +212,7 @@ impl<H: ConnectionHandler, K: Kernel> Reactor<H, K> {
         let (now, received) = (self.net.now, self.recv(slot, INPUT_BYTES));
         self.net.change(slot, |connection| match received {
             Ok(0) => connection.at_end(),
-            Ok(_) => connection.touch(now),
+            Ok(_) => connection.talks_on(now),
             Err(_) => {}
         });
         if let Err(errno) = received {

@@ -74,18 +74,19 @@ impl<H: ConnectionHandler, K: Kernel> Reactor<H, K> {
         let front = connection.peer();
         let client = header.addresses.map_or(front, |(client, _)| Peer::Tcp(client));
         let destination = header.addresses.map(|(_, destination)| destination);
-        let (now, enters) = (self.net.now, self.enter(client));
+        let (now, noted) = (self.net.now, Front { peer: front, destination });
+        let entered = self.net.note_front(slot, noted).ok_or(CloseReason::MemoryBudget);
+        let entered = entered.and_then(|()| self.enter(client));
         self.net.hand_over(slot, client);
         self.net.change(slot, |connection| {
             connection.introduced(client, header.length, now);
-            if !enters {
-                connection.gone(CloseReason::AddressLimit);
+            if let Err(why) = entered {
+                connection.gone(why);
             }
         });
-        if !enters {
-            return log::debug!("turned away {client}: {}", CloseReason::AddressLimit);
+        if let Err(why) = entered {
+            return log::debug!("turned away {client}: {why}");
         }
-        self.net.note_front(slot, Front { peer: front, destination });
         if let Some(connection) = self.net.table.look(slot) {
             log::debug!("opened {} {connection}", ConnId(self.net.table.id(slot)));
         }

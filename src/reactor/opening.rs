@@ -1,7 +1,7 @@
 //! What a loop owns: its memory is allocated, then the listeners are opened, and the descriptors
 //! it always watches.
 
-use super::page::{Input, room_for};
+use super::page::Input;
 use super::poll::{LISTENERS, Poll};
 use super::timer::Timer;
 use super::turn::Rest;
@@ -10,6 +10,7 @@ use super::{BATCH, End, Reactor};
 use crate::address::Place;
 use crate::crowd::Crowd;
 use crate::error::{Error, needed};
+use crate::fallible::with_room;
 use crate::handler::ConnectionHandler;
 use crate::kernel::{self, Errno, Event, Fd, Kernel};
 use crate::limits::Limits;
@@ -37,17 +38,17 @@ impl<S> Memory<S> {
     /// `None` if there is not enough.
     fn allocate<K: Kernel>(limits: Limits, kernel: &mut K) -> Option<Memory<S>> {
         let slots = limits.slots();
-        let mut events = room_for(BATCH)?;
+        let mut events = with_room(BATCH)?;
         events.resize(BATCH, Event::default());
         Some(Memory {
             net: Net::new(limits, kernel).ok()?,
             timer: Timer::new(slots).ok()?,
             input: Input::allocate()?,
-            sessions: room_for(slots as usize)?,
+            sessions: with_room(slots as usize)?,
             events,
-            woken: room_for(BATCH)?,
-            work: room_for(slots as usize)?,
-            leaving: room_for(slots as usize)?,
+            woken: with_room(BATCH)?,
+            work: with_room(slots as usize)?,
+            leaving: with_room(slots as usize)?,
         })
     }
 }

@@ -7,6 +7,7 @@
 //! ```
 
 use crate::buffer::{Buffer, LONG};
+use crate::fallible::boxed;
 use crate::time::Moment;
 
 use std::ops::{Deref, DerefMut};
@@ -24,10 +25,7 @@ struct Aligned([u8; LONG + INPUT_BYTES]);
 impl Input {
     /// `None` if there is no memory for it.
     pub(crate) fn allocate() -> Option<Input> {
-        let mut one = Vec::new(); // `Box` alone would abort
-        one.try_reserve_exact(1).ok()?;
-        one.push(Aligned([0; LONG + INPUT_BYTES]));
-        one.try_into().ok().map(Input)
+        boxed(Aligned([0; LONG + INPUT_BYTES])).map(Input)
     }
 
     /// A rest, and behind it the `fresh` bytes that were received, in one piece: the rest is
@@ -69,10 +67,4 @@ impl DerefMut for Input {
         let [Aligned(bytes)] = &mut *self.0;
         bytes.split_at_mut(LONG).1
     }
-}
-
-/// An empty vector with room for `length` elements, if there is memory.
-pub(super) fn room_for<T>(length: usize) -> Option<Vec<T>> {
-    let mut vector = Vec::new();
-    vector.try_reserve_exact(length).ok().map(|()| vector)
 }

@@ -19,6 +19,7 @@ pub fn names() -> Vec<String> {
 /// The file as it should be: an entry for each call, and one for each errno.
 pub fn made(methods: &[Method], pages: &[(String, String)]) -> Result<String, String> {
     let mut text = "What --explain prints; `make docs-update` writes it.\n".to_owned();
+    let meanings = meanings(pages);
     // Several methods may be one call, and the kernel's name may differ from the manual's.
     let mut calls: BTreeMap<&str, Vec<&Method>> = BTreeMap::new();
     for method in methods {
@@ -63,43 +64,63 @@ pub fn made(methods: &[Method], pages: &[(String, String)]) -> Result<String, St
         let roles: Vec<&str> =
             methods.iter().flat_map(|it| &it.roles).map(String::as_str).collect();
         let rows = errno_rows().into_iter().filter(|row| roles.contains(&row.role.as_str()));
+        let is_one = roles.len() == 1;
         let rows: Vec<String> = rows
             .map(|row| {
-                format!("  {} {}: {}{}", row.role, row.errnos, row.reaction, because(&row.why))
+                let role = if is_one { String::new() } else { format!("{} ", row.role) };
+                format!("  {role}{}: {}{}", row.errnos, row.reaction, because(&row.why))
             })
             .collect();
         if !rows.is_empty() {
-            text += &format!("When it fails (role, errno: reaction):\n{}\n", rows.join("\n"));
+            let of = if is_one { "" } else { "role of the call, " };
+            text += &format!("When it fails ({of}errno: what the server does):\n");
+            text += &format!("{}\n{}", rows.join("\n"), meaning(&rows, &meanings));
         }
     }
     let mut errnos: BTreeMap<String, Vec<String>> = BTreeMap::new();
     for row in errno_rows() {
         for errno in row.names() {
-            let line = format!("  {}: {}{}", row.role, row.reaction, because(&row.why));
+            let plays = |method: &&Method| method.roles.contains(&row.role);
+            let call = methods.iter().find(plays).ok_or(format!("no call is {}", row.role))?;
+            let (call, why) = (&call.name, because(&row.why));
+            let line = format!("  {call} ({}): {}{why}", row.role, row.reaction);
             errnos.entry(errno.to_owned()).or_default().push(line);
         }
     }
-    let atlas = pages.iter().find(|(page, _)| page == ATLAS).map(|(_, text)| text.as_str());
-    let meanings: Vec<(&str, &str)> = atlas
-        .and_then(|atlas| atlas.split("What the reactions mean:").nth(1))
-        .unwrap_or_default()
-        .lines()
-        .filter_map(|line| line.strip_prefix("| `")?.split_once(" | "))
-        .collect();
     for (errno, rows) in errnos {
-        let mut roles = rows.join("\n");
-        for (reaction, meaning) in &meanings {
-            let is_used = |name: &str| rows.iter().any(|row| row.contains(&format!(": {name}")));
-            if reaction.split(['`', ',', ' ']).any(|name| !name.is_empty() && is_used(name)) {
-                roles += &format!("\n{}: {}", plain(reaction), plain(meaning));
-            }
-        }
-        text += &format!(
-            "\n# {errno}\n{errno}, in these roles of calls (role: reaction):\n{roles}\n\
-             The whole table: {ATLAS}\n"
-        );
+        let words = described(&errno).ok_or(format!("no errno is {errno}"))?;
+        text += &format!("\n# {errno}\n{errno} ({words}).\n");
+        text += "Which call (in which role) can fail with it, and what the server does:\n";
+        text += &format!("{}\n{}", rows.join("\n"), meaning(&rows, &meanings));
+        text += &format!("The whole table: {ATLAS}\n");
     }
     Ok(text)
+}
+
+/// The reactions and their meanings, as the atlas has them.
+fn meanings(pages: &[(String, String)]) -> Vec<(&str, &str)> {
+    let atlas = pages.iter().find(|(page, _)| page == ATLAS).map(|(_, text)| text.as_str());
+    let table = atlas.and_then(|atlas| atlas.split("What the reactions mean:").nth(1));
+    let lines = table.unwrap_or_default().lines();
+    lines.filter_map(|line| line.strip_prefix("| `")?.split_once(" | ")).collect()
+}
+
+/// What the reactions in these rows mean, a line each.
+fn meaning(rows: &[String], meanings: &[(&str, &str)]) -> String {
+    let mut text = String::new();
+    for (reaction, meaning) in meanings {
+        let is_used = |name: &str| rows.iter().any(|row| row.contains(&format!(": {name}")));
+        if reaction.split(['`', ',', ' ']).any(|name| !name.is_empty() && is_used(name)) {
+            text += &format!("{}: {}\n", plain(reaction), plain(meaning));
+        }
+    }
+    text
+}
+
+/// The errno in words, as error lines have them.
+fn described(name: &str) -> Option<&'static str> {
+    let errnos = (1..134).map(nix::errno::Errno::from_raw);
+    errnos.into_iter().find(|errno| format!("{errno:?}") == name).map(nix::errno::Errno::desc)
 }
 
 fn because(why: &str) -> String {

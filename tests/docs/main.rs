@@ -34,6 +34,7 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
 #![allow(unreachable_pub)] // the rooms are no library
 
+mod buffers;
 mod captions;
 mod console;
 mod explained;
@@ -72,7 +73,7 @@ const AT_LEAST: [(&str, usize); 9] = [
     ("calls told by both witnesses", 600),
     ("errno tables", 13),
     ("facts", 130),
-    ("facts word for word", 15),
+    ("facts word for word", 60),
     ("links", 300),
     ("quotes", 30),
     ("tests", 60),
@@ -563,6 +564,9 @@ impl Proof {
             let path = entry.unwrap().path();
             let name = path.file_stem().unwrap().to_str().unwrap();
             let is_patch = path.extension().is_some_and(|it| it == "patch");
+            if path == Path::new(buffers::FILE) {
+                continue;
+            }
             let mark = format!("<!-- patch: {name} -->");
             let is_known = match is_patch {
                 true => pages.iter().any(|(_, text)| text.contains(&mark)),
@@ -779,6 +783,7 @@ fn prove(with_traces: bool) {
             let text = traces.lines(name).unwrap().join("\n") + "\n";
             due.push((trace::golden(name), text));
         }
+        due.push((buffers::FILE.to_owned(), buffers::file(&traces.buffers)));
         due.push((life::PICTURE.to_owned(), life::picture()));
     }
     match explained::made(&proof.methods, &due) {

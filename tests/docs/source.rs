@@ -320,7 +320,8 @@ pub fn tests(text: &str) -> impl Iterator<Item = &str> {
 /// What the comment behind `#[test]` states, if it is a sentence.
 pub fn stated<'a>(text: &'a str, name: &str) -> Option<&'a str> {
     let above = text.split(&format!("\nfn {name}() {{")).next()?;
-    let comment = above.rsplit("\n#[test]").next()?.strip_prefix(" // ")?.lines().next()?;
+    let comment =
+        above.rsplit("\n#[test]").next()?.trim_start().strip_prefix("// ")?.lines().next()?;
     comment.ends_with('.').then_some(comment)
 }
 

@@ -1,11 +1,8 @@
 //! What a message costs in allocations: none. The server's thread is counted, and no other.
 
-#![allow(unsafe_code)] // the counting allocator
-
+use crate::allocator::{Counting, FAILS, HELD, MADE, NEVER, PEAK};
 use crate::{connect, spawn};
 use nix::sys::socket::{setsockopt, sockopt};
-use std::alloc::{GlobalAlloc, Layout, System};
-use std::cell::Cell;
 use std::io::{Read, Write};
 use std::net::TcpStream;
 use std::sync::Arc;
@@ -14,66 +11,6 @@ use std::time::{Duration, Instant};
 use threadbare::handlers::Http;
 use threadbare::handlers::{Chat, Framing, Greet};
 use threadbare::{Conn, ConnId, ConnectionHandler, Limits, Running, Server};
-
-/// The system's allocator, counting what each thread asks of it.
-struct Counting;
-
-thread_local! {
-    /// How often this thread has allocated. (Without a destructor it needs no memory itself.)
-    static MADE: Cell<u64> = const { Cell::new(0) };
-    /// How many bytes it holds, and the most that it has held.
-    static HELD: Cell<i64> = const { Cell::new(0) };
-    static PEAK: Cell<i64> = const { Cell::new(0) };
-    /// After how many more allocations one fails, once; never, if it is [`NEVER`].
-    static FAILS: Cell<u64> = const { Cell::new(NEVER) };
-}
-
-const NEVER: u64 = u64::MAX;
-
-/// Whether this allocation is the one that fails.
-fn fails() -> bool {
-    let left = FAILS.get();
-    if left != NEVER {
-        FAILS.set(left.checked_sub(1).unwrap_or(NEVER));
-    }
-    left == 0
-}
-
-/// The thread holds `bytes` more, or fewer.
-fn hold(bytes: i64) {
-    HELD.set(HELD.get() + bytes);
-    PEAK.set(PEAK.get().max(HELD.get()));
-}
-
-// SAFETY: every method hands its arguments to the system's allocator and returns what that
-// returns; counting does not allocate.
-unsafe impl GlobalAlloc for Counting {
-    unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
-        if fails() {
-            return std::ptr::null_mut();
-        }
-        MADE.set(MADE.get() + 1);
-        hold(layout.size() as i64);
-        // SAFETY: the caller's promise is passed on.
-        unsafe { System.alloc(layout) }
-    }
-
-    unsafe fn dealloc(&self, pointer: *mut u8, layout: Layout) {
-        hold(-(layout.size() as i64));
-        // SAFETY: as above.
-        unsafe { System.dealloc(pointer, layout) }
-    }
-
-    unsafe fn realloc(&self, pointer: *mut u8, layout: Layout, size: usize) -> *mut u8 {
-        if fails() {
-            return std::ptr::null_mut();
-        }
-        MADE.set(MADE.get() + 1);
-        hold(size as i64 - layout.size() as i64);
-        // SAFETY: as above.
-        unsafe { System.realloc(pointer, layout, size) }
-    }
-}
 
 #[global_allocator]
 static ALLOCATOR: Counting = Counting;

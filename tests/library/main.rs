@@ -4,6 +4,8 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
 
 mod allocations;
+#[path = "../support/allocator.rs"]
+mod allocator;
 mod outside;
 mod pool;
 mod start_and_stop;

@@ -496,8 +496,7 @@ fn suffer(name: &str, own: usize) {
     let limit = max_memory as u64;
     assert!(damage.peak > limit / 2, "this is no attack: {damage:?}");
     assert!(damage.peak <= limit + limit / 10, "{damage:?}");
-    // A flood is given back when three quarters of it are free, and less than 4 MiB is none.
-    assert!(damage.left <= limit / 4 + (4 << 20), "{damage:?}");
+    assert!(damage.left <= limit / 10, "{damage:?}");
     if greets {
         let [others, same] = damage.polite;
         assert!(others == POLITE && same >= own, "{damage:?}");

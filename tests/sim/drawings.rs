@@ -213,13 +213,13 @@ fn states(counts: &Counts) -> String {
         "soft mid",
         400.0,
         GONE + 36.0,
-        "TIME_WAIT with the side that ended first, LAST_ACK with the other; after a reset, nothing",
+        "TIME_WAIT at the side that sent FIN first, LAST_ACK at the other; after a reset, neither",
     );
     svg.text(
         "soft",
         24.0,
         508.0,
-        &format!("Numbers: how often {} random plays of the simulation took the arrow. Small print: the state of TCP.", thousands(PLAYS)),
+        &format!("Numbers: how often {} random runs of the simulation took the arrow. Small print: the state of TCP.", thousands(PLAYS)),
     );
     svg.end()
 }
@@ -253,17 +253,17 @@ fn queues() -> String {
     svg.arrow(&[(384.0, 130.0), (466.0, 130.0)], 1.8);
     svg.text("mono mid", 722.0, 122.0, "accept4");
     svg.arrow(&[(614.0, 130.0), (772.0, 130.0)], 1.8);
-    svg.text("soft mid", 315.0, 200.0, "full: an answer with a cookie,");
-    svg.text("soft mid", 315.0, 216.0, "and nothing is kept");
+    svg.text("soft mid", 315.0, 200.0, "full: a SYN cookie is sent,");
+    svg.text("soft mid", 315.0, 216.0, "and nothing is stored");
     svg.text(
         "soft mid",
         540.0,
         200.0,
-        &format!("room for {} (backlog {backlog}, and one)", backlog + 1),
+        &format!("room for {} (backlog {backlog} + 1)", backlog + 1),
     );
-    svg.text("soft mid", 540.0, 216.0, "full: the ACK is dropped, and the SYN");
-    svg.text("", 24.0, 254.0, "For the client the connection stands after SYN+ACK,");
-    svg.text("", 24.0, 272.0, "though nobody may have accepted it.");
+    svg.text("soft mid", 540.0, 216.0, "full: SYNs and ACKs are dropped");
+    svg.text("", 24.0, 254.0, "The client is connected when it has the SYN+ACK,");
+    svg.text("", 24.0, 272.0, "whether the server has accepted it or not.");
     svg.end()
 }
 
@@ -292,7 +292,7 @@ fn waits() -> String {
             150.0,
             "input",
             format!("at most {}", kb(limits.max_input)),
-            "full: it is refused",
+            "more: it is closed",
         ),
         (
             453.0,

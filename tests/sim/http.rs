@@ -490,3 +490,51 @@ fn a_refused_upload_of_any_length() {
         world.stop();
     }
 }
+
+/// A client that has said that it sends no more is not lingered for: no `shutdown`, no event, no
+/// `recv`. One that may have more to say is: behind a body old clients send an empty line.
+#[test]
+fn a_client_that_sends_no_more() {
+    let get = "GET / HTTP/1.1\r\nHost: x\r\n";
+    for (request, lingers) in [
+        (format!("{get}Connection: close\r\n\r\n"), false),
+        (format!("{get}Connection: a, Close\r\nContent-Length: 0\r\n\r\n"), false),
+        ("GET / HTTP/1.0\r\n\r\n".into(), false),
+        ("HEAD /none HTTP/1.0\r\n\r\n".into(), false),
+        ("OPTIONS * HTTP/1.0\r\n\r\n".into(), false),
+        ("GET /big.bin HTTP/1.0\r\n\r\n".into(), false),
+        (format!("{get}\r\nGET / HTTP/1.0\r\n\r\n"), false),
+        ("GET / HTTP/1.0\r\n\r\n\r\n".into(), true),
+        (format!("{get}Connection: close\r\n\r\nG"), true),
+        (format!("{get}Connection: close\r\nContent-Length: 1\r\n\r\nx"), true),
+        ("CONNECT a:1 HTTP/1.1\r\nHost: a:1\r\nConnection: close\r\n\r\n".into(), true),
+        (format!("{get}Connection: close\r\nHost: y\r\n\r\n"), true),
+    ] {
+        let mut world = www();
+        let before = world.sim.descriptors();
+        let (said, client) = ask(&mut world, [request.as_bytes()]);
+        assert!(said.starts_with(b"HTTP/1.1 ") && client.saw_eof(), "{request}");
+        let shutdowns = world.sim.count(Method::Shutdown);
+        let open = world.sim.descriptors() > before;
+        assert_eq!((shutdowns, open), (lingers.into(), lingers), "{request}");
+        drop(client);
+        world.stop();
+    }
+}
+
+/// A client that talks on although it has said that it would not, while its answer is on its way:
+/// it is read, and has all of the answer.
+#[test]
+fn a_client_that_talks_on() {
+    let mut world = www();
+    world.sim.write_file(Path::new("/srv/www/huge.bin"), &vec![b'x'; 4 << 20]);
+    let mut client = world.client();
+    client.send(b"GET /huge.bin HTTP/1.0\r\n\r\n");
+    world.rest();
+    client.send(b"GET / HTTP/1.0\r\n\r\n");
+    let said = listen(&mut world, &mut client);
+    assert_eq!(answers(&said, b"").len(), 1);
+    assert!(said.ends_with(&vec![b'x'; 4 << 20]) && client.saw_eof() && !client.saw_reset());
+    assert_eq!(world.sim.count(Method::Shutdown), 1);
+    world.stop();
+}

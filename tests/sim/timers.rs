@@ -218,6 +218,46 @@ fn a_message_pays_for_no_timer() {
     world.stop();
 }
 
+/// Echoes, and lets go of a client a second after its last message.
+struct Impatient;
+
+impl ConnectionHandler for Impatient {
+    type Session = ();
+
+    fn on_data(&mut self, conn: &mut Conn<'_>, _: &mut (), input: &[u8]) -> usize {
+        conn.set_timer((input != b"wait").then_some(SECOND));
+        conn.write(input);
+        input.len()
+    }
+
+    fn on_timer(&mut self, conn: &mut Conn<'_>, _: &mut ()) {
+        conn.close();
+    }
+}
+
+/// A timer that each message puts off rings when the last one says, one that is canceled never,
+/// and both wake the loop no more than once a second.
+#[test]
+fn a_timer_that_is_put_off_is_exact() {
+    let mut world = World::new(Impatient, Limits::default());
+    let mut client = world.client();
+    for _ in 0..100 {
+        assert_eq!(world.ask(&mut client, b"hello"), b"hello");
+        world.pass(SECOND / 10);
+    }
+    assert!(world.sim.count(Method::TimerfdSettime) < 15);
+    assert_eq!(world.ask(&mut client, b"wait"), b"wait");
+    world.pass(10 * SECOND);
+    assert_eq!(world.ask(&mut client, b"hello"), b"hello");
+    world.pass(SECOND / 2);
+    assert_eq!(world.ask(&mut client, b"hello"), b"hello");
+    world.pass(SECOND - LATE);
+    assert!(client.recv().is_empty() && !client.saw_eof());
+    world.pass(2 * LATE);
+    assert!(client.recv().is_empty() && client.saw_eof());
+    world.stop();
+}
+
 /// Each key has a timer of its own, beside the one without: set, replaced, canceled.
 #[test]
 fn a_connection_has_a_timer_for_each_key() {

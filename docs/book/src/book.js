@@ -37,9 +37,8 @@ function parse(line) {
   const it = /^\s*(?:\[[\w ]+\] +|[\d:.]+ +)*(\w+)\((.*)\)\s+= (-?\d+|\?|0x\S+)(?: (E[A-Z]\w+))?(.*)$/.exec(line);
   if (!it) return null;
   const [, name, inside, result, errno, rest] = it;
-  const held = / # held (\d+) (\d+)$/.exec(rest);
   const chapter = /(?:# docs\/)?([\w-]+?)(?:\.md)?$/.exec(rest.replace(/\(.*?\)/g, "").trim());
-  return { name, args: split(inside), result: Number(result), errno: errno || "", chapter: chapter ? chapter[1] : "", held };
+  return { name, args: split(inside), result: Number(result), errno: errno || "", chapter: chapter ? chapter[1] : "" };
 }
 
 /** What calls do of which there is no more to say. */
@@ -70,8 +69,11 @@ function unended(text, before) {
   return at < 0 ? before + bytes.length : bytes.length - at - 1;
 }
 
-/** Each line with what is true when its call has returned. */
-function steps(text) {
+/**
+ * Each line with what is true when its call has returned. What the kernel held was perhaps recorded
+ * beside some lines: by their number, descriptors with what there is to receive and to acknowledge.
+ */
+function steps(text, held) {
   const fds = new Map(), calls = text.split("\n").filter(it => it.trim()).map(line => ({ line, call: parse(line) }));
   const at = (number, kind) => {
     if (!fds.has(number)) fds.set(number, { number, kind, about: "" });
@@ -84,7 +86,11 @@ function steps(text) {
     { conn: true, receive: "0", input: "0", outbox: "0", send: "0", sent: 0, theirs: "", ours: "" });
   const port = args => (/htons\((\d+)\)/.exec(args.join()) || /:(\d+)\b/.exec(args.join()) || [])[1] || "";
   /** What the next receive on a descriptor will find. */
-  const ahead = (from, number) => calls.slice(from + 1).find(it => it.call && it.call.name === "recvfrom" && Number(it.call.args[0]) === number);
+  const ahead = (from, number) => {
+    const at = calls.findIndex((it, at) => at > from && it.call?.name === "recvfrom" && Number(it.call.args[0]) === number);
+    const left = held?.[at + 1]?.find(it => it[0] === number);
+    return at < 0 ? null : { call: calls[at].call, left: left && left[1] };
+  };
   return calls.map(({ line, call }, index) => {
     const step = { line, call, hot: NaN, say: "", gone: null };
     for (const fd of fds.values()) fd.ready = "";
@@ -131,7 +137,8 @@ function steps(text) {
         const next = fd.conn && /IN/.test(events) && ahead(index, fd.number);
         if (next) {
           const { result, errno } = next.call;
-          fd.receive = errno ? `the end: ${errno}` : result === 0 ? "0, and the end" : result < asked(next.call) ? `${result}` : `${result} or more`;
+          fd.receive = errno ? `the end: ${errno}` : result === 0 ? "0, and the end" : `${result + (next.left || 0)}`;
+          if (next.left === undefined && result >= asked(next.call)) fd.receive += " or more";
         }
         if (fd.conn && /OUT/.test(events)) fd.send = "has room";
       }
@@ -174,8 +181,10 @@ function steps(text) {
         }
       } else if (!step.say) step.say = errno ? `${errno}.` : fd && fd.kind === "signalfd" ? "A signal is read." : fd && fd.kind === "eventfd" ? "A wake-up by another thread." : `${result} bytes.`;
     } else step.say = errno ? `${errno}.` : SAYS[name] || "";
-    const measured = call.held && fds.get(step.hot);
-    if (measured && measured.conn) [, measured.receive, measured.send] = call.held;
+    // What sendfile left is recorded beside the close of its file.
+    for (const [number, receive, send] of held?.[index + 1] || (name === "sendfile" && held?.[index + 2]) || []) {
+      if (fds.get(number)?.conn) Object.assign(fds.get(number), { receive: `${receive}`, send: `${send}` });
+    }
     if (made) step.hot = made.number;
     return { ...step, fds: structuredClone([...fds.values()]) };
   });
@@ -197,8 +206,8 @@ function card(fd, step) {
 }
 
 /** A stepper of a text, which begins at a line; `name` is for links that lead to a line. */
-function stepper(name, text, line) {
-  const all = steps(text), list = make("ol", { tabIndex: 0, role: "list", ariaLabel: "Calls, with arrow keys" });
+function stepper(name, text, line, held) {
+  const all = steps(text, held), list = make("ol", { tabIndex: 0, role: "list", ariaLabel: "Calls, with arrow keys" });
   const count = make("output"), say = make("p.say"), set = make("div"), process = make("div");
   let now = 0;
   const show = to => {
@@ -219,14 +228,13 @@ function stepper(name, text, line) {
         make("b", {}, `${fd.number}`), ` ${fd.watch}` + (fd.ready ? `, reported: ${fd.ready}` : ""))));
     if (name) history.replaceState(null, "", `#${name}:${now + 1}`);
   };
-  list.append(...all.map(({ line, call }, at) => make(call ? "li" : "li.note", { onclick: () => show(at) }, line.replace(/\s+# (docs|held).*/, ""))));
+  list.append(...all.map(({ line, call }, at) => make(call ? "li" : "li.note", { onclick: () => show(at) }, line.replace(/\s+# docs.*/, ""))));
   const file = make("input", { type: "file", onchange: () => file.files[0] && take(file.files[0].text()) });
   const bar = make("div.bar", {},
     make("button", { type: "button", onclick: () => show(now - 1) }, "Back"),
     make("button", { type: "button", onclick: () => show(now + 1) }, "Next"), count,
     make("label", {}, "Drop or paste the output of make trace here, or choose a file", file));
-  const measured = all.some(it => it.call?.held);
-  const note = make("p", {}, make("small", {}, measured
+  const note = make("p", {}, make("small", {}, held
     ? "Receive and send buffer as the kernel told them after each call (SIOCINQ, SIOCOUTQ); the rest from the lines."
     : "From the lines alone: what they do not say is “at most”, “or more”."));
   const box = make("section.steps", { ariaLabel: "The trace, step by step" }, bar,
@@ -248,14 +256,20 @@ function stepper(name, text, line) {
   return box;
 }
 
+/** A trace of the docs, and what the kernel held beside its lines. */
+async function trace(name) {
+  const asked = [`/docs/traces/${name}.txt?raw`, "/docs/traces/buffers.json?raw"].map(it => fetch(it));
+  const [text, held] = await Promise.all(asked);
+  return [await text.text(), (await held.json())[name]];
+}
+
 /** Opens the stepper below a trace of a page, at its first line or at another. */
 async function open(figure, line) {
   const { trace: name, from } = figure.dataset, [call, number = 1] = from.split("#");
-  const response = await fetch(`/docs/traces/${name}.txt?raw`);
-  const whole = (await response.text()).trim().split("\n");
+  const [text, held] = await trace(name), whole = text.trim().split("\n");
   const calls = whole.flatMap((it, at) => parse(it)?.name === call ? [at] : []), first = calls[number - 1] ?? 0;
   figure.nextElementSibling?.matches(".steps") && figure.nextElementSibling.remove();
-  const box = stepper(name, whole.join("\n"), line ?? first);
+  const box = stepper(name, text, line ?? first, held);
   figure.after(box);
   box.querySelector("ol").focus({ preventScroll: line === undefined });
 }
@@ -269,8 +283,10 @@ async function bring(place, address, options) {
   const page = new DOMParser().parseFromString(await response.text(), "text/html");
   place.replaceChildren(...page.querySelector(".told").childNodes);
   paintAll(place);
-  const lines = [...place.querySelectorAll("code")].map(it => it.textContent + (it.dataset.held ? `  # held ${it.dataset.held}` : ""));
-  const button = make("button", { type: "button", onclick: () => button.replaceWith(stepper("", lines.join("\n"), 0)) }, "Step through it");
+  const codes = [...place.querySelectorAll("pre code")], lines = codes.map(it => it.textContent), all = steps(lines.join("\n"));
+  const recorded = codes.flatMap((it, at) => it.dataset.held ? [[at + 1, [[all[at].hot, ...it.dataset.held.split(" ")]]]] : []);
+  const held = recorded.length ? Object.fromEntries(recorded) : undefined;
+  const button = make("button", { type: "button", onclick: () => button.replaceWith(stepper("", lines.join("\n"), 0, held)) }, "Step through it");
   place.querySelector("pre").after(button);
 }
 
@@ -359,6 +375,6 @@ document.addEventListener("DOMContentLoaded", () => {
   if (figure) open(figure, step[2] - 1).then(() => figure.nextElementSibling.scrollIntoView({ block: "center" }));
   if (/^\/docs\/traces\/.+\.txt$/.test(location.pathname)) {
     const name = location.pathname.split("/").pop().slice(0, -4);
-    fetch("?raw").then(it => it.text()).then(text => document.querySelector("h1").after(stepper(name, text, step ? step[2] - 1 : 0)));
+    trace(name).then(([text, held]) => document.querySelector("h1").after(stepper(name, text, step ? step[2] - 1 : 0, held)));
   }
 });

@@ -5,15 +5,18 @@
 //! make book ADDR=192.168.1.5:8080    elsewhere: a browser must ask for it by this name
 //! ```
 //!
-//! The markdown of docs/ is the one source. It is rendered once, at the start, and the address
-//! of a page is its path in the repository, so that no link is rewritten: [`pages`] follows the
-//! links from docs/README.md and serves what they lead to, and nothing else. [`site`] is the
-//! handler: requests in, answers out. The kernel below it is narrated, and [`live`] keeps what it
-//! narrates, by connection: the calls that delivered a page, and what a [`rude`] client caused.
+//! The markdown of docs/ is the one source. It is rendered once, at the start: [`pages`] follows
+//! the links from docs/README.md to what is served, and nothing else is; the address of a page is
+//! its path in the repository. [`markdown`] makes HTML of a page. That is the renderer.
+//!
+//! The server is the rest. [`site`] is the handler: requests in, answers out. The kernel below
+//! it is narrated, and [`live`] keeps what it narrates: the calls that delivered a page, and
+//! what a [`rude`] client caused. A test counts its lines: at most 300.
 
 #[path = "../../programs/lanes.rs"]
 mod lanes;
 mod live;
+mod markdown;
 mod pages;
 mod rude;
 mod site;
@@ -21,11 +24,10 @@ mod site;
 #[path = "../../../src/program/view.rs"]
 mod view;
 
-use live::Log;
+use live::{Log, locked};
 use pages::Pages;
 use site::Site;
 use std::io::{Write, stdout};
-use std::path::Path;
 use std::process::ExitCode;
 use std::sync::{Arc, Mutex};
 use threadbare::kernel::{Linux, Narrated};
@@ -33,49 +35,38 @@ use threadbare::{Errno, Error, Limits, Server};
 
 const USUAL: &str = "127.0.0.1:1235";
 
-type Narrating = Server<Site, Narrated<Linux>>;
-
 fn main() -> ExitCode {
-    let asked = std::env::args().nth(1).filter(|word| !word.is_empty());
-    match run(asked.as_deref()) {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(why) => {
-            eprintln!("error: {why}");
-            ExitCode::FAILURE
-        }
+    if let Err(why) = run(std::env::args().nth(1).filter(|word| !word.is_empty())) {
+        eprintln!("error: {why}");
+        return ExitCode::FAILURE;
     }
+    ExitCode::SUCCESS
 }
 
-fn run(asked: Option<&str>) -> Result<(), Box<dyn std::error::Error>> {
-    let root = Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/../.."));
-    let pages = Arc::new(Pages::read(root)?);
-    let mut server = match bind(&pages, asked.unwrap_or(USUAL)) {
+fn run(asked: Option<String>) -> Result<(), Box<dyn std::error::Error>> {
+    let pages = Pages::read(concat!(env!("CARGO_MANIFEST_DIR"), "/../..").as_ref())?;
+    let told = pages.count();
+    let mut server = match bind(pages.clone(), asked.as_deref().unwrap_or(USUAL)) {
         Err(error) if asked.is_none() && error.errno == Errno::EADDRINUSE => {
-            bind(&pages, "127.0.0.1:0")?
+            bind(pages, "127.0.0.1:0")?
         }
         bound => bound?,
     };
-    let (pages, sources) = pages.count();
     let address = server.addresses().first().map(ToString::to_string).unwrap_or_default();
-    let told =
-        format!("{pages} pages and {sources} sources at http://{address}/\nCtrl-C ends it.\n");
-    let _ = stdout().write_all(told.as_bytes()); // nobody may be there to read it
+    let _ = writeln!(stdout(), "{told} at http://{address}/\nCtrl-C ends it."); // if anybody reads
     let _ = writeln!(stdout(), "{}", server.run()?);
     Ok(())
 }
 
-fn bind(pages: &Arc<Pages>, address: &str) -> Result<Narrating, Error> {
+fn bind(pages: Arc<Pages>, address: &str) -> Result<Server<Site, Narrated<Linux>>, Error> {
     let log = Arc::new(Mutex::new(Log::default()));
     let (told, waits) = (Arc::clone(&log), Arc::clone(&log));
-    let kernel = Narrated::new(Linux, move |line| live::locked(&told).tell(view::now(), line))
-        .on_wait(move |_| live::locked(&waits).falls_asleep(view::now()));
-    let site = Site::new(Arc::clone(pages), log);
-    // Ends are for the handler, so that a head that never ends is answered and not just cut.
-    let limits = Limits { max_connections: 500, ..Limits::default() };
-    Server::builder(site)
+    let kernel = Narrated::new(Linux, move |line| locked(&told).tell(view::now(), line))
+        .on_wait(move |_| locked(&waits).fell_asleep = Some(view::now()));
+    Server::builder(Site::new(pages, log))
         .workers(1, 8, || ())
         .kernel(kernel)
-        .limits(limits)
+        .limits(Limits { max_connections: 500, ..Limits::default() })
         .own_process(true)
         .bind(address)
 }

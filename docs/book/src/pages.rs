@@ -1,24 +1,35 @@
-//! What is served, made once from the files: a page of each markdown file, a view of each source
-//! that a page links to, with the lines numbered, and pictures as they are.
+//! All that is served, made once from the files: a page of each markdown file, a view of each
+//! source that a page links to, with the lines numbered, and pictures as they are.
 //!
 //! The contents follow from the lists of docs/README.md; the search looks through
 //! the sections between headings. Nothing is written down twice.
 
-use pulldown_cmark::{CodeBlockKind, CowStr, Event, HeadingLevel, Options, Parser, Tag, TagEnd};
-use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use crate::live::Line;
+use crate::markdown::{self, WIDE, escaped};
+use crate::rude::{RUDE, Rude};
+use crate::view::Call;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write;
 use std::path::Path;
+use std::sync::Arc;
 use std::{fs, io};
 
+pub const HTML: &str = "text/html; charset=utf-8";
+pub const PLAIN: &str = "text/plain; charset=utf-8";
+/// Stands in a page for the number of the request that it answers.
+pub const NUMBER: &str = "\u{1}";
+
 /// The page with the lists from which the contents are made.
-pub const MAP: &str = "docs/README.md";
-const WIDE: &str = "<div class=wide tabindex=0 role=region aria-label='Wide, scrolls'>";
-
+const MAP: &str = "docs/README.md";
 /// What the pages look like, and what they do: served as they are.
-pub const STYLE: &str = "docs/book/src/book.css";
-pub const SCRIPT: &str = "docs/book/src/book.js";
+const AS_THEY_ARE: [(&str, &str); 3] = [
+    ("docs/book/src/book.css", "text/css"),
+    ("docs/book/src/book.js", "text/javascript"),
+    ("docs/book/src/icon.svg", "image/svg+xml"),
+];
 
-/// All that is served, by its path in the repository.
+/// What is served, by its path in the repository.
+#[derive(Default)]
 pub struct Pages {
     files: BTreeMap<String, File>,
     /// Markdown files in reading order, each with the name of its part of the walk.
@@ -28,10 +39,8 @@ pub struct Pages {
 
 struct File {
     title: String,
-    /// Of a page, its text in HTML; of another file, what is in it.
+    /// What is in it; of a page, that in HTML.
     text: String,
-    /// Places in a source that pages link to, as `L12-L20`.
-    places: BTreeSet<String>,
 }
 
 /// What stands below a heading, for the search.
@@ -41,162 +50,121 @@ struct Section {
     text: String,
 }
 
-/// What one markdown file says.
-#[derive(Default)]
-struct Rendered {
-    html: String,
-    sections: Vec<Section>,
-    /// Where it leads to: a target, whether a list does, and the words up to a colon before it.
-    links: Vec<(String, (bool, String))>,
-}
-
 impl Pages {
     /// Follows the links from the map.
-    pub fn read(root: &Path) -> io::Result<Pages> {
-        let mut pages = Pages { files: BTreeMap::new(), order: Vec::new(), sections: Vec::new() };
-        let (mut parts, mut others) = (Vec::new(), Vec::new());
-        let mut due = VecDeque::from([MAP, STYLE, SCRIPT].map(str::to_owned));
-        let mut places: BTreeMap<String, BTreeSet<String>> = BTreeMap::new();
-        while let Some(path) = due.pop_front() {
+    pub fn read(root: &Path) -> io::Result<Arc<Pages>> {
+        let mut pages = Pages::default();
+        let mut due: Vec<String> = AS_THEY_ARE.iter().map(|it| it.0.to_owned()).collect();
+        due.push(MAP.to_owned());
+        while let Some(path) = due.pop() {
             if pages.files.contains_key(&path) {
                 continue;
             }
-            let title = path.clone();
-            let mut file = File { title, text: String::new(), places: BTreeSet::new() };
-            if root.join(&path).is_dir() {
-                let mut names: Vec<String> = fs::read_dir(root.join(&path))?
-                    .filter_map(|entry| entry.ok()?.file_name().into_string().ok())
-                    .collect();
-                names.sort();
-                due.extend(
-                    names
-                        .iter()
-                        .map(|name| format!("{path}/{name}"))
-                        .filter(|it| root.join(it).is_file()),
-                );
-                file.text = names.join("\n");
-            } else {
-                file.text = fs::read_to_string(root.join(&path))
-                    .map_err(|error| io::Error::new(error.kind(), format!("{path}: {error}")))?;
-            }
+            let mut file = File { title: path.clone(), text: text(root, &path)? };
             if path.ends_with(".md") {
-                let page = render(&path, &file.text);
-                file.title = page.sections.first().map_or(path.clone(), |it| it.title.clone());
-                for (target, part) in &page.links {
-                    let (target, place) = target.split_once('#').unwrap_or((target, ""));
-                    let Some(target) = resolved(&path, target).filter(|it| root.join(it).exists())
-                    else {
-                        continue;
-                    };
-                    places.entry(target.clone()).or_default().insert(place.to_owned());
-                    if path == MAP && target.ends_with(".md") && target != MAP {
-                        let (is_item, part) = part.clone();
-                        let is_part = is_item && !part.is_empty();
-                        (if is_part { &mut parts } else { &mut others })
-                            .push((target.clone(), part));
-                    }
-                    due.push_back(target);
-                }
-                file.text = page.html;
-                pages.sections.extend(page.sections);
+                file.text = markdown::html(&path, &file.text);
+                let sections = sections(&path, &file.text);
+                file.title = sections.first().map_or(path.clone(), |it| it.title.clone());
+                pages.sections.extend(sections);
+                let targets = links(&file.text).map(|it| it.0.to_owned());
+                due.extend(targets.filter(|it| root.join(it).exists()));
+            } else if root.join(&path).is_dir() {
+                let inner = file.text.lines().map(|name| format!("{path}/{name}"));
+                due.extend(inner.filter(|it| root.join(it).is_file()));
             }
             pages.files.insert(path, file);
         }
-        for (path, found) in places {
-            pages.files.entry(path).and_modify(|file| file.places = found);
-        }
-        let mut order = vec![(MAP.to_owned(), String::new())];
-        order.extend(parts);
-        order.extend(others);
-        order.extend(
-            pages
-                .files
-                .keys()
-                .filter(|it| it.ends_with(".md"))
-                .map(|it| (it.clone(), String::new())),
-        );
-        for entry in order {
-            if !pages.order.iter().any(|(path, _)| *path == entry.0) {
-                pages.order.push(entry);
+        pages.order = pages.in_order();
+        Ok(Arc::new(pages))
+    }
+
+    /// The pages as the map has them: first those of its lists that begin with a name.
+    fn in_order(&self) -> Vec<(String, String)> {
+        let map = self.files.get(MAP).map_or("", |file| &file.text);
+        let mut all = vec![(MAP, "")];
+        for item in map.split("<li>").skip(1).filter_map(|item| item.split("</li>").next()) {
+            let part = item.split(": <a").next().unwrap_or_default();
+            if part.len() < item.len() && !part.contains('<') {
+                all.extend(links(item).map(|it| (it.0, part)));
             }
         }
-        Ok(pages)
+        all.extend(links(map).map(|it| (it.0, "")));
+        all.extend(self.files.keys().map(|path| (path.as_str(), "")));
+        let mut known = BTreeSet::new();
+        all.retain(|(path, _)| path.ends_with(".md") && known.insert(*path));
+        all.into_iter().map(|(path, part)| (path.to_owned(), part.to_owned())).collect()
     }
 
-    /// How many pages there are, and how many other files.
-    pub fn count(&self) -> (usize, usize) {
-        (self.order.len(), self.files.len() - self.order.len())
+    pub fn count(&self) -> String {
+        let (pages, files) = (self.order.len(), self.files.len());
+        format!("{pages} pages and {} sources", files - pages)
     }
 
-    /// A file as it is, if it is no page.
-    pub fn raw(&self, path: &str) -> Option<&str> {
-        self.files.get(path).filter(|_| !path.ends_with(".md")).map(|file| file.text.as_str())
-    }
-
-    /// The page that a chapter's short name means: `loop` is docs/loop.md or docs/09-loop.md.
-    pub fn chapter(&self, name: &str) -> Option<&str> {
-        let mut paths = self.order.iter().map(|(path, _)| path.as_str());
-        paths.find(|path| {
-            let file = path.strip_prefix("docs/").and_then(|it| it.strip_suffix(".md"));
-            file.is_some_and(|it| {
-                it.trim_start_matches(|c: char| c.is_ascii_digit() || c == '-') == name
-            })
+    /// What stands at an address: its type, and what it is.
+    pub fn get(&self, path: &str, is_raw: bool) -> Option<(&'static str, String)> {
+        if path == "all" {
+            return Some((HTML, self.all()));
+        }
+        let name = path.rsplit('/').next().unwrap_or_default();
+        let known = AS_THEY_ARE
+            .iter()
+            .find(|it| !path.contains('/') && it.0.ends_with(&format!("/{path}")));
+        if let Some((path, kind)) = known {
+            return Some((kind, self.files.get(*path)?.text.clone()));
+        }
+        let file = self.files.get(path)?;
+        let kind = name.rsplit('.').next().unwrap_or_default();
+        Some(match kind {
+            "svg" => ("image/svg+xml", file.text.clone()),
+            "md" => {
+                let text = format!("<article>{}</article>", file.text);
+                (HTML, self.frame(path, &file.title, "", &text))
+            }
+            _ if is_raw => (PLAIN, file.text.clone()),
+            _ => (HTML, self.frame(path, path, "", &self.source(path, kind, &file.text))),
         })
     }
 
-    /// A page or the view of a source: title and HTML.
-    pub fn page(&self, path: &str) -> Option<(String, String)> {
-        let file = self.files.get(path)?;
-        if path.ends_with(".md") {
-            let text = format!("<article>{}</article>", file.text);
-            return Some((file.title.clone(), text));
-        }
-        let kind = path.rsplit('.').next().unwrap_or_default();
-        let mut text = format!("<h1>{}</h1>{WIDE}<pre class='source {kind}'>", escaped(path));
-        for (at, line) in file.text.lines().enumerate() {
-            let name = format!("L{}", at + 1);
-            let begins = |place: &&String| place.starts_with(&format!("{name}-"));
-            for place in file.places.iter().filter(begins) {
-                _ = write!(text, "<span id={place}></span>");
+    /// All pages in one.
+    fn all(&self) -> String {
+        let files = self.order.iter().filter_map(|(path, _)| self.files.get(path));
+        let text: String = files.map(|file| format!("<article>{}</article>", file.text)).collect();
+        self.frame("all", "All pages", "", &text)
+    }
+
+    /// The view of a source, with each place that a page links to.
+    fn source(&self, path: &str, kind: &str, text: &str) -> String {
+        let pages = self.order.iter().filter_map(|(path, _)| self.files.get(path));
+        let here = pages.flat_map(|page| links(&page.text)).filter(|it| it.0 == path);
+        let places: BTreeSet<&str> = here.map(|it| it.1).filter(|it| it.contains('-')).collect();
+        let mut html = format!(
+            "<h1>{}</h1><p><a href='?raw'>The file as it is</a></p>{WIDE}<pre class='source {kind}'>",
+            escaped(path)
+        );
+        for (at, line) in text.lines().enumerate() {
+            let (at, inner) = (at + 1, format!("{path}/{line}"));
+            for place in places.iter().filter(|it| it.starts_with(&format!("L{at}-"))) {
+                _ = write!(html, "<span id={place}></span>");
             }
-            let inner = format!("{path}/{line}");
             let shown = match self.files.contains_key(&inner) {
                 true => format!("<a href='/{inner}'>{line}</a>"),
                 false => escaped(line),
             };
-            _ = write!(
-                text,
-                "<span id={name}><a href='#{name}'>{}</a><code>{shown}</code></span>",
-                at + 1
-            );
+            _ = write!(html, "<span id=L{at}><a href='#L{at}'>{at}</a><code>{shown}</code></span>");
         }
-        Some((path.to_owned(), text + "</pre></div>"))
-    }
-
-    /// The contents, as on the left of each page.
-    pub fn contents(&self, here: &str) -> String {
-        let (mut html, mut part) = (String::new(), "");
-        for (path, name) in &self.order {
-            if !name.is_empty() && name != part {
-                part = name;
-                _ = write!(html, "<li class=part>{}", escaped(part));
-            }
-            let current = if path == here { " aria-current=page" } else { "" };
-            let title = self.files.get(path).map_or("", |file| &file.title);
-            _ = write!(html, "<li><a href='/{path}'{current}>{}</a>", escaped(title));
-        }
-        format!("<ol>{html}</ol>")
+        html + "</pre></div>"
     }
 
     /// Sections with all words of a query, the most telling first.
     pub fn search(&self, query: &str) -> String {
-        let query = query.to_lowercase();
-        let words: Vec<&str> = query.split_whitespace().collect();
+        let asked = query.to_ascii_lowercase();
+        let words: Vec<&str> = asked.split_whitespace().collect();
         let mut found: Vec<(usize, &Section)> = Vec::new();
         for section in self.sections.iter().filter(|_| !words.is_empty()) {
-            let (title, text) = (section.title.to_lowercase(), section.text.to_lowercase());
+            let (title, text) =
+                (section.title.to_ascii_lowercase(), section.text.to_ascii_lowercase());
             let score = |word: &&str| {
-                20 * title.matches(*word).count().min(1) + text.matches(*word).count().min(9)
+                20 * usize::from(title.contains(*word)) + text.matches(*word).count().min(9)
             };
             let scores: Vec<usize> = words.iter().map(score).collect();
             if !scores.contains(&0) {
@@ -204,195 +172,165 @@ impl Pages {
             }
         }
         found.sort_by_key(|it| std::cmp::Reverse(it.0));
-        let mut html = format!("<p role=status>{} found</p><ol class=found>", found.len());
-        for (_, section) in found.iter().take(40) {
-            let Section { address, title, text } = section;
+        let mut html = format!(
+            "<h1>Search: {}</h1><p role=status>{} found</p><ol class=found>",
+            escaped(query),
+            found.len()
+        );
+        for (_, Section { address, title, text }) in found.iter().take(40) {
             let excerpt = excerpt(text, words.first().copied().unwrap_or_default());
             _ = write!(html, "<li><a href='/{address}'>{}</a><p>{excerpt}</p>", escaped(title));
         }
-        html + "</ol>"
+        self.frame("", "Search", query, &(html + "</ol>"))
     }
+
+    /// The calls of a request.
+    pub fn calls(&self, number: &str, lines: &[Line]) -> String {
+        let text = format!(
+            "<h1>The calls that delivered a page</h1><section class=told><p>The server asked its \
+            kernel {} times to bring you this page, and these are the calls of this request \
+            alone:</p>{}{}</section>",
+            lines.len(),
+            self.told(lines),
+            picture(number)
+        );
+        self.frame("", "Calls", "", &text)
+    }
+
+    /// What a rude client saw, and what the server did about it.
+    pub fn deed(&self, rude: &Rude, seen: &str, lines: &[Line], number: &str) -> String {
+        let text = format!(
+            "<h1>A rude client</h1><section class=told><p>A client {}. It saw: {}. What the \
+            server did about it, in {} calls:</p>{}{}</section>",
+            rude.1,
+            escaped(seen),
+            lines.len(),
+            self.told(lines),
+            picture(number)
+        );
+        self.frame("", "A rude client", "", &text)
+    }
+
+    /// Lines of the narrator, each with a link to its chapter.
+    fn told(&self, lines: &[Line]) -> String {
+        let begun = lines.first().map_or_else(Default::default, |line| line.at);
+        let lines = lines.iter().map(|Line { at, text, held }| {
+            let chapter = Call::of(text).map_or("", |call| call.chapter);
+            let page = text.rsplit("  # ").next().unwrap_or_default();
+            let gap = " ".repeat(12_usize.saturating_sub(chapter.len()));
+            let held = held.map(|(receive, send)| format!(" data-held='{receive} {send}'"));
+            let (held, ms) = (held.unwrap_or_default(), at.saturating_sub(begun).as_secs_f64() * 1e3);
+            let call = escaped(text.split("  # ").next().unwrap_or_default());
+            format!("<small>{ms:8.3}</small>  <a href='/{page}'>{chapter}</a>{gap}<code{held}>{call}</code>\n")
+        });
+        format!("<pre class=c tabindex=0>{}</pre>", lines.collect::<String>())
+    }
+
+    /// The frame around a text.
+    fn frame(&self, here: &str, title: &str, query: &str, text: &str) -> String {
+        let buttons = RUDE.iter().map(|rude| {
+            let (name, does) = (rude.0, rude.1);
+            format!("<button formaction='/live/rude?client={name}'>{does}</button>")
+        });
+        let (mut contents, mut part) = (String::new(), "");
+        for (path, name) in &self.order {
+            if !name.is_empty() && name != part {
+                part = name;
+                _ = write!(contents, "<li class=part>{}", escaped(part));
+            }
+            let current = if path == here { " aria-current=page" } else { "" };
+            let title = self.files.get(path).map_or("", |file| &file.title);
+            _ = write!(contents, "<li><a href='/{path}'{current}>{}</a>", escaped(title));
+        }
+        format!(
+            include_str!("page.html"),
+            number = NUMBER,
+            title = escaped(title),
+            query = escaped(query),
+            text = text,
+            buttons = buttons.collect::<String>(),
+            contents = contents,
+        )
+    }
+}
+
+/// What a file says; of a folder, the names in it.
+fn text(root: &Path, path: &str) -> io::Result<String> {
+    if !root.join(path).is_dir() {
+        let text = fs::read_to_string(root.join(path));
+        return text.map_err(|error| io::Error::new(error.kind(), format!("{path}: {error}")));
+    }
+    let entries = fs::read_dir(root.join(path))?;
+    let mut names: Vec<String> =
+        entries.filter_map(|entry| entry.ok()?.file_name().into_string().ok()).collect();
+    names.sort();
+    Ok(names.join("\n"))
+}
+
+/// Where a page leads to in the repository: files, and places in them.
+fn links(html: &str) -> impl Iterator<Item = (&str, &str)> {
+    let targets = html.split(" href=\"/").chain(html.split(" src=\"/"));
+    targets
+        .filter(|it| !it.starts_with('<'))
+        .filter_map(|it| it.split('"').next())
+        .map(|it| it.split_once('#').unwrap_or((it, "")))
+}
+
+/// What stands between the headings of a page.
+fn sections(path: &str, html: &str) -> Vec<Section> {
+    let mut sections: Vec<Section> = Vec::new();
+    let html = html.split("<nav class=walk").next().unwrap_or_default();
+    for piece in html.split("<h").skip(1) {
+        let heading = piece.split_once(" id='").and_then(|it| it.1.split_once("'>"));
+        let Some((slug, (title, text))) =
+            heading.and_then(|it| Some((it.0, it.1.split_once(" <a class=anchor")?)))
+        else {
+            continue;
+        };
+        let text = plain(text.split_once("</h").map_or("", |it| it.1));
+        let (address, title) = match sections.first() {
+            Some(first) => {
+                (format!("{path}#{slug}"), format!("{} › {}", first.title, plain(title)))
+            }
+            None => (path.to_owned(), plain(title)),
+        };
+        sections.push(Section { address, title, text });
+    }
+    sections
+}
+
+/// The words of a piece of HTML.
+fn plain(html: &str) -> String {
+    let mut text = String::new();
+    for (at, piece) in html.split('<').enumerate() {
+        let (tag, words) = piece.split_once('>').filter(|_| at > 0).unwrap_or(("", piece));
+        let is_inline = ["code", "a", "em", "strong", "i", "b"]
+            .contains(&tag.trim_start_matches('/').split(' ').next().unwrap_or_default());
+        text += if at == 0 || is_inline { "" } else { " " };
+        text += words;
+    }
+    text.replace("&lt;", "<")
+        .replace("&gt;", ">")
+        .replace("&#39;", "'")
+        .replace("&quot;", "\"")
+        .replace("&amp;", "&")
 }
 
 /// The words around the first place of a word, which is marked.
 fn excerpt(text: &str, word: &str) -> String {
-    let place = text.to_lowercase().find(word);
-    let Some(place) = place.filter(|at| text.is_char_boundary(*at)) else {
-        return escaped(&text.chars().take(200).collect::<String>());
-    };
-    let begin = (0..=place.saturating_sub(70)).rev().find(|at| text.is_char_boundary(*at));
-    let shown: String =
-        text.get(begin.unwrap_or(0)..).unwrap_or_default().chars().take(200).collect();
-    let before = place - begin.unwrap_or(0);
-    match shown
-        .split_at_checked(before)
-        .and_then(|it| Some((it.0, it.1.split_at_checked(word.len())?)))
-    {
-        Some((before, (word, after))) => {
-            format!("{}<mark>{}</mark>{}", escaped(before), escaped(word), escaped(after))
-        }
-        None => escaped(&shown),
-    }
+    let place = text.to_ascii_lowercase().find(word);
+    let (before, rest) = text.split_at(place.unwrap_or(0));
+    let (word, after) = rest.split_at(if place.is_some() { word.len() } else { 0 });
+    let before: Vec<char> = before.chars().rev().take(70).collect();
+    let before: String = before.into_iter().rev().collect();
+    let after: String = after.chars().take(130).collect();
+    format!("{}<mark>{}</mark>{}", escaped(&before), escaped(word), escaped(&after))
+        .replace("<mark></mark>", "")
 }
 
-/// A link's target as a path in the repository; of one that leads out of it, none.
-fn resolved(page: &str, target: &str) -> Option<String> {
-    if target.is_empty() || target.contains(':') {
-        return None;
-    }
-    let mut path: Vec<&str> = page.split('/').collect();
-    path.pop();
-    for piece in target.split('/').filter(|piece| !["", "."].contains(piece)) {
-        if piece == ".." {
-            path.pop()?;
-        } else {
-            path.push(piece);
-        }
-    }
-    Some(path.join("/"))
-}
-
-/// Markdown in HTML, and what is in it.
-fn render(path: &str, text: &str) -> Rendered {
-    let mut page = Rendered::default();
-    let mut slugs: BTreeMap<String, usize> = BTreeMap::new();
-    let (mut code, mut trace, mut part) = (None, None, String::new());
-    let (mut is_item, mut is_over) = (false, false);
-    let mut events = Vec::new();
-    let mut heading: Option<(HeadingLevel, usize)> = None;
-    let options = Options::ENABLE_TABLES | Options::ENABLE_STRIKETHROUGH;
-    for event in Parser::new_ext(text, options) {
-        match event {
-            Event::Start(Tag::Heading { level, .. }) => heading = Some((level, events.len())),
-            Event::End(TagEnd::Heading(level)) => {
-                let begin = heading.take().map_or(events.len(), |it| it.1);
-                let title = words(events.get(begin..).unwrap_or_default());
-                let mut slug = slug(&title);
-                let count = slugs.entry(slug.clone()).and_modify(|it| *it += 1).or_insert(0);
-                if *count > 0 {
-                    slug = format!("{slug}-{count}");
-                }
-                let (address, top) = match page.sections.first() {
-                    Some(first) => (format!("{path}#{slug}"), format!("{} › {title}", first.title)),
-                    None => (path.to_owned(), title),
-                };
-                page.sections.push(Section { address, title: top, text: String::new() });
-                events.insert(begin, html(format!("<{level} id='{slug}'>")));
-                events.push(html(format!(" <a class=anchor href='#{slug}' aria-label='Link to this heading'>#</a></{level}>\n")));
-            }
-            Event::Html(text) | Event::InlineHtml(text) if text.starts_with("<!--") => {
-                let inner = text.trim_start_matches("<!--").split("-->").next().unwrap_or_default();
-                trace = match inner.trim().split_once(": ") {
-                    Some(("trace", asked)) => Some(asked.to_owned()),
-                    Some(("fault" | "scene", _)) => Some(String::new()),
-                    _ => trace,
-                };
-                if inner.trim() == "walk" {
-                    is_over = true;
-                    events.push(html("<nav class=walk aria-label='Previous and next'>".to_owned()));
-                }
-            }
-            Event::Start(Tag::CodeBlock(kind)) => {
-                let language = match kind {
-                    CodeBlockKind::Fenced(name) => name.into_string(),
-                    CodeBlockKind::Indented => String::new(),
-                };
-                code = Some((language, String::new()));
-            }
-            Event::Text(text) if code.is_some() => {
-                if let Some((_, content)) = &mut code {
-                    content.push_str(&text);
-                }
-            }
-            Event::End(TagEnd::CodeBlock) => {
-                let (language, content) = code.take().unwrap_or_default();
-                events.push(html(block(&language, &content, trace.take())));
-                collect(&mut page, &content);
-            }
-            Event::Start(Tag::Table(alignment)) => {
-                events.extend([html(WIDE.to_owned()), Event::Start(Tag::Table(alignment))]);
-            }
-            Event::End(TagEnd::Table) => {
-                events.extend([Event::End(TagEnd::Table), html("</div>".to_owned())]);
-            }
-            event => {
-                match &event {
-                    Event::Start(Tag::Item) => (is_item, part) = (true, String::new()),
-                    Event::Start(Tag::Paragraph) if !is_item => part.clear(),
-                    Event::End(TagEnd::Item) => {
-                        is_item = false;
-                        collect(&mut page, " ");
-                    }
-                    Event::Start(Tag::Link { dest_url, .. } | Tag::Image { dest_url, .. }) => {
-                        let part = part.strip_suffix(": ").unwrap_or_default().to_owned();
-                        page.links.push((dest_url.to_string(), (is_item, part)));
-                    }
-                    Event::Text(text) | Event::Code(text) => {
-                        if !part.ends_with(": ") {
-                            part.push_str(text);
-                        }
-                        if heading.is_none() && !is_over {
-                            collect(&mut page, text);
-                        }
-                    }
-                    Event::SoftBreak => collect(&mut page, " "),
-                    Event::End(TagEnd::Paragraph | TagEnd::TableCell) => collect(&mut page, " "),
-                    _ => {}
-                }
-                events.push(event);
-            }
-        }
-    }
-    pulldown_cmark::html::push_html(&mut page.html, events.into_iter());
-    page
-}
-
-fn html(text: String) -> Event<'static> {
-    Event::Html(CowStr::from(text))
-}
-
-fn collect(page: &mut Rendered, text: &str) {
-    if let Some(section) = page.sections.last_mut() {
-        section.text.push_str(text);
-    }
-}
-
-fn words(events: &[Event<'_>]) -> String {
-    let words = events.iter().map(|event| match event {
-        Event::Text(text) | Event::Code(text) => text.as_ref(),
-        _ => "",
-    });
-    words.collect()
-}
-
-/// What a heading is called in links, as where repositories are browsed.
-fn slug(title: &str) -> String {
-    let kept = title.trim().chars().filter_map(|c| match c {
-        ' ' => Some('-'),
-        '-' | '_' => Some(c),
-        _ => c.is_alphanumeric().then(|| c.to_ascii_lowercase()),
-    });
-    kept.collect()
-}
-
-/// A block of code; below a trace, what leads to its steps.
-fn block(language: &str, content: &str, trace: Option<String>) -> String {
-    let (language, content) = (escaped(language), escaped(content));
-    let code = format!("<pre tabindex=0 class='{language}'><code>{content}</code></pre>");
-    match trace.filter(|_| language == "c") {
-        Some(name) if name.is_empty() => format!("<figure class=trace>{code}</figure>"),
-        Some(asked) => {
-            let (name, calls) = asked.split_once(' ').unwrap_or((&asked, ""));
-            let from = calls.split("..").next().unwrap_or_default();
-            format!(
-                "<figure class=trace data-trace='{name}' data-from='{from}'>{code}<figcaption>\
-                <a href='/docs/traces/{name}.txt'>the whole trace</a></figcaption></figure>"
-            )
-        }
-        None => code,
-    }
-}
-
-pub fn escaped(text: &str) -> String {
-    text.replace('&', "&amp;").replace('<', "&lt;").replace('>', "&gt;").replace('\'', "&#39;")
+fn picture(number: &str) -> String {
+    format!(
+        "<img class=lanes src='/live/lanes.svg?request={number}' \
+        alt='The same in lanes: one for each descriptor, a tick for each call'>"
+    )
 }

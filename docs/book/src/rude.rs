@@ -1,133 +1,98 @@
 //! Rude clients, one at a time, to see what the very server does about them that one reads from.
 
-use crate::live::{Log, Place, locked};
+use crate::live::{Life, Log, locked};
 use crate::view::now;
-use std::io::{self, Read, Write};
+use Step::{Drip, Fin, Peek, Read, Say, Wait};
+use std::io::{self, Read as _, Write as _};
 use std::net::{Shutdown, SocketAddr, TcpStream};
 use std::sync::Mutex;
-use std::thread;
+use std::thread::sleep;
 use std::time::Duration;
 
-type Seen = io::Result<String>;
+/// What a client is called, what it does, in words, and step by step, on one connection.
+pub struct Rude(pub &'static str, pub &'static str, &'static [Step]);
 
-pub struct Rude {
-    pub name: &'static str,
-    pub does: &'static str,
-    act: fn(&mut TcpStream, &str) -> Seen,
+enum Step {
+    /// Sends a text so many times,
+    Say(&'static str, usize),
+    /// or a byte at a time.
+    Drip(&'static str),
+    Wait(u64),
+    Fin,
+    /// Waits for the answer and leaves it unread: the close will be a reset.
+    Peek,
+    Read,
 }
 
-/// What a rude client saw, and what it caused.
-pub struct Deed {
-    pub rude: &'static Rude,
-    pub seen: String,
-    pub caused: Option<Place>,
-}
+const HALF: &str = "GET /docs/README.md HTTP/1.1\r\nHost: ";
+const ASK: &str = "GET /docs/README.md HTTP/1.1\r\nHost: HOST\r\n\r\n";
+const ALL: &str = "GET /all HTTP/1.1\r\nHost: HOST\r\n\r\n";
 
-/// Each has one connection, so that all it caused can be shown.
+#[rustfmt::skip]
 pub const RUDE: [Rude; 8] = [
-    Rude {
-        name: "silent",
-        does: "connects and leaves without a word",
-        act: |_, _| Ok("nothing".into()),
-    },
-    Rude {
-        name: "reset",
-        does: "asks, and resets before it has read the answer",
-        act: |client, ask| {
-            client.write_all(ask.as_bytes())?;
-            client.peek(&mut [0])?; // what is unread when it is closed makes the close a reset
-            Ok("that an answer was there, and left it unread".into())
-        },
-    },
-    Rude {
-        name: "bytes",
-        does: "sends its request a byte at a time",
-        act: |client, ask| {
-            for byte in ask.as_bytes() {
-                client.write_all(&[*byte])?;
-                thread::sleep(Duration::from_millis(2));
-            }
-            answer(client)
-        },
-    },
-    Rude {
-        name: "half",
-        does: "asks, ends its side, and waits for the answer",
-        act: |client, ask| {
-            client.write_all(ask.as_bytes())?;
-            client.shutdown(Shutdown::Write)?;
-            answer(client)
-        },
-    },
-    Rude {
-        name: "deaf",
-        does: "asks for 300 pages at once, and reads nothing for half a second",
-        act: |client, ask| {
-            client.write_all(ask.replace("close", "keep-alive").repeat(299).as_bytes())?;
-            client.write_all(ask.as_bytes())?;
-            thread::sleep(Duration::from_millis(500));
-            answer(client)
-        },
-    },
-    Rude {
-        name: "slow",
-        does: "sends half a request, and then nothing for a second",
-        act: |client, ask| {
-            client.write_all(ask.split_at(ask.len() / 2).0.as_bytes())?;
-            thread::sleep(Duration::from_secs(1));
-            Ok("nothing, and leaves".into())
-        },
-    },
-    Rude {
-        name: "flood",
-        does: "sends a line of 4 MB without an end",
-        act: |client, _| {
-            let _ = client.write_all(&[b'x'; 4 << 20]); // it may be refused before
-            answer(client)
-        },
-    },
-    Rude {
-        name: "noise",
-        does: "sends bytes that are no HTTP",
-        act: |client, _| {
-            client.write_all(b"\0\xff\xfe\x80\r\n\x1b[2J\r\n\r\n")?;
-            answer(client)
-        },
-    },
+    Rude("silent", "connects and leaves without a word", &[]),
+    Rude("reset", "asks, and resets before it has read the answer", &[Say(ASK, 1), Peek]),
+    Rude("bytes", "sends its request a byte at a time", &[Drip(ASK), Read]),
+    Rude("half", "asks, ends its side, and waits for the answer", &[Say(ASK, 1), Fin, Read]),
+    Rude("deaf", "asks for the whole book, and reads nothing for half a second", &[Say(ALL, 1), Wait(500), Read]),
+    Rude("slow", "sends half a request, and then nothing for a second", &[Say(HALF, 1), Wait(1000)]),
+    Rude("flood", "sends a line of 4 MB without an end", &[Say("flood! ", 600_000), Read]),
+    Rude("noise", "sends bytes that are no HTTP", &[Say("\0\u{7f}\u{80}\r\n\x1b[2J\r\n\r\n", 1), Read]),
 ];
 
-fn answer(client: &mut TcpStream) -> Seen {
-    let mut answer = Vec::new();
-    client.read_to_end(&mut answer)?;
-    let first = answer.split(|byte| *byte == b'\r').next().unwrap_or_default();
-    Ok(format!("{}, {} bytes in all, and the end", String::from_utf8_lossy(first), answer.len()))
+impl Step {
+    /// Takes it, and reports what the client saw.
+    fn take(&self, client: &mut TcpStream, host: SocketAddr) -> io::Result<String> {
+        match self {
+            Say(text, times) => {
+                let text = text.replace("HOST", &host.to_string()).repeat(*times);
+                _ = client.write_all(text.as_bytes()); // it may be refused
+            }
+            Drip(text) => {
+                for byte in text.replace("HOST", &host.to_string()).as_bytes() {
+                    client.write_all(&[*byte])?;
+                    sleep(Duration::from_millis(2));
+                }
+            }
+            Wait(ms) => sleep(Duration::from_millis(*ms)),
+            Fin => client.shutdown(Shutdown::Write)?,
+            Peek => _ = client.peek(&mut [0])?,
+            Read => {
+                let mut answer = Vec::new();
+                client.read_to_end(&mut answer)?;
+                let first = answer.split(|byte| *byte == b'\r').next().unwrap_or_default();
+                let (first, count) = (String::from_utf8_lossy(first), answer.len());
+                return Ok(format!("{first}, {count} bytes in all, and the end"));
+            }
+        }
+        Ok("nothing, and left".to_owned())
+    }
 }
 
-/// Lets a client loose on the server at that address, and waits until the server is done with it.
-pub fn let_loose(rude: &'static Rude, address: SocketAddr, log: &Mutex<Log>) -> Deed {
-    let act = || -> io::Result<(u16, Seen)> {
-        let mut client = TcpStream::connect(address)?;
-        client.set_read_timeout(Some(Duration::from_secs(5)))?;
-        client.set_write_timeout(Some(Duration::from_secs(5)))?;
-        let host = client.peer_addr()?;
-        let ask =
-            format!("GET /docs/README.md HTTP/1.1\r\nHost: {host}\r\nConnection: close\r\n\r\n");
-        let port = client.local_addr()?.port();
-        locked(log).watched = Some(port);
-        Ok((port, (rude.act)(&mut client, &ask)))
+/// Lets a client loose on the server at that address, and waits until the server is done with
+/// it: what the client saw, and what it caused.
+pub fn let_loose(rude: &Rude, address: SocketAddr, log: &Mutex<Log>) -> (String, Option<Life>) {
+    let mut client = match TcpStream::connect(address) {
+        Ok(client) => client,
+        Err(error) => return (error.to_string(), None),
     };
-    let mut caused = None;
-    let seen = act().and_then(|(port, seen)| {
-        let begun = now();
-        loop {
-            let found = locked(log).caused(port);
-            caused = found.map(|it| it.0);
-            if found.is_some_and(|it| it.1) || now() - begun > Duration::from_secs(10) {
-                break;
-            }
-            thread::sleep(Duration::from_millis(5));
+    let _ = client.set_read_timeout(Some(Duration::from_secs(5)));
+    let port = client.local_addr().map_or(0, |it| it.port());
+    locked(log).watched = Some(port);
+    let mut seen = "nothing, and left".to_owned();
+    for step in rude.2 {
+        seen = step.take(&mut client, address).unwrap_or_else(|error| error.to_string());
+    }
+    drop(client);
+    let (mut caused, from, begun) = (None, format!("htons({port})"), now());
+    while now() - begun < Duration::from_secs(10) {
+        caused = locked(log).accepted(&from);
+        let lines = caused.map_or_else(Vec::new, |life| locked(log).lines(life));
+        if lines.last().is_some_and(|line| line.text.starts_with("close(")) {
+            break;
         }
-        seen
-    });
-    Deed { rude, seen: seen.unwrap_or_else(|error| error.to_string()), caused }
+        sleep(Duration::from_millis(5));
+    }
+    locked(log).watched = None;
+    (seen, caused)
 }

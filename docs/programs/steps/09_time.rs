@@ -113,7 +113,7 @@ struct Client {
     output: Vec<u8>,
     /// The client has closed its sending direction: EOF.
     has_ended: bool,
-    /// It has sent what the server does not take. Whatever else it sends is thrown away.
+    /// It has sent something that the server refuses. Whatever else it sends is thrown away.
     must_go: bool,
     /// FIN has been sent to it.
     told: bool,

@@ -155,7 +155,7 @@ struct Client {
     waits: bool,
     /// The client has closed its sending direction: EOF.
     has_ended: bool,
-    /// It has sent what the server does not take. Whatever else it sends is thrown away.
+    /// It has sent something that the server refuses. Whatever else it sends is thrown away.
     must_go: bool,
     /// FIN has been sent to it.
     told: bool,

@@ -182,7 +182,7 @@ struct Client {
     waits: bool,
     /// The client has closed its sending direction: EOF.
     has_ended: bool,
-    /// It has sent what the server does not take, or the server stops. Whatever else it sends is
+    /// It has sent something that the server refuses, or the server stops. What else it sends is
     /// thrown away.
     must_go: bool,
     /// FIN has been sent to it.

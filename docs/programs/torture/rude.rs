@@ -199,7 +199,7 @@ pub(crate) const RUDE: [Rude; 32] = [
     ),
     rude(
         "silent clients in every place, and one that asks",
-        ("A silent client keeps its place for ever.", "story/09-time.md"),
+        ("A silent client keeps its place forever.", "story/09-time.md"),
         Process,
         silent_crowd,
     ),

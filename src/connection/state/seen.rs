@@ -71,6 +71,11 @@ impl State {
         }
     }
 
+    /// Whether a file, or FIN, follows what is written at once: one packet can have both.
+    pub(crate) fn is_followed(&self) -> bool {
+        matches!(self, State::Closing { .. }) || self.is_behind_a_file()
+    }
+
     /// Whether output is above the high water mark.
     pub(crate) fn is_full(&self) -> bool {
         match self {

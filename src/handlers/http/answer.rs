@@ -1,16 +1,16 @@
-//! Answers: the status, the date, and the head put together in front of a body.
+//! Answers: the status, the date, and the head in front of a body.
 //!
-//! What does not change is put together once. The date changes once a second, and with it
-//! the plain answer, which is therefore one copy of bytes that stand ready.
+//! Text that never changes is formatted once. The date changes once a second, and with it the
+//! plain answer, so sending that answer copies bytes that are formatted already.
 
-use super::request::Then;
+use super::request::{MAX_LINE, Then};
 use super::status::Status;
 use httpdate::HttpDate;
 use std::fmt::{self, Display};
 use std::io::Write;
 use std::time::{Duration, UNIX_EPOCH};
 
-/// What the plain answer says.
+/// The body of the plain answer.
 const HELLO: &str = "hello\n";
 const TEXT: &str = "text/plain; charset=utf-8";
 
@@ -20,22 +20,42 @@ pub(super) fn date(seconds: u64) -> HttpDate {
     HttpDate::from(UNIX_EPOCH + Duration::from_secs(seconds.min(LAST)))
 }
 
-/// Where answers are put together.
-#[derive(Debug, Default)]
+/// A date as a log has it: `06/Nov/1994:08:49:37 +0000`.
+pub(super) struct LogDate<'a>(&'a str);
+
+impl Display for LogDate<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let mut words = self.0.split(' ').skip(1);
+        let [day, month, year, time] = [(); 4].map(|()| words.next().unwrap_or_default());
+        write!(f, "{day}/{month}/{year}:{time} +0000")
+    }
+}
+
+/// Where answers are put together, in memory that is there from the start.
+#[derive(Debug)]
 pub(super) struct Answers {
-    /// The time that `date` and `hello` tell, in seconds since 1970.
+    /// The time in `date` and `hello`, in seconds since 1970.
     pub(super) now: u64,
-    /// It is right until then, on the server's own clock.
+    /// When `date` becomes outdated, on the server's own clock.
     right_until: Duration,
     /// `Sun, 06 Nov 1994 08:49:37 GMT`
     date: String,
-    /// All of the plain answer.
+    /// The whole plain answer.
     hello: Vec<u8>,
-    /// The head at hand.
+    /// The head at hand, and a short text behind it.
     head: Vec<u8>,
 }
 
+/// Room for the longest head: with a target in it, in a Location.
+const LONGEST_HEAD: usize = MAX_LINE + 1_024;
+
 impl Answers {
+    pub(super) fn new() -> Answers {
+        let memory = || Vec::with_capacity(LONGEST_HEAD); // before there is a server
+        let (now, right_until, date) = (0, Duration::ZERO, String::with_capacity(64));
+        Answers { now, right_until, date, hello: memory(), head: memory() }
+    }
+
     /// Whether another second has begun since [`set_date`](Answers::set_date).
     #[inline]
     pub(super) fn is_late(&self, clock: Duration) -> bool {
@@ -48,7 +68,7 @@ impl Answers {
     pub(super) fn set_date(&mut self, nanos: u64, clock: Duration) {
         self.now = nanos / 1_000_000_000;
         self.right_until = clock + Duration::from_nanos(1_000_000_000 - nanos % 1_000_000_000);
-        self.date.clear(); // and keeps its memory
+        self.date.clear(); // which keeps its memory
         let _ = fmt::Write::write_fmt(&mut self.date, format_args!("{}", date(self.now)));
         self.text(Status::OK, Then::Stay, "");
         std::mem::swap(&mut self.hello, &mut self.head);
@@ -60,17 +80,15 @@ impl Answers {
         (self.now as i64).saturating_add(1).saturating_mul(1_000_000_000).saturating_sub(until)
     }
 
-    /// The plain answer: `200 OK`, as text, on a connection that stays.
+    /// The plain answer: `200 OK`, as text, on a connection that stays open.
     #[inline]
     pub(super) fn hello(&self) -> &[u8] {
         &self.hello
     }
 
-    /// The date as a log has it: `06/Nov/1994:08:49:37 +0000`.
-    pub(super) fn log_date(&self) -> String {
-        let mut words = self.date.split(' ').skip(1);
-        let [day, month, year, time] = [(); 4].map(|()| words.next().unwrap_or_default());
-        format!("{day}/{month}/{year}:{time} +0000")
+    /// The date for the access log.
+    pub(super) fn log_date(&self) -> LogDate<'_> {
+        LogDate(&self.date)
     }
 
     /// A head with these fields, each ending in CRLF.
@@ -78,12 +96,12 @@ impl Answers {
         let connection = match then {
             Then::Stay => "",
             Then::StayAsAsked => "Connection: keep-alive\r\n",
-            Then::Close => "Connection: close\r\n",
+            Then::Close | Then::CloseAsAsked => "Connection: close\r\n",
         };
         self.head.clear();
         let (status, date) = (status.0, &self.date);
         let _ = write!(
-            self.head, // which grows
+            self.head, // which has room
             "HTTP/1.1 {status}\r\nDate: {date}\r\n{connection}{fields}\r\n"
         );
         &self.head
@@ -91,7 +109,12 @@ impl Answers {
 
     /// The head and the body of an answer that is a line of text: the plain one, or
     /// the status itself.
-    pub(super) fn text(&mut self, status: Status, then: Then, fields: &str) -> (&[u8], &[u8]) {
+    pub(super) fn text(
+        &mut self,
+        status: Status,
+        then: Then,
+        fields: impl Display,
+    ) -> (&[u8], &[u8]) {
         if status == Status::NO_CONTENT {
             return (self.head(status, then, fields), &[]);
         }

@@ -1,14 +1,14 @@
 //! An authority: the host, and perhaps the port, in a Host field or in a target.
 //! RFC 3986, 3.2.2 and 3.2.3
 //!
-//! A pure function of the bytes. Everything is served under every name, so nothing is looked
-//! up: an authority only has to be one.
+//! A pure function of the bytes. All hosts get the same files, so nothing is looked up: an
+//! authority only has to be well-formed.
 
 use memchr::memchr;
 use std::net::Ipv6Addr;
 
-/// The host and the port with its colon, each of which may be empty; `None` if `authority` is
-/// none. It has no user: those are for the client. RFC 9110, 4.2.4
+/// The host, and the port with its colon; each may be empty. `None` if `authority` is
+/// malformed, or names a user, which is the client's business. RFC 9110, 4.2.4
 #[inline]
 pub(super) fn parts(authority: &[u8]) -> Option<(&[u8], &[u8])> {
     let (host, port) = match authority.strip_prefix(b"[") {
@@ -31,7 +31,7 @@ fn is_number(digits: &[u8]) -> bool {
     digits.iter().all(u8::is_ascii_digit) && str::from_utf8(digits).is_ok_and(value)
 }
 
-/// A registered name, or an IPv4 address, which looks like one.
+/// A registered name, or an IPv4 address, which has the same form.
 #[inline]
 fn is_name(mut name: &[u8]) -> bool {
     while let [byte, rest @ ..] = name {
@@ -49,7 +49,7 @@ fn is_name(mut name: &[u8]) -> bool {
     true
 }
 
-/// What stands between brackets: an IPv6 address, or one of a version to come.
+/// The text between brackets: an IPv6 address, or one of a future version.
 fn is_address(literal: &[u8]) -> bool {
     if let [b'v' | b'V', rest @ ..] = literal {
         let dot = memchr(b'.', rest).unwrap_or(rest.len());

@@ -1,42 +1,42 @@
-//! The body of a request: nobody wants it, but where it ends the next request begins, so
-//! its framing is read as strictly as the head is. RFC 9112, 6 and 7
+//! The body of a request. It is not used, but the next request begins where it ends, so its
+//! framing is read as strictly as the head. RFC 9112, 6 and 7
 //!
-//! It is read as it comes and kept nowhere, up to [`MAX_BODY`] bytes with its framing.
+//! It is read as it comes and not kept, up to [`MAX_BODY`] bytes with its framing.
 
 use super::status::Status;
 
-/// The longest body.
+/// The longest body, in bytes, with its framing.
 pub(super) const MAX_BODY: u64 = 1 << 20;
 
 /// How much of a body is still to come.
 #[derive(Debug)]
 pub(super) struct Body {
-    /// Bytes that it may still have, or, of a known length, must.
+    /// The bytes that it may still have, or, if its length is known, must have.
     left: u64,
-    /// Where in its chunks it stands, unless its length is known.
+    /// The position in its chunks, unless its length is known.
     chunks: Option<Chunks>,
 }
 
-/// Where a chunked body stands: what the next byte belongs to. RFC 9112, 7.1
+/// The position in a chunked body: what the next byte belongs to. RFC 9112, 7.1
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Chunks {
-    /// The length of a chunk, of which some digits were read, or none.
+    /// The length of a chunk, of which no digit or some were read.
     Size {
         size: u64,
         has_digits: bool,
     },
-    /// What may stand behind the length, up to CR.
+    /// The extensions after the length, up to CR.
     Extensions {
         size: u64,
         at: Extension,
     },
-    /// The LF behind it.
+    /// The LF after that CR.
     SizeEnd {
         size: u64,
     },
-    /// So many bytes of the chunk itself, at least one.
+    /// This many bytes of the chunk's data, at least one.
     Data(u64),
-    /// The CR and the LF behind these.
+    /// The CR and the LF after the data.
     DataCr,
     DataLf,
     /// The first byte of a trailer field, or the CR of the last line.
@@ -45,25 +45,25 @@ enum Chunks {
     TrailerName,
     TrailerValue,
     TrailerLf,
-    /// The LF at the end of all.
+    /// The LF at the end of the body.
     LastLf,
 }
 
-/// Where a list of extensions stands: `;name=value;name="quoted"`, with space around `;` and
+/// The position in a list of extensions: `;name=value;name="quoted"`, with space around `;` and
 /// `=` but not at the end. RFC 9112, 7.1.1
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Extension {
-    /// Behind a length or a value there was space, so a `;` must come.
+    /// Space came after a length or a value, so a `;` must come.
     Space,
-    /// A `;`, so a name must come.
+    /// A `;` came, so a name must come.
     Semicolon,
     Name,
     NameSpace,
-    /// A `=`, so a value must come.
+    /// A `=` came, so a value must come.
     Equals,
     Value,
     Quoted,
-    /// A backslash in quotes.
+    /// A backslash in quotes came.
     Escape,
     /// The quotes are closed.
     QuotesEnd,
@@ -79,7 +79,7 @@ impl Body {
         Body { left: MAX_BODY, chunks: Some(Chunks::Size { size: 0, has_digits: false }) }
     }
 
-    /// Takes what belongs to the body from the front of `input`; whether that was its end.
+    /// Takes the bytes of the body from the front of `input`. Returns whether it ended there.
     pub(super) fn pass(&mut self, input: &mut &[u8]) -> Result<bool, Status> {
         let Some(mut state) = self.chunks else {
             self.take(self.left, input);
@@ -104,7 +104,7 @@ impl Body {
         Ok(false)
     }
 
-    /// Takes `most` bytes if there are as many; how many it took.
+    /// Takes up to `most` bytes. Returns how many.
     fn take(&mut self, most: u64, input: &mut &[u8]) -> u64 {
         let taken = most.min(input.len() as u64);
         *input = input.get(taken as usize..).unwrap_or_default();
@@ -114,7 +114,7 @@ impl Body {
 }
 
 impl Chunks {
-    /// Where the body stands behind `byte`; `None` at its end.
+    /// The position after `byte`; `None` at the end of the body.
     fn next(self, byte: u8) -> Result<Option<Chunks>, Status> {
         use Chunks::*;
         use Extension::*;

@@ -1,48 +1,52 @@
 //! The files that are served: from the target of a request to an open file.
 //!
-//! Whatever a path says, it stays beneath the directory: the kernel sees to that
-//! (RESOLVE_BENEATH), symbolic links included. On top of it no part of a path may begin
-//! with a dot, so that `.git` and `.env` are not there, and neither is `..`; a part `.` names
-//! nothing and is passed over. Only regular files are served; a pipe or a device is opened
-//! without waiting and closed again.
+//! The kernel keeps every path beneath the directory (RESOLVE_BENEATH), symbolic links
+//! included. Besides, no part of a path may begin with a dot, so `.git`, `.env` and `..` are
+//! not found; a part `.` is skipped. Only regular files are served; a FIFO or a device is
+//! opened without waiting and closed again.
 
 use super::kept::Kept;
+use super::request::MAX_LINE;
 use super::status::Status;
 use super::wishes::may_change_unseen;
+use crate::fallible::with_room;
 use crate::kernel::{Errno, FileKind, FileStatus};
 use crate::net::{Directory, File};
 use std::ffi::OsStr;
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 
-/// The page of a folder.
+/// The file that is served for a directory.
 const INDEX: &[u8] = b"index.html";
 /// The one part of a path that may begin with a dot, at its start. RFC 8615
 const WELL_KNOWN: &[u8] = b".well-known";
 
-/// What became of a target.
+/// The result of opening a target.
 #[derive(Debug)]
 pub(super) enum Found {
     File(File, FileStatus),
-    /// A directory whose name was given without the slash behind it.
+    /// A directory whose name lacks the slash at its end.
     Directory,
 }
 
-/// A directory, and a place where paths are put together.
+/// A directory, and a buffer in which paths are formatted.
 #[derive(Debug)]
 pub(super) struct Files {
     directory: Directory,
     kept: Kept,
+    /// Has room for the longest target.
     path: Vec<u8>,
 }
 
 impl Files {
-    pub(super) fn new(directory: Directory) -> Files {
-        Files { directory, kept: Kept::default(), path: Vec::new() }
+    /// `None` if there is no memory for it.
+    pub(super) fn new(directory: Directory) -> Option<Files> {
+        let path = with_room(MAX_LINE + INDEX.len())?;
+        Some(Files { directory, kept: Kept::default(), path })
     }
 
-    /// A second is over: closes what was kept open, and opens the directory anew if its path
-    /// names another one by now.
+    /// A second is over: closes the files that were kept open, and opens the directory anew if
+    /// its path names another one now.
     pub(super) fn renew(&mut self) {
         self.close();
         if self.directory.renew() {
@@ -50,18 +54,18 @@ impl Files {
         }
     }
 
-    /// Closes what was kept open.
+    /// Closes the files that were kept open.
     pub(super) fn close(&mut self) {
         self.kept.clear();
     }
 
-    /// Whether files are kept open, which are to be closed soon.
+    /// Whether files are kept open that must be closed soon.
     pub(super) fn has_open(&self) -> bool {
         self.kept.has_files()
     }
 
-    /// Opens the file that a target names: its path, and a query that does not matter. It is
-    /// `now`, in nanoseconds since 1970.
+    /// Opens the file that a target names by its path; the query does not matter. `now` is the
+    /// time in nanoseconds since 1970.
     pub(super) fn open(&mut self, target: &str, now: i64) -> Result<Found, Status> {
         decode(target.as_bytes(), &mut self.path)?;
         if self.path.ends_with(b"/.") {
@@ -95,13 +99,13 @@ impl Files {
                 }
                 Ok(Found::File(file, status))
             }
-            FileKind::Directory if is_folder => Err(Status::NO_INDEX), // it is called like one
+            FileKind::Directory if is_folder => Err(Status::NO_INDEX), // it is named index.html
             FileKind::Directory => Ok(Found::Directory),
             _ => Err(Status::NOT_FOUND),
         }
     }
 
-    /// What to say of a folder in which there is no page: whether there is the folder.
+    /// The status for a directory without an index: it depends on whether the directory exists.
     #[cold]
     fn without_index(&self) -> Status {
         let path = Some(relative(&self.path)).filter(|path| !path.is_empty()).unwrap_or(b".");
@@ -116,7 +120,7 @@ impl Files {
     }
 }
 
-/// What the path of a target says, each `%41` taken for its byte, once.
+/// The path of a target, each `%41` decoded to its byte, once.
 fn decode(target: &[u8], path: &mut Vec<u8>) -> Result<(), Status> {
     path.clear();
     let mut bytes = target.iter().copied().take_while(|&byte| byte != b'?');
@@ -137,19 +141,19 @@ fn decode(target: &[u8], path: &mut Vec<u8>) -> Result<(), Status> {
     Ok(())
 }
 
-/// A path without the slashes in front, as it stands below the directory.
+/// A path without the slashes in front, relative to the directory.
 fn relative(path: &[u8]) -> &[u8] {
     let slashes = path.iter().take_while(|&&byte| byte == b'/').count();
     path.get(slashes..).unwrap_or_default()
 }
 
-/// Whether any part of a path begins with a dot, and is more than that.
+/// Whether a part of a path begins with a dot and is longer than that.
 fn is_hidden(path: &[u8]) -> bool {
     let parts = path.split(|&byte| byte == b'/').filter(|part| !matches!(part, [] | [b'.']));
     parts.enumerate().any(|(at, part)| part.starts_with(b".") && !(at == 0 && part == WELL_KNOWN))
 }
 
-/// What a client is told of a file that cannot be opened.
+/// The status for a file that cannot be opened.
 fn status_of(errno: Errno) -> Status {
     match errno {
         Errno::ENOENT | Errno::ENOTDIR | Errno::EISDIR | Errno::ENAMETOOLONG | Errno::EINVAL => {

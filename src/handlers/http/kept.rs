@@ -1,31 +1,31 @@
-//! Files that are asked for again and again stay open until the second is over.
+//! Files that are requested again and again stay open until the second is over.
 //!
 //! ```text
 //!   the first request ──▶ noted ── the second ──▶ kept ── its status is another one ──▶ gone
 //!                           └─── the second is over ─┴──────────────────────────────────▶ gone
 //! ```
 //!
-//! So `openat2` and `close` are saved, and `fstat` is not: as long as a kept file has the very
-//! status that it had when it was opened, it is the one its path names. To write to a file, to
-//! remove or rename it, or to put another in its place changes its ctime. That tells only if
-//! the last change is longer ago than one tick of the kernel's clock, so no other file is kept.
-//! What is not noticed is that a directory on the way is another one by now: that takes until
-//! the second is over.
+//! This saves `openat2` and `close`, but not `fstat`: while a kept file has the status that it
+//! had when it was opened, it is the file that its path names. Writing to a file, removing or
+//! renaming it, and putting another in its place change its ctime. That is certain only if the
+//! last change is longer ago than one tick of the kernel's clock, so no other file is kept. A
+//! directory on the way that was replaced is not noticed until the second is over.
 //!
 //! Invariants:
-//! 1. Most paths are asked for once, and cost no descriptor.
-//! 2. Nothing is kept for longer than a second, also if no more requests come.
+//! 1. A path that is requested once in a second costs no descriptor.
+//! 2. No file is kept for longer than a second, even if no more requests come.
 
+use crate::fallible::{self, copied};
 use crate::kernel::FileStatus;
 use crate::net::File;
 use std::collections::HashMap;
 
-/// Most files that are kept, of the descriptors that are planned for what handlers open.
+/// The most files that are kept, out of the descriptors that are reserved for handlers.
 const MOST: usize = 8;
-/// Most paths that are noted in a second.
+/// The most paths that are noted in a second.
 const NOTED: usize = 64;
 
-/// What has been asked for in this second.
+/// The paths that were requested in this second, and the files that are kept.
 #[derive(Debug, Default)]
 pub(super) struct Kept {
     paths: HashMap<Vec<u8>, Option<(File, FileStatus)>>,
@@ -45,7 +45,7 @@ impl Kept {
         None
     }
 
-    /// Notes that a file was asked for, and keeps it if it was before.
+    /// Notes that a file was requested, and keeps it open if it had been requested before.
     pub(super) fn note(&mut self, path: &[u8], file: &File, status: FileStatus) {
         let has_room = self.paths.len() < NOTED;
         match self.paths.get_mut(path) {
@@ -53,7 +53,11 @@ impl Kept {
                 *kept = Some((file.clone(), status));
                 self.files += 1;
             }
-            None if has_room => drop(self.paths.insert(path.to_vec(), None)),
+            // Without memory it is as though it had not been asked for.
+            None if has_room => {
+                let path = copied(path);
+                let _ = path.and_then(|path| fallible::put(&mut self.paths, path, None));
+            }
             _ => {}
         }
     }

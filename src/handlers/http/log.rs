@@ -1,30 +1,32 @@
-//! The access log: a line for each answer, in the common log format, with the bytes of its
-//! body that were sent. An answer that has to wait for its client, as a large file does, is
-//! logged when it has been sent, or the connection is gone.
+//! The access log: a line for each answer, in the common log format, with the number of bytes
+//! of its body that were sent. An answer that has to wait for its client, as a large file
+//! does, is logged when it has been sent, or when the connection has ended.
 //!
 //! ```text
 //! 127.0.0.1 - - [06/Nov/1994:08:49:37 +0000] "GET /index.html HTTP/1.1" 200 1234
 //! ```
 //!
-//! What a client sent stands in it [escaped](crate::escape), and a quote as `\x22`, so that
-//! no client can forge a line or a part of one.
+//! Text from a client is [escaped](crate::escape), and a quote is `\x22`, so that no client
+//! can forge a line or a part of one.
 
+use super::answer::LogDate;
 use super::status::Status;
 use crate::escape::escaped;
+use crate::fallible::{Map, copied, put};
 use crate::kernel::Peer;
 use crate::net::{Conn, ConnId};
-use std::collections::BTreeMap;
 use std::fmt::{self, Write};
 
-/// More of a first line is not shown.
+/// The most bytes of a first line that are logged.
 const SHOWN: usize = 1 << 10;
 
-/// Where lines go, and where they are put together.
+/// The function that takes lines, and the buffer in which they are formatted.
 pub(super) struct AccessLog {
     write: Box<dyn FnMut(&str) + Send>,
+    /// Has room for the longest.
     line: String,
     /// The answers that are still being sent, at most one for each connection.
-    sending: BTreeMap<ConnId, Sending>,
+    sending: Map<ConnId, Sending>,
 }
 
 /// An answer that is being sent.
@@ -39,15 +41,17 @@ struct Sending {
 
 impl AccessLog {
     pub(super) fn new(write: impl FnMut(&str) + Send + 'static) -> AccessLog {
-        AccessLog { write: Box::new(write), line: String::new(), sending: BTreeMap::new() }
+        let line = String::with_capacity(4 * SHOWN + 256); // a byte is four characters at most
+        AccessLog { write: Box::new(write), line, sending: Map::default() }
     }
 
     /// An answer to `head` was written, with `length` bytes of body, of which `file` follow
-    /// from a file. It is logged at once if it needs not wait for the client.
+    /// from a file. It is logged at once if it need not wait for the client, or if there is no memory
+    /// to wait.
     pub(super) fn begin(
         &mut self,
         conn: &mut Conn<'_>,
-        date: &str,
+        date: LogDate<'_>,
         head: &[u8],
         status: Status,
         (length, file): (u64, u64),
@@ -57,21 +61,23 @@ impl AccessLog {
         }
         let end = conn.sent() + conn.queued() as u64 + file;
         let head = head.trim_ascii_start();
-        let head = head.get(..SHOWN).unwrap_or(head).to_vec(); // no more is shown
-        let sending = Sending { peer: conn.peer(), head, status, length, end };
-        self.sending.insert(conn.id(), sending);
+        let shown = copied(head.get(..SHOWN).unwrap_or(head)); // no more is shown
+        let sending = shown.map(|head| Sending { peer: conn.peer(), head, status, length, end });
+        if sending.and_then(|it| put(&mut self.sending, conn.id(), it)).is_none() {
+            self.note(conn.peer(), date, head, status, length);
+        }
     }
 
     /// An answer ends, if one was being sent, and so does its connection, perhaps, of whose
     /// output `sent` bytes were sent.
-    pub(super) fn end(&mut self, id: ConnId, date: &str, sent: u64) {
+    pub(super) fn end(&mut self, id: ConnId, date: LogDate<'_>, sent: u64) {
         if let Some(Sending { peer, head, status, length, end }) = self.sending.remove(&id) {
             self.note(peer, date, &head, status, length.saturating_sub(end.saturating_sub(sent)));
         }
     }
 
     /// Writes down the answer to `head`, of whose body `length` bytes were sent.
-    fn note(&mut self, peer: Peer, date: &str, head: &[u8], status: Status, length: u64) {
+    fn note(&mut self, peer: Peer, date: LogDate<'_>, head: &[u8], status: Status, length: u64) {
         let request = FirstLine(head);
         self.line.clear();
         let _ = match peer {
@@ -83,7 +89,7 @@ impl AccessLog {
     }
 }
 
-/// The first line of a head, as it may stand between quotes; `-` if there is none.
+/// The first line of a head, escaped for use between quotes; `-` if there is none.
 struct FirstLine<'a>(&'a [u8]);
 
 impl fmt::Display for FirstLine<'_> {

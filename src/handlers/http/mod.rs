@@ -1,6 +1,6 @@
 //! HTTP/1.1: files, or a plain answer.
 //!
-//! A connection is a sequence of requests, and one of them is being read at a time:
+//! A connection is a sequence of requests, which are read one at a time:
 //!
 //! ```text
 //!        head ──▶ request ──────────────── no body ──▶ answer ──▶ the next head
@@ -10,22 +10,25 @@
 //!         └────────────────────────────┴── wrong, too large, too slow ──▶ status, close
 //! ```
 //!
-//! An answer comes only when the body of its request has passed by, because a body that turns
-//! out to be broken is answered too, with 400. Of the head that is kept which the answer
-//! depends on, and [charged](Conn::charge) to the connection.
+//! An answer is sent only when the body of its request has been read, because a malformed
+//! body is answered with 400. Until then the fields of the head that the answer depends on
+//! are kept, and [charged](Conn::charge) to the connection.
 //! After a status of 4xx or 5xx caused by malformed input the connection is closed, because
 //! the start of the next request is unknown. The client still gets the status, because
 //! [`Conn::close`] makes sure that the last answer arrives.
 //!
 //! Files of up to [`SMALL`] bytes are read into the output, so that head and body are one
-//! send. Larger ones follow their head by sendfile; until they are sent the connection is
-//! full, and the requests behind wait.
+//! send. Larger ones follow their head by sendfile; until they are sent, the connection is
+//! full, and further requests wait.
 
 use crate::close_reason::CloseReason;
 use crate::error::Error;
 use crate::escape::escaped;
+use crate::fallible::{boxed, with_room};
 use crate::handler::ConnectionHandler;
+use crate::kernel::Errno;
 use crate::net::{Conn, ConnId, File, Net, TimerId};
+use crate::reaction::Call;
 use answer::Answers;
 use body::Body;
 use files::{Files, Found};
@@ -49,14 +52,14 @@ mod status;
 mod types;
 mod wishes;
 
-/// Files up to here are read, larger ones sent from where they are.
+/// Files up to this many bytes are read into the output; larger ones are sent by sendfile.
 const SMALL: u64 = 16 << 10;
-/// How long a file is kept open that is asked for again and again.
+/// How long a file is kept open that is requested again and again.
 const SECOND: Duration = Duration::from_secs(1);
-/// How long a head, and how long a body, may take to arrive.
+/// How long a head may take to arrive, and then a body.
 const DEADLINE: Duration = Duration::from_secs(20);
 
-/// An HTTP server: of the files of a directory, or of the plain answer `hello`.
+/// An HTTP server for the files of a directory, or with the plain answer `hello`.
 ///
 /// ```no_run
 /// use threadbare::{Server, handlers::Http};
@@ -66,36 +69,36 @@ const DEADLINE: Duration = Duration::from_secs(20);
 /// # Ok::<(), threadbare::Error>(())
 /// ```
 pub struct Http {
-    /// What is served, and, once the server has started, the same opened.
+    /// The directory that is served; opened, once the server has started.
     directory: Option<PathBuf>,
     files: Option<Files>,
     answers: Answers,
-    /// Where a small file is read into.
+    /// The buffer into which a small file is read.
     content: Vec<u8>,
     deadline: Option<Duration>,
     log: Option<AccessLog>,
-    /// A timer will close the files that are kept open.
+    /// Whether a timer is set that closes the files that are kept open.
     is_timed: bool,
 }
 
-/// The request that a connection is in the middle of.
+/// The request that a connection is reading.
 #[derive(Debug, Default)]
 pub struct Session {
-    /// Its head has passed, its body has not.
+    /// Its head is complete, its body is not.
     pending: Option<Box<[Pending; 1]>>,
-    /// So many bytes of a head have come, and it was not complete.
+    /// This many bytes of a head have come, and it is not complete.
     scanned: usize,
     timer: Timer,
 }
 
-/// What comes next on a connection.
+/// What a connection does next.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Next {
-    /// Perhaps another request, in the bytes that are there already.
+    /// It reads another request, if the input has one.
     Request,
-    /// More bytes must come.
+    /// It waits for more bytes.
     MoreBytes,
-    /// It is closed.
+    /// It has been closed.
     Nothing,
 }
 
@@ -104,9 +107,9 @@ enum Next {
 enum Timer {
     #[default]
     Off,
-    /// It runs for what is being read now,
+    /// It runs for the head or body that is being read now.
     Running,
-    /// or for what was read before.
+    /// It runs for a head or body that was read before.
     Stale,
 }
 
@@ -116,16 +119,6 @@ struct Pending {
     body: Body,
 }
 
-impl Pending {
-    /// One in a box, if there is memory: `Box::new` would end the process.
-    fn kept(head: Vec<u8>, body: Body) -> Option<Box<[Pending; 1]>> {
-        let mut one = Vec::new();
-        one.try_reserve_exact(1).ok()?;
-        one.push(Pending { head, body });
-        one.try_into().ok()
-    }
-}
-
 impl Http {
     /// Answers `hello`.
     #[must_use]
@@ -133,7 +126,7 @@ impl Http {
         Http {
             directory: None,
             files: None,
-            answers: Answers::default(),
+            answers: Answers::new(),
             content: Vec::new(),
             deadline: Some(DEADLINE),
             log: None,
@@ -147,16 +140,16 @@ impl Http {
         self
     }
 
-    /// Sets how long a head, and then a body, may take to arrive (20 s): after that the
-    /// answer is 408. The server's own [`message_timeout`](crate::Limits::message_timeout)
-    /// ends a connection without a word, so it should be longer, or none.
+    /// Sets how long a head, and then a body, may take to arrive (20 s); after that the answer
+    /// is 408. The server's own [`message_timeout`](crate::Limits::message_timeout) ends a
+    /// connection without an answer, so it should be longer, or off.
     #[must_use]
     pub fn deadline(mut self, deadline: Option<Duration>) -> Http {
         self.deadline = deadline;
         self
     }
 
-    /// Gives a line for each answer to `write`, in the common log format.
+    /// Passes a line for each answer to `write`, in the common log format.
     pub fn access_log(mut self, write: impl FnMut(&str) + Send + 'static) -> Http {
         self.log = Some(AccessLog::new(write));
         self
@@ -175,7 +168,7 @@ impl Http {
         }
     }
 
-    /// Takes one request from the front of `rest`, or as much of it as there is.
+    /// Takes one request from the front of `rest`, or the part of it that is there.
     #[inline]
     fn take_request(
         &mut self,
@@ -203,7 +196,7 @@ impl Http {
         }
     }
 
-    /// The body of a request follows. If all of it is here, nothing needs to be kept.
+    /// Reads the body that follows a head. If all of it is there, nothing needs to be kept.
     #[cold]
     fn begin_body(
         &mut self,
@@ -224,7 +217,7 @@ impl Http {
             Ok(false) => {
                 let head = request::answerable(request.head);
                 conn.charge(head.as_ref().map_or(0, Vec::capacity) + size_of::<Pending>());
-                session.pending = head.and_then(|head| Pending::kept(head, body));
+                session.pending = head.and_then(|head| boxed(Pending { head, body }));
                 match session.pending {
                     Some(_) => Next::MoreBytes,
                     None => self.refuse(conn, request.head, Status::UNAVAILABLE),
@@ -258,11 +251,12 @@ impl Http {
         }
     }
 
-    /// Answers a request whose body has passed by. If the server stops and nothing is behind it,
-    /// the answer says that it is the last: a client that knows sends its next request elsewhere.
+    /// Answers a request whose body has been read. If the server stops and no request is behind
+    /// it, the answer has `Connection: close`, so that the client sends its next one elsewhere.
     #[inline]
     fn answer(&mut self, conn: &mut Conn<'_>, request: &mut Request<'_>, rest: &[u8]) -> Next {
-        if rest.is_empty() && conn.net().is_stopping() {
+        let is_last = rest.is_empty();
+        if is_last && request.then != Then::CloseAsAsked && conn.net().is_stopping() {
             request.then = Then::Close;
         }
         let is_common = request.then == Then::Stay && !request.is_head;
@@ -272,11 +266,12 @@ impl Http {
             (None, None) if is_common && self.log.is_none() => conn.write(self.answers.hello()),
             (None, None) => self.say(conn, request, Status::OK),
         }
-        if request.then == Then::Close {
-            conn.close();
-            return Next::Nothing;
+        match request.then {
+            Then::Stay | Then::StayAsAsked => return Next::Request,
+            Then::CloseAsAsked if is_last => conn.close_without_linger(),
+            Then::CloseAsAsked | Then::Close => conn.close(),
         }
-        Next::Request
+        Next::Nothing
     }
 
     /// Answers with a line of text: the plain answer, or the status itself.
@@ -296,7 +291,7 @@ impl Http {
         head: &[u8],
         status: Status,
         then: Then,
-        fields: &str,
+        fields: impl fmt::Display,
     ) {
         let (answer, body) = self.answers.text(status, then, fields);
         let body = if request::asks_for_head(head) { &[] } else { body };
@@ -306,7 +301,7 @@ impl Http {
         self.note(conn, head, status, length);
     }
 
-    /// Answers what is no request, or none that can be read to its end; and that was it.
+    /// Answers a request that is malformed or cannot be read to its end, and closes.
     #[cold]
     fn refuse(&mut self, conn: &mut Conn<'_>, head: &[u8], status: Status) -> Next {
         self.say_with(conn, head, status, Then::Close, "");
@@ -314,12 +309,12 @@ impl Http {
         Next::Nothing
     }
 
-    /// Has an answer logged, of whose body `length` bytes are to be sent.
+    /// Logs an answer with a body of `length` bytes, when these have been sent.
     #[inline]
     fn note(&mut self, conn: &mut Conn<'_>, head: &[u8], status: Status, length: u64) {
         if let Some(log) = &mut self.log {
             let file = if length > SMALL { length } else { 0 };
-            log.begin(conn, &self.answers.log_date(), head, status, (length, file));
+            log.begin(conn, self.answers.log_date(), head, status, (length, file));
         }
     }
 
@@ -330,28 +325,27 @@ impl Http {
         let now = self.answers.time(conn.net().now());
         match files.open(request.target, now) {
             Ok(Found::File(file, status)) => {
-                let (of, charset) = types::of(files.name());
-                let content = format!("Content-Type: {of}{charset}\r\n");
+                let content = types::of(files.name());
                 let version = Version::of(&status, now);
                 if files.has_open() && !self.is_timed {
                     self.is_timed = true;
                     conn.net().after(SECOND, 0);
                 }
-                self.send_version(conn, request, file, &version, &content);
+                self.send_version(conn, request, file, &version, content);
             }
             Ok(Found::Directory) => self.redirect(conn, request),
             Err(status) => self.say(conn, request, status),
         }
     }
 
-    /// Answers with a file, or with what is due instead.
+    /// Answers with a file, or with the status that is due instead.
     fn send_version(
         &mut self,
         conn: &mut Conn<'_>,
         request: &Request<'_>,
         file: File,
         version: &Version,
-        content: &str,
+        content: (&str, &str),
     ) {
         let (then, size) = (request.then, version.size);
         let due = request.wishes.due(version, request.is_head);
@@ -363,16 +357,16 @@ impl Http {
                 return self.say_with(conn, request.head, Status::PRECONDITION_FAILED, then, "");
             }
             Due::NoSuchPart => {
-                let size = format!("Content-Range: bytes */{size}\r\n");
+                let size = format_args!("Content-Range: bytes */{size}\r\n");
                 let status = Status::RANGE_NOT_SATISFIABLE;
-                return self.say_with(conn, request.head, status, then, &size);
+                return self.say_with(conn, request.head, status, then, size);
             }
         };
         let sent = if request.is_head { 0 } else { length };
         if sent > 0 && sent <= SMALL && !self.read(&file, offset, sent as usize) {
             return self.say(conn, request, Status::SERVER_ERROR);
         }
-        conn.write(self.answers.head(status, then, fields(due, version, content)));
+        conn.write(self.answers.head(status, then, Fields { due, version, content }));
         if sent > SMALL {
             conn.write_file(file, offset, sent);
         } else {
@@ -381,27 +375,26 @@ impl Http {
         self.note(conn, request.head, status, sent);
     }
 
-    /// Sends the client to the name with the slash, so that relative links are right. The
-    /// target is relative, because a proxy in front may have taken a prefix away.
+    /// Redirects the client to the name with the slash, so that relative links are right. The
+    /// target is relative, because a proxy in front may have removed a prefix.
     fn redirect(&mut self, conn: &mut Conn<'_>, request: &Request<'_>) {
         let end = request.target.find('?').unwrap_or(request.target.len());
         let (path, query) = request.target.split_at_checked(end).unwrap_or_default();
         let name = path.rsplit('/').next().unwrap_or_default();
         // Without the dot a colon in the name would end a scheme.
-        let field = format!("Location: ./{name}/{query}\r\n");
+        let field = format_args!("Location: ./{name}/{query}\r\n");
         let status = Status::MOVED_PERMANENTLY;
-        self.say_with(conn, request.head, status, request.then, &field);
+        self.say_with(conn, request.head, status, request.then, field);
     }
 
-    /// Reads a part of a file into `content`, all of it; whether that was possible.
+    /// Reads a part of a file into `content`. Returns whether all of it could be read.
     fn read(&mut self, file: &File, offset: u64, length: usize) -> bool {
-        self.content.resize(SMALL as usize, 0);
         let mut filled = 0;
         while let Some(space) = self.content.get_mut(filled..length).filter(|s| !s.is_empty()) {
             let offset = offset + filled as u64;
             match file.read_at(space, offset) {
                 Ok(read) if read > 0 => filled += read,
-                _ => return false, // it was cut short meanwhile, or cannot be read
+                _ => return false, // it became shorter, or cannot be read
             }
         }
         true
@@ -418,7 +411,7 @@ impl Session {
         }
     }
 
-    /// Lets the deadline run while something is awaited: anew for each head and body.
+    /// Sets the deadline while a head or a body is expected: anew for each.
     fn set_timer(&mut self, conn: &mut Conn<'_>, deadline: Option<Duration>) {
         match (deadline, self.timer) {
             (None, Timer::Off) | (Some(_), Timer::Running) => {}
@@ -441,7 +434,11 @@ impl ConnectionHandler for Http {
         let shown = escaped(directory.as_os_str().as_bytes());
         let opened = net.open_directory(directory);
         let opened = opened.map_err(|error| Error { object: shown.to_string(), ..error })?;
-        self.files = Some(Files::new(opened));
+        let no_memory = || Error::new(Call::Memory, "paths and small files", Errno::ENOMEM);
+        let mut content = with_room(SMALL as usize).ok_or_else(no_memory)?;
+        content.resize(SMALL as usize, 0);
+        self.content = content;
+        self.files = Some(Files::new(opened).ok_or_else(no_memory)?);
         Ok(())
     }
 
@@ -464,14 +461,14 @@ impl ConnectionHandler for Http {
         input.len() - rest.len()
     }
 
-    /// A request that will never be complete is answered too.
+    /// Answers a request that will never be complete.
     fn on_eof(&mut self, conn: &mut Conn<'_>, session: &mut Session, rest: &[u8]) {
         self.look_at_the_clock(conn.net());
         if let Some([pending]) = session.pending.take().as_deref() {
             self.refuse(conn, &pending.head, Status::BAD_REQUEST);
             return;
         }
-        // What was wrong may not have been looked at yet: it came without a line's end.
+        // A malformed line without its end may not have been parsed yet.
         match Request::parse(rest) {
             Ok(_) if rest.trim_ascii().is_empty() => conn.close(),
             parsed => _ = self.refuse(conn, rest, parsed.err().unwrap_or(Status::BAD_REQUEST)),
@@ -483,7 +480,7 @@ impl ConnectionHandler for Http {
             self.look_at_the_clock(conn.net());
         }
         if let Some(log) = &mut self.log {
-            log.end(conn.id(), &self.answers.log_date(), u64::MAX);
+            log.end(conn.id(), self.answers.log_date(), u64::MAX);
         }
     }
 
@@ -492,7 +489,7 @@ impl ConnectionHandler for Http {
             self.look_at_the_clock(net);
         }
         if let Some(log) = &mut self.log {
-            log.end(id, &self.answers.log_date(), net.sent(id));
+            log.end(id, self.answers.log_date(), net.sent(id));
         }
     }
 
@@ -522,15 +519,27 @@ impl fmt::Debug for Http {
     }
 }
 
-/// The fields that describe a file, of the type in `content`, as far as they are due.
-fn fields(due: Due, version: &Version, content: &str) -> String {
-    match due {
-        Due::Whole => format!("{content}Content-Length: {}\r\n{version}", version.size),
-        Due::Part { offset, length } => {
+/// The fields that describe a file, as far as they are due.
+struct Fields<'a> {
+    due: Due,
+    version: &'a Version,
+    /// The type of the file, and what it says of the character set.
+    content: (&'a str, &'a str),
+}
+
+impl fmt::Display for Fields<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Fields { due, version, content: (of, charset) } = *self;
+        let (length, part) = match due {
+            Due::Whole => (version.size, None),
+            Due::Part { offset, length } => (length, Some(offset)),
+            _ => return version.fmt(f),
+        };
+        write!(f, "Content-Type: {of}{charset}\r\nContent-Length: {length}\r\n")?;
+        if let Some(offset) = part {
             let (last, size) = (offset + length.saturating_sub(1), version.size);
-            let range = format!("Content-Range: bytes {offset}-{last}/{size}\r\n");
-            format!("{content}Content-Length: {length}\r\n{range}{version}")
+            write!(f, "Content-Range: bytes {offset}-{last}/{size}\r\n")?;
         }
-        _ => version.to_string(),
+        version.fmt(f)
     }
 }

@@ -1,24 +1,25 @@
 //! The head of a request: from bytes to a [`Request`] that can be answered, or to the
 //! status that refuses it.
 //!
-//! httparse splits the head into its parts. What they mean is decided here, and whatever
-//! two servers in a row might understand in two ways is refused, because request smuggling
-//! depends on that: a line that ends in a bare LF, two lengths, two hosts, a length that
-//! is no plain number, a transfer coding other than `chunked`. RFC 9112
+//! httparse splits the head into its parts; this module decides what they mean. It refuses
+//! everything that two servers in a row might understand in two ways, because request
+//! smuggling depends on that: a line that ends in a bare LF, two lengths, two hosts, a
+//! length that is no plain number, a transfer coding other than `chunked`. RFC 9112
 //!
-//! It is a pure function of the bytes, and says the same of them however they arrived: what
-//! it looks at is cut to [`MAX_HEAD`] first.
+//! It is a pure function of the bytes, and its result does not depend on how they arrived:
+//! the input is cut to [`MAX_HEAD`] first.
 
 use super::authority;
 use super::body::{Body, MAX_BODY};
 use super::status::Status;
+use crate::fallible::{push, with_room};
 use memchr::{memchr, memchr_iter};
 use std::mem::MaybeUninit;
 
-/// The longest head, its empty line included,
+/// The longest head in bytes, its empty line included.
 const MAX_HEAD: usize = 16 << 10;
 /// the longest first line of one,
-const MAX_LINE: usize = 8 << 10;
+pub(super) const MAX_LINE: usize = 8 << 10;
 /// and how many fields it may have.
 const MAX_FIELDS: usize = 100;
 /// The fields that an answer depends on: those that [`Framing::take`] knows.
@@ -36,35 +37,38 @@ const NEEDED: [&str; 11] = [
     "if-unmodified-since",
 ];
 
-/// A request that is to be answered, when its body has passed by.
+/// A request that is to be answered when its body has been read.
 #[derive(Debug)]
 pub(super) struct Request<'a> {
-    /// All of it.
+    /// The bytes of the head.
     pub(super) head: &'a [u8],
-    /// Why it gets no more than a status.
+    /// The status with which it is refused, if it is.
     pub(super) refusal: Option<Status>,
-    /// It asks for the head of the answer only.
+    /// It asks for the head of the answer only (HEAD).
     pub(super) is_head: bool,
-    /// The path and the query, as they came.
+    /// The path and the query, undecoded.
     pub(super) target: &'a str,
-    /// What becomes of the connection.
+    /// Whether the connection stays open after the answer.
     pub(super) then: Then,
     pub(super) body: Option<Body>,
     /// It waits for `100 Continue` before it sends the body.
     pub(super) expects: bool,
-    /// It asks for something in particular.
+    /// It has conditions or a range.
     pub(super) wishes: Wishes<'a>,
 }
 
-/// What becomes of the connection behind an answer.
+/// Whether a connection stays open after an answer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Then {
-    /// It stays, which HTTP/1.1 takes for granted,
+    /// It stays open, which is the default of HTTP/1.1.
     Stay,
-    /// or has asked for, in HTTP/1.0.
+    /// It stays open, because a client of HTTP/1.0 has asked for that.
     StayAsAsked,
-    /// It ends.
+    /// It is closed.
     Close,
+    /// It ends, and the client has said that it sends no more: it asked for that, or its HTTP/1.0
+    /// does not ask for more.
+    CloseAsAsked,
 }
 
 /// The fields that make a request conditional, or one for a part. RFC 9110, 13 and 14
@@ -80,8 +84,8 @@ pub(super) struct Wishes<'a> {
     pub(super) range: Option<&'a [u8]>,
 }
 
-/// The fields that decide how the connection is read on. A length, a transfer coding and a
-/// host may each come once.
+/// The fields that decide how reading goes on. A length, a transfer coding and a host may
+/// each come once.
 #[derive(Default)]
 struct Framing<'a> {
     host: Option<&'a [u8]>,
@@ -93,8 +97,8 @@ struct Framing<'a> {
     expects_else: bool,
 }
 
-/// Whether a head of which `scanned` bytes were seen before may be more than incomplete
-/// now: a line has ended, or it grew too long. So a head that comes byte by byte is parsed
+/// Whether a head of which `scanned` bytes were parsed before is worth parsing again: a line
+/// has ended, or the head has become too long. So a head that comes byte by byte is parsed
 /// once a line.
 pub(super) fn has_news(input: &[u8], scanned: usize) -> bool {
     let fresh = input.get(scanned..).unwrap_or_default();
@@ -103,14 +107,14 @@ pub(super) fn has_news(input: &[u8], scanned: usize) -> bool {
         || memchr(b'\n', fresh).is_some()
 }
 
-/// Whether what may be no request at all asks for the head of the answer only: what this
-/// says of more bytes must not depend on how many have come.
+/// Whether bytes that may be no request ask for the head of the answer only. The result does
+/// not depend on how many more bytes have come.
 pub(super) fn asks_for_head(head: &[u8]) -> bool {
     without_empty_lines(head).starts_with(b"HEAD ")
 }
 
-/// The lines of a head that an answer depends on, as a head. The others may be long, and it is
-/// kept while a body comes, which may take a while. `None` if there is no memory.
+/// A head with only the lines that an answer depends on, to be kept while a body arrives: the
+/// other lines may be long. `None` if there is no memory.
 pub(super) fn answerable(head: &[u8]) -> Option<Vec<u8>> {
     let is_needed = |line: &&[u8]| {
         let name = line.split(|&byte| byte == b':').next().unwrap_or_default();
@@ -121,20 +125,17 @@ pub(super) fn answerable(head: &[u8]) -> Option<Vec<u8>> {
         let first = lines.next().into_iter();
         first.chain(lines.filter(is_needed)).chain([&b"\r\n"[..]])
     };
-    let mut kept = Vec::new();
-    kept.try_reserve_exact(needed().map(<[u8]>::len).sum()).ok()?;
+    let mut kept = with_room(needed().map(<[u8]>::len).sum())?;
     needed().for_each(|line| kept.extend_from_slice(line));
     Some(kept)
 }
 
 /// Adds a value to a list, if there is memory.
 fn add<'a>(list: &mut Vec<&'a [u8]>, value: &'a [u8]) -> Result<(), Status> {
-    list.try_reserve(1).map_err(|_| Status::UNAVAILABLE)?;
-    list.push(value);
-    Ok(())
+    push(list, value).ok_or(Status::UNAVAILABLE)
 }
 
-/// What the parser looks at: it passes over empty lines in front, and over nothing else.
+/// The bytes that the parser gets: empty lines in front are skipped, nothing else.
 fn without_empty_lines(mut head: &[u8]) -> &[u8] {
     while let Some(rest) = head.strip_prefix(b"\r\n").or_else(|| head.strip_prefix(b"\n")) {
         head = rest;
@@ -142,7 +143,7 @@ fn without_empty_lines(mut head: &[u8]) -> &[u8] {
     head
 }
 
-/// With what status a method is refused, if it is.
+/// The status with which a method is refused, if it is.
 fn refused(method: &str, has_length: bool) -> Result<Option<Status>, Status> {
     match method {
         "GET" | "HEAD" => Ok(None),
@@ -156,7 +157,7 @@ fn refused(method: &str, has_length: bool) -> Result<Option<Status>, Status> {
 }
 
 impl<'a> Request<'a> {
-    /// The first request of `input`; `None` if there is not yet all of its head.
+    /// The first request of `input`; `None` if its head is not complete yet.
     #[inline]
     pub(super) fn parse(input: &'a [u8]) -> Result<Option<Request<'a>>, Status> {
         let window = input.get(..MAX_HEAD).unwrap_or(input);
@@ -177,7 +178,7 @@ impl<'a> Request<'a> {
         Request::of(head, method, target, parsed.version == Some(0), parsed.headers).map(Some)
     }
 
-    /// A request of a minor version behind 1.1, which is read as one of 1.1. RFC 9110, 2.5
+    /// A request of a later version 1.x, which is read as one of 1.1. RFC 9110, 2.5
     #[cold]
     fn of_later(
         method: &'a str,
@@ -212,7 +213,7 @@ impl<'a> Request<'a> {
         }
     }
 
-    /// What the parts of a head mean.
+    /// Interprets the parts of a head.
     #[inline]
     fn of(
         head: &'a [u8],
@@ -240,13 +241,14 @@ impl<'a> Request<'a> {
             refusal,
             is_head: method == "HEAD",
             target: match refusal {
-                Some(Status::NOT_IMPLEMENTED) => target, // which has whatever form it has
+                Some(Status::NOT_IMPLEMENTED) => target, // of any form
                 _ => path_of(method, target).ok_or(Status::BAD_REQUEST)?,
             },
-            // After CONNECT anything may follow, and a client that expects `100 Continue` and
-            // gets something else may or may not send the body.
+            // After CONNECT any bytes may follow, and a client that expects `100 Continue` and
+            // gets another status may or may not send the body.
             then: match framing.then(is_old) {
                 _ if method == "CONNECT" || expects && refusal.is_some() => Then::Close,
+                Then::CloseAsAsked if body.is_some() => Then::Close, // perhaps CRLF behind it
                 then => then,
             },
             body,
@@ -317,10 +319,10 @@ impl<'a> Framing<'a> {
 
     fn then(&self, is_old: bool) -> Then {
         match (self.close, is_old) {
-            (true, _) => Then::Close,
+            (true, _) => Then::CloseAsAsked,
             (false, false) => Then::Stay,
             (false, true) if self.keep_alive => Then::StayAsAsked,
-            (false, true) => Then::Close,
+            (false, true) => Then::CloseAsAsked,
         }
     }
 }
@@ -377,7 +379,7 @@ fn path_of<'a>(method: &str, target: &'a str) -> Option<&'a str> {
     }
 }
 
-/// What to say to a head that is none.
+/// The status for a malformed head.
 #[cold]
 fn status_of(error: httparse::Error) -> Status {
     match error {
@@ -390,7 +392,7 @@ fn status_of(error: httparse::Error) -> Status {
 mod tests {
     use super::*;
 
-    /// What is kept of a head gets the answer that the whole head would get.
+    /// The kept part of a head gets the answer that the whole head would get.
     #[test]
     fn of_a_head_what_its_answer_needs() {
         let fields = "Host: here\r\nconnection: close\r\nCONTENT-LENGTH: 5\r\nExpect: 100-continue\r\n\

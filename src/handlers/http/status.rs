@@ -1,4 +1,4 @@
-//! The statuses that the handler answers with.
+//! The statuses of the answers.
 
 use std::fmt::{self, Display};
 
@@ -15,7 +15,7 @@ impl Status {
     pub(super) const BAD_REQUEST: Status = Status("400 Bad Request");
     pub(super) const FORBIDDEN: Status = Status("403 Forbidden");
     pub(super) const NOT_FOUND: Status = Status("404 Not Found");
-    /// The phrase is free, and says what a visitor of a folder would wonder about.
+    /// The phrase may be any text: it explains why a directory without an index is not found.
     pub(super) const NO_INDEX: Status =
         Status("404 This folder has no index.html, and folders are not listed");
     pub(super) const METHOD_NOT_ALLOWED: Status = Status("405 Method Not Allowed");

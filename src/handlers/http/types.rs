@@ -1,22 +1,21 @@
 //! The media type of a file, by the ending of its name. RFC 9110, 8.3
 //!
 //! The types are those of Debian's `media-types` (/etc/mime.types), which follows the registry
-//! of IANA; a test compares them where that list is installed. What people read, sources too,
-//! is plain text here, so that a browser shows it.
+//! of IANA; a test compares them where that list is installed. Source code and the like is plain
+//! text here, so that a browser shows it.
 
 use std::ffi::OsStr;
 use std::path::Path;
 
-/// The type of a file with this name, and what it says of the character set: text is taken for
-/// UTF-8, but XML says for itself what it is.
+/// The type of a file with this name, with a character set for text: UTF-8, except for XML,
+/// which declares its own.
 pub(super) fn of(name: &Path) -> (&'static str, &'static str) {
     let known = name.extension().and_then(of_ending).unwrap_or("application/octet-stream");
     (known, if known.starts_with("text/") { "; charset=utf-8" } else { "" })
 }
 
 fn of_ending(ending: &OsStr) -> Option<&'static str> {
-    let ending = ending.to_ascii_lowercase();
-    let is_it = |endings: &str| endings.split(' ').any(|known| ending == known);
+    let is_it = |endings: &str| endings.split(' ').any(|known| ending.eq_ignore_ascii_case(known));
     TYPES.iter().find(|(_, endings)| is_it(endings)).map(|(of, _)| *of)
 }
 
@@ -143,7 +142,7 @@ mod tests {
         }
     }
 
-    /// Where we differ from Debian's list, we know that we do.
+    /// Each difference from Debian's list is listed here.
     #[test]
     fn as_debian_has_them() {
         let Ok(list) = std::fs::read_to_string("/etc/mime.types") else { return };

@@ -1,4 +1,4 @@
-//! What a request wants of a file: all of it, a part, or nothing if it has it already.
+//! Conditions and ranges: whether a request gets all of a file, a part, or a status.
 //! RFC 9110, 13 (conditions) and 14 (ranges)
 //!
 //! A pure function of the request's fields and the file's.
@@ -8,44 +8,67 @@ use super::request::Wishes;
 use crate::kernel::FileStatus;
 use memchr::memchr;
 use std::fmt::{self, Display};
+use std::io::Write;
 use std::time::UNIX_EPOCH;
 
-/// Longest tick of the clock by which the kernel notes changes, in nanoseconds: two changes
-/// within one tick may leave the same times. (Since Linux 6.13 they do not, if a process
-/// looks in between.)
+/// The longest tick of the clock with which the kernel stamps files, in nanoseconds: two
+/// changes within one tick may have the same times. (Since Linux 6.13 some file systems give
+/// the second one a later time if a process has asked for the first.)
 const TICK: i64 = 10_000_000;
 
-/// What the conditions are about.
+/// What the conditions compare.
 #[derive(Debug)]
 pub(super) struct Version {
     /// Its entity tag, with its quotes.
-    tag: String,
+    tag: Tag,
     /// The file may change once more and keep this tag.
     is_weak: bool,
     /// When it was last changed, in seconds since 1970, if that is known.
     modified: Option<u64>,
-    /// Its length.
+    /// Its length in bytes.
     pub(super) size: u64,
 }
 
+/// An entity tag: four numbers in hexadecimal, what stands between them, and two quotes.
+#[derive(Debug)]
+struct Tag {
+    text: [u8; 4 * 16 + 3 + 2],
+    length: usize,
+}
+
+impl Tag {
+    fn new(text: fmt::Arguments<'_>) -> Tag {
+        let mut tag = Tag { text: [0; _], length: 0 };
+        let most = tag.text.len();
+        let mut rest = &mut tag.text[..];
+        let _ = rest.write_fmt(text); // it fits
+        tag.length = most - rest.len();
+        tag
+    }
+
+    fn bytes(&self) -> &[u8] {
+        self.text.get(..self.length).unwrap_or_default()
+    }
+}
+
 impl Version {
-    /// That of a file, when it is `now`, in nanoseconds since 1970. A time of change can be
-    /// set, as backups do; the inode and the time at which that was done give it away.
+    /// The version of a file, at the time `now` in nanoseconds since 1970. Programs can set the
+    /// mtime, as backups do; the inode and the ctime show that.
     pub(super) fn of(status: &FileStatus, now: i64) -> Version {
         let &FileStatus { size, modified, changed, identity: (_, inode), .. } = status;
         let seconds = modified / 1_000_000_000;
         Version {
-            tag: format!("\"{modified:x}-{size:x}-{inode:x}-{changed:x}\""),
+            tag: Tag::new(format_args!("\"{modified:x}-{size:x}-{inode:x}-{changed:x}\"")),
             is_weak: may_change_unseen(status, now),
-            // Some tools set 0 or 1 where they do not want a date. One in the future would
-            // not be believed. RFC 9110, 8.8.2.1
+            // Some tools set 0 or 1 instead of no date. A date in the future is not allowed.
+            // RFC 9110, 8.8.2.1
             modified: (seconds > 1).then_some(seconds.min(now / 1_000_000_000) as u64),
             size,
         }
     }
 }
 
-/// Whether a file may change once more and have the same times, when it is `now`.
+/// Whether a file may change once more at `now` and have the same times.
 pub(super) fn may_change_unseen(status: &FileStatus, now: i64) -> bool {
     status.changed.saturating_add(TICK) > now
 }
@@ -57,29 +80,30 @@ impl Display for Version {
             write!(f, "Last-Modified: {}\r\n", date(modified))?;
         }
         let weak = if self.is_weak { "W/" } else { "" };
-        write!(f, "ETag: {weak}{}\r\nAccept-Ranges: bytes\r\n", self.tag)
+        let tag = str::from_utf8(self.tag.bytes()).unwrap_or_default();
+        write!(f, "ETag: {weak}{tag}\r\nAccept-Ranges: bytes\r\n")
     }
 }
 
-/// What is due.
+/// What the answer is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Due {
     Whole,
-    /// So many bytes from an offset on: at least one, and none behind the end.
+    /// This many bytes from an offset on: at least one, and none after the end.
     Part {
         offset: u64,
         length: u64,
     },
-    /// The client has it.
+    /// The client has this version already.
     NotModified,
-    /// It is not the version that the client wants.
+    /// It is not the version that the client asked for.
     PreconditionFailed,
-    /// There is no such part.
+    /// The file has no such part.
     NoSuchPart,
 }
 
 impl Wishes<'_> {
-    /// What is due of a file; a HEAD is never for a part.
+    /// What the answer about a file is; a HEAD is never for a part.
     pub(super) fn due(&self, file: &Version, is_head: bool) -> Due {
         let date = |field: Option<&[u8]>| field.and_then(seconds).zip(file.modified);
         let fails = match date(self.if_unmodified_since) {
@@ -100,7 +124,7 @@ impl Wishes<'_> {
         }
         let is_same = self.if_range.is_none_or(|version| {
             let is_date = || file.modified.is_some() && seconds(version) == file.modified;
-            !file.is_weak && (version == file.tag.as_bytes() || is_date())
+            !file.is_weak && (version == file.tag.bytes() || is_date())
         });
         match self.range {
             Some(range) if is_same && !is_head => part(range, file.size),
@@ -113,13 +137,13 @@ impl Wishes<'_> {
 /// comparison takes `W/"x"` for `"x"`; the strong one takes no weak tag at all.
 fn names(lines: &[&[u8]], file: &Version, weakly: bool) -> bool {
     let is_it = |(tag, is_weak): (&[u8], bool)| {
-        tag == file.tag.as_bytes() && (weakly || !is_weak && !file.is_weak)
+        tag == file.tag.bytes() && (weakly || !is_weak && !file.is_weak)
     };
     lines == [b"*"] || lines.iter().any(|line| tags(line).any(is_it))
 }
 
-/// The entity tags of a line, each with its quotes, and whether it is weak. A comma may stand
-/// in one. What is none ends the list. RFC 9110, 8.8.3
+/// The entity tags of a line, each with its quotes, and whether it is weak. A tag may have a
+/// comma in it. Anything else ends the list. RFC 9110, 8.8.3
 fn tags(mut line: &[u8]) -> impl Iterator<Item = (&[u8], bool)> {
     std::iter::from_fn(move || {
         while let [b',' | b' ' | b'\t', rest @ ..] = line {
@@ -137,15 +161,15 @@ fn tags(mut line: &[u8]) -> impl Iterator<Item = (&[u8], bool)> {
     })
 }
 
-/// The seconds since 1970 of a date; `None` if it is none.
+/// The seconds since 1970 of a date; `None` if it is malformed.
 fn seconds(date: &[u8]) -> Option<u64> {
     let date = httpdate::parse_http_date(str::from_utf8(date).ok()?).ok()?;
     Some(date.duration_since(UNIX_EPOCH).ok()?.as_secs())
 }
 
-/// The part that a Range asks for. What cannot be understood is not heeded, and neither
-/// are several ranges at once: then the whole is due, as the standard allows. It is due of an
-/// empty file, too, which has no part.
+/// The part that a Range asks for. A malformed Range is ignored, and so are several ranges at
+/// once: then the answer is the whole file, as the standard allows. So it is for an empty
+/// file, which has no part.
 fn part(range: &[u8], size: u64) -> Due {
     let Some((first, last)) = first_and_last(range).filter(|_| size > 0) else {
         return Due::Whole;
@@ -161,7 +185,7 @@ fn part(range: &[u8], size: u64) -> Due {
 }
 
 /// The two numbers of `bytes=0-499`, either of which may be missing. The ranges are a list:
-/// empty ones do not count, and several are not understood. RFC 9110, 14.1.1
+/// empty ones do not count, and several give `None`. RFC 9110, 14.1.1
 fn first_and_last(range: &[u8]) -> Option<(Option<u64>, Option<u64>)> {
     let (unit, ranges) = str::from_utf8(range).ok()?.split_once('=')?;
     let mut ranges = ranges.split(',').map(str::trim_ascii).filter(|range| !range.is_empty());
@@ -171,8 +195,8 @@ fn first_and_last(range: &[u8]) -> Option<(Option<u64>, Option<u64>)> {
     Some((number(first)?, number(last)?))
 }
 
-/// A number in digits, or none where there is nothing. A number beyond 64 bits is the
-/// largest: nothing is there anyway.
+/// A number in digits, or none where there is no text. A number beyond 64 bits becomes the
+/// largest: no file is that long.
 fn number(text: &str) -> Option<Option<u64>> {
     let is_plain = text.bytes().all(|byte| byte.is_ascii_digit());
     is_plain.then(|| (!text.is_empty()).then(|| text.parse().unwrap_or(u64::MAX)))
@@ -184,7 +208,12 @@ mod tests {
     use crate::kernel::FileKind;
 
     fn file() -> Version {
-        Version { tag: "\"a-1\"".into(), is_weak: false, modified: Some(784_111_777), size: 1_000 }
+        Version {
+            tag: Tag::new(format_args!("\"a-1\"")),
+            is_weak: false,
+            modified: Some(784_111_777),
+            size: 1_000,
+        }
     }
     const THEN: &[u8] = b"Sun, 06 Nov 1994 08:49:37 GMT"; // when it was modified
     const BEFORE: &[u8] = b"Sun, 06 Nov 1994 08:49:36 GMT";
@@ -210,7 +239,7 @@ mod tests {
             ("bytes=1000-", Due::NoSuchPart),
             ("bytes=18446744073709551615-", Due::NoSuchPart),
             ("bytes=-0", Due::NoSuchPart),
-            ("bytes=5-4", Due::Whole), // nonsense is not heeded
+            ("bytes=5-4", Due::Whole), // malformed: ignored
             ("bytes=-", Due::Whole),
             ("bytes=0-1,5-6", Due::Whole), // several: the whole
             ("bytes=+1-2", Due::Whole),
@@ -236,7 +265,7 @@ mod tests {
             (&b"\"a-1\""[..], true, true),
             (b"\"b,\",\"a-1\"", true, true), // a comma may stand in a tag
             (b", ,\"a-1\",", true, true),    // empty elements do not count
-            (b"\"b, \"a-1\", c\"", false, false), // what is no tag ends the list
+            (b"\"b, \"a-1\", c\"", false, false), // anything but a tag ends the list
             (b"b, \"a-1\"", false, false),
             (b"*, \"a-1\"", false, false),
             (b"\"b\" , \"a-1\"", true, true),
@@ -259,7 +288,7 @@ mod tests {
             (BEFORE, Due::Whole, Due::PreconditionFailed),
             (b"Sunday, 06-Nov-94 08:49:37 GMT", Due::NotModified, Due::Whole),
             (b"Sun Nov  6 08:49:37 1994", Due::NotModified, Due::Whole),
-            (b"yesterday", Due::Whole, Due::Whole), // not heeded
+            (b"yesterday", Due::Whole, Due::Whole), // ignored
             (b"\xff", Due::Whole, Due::Whole),
         ] {
             assert_eq!(due(&Wishes { if_modified_since: Some(since), ..whole() }), modified);

@@ -1,15 +1,15 @@
-//! The other side: clients, as a test plays them.
+//! The other side: clients and servers that a test controls.
 
 use super::stream::{EndId, Streams};
 use super::{Errno, Peer, Result, Simulated};
 use std::time::Duration;
 
-/// A client of a server on a [`Simulated`] kernel. Dropped, it closes.
+/// A client of a server on a [`Simulated`] kernel. Dropping it closes it.
 ///
-/// A client never blocks, and no fault strikes it. It stops reading by not
-/// calling [`recv`](Client::recv): what is sent to it then fills the queues.
-/// What happened to its connection it learns as any program does, from the next
-/// call: so receive first, and then ask [`saw_eof`](Client::saw_eof).
+/// A client never blocks, and no fault fails its calls. It reads only in
+/// [`recv`](Client::recv): without that, bytes for it fill the buffers. Like any program it
+/// learns from the next call what happened to its connection: so receive first, and then
+/// check [`saw_eof`](Client::saw_eof).
 #[derive(Debug)]
 pub struct Client {
     kernel: Simulated,
@@ -26,7 +26,7 @@ impl Client {
         Client { kernel, end: Some(end), address, eof: false, reset: false, error: None }
     }
 
-    /// Its address, as accept4 tells it to the server.
+    /// Its address, as accept4 returns it to the server.
     pub fn address(&self) -> Peer {
         self.address
     }
@@ -36,9 +36,9 @@ impl Client {
         self.end.map(Streams::pair)
     }
 
-    /// Clogs the link to the server for so long from now, instead of for how long it was:
-    /// nothing crosses it meanwhile, in either direction. It outlives the client. On a Unix
-    /// socket nothing happens.
+    /// Clogs the link to the server for this long from now, in place of an earlier clog:
+    /// nothing crosses it meanwhile, in either direction. The clog outlives the client. On a
+    /// Unix socket it does nothing.
     pub fn clog(&self, time: Duration) {
         let time = u64::try_from(time.as_nanos()).unwrap_or(u64::MAX);
         if let Some(end) = self.end {
@@ -61,14 +61,14 @@ impl Client {
         end.is_some_and(|end| end.established)
     }
 
-    /// Sends; how many bytes found room. 0 if none did, or nobody takes them any more.
+    /// Sends bytes. Returns how many found room: 0 if none did, or the connection has ended.
     pub fn send(&mut self, bytes: &[u8]) -> usize {
         let result = self.with(|streams, end| streams.send(end, bytes));
         self.noted(result).unwrap_or_default()
     }
 
-    /// Sends an urgent byte, as MSG_OOB does; whether it is among the others. It is if the
-    /// server has set SO_OOBINLINE and there is room.
+    /// Sends an urgent byte, as MSG_OOB does. Returns whether it stays among the others, which it
+    /// does if the server has set SO_OOBINLINE and there is room.
     pub fn send_urgent(&mut self, byte: u8) -> bool {
         let is_inline = self.with(|streams, end| streams.keeps_urgent(end));
         is_inline.unwrap_or_default() && self.send(&[byte]) == 1
@@ -79,7 +79,7 @@ impl Client {
         self.recv_at_most(usize::MAX)
     }
 
-    /// Receives what there is now, but no more than this.
+    /// Receives at most this many of the bytes that are there now.
     pub fn recv_at_most(&mut self, most: usize) -> Vec<u8> {
         let mut received = Vec::new();
         let mut buffer = [0; 16 * 1024];
@@ -99,21 +99,21 @@ impl Client {
         received
     }
 
-    /// Ends its sending direction: the server reads to the end of what was sent.
+    /// Sends FIN: the server reads EOF behind the bytes that were sent.
     pub fn shutdown(&mut self) {
         let _ = self.with(Streams::shutdown);
     }
 
-    /// Closes. The connection is reset if something was not read, as Linux does.
-    /// Nothing can be done with the client any more, and nothing learnt.
+    /// Closes. The connection is reset if input is unread, as on Linux. Later calls of this
+    /// client do nothing.
     pub fn close(&mut self) {
         if let Some(end) = self.end.take() {
             self.kernel.client(|world| world.streams.close(end, false));
         }
     }
 
-    /// Closes with a reset, as SO_LINGER with 0 seconds makes Linux do. A Unix socket
-    /// just closes.
+    /// Closes with a reset, as SO_LINGER with 0 seconds does on Linux. A Unix socket just
+    /// closes.
     pub fn reset(&mut self) {
         let _ = self.with(|streams, end| {
             streams.get_mut(end).ok_or(Errno::EBADF)?.options.reset_on_close = true;
@@ -122,17 +122,17 @@ impl Client {
         self.close();
     }
 
-    /// Whether [`recv`](Client::recv) came to an orderly end.
+    /// Whether [`recv`](Client::recv) has reached EOF.
     pub fn saw_eof(&self) -> bool {
         self.eof
     }
 
-    /// Whether a call told of a reset (ECONNRESET).
+    /// Whether a call has failed with ECONNRESET.
     pub fn saw_reset(&self) -> bool {
         self.reset
     }
 
-    /// The first errno that a send or recv told: ECONNRESET, ECONNREFUSED, EPIPE; EBADF
+    /// The errno of the first send or recv that failed: ECONNRESET, ECONNREFUSED, EPIPE; EBADF
     /// after close.
     pub fn error(&self) -> Option<Errno> {
         self.error
@@ -157,7 +157,7 @@ impl Client {
     }
 }
 
-/// A server on another host, as a test plays it. Dropped, it listens no more.
+/// A server on another host, controlled by the test. Dropping it closes its listener.
 #[derive(Debug)]
 pub struct Remote {
     kernel: Simulated,
@@ -169,19 +169,19 @@ impl Remote {
         Remote { kernel, number }
     }
 
-    /// Accepts the first connection in its queue: the other end of it, which behaves as a
-    /// client's does.
+    /// Accepts the first connection in its queue. Returns its end, which behaves like a
+    /// client's.
     pub fn accept(&mut self) -> Option<Client> {
         let (end, address) = self.kernel.client(|world| world.accept_remote(self.number))?;
         Some(Client::new(self.kernel.clone(), end, address))
     }
 
-    /// How many may wait to be accepted: one more than `backlog`.
+    /// Sets how many clients may wait to be accepted: one more than `backlog`.
     pub fn set_backlog(&mut self, backlog: usize) {
         self.kernel.client(|world| world.set_remote_backlog(self.number, backlog));
     }
 
-    /// Answers nobody who begins to connect, or does again: a host that is down.
+    /// With `true` it answers no new connection, as a host that is down; `false` ends that.
     pub fn mute(&mut self, mute: bool) {
         self.kernel.client(|world| world.mute_remote(self.number, mute));
     }

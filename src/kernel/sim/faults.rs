@@ -76,7 +76,7 @@ methods! {
     Close "close",
 }
 
-/// Which call a fault strikes first. Calls are counted from 0.
+/// Which call a fault fails first. Calls are counted from 0.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum At {
     /// The call with this index in the [trace](super::Simulated::trace), whatever it is.
@@ -85,7 +85,7 @@ pub enum At {
     Of(Method, u64),
 }
 
-/// How often a fault strikes. After the first time, it strikes that same method only.
+/// How often a fault fails a call. After the first time it fails only that method.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Times {
     /// Once.
@@ -96,7 +96,7 @@ pub enum Times {
     UntilHealed,
 }
 
-/// How much of a recv or a send happens at once. Both always move at least one byte.
+/// How much a recv or a send moves at once: always at least one byte.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub enum Short {
     /// As much as there is room for.
@@ -113,17 +113,17 @@ pub enum Short {
 pub struct Call {
     /// Which method.
     pub method: Method,
-    /// The number of the descriptor it was given first, or -1.
+    /// The number of its first descriptor argument, or -1.
     pub fd: i32,
-    /// What epoll_ctl was to do with it.
+    /// The operation of epoll_ctl.
     pub op: Option<EpollOp>,
     /// Whose connection that was, or was accepted: see
     /// [`Client::connection`](super::Client::connection).
     pub connection: Option<u64>,
-    /// What it returned: a length, a counter, the number of a descriptor or of a signal,
-    /// or 0 where there is nothing to tell.
+    /// What it returned: a length, a counter, the number of a descriptor or of a signal, or 0
+    /// where it returns nothing.
     pub result: Result<i64>,
-    /// Whether the result was the doing of a fault.
+    /// Whether a fault failed it.
     pub injected: bool,
 }
 
@@ -133,13 +133,13 @@ struct Fault {
     at: At,
     errno: Errno,
     times: Times,
-    /// The method it has struck, once it has.
+    /// The method that it has failed, once it has.
     struck: Option<Method>,
-    /// How many strikes are left.
+    /// How many more calls it fails.
     left: u64,
 }
 
-/// The plan and the trace. The counts outlive a trace that is taken away.
+/// The plan and the trace. Taking the trace does not reset the counts.
 #[derive(Default)]
 pub(super) struct Faults {
     plan: Vec<Fault>,
@@ -173,9 +173,8 @@ impl Faults {
         self.calls
     }
 
-    /// Counts a call that is about to happen; its errno, if a fault strikes it. Where
-    /// several would, the one planned first does, and the others lose nothing by it
-    /// but their moment.
+    /// Counts a call that is about to happen. Returns its errno if a fault fails it. If several
+    /// faults match, the one planned first fails it, and the others keep their counts.
     pub(super) fn strike(&mut self, method: Method) -> Option<Errno> {
         let (call, nth) = (self.calls, self.count(method));
         self.calls += 1;
@@ -197,14 +196,14 @@ impl Faults {
     }
 }
 
-/// What this thread has made of its failed calls.
+/// Whether this thread has looked up each failed call in the table of errnos.
 #[derive(Default)]
 struct Ledger {
-    /// The call that failed last, until the table of errnos is asked what that means.
+    /// The call that failed last, until its errno is looked up.
     open: Option<(Method, Errno)>,
-    /// The calls after which it was not asked.
+    /// The calls whose errno was not looked up.
     unasked: Vec<(Method, Errno)>,
-    /// The rows that were asked, a bit each.
+    /// The rows that were looked up, a bit each.
     rows: u128,
 }
 
@@ -224,7 +223,7 @@ pub(super) fn made(method: Method, failed: Option<Errno>) {
     });
 }
 
-/// The table is asked for `errno`, in a row of the system call `name`.
+/// `errno` is looked up in a row of the system call `name`.
 pub(crate) fn asked(row: usize, name: &str, errno: Errno) {
     let is_answered = |(method, failed): (Method, Errno)| {
         let method = method.name(); // read_counter, of `read`; fchmod, of `chmod`
@@ -236,8 +235,8 @@ pub(crate) fn asked(row: usize, name: &str, errno: Errno) {
     });
 }
 
-/// Takes what this thread has done: the failed calls after which the table was not asked,
-/// and the rows that were asked, a bit each.
+/// Takes what this thread has noted: the failed calls whose errno was not looked up, and the
+/// rows that were looked up, a bit each.
 #[doc(hidden)]
 pub fn take_ledger() -> (Vec<(Method, Errno)>, u128) {
     made(Method::Close, None);

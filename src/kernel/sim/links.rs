@@ -1,17 +1,16 @@
 //! The links between the two ends of TCP connections: which are clogged, until when,
-//! and how long things take. Here is the clock, too.
+//! and how long deliveries take; and the clock.
 //!
-//! A link is free, or it is clogged until some time. A free one is crossed at once,
-//! unless things take time: then the first thing that wants to cross clogs it for a
-//! while drawn from the seed. Whatever is put on a clogged link crosses when it is free
-//! again, in order.
+//! A link is free, or clogged until some time. What is put on a free link crosses at once,
+//! unless deliveries take time: then it clogs the link for a time drawn from the seed.
+//! Whatever is put on a clogged link crosses when it is free again, in order.
 
 use std::collections::BTreeMap;
 
 pub(super) struct Links {
-    /// Nanoseconds on the clock.
+    /// What the clock shows, in nanoseconds.
     pub(super) now: u64,
-    /// How long things take at most, in nanoseconds.
+    /// The longest delay of a delivery, in nanoseconds.
     pub(super) delay: u64,
     random: u64,
     /// Until when each connection's link is clogged.
@@ -23,7 +22,7 @@ impl Links {
         Links { now: 1_000_000_000, delay: 0, random: seed, clogged: BTreeMap::new() }
     }
 
-    /// The next number of the seed: splitmix64.
+    /// The next random number of the seed: splitmix64.
     pub(super) fn random(&mut self) -> u64 {
         self.random = self.random.wrapping_add(0x9e37_79b9_7f4a_7c15);
         let mut x = self.random;
@@ -57,7 +56,7 @@ impl Links {
         self.clogged.remove(&pair);
     }
 
-    /// If something is under way on a link that is not clogged, it takes its time.
+    /// Clogs a free link on which something is under way, for as long as that takes.
     pub(super) fn carry(&mut self, pair: u64, under_way: bool) {
         if under_way && self.delay > 0 && !self.is_clogged(pair) {
             let until = self.now.saturating_add(self.draw());
@@ -65,7 +64,7 @@ impl Links {
         }
     }
 
-    /// The link that is free next, and when.
+    /// The link that will be free first, and when.
     pub(super) fn next(&self) -> Option<(u64, u64)> {
         let first = self.clogged.iter().min_by_key(|&(_, until)| until)?;
         Some((*first.0, *first.1))

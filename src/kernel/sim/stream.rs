@@ -1,31 +1,30 @@
-//! Connections: two ends, the bytes between them, and how they part.
+//! Connections: two ends, the bytes between them, and how a connection ends.
 //!
-//! What an end sends goes into its own `outbox` (the send buffer); from there, as far
-//! as it knows of room (the receive window), onto the `wire`; and from there into the
-//! `inbox` of the other end. A reset makes the difference visible: inbox and wire
-//! outlive it, the outbox does not. On a free link the wire is empty again at once.
-//! On a clogged one nothing crosses, in either direction, until it is free: no bytes,
-//! FIN or reset, no answer to a SYN, and no news of room (see `links`). A Unix socket
-//! has neither outbox nor wire: what is sent has arrived, and is the sender's load
-//! until it is read.
+//! Bytes that an end sends go into its own `outbox` (the send buffer); from there, as far
+//! as the receive window allows, onto the `wire`; and from there into the `inbox` of the
+//! other end. A reset shows the difference: inbox and wire survive it, the outbox does
+//! not. On a free link the wire is empty again at once. On a clogged one nothing crosses,
+//! in either direction, until it is free: no bytes, FIN or reset, no answer to a SYN, and
+//! no window update (see `links`). A Unix socket has neither outbox nor wire: bytes that
+//! are sent have arrived, and count against the sender's buffer until they are read.
 //!
-//! The states of tcp(7) and unix(7) come down to a few flags, named after the
-//! kernel's own fields:
+//! A few flags, named after the kernel's own fields, represent the states of tcp(7) and
+//! unix(7):
 //!
 //! | flag | in the kernel | set by |
 //! |---|---|---|
 //! | `send_shut` | `SEND_SHUTDOWN` | shutdown; a reset; on a Unix socket the peer's close too |
 //! | `recv_shut` | `RCV_SHUTDOWN` | the peer's FIN; a reset |
 //! | `fin_sent`, `rst_sent` | in flight | they are on the wire, behind its bytes |
-//! | `done` | `SOCK_DONE` | the peer's FIN (TCP only): recv says 0 from now on, whatever else happened |
+//! | `done` | `SOCK_DONE` | the peer's FIN (TCP only): recv returns 0 from now on |
 //! | `dead` | `TCP_CLOSE` | both FINs; a reset (TCP only) |
-//! | `error` | `sk_err` | a reset; told once, by recv or send, and till then by EPOLLERR |
+//! | `error` | `sk_err` | a reset; returned once; until then EPOLLERR |
 //!
 //! Invariants, after each operation:
 //! - a byte is in one queue only, and they keep their order: inbox, wire, outbox;
 //! - what is on the wire fits into the peer's inbox;
-//! - on a free link the wire is empty, and the outbox holds something only while the
-//!   peer's inbox is full;
+//! - on a free link the wire is empty, and the outbox is not empty only while the peer's
+//!   inbox is full;
 //! - `done` implies `recv_shut`; `dead` with a peer implies both directions are shut;
 //! - a connection is forgotten when both its ends are closed.
 
@@ -34,7 +33,7 @@ use std::collections::{BTreeMap, VecDeque};
 use super::links::Links;
 use super::{Address, ERR, Errno, HUP, IN, OUT, Peer, RDHUP, Result};
 
-/// What setsockopt left behind, as far as it changes what is seen.
+/// The socket options that change the behavior of a connection.
 #[derive(Clone, Copy)]
 pub(super) struct Options {
     pub(super) reuse_address: bool,
@@ -62,7 +61,7 @@ impl Default for Options {
     }
 }
 
-/// How much fits: into an outbox, into an inbox.
+/// The sizes of an outbox and of an inbox, in bytes.
 #[derive(Clone, Copy)]
 pub(super) struct Capacity {
     pub(super) outbox: usize,
@@ -75,18 +74,18 @@ pub(super) type EndId = u64;
 /// One end of a connection.
 pub(super) struct End {
     tcp: bool,
-    /// What getsockname answers.
+    /// What getsockname returns.
     pub(super) local: Address,
-    /// What the other end's accept4 answers.
+    /// The address that the other end's accept4 returns.
     pub(super) name: Peer,
     pub(super) options: Options,
     capacity: Capacity,
-    /// The descriptor that owns it; none for the client's end, in the accept queue, or closed.
+    /// The descriptor that owns it; none at the client's end, in the accept queue, or after close.
     pub(super) fd: Option<i32>,
     inbox: VecDeque<u8>,
     wire: VecDeque<u8>,
     outbox: VecDeque<u8>,
-    /// How much more fits into the peer's inbox, as far as it knows.
+    /// The room in the peer's inbox, as last announced (the window).
     window: usize,
     /// The SYN has not been answered yet.
     pub(super) connecting: bool,
@@ -101,7 +100,7 @@ pub(super) struct End {
     fin_arrived: bool,
     /// Our reset is on the wire.
     rst_sent: bool,
-    /// Nobody holds it; what is left of it is between the two kernels.
+    /// No program holds it; what is left of it is between the two kernels.
     closed: bool,
     error: Option<Errno>,
 }
@@ -133,8 +132,8 @@ impl End {
         }
     }
 
-    /// A reset arrives. Whoever had the peer's FIN already, and owes his own, is told
-    /// of a broken pipe instead (`tcp_reset` in the kernel: TCP_CLOSE_WAIT).
+    /// A reset arrives. An end that has the peer's FIN and has not sent its own gets EPIPE
+    /// instead of ECONNRESET (`tcp_reset` in the kernel: TCP_CLOSE_WAIT).
     fn reset(&mut self) {
         if !self.dead {
             let waits = self.done && !self.send_shut;
@@ -146,7 +145,7 @@ impl End {
         }
     }
 
-    /// It ends with a reset, which goes to the peer.
+    /// Ends the connection with a reset, which goes to the peer.
     fn abort(&mut self) {
         self.die(Errno::ECONNRESET);
         self.rst_sent = true;
@@ -159,7 +158,7 @@ impl End {
         self.outbox.clear();
     }
 
-    /// What epoll says of it: `tcp_poll` and `unix_poll`.
+    /// The events that epoll reports: `tcp_poll` and `unix_poll`.
     fn poll(&self, peer: &End) -> u32 {
         if self.connecting {
             return 0;
@@ -246,7 +245,7 @@ impl End {
         }
     }
 
-    /// The room in its inbox.
+    /// The room in its inbox, in bytes.
     fn room(&self) -> usize {
         self.capacity.inbox.saturating_sub(self.inbox.len())
     }
@@ -259,10 +258,10 @@ impl End {
         self.fin_sent |= self.send_shut && !self.dead && self.outbox.is_empty();
     }
 
-    /// Lets what is on the wire arrive, in its order, and the news of room.
+    /// Delivers what is on the wire, in order, and the window update.
     fn arrive(&mut self, peer: &mut End) {
         if peer.closed && !peer.dead && !self.wire.is_empty() {
-            // Nobody is there to read: the other kernel answers with a reset.
+            // No process can read it: the other kernel answers with a reset.
             peer.abort();
         }
         match peer.dead {
@@ -282,8 +281,8 @@ impl End {
         self.window = peer.room();
     }
 
-    /// Whether something is to cross the link: what is on the wire, or news of room for
-    /// what waits for it.
+    /// Whether something has to cross the link: bytes on the wire, or a window update for
+    /// bytes that wait for it.
     fn is_under_way(&self, peer: &End) -> bool {
         let waits = !self.outbox.is_empty() && self.window < peer.room();
         let fin = self.fin_sent && !self.fin_arrived;
@@ -293,7 +292,7 @@ impl End {
     /// `inet_shutdown` and `unix_shutdown`, SHUT_WR.
     fn shutdown(&mut self, peer: &mut End) -> Result<()> {
         if self.connecting {
-            // The attempt is given up.
+            // The connect is given up.
             (self.connecting, self.dead, self.error) = (false, true, Some(Errno::ECONNRESET));
         } else if !self.tcp {
             (self.send_shut, peer.recv_shut) = (true, true);
@@ -360,8 +359,8 @@ impl Streams {
         Streams { pairs: BTreeMap::new(), next: 0, links, woken: Vec::new() }
     }
 
-    /// A connection that is being made: its beginner's end, to which `other` belongs.
-    /// Nobody holds the other end before [`establish`](Streams::establish).
+    /// Begins a connection. Returns the connecting end, to which `other` belongs. No descriptor
+    /// holds the other end before [`establish`](Streams::establish).
     pub(super) fn begin(&mut self, mut one: End, mut other: End) -> EndId {
         one.connecting = true;
         other.closed = true;
@@ -372,7 +371,7 @@ impl Streams {
         pair * 2
     }
 
-    /// The handshake is done. The other end; `None` if nobody waits for it any more.
+    /// Completes a handshake. Returns the other end, or `None` if the connecting end is closed.
     pub(super) fn establish(&mut self, beginner: EndId) -> Option<EndId> {
         self.operate(beginner, |one, other, _| {
             let waiting = one.connecting;
@@ -386,7 +385,7 @@ impl Streams {
         .then_some(beginner ^ 1)
     }
 
-    /// Nobody listens: the beginner is told.
+    /// No server listens: the connect fails.
     pub(super) fn refuse(&mut self, beginner: EndId) {
         let _ = self.operate(beginner, |one, other, _| other.rst_sent = one.connecting);
     }
@@ -396,7 +395,7 @@ impl Streams {
         id / 2
     }
 
-    /// Whether what this end has sent has come.
+    /// Whether everything that this end has sent has arrived.
     pub(super) fn is_reachable(&self, id: EndId) -> bool {
         !self.links.is_clogged(Streams::pair(id))
     }
@@ -408,7 +407,7 @@ impl Streams {
         }
     }
 
-    /// The link of a connection is free: what is on it arrives.
+    /// The link of a connection is free: delivers what is on it.
     pub(super) fn unclog(&mut self, pair: u64) {
         self.links.unclog(pair);
         let _ = self.operate(pair * 2, |one, other, _| {
@@ -453,20 +452,20 @@ impl Streams {
         self.operate(id, |end, peer, free| end.send(peer, bytes, free))?
     }
 
-    /// Whether an urgent byte that is sent here stays among the others there. (On a Unix socket
-    /// it does not: the option is not inherited.)
+    /// Whether an urgent byte from this end stays among the others at the other one. (On a Unix
+    /// socket it does not: the option is not inherited.)
     pub(super) fn keeps_urgent(&self, id: EndId) -> Result<bool> {
         let peer = self.get(id ^ 1).ok_or(Errno::EBADF)?;
         Ok(peer.tcp && peer.options.urgent_inline)
     }
 
-    /// SO_ERROR: tells the error, and resets it.
+    /// SO_ERROR: returns the error, and clears it.
     pub(super) fn take_error(&mut self, id: EndId) -> Result<Option<Errno>> {
         self.operate(id, |end, _, _| end.error.take())
     }
 
-    /// SIOCOUTQ: what it has sent and the other kernel has not acknowledged, a FIN too; of a
-    /// Unix socket, what the peer has not read.
+    /// SIOCOUTQ: how many bytes the other kernel has not acknowledged, a FIN counted as one; on
+    /// a Unix socket, how many the peer has not read.
     pub(super) fn unacknowledged(&self, id: EndId) -> Result<usize> {
         let (end, peer) = self.get(id).zip(self.get(id ^ 1)).ok_or(Errno::EBADF)?;
         let fin = usize::from(end.send_shut && !end.dead && !end.fin_arrived);

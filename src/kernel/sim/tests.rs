@@ -1,7 +1,7 @@
 //! The simulated kernel against its own documentation, and against Linux.
 //!
-//! A script that is generic over the kernel runs on both, and must see the same.
-//! Descriptor numbers and addresses differ, so they are kept out of what is seen.
+//! A script that is generic over the kernel runs on both, and must get the same results.
+//! Descriptor numbers and addresses differ, so they are left out of the results.
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
 
@@ -14,13 +14,13 @@ use std::thread;
 use super::*;
 use crate::kernel::Linux;
 
-/// What a script saw, a line per call.
+/// The results of a script, a line per call.
 type Seen = Vec<String>;
 
 thread_local! {
     /// How many milliseconds the script gives the loopback device to deliver.
     static PAUSE: Cell<u64> = const { Cell::new(0) };
-    /// The simulated kernel, if it takes its time.
+    /// The simulated kernel, if it delays deliveries.
     static SLOW: RefCell<Option<Simulated>> = const { RefCell::new(None) };
 }
 
@@ -38,7 +38,7 @@ fn settle() {
 /// Time enough for several things that take up to a tenth of it.
 const LONG: Duration = Duration::from_millis(10);
 
-/// Writes a test that runs one script on both kernels, and compares what it saw.
+/// Writes a test that runs one script on both kernels, and compares the results.
 macro_rules! same_as_linux {
     ($(#[$meta:meta])* fn $name:ident($kernel:ident, $seen:ident) $body:block) => {
         same_as_linux! { $(#[$meta])* fn $name($kernel, $seen, _seed in 0..1) $body }
@@ -136,7 +136,7 @@ fn pair<K: Kernel>(k: &mut K, unix: bool) -> [Option<Fd>; 2] {
     [Some(other), Some(one)]
 }
 
-/// What epoll says of a descriptor.
+/// The events that epoll reports of a descriptor.
 fn poll<K: Kernel>(k: &mut K, fd: &Fd, mask: u32) -> u32 {
     let epoll = k.epoll_create1().unwrap();
     let mut events = [Event::default()];
@@ -278,7 +278,7 @@ same_as_linux! {
 same_as_linux! {
     /// Which events come: of three counters, in which order, and how a full batch rotates;
     /// or of these and of connections too. Those are sorted, for Linux also puts a
-    /// connection on the list when something happens that nobody asked for.
+    /// connection on the list when something unwatched happens.
     fn random_epoll(k, seen, seed in 0..500) {
         let kinds = if seed.is_multiple_of(2) { 3 } else { 7 };
         let mut seed = seed;
@@ -448,7 +448,7 @@ same_as_linux! {
 }
 
 same_as_linux! {
-    /// The order of faults.md: data, then the error once, then the end.
+    /// After a reset: the data, then the error once, then EOF.
     fn data_then_reset(k, seen) {
         let [Some(s), Some(c)] = pair(k, false) else { return };
         k.send(&c, b"DATA").unwrap();
@@ -466,8 +466,8 @@ same_as_linux! {
 }
 
 same_as_linux! {
-    /// Connections outwards: what epoll says of them, whatever the other end does, and what
-    /// SO_ERROR does to it.
+    /// Outbound connections: the events, whatever the other end does, and the effect of
+    /// SO_ERROR on them.
     fn random_connect(k, seen, seed in 0..500) {
         let mut seed = seed;
         let (door, address) = listener(k, &own_host(), 4);
@@ -513,7 +513,7 @@ fn refused<K: Kernel>(k: &mut K, seen: &mut Seen, seed: &mut u64, fd: &Fd) {
 }
 
 same_as_linux! {
-    /// All the ways of two TCP sockets to want one address.
+    /// All the ways in which two TCP sockets can ask for one address.
     fn addresses_in_use(k, seen) {
         for case in 0..24 {
             let [first_shares, first_listens, second_shares] = [1, 2, 4].map(|bit| case & bit != 0);
@@ -568,7 +568,7 @@ same_as_linux! {
 }
 
 same_as_linux! {
-    /// The file of a Unix socket, from its birth to the next server.
+    /// The file of a Unix socket, from `bind` to the next server.
     fn files(k, seen) {
         let address = fresh_path();
         let path = path_of(&address);
@@ -736,7 +736,7 @@ fn descriptors_are_reused_from_the_lowest() {
 }
 
 /// A number means nothing to another kernel: each call on it is EBADF, and none reaches
-/// somebody else's descriptor. 99 would be -100, the working directory, to a careless one.
+/// another descriptor. 99 would be -100, the working directory, to a careless kernel.
 #[test]
 fn a_descriptor_of_another_kernel_is_none() {
     for number in [0, 1, 3, 98, 99, 100, (1 << 30) - 1] {
@@ -782,8 +782,8 @@ fn a_descriptor_of_another_kernel_is_none() {
     end(&mut k, fds);
 }
 
-/// Descriptors of Linux are closed in the end, whoever has them last; simulated ones that are
-/// dropped are not, and the world tells.
+/// A descriptor of Linux is closed when it is dropped; a simulated one is not, and the world
+/// reports it.
 #[test]
 fn what_is_dropped_is_closed() {
     use std::io::Read;
@@ -860,7 +860,7 @@ fn a_queue_holds_one_more_than_its_backlog_and_the_next_wait() {
     assert_eq!(established(&clients), [true, true, true, false]);
     k.close(fd).unwrap();
     clients[3].close(); // gives up
-    // Closing resets who is in the queue, and refuses who is not.
+    // Closing resets the clients in the queue, and refuses others.
     let late = sim.connect(&address).unwrap();
     clients.push(late);
     end(&mut k, [door, epoll]);
@@ -905,7 +905,7 @@ fn refused_syns_leave_the_queue_and_handshakes_alone() {
     assert!(queued.saw_eof());
 }
 
-/// Who has not acknowledged when the listener closes is reset.
+/// A client that has not sent its last ACK when the listener closes is reset.
 #[test]
 fn a_handshake_under_way_does_not_outlive_its_listener() {
     let (sim, mut k, door, address) = world(8);
@@ -938,7 +938,7 @@ same_as_linux! {
 }
 
 same_as_linux! {
-    /// What was sent is acknowledged though nobody has read it; on a Unix socket it must be read.
+    /// Bytes are acknowledged before they are read; on a Unix socket they must be read.
     fn bytes_that_are_not_acknowledged(k, seen) {
         for address in [any_port(), fresh_path()] {
             let is_tcp = matches!(address, Address::Tcp(_));
@@ -1007,7 +1007,7 @@ fn clients_have_addresses_and_come_to_an_end() {
     assert!(!client.saw_eof() && !client.saw_reset());
     client.reset();
     assert_eq!((client.send(b"x"), client.recv(), client.error()), (0, vec![], Some(Errno::EBADF)));
-    // It had sent its FIN already: recv stays at the end, and send is told.
+    // It had sent its FIN already: recv stays at EOF, and send fails.
     assert_eq!(k.recv(&fd, &mut buffer), Ok(0));
     assert_eq!(k.send(&fd, b"x"), Err(Errno::EPIPE));
     k.close(fd).unwrap();
@@ -1217,7 +1217,7 @@ fn transfers_are_short_and_the_same_seed_says_how_short() {
     assert_ne!(run(1, Short::Random), run(2, Short::Random));
 }
 
-/// Takes in what there is, and tells it from nothing.
+/// Receives the bytes that are there, up to 100.
 fn received<K: Kernel>(k: &mut K, fd: &Fd) -> Result<Vec<u8>> {
     let mut buffer = [0; 100];
     k.recv(fd, &mut buffer).map(|length| buffer[..length].to_vec())
@@ -1267,7 +1267,7 @@ fn what_is_on_a_clogged_link_arrives_in_order_when_it_is_free() {
     assert_eq!((one.recv().len(), k.send(&fds[0], b"x")), (4, Err(Errno::EAGAIN)));
     one.unclog();
     assert_eq!((one.recv().len(), k.send(&fds[0], b"x")), (6, Ok(1)));
-    // A reset of the server's, and what arrives where nobody is left.
+    // A reset by the server, and bytes that arrive after a close.
     one.clog(Duration::from_millis(1));
     k.setsockopt(&fds[0], SocketOption::ResetOnClose).unwrap();
     end(&mut k, fds.into_iter().chain([epoll]));
@@ -1355,7 +1355,7 @@ fn timers_are_late_and_waits_tell_of_some_events_only_the_next_time() {
         k.epoll_ctl(&epoll, EpollOp::Add, bell, Event { mask: IN, data }).unwrap();
         k.write_counter(bell).unwrap();
     }
-    // Level-triggered: who is not told of stays ready, and its turn comes.
+    // Level-triggered: what is not reported stays ready, and its turn comes.
     let mut told = Vec::new();
     for _ in 0..20 {
         let mut events = [Event::default(); 16];

@@ -1,5 +1,5 @@
-//! What stands behind the descriptors: the table itself, listeners, files, epoll
-//! sets, counters, signals and time.
+//! The table of descriptors, and what they refer to: listeners, files, epoll sets,
+//! counters, signals and timers.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::io::IoSlice;
@@ -13,7 +13,7 @@ use super::{
     Peer, Result, Signal, SocketOption, Wait,
 };
 
-/// The ports handed out for port 0 and to clients (ip_local_port_range).
+/// The ports for port 0 and for clients (ip_local_port_range).
 const EPHEMERAL: std::ops::RangeInclusive<u16> = 32768..=60999;
 /// Each eventfd counts up to one less than this (eventfd(2)).
 const COUNTER_FULL: u64 = u64::MAX - 1;
@@ -34,9 +34,9 @@ pub(super) struct Socket {
     /// The file it is bound to.
     inode: u64,
     door: Option<Door>,
-    /// It was passed on by a service manager, who keeps it.
+    /// A service manager has passed it on, and keeps it.
     is_shared: bool,
-    /// A call on it may wait: only of one that was passed on.
+    /// It is in blocking mode: only one that was passed on.
     blocks: bool,
 }
 
@@ -74,10 +74,10 @@ struct Door {
     place: u64,
     /// Established, waiting for accept4: the server's ends.
     queue: VecDeque<EndId>,
-    /// SYNs not answered, because the queue was full or a filter drops them; they are
-    /// sent again until they are: the clients' ends.
+    /// The clients' ends whose SYN was not answered, because the queue was full or a filter
+    /// drops SYNs; it is sent again until it is answered.
     syns: VecDeque<EndId>,
-    /// SYNs that were answered and whose answers were not acknowledged: the server's ends.
+    /// The server's ends whose SYN+ACK was not acknowledged yet.
     half: VecDeque<EndId>,
 }
 
@@ -87,10 +87,10 @@ impl Door {
     }
 }
 
-/// What a descriptor stands for. There is no dup and no fork here, so each of
-/// these belongs to exactly one descriptor, and goes with it.
+/// What a descriptor refers to. There is no dup and no fork here, so each belongs to exactly
+/// one descriptor, and is closed with it.
 enum Entry {
-    /// One of the three that a process is born with.
+    /// One of the three with which a process starts.
     Terminal,
     Socket(Socket),
     Stream(EndId),
@@ -98,7 +98,7 @@ enum Entry {
     File(u64),
     Directory(PathBuf),
     Epoll(Epoll),
-    /// A socket for questions, and the answer that waits there.
+    /// A socket of sock_diag, and the answer that waits there.
     Diag(Option<bool>),
     Counter(u64),
     Signals(BTreeSet<Signal>),
@@ -110,8 +110,8 @@ enum Entry {
     },
 }
 
-/// An epoll set, as the kernel has it: what is watched, and the list of those that
-/// were woken. Being on the list only means to be looked at by the next wait.
+/// An epoll set, as the kernel has it: the watched descriptors, and the ready list. A
+/// descriptor on the list is checked by the next wait; it need not be ready.
 #[derive(Default)]
 struct Epoll {
     watched: BTreeMap<i32, Watch>,
@@ -124,22 +124,22 @@ struct Watch {
 }
 
 impl Watch {
-    /// What is reported of what is ready: what was asked for, and errors in any case.
+    /// The events that may be reported: those asked for, and errors in any case.
     fn wants(&self, ready: u32) -> u32 {
         ready & (self.event.mask | ERR | HUP)
     }
 }
 
-/// Who has locked a directory.
+/// The owner of the lock of a directory.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(super) enum Holder {
-    /// This descriptor of ours.
+    /// A descriptor of the server.
     Ours(i32),
-    /// Another process, until then.
+    /// Another process, until this time in nanoseconds.
     Until(u64),
 }
 
-/// A file. It outlives its name while somebody has it open, and here for ever.
+/// A file. It is kept after its name is removed, here forever.
 pub(super) struct Inode {
     mode: u32,
     kind: FileKind,
@@ -152,7 +152,7 @@ fn number_of(fd: &Fd) -> i32 {
     fd.simulated_number().unwrap_or(-1)
 }
 
-/// Everything there is.
+/// The whole state of the kernel.
 pub(super) struct World {
     /// By number.
     table: Vec<Option<Entry>>,
@@ -164,22 +164,21 @@ pub(super) struct World {
     /// The inode of each name; inodes are counted from 1.
     files: BTreeMap<PathBuf, u64>,
     inodes: Vec<Inode>,
-    /// The symbolic links to directories, and where they lead, if they do.
+    /// The symbolic links to directories, and their targets, if those exist.
     pub(super) links: BTreeMap<PathBuf, Option<PathBuf>>,
-    /// The directories that were asked about; their place is their inode.
+    /// The directories that were used; the index is the inode.
     directories: Vec<PathBuf>,
     /// The listening sockets of other hosts.
     remotes: Vec<Option<Socket>>,
     /// The descriptors that were passed on and not taken over yet.
     passed: BTreeSet<i32>,
-    /// Where new clients of each shared address are sent.
+    /// The listener to which new clients of each shared address are steered.
     steered: BTreeMap<SocketAddr, u32>,
     /// How many sockets have begun to listen.
     listens: u64,
-    /// A socket that others have too was closed while epoll watched it: Linux would go on to
-    /// report it.
+    /// A shared socket was closed while epoll watched it: Linux would go on reporting it.
     pub(super) is_haunted: bool,
-    /// Where a service manager is, and what it has heard.
+    /// The address of a service manager, and the messages that it has received.
     pub(super) manager: Option<(Address, Vec<String>)>,
     pub(super) umask: u32,
     pub(super) next_port: u16,
@@ -324,7 +323,7 @@ impl World {
         Ok(())
     }
 
-    /// Nobody listens at this door any more.
+    /// Closes the queues of a listener: it refuses or resets the clients in them.
     fn shut(&mut self, door: Door) {
         let begun = door.queue.into_iter().chain(door.half);
         begun.for_each(|end| self.streams.close(end, true));
@@ -338,7 +337,7 @@ impl World {
         self.blocked.extend(signals.iter().filter(blockable));
     }
 
-    /// A signal arrives. Whether the process lives on.
+    /// A signal arrives. Returns whether the process lives on.
     pub(super) fn raise(&mut self, signal: Signal) -> bool {
         use Signal::{SIGCHLD, SIGCONT, SIGURG, SIGWINCH};
         if !self.blocked.contains(&signal) {
@@ -371,9 +370,9 @@ impl World {
         self.install(Entry::Socket(Socket::new(Family::of(address))))
     }
 
-    // ---- what a service manager passes, and hears
+    // ---- what a service manager passes and receives
 
-    /// The socket that it has kept for this address, or a new one.
+    /// The socket that the manager has kept for this address, or a new one.
     pub(super) fn pass(&mut self, address: &Address) -> Result<i32> {
         let is_kept = |it: &&mut Option<Socket>| {
             it.as_ref().is_some_and(|it| it.is_shared && it.local.as_ref() == Some(address))
@@ -455,7 +454,7 @@ impl World {
             O::DetachFilter if !options.drop_syn => return Err(Errno::ENOENT),
             O::DetachFilter => options.drop_syn = false,
             O::SteerTo(_) | O::StopSteering => {} // above
-            O::RefuseDescriptors => {}            // nobody passes any here
+            O::RefuseDescriptors => {}            // no client passes any here
             // A Unix socket has no SYNs to refuse.
             O::NoDevice => options.refuse_syn = family != Family::Unix,
             O::ResetOnClose => options.reset_on_close = true,
@@ -469,7 +468,7 @@ impl World {
         Ok(())
     }
 
-    /// Steers the new clients of a shared address to one listener, or ends that.
+    /// Steers the new clients of a shared address to one listener, or stops steering.
     fn steer(&mut self, fd: &Fd, option: SocketOption) -> Result<()> {
         let socket = self.socket_mut(fd)?;
         let (shares, local) = (socket.options.reuse_port, socket.local.clone());
@@ -553,7 +552,7 @@ impl World {
         if sockets || connections { Err(Errno::EADDRINUSE) } else { Ok(wanted) }
     }
 
-    /// A port nobody uses.
+    /// A free port.
     fn ephemeral_port(&mut self, ip: IpAddr) -> Result<u16> {
         for _ in EPHEMERAL {
             let port = self.next_port;
@@ -611,7 +610,7 @@ impl World {
 
     pub(super) fn accept4(&mut self, fd: &Fd) -> Result<(Fd, Peer)> {
         self.entry(number_of(fd))?;
-        self.lowest_free()?; // before anything else is looked at, as the kernel does
+        self.lowest_free()?; // checked before anything else, as in the kernel
         let Socket { door, blocks, .. } = self.socket_mut(fd)?;
         let id = door.as_mut().ok_or(Errno::EINVAL)?.queue.pop_front();
         debug_assert!(id.is_some() || !*blocks, "accept4 would wait");
@@ -627,7 +626,7 @@ impl World {
 
     // ---- connecting
 
-    /// The server connects: as a client, but with a descriptor.
+    /// The server connects: like a client, but with a descriptor.
     pub(super) fn connect(&mut self, fd: &Fd, address: &Address) -> Result<()> {
         let mut name = None;
         let (family, options, state) = match self.entry(number_of(fd))? {
@@ -652,7 +651,7 @@ impl World {
             return Err(if v4 { Errno::EAFNOSUPPORT } else { Errno::EINVAL });
         }
         if family == Family::Unix {
-            self.find_door(address)?; // the path is looked at first
+            self.find_door(address)?; // the path is checked first
         }
         if let Some(state) = state {
             return Err(state);
@@ -678,7 +677,7 @@ impl World {
         Ok(())
     }
 
-    /// A client connects: its end. `name` is its address, where a test wants one.
+    /// A client connects. Returns its end. `name` is its address, if the test sets one.
     pub(super) fn connect_client(
         &mut self,
         address: &Address,
@@ -690,7 +689,7 @@ impl World {
         self.begin(address, name, Options::default())
     }
 
-    /// Who listens at an address. Nobody is no error with TCP: it shows later.
+    /// The listener of an address. With TCP none is no error here: the connect fails later.
     fn find_door(&self, address: &Address) -> Result<Option<i32>> {
         match address {
             Address::Tcp(address) => {
@@ -718,7 +717,7 @@ impl World {
         }
     }
 
-    /// A client connects, and takes so long to acknowledge the answer to its SYN: its end.
+    /// A client connects, and sends its last ACK after this long. Returns its end.
     pub(super) fn connect_slowly(&mut self, address: &Address, time: u64) -> Result<EndId> {
         let id = self.connect_client(address, None)?;
         let number = self.find_door(address)?;
@@ -731,7 +730,7 @@ impl World {
         Ok(id)
     }
 
-    /// Makes a connection, as far as the listener lets it come.
+    /// Begins a connection, and completes the handshake if the listener has room.
     fn begin(
         &mut self,
         address: &Address,
@@ -765,8 +764,8 @@ impl World {
                 }
                 self.admit(number);
             }
-            // Its SYN comes to itself, and that is an answer. RFC 9293, 3.5 (What it sends
-            // does not come back here.)
+            // Its SYN arrives at itself, which is a valid answer (RFC 9293, 3.5). The bytes that
+            // it sends do not come back here.
             None if name == peer_of(address) && name != Peer::Unix => {
                 _ = self.streams.establish(id);
             }
@@ -789,7 +788,7 @@ impl World {
 
     // ---- other hosts
 
-    /// Another host listens: its number.
+    /// Another host listens. Returns its number.
     pub(super) fn listen_remote(&mut self, address: &Address) -> Result<i32> {
         if self.find_door(address).is_ok_and(|door| door.is_some()) {
             return Err(Errno::EADDRINUSE);
@@ -807,7 +806,7 @@ impl World {
         Ok(-1 - self.remotes.len() as i32)
     }
 
-    /// The first connection in its queue: its end, and who is at the other.
+    /// Accepts the first connection in its queue. Returns its end, and the peer's address.
     pub(super) fn accept_remote(&mut self, number: i32) -> Option<(EndId, Peer)> {
         let (_, door) = self.door(number)?;
         let id = door.queue.pop_front()?;
@@ -822,14 +821,14 @@ impl World {
         self.admit(number);
     }
 
-    /// A filter drops SYNs of one of our listeners.
+    /// A filter drops the SYNs to one of our listeners.
     pub(super) fn leave_filter(&mut self, number: i32) {
         if let Ok(Entry::Socket(socket)) = self.entry_mut(number) {
             socket.options.drop_syn = true;
         }
     }
 
-    /// Whether it answers those who begin to connect.
+    /// Sets whether another host answers SYNs.
     pub(super) fn mute_remote(&mut self, number: i32, mute: bool) {
         if let Some(Some(socket)) = self.remotes.get_mut((-2 - number) as usize) {
             socket.options.drop_syn = mute;
@@ -847,9 +846,8 @@ impl World {
         }
     }
 
-    /// Moves connections from the first queue of a listener to the second, while it
-    /// takes them and there is room: `backlog` and one more. What is on a clogged link
-    /// has not come yet.
+    /// Moves connections from the SYN queue of a listener to the accept queue, while it accepts
+    /// SYNs and there is room for backlog + 1. What is on a clogged link has not arrived yet.
     fn admit(&mut self, number: i32) {
         let Some((options, door)) = self.door(number) else { return };
         let (takes, mut waiting) = (!options.drop_syn, std::mem::take(&mut door.syns));
@@ -933,7 +931,7 @@ impl World {
 
     // ---- files
 
-    /// A file where none was; its inode.
+    /// Creates a file. Returns its inode.
     pub(super) fn create(&mut self, path: &Path, mode: u32, kind: FileKind) -> u64 {
         self.inodes.push(Inode { mode, kind, content: Vec::new(), modified: 0 });
         let number = self.inodes.len() as u64;
@@ -962,7 +960,7 @@ impl World {
         self.status(number)
     }
 
-    /// A file that is open has another name, below /proc/self/fd.
+    /// An open file has another name, below /proc/self/fd.
     pub(super) fn chmod(&mut self, path: &Path, mode: u32) -> Result<()> {
         let number = path.strip_prefix("/proc/self/fd").ok().and_then(Path::to_str);
         let inode = match number.and_then(|number| number.parse().ok()) {
@@ -1007,7 +1005,7 @@ impl World {
         }
     }
 
-    /// Where a path leads, if it is a symbolic link.
+    /// The target of a path, if it is a symbolic link.
     fn followed(&self, path: &Path) -> Result<PathBuf> {
         match self.links.get(path) {
             Some(Some(target)) => Ok(target.clone()),
@@ -1132,7 +1130,7 @@ impl World {
         }
     }
 
-    // ---- questions about sockets
+    // ---- sock_diag
 
     pub(super) fn socket_diag(&mut self) -> Result<Fd> {
         self.install(Entry::Diag(None))
@@ -1239,7 +1237,7 @@ impl World {
     pub(super) fn unclog(&mut self, pair: u64) {
         self.streams.unclog(pair);
         let doors: Vec<i32> = self.doors().map(|(number, _)| number).collect();
-        doors.into_iter().for_each(|door| self.admit(door)); // the SYN may have come
+        doors.into_iter().for_each(|door| self.admit(door)); // the SYN may have arrived
     }
 
     /// Expires the timers whose time has come.
@@ -1269,7 +1267,7 @@ impl World {
         self.next_deadline(|_| true)
     }
 
-    /// When time brings something next: the end of a clog, or a timer that `wanted` accepts.
+    /// When a clog ends, or a timer that `wanted` accepts expires, whichever is first.
     pub(super) fn next_event(&self, wanted: impl Fn(i32) -> bool) -> Option<u64> {
         let arrival = self.streams.links.next().map(|(_, until)| until.max(self.now()));
         arrival.into_iter().chain(self.next_deadline(wanted)).min()
@@ -1277,7 +1275,7 @@ impl World {
 
     // ---- epoll
 
-    /// What epoll would say of a descriptor.
+    /// The events of a descriptor that epoll would report.
     fn poll(&self, number: i32) -> u32 {
         let when = |ready: bool, mask: u32| if ready { mask } else { 0 };
         match self.entry(number) {
@@ -1310,8 +1308,8 @@ impl World {
         }
     }
 
-    /// Puts the descriptors that were woken on the lists of the sets that wait for what
-    /// they have now.
+    /// Puts the descriptors that were woken on the ready lists of the sets that watch for
+    /// what they are ready for now.
     pub(super) fn deliver(&mut self) {
         for fd in std::mem::take(&mut self.streams.woken) {
             let ready = self.poll(fd);
@@ -1387,14 +1385,14 @@ impl World {
         }
     }
 
-    /// One round over the list of a set, as `ep_send_events` makes it: those that are
-    /// ready are reported and go to the end of the list, those that are not leave it;
-    /// those that no longer fitted stay in front, and come first next time.
+    /// One round over the ready list of a set, as `ep_send_events` makes it: descriptors that
+    /// are ready are reported and go to the end of the list, others leave it; those for which
+    /// the batch has no room stay in front, and come first next time.
     fn collect(&mut self, epoll: i32, events: &mut [Event]) -> Result<usize> {
         let mut count = 0;
         let mut reported = VecDeque::new();
         let mut set = std::mem::take(self.epoll_mut(epoll)?);
-        // Where things take time, what is listed may not be ready before the next wait.
+        // With delays, a listed descriptor may be reported only by the next wait.
         let most = match self.streams.links.draw() {
             0 => events.len(),
             late => 1 + (late % set.ready.len().max(1) as u64) as usize,
@@ -1420,7 +1418,7 @@ impl World {
         Ok(count)
     }
 
-    /// Whether a wait would find something now, in any set.
+    /// Whether a wait on any set would return an event now.
     pub(super) fn is_ready(&self) -> bool {
         let sets = self.open().filter_map(|(_, entry)| match entry {
             Entry::Epoll(epoll) => Some(epoll),
@@ -1439,7 +1437,7 @@ impl World {
     }
 }
 
-/// Where a path leads that must not lead out of `root`.
+/// Resolves a path that must not lead out of `root`.
 fn beneath(root: &Path, path: &Path) -> Result<PathBuf> {
     let mut found = root.to_owned();
     let mut depth = 0;
@@ -1462,7 +1460,7 @@ fn beneath(root: &Path, path: &Path) -> Result<PathBuf> {
     if path.as_os_str().is_empty() { Err(Errno::ENOENT) } else { Ok(found) }
 }
 
-/// Who a client with this address would be.
+/// The peer that a client with this address is.
 fn peer_of(address: &Address) -> Peer {
     match address {
         Address::Tcp(address) => Peer::Tcp(*address),
@@ -1498,8 +1496,7 @@ fn check(option: SocketOption, family: Family, is_bound: bool) -> Result<()> {
     }
 }
 
-/// Whether two TCP addresses stand in each other's way: the same port, and the same
-/// host or all hosts.
+/// Whether two TCP addresses conflict: the same port, and the same host or all hosts.
 fn overlap(one: &Address, other: SocketAddr) -> bool {
     let Address::Tcp(one) = one else { return false };
     one.port() == other.port()

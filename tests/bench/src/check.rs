@@ -1,13 +1,13 @@
-//! Whether the bench still works, in a few seconds; and that a message, and a short connection,
-//! cost the server no more of its own instructions than it promises, which only a release build
-//! can show.
+//! Whether the bench still works, in a few seconds; and that a message, a short connection and
+//! the verbs of the library cost the server no more of its own instructions than it promises,
+//! which only a release build can show.
 
 use crate::counts::instructions_of;
 use crate::duel::{Contest, Mode};
 use crate::load::{Dialogue, Fleet, PREFIX, Script, Shape};
 use crate::seat::Seat;
 use crate::server::first_line;
-use crate::{Bench, Outcome};
+use crate::{Bench, Outcome, verbs};
 use std::process::Command;
 use std::time::Duration;
 
@@ -60,6 +60,7 @@ fn promises_are_kept(bench: &Bench) -> Outcome<Vec<String>> {
             }
         }
     }
+    broken.extend(verbs::too_dear(bench)?);
     Ok(broken)
 }
 

@@ -14,7 +14,7 @@ use crate::{Bench, Outcome};
 use serde_json::{Value, json};
 use std::collections::BTreeMap;
 use std::fs;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::thread::sleep;
 use std::time::Duration;
 
@@ -50,15 +50,15 @@ impl Play {
 }
 
 /// What a tool counted, by name.
-type Counts = BTreeMap<String, u64>;
+pub type Counts = BTreeMap<String, u64>;
 
 /// A program that another runs under, and that leaves its findings in a file.
-struct Tool {
+pub struct Tool {
     words: fn(&str) -> Vec<String>,
     parse: fn(&str) -> Option<Counts>,
 }
 
-const STRACE: Tool = Tool {
+pub const STRACE: Tool = Tool {
     words: |file| ["strace", "-D", "-f", "-c", "-o", file].map(str::to_owned).into(),
     parse: |text| {
         let rows = text.lines().filter(|line| line.starts_with([' ', '1']));
@@ -85,11 +85,17 @@ const CALLGRIND: Tool = Tool {
 };
 
 impl Tool {
-    /// Everything the server did from its start to its end.
-    fn count(&self, bench: &Bench, server: &Server, play: Play) -> Outcome<Counts> {
+    /// The file of its findings, which is not there yet, and the words of its command.
+    pub fn words(&self, bench: &Bench) -> (PathBuf, Vec<String>) {
         let path = bench.scratch.join("counts");
         let _ = fs::remove_file(&path);
         let words = (self.words)(&path.display().to_string());
+        (path, words)
+    }
+
+    /// Everything the server did from its start to its end.
+    fn count(&self, bench: &Bench, server: &Server, play: Play) -> Outcome<Counts> {
+        let (path, words) = self.words(bench);
         let words: Vec<&str> = words.iter().map(String::as_str).collect();
         let running = server.start(&bench.seats, Seat::OnTop, &words, 4096)?;
         play.on(&running)?;
@@ -98,7 +104,7 @@ impl Tool {
     }
 
     /// The tool may end after what it watched.
-    fn read(&self, path: &Path) -> Option<Counts> {
+    pub fn read(&self, path: &Path) -> Option<Counts> {
         (0..500).find_map(|_| {
             let counts = (self.parse)(&fs::read_to_string(path).unwrap_or_default());
             counts.or_else(|| {
@@ -143,7 +149,7 @@ impl Tool {
 }
 
 /// The calls that make up a unit.
-fn breakdown(unit: &BTreeMap<String, f64>) -> String {
+pub fn breakdown(unit: &BTreeMap<String, f64>) -> String {
     let calls = unit.iter().filter(|(name, count)| *name != "total" && **count > 0.05);
     let calls = calls.map(|(name, &count)| match (count * 10.0).round() / 10.0 {
         1.0 => name.clone(),

@@ -21,6 +21,7 @@ mod scale;
 mod seat;
 mod server;
 mod statistics;
+mod verbs;
 
 use duel::{Contest, Mode};
 use load::Shape;
@@ -219,6 +220,7 @@ impl Bench {
             step("memory", memory, counts::memory),
         ];
         let others = [
+            Step { name: "verbs", seconds: 45.0, make: Box::new(verbs::verbs) },
             step("scale", scale, scale::scale),
             step("fairness", fairness, fairness::fairness),
             Step {

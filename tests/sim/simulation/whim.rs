@@ -144,6 +144,7 @@ impl Whim {
             20 if self.one_in(4) => conn.abort(),
             21 if self.one_in(4) => conn.close(),
             33..=34 if self.one_in(4) => conn.abort_behind(),
+            35..=36 if self.one_in(4) => conn.close_without_linger(),
             22..=24 => conn.pause(),
             25..=28 => conn.resume(),
             29 => conn.set_timer(None),
