@@ -20,6 +20,7 @@ use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, ToSocketAddrs, UdpSocket};
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
+use std::str::FromStr;
 
 /// The longest path that fits into `struct sockaddr_un` with its final NUL. unix(7)
 const LONGEST_UNIX_PATH: usize = 107;
@@ -199,6 +200,15 @@ impl Place {
 impl fmt::Display for Place {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         escaped(self.word.as_bytes()).fmt(f)
+    }
+}
+
+/// As [`Place::parse`].
+impl FromStr for Place {
+    type Err = AddressError;
+
+    fn from_str(word: &str) -> Result<Place, AddressError> {
+        Place::parse(OsStr::new(word))
     }
 }
 

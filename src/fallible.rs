@@ -54,12 +54,6 @@ pub(crate) fn copied(bytes: &[u8]) -> Option<Vec<u8>> {
     Some(copy)
 }
 
-/// A copy of a string, if there is memory. It takes no more than its length.
-pub(crate) fn text_of(text: &str) -> Option<Box<str>> {
-    let copy = copied(text.as_bytes())?;
-    String::from_utf8(copy).ok().map(String::into_boxed_str)
-}
-
 /// Whether there is memory for a value of this layout in a box,
 pub(crate) fn has_room_for(value: Layout) -> bool {
     with_room::<u64>(value.size().div_ceil(size_of::<u64>())).is_some()

@@ -30,12 +30,67 @@ use std::any::Any;
 /// [`Server::run`](crate::Server::run), and closes everything, unless
 /// [`CatchPanics`](crate::handlers::CatchPanics) is around the handler.
 pub trait ConnectionHandler {
-    /// What the handler remembers of one connection.
+    /// What the handler remembers of one connection. If it is an enum, the connection can switch
+    /// to another protocol: what stands behind the switch is read in the new one.
+    ///
+    /// ```
+    /// # use threadbare::{Conn, ConnectionHandler, sim::World};
+    /// use threadbare::framing::{Frame, Lengths, Lines};
+    ///
+    /// enum Session { Text(Lines), Binary }
+    /// # impl Default for Session { fn default() -> Session { Session::Text(Lines::default()) } }
+    /// # struct Both;
+    /// # impl ConnectionHandler for Both {
+    /// # type Session = Session;
+    ///
+    /// fn on_data(&mut self, conn: &mut Conn<'_>, session: &mut Session, input: &[u8]) -> usize {
+    ///     let mut rest = input;
+    ///     while !conn.is_full() {
+    ///         match session {
+    ///             Session::Text(lines) => match lines.next(&mut rest, 1_000) {
+    ///                 Frame::Whole { body: b"BINARY", .. } => *session = Session::Binary,
+    ///                 Frame::Whole { raw, .. } => conn.write(raw),
+    ///                 Frame::Partial => break,
+    ///                 Frame::TooLong => conn.close(), // and so `is_full` ends the loop
+    ///             },
+    ///             Session::Binary => match Lengths::U16Be.next(&mut rest, 1_000) {
+    ///                 Frame::Whole { raw, .. } => conn.write(raw),
+    ///                 Frame::Partial => break,
+    ///                 Frame::TooLong => conn.close(),
+    ///             },
+    ///         }
+    ///     }
+    ///     input.len() - rest.len()
+    /// }
+    /// # }
+    /// # let (mut world, words) = (World::new(Both), b"hello\nBINARY\n\0\x03a\nb");
+    /// # let mut client = world.client();
+    /// # assert_eq!(world.ask(&mut client, words), b"hello\n\0\x03a\nb");
+    /// ```
     type Session: Default;
 
     /// Called when the server starts, before listeners are opened. The handler opens here what it
     /// needs, a [directory](Net::open_directory) for example. If this fails,
     /// [`bind`](crate::Builder::bind) fails with the same error.
+    ///
+    /// ```
+    /// # use threadbare::{Call, Conn, ConnectionHandler, Errno, Error, Net, Server};
+    /// # #[derive(Debug, Default)]
+    /// # struct Motd { text: Vec<u8> }
+    /// # impl ConnectionHandler for Motd {
+    /// # type Session = ();
+    /// # fn on_data(&mut self, _: &mut Conn<'_>, _: &mut (), input: &[u8]) -> usize { input.len() }
+    /// fn on_start(&mut self, _: &mut Net) -> Result<(), Error> {
+    ///     let path = "/etc/none/motd";
+    ///     let read = std::fs::read(path);
+    ///     let failed = |error| Error::new(Call::OpenFile, path, Errno::from_io(&error));
+    ///     self.text = read.map_err(failed)?;
+    ///     Ok(())
+    /// }
+    /// # }
+    /// # let error = Server::builder(Motd::default()).bind("127.0.0.1:0").unwrap_err();
+    /// # assert_eq!(error.to_string(), "openat2 /etc/none/motd: ENOENT (No such file or directory)");
+    /// ```
     ///
     /// # Errors
     ///
@@ -65,7 +120,9 @@ pub trait ConnectionHandler {
     /// whole messages of `input` and leave the incomplete one, with one
     /// exception: stop when [`conn.is_full()`](Conn::is_full). Then the rest is
     /// offered again, without new bytes, when output has fallen below the low
-    /// water mark; the same after [`resume`](Conn::resume).
+    /// water mark. A handler that pauses its connections, or gives them to workers, stops when
+    /// [`conn.is_paused()`](Conn::is_paused) as well: the rest is offered again after
+    /// [`resume`](Conn::resume).
     ///
     /// Returning more than `input.len()` is a bug in the handler: the connection is closed.
     fn on_data(&mut self, conn: &mut Conn<'_>, session: &mut Self::Session, input: &[u8]) -> usize;
@@ -102,8 +159,8 @@ pub trait ConnectionHandler {
         let _ = (net, timer, token);
     }
 
-    /// A worker has done the job that [`Conn::work`] gave it, and this is what the job returned.
-    /// When this callback returns, the connection is resumed.
+    /// Called when a worker has done the job that [`Conn::work`] gave it, with what the job
+    /// returned. When this callback returns, the connection is resumed.
     ///
     /// ```
     /// # use std::any::Any;
@@ -135,22 +192,75 @@ pub trait ConnectionHandler {
         let _ = (conn, session, result);
     }
 
-    /// The peer has ended its side while the connection is [paused](Conn::pause): it will send no
-    /// more, and is perhaps gone. What it sent before is still offered after the pause, and then
+    /// Called when the peer has ended its side while the connection is [paused](Conn::pause): it
+    /// will send no more, and is perhaps gone. What it sent before is still offered after the pause, and then
     /// [`on_eof`](ConnectionHandler::on_eof) comes.
     ///
     /// Many clients end their side and wait for the answer. If yours do not, end the connection
     /// here: a [job](Conn::work) that is done for it [sees](crate::Presence) that.
+    ///
+    /// ```
+    /// # use threadbare::{Conn, ConnectionHandler};
+    /// # struct Impatient;
+    /// # impl ConnectionHandler for Impatient {
+    /// # type Session = ();
+    /// # fn on_data(&mut self, _: &mut Conn<'_>, _: &mut (), input: &[u8]) -> usize { input.len() }
+    /// fn on_hangup(&mut self, conn: &mut Conn<'_>, _: &mut ()) {
+    ///     conn.close(); // whoever waits for a job of ours keeps its connection open
+    /// }
+    /// # }
+    /// ```
     fn on_hangup(&mut self, conn: &mut Conn<'_>, session: &mut Self::Session) {
         let _ = (conn, session);
     }
 
     /// Called when the connection is gone. The session is handed over.
+    ///
+    /// ```
+    /// # use threadbare::{CloseReason, Conn, ConnectionHandler, ConnId, Net};
+    /// # #[derive(Default)]
+    /// # struct Watched { resets: u32 }
+    /// # impl ConnectionHandler for Watched {
+    /// # type Session = ();
+    /// # fn on_data(&mut self, _: &mut Conn<'_>, _: &mut (), input: &[u8]) -> usize { input.len() }
+    /// fn on_close(&mut self, net: &mut Net, id: ConnId, _: (), why: CloseReason) {
+    ///     match why {
+    ///         CloseReason::PeerReset => self.resets += 1,
+    ///         _ => println!("{id}: {why}, after {} bytes", net.sent(id)),
+    ///     }
+    /// }
+    /// # }
+    /// ```
     fn on_close(&mut self, net: &mut Net, id: ConnId, session: Self::Session, why: CloseReason) {
         let _ = (net, id, session, why);
     }
 
     /// Called when the server begins to stop: the last chance to write to its clients.
+    ///
+    /// ```
+    /// # use std::time::Duration;
+    /// # use threadbare::{Conn, ConnectionHandler, Net, sim::World};
+    /// # struct Polite;
+    /// # impl ConnectionHandler for Polite {
+    /// # type Session = ();
+    /// fn on_data(&mut self, conn: &mut Conn<'_>, _: &mut (), input: &[u8]) -> usize {
+    ///     if input.starts_with(b"shutdown") {
+    ///         conn.net().stop(); // as SIGTERM does
+    ///     }
+    ///     input.len()
+    /// }
+    ///
+    /// fn on_shutdown(&mut self, net: &mut Net) {
+    ///     for id in net.ids() {
+    ///         net.send(id, b"goodbye\n");
+    ///     }
+    /// }
+    /// # }
+    /// # let mut world = World::new(Polite);
+    /// # let mut client = world.client();
+    /// # assert_eq!(world.ask(&mut client, b"shutdown\n"), b"goodbye\n");
+    /// # assert!(client.saw_eof());
+    /// ```
     fn on_shutdown(&mut self, net: &mut Net) {
         let _ = net;
     }

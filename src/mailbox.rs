@@ -121,6 +121,7 @@ impl<H> Mailbox<H> {
     }
 
     /// The loop runs on this thread from now on, or on none.
+    #[cold] // and so it leaves no trace in the loop
     pub(crate) fn runs_on(&self, thread: Option<ThreadId>) {
         self.lock().runs_on = thread;
     }

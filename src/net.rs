@@ -241,6 +241,7 @@ impl Conn<'_> {
 
     /// Whether `on_data` should stop consuming input: output has reached the high water mark
     /// (`on_drain` is called when it has fallen below the low one), or the connection is closed.
+    /// A [paused](Conn::is_paused) connection is not full.
     #[inline]
     #[must_use]
     pub fn is_full(&self) -> bool {
@@ -293,6 +294,18 @@ impl Conn<'_> {
 
     /// Holds the connection: a stop of the server does not end it. It is read and
     /// served until the handler closes it, or the drain deadline resets it.
+    ///
+    /// ```
+    /// # use threadbare::{Conn};
+    /// fn begin_transfer(conn: &mut Conn<'_>) {
+    ///     conn.hold(true); // a stop waits for it
+    /// }
+    ///
+    /// fn end_transfer(conn: &mut Conn<'_>, is_whole: bool) {
+    ///     conn.hold(false);
+    ///     if is_whole { conn.close() } else { conn.abort() } // a reset: the peer knows
+    /// }
+    /// ```
     pub fn hold(&mut self, hold: bool) {
         self.net.change(self.slot, |connection| connection.state.hold(hold));
     }
@@ -310,13 +323,15 @@ impl Conn<'_> {
         self.net.change(self.slot, |connection| connection.abort_behind(CloseReason::Handler, now));
     }
 
-    /// Stops input until [`resume`](Conn::resume): nothing is offered, and soon TCP
-    /// makes the peer wait.
+    /// Stops input until [`resume`](Conn::resume): nothing more is offered, and soon TCP makes the
+    /// peer wait. It does not end the callback: a loop in `on_data` that is to stop here asks
+    /// [`is_paused`](Conn::is_paused).
     ///
     /// ```
     /// # use threadbare::{Conn};
     /// # fn example(conn: &mut Conn<'_>) {
     /// conn.pause(); // its answer is being found elsewhere
+    /// assert!(conn.is_paused());
     /// let id = conn.id();
     /// // later, in another callback:
     /// if let Some(mut conn) = conn.net().conn(id) {
@@ -333,6 +348,12 @@ impl Conn<'_> {
     pub fn resume(&mut self) {
         let now = self.net.now;
         self.net.change(self.slot, |connection| connection.state.resume(now));
+    }
+
+    /// Whether input is stopped, by [`pause`](Conn::pause) or by a [job](Conn::work).
+    #[must_use]
+    pub fn is_paused(&self) -> bool {
+        self.net.table.look(self.slot).is_some_and(|connection| connection.state.is_paused())
     }
 
     /// Counts `bytes` as memory of this connection, in place of what was charged before: what the
@@ -372,7 +393,7 @@ impl Net {
         self.table.find(id.0).is_some() && self.stage_counted(slot, bytes)
     }
 
-    /// A connection by its id, with all that can be done to it.
+    /// A connection by its id, with all that can be done to it; `None` if it is gone.
     pub fn conn(&mut self, id: ConnId) -> Option<Conn<'_>> {
         self.table.find(id.0)?;
         Some(Conn { net: self, slot: id.0.slot })

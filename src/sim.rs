@@ -129,7 +129,8 @@ impl<H: ConnectionHandler> World<H> {
         client.recv()
     }
 
-    /// Lets time pass, from one moment at which something happens to the next.
+    /// Lets time pass, from one moment at which something happens to the next. Timers are never
+    /// early, and up to 2 ms late: for one of a second, let 1,002 ms pass.
     pub fn advance(&mut self, time: Duration) {
         let nanoseconds = u64::try_from(time.as_nanos()).unwrap_or(u64::MAX);
         let end = self.sim.now().saturating_add(nanoseconds);

@@ -322,6 +322,24 @@ fn a_cork_holds_a_part_of_a_segment() {
     assert!((0..20).any(is_held)); // for 200 ms, which may have passed on a busy machine
 }
 
+#[test] // What was sent with MSG_MORE waits for the FIN, and leaves with it.
+fn fin_takes_along_what_waits() {
+    let is_held_until = |end: fn(TcpStream)| {
+        let (server, mut client) = pair();
+        client.set_read_timeout(Some(Duration::from_millis(50))).unwrap();
+        Linux.send_more(&fd(&server), b"x").unwrap();
+        let is_held = client.read(&mut [0]).is_err();
+        client.set_read_timeout(Some(PATIENCE)).unwrap();
+        let watch = Instant::now();
+        end(server);
+        let mut all = Vec::new();
+        client.read_to_end(&mut all).unwrap();
+        is_held && all == b"x" && watch.elapsed() < Duration::from_millis(100)
+    };
+    assert!((0..20).any(|_| is_held_until(|server| server.shutdown(Shutdown::Write).unwrap())));
+    assert!((0..20).any(|_| is_held_until(drop))); // without a FIN it would take 200 ms
+}
+
 #[test] // O_NONBLOCK is not inherited from the listener (Linux 6.18).
 fn nonblocking_is_not_inherited() {
     let listener = TcpListener::bind(local(0)).unwrap();
@@ -579,7 +597,7 @@ fn a_listener_of_no_device_refuses() {
     });
 }
 
-#[test] // Binding the listener again, or to any device, needs CAP_NET_RAW.
+#[test] // Once a listener is bound to a device, binding it again needs CAP_NET_RAW.
 fn a_listener_of_no_device_stays_so() {
     as_an_ordinary_user("a_listener_of_no_device_stays_so", || {
         let listener = TcpListener::bind(local(0)).unwrap();
@@ -610,7 +628,7 @@ fn a_handshake_under_way() {
     });
 }
 
-#[test] // A handshake that was answered with a SYN cookie is kept nowhere: its ACK is answered with a reset.
+#[test] // A handshake that was answered with a SYN cookie is kept nowhere: without its listener, its ACK is answered with a reset.
 fn a_cookie_needs_its_listener() {
     let prepare = "sysctl -qw net.ipv4.tcp_syncookies=2
         nft 'table ip t { chain c { type filter hook input priority 0; tcp dport 1234 tcp flags & (fin | syn | rst | psh | ack) == ack drop; }; }'";
@@ -664,7 +682,7 @@ fn a_shared_port_is_steered() {
     drop((dealt_out, steered, nowhere, alone));
 }
 
-#[test] // Of two times two listeners the first new one has number 2 until the last old one is closed, in whatever order they close.
+#[test] // With two listeners in each process the first new one has number 2 until the last old one is closed, in whatever order they close.
 fn a_listener_that_closes_leaves_its_number_to_the_last() {
     for order in [[0, 1], [1, 0]] {
         let (first, address) = sharing(0);

@@ -302,9 +302,13 @@ impl<'a> Picture<'a> {
         let descriptors = self.life.lanes.len() - 1;
         let which =
             if all > calls { format!("the first {calls} of {all}") } else { calls.to_string() };
-        let summary = format!(
-            "one thread, {which} system calls on {descriptors} descriptors, {sleeps} times asleep"
-        );
+        let sleeps = match sleeps {
+            0 => "never asleep".to_owned(),
+            1 => "asleep once".to_owned(),
+            _ => format!("asleep {sleeps} times"),
+        };
+        let summary =
+            format!("one thread, {which} system calls on {descriptors} descriptors, {sleeps}");
         self.put(format!(
             "<svg xmlns='http://www.w3.org/2000/svg' viewBox='0 0 {WIDTH} {height}' \
             width='{WIDTH}' height='{height}' role='img' aria-labelledby='title summary'>"

@@ -35,19 +35,20 @@ impl ConnectionHandler for Ledger {
 
     fn on_data(&mut self, conn: &mut Conn<'_>, lines: &mut Lines, input: &[u8]) -> usize {
         let mut rest = input;
-        let frame = if conn.is_full() { Frame::Partial } else { lines.next(&mut rest, LONGEST) };
-        match frame {
-            Frame::Whole { body, .. } => {
-                let line = [body, b"\n"].concat();
-                if !conn.work(move |file: &mut io::Result<File>, _| write_down(file, &line)) {
-                    conn.write(b"error: too many lines, try again later\n");
+        while !conn.is_full() && !conn.is_paused() {
+            match lines.next(&mut rest, LONGEST) {
+                Frame::Whole { body, .. } => {
+                    let line = [body, b"\n"].concat();
+                    if !conn.work(move |file: &mut io::Result<File>, _| write_down(file, &line)) {
+                        conn.write(b"error: too many lines, try again later\n");
+                        conn.close();
+                    }
+                }
+                Frame::Partial => break,
+                Frame::TooLong => {
+                    conn.write(b"error: the line is too long\n");
                     conn.close();
                 }
-            }
-            Frame::Partial => {}
-            Frame::TooLong => {
-                conn.write(b"error: the line is too long\n");
-                conn.close();
             }
         }
         input.len() - rest.len() // the next line comes when this one is written

@@ -528,8 +528,8 @@ impl ConnectionHandler for Resp {
     type Session = Session;
 
     fn on_data(&mut self, conn: &mut Conn<'_>, session: &mut Session, input: &[u8]) -> usize {
-        let (id, mut rest) = (conn.id(), input);
-        while !conn.is_full() && rest.len() >= session.needed.max(1) {
+        let mut rest = input;
+        while !conn.is_full() && !conn.is_paused() && rest.len() >= session.needed.max(1) {
             session.needed = 0;
             match parse(rest) {
                 Parsed::Command(arguments, length) => {
@@ -541,9 +541,6 @@ impl ConnectionHandler for Resp {
                     let name = name.to_ascii_uppercase();
                     if let Err(refused) = self.obey(conn, session, &name, arguments) {
                         write!(conn, "-{refused}\r\n");
-                    }
-                    if self.blocked.contains_key(&id) {
-                        break; // the rest is offered when it goes on
                     }
                 }
                 Parsed::Partial(needed) => session.needed = needed,

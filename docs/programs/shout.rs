@@ -29,17 +29,6 @@ struct Shout {
     loud: Vec<u8>,
 }
 
-/// What is remembered of each connection.
-// ANCHOR: session
-#[derive(Default)]
-struct Session {
-    /// How far its input is searched already.
-    lines: Lines,
-    /// When it said something last, as `Net::now` counts.
-    heard: Duration,
-}
-// ANCHOR_END: session
-
 // ANCHOR: answer
 impl Shout {
     fn answer(&mut self, conn: &mut Conn<'_>, line: &[u8]) {
@@ -53,12 +42,12 @@ impl Shout {
 
 // ANCHOR: on_data
 impl ConnectionHandler for Shout {
-    type Session = Session;
+    type Session = Lines; // how far the input of a connection is searched already
 
-    fn on_data(&mut self, conn: &mut Conn<'_>, session: &mut Session, input: &[u8]) -> usize {
+    fn on_data(&mut self, conn: &mut Conn<'_>, lines: &mut Lines, input: &[u8]) -> usize {
         let mut rest = input;
         while !conn.is_full() {
-            match session.lines.next(&mut rest, LONGEST) {
+            match lines.next(&mut rest, LONGEST) {
                 Frame::Whole { raw, .. } => self.answer(conn, raw),
                 Frame::Partial => break, // offered again with the next bytes
                 Frame::TooLong => {
@@ -68,13 +57,13 @@ impl ConnectionHandler for Shout {
                 }
             }
         }
-        session.heard = conn.net().now();
+        conn.set_timer(Some(SILENCE));
         input.len() - rest.len()
     }
     // ANCHOR_END: on_data
 
     /// What has no line end when nothing more comes is a line too.
-    fn on_eof(&mut self, conn: &mut Conn<'_>, _: &mut Session, rest: &[u8]) {
+    fn on_eof(&mut self, conn: &mut Conn<'_>, _: &mut Lines, rest: &[u8]) {
         if !rest.is_empty() {
             self.answer(conn, rest);
             conn.write(b"\n");
@@ -82,19 +71,13 @@ impl ConnectionHandler for Shout {
         conn.close();
     }
 
-    fn on_open(&mut self, conn: &mut Conn<'_>, session: &mut Session) {
-        session.heard = conn.net().now();
+    fn on_open(&mut self, conn: &mut Conn<'_>, _: &mut Lines) {
         conn.set_timer(Some(SILENCE));
     }
 
-    fn on_timer(&mut self, conn: &mut Conn<'_>, session: &mut Session) {
-        let silent = conn.net().now() - session.heard;
-        if silent < SILENCE {
-            conn.set_timer(Some(SILENCE - silent));
-        } else {
-            conn.write(b"NOT A WORD?\n");
-            conn.close();
-        }
+    fn on_timer(&mut self, conn: &mut Conn<'_>, _: &mut Lines) {
+        conn.write(b"NOT A WORD?\n");
+        conn.close();
     }
 }
 

@@ -36,20 +36,18 @@ struct Session {
 }
 
 impl Factors {
-    /// Takes a question; whether its answer is on its way. Until it is there, the
-    /// connection is paused.
-    fn ask(&self, conn: &mut Conn<'_>, line: &[u8]) -> bool {
+    /// Takes a question. Until its answer is there, the connection is paused.
+    fn ask(&self, conn: &mut Conn<'_>, line: &[u8]) {
         let digits = str::from_utf8(line).ok().filter(|text| text.len() <= DIGITS);
         let Some(number) = digits.and_then(|digits| digits.parse().ok()) else {
             writeln!(conn, "error: not a number of up to {DIGITS} digits");
-            return false;
+            return;
         };
         // ANCHOR: run
         let taken = conn.work(move |_: &mut (), client| factors(number, client)); // by a worker
         if !taken {
             conn.write(b"error: too many questions, try again later\n");
         }
-        taken
         // ANCHOR_END: run
     }
 }
@@ -60,10 +58,10 @@ impl ConnectionHandler for Factors {
     /// Takes lines up to the first that needs work: the rest is offered after its answer.
     fn on_data(&mut self, conn: &mut Conn<'_>, session: &mut Session, input: &[u8]) -> usize {
         // ANCHOR: take
-        let (mut rest, mut asked) = (input, false);
-        while !asked && !conn.is_full() {
+        let mut rest = input;
+        while !conn.is_full() && !conn.is_paused() {
             match session.lines.next(&mut rest, 2 * DIGITS) {
-                Frame::Whole { body, .. } => asked = self.ask(conn, body),
+                Frame::Whole { body, .. } => self.ask(conn, body),
                 Frame::Partial => break,
                 Frame::TooLong => {
                     conn.write(b"error: no number is so long\n");
@@ -79,7 +77,10 @@ impl ConnectionHandler for Factors {
     /// A number without a line end is a question, too; its answer is the last.
     fn on_eof(&mut self, conn: &mut Conn<'_>, session: &mut Session, rest: &[u8]) {
         session.is_last = true;
-        if rest.is_empty() || !self.ask(conn, rest) {
+        if !rest.is_empty() {
+            self.ask(conn, rest);
+        }
+        if !conn.is_paused() {
             conn.close();
         }
     }

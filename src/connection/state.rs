@@ -6,7 +6,7 @@
 //!    ▼       close(), idle, limits            output sent    EOF, time, reset
 //!   Open ────────────────────────▶ Closing ───────────▶ Lingering ──────────▶ Gone
 //!    │  ╲     (FIN sent: Lingering)   │    (shutdown)                           ▲
-//!    │   ╲ send or recv failed        │ EOF came before; abort, reset           │
+//!    │   ╲ send or recv failed        │ no more comes (EOF, promise); abort     │
 //!    │    ╲                           └─────────────────────────────────────────┤
 //!    │     ▶ Broken ── what the peer had still sent is read and offered ────────┤
 //!    ├─ abort_behind() ─▶ Delivering ── acknowledged, time: reset ──────────────┤

@@ -40,7 +40,7 @@ use super::telnet::{self, Lines};
 use super::{NO_WEB, is_web, too_long};
 use crate::close_reason::CloseReason;
 use crate::escape::{is_printable, printable};
-use crate::fallible::{Appending, Map, push, put, text_of};
+use crate::fallible::{Appending, Map, copied, push, put};
 use crate::framing::Frame;
 use crate::handler::ConnectionHandler;
 use crate::net::{Conn, ConnId, Net, TimerId};
@@ -517,4 +517,10 @@ fn lacks_memory(conn: &mut Conn<'_>) -> bool {
 fn emptied(mut text: String) -> String {
     text.clear();
     if text.capacity() > KEPT { String::new() } else { text }
+}
+
+/// A copy of a string, if there is memory. It takes no more than its length.
+fn text_of(text: &str) -> Option<Box<str>> {
+    let copy = copied(text.as_bytes())?;
+    String::from_utf8(copy).ok().map(String::into_boxed_str)
 }

@@ -1,4 +1,23 @@
 //! The ready-made handlers. Each is also the example of how to write one.
+//!
+//! ```
+//! use std::time::Duration;
+//! use threadbare::address::Place;
+//! use threadbare::handlers::{Chat, Echo, Framing, Greet, Http, Proxy};
+//! use threadbare::{Limits, Server};
+//! # fn main() -> Result<(), Box<dyn std::error::Error>> {
+//! let chat = Server::builder(Chat::new(4_096)).bind("127.0.0.1:0")?;
+//! let greet = Server::builder(Greet::new(Framing::Line, 4_096)).bind("127.0.0.1:0")?;
+//! let http = Server::builder(Http::new().serve("docs")).bind("127.0.0.1:0")?;
+//!
+//! let upstream: Place = "127.0.0.1:8080".parse()?;
+//! let limits = Limits { max_outbound: 10_000, ..Limits::default() };
+//! let proxy = Proxy::new(upstream, Duration::from_secs(5));
+//! let proxy = Server::builder(proxy).limits(limits).bind("127.0.0.1:0")?;
+//! # let _ = (Server::builder(Echo), chat, greet, http, proxy);
+//! # Ok(())
+//! # }
+//! ```
 
 mod catch_panics;
 #[cfg(feature = "chat")]

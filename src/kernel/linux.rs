@@ -734,41 +734,36 @@ const PATH_MAX: usize = 107;
 
 /// The bytes of a `sockaddr_in`, `sockaddr_in6` or `sockaddr_un`.
 fn encode(address: &Address) -> Result<Vec<u8>> {
-    let family = |number: i32| (number as u16).to_ne_bytes();
-    Ok(match address {
-        Address::Tcp(SocketAddr::V4(v4)) => [
-            family(libc::AF_INET).as_slice(),
-            &v4.port().to_be_bytes(),
-            &v4.ip().octets(),
-            &[0; 8], // sin_zero: only padding
-        ]
-        .concat(),
-        Address::Tcp(SocketAddr::V6(v6)) => [
-            family(libc::AF_INET6).as_slice(),
-            &v6.port().to_be_bytes(),
-            &[0; 4], // sin6_flowinfo: not used
-            &v6.ip().octets(),
-            &v6.scope_id().to_ne_bytes(),
-        ]
-        .concat(),
-        Address::Unix(path) if path.as_os_str().as_bytes().starts_with(b"\0") => {
-            match path.as_os_str().as_bytes() {
-                name if name.len() > PATH_MAX + 1 => return Err(Errno::ENAMETOOLONG),
-                name => [family(libc::AF_UNIX).as_slice(), name].concat(), // no NUL ends it
-            }
+    let mut bytes = with_room(ADDRESS_SIZE).ok_or(Errno::ENOMEM)?;
+    let family = match address {
+        Address::Tcp(SocketAddr::V4(_)) => libc::AF_INET,
+        Address::Tcp(SocketAddr::V6(_)) => libc::AF_INET6,
+        Address::Unix(_) => libc::AF_UNIX,
+    };
+    bytes.extend((family as u16).to_ne_bytes());
+    match address {
+        Address::Tcp(SocketAddr::V4(v4)) => {
+            bytes.extend(v4.port().to_be_bytes());
+            bytes.extend(v4.ip().octets());
+            bytes.extend([0; 8]); // sin_zero: only padding
         }
-        Address::Unix(path) => {
-            let path = c_string(path)?;
-            match path.as_bytes().len() {
-                // The kernel would take it as a wish for an address without a file.
-                0 => return Err(Errno::ENOENT),
-                1..=PATH_MAX => {
-                    [family(libc::AF_UNIX).as_slice(), path.as_bytes_with_nul()].concat()
-                }
-                _ => return Err(Errno::ENAMETOOLONG),
-            }
+        Address::Tcp(SocketAddr::V6(v6)) => {
+            bytes.extend(v6.port().to_be_bytes());
+            bytes.extend([0; 4]); // sin6_flowinfo: not used
+            bytes.extend(v6.ip().octets());
+            bytes.extend(v6.scope_id().to_ne_bytes());
         }
-    })
+        Address::Unix(path) => match path.as_os_str().as_bytes() {
+            // The kernel would take it as a wish for an address without a file.
+            [] => return Err(Errno::ENOENT),
+            [0, name @ ..] if name.len() > PATH_MAX => return Err(Errno::ENAMETOOLONG),
+            name @ [0, ..] => bytes.extend(name), // no NUL ends it
+            path if path.contains(&0) => return Err(Errno::EINVAL),
+            path if path.len() > PATH_MAX => return Err(Errno::ENAMETOOLONG),
+            path => bytes.extend([path, b"\0"].into_iter().flatten()),
+        },
+    }
+    Ok(bytes)
 }
 
 /// The address in these bytes, or `None` if they are of another family or too few.

@@ -231,9 +231,10 @@ pub trait Kernel: Clone + Send + Sync + 'static {
     /// send(2), docs/10-sending.md, docs/17-production.md, [`Call::Send`], [`Call::Notify`]
     fn send(&mut self, fd: &Fd, bytes: &[u8]) -> Result<usize>;
 
-    /// As `send`, when more bytes follow at once: the last, partly filled packet waits for them.
+    /// As `send`, when more bytes or the FIN follow at once: the last, partly filled packet waits
+    /// for them.
     ///
-    /// send(2) MSG_MORE, docs/11-files.md, [`Call::Send`]
+    /// send(2) MSG_MORE, docs/11-files.md, docs/13-goodbye.md, [`Call::Send`]
     fn send_more(&mut self, fd: &Fd, bytes: &[u8]) -> Result<usize>;
 
     /// As `send`, for bytes in several places, at most [`IOV_MAX`] of them. Returns how many

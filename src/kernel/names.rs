@@ -73,6 +73,13 @@ named! {
 }
 
 impl Errno {
+    /// The errno of an error that the standard library reports;
+    /// [`UnknownErrno`](Errno::UnknownErrno) if no system call has failed.
+    #[must_use]
+    pub fn from_io(error: &io::Error) -> Errno {
+        Errno::from_raw(error.raw_os_error().unwrap_or_default())
+    }
+
     /// What it means, in words.
     #[must_use]
     pub fn desc(self) -> &'static str {

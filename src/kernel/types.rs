@@ -17,6 +17,12 @@ pub enum Address {
     Unix(PathBuf),
 }
 
+impl From<SocketAddr> for Address {
+    fn from(address: SocketAddr) -> Address {
+        Address::Tcp(address)
+    }
+}
+
 impl Address {
     /// A copy, if there is memory.
     pub(crate) fn copied(&self) -> Option<Address> {

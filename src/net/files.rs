@@ -7,11 +7,13 @@
 
 use super::work::CALL;
 use super::{Conn, File, Net};
+use crate::buffer::Buffer;
 use crate::close_reason::CloseReason;
 use crate::connection::Unsent;
 use crate::fallible;
 use crate::kernel::{Errno, Kernel, OUT, SocketOption};
 use crate::reaction::{Call, Reaction, reaction, tolerate};
+use std::alloc::Layout;
 
 /// Most bytes sent at once, because all connections wait for it. More is no faster (measured).
 const CHUNK: u64 = 256 << 10;
@@ -40,6 +42,19 @@ impl Conn<'_> {
     ///
     /// SIGPIPE must be ignored, as Rust's runtime sees to before `main`: `sendfile` knows no
     /// MSG_NOSIGNAL, and a client that leaves would end the process.
+    ///
+    /// ```
+    /// # use threadbare::{Conn, Directory, Errno};
+    /// /// `directory` is from [`Net::open_directory`](threadbare::Net::open_directory): the file is
+    /// /// beneath it, whatever the client wrote.
+    /// fn send_file(conn: &mut Conn<'_>, directory: &Directory, path: &str) -> Result<(), Errno> {
+    ///     let file = directory.open(path)?;
+    ///     let length = file.status()?.size;
+    ///     writeln!(conn, "{length}");
+    ///     conn.write_file(file, 0, length);
+    ///     Ok(())
+    /// }
+    /// ```
     pub fn write_file(&mut self, file: impl Into<File>, offset: u64, length: u64) {
         let file = file.into();
         let Conn { net, slot } = self;
@@ -53,7 +68,8 @@ impl Conn<'_> {
         }
         let now = net.now;
         let part = FilePart { file, offset, left: length, is_corked: false };
-        if fallible::put(&mut net.files, *slot, part).is_none() {
+        let is_noted = fallible::put(&mut net.files, *slot, part).is_some();
+        if !is_noted || !fallible::has_room_for(Layout::new::<Buffer>()) {
             return self.out_of_memory();
         }
         net.change(*slot, |connection| {

@@ -95,6 +95,8 @@ impl Net {
     ///
     /// A group is a name, and exists as long as it has members: a room, a topic, a channel. A
     /// handler that lets its clients choose names should bound how long and how many they are.
+    /// A member that only listens is idle: [`Conn::set_timeouts`](super::Conn::set_timeouts) gives
+    /// it time.
     ///
     /// ```
     /// # use threadbare::{Conn, ConnectionHandler};
@@ -145,6 +147,22 @@ impl Net {
     ///
     /// A member that does not keep up is sent them all the same, until it is cut at
     /// [`max_output`](crate::Limits::max_output).
+    ///
+    /// ```
+    /// # use threadbare::{Conn, ConnId};
+    /// fn command(conn: &mut Conn<'_>, words: &[&str]) {
+    ///     let id = conn.id();
+    ///     match words {
+    ///         ["JOIN", topic] => _ = conn.net().join(topic, id),
+    ///         ["LEAVE", topic] => _ = conn.net().leave(topic, id),
+    ///         ["SAY", topic, text] => {
+    ///             let fanout = conn.net().send_group(topic, text.as_bytes(), Some(id));
+    ///             writeln!(conn, "to {}, of which {} do not keep up", fanout.sent, fanout.full);
+    ///         }
+    ///         _ => conn.write(b"JOIN, LEAVE or SAY\n"),
+    ///     }
+    /// }
+    /// ```
     pub fn send_group(
         &mut self,
         group: impl AsRef<[u8]>,

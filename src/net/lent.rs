@@ -92,6 +92,22 @@ impl Net {
     /// Opens a directory, most often in
     /// [`on_start`](crate::ConnectionHandler::on_start). openat2(2)
     ///
+    /// ```no_run
+    /// # use threadbare::{Directory, Errno, Error, Net};
+    /// # fn on_start(net: &mut Net) -> Result<Directory, Error> {
+    /// let directory = net.open_directory("/srv/files")?;
+    /// # Ok(directory)
+    /// # }
+    /// // and then, in any callback:
+    /// # fn greeting(directory: &Directory) -> Result<(), Errno> {
+    /// let mut words = [0; 100];
+    /// let count = directory.open("greeting")?.read_at(&mut words, 0)?;
+    /// assert_eq!(directory.open("../passwd").err(), Some(Errno::EXDEV));
+    /// # let _ = count;
+    /// # Ok(())
+    /// # }
+    /// ```
+    ///
     /// # Errors
     ///
     /// The directory cannot be opened.
@@ -140,13 +156,14 @@ impl Directory {
     /// The errno of the call: EXDEV for a path that leads out of the directory, ENOENT,
     /// EACCES, EMFILE and others. ENOMEM if there is no memory.
     pub fn open(&self, path: impl AsRef<Path>) -> Result<File> {
-        if !has_room_for_shared(Layout::new::<Open>()) {
-            return Err(Errno::ENOMEM);
-        }
         let mut kernel = self.file.0.kernel.lend();
         let opened =
             attempt(Call::OpenFile, || kernel.openat2(Some(self.file.fd()), path.as_ref()));
         let fd = opened.map_err(|(_, errno)| errno)?;
+        if !has_room_for_shared(Layout::new::<Open>()) {
+            tolerate(Call::Close, kernel.close(fd));
+            return Err(Errno::ENOMEM);
+        }
         Ok(File(Arc::new(Open { fd, kernel })))
     }
 }

@@ -100,12 +100,43 @@ impl Net {
     ///   accepted ones, so none is left to begin it for: a handler that begins a connection
     ///   again whenever it ends would hold up the stop for ever. No system call that opens a
     ///   connection fails with this errno.
+    ///
+    /// ```
+    /// # use std::time::Duration;
+    /// # use threadbare::{Address, Conn};
+    /// fn ask_backend(conn: &mut Conn<'_>, backend: &Address, question: &[u8]) {
+    ///     // `Limits::max_outbound` is 0 at first: set it.
+    ///     match conn.net().connect(backend, Duration::from_secs(5)) {
+    ///         Ok(id) => {
+    ///             conn.net().send(id, question); // when it stands
+    ///             conn.pause(); // until `on_data` has the answer, from `id`, or `on_close`
+    ///         }
+    ///         Err(error) => writeln!(conn, "error: {error}"),
+    ///     }
+    /// }
+    /// ```
     pub fn connect(&mut self, address: &Address, timeout: Duration) -> Result<ConnId, Error> {
         self.connect_as(address, timeout, 0)
     }
 
     /// The same with a `token`, which the handler finds in its [`origin`](crate::Conn::origin):
     /// so `on_open` and `on_close` know what it was begun for.
+    ///
+    /// ```
+    /// # use std::time::Duration;
+    /// # use threadbare::{Address, Conn, Error, Net, Origin};
+    /// # const STATISTICS: u64 = 7;
+    /// # fn on_start(net: &mut Net, address: &Address) -> Result<(), Error> {
+    /// net.connect_as(address, Duration::from_secs(5), STATISTICS)?;
+    /// # Ok(())
+    /// # }
+    /// // and in `on_open`:
+    /// # fn on_open(conn: &mut Conn<'_>) {
+    /// if conn.origin() == Origin::Outbound(STATISTICS) {
+    ///     conn.write(b"begin\n");
+    /// }
+    /// # }
+    /// ```
     ///
     /// # Errors
     ///

@@ -116,6 +116,28 @@ impl Net {
     }
 
     /// Cancels a timer that [`after`](Net::after) has set; `false` if it has rung.
+    ///
+    /// ```
+    /// # use std::{collections::HashMap, time::Duration};
+    /// # use threadbare::{Net, TimerId};
+    /// struct Cache {
+    ///     /// What expires when.
+    ///     keys: HashMap<TimerId, String>,
+    /// }
+    ///
+    /// impl Cache {
+    ///     fn keep(&mut self, net: &mut Net, key: String) -> TimerId {
+    ///         let timer = net.after(Duration::from_secs(60), 0);
+    ///         self.keys.insert(timer, key); // `on_tick` removes it
+    ///         timer
+    ///     }
+    ///
+    ///     fn remove(&mut self, net: &mut Net, timer: TimerId) {
+    ///         net.cancel(timer);
+    ///         self.keys.remove(&timer);
+    ///     }
+    /// }
+    /// ```
     pub fn cancel(&mut self, timer: TimerId) -> bool {
         self.timers.of_handler.remove(&timer).is_some()
     }
@@ -181,6 +203,31 @@ impl Net {
 impl Conn<'_> {
     /// Calls [`on_timer`](crate::ConnectionHandler::on_timer) once after `delay`, or never;
     /// replaces the time set before. To put it off at each message costs next to nothing.
+    ///
+    /// ```
+    /// # use std::time::Duration;
+    /// # use threadbare::{Conn, ConnectionHandler, sim::World};
+    /// const SILENCE: Duration = Duration::from_secs(5);
+    /// # struct Impatient;
+    /// # impl ConnectionHandler for Impatient {
+    /// # type Session = ();
+    ///
+    /// fn on_data(&mut self, conn: &mut Conn<'_>, _: &mut (), input: &[u8]) -> usize {
+    ///     conn.set_timer(Some(SILENCE));
+    ///     input.len()
+    /// }
+    ///
+    /// fn on_timer(&mut self, conn: &mut Conn<'_>, _: &mut ()) {
+    ///     conn.write(b"hello?\n");
+    ///     conn.set_timer(Some(SILENCE)); // once more
+    /// }
+    /// # }
+    /// # let mut world = World::new(Impatient);
+    /// # let mut client = world.client();
+    /// # world.ask(&mut client, b"x");
+    /// # world.advance(2 * SILENCE + Duration::from_millis(10));
+    /// # assert_eq!(client.recv(), b"hello?\nhello?\n");
+    /// ```
     pub fn set_timer(&mut self, delay: Option<Duration>) {
         self.net.set_timer(self.slot, None, delay);
     }
@@ -188,6 +235,40 @@ impl Conn<'_> {
     /// The same with a `key`, for a handler that waits for several things at once: each key
     /// has a timer of its own, and
     /// [`on_timer_for`](crate::ConnectionHandler::on_timer_for) is called with it.
+    ///
+    /// ```
+    /// # use std::time::Duration;
+    /// # use threadbare::{Conn, ConnectionHandler, sim::World};
+    /// const PING: u32 = 1;
+    /// const LOGIN: u32 = 2;
+    /// # struct Login;
+    /// # impl ConnectionHandler for Login {
+    /// # type Session = ();
+    ///
+    /// fn on_open(&mut self, conn: &mut Conn<'_>, _: &mut ()) {
+    ///     conn.set_timer_for(PING, Some(Duration::from_secs(20)));
+    ///     conn.set_timer_for(LOGIN, Some(Duration::from_secs(30)));
+    /// }
+    ///
+    /// fn on_timer_for(&mut self, conn: &mut Conn<'_>, _: &mut (), key: u32) {
+    ///     match key {
+    ///         PING => conn.write(b"ping\n"),
+    ///         _ => conn.close(),
+    ///     }
+    /// }
+    ///
+    /// fn on_data(&mut self, conn: &mut Conn<'_>, _: &mut (), input: &[u8]) -> usize {
+    ///     conn.set_timer_for(LOGIN, None); // it has logged in
+    ///     input.len()
+    /// }
+    /// # }
+    /// # let mut world = World::new(Login);
+    /// # let (mut silent, mut talks) = (world.client(), world.client());
+    /// # world.ask(&mut talks, b"me");
+    /// # world.advance(Duration::from_secs(31));
+    /// # assert_eq!((silent.recv(), talks.recv()), (b"ping\n".to_vec(), b"ping\n".to_vec()));
+    /// # assert!(silent.saw_eof() && !talks.saw_eof());
+    /// ```
     pub fn set_timer_for(&mut self, key: u32, delay: Option<Duration>) {
         self.net.set_timer(self.slot, Some(key), delay);
     }

@@ -221,6 +221,24 @@ impl Conn<'_> {
     /// connection is paused until it is done; then [`on_result`] gets what the job returned, and
     /// the connection is resumed.
     ///
+    /// So a connection has one job at a time, and its answers come in the order of its requests.
+    /// A loop in `on_data` must end where it has given one:
+    ///
+    /// ```
+    /// # use threadbare::{Conn, framing::{Frame, Lines}};
+    /// fn on_data(conn: &mut Conn<'_>, lines: &mut Lines, input: &[u8]) -> usize {
+    ///     let mut rest = input;
+    ///     while !conn.is_full() && !conn.is_paused() {
+    ///         let Frame::Whole { body, .. } = lines.next(&mut rest, 100) else { break };
+    ///         let line = body.to_vec();
+    ///         if !conn.work(move |_: &mut (), _| line.len()) {
+    ///             conn.write(b"too busy\n");
+    ///         }
+    ///     }
+    ///     input.len() - rest.len() // the other lines are offered after the answer
+    /// }
+    /// ```
+    ///
     /// The job borrows the state of its worker, of the type that
     /// [`workers`](crate::Builder::workers) makes, and can [see](Presence) that the connection has
     /// ended. If it panics, the connection ends with a reset, and nothing else does. If the
@@ -229,8 +247,8 @@ impl Conn<'_> {
     /// The idle deadline goes on: it should be longer than the longest job.
     ///
     /// `false` if too many jobs wait already, there is no memory for one more, or no worker can be
-    /// started: then nothing has happened. Without workers, or with a state of another type, it is a bug of the handler,
-    /// which is counted, and `false` as well.
+    /// started: then nothing has happened. Without workers, with a state of another type, or while
+    /// the connection is paused, it is a bug of the handler, which is counted, and `false` as well.
     ///
     /// [`on_result`]: crate::ConnectionHandler::on_result
     #[must_use = "if it returns false no result will come, and the client still waits for an answer"]
@@ -238,6 +256,10 @@ impl Conn<'_> {
         &mut self,
         job: impl FnOnce(&mut S, &Presence) -> T + Send + 'static,
     ) -> bool {
+        if self.is_paused() {
+            self.net.counters.bug("a job for a connection that is paused");
+            return false;
+        }
         let (id, presence) = (self.id().0, self.presence());
         let Some(presence) = presence else { return false };
         let Net { workers, counters, .. } = &mut *self.net;

@@ -17,6 +17,7 @@ fn advice(call: Call, object: &str, errno: Errno) -> Option<&'static str> {
         (BindTcp, EACCES) if is_privileged(object) => "ports below 1024 need a privilege, try -l 127.0.0.1:1234",
         (BindTcp | Listen, EADDRINUSE) if crate::frame::has_make() => "that port is taken (is another `make run` still going?), try ARGS='-l 127.0.0.1:0'",
         (BindTcp | Listen, EADDRINUSE) => "that port is taken (ss -tanp shows by what), try another, or -l 127.0.0.1:0 for any free one",
+        (BindTcp, EADDRNOTAVAIL) if object.contains("127.0.0.1:") => "IPv4 is off here (see ip addr), try -l [::1]:1234",
         (BindTcp, EADDRNOTAVAIL) => "no interface of this machine has that address (see ip addr), try -l 127.0.0.1:1234",
         (BindTcp, EINVAL) if object.starts_with("[fe80:") => "a link-local address needs its interface, as in -l [fe80::1%eth0]:1234",
         (Socket, EAFNOSUPPORT) => "this kernel, or a sandbox, does not allow that family of addresses, try -l 127.0.0.1:1234",
@@ -66,6 +67,15 @@ mod tests {
             "bind 127.0.0.1:80: EACCES (Permission denied); \
              ports below 1024 need a privilege, try -l 127.0.0.1:1234"
         );
+    }
+
+    /// What has just failed is no way out.
+    #[test]
+    fn where_ipv4_is_off() {
+        for object in ["127.0.0.1:80", "localhost:80 (127.0.0.1:80)"] {
+            let hint = hint(&Error::new(Call::BindTcp, object, Errno::EADDRNOTAVAIL));
+            assert!(hint.ends_with("try -l [::1]:1234"), "{hint}");
+        }
     }
 
     #[test]

@@ -164,8 +164,7 @@ where
     let status = shows_status(options).then(|| StatusLine::new(nudge));
     let is_watched = status.is_some();
     if let Err(error) = lines::start(status) {
-        let errno = Errno::from_raw(error.raw_os_error().unwrap_or_default());
-        let why = errno.desc();
+        let (errno, why) = (Errno::from_io(&error), Errno::from_io(&error).desc());
         lines::diagnostic(Level::Error, format_args!("clone log thread: {errno:?} ({why})"));
         return NOT_STARTED;
     }

@@ -16,6 +16,7 @@ use crate::close_reason::CloseReason;
 use crate::connection::{Connection, OUTBOUND};
 use crate::crowd::Crowded;
 use crate::deadlines::Alarm;
+use crate::fallible::with_room;
 use crate::handler::ConnectionHandler;
 use crate::kernel::Kernel;
 use crate::slots::Id;
@@ -57,7 +58,7 @@ impl<H: ConnectionHandler, K: Kernel> Reactor<H, K> {
         let now = self.net.now;
         let is_old = self.yielding.looked_at.is_none_or(|at| now.since(at) >= FRESH);
         if is_old || self.yielding.next.is_empty() {
-            self.look_for_idle(idle);
+            self.look_for_idle(idle).unwrap_or_default(); // without memory nobody gives way now
         }
         while let Some(id) = self.yielding.next.pop() {
             if self.net.table.find(id).is_some_and(|it| it.can_give_way(idle, now)) {
@@ -70,14 +71,16 @@ impl<H: ConnectionHandler, K: Kernel> Reactor<H, K> {
         self.timer.alarms.ring_by(Alarm::Accept, until);
     }
 
-    /// Finds those that have been idle for longest, of addresses with too many places.
-    fn look_for_idle(&mut self, idle: Span) {
+    /// Finds those that have been idle for longest, of addresses with too many places. `None` if
+    /// there is no memory for them.
+    fn look_for_idle(&mut self, idle: Span) -> Option<()> {
         let now = self.net.now;
         self.yielding.looked_at = Some(now);
         let accepted = |(_, it): &(u32, &Connection)| it.listener() != OUTBOUND;
         let peers = self.net.table.iter().filter(accepted).map(|(_, it)| it.peer());
         let mut crowded = Crowded::find(peers, self.net.limits.max_connections as usize);
-        let mut found = BinaryHeap::with_capacity(FOUND + 1);
+        let mut found = BinaryHeap::from(with_room(FOUND + 1)?);
+        self.yielding.next.try_reserve(FOUND).ok()?;
         for (slot, it) in self.net.table.iter().filter(accepted) {
             if it.can_give_way(idle, now) && crowded.has(it.peer()) {
                 found.push(Reverse((it.idle(now), Reverse(slot))));
@@ -91,6 +94,8 @@ impl<H: ConnectionHandler, K: Kernel> Reactor<H, K> {
         let mut takes = |slot| table.look(slot).is_some_and(|it| crowded.take(it.peer()));
         found.retain(|&Reverse((_, Reverse(slot)))| takes(slot));
         let ids = found.iter().rev().map(|&Reverse((_, Reverse(slot)))| table.id(slot));
-        self.yielding.next = ids.collect();
+        self.yielding.next.clear();
+        self.yielding.next.extend(ids);
+        Some(())
     }
 }

@@ -3,9 +3,9 @@
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
 
-mod allocations;
 mod injection;
 mod network;
+mod no_memory;
 
 #[path = "../support/allocator.rs"]
 mod allocator;

@@ -209,6 +209,7 @@ fn servers_live_in_another_loop() {
     let mut run = [true, true];
     for server in &mut servers {
         assert!(server.poll().unwrap());
+        assert_eq!(server.handle().ask(|_, _| ()), Err(CallError::OwnThread)); // or for ever
     }
     let deadline = Instant::now() + PATIENCE;
     let message = [b'x'; 500_000];

@@ -282,6 +282,39 @@ fn a_file_that_is_asked_for_again() {
     assert_eq!(world.sim.count(Method::EpollWait), turns);
 }
 
+/// The files that are kept open are among the descriptors that are planned: each place may be
+/// taken, each client may download a file of its own, and still 8 are kept.
+#[test]
+fn kept_files_are_planned_for() {
+    let sim = Simulated::new(1);
+    sim.set_limits(64, 64);
+    for number in 0..20 {
+        let path = format!("/srv/www/{number}.bin");
+        sim.write_file(Path::new(&path), &vec![b'x'; 4 << 20]);
+        sim.write_file(Path::new(&format!("/srv/www/{number}.txt")), b"some");
+    }
+    sim.advance(Duration::from_secs(100));
+    let limits = Limits::default();
+    let mut world = World::on(sim, Http::new().serve("/srv/www"), limits).unwrap();
+    let mut clients: Vec<_> = (0..20).map(|_| world.client()).collect();
+    world.rest();
+    let before = world.sim.descriptors();
+    let get = |name: &str| format!("GET /{name} HTTP/1.1\r\nHost: x\r\n\r\n").into_bytes();
+    for name in (0..20).map(|number| format!("{number}.txt")) {
+        for _ in 0..2 {
+            clients[0].send(&get(&name));
+            assert!(listen(&mut world, &mut clients[0]).ends_with(b"\r\nsome"));
+        }
+    }
+    assert_eq!(world.sim.descriptors(), before + 8);
+    for (number, client) in clients.iter_mut().enumerate() {
+        client.send(&get(&format!("{number}.bin")));
+        world.rest();
+        assert!(client.recv().starts_with(b"HTTP/1.1 200"), "{number}");
+    }
+    assert_eq!(world.sim.descriptors(), before + 8 + 20);
+}
+
 /// A date of 0 or 1 is none: no Last-Modified, and no condition on it.
 #[test]
 fn a_file_of_no_date() {

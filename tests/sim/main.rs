@@ -41,6 +41,10 @@ mod simulation;
 mod needs;
 // The modules of a handler that a fuzz target takes in find what they name here.
 #[cfg(feature = "cli")]
+#[path = "../../src/fallible.rs"]
+#[allow(dead_code)]
+mod fallible;
+#[cfg(feature = "cli")]
 use threadbare::kernel;
 
 // What is fuzzed, and four programs of the walkthrough: their tests come with them.

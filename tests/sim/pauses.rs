@@ -2,9 +2,10 @@
 //! before is neither lost nor told out of order.
 
 use crate::simulation::World;
+use std::any::Any;
 use std::time::Duration;
 use threadbare::kernel::sim::{Client, Method, Simulated};
-use threadbare::{CloseReason, Conn, ConnectionHandler, Limits};
+use threadbare::{CallError, CloseReason, Conn, ConnectionHandler, Limits, Server};
 
 /// Notes what it hears. `p` pauses, and is the last byte that it takes at once; `f` ends our side.
 #[derive(Default)]
@@ -169,4 +170,44 @@ fn a_unix_client_that_closes() {
     resume(&mut world);
     assert_eq!(world.server.handler().heard, "p hangup x eof");
     world.stop();
+}
+
+/// Does a job for each byte. `!` asks for a second one at once, which is a mistake.
+struct Jobs;
+
+impl ConnectionHandler for Jobs {
+    type Session = ();
+
+    fn on_data(&mut self, conn: &mut Conn<'_>, (): &mut (), input: &[u8]) -> usize {
+        let mut rest = input.iter();
+        while !conn.is_full() && !conn.is_paused() {
+            let Some(&byte) = rest.next() else { break };
+            assert!(conn.work(move |_: &mut (), _| byte.to_ascii_uppercase()));
+            if byte == b'!' && !conn.work(|_: &mut (), _| b'?') {
+                conn.write(b"one at a time: ");
+            }
+        }
+        input.len() - rest.len()
+    }
+
+    fn on_result(&mut self, conn: &mut Conn<'_>, (): &mut (), result: Box<dyn Any + Send>) {
+        conn.write(&[*result.downcast::<u8>().unwrap()]);
+    }
+}
+
+/// A loop in `on_data` ends where it has given a job, so answers come in the order of their
+/// requests; a job that is given all the same is refused, because the connection is paused.
+#[test]
+fn one_job_at_a_time() {
+    let builder = Server::builder(Jobs).workers(1, 10, || ());
+    let mut world = threadbare::sim::World::start(builder).unwrap();
+    let mut client = world.client();
+    assert_eq!(world.ask(&mut client, b"abc"), b"ABC");
+    world.server.hold_work(true);
+    assert_eq!(world.ask(&mut client, b"d!e"), b"");
+    world.server.hold_work(false);
+    world.rest();
+    assert_eq!(client.recv(), b"Done at a time: !E");
+    assert_eq!(world.server.counters().bugs, 1);
+    assert_eq!(world.server.handle().ask(|_, _| ()), Err(CallError::OwnThread)); // or for ever
 }

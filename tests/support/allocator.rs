@@ -9,24 +9,24 @@ use std::cell::Cell;
 use std::ptr::null_mut;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-pub struct Counting;
+pub(crate) struct Counting;
 
 thread_local! {
     /// How often this thread has allocated. (Without a destructor it needs no memory itself.)
-    pub static MADE: Cell<u64> = const { Cell::new(0) };
+    pub(crate) static MADE: Cell<u64> = const { Cell::new(0) };
     /// How many bytes it holds, and the most that it has held.
-    pub static HELD: Cell<i64> = const { Cell::new(0) };
-    pub static PEAK: Cell<i64> = const { Cell::new(0) };
+    pub(crate) static HELD: Cell<i64> = const { Cell::new(0) };
+    pub(crate) static PEAK: Cell<i64> = const { Cell::new(0) };
     /// After how many more allocations one fails, once; never, if it is [`NEVER`].
-    pub static FAILS: Cell<u64> = const { Cell::new(NEVER) };
+    pub(crate) static FAILS: Cell<u64> = const { Cell::new(NEVER) };
     /// The size class of what it has just given back, if that was the last thing it did.
     static FREED: Cell<usize> = const { Cell::new(0) };
 }
 
-pub const NEVER: u64 = u64::MAX;
+pub(crate) const NEVER: u64 = u64::MAX;
 
 /// Whether the place of the allocation that fails is printed.
-pub static TRACED: AtomicBool = AtomicBool::new(false);
+pub(crate) static TRACED: AtomicBool = AtomicBool::new(false);
 
 /// The sizes that `malloc` does not tell apart.
 fn class(bytes: usize) -> usize {

@@ -114,6 +114,9 @@ function steps(text, held) {
       at(n, "listener");
       if (ok) { made = conn(result, "client", port(args) && `from port ${port(args)}`); step.say = `A client has left the queue: it is descriptor ${result}.`; }
       else step.say = errno === "EAGAIN" ? "The queue is empty." : `accept4 failed: ${errno}.`;
+    } else if (name === "connect" && fds.get(n)?.kind === "datagram") {
+      fds.get(n).about = "to the service manager";
+      step.say = "What is sent goes to this name from now on.";
     } else if (name === "connect") {
       conn(n, "outbound", `to port ${port(args)}`);
       step.say = errno === "EINPROGRESS" ? "The handshake is under way. EPOLLOUT will say that it has ended." : errno || "Connected.";
@@ -140,7 +143,7 @@ function steps(text, held) {
           fd.receive = errno ? `the end: ${errno}` : result === 0 ? "0, and the end" : `${result + (next.left || 0)}`;
           if (next.left === undefined && result >= asked(next.call)) fd.receive += " or more";
         }
-        if (fd.conn && /OUT/.test(events)) fd.send = "has room";
+        if (fd.conn && !held && /OUT/.test(events)) fd.send = "has room";
       }
       step.say = errno === "EINTR" ? "Interrupted: wait again." : known.length ? `Woken: ${known.map(([, fd]) => `${fd.number} is ready for ${fd.ready.replace(/\|/g, ", ")}`).join("; ")}.`
         : result === 0 ? "Nothing is ready, and this wait does not sleep." : `${result} events.`;
@@ -258,7 +261,7 @@ function stepper(name, text, line, held) {
 
 /** A trace of the docs, and what the kernel held beside its lines. */
 async function trace(name) {
-  const asked = [`/docs/traces/${name}.txt?raw`, "/docs/traces/buffers.json?raw"].map(it => fetch(it));
+  const asked = [`/docs/traces/${name}.txt?raw`, "/buffers.json"].map(it => fetch(it));
   const [text, held] = await Promise.all(asked);
   return [await text.text(), (await held.json())[name]];
 }
@@ -336,7 +339,7 @@ function light() {
 }
 
 document.addEventListener("DOMContentLoaded", () => {
-  const at = id => document.getElementById(id), theme = at("theme");
+  const at = id => document.getElementById(id), theme = at("book-theme");
   const isDark = () => getComputedStyle(root).colorScheme === "dark" ||
     (!root.dataset.theme && matchMedia("(prefers-color-scheme: dark)").matches);
   const name = () => { theme.textContent = isDark() ? "Light" : "Dark"; };
@@ -354,15 +357,15 @@ document.addEventListener("DOMContentLoaded", () => {
   light();
   addEventListener("hashchange", light);
   const here = document.querySelector("[aria-current=page]");
-  if (here) at("contents").scrollTop = here.offsetTop - 200;
-  corner(at("state"));
-  bring(at("calls"), `/live/calls?request=${document.body.dataset.request}`);
-  at("rude").addEventListener("submit", async event => {
+  if (here) at("book-contents").scrollTop = here.offsetTop - 200;
+  corner(at("live-state"));
+  bring(at("live-calls"), `/live/calls?request=${document.body.dataset.request}`);
+  at("live-rude").addEventListener("submit", async event => {
     event.preventDefault();
-    const buttons = [...at("rude").querySelectorAll("button")];
+    const buttons = [...at("live-rude").querySelectorAll("button")];
     buttons.forEach(it => { it.disabled = true; });
-    at("deed").replaceChildren(make("p", {}, "It is on its way."));
-    await bring(at("deed"), event.submitter.formAction, { method: "POST" });
+    at("live-deed").replaceChildren(make("p", {}, "It is on its way."));
+    await bring(at("live-deed"), event.submitter.formAction, { method: "POST" });
     buttons.forEach(it => { it.disabled = false; });
     event.submitter.focus();
   });

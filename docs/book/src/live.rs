@@ -11,6 +11,8 @@ use std::fs;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
+/// What makes the loop and the listener.
+const MADE: [&str; 3] = ["socket(", "listen(", "epoll_create1("];
 /// Most lines remembered.
 const MOST: usize = 20_000;
 
@@ -32,7 +34,7 @@ pub struct Log {
     lines: VecDeque<Line>,
     /// How many were forgotten.
     before: usize,
-    /// What made the loop and the listener.
+    /// Those of [`MADE`].
     pub start: Vec<Line>,
     /// The port of a client beside whose calls is written what the kernel holds for it.
     pub watched: Option<u16>,
@@ -51,9 +53,8 @@ impl Log {
         let line = Line { at, text: text.to_owned(), held: self.watched.and_then(held) };
         if text.starts_with("epoll_wait(") {
             self.woken += 1;
-            let slept = self.fell_asleep.take().map(|since| at.saturating_sub(since));
-            self.asleep += slept.unwrap_or_default();
-        } else if self.woken == 0 && (text.starts_with("socket(") || text.starts_with("epoll_cr")) {
+            self.asleep += at.saturating_sub(self.fell_asleep.take().unwrap_or(at));
+        } else if self.woken == 0 && MADE.iter().any(|name| text.starts_with(name)) {
             self.start.push(line.clone());
         }
         self.lines.push_back(line);
@@ -78,30 +79,27 @@ impl Log {
 
     /// The lines about a connection, from the wait that reported it in the queue to its close.
     pub fn lines(&self, Life(born): Life) -> Vec<Line> {
-        let born = born.checked_sub(self.before).filter(|born| *born < self.lines.len());
-        let (earlier, later) = (self.lines.range(..born.unwrap_or(0)), born.unwrap_or(usize::MAX));
-        let (mut own, mut fd, mut data) = (Vec::new(), "", None);
-        own.extend(earlier.rev().find(|line| line.text.starts_with("epoll_wait(")).cloned());
-        for line in self.lines.iter().skip(later) {
+        let born = born.wrapping_sub(self.before); // one that is forgotten is behind the end
+        let Some(accept) = self.lines.get(born) else { return Vec::new() };
+        let fd = Call::of(&accept.text).map_or("", |call| call.result);
+        let mut earlier = self.lines.range(..born).rev();
+        let mut own =
+            Vec::from_iter(earlier.find(|it| it.text.starts_with("epoll_wait(")).cloned());
+        let mut data = None;
+        own.push(accept.clone());
+        for line in self.lines.range(born + 1..) {
             let Some(call) = Call::of(&line.text) else { continue };
-            let about = |nth| call.arguments.split(", ").nth(nth) == Some(fd);
-            let text = match call.name {
-                "accept4" if fd.is_empty() => {
-                    fd = call.result;
-                    Some(line.text.clone())
+            let nth = if call.name == "epoll_ctl" { 2 } else { 0 };
+            if call.name == "epoll_wait" {
+                let text = data.and_then(|data| own_event(&line.text, data));
+                own.extend(text.map(|text| Line { text, ..line.clone() }));
+            } else if call.arguments.split(", ").nth(nth) == Some(fd) {
+                own.push(line.clone());
+                let registered = call.arguments.split_once("data=");
+                data = registered.map(|it| it.1.trim_end_matches('}')).or(data);
+                if call.name == "close" {
+                    break;
                 }
-                "epoll_wait" => data.and_then(|data| own_event(&line.text, data)),
-                "epoll_ctl" if about(2) => {
-                    data = call.arguments.split_once("data=").map(|it| it.1.trim_end_matches('}'));
-                    Some(line.text.clone())
-                }
-                "epoll_ctl" => None,
-                _ => about(0).then(|| line.text.clone()),
-            };
-            let is_last = text.is_some() && call.name == "close";
-            own.extend(text.map(|text| Line { text, ..line.clone() }));
-            if is_last {
-                break;
             }
         }
         own

@@ -27,11 +27,12 @@ mod view;
 use live::{Log, locked};
 use pages::Pages;
 use site::Site;
+use std::collections::VecDeque;
 use std::io::{Write, stdout};
 use std::process::ExitCode;
 use std::sync::{Arc, Mutex};
 use threadbare::kernel::{Linux, Narrated};
-use threadbare::{Errno, Error, Limits, Server};
+use threadbare::{Errno, Error, Server};
 
 const USUAL: &str = "127.0.0.1:1235";
 
@@ -63,10 +64,9 @@ fn bind(pages: Arc<Pages>, address: &str) -> Result<Server<Site, Narrated<Linux>
     let (told, waits) = (Arc::clone(&log), Arc::clone(&log));
     let kernel = Narrated::new(Linux, move |line| locked(&told).tell(view::now(), line))
         .on_wait(move |_| locked(&waits).fell_asleep = Some(view::now()));
-    Server::builder(Site::new(pages, log))
+    Server::builder(Site { pages, log, requests: VecDeque::new() })
         .workers(1, 8, || ())
         .kernel(kernel)
-        .limits(Limits { max_connections: 500, ..Limits::default() })
         .own_process(true)
         .bind(address)
 }

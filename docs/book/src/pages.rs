@@ -21,11 +21,12 @@ pub const NUMBER: &str = "\u{1}";
 
 /// The page with the lists from which the contents are made.
 const MAP: &str = "docs/README.md";
-/// What the pages look like, and what they do: served as they are.
-const AS_THEY_ARE: [(&str, &str); 3] = [
+/// What the pages look like, what they do, and what the stepper knows: served as it is.
+const AS_THEY_ARE: [(&str, &str); 4] = [
     ("docs/book/src/book.css", "text/css"),
     ("docs/book/src/book.js", "text/javascript"),
     ("docs/book/src/icon.svg", "image/svg+xml"),
+    ("docs/buffers.json", "application/json"),
 ];
 
 /// What is served, by its path in the repository.
@@ -100,36 +101,31 @@ impl Pages {
         format!("{pages} pages and {} sources", files - pages)
     }
 
-    /// What stands at an address: its type, and what it is.
-    pub fn get(&self, path: &str, is_raw: bool) -> Option<(&'static str, String)> {
-        if path == "all" {
-            return Some((HTML, self.all()));
+    /// What stands at an address: its type, and what it is. A query is `raw`, or has a word.
+    pub fn get(&self, path: &str, query: &str, word: &str) -> Option<(&'static str, String)> {
+        let path = path.trim_matches('/');
+        if let Some((known, kind)) =
+            AS_THEY_ARE.iter().find(|it| it.0.rsplit('/').next() == Some(path))
+        {
+            return Some((kind, self.files.get(*known)?.text.clone()));
         }
-        let name = path.rsplit('/').next().unwrap_or_default();
-        let known = AS_THEY_ARE
-            .iter()
-            .find(|it| !path.contains('/') && it.0.ends_with(&format!("/{path}")));
-        if let Some((path, kind)) = known {
-            return Some((kind, self.files.get(*path)?.text.clone()));
-        }
-        let file = self.files.get(path)?;
-        let kind = name.rsplit('.').next().unwrap_or_default();
-        Some(match kind {
-            "svg" => ("image/svg+xml", file.text.clone()),
-            "md" => {
-                let text = format!("<article>{}</article>", file.text);
-                (HTML, self.frame(path, &file.title, "", &text))
-            }
-            _ if is_raw => (PLAIN, file.text.clone()),
-            _ => (HTML, self.frame(path, path, "", &self.source(path, kind, &file.text))),
-        })
+        let (title, text) = match (path, self.files.get(path)) {
+            ("all", _) => ("All pages", self.all()),
+            ("search", _) => ("Search", self.search(word)),
+            (_, file) => match (path.rsplit('.').next()?, file?) {
+                ("svg", file) => return Some(("image/svg+xml", file.text.clone())),
+                ("md", file) => (&*file.title, format!("<article>{}</article>", file.text)),
+                (_, file) if query == "raw" => return Some((PLAIN, file.text.clone())),
+                (kind, file) => (path, self.source(path, kind, &file.text)),
+            },
+        };
+        Some((HTML, self.frame(path, title, word, &text)))
     }
 
     /// All pages in one.
     fn all(&self) -> String {
         let files = self.order.iter().filter_map(|(path, _)| self.files.get(path));
-        let text: String = files.map(|file| format!("<article>{}</article>", file.text)).collect();
-        self.frame("all", "All pages", "", &text)
+        files.map(|file| format!("<article>{}</article>", file.text)).collect()
     }
 
     /// The view of a source, with each place that a page links to.
@@ -156,7 +152,7 @@ impl Pages {
     }
 
     /// Sections with all words of a query, the most telling first.
-    pub fn search(&self, query: &str) -> String {
+    fn search(&self, query: &str) -> String {
         let asked = query.to_ascii_lowercase();
         let words: Vec<&str> = asked.split_whitespace().collect();
         let mut found: Vec<(usize, &Section)> = Vec::new();
@@ -181,7 +177,7 @@ impl Pages {
             let excerpt = excerpt(text, words.first().copied().unwrap_or_default());
             _ = write!(html, "<li><a href='/{address}'>{}</a><p>{excerpt}</p>", escaped(title));
         }
-        self.frame("", "Search", query, &(html + "</ol>"))
+        html + "</ol>"
     }
 
     /// The calls of a request.

@@ -55,8 +55,8 @@ impl Drop for Book {
 /// The addresses of all pages, as the contents have them.
 fn pages(browser: &mut Browser, book: &Book) -> Vec<String> {
     browser.open(&book.url("/docs/README.md"));
-    let found =
-        browser.eval("[...document.querySelectorAll('#contents li a')].map(it => it.pathname)");
+    let found = browser
+        .eval("[...document.querySelectorAll('#book-contents li a')].map(it => it.pathname)");
     let found: Vec<String> = serde_json::from_value(found).unwrap();
     assert!(found.len() > 35, "{found:?}");
     found
@@ -75,8 +75,11 @@ fn every_page() {
         browser.open(&book.url(page));
         let width = browser.eval("document.documentElement.scrollWidth");
         assert_eq!(width, 390, "{page}");
-        browser.wait("document.querySelector('#calls pre')");
+        browser.wait("document.querySelector('#live-calls pre')");
         assert_eq!(browser.eval("document.querySelectorAll('h1').length"), 1, "{page}");
+        let ids = "[...document.querySelectorAll('[id]')].map(it => it.id)";
+        let twice = browser.eval(&format!("{ids}.filter((id, at, all) => all.indexOf(id) < at)"));
+        assert_eq!(twice, serde_json::json!([]), "{page}: names that stand twice");
         browser.wait("[...document.images].every(it => it.complete && it.naturalWidth)");
         let found = browser.eval("[...document.links].map(it => it.href).filter(it => it.startsWith(location.origin) && !it.includes('/live/'))");
         links.extend(serde_json::from_value::<Vec<String>>(found).unwrap());
@@ -191,6 +194,77 @@ recvfrom(8, 0x7f2ada568000, 65536, 0, NULL, NULL) = -1 EAGAIN (Resource temporar
     assert_eq!(shown, serde_json::json!(due));
 }
 
+#[test] // beside the traces of the docs the kernel's buffers were recorded: no bound, a number
+fn buffers_are_exact() {
+    if !needs(&["chromium"]) {
+        return;
+    }
+    let (book, mut browser) = (Book::start(), Browser::start());
+    browser.open(&book.url("/docs/traces"));
+    let names = browser.eval("fetch('/buffers.json').then(it => it.json()).then(Object.keys)");
+    let names: Vec<String> = serde_json::from_value(names).unwrap();
+    assert!(names.len() >= 17, "{names:?}");
+    for name in &names {
+        let vague = browser.eval(&format!(
+            "trace('{name}').then(([text, held]) => steps(text, held).flatMap(it => it.fds.filter(fd => \
+            fd.conn).flatMap(fd => [fd.receive, fd.send])).filter(it => /at most|or more|room/.test(it)))"
+        ));
+        assert_eq!(vague, serde_json::json!([]), "{name}");
+    }
+    // What a client does not read stays here, until it does.
+    let sent = browser.eval(
+        "trace('slow').then(([text, held]) => steps(text, held).filter(it => it.call.name === 'sendto')\
+        .map(it => it.fds.find(fd => fd.number === 8).send)[0])",
+    );
+    let sent: u64 = sent.as_str().unwrap().parse().unwrap();
+    assert!((1..196_608).contains(&sent), "{sent}: the client's kernel has taken the rest");
+}
+
+#[test] // on paper there is nothing to press, nothing dark, and nothing is cut at the edge
+fn print() {
+    if !needs(&["chromium"]) {
+        return;
+    }
+    let (book, mut browser) = (Book::start(), Browser::start());
+    let mut pages = pages(&mut browser, &book);
+    pages.extend(["/src/reactor.rs", "/docs/traces/slow.txt", "/all"].map(str::to_owned));
+    for page in &pages {
+        browser.paper("dark");
+        browser.open(&book.url(page));
+        let color = browser.eval("getComputedStyle(document.body).backgroundColor");
+        assert_eq!(color, "rgb(255, 255, 255)", "{page}");
+        assert_eq!(browser.eval(include_str!("contrast.js")), serde_json::json!([]), "{page}");
+        let shown = browser.eval(
+            "[...document.querySelectorAll('button, input, nav, header, .live, .steps')]\
+            .filter(it => it.checkVisibility()).map(it => it.outerHTML.slice(0, 60))",
+        );
+        assert_eq!(shown, serde_json::json!([]), "{page}");
+        let cut = browser.eval(
+            "[...document.querySelectorAll('main *')].filter(it => it.checkVisibility() && !it.closest('svg') && \
+            (it.getBoundingClientRect().right > 681 || it.scrollWidth > it.clientWidth + 1 && \
+            getComputedStyle(it).overflowX !== 'visible')).map(it => it.outerHTML.slice(0, 90))",
+        );
+        assert_eq!(cut, serde_json::json!([]), "{page}");
+    }
+    let (sheets, bytes) = browser.sheets();
+    assert!(sheets > 100 && bytes > 200_000, "the whole book: {sheets} sheets, {bytes} bytes");
+}
+
+#[test] // what serves stays small: main, the handler and the log; the rest renders, or is a client
+fn sizes() {
+    let lines = |names: &[&str]| -> usize {
+        let file = |name: &&str| std::fs::read_to_string(format!("src/{name}")).unwrap();
+        let is_code = |line: &&str| !line.is_empty() && !line.starts_with("//");
+        let count = |text: String| text.lines().map(str::trim).filter(is_code).count();
+        names.iter().map(file).map(count).sum()
+    };
+    let server = lines(&["main.rs", "site.rs", "live.rs"]);
+    let (rude, renderer) = (lines(&["rude.rs"]), lines(&["pages.rs", "markdown.rs"]));
+    let looks = lines(&["book.css", "book.js", "page.html"]);
+    println!("server {server}, rude clients {rude}, renderer {renderer}, css and js {looks}");
+    assert!(server <= 300 && rude <= 100 && renderer <= 400 && looks <= 600);
+}
+
 #[test] // by keys alone: a trace is stepped through, a link leads into its middle
 fn the_stepper_by_keys() {
     if !needs(&["chromium"]) {
@@ -252,7 +326,7 @@ fn without_a_script() {
     browser.key("Tab");
     assert_eq!(browser.eval("document.activeElement.className"), "skip");
     browser.key("Enter");
-    browser.wait("location.hash === '#main'");
+    browser.wait("location.hash === '#book-main'");
     assert!(
         browser.eval("document.querySelector('article').innerText.length").as_u64() > Some(2_000)
     );
@@ -260,7 +334,7 @@ fn without_a_script() {
     "backlog".chars().for_each(|letter| browser.key(&letter.to_string()));
     browser.key("Enter");
     browser.wait("document.querySelector('.found li')");
-    browser.eval("document.querySelector('#calls a').focus()");
+    browser.eval("document.querySelector('#live-calls a').focus()");
     browser.key("Enter");
     browser.wait("document.querySelector('.told')?.innerText.includes('recvfrom(')");
     browser.eval("document.querySelector('[formaction*=half]').focus()");
@@ -276,30 +350,33 @@ fn rude_clients() {
     }
     let (book, mut browser) = (Book::start(), Browser::start());
     browser.open(&book.url("/docs/README.md"));
-    browser.wait("document.querySelector('#calls img')?.naturalWidth > 100");
-    browser.wait("document.querySelector('#state').textContent.includes('asleep')");
-    let count = browser.eval("document.querySelectorAll('#rude button').length").as_u64().unwrap();
+    browser.wait("document.querySelector('#live-calls img')?.naturalWidth > 100");
+    browser.wait("document.querySelector('#live-state').textContent.includes('asleep')");
+    let count =
+        browser.eval("document.querySelectorAll('#live-rude button').length").as_u64().unwrap();
     assert!(count >= 8);
     for at in 0..count {
-        browser.eval(&format!("document.querySelectorAll('#rude button')[{at}].focus()"));
-        browser.eval("document.querySelector('#deed').replaceChildren()");
+        browser.eval(&format!("document.querySelectorAll('#live-rude button')[{at}].focus()"));
+        browser.eval("document.querySelector('#live-deed').replaceChildren()");
         browser.key("Enter");
-        browser.wait("document.querySelector('#deed pre') && !document.querySelector('#rude button:disabled')");
-        let told = browser.eval("document.querySelector('#deed').innerText");
+        browser.wait("document.querySelector('#live-deed pre') && !document.querySelector('#live-rude button:disabled')");
+        let told = browser.eval("document.querySelector('#live-deed').innerText");
         let told = told.as_str().unwrap();
         for call in ["accept4(", "epoll_wait(", "recvfrom(", "close("] {
             assert!(told.contains(call), "{told}");
         }
         let others = told.matches("accept4(").count();
         assert_eq!(others, 1, "{told}");
-        let steps = "[...document.querySelectorAll('#deed code')].map(it => it.textContent)";
+        let steps = "[...document.querySelectorAll('#live-deed code')].map(it => it.textContent)";
         assert_eq!(browser.eval(&format!("{steps}.filter(it => !steps(it)[0].say).join()")), "");
         if told.contains("the whole book") {
             // Amid the answers the kernel holds what the client has not read.
-            let held = "Math.max(...[...document.querySelectorAll('#deed [data-held]')].map(it => it.dataset.held.split(' ')[1]))";
+            let held = "Math.max(...[...document.querySelectorAll('#live-deed [data-held]')].map(it => it.dataset.held.split(' ')[1]))";
             assert!(browser.eval(held).as_u64() > Some(0));
-            browser.eval("document.querySelector('#deed button').click()");
-            browser.wait("document.querySelector('#deed .steps')?.innerText.includes('SIOCOUTQ')");
+            browser.eval("document.querySelector('#live-deed button').click()");
+            browser.wait(
+                "document.querySelector('#live-deed .steps')?.innerText.includes('SIOCOUTQ')",
+            );
         }
     }
     assert_eq!(browser.complaints(), Vec::<String>::new());
@@ -404,13 +481,17 @@ fn pictures() {
     for shot in shots.split(' ') {
         let (path, script) = shot.split_once('!').unwrap_or((shot, ""));
         for (name, width, height, scheme) in [
+            ("print", 680, 1000, "dark"),
             ("light", 1280, 900, "light"),
             ("dark", 1280, 900, "dark"),
             ("phone", 390, 844, "light"),
         ] {
             browser.window(width, height, scheme);
             browser.open(&book.url(path));
-            browser.wait("document.querySelector('#calls pre')");
+            browser.wait("document.querySelector('#live-calls pre')");
+            if name == "print" {
+                browser.paper(scheme);
+            }
             if !script.is_empty() {
                 browser.eval(&script.replace('~', " "));
                 std::thread::sleep(std::time::Duration::from_millis(1500));

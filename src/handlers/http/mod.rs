@@ -357,9 +357,14 @@ impl Http {
                 return self.say_with(conn, request.head, Status::PRECONDITION_FAILED, then, "");
             }
             Due::NoSuchPart => {
-                let size = format_args!("Content-Range: bytes */{size}\r\n");
                 let status = Status::RANGE_NOT_SATISFIABLE;
-                return self.say_with(conn, request.head, status, then, size);
+                return self.say_with(
+                    conn,
+                    request.head,
+                    status,
+                    then,
+                    format_args!("Content-Range: bytes */{size}\r\n"),
+                );
             }
         };
         let sent = if request.is_head { 0 } else { length };
@@ -382,9 +387,13 @@ impl Http {
         let (path, query) = request.target.split_at_checked(end).unwrap_or_default();
         let name = path.rsplit('/').next().unwrap_or_default();
         // Without the dot a colon in the name would end a scheme.
-        let field = format_args!("Location: ./{name}/{query}\r\n");
-        let status = Status::MOVED_PERMANENTLY;
-        self.say_with(conn, request.head, status, request.then, field);
+        self.say_with(
+            conn,
+            request.head,
+            Status::MOVED_PERMANENTLY,
+            request.then,
+            format_args!("Location: ./{name}/{query}\r\n"),
+        );
     }
 
     /// Reads a part of a file into `content`. Returns whether all of it could be read.

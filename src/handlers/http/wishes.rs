@@ -30,19 +30,20 @@ pub(super) struct Version {
 }
 
 /// An entity tag: four numbers in hexadecimal, what stands between them, and two quotes.
-#[derive(Debug)]
+#[derive(Debug, PartialEq)]
 struct Tag {
-    text: [u8; 4 * 16 + 3 + 2],
+    text: [u8; Tag::LONGEST],
     length: usize,
 }
 
 impl Tag {
+    const LONGEST: usize = 4 * 16 + 3 + 2;
+
     fn new(text: fmt::Arguments<'_>) -> Tag {
-        let mut tag = Tag { text: [0; _], length: 0 };
-        let most = tag.text.len();
+        let mut tag = Tag { text: [0; Tag::LONGEST], length: 0 };
         let mut rest = &mut tag.text[..];
         let _ = rest.write_fmt(text); // it fits
-        tag.length = most - rest.len();
+        tag.length = Tag::LONGEST - rest.len();
         tag
     }
 

@@ -122,12 +122,12 @@ impl Client {
         self.close();
     }
 
-    /// Whether [`recv`](Client::recv) has reached EOF.
+    /// Whether [`recv`](Client::recv) has reached EOF: `false` before there was one.
     pub fn saw_eof(&self) -> bool {
         self.eof
     }
 
-    /// Whether a call has failed with ECONNRESET.
+    /// Whether a call has failed with ECONNRESET: `false` before there was one.
     pub fn saw_reset(&self) -> bool {
         self.reset
     }

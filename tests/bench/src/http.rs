@@ -3,8 +3,9 @@
 //! Each peer that is installed is compared with threadbare in pairs: a slice of the same load
 //! for one, then for the other, in random order, on the same CPU. What counts is the ratio
 //! within a pair, and of all pairs the median with its interval: below 1, or with 1 inside,
-//! threadbare needs no more CPU than the peer. All have one process and no access log; Caddy
-//! has threads, which share the CPU.
+//! threadbare needs no more CPU than the peer. All have one process and no access log, but for
+//! darkhttpd, whose log cannot be turned off and goes to /dev/null; Caddy has threads, which share
+//! the CPU.
 //!
 //! The peers are not among what `make deps` installs, because a package of theirs may start a
 //! server of its own.
@@ -123,12 +124,21 @@ pub fn compare(
     let pairs = if bench.quick { 5 } else { 25 };
     let mut dice = Dice(0x5eed);
     for (peer, command) in PEERS {
+        if !is_installed(peer) {
+            table.failed(peer, "it is not installed");
+            continue;
+        }
         match pairs_with(bench, &www, command, load, (pairs, slice), &mut dice) {
             Ok((ours, theirs)) => table.rows.push(row(peer, &ours, &theirs, &mut dice)),
             Err(error) => table.failed(peer, &error.to_string()),
         }
     }
     Ok(table)
+}
+
+fn is_installed(program: &str) -> bool {
+    let path = std::env::var_os("PATH").unwrap_or_default();
+    std::env::split_paths(&path).any(|folder| folder.join(program).is_file())
 }
 
 /// The samples of both in turn, pair by pair.

@@ -13,13 +13,16 @@
 #![no_main]
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
 
+#[path = "../../../src/fallible.rs"]
+#[allow(dead_code)]
+mod fallible;
 #[path = "../../sim/simulation/mod.rs"]
 mod simulation;
 #[path = "../targets/mod.rs"]
 mod targets;
 
 use std::sync::LazyLock;
-use threadbare::kernel; // for the modules of a handler that a target takes in
+use threadbare::kernel; // it and `fallible` are for the modules of a handler that a target takes in
 
 static TARGET: LazyLock<targets::Target> = LazyLock::new(|| {
     let name = std::env::var("TARGET").unwrap_or_default();

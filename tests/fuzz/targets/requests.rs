@@ -89,7 +89,7 @@ impl Read {
                     Ok(Some(then)) => {
                         scanned = 0;
                         read.ends.push(taken + input.len() - rest.len());
-                        read.is_over = then == Then::Close;
+                        read.is_over = matches!(then, Then::Close | Then::CloseAsAsked);
                     }
                     Ok(None) => {
                         scanned = if pending.is_some() { 0 } else { rest.len() };

@@ -86,6 +86,8 @@ pub struct Whim {
     hung_up: BTreeSet<ConnId>,
     /// What it does more often than anything else, so that rare things come together.
     tastes: [usize; 3],
+    /// It may believe a peer that has said nothing of the kind.
+    trusts: bool,
     /// It takes a byte at a time, so that its rests last.
     nibbles: bool,
     /// It leaves off, so that all can come to rest.
@@ -144,7 +146,7 @@ impl Whim {
             20 if self.one_in(4) => conn.abort(),
             21 if self.one_in(4) => conn.close(),
             33..=34 if self.one_in(4) => conn.abort_behind(),
-            35..=36 if self.one_in(4) => conn.close_without_linger(),
+            35..=36 if self.trusts && self.one_in(4) => conn.close_without_linger(),
             22..=24 => conn.pause(),
             25..=28 => conn.resume(),
             29 => conn.set_timer(None),
@@ -277,6 +279,7 @@ pub fn play(path: &Way) -> Verdict<(Outcome, BTreeMap<&'static str, u64>)> {
         closed: BTreeSet::new(),
         told: BTreeSet::new(),
         hung_up: BTreeSet::new(),
+        trusts: seed.is_multiple_of(2),
         tastes: [0; 3].map(|_| below(32)),
         nibbles: below(2) == 0,
         tired: false,

@@ -155,25 +155,29 @@ impl Browser {
     pub fn window(&mut self, width: u32, height: u32, scheme: &str) {
         self.call("Emulation.setDeviceMetricsOverride", json!({"width": width, "height": height, "deviceScaleFactor": 1, "mobile": width < 500}));
         let features = json!([{"name": "prefers-color-scheme", "value": scheme}]);
-        self.call("Emulation.setEmulatedMedia", json!({"features": features}));
+        self.call("Emulation.setEmulatedMedia", json!({"media": "", "features": features}));
+    }
+
+    /// Shows the page as it is printed, as wide as paper is.
+    pub fn paper(&mut self, scheme: &str) {
+        self.window(680, 1000, scheme); // A4 without its margins
+        let features = json!([{"name": "prefers-color-scheme", "value": scheme}]);
+        self.call("Emulation.setEmulatedMedia", json!({"media": "print", "features": features}));
+    }
+
+    /// The page as it is printed, in PDF: how many sheets, and how many bytes.
+    pub fn sheets(&mut self) -> (usize, usize) {
+        let paper =
+            json!({"paperWidth": 8.27, "paperHeight": 11.69, "transferMode": "ReturnAsBase64"});
+        let pdf = bytes(self.call("Page.printToPDF", paper)["data"].as_str().unwrap());
+        let text = String::from_utf8_lossy(&pdf);
+        (text.matches("/Type /Page\n").count(), pdf.len())
     }
 
     /// A picture of what is in the window, for people to look at.
     pub fn picture(&mut self, path: &str) {
         let shot = self.call("Page.captureScreenshot", json!({"format": "png"}));
-        let text = shot["data"].as_str().unwrap();
-        let value = |c: u8| {
-            b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/"
-                .iter()
-                .position(|it| *it == c)
-        };
-        let mut bytes = Vec::new();
-        for four in text.as_bytes().chunks(4) {
-            let values: Vec<u32> = four.iter().filter_map(|c| Some(value(*c)? as u32)).collect();
-            let all = values.iter().fold(0, |all, it| all << 6 | it) << (6 * (4 - values.len()));
-            bytes.extend(&all.to_be_bytes()[1..values.len()]);
-        }
-        std::fs::write(path, bytes).unwrap();
+        std::fs::write(path, bytes(shot["data"].as_str().unwrap())).unwrap();
     }
 
     /// Errors and warnings that the console has shown, exceptions, and requests that failed.
@@ -189,6 +193,22 @@ impl Browser {
         };
         self.events.drain(..).filter_map(|event| bad(&event)).collect()
     }
+}
+
+/// What stands in base64.
+fn bytes(text: &str) -> Vec<u8> {
+    let value = |c: u8| {
+        b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/"
+            .iter()
+            .position(|it| *it == c)
+    };
+    let mut bytes = Vec::new();
+    for four in text.as_bytes().chunks(4) {
+        let values: Vec<u32> = four.iter().filter_map(|c| Some(value(*c)? as u32)).collect();
+        let all = values.iter().fold(0, |all, it| all << 6 | it) << (6 * (4 - values.len()));
+        bytes.extend(&all.to_be_bytes()[1..values.len()]);
+    }
+    bytes
 }
 
 impl Drop for Browser {
