@@ -85,14 +85,6 @@ impl State {
         }
     }
 
-    /// Whether the handler wants no input for now.
-    pub(crate) fn is_paused(&self) -> bool {
-        match self {
-            State::Connecting { early, .. } => early.paused,
-            state => state.input().is_some_and(|(_, reading)| reading.paused),
-        }
-    }
-
     /// Whether the handler is to hear that the peer's end has come while nothing is read.
     pub(super) fn awaits_hangup(&self) -> bool {
         let is_awaited =
