@@ -16,6 +16,7 @@
 //! [`is_quiet`]: Connection::is_quiet
 //! [`contradiction`]: Connection::contradiction
 
+use crate::buffer::Buffer;
 use crate::close_reason::CloseReason;
 use crate::counters::Counters;
 use crate::kernel::{self, Errno, Fd, Peer};
@@ -36,7 +37,7 @@ mod unsent;
 use peer::PackedPeer;
 use shortage::{MAX_TRIES, Shortage};
 pub use state::TRANSITIONS;
-pub(crate) use state::{Fin, Level, Life, Open, PeerEnd, Reading, State, Tail};
+pub(crate) use state::{Fin, Level, Life, Open, State, Tail};
 pub use transitions::Transition;
 #[cfg(feature = "sim")]
 pub use transitions::taken;
@@ -142,8 +143,12 @@ impl Connection {
     }
 
     /// Ends it with FIN: what is written is still sent.
-    pub(crate) fn close(&mut self, why: CloseReason) {
-        self.state.close(why);
+    pub(crate) fn close(&mut self, why: CloseReason, now: Moment) {
+        let has_finished = self.state.open().is_some_and(|open| open.flow.has_sent_fin());
+        if has_finished {
+            self.touch(now); // it lingers from now on
+        }
+        self.state.close(why, now);
     }
 
     /// Bytes have arrived on a connection that has ended.
@@ -183,9 +188,10 @@ impl Connection {
 
     /// Ends it with a reset, behind all that is written.
     pub(crate) fn abort_behind(&mut self, why: CloseReason, now: Moment) {
-        match self.sent == 0 && self.is_flushed() {
-            true => self.abort(why), // nothing was
-            false => self.state.deliver(why, now),
+        match self.state.open() {
+            _ if self.sent == 0 && self.is_flushed() => self.abort(why), // nothing was
+            Some(open) if open.flow.fin() != Fin::No => self.close(why, now), // that is all
+            _ => self.state.deliver(why, now),
         }
     }
 
@@ -209,7 +215,7 @@ impl Connection {
             }
             Reaction::DropConnection => {
                 let why = CloseReason::of(call, errno);
-                let is_read_out = |open: &Open| call == Call::Recv && !open.reading.again;
+                let is_read_out = |open: &Open| call == Call::Recv && !open.flow.is_again();
                 match self.state.open().is_some_and(is_read_out) {
                     true => self.gone(why),
                     false => self.broken(why),
@@ -249,8 +255,8 @@ impl Connection {
         self.registered == kernel::IN as u8
             && open.input.is_empty()
             && open.unsent.bytes.is_empty()
-            && !open.reading.paused
-            && open.writing.fin == Fin::No
+            && !open.asked.paused
+            && open.flow.fin() == Fin::No
             && self.shortage == Shortage::default()
             && self.spans == 0
     }
@@ -295,16 +301,16 @@ impl Connection {
 
     /// Bytes received and not consumed.
     pub(crate) fn rest(&self) -> usize {
-        self.state.input().map_or(0, |(input, _)| input.len())
+        self.state.input().map_or(0, Buffer::len)
     }
 
     /// Whether the handler may be offered input now.
     pub(crate) fn can_offer(&self) -> bool {
         match &*self.state {
             State::Open(open) => {
-                !open.reading.paused && !open.holds_up_input() && !self.shortage.waits()
+                !open.asked.paused && !open.holds_up_input() && !self.shortage.waits()
             }
-            State::Broken { reading, .. } => !reading.paused,
+            State::Broken { paused, .. } => !paused,
             _ => false,
         }
     }
@@ -319,8 +325,7 @@ impl Connection {
             State::Connecting { .. } => return kernel::OUT as u8,
             State::Preface { .. } => true,
             State::Open(open) => {
-                let Reading { end, paused, .. } = open.reading;
-                end == PeerEnd::Ahead && !paused && !open.holds_up_input()
+                open.flow.is_ahead() && !open.asked.paused && !open.holds_up_input()
             }
             State::Closing { tail, .. } | State::Delivering { tail, .. } => *tail != Tail::Over,
             State::Lingering { .. } => true,
@@ -333,7 +338,7 @@ impl Connection {
     /// Whether it is a client that has sent nothing yet, or has not been answered, and has not
     /// ended: a stop waits for its bytes, which may be on their way.
     pub(crate) fn may_speak(&self) -> bool {
-        let is_ahead = |open: &Open| open.reading.end == PeerEnd::Ahead;
+        let is_ahead = |open: &Open| open.flow.is_ahead();
         let is_new = self.received == 0 || self.sent == 0 && self.is_flushed();
         is_new && self.listener() != OUTBOUND && self.state.open().is_some_and(is_ahead)
     }
@@ -341,10 +346,10 @@ impl Connection {
     /// Whether there is something to do for it without waiting for an event. `may_end`: by a stop.
     pub(crate) fn has_work(&self, may_end: bool) -> bool {
         match &*self.state {
-            State::Open(Open { reading, writing, held, .. }) => {
-                writing.level == Level::Drained
-                    || self.can_offer()
-                        && (reading.again || reading.end == PeerEnd::Seen || may_end && !held)
+            State::Open(Open { flow, asked, .. }) => {
+                let is_due = flow.reading().is_some_and(|reading| reading.again || reading.ended);
+                flow.level() == Level::Drained
+                    || self.can_offer() && (is_due || may_end && !asked.held)
             }
             State::Broken { .. } => true,
             _ => false,
@@ -387,7 +392,7 @@ mod tests {
     fn a_new_connection_is_quiet() {
         let mut connection = connection();
         assert!(connection.is_quiet());
-        connection.state.open_mut().unwrap().reading.paused = true;
+        connection.state.pause();
         assert!(!connection.is_quiet());
     }
 
@@ -397,7 +402,7 @@ mod tests {
         assert_eq!(connection.to_string(), "unix fd 3 Open received 0 sent 0");
         let open = connection.state.open_mut().unwrap();
         open.input.push(b"abc", NOW).unwrap();
-        open.reading.end = PeerEnd::Seen;
+        open.flow.ended(false);
         open.unsent.bytes.push(b"abcde", NOW).unwrap();
         let said = "unix fd 3 Open received 0 sent 0 rest 3 unsent 5 eof";
         assert_eq!(connection.to_string(), said);

@@ -7,7 +7,7 @@
 //! [`lent`] calls the kernel within a callback, for what the callback must know at once.
 
 use crate::close_reason::CloseReason;
-use crate::connection::{Connection, PeerEnd};
+use crate::connection::Connection;
 use crate::counters::Counters;
 use crate::cuts::Cuts;
 use crate::error::Error;
@@ -252,11 +252,11 @@ impl Conn<'_> {
     /// peer still sends is thrown away. No more input is offered. A connection that is not
     /// established yet is given up at once.
     pub fn close(&mut self) {
+        let now = self.net.now;
         self.net.change(self.slot, |connection| {
-            let input = connection.state.input();
-            let has_ended = input.is_some_and(|(_, reading)| reading.end != PeerEnd::Ahead);
+            let has_ended = connection.state.has_heard_all();
             let why = if has_ended { CloseReason::PeerClosed } else { CloseReason::Handler };
-            connection.close(why);
+            connection.close(why, now);
         });
     }
 
@@ -561,7 +561,8 @@ impl Net {
     }
 
     pub(crate) fn close_slot(&mut self, slot: u32, why: CloseReason) {
-        self.change(slot, |connection| connection.close(why));
+        let now = self.now;
+        self.change(slot, |connection| connection.close(why, now));
     }
 
     pub(crate) fn abort(&mut self, slot: u32, why: CloseReason) {

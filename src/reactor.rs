@@ -284,12 +284,12 @@ impl<H: ConnectionHandler, K: Kernel> Reactor<H, K> {
     /// meanwhile, so that what happens here does not put it on the list again.
     fn reconcile(&mut self, slot: u32) {
         self.net.begin_file(&mut self.kernel, slot);
-        let (must_wait, starves) = self.net.verdict(slot);
+        let (owes, starves) = self.net.verdict(slot);
         let (now, stop) = (self.net.now, self.net.stop);
         let Reactor { kernel, net, poll, timer, work, leaving, .. } = self;
         let data = net.table.id(slot).to_u64();
         let Some(mut connection) = net.table.edit(slot) else { return };
-        connection.state.settle(must_wait, starves, now);
+        connection.state.settle(owes, starves, now);
         if connection.is_flushed()
             && connection.flushed(now)
             && let Err(errno) = kernel.shutdown(&connection.fd)

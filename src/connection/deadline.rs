@@ -4,7 +4,7 @@
 //! A message only stores when it came. When a limit may be over the reactor looks, and then
 //! the true deadline is computed here, from what is stored anyway.
 
-use super::{Connection, Level, Open, State};
+use super::{Connection, Open, State};
 use crate::close_reason::CloseReason;
 use crate::limits::Spans;
 use crate::time::{Moment, Span, Tick};
@@ -67,11 +67,11 @@ impl Connection {
         } else if come(self.write_deadline(timeouts, now)) {
             self.abort(CloseReason::WriteStalled);
         } else if come(self.message_deadline(timeouts)) {
-            self.close(CloseReason::MessageTooSlow);
+            self.close(CloseReason::MessageTooSlow, now);
         } else if come(self.deadline(timeouts, now)) {
             match *self.state {
                 State::Connecting { .. } => self.gone(too_slow),
-                State::Open(_) => self.close(CloseReason::Idle),
+                State::Open(_) => self.close(CloseReason::Idle, now),
                 State::Closing { .. } | State::Delivering { .. } => self.abort(CloseReason::Idle),
                 _ => self.done(),
             }
@@ -92,7 +92,7 @@ impl Connection {
     /// Whether it can end without loss, for others that wait: nothing is going on in it, and
     /// has not been for `span`.
     pub(crate) fn can_give_way(&self, span: Span, now: Moment) -> bool {
-        let is_free = self.state.open().is_some_and(|open| !open.held && !open.duplex);
+        let is_free = self.state.open().is_some_and(|open| !open.asked.held && !open.asked.duplex);
         is_free && self.is_quiet() && self.staged.is_nothing() && self.idle(now) >= span
     }
 
@@ -105,9 +105,9 @@ impl Connection {
     /// want of memory that we do not: then rests that hold it must come to an end.
     fn message_deadline(&self, timeouts: &Spans) -> Option<Moment> {
         let open = self.state.open()?;
-        let Open { input, reading, writing, .. } = open;
-        let is_read = self.can_offer() || writing.level == Level::Starved && !reading.paused;
-        let is_awaited = open.needs_to_read() && is_read;
+        let Open { input, flow, asked, .. } = open;
+        let is_read = self.can_offer() || flow.is_starved() && !asked.paused;
+        let is_awaited = flow.needs_to_read() && is_read;
         let since = input.since().filter(|_| is_awaited)?;
         timeouts.message.map(|span| since.after(span))
     }

@@ -5,7 +5,7 @@
 //! types allow; the tests of faults say of each whether it is reached, or why it never is.
 
 use super::Connection;
-use super::state::{Fin, Reading, State, Tail, Writing};
+use super::state::{Fin, Flow, Level, Reading, State, Tail};
 use std::sync::OnceLock;
 
 const STATES: [&str; 8] =
@@ -20,10 +20,6 @@ const PARTS: [&[&str]; 7] = [
     &["", "file"],
     &["", "later"],
 ];
-/// A closing connection of whose peer no more is expected.
-const RENOUNCED: usize = 3;
-/// Those of them that are not Reading or Writing.
-const ASIDE: [usize; 2] = [5, 6];
 
 type Parts = [usize; PARTS.len()];
 
@@ -45,101 +41,89 @@ fn name(state: usize, mut number: usize) -> String {
     words.join(", ")
 }
 
-fn named(state: usize, parts: Parts) -> &'static str {
-    let mut number = state;
+fn named(state: &str, parts: Parts) -> &'static str {
+    let mut number = STATES.iter().position(|name| *name == state).unwrap_or_default();
     for (part, value) in PARTS.iter().zip(parts).rev() {
         number = number * part.len() + value;
     }
     names().get(number).map_or("", String::as_str)
 }
 
-fn reading(state: usize) -> impl Iterator<Item = Parts> {
-    let ends: &[usize] = match state {
-        1 | 4 => &[0, 1, 2],
-        2 | 7 => &[0, 1, RENOUNCED],
-        _ => &[0],
-    };
-    let paused = if matches!(state, 0 | 1 | 4) { 2 } else { 1 };
-    let again = if matches!(state, 1 | 4) { 2 } else { 1 };
-    ends.iter().flat_map(move |&end| {
-        (0..paused * again).map(move |flags| [end, flags % paused, flags / paused, 0, 0, 0, 0])
-    })
+/// Every flow there is.
+fn flows() -> impl Iterator<Item = Flow> {
+    let bits = [false, true];
+    let levels = [Level::Low, Level::Full, Level::Drained];
+    let outputs = move || levels.into_iter().flat_map(move |it| bits.map(|finish| (it, finish)));
+    let readings =
+        bits.into_iter().flat_map(move |ended| bits.map(|again| Reading { ended, again }));
+    let open = readings.flat_map(move |reading| {
+        let both = outputs().map(move |(level, finish)| Flow::Both { reading, level, finish });
+        both.chain(levels.map(move |level| Flow::HalfClosedLocal { reading, level }))
+    });
+    let starved = [Fin::No, Fin::Wanted, Fin::Sent].map(|fin| Flow::Starved { fin });
+    open.chain(starved)
+        .chain(outputs().map(|(level, finish)| Flow::HalfClosedRemote { level, finish }))
 }
 
-fn writing(state: usize) -> impl Iterator<Item = (usize, usize)> {
-    let (levels, fins) = match state {
-        0 => (2, 2),
-        1 => (4, 3),
-        2 => (1, 3),
-        _ => (1, 1),
+fn parts(flow: Flow, paused: bool) -> Parts {
+    let end = match flow.reading() {
+        Some(reading) => usize::from(reading.ended),
+        None => 2,
     };
-    let fins = if state == 2 { 1..fins } else { 0..fins };
-    (0..levels).flat_map(move |level| fins.clone().map(move |fin| (level, fin)))
+    let level = match flow.level() {
+        _ if flow.is_starved() => 2,
+        Level::Low => 0,
+        Level::Full => 1,
+        Level::Drained => 3,
+    };
+    [end, paused.into(), flow.is_again().into(), level, flow.fin() as usize, 0, 0]
+}
+
+/// How far a connection is read whose input is thrown away.
+fn read_to(tail: Tail) -> Parts {
+    let end = match tail {
+        Tail::Possible => 0,
+        Tail::Renounced => 3,
+        Tail::Over => 1,
+    };
+    [end, 0, 0, 0, 0, 0, 0]
 }
 
 /// State × Reading × Writing: every place that the types allow.
 pub(crate) fn product() -> Vec<&'static str> {
     let mut all = Vec::new();
-    for state in 0..STATES.len() {
-        for [end, paused, again, ..] in reading(state) {
-            for (level, fin) in writing(state) {
-                all.push(named(state, [end, paused, again, level, fin, 0, 0]));
-            }
-        }
+    for paused in [false, true] {
+        all.extend(flows().map(|flow| named("open", parts(flow, paused))));
+        let early = flows().filter(|flow| flow.needs_to_read() && flow.fin() != Fin::Sent);
+        let early = early.filter(|flow| !flow.is_starved() && flow.level() != Level::Drained);
+        all.extend(early.map(|flow| named("connecting", parts(flow, paused))));
     }
+    for tail in [Tail::Possible, Tail::Renounced, Tail::Over] {
+        all.extend(["closing", "delivering"].map(|state| named(state, read_to(tail))));
+    }
+    for bit in [0, 1] {
+        all.extend([0, 1].map(|again| named("broken", [0, bit, again, 0, 0, 0, 0])));
+    }
+    all.extend(["lingering", "gone", "preface"].map(|state| named(state, Parts::default())));
     all
-}
-
-/// How far a connection is read.
-fn end(state: &State) -> usize {
-    match state {
-        State::Closing { tail, .. } | State::Delivering { tail, .. } => match tail {
-            Tail::Possible => 0,
-            Tail::Renounced => RENOUNCED,
-            Tail::Over => 1,
-        },
-        _ => state.input().map_or(0, |(_, reading)| reading.end as usize),
-    }
 }
 
 /// Where it stands, with all its words; and without those that are not in [`product`].
 pub(crate) fn of(connection: &Connection) -> [&'static str; 2] {
-    let (state, reading, writing, file) = match &*connection.state {
-        State::Connecting { early, .. } => {
-            let (reading, writing, file) = early.place();
-            (0, reading, writing, file)
-        }
-        State::Open(open) => (1, open.reading, open.writing, open.unsent.file.is_some()),
-        State::Delivering { unsent, .. } => {
-            (7, Reading::default(), Writing::default(), unsent.file.is_some())
-        }
-        State::Closing { unsent, has_fin, .. } => {
-            let fin = if *has_fin { Fin::Sent } else { Fin::Wanted };
-            let writing = Writing { fin, ..Writing::default() };
-            (2, Reading::default(), writing, unsent.file.is_some())
-        }
-        State::Lingering { .. } => (3, Reading::default(), Writing::default(), false),
-        State::Broken { reading, .. } => (4, *reading, Writing::default(), false),
-        State::Gone { .. } => (5, Reading::default(), Writing::default(), false),
-        State::Preface { .. } => (6, Reading::default(), Writing::default(), false),
+    let paused = connection.state.is_paused();
+    let (state, core) = match &*connection.state {
+        State::Connecting { early, .. } => ("connecting", parts(early.flow(), paused)),
+        State::Open(open) => ("open", parts(open.flow, paused)),
+        State::Closing { tail, .. } => ("closing", read_to(*tail)),
+        State::Delivering { tail, .. } => ("delivering", read_to(*tail)),
+        State::Lingering { .. } => ("lingering", Parts::default()),
+        State::Broken { again, .. } => ("broken", [0, paused.into(), (*again).into(), 0, 0, 0, 0]),
+        State::Gone { .. } => ("gone", Parts::default()),
+        State::Preface { .. } => ("preface", Parts::default()),
     };
-    let later = connection.shortage.waits();
-    let Reading { paused, again, .. } = reading;
-    let Writing { level, fin } = writing;
-    let parts: Parts = [
-        end(&connection.state),
-        paused.into(),
-        again.into(),
-        level as usize,
-        fin as usize,
-        file.into(),
-        later.into(),
-    ];
-    let mut core = parts;
-    for at in ASIDE {
-        if let Some(part) = core.get_mut(at) {
-            *part = 0;
-        }
-    }
-    [named(state, parts), named(state, core)]
+    let has_file = connection.state.unsent().is_some_and(|unsent| unsent.file.is_some());
+    let [end, paused, again, level, fin, ..] = core;
+    let waits = connection.shortage.waits();
+    let all = [end, paused, again, level, fin, has_file.into(), waits.into()];
+    [named(state, all), named(state, core)]
 }

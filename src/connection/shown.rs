@@ -1,6 +1,6 @@
 //! A connection as the log shows it, and what would be wrong with it.
 
-use super::{Connection, PeerEnd, State};
+use super::{Connection, State};
 use std::fmt;
 
 /// The connection on one line, as the log and SIGUSR1 show it.
@@ -29,10 +29,11 @@ impl fmt::Display for Connection {
         if self.unsent() > 0 {
             write!(f, " unsent {}", self.unsent())?;
         }
-        let reading = self.state.input().map(|(_, reading)| reading).unwrap_or_default();
-        let is_full = self.state.is_full();
-        let flags =
-            [(reading.end != PeerEnd::Ahead, "eof"), (reading.paused, "paused"), (is_full, "full")];
+        let flags = [
+            (self.state.has_heard_all(), "eof"),
+            (self.state.is_paused(), "paused"),
+            (self.state.is_full(), "full"),
+        ];
         for (_, name) in flags.into_iter().filter(|(flag, _)| *flag) {
             write!(f, " {name}")?;
         }
@@ -45,13 +46,13 @@ impl Connection {
     pub(crate) fn contradiction(&self) -> Option<&'static str> {
         let claims = match &*self.state {
             State::Open(open) => [
-                (!open.reading.again || !open.input.is_empty(), "nothing is to be offered again"),
+                (!open.flow.is_again() || !open.input.is_empty(), "nothing is to be offered again"),
                 (
-                    open.unsent.file.is_none() || open.writing.is_full(),
+                    open.unsent.file.is_none() || open.flow.is_full(),
                     "a file is sent, but it is not full",
                 ),
                 (
-                    open.reading.end != PeerEnd::Told || open.input.is_empty(),
+                    open.flow.reading().is_some() || open.input.is_empty(),
                     "a rest stands behind the end",
                 ),
             ],

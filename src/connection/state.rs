@@ -5,7 +5,7 @@
 //!    │ established, introduced
 //!    ▼       close(), idle, limits            output sent    EOF, time, reset
 //!   Open ────────────────────────▶ Closing ───────────▶ Lingering ──────────▶ Gone
-//!    │  ╲                             │    (shutdown)                           ▲
+//!    │  ╲     (FIN sent: Lingering)   │    (shutdown)                           ▲
 //!    │   ╲ send or recv failed        │ no more comes (EOF, promise); abort     │
 //!    │    ╲                           └─────────────────────────────────────────┤
 //!    │     ▶ Broken ── what the peer had still sent is read and offered ────────┤
@@ -32,11 +32,15 @@ use std::mem::take;
 use std::ops::Deref;
 
 mod asked;
+mod flow;
 mod preface;
 mod seen;
 mod tail;
 
 pub(crate) use tail::Tail;
+
+pub(crate) use asked::{Asked, Early};
+pub(crate) use flow::{Fin, Flow, Level, Reading};
 
 /// Upper bound on lingering.
 const LINGER_TOTAL: Span = Span::millis(5_001);
@@ -62,8 +66,6 @@ pub(crate) enum State {
     Closing {
         why: CloseReason,
         unsent: Unsent,
-        /// FIN is sent already, because the handler had finished.
-        has_fin: bool,
         /// What is lingered for when that is done.
         tail: Tail,
     },
@@ -85,25 +87,15 @@ pub(crate) enum State {
         /// Its close is to be a reset.
         reset: bool,
         input: Buffer,
-        reading: Reading,
+        /// The handler wants no input for now.
+        paused: bool,
+        /// The rest is to be offered again.
+        again: bool,
         /// Bytes read since it broke.
         read: u32,
     },
     /// To be freed when the batch is done.
     Gone { why: CloseReason, reset: bool },
-}
-
-/// What a handler has asked of a connection before it is established.
-#[derive(Debug, Default)]
-pub(crate) struct Early {
-    unsent: Unsent,
-    /// Output has reached the high water mark.
-    full: bool,
-    finish: bool,
-    paused: bool,
-    duplex: bool,
-    held: bool,
-    timer: Option<Moment>,
 }
 
 /// A connection in service: its two directions, and what the handler has asked for.
@@ -112,75 +104,16 @@ pub(crate) struct Open {
     /// Received, not consumed.
     pub(crate) input: Buffer,
     pub(crate) unsent: Unsent,
-    pub(crate) reading: Reading,
-    pub(crate) writing: Writing,
+    pub(crate) flow: Flow,
+    pub(crate) asked: Asked,
+    /// The handler has heard, during a pause, that the peer's end is on its way.
+    pub(crate) hung_up: bool,
     /// When the handler wants to be called.
     pub(crate) timer: Option<Moment>,
     /// Bytes read since the drain began.
     pub(crate) read: u32,
     /// Bytes of memory that the handler has charged to it.
     pub(crate) charged: u32,
-    /// The handler holds it: a stop does not end it by itself.
-    pub(crate) held: bool,
-    /// Input is offered even while output is full, because it is answered on another
-    /// connection (proxy).
-    pub(crate) duplex: bool,
-}
-
-/// The peer's direction, as the handler sees it.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(crate) struct Reading {
-    pub(crate) end: PeerEnd,
-    /// The handler wants no input for now.
-    pub(crate) paused: bool,
-    /// The rest is to be offered again without new bytes.
-    pub(crate) again: bool,
-    /// The handler has heard, during a pause, that the peer's end is on its way.
-    pub(crate) hung_up: bool,
-}
-
-/// How far the peer's end has come.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(crate) enum PeerEnd {
-    /// EOF has not been received.
-    #[default]
-    Ahead,
-    /// EOF has been received.
-    Seen,
-    /// The handler has been called with it.
-    Told,
-}
-
-/// Our direction.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(crate) struct Writing {
-    pub(crate) level: Level,
-    pub(crate) fin: Fin,
-}
-
-/// How much output waits.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(crate) enum Level {
-    #[default]
-    Low,
-    /// Output was above the high water mark and has not fallen below the low one.
-    Full,
-    /// The same, and memory is too short to read.
-    Starved,
-    /// Output has fallen below the low water mark, and the handler is to be called.
-    Drained,
-}
-
-/// Whether the handler has ended our direction while it goes on reading.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(crate) enum Fin {
-    /// The handler has not ended it.
-    #[default]
-    No,
-    /// FIN follows the last byte of output.
-    Wanted,
-    /// FIN is sent.
-    Sent,
 }
 
 /// The state of a connection, which only transitions change.
@@ -208,34 +141,29 @@ transitions! {
     }
 
     /// The handler, the peer's FIN, a timeout or a limit ends it: what is written is sent.
-    close(why: CloseReason) {
+    close(why: CloseReason, now: Moment) {
         Connecting { .. } => Gone { why, reset: false };
         Preface { .. } => Gone { why, reset: false };
-        Open (open) => Closing {
+        Open (open) if !open.flow.has_sent_fin() => Closing {
             why,
-            has_fin: open.writing.fin == Fin::Sent,
-            tail: open.reading.tail(),
+            tail: open.flow.tail(),
             unsent: take(&mut open.unsent)
         };
+        Open (open) if open.flow.is_ahead() => Lingering { why, until: now.after(LINGER_TOTAL) };
+        Open (_) => Gone { why, reset: false };
         Broken { why, reset, .. } => Gone { why: *why, reset: *reset };
     }
 
-    /// What is written is delivered, then a reset shows that it is not all. (After a FIN, it was.)
+    /// What is written is delivered, then a reset shows that it is not all.
     deliver(why: CloseReason, now: Moment) {
         Connecting { .. } => Gone { why, reset: false };
-        Open (open) if open.writing.fin == Fin::No => Delivering {
+        Open (open) if open.flow.fin() == Fin::No => Delivering {
             why,
-            tail: open.reading.tail(),
+            tail: open.flow.tail(),
             unsent: take(&mut open.unsent),
             since: now
         };
-        Open (open) => Closing {
-            why,
-            has_fin: open.writing.fin == Fin::Sent,
-            tail: open.reading.tail(),
-            unsent: take(&mut open.unsent)
-        };
-        Closing { why, has_fin: false, unsent, tail } => Delivering {
+        Closing { why, unsent, tail } => Delivering {
             why: *why,
             tail: *tail,
             unsent: take(unsent),
@@ -246,7 +174,7 @@ transitions! {
 
     /// All output of a connection that has ended or finished is sent. Gone if nothing more comes.
     flushed(now: Moment) {
-        Open (open) if open.writing.fin != Fin::No && open.reading.end == PeerEnd::Told => Gone {
+        Open (Open { flow: Flow::HalfClosedRemote { finish: true, .. }, .. }) => Gone {
             why: CloseReason::PeerClosed,
             reset: false
         };
@@ -265,7 +193,8 @@ transitions! {
             why,
             reset: false,
             input: take(&mut open.input),
-            reading: open.reading,
+            paused: open.asked.paused,
+            again: open.flow.is_again(),
             read: 0
         };
         Closing { .. } => Gone { why, reset: false };
@@ -301,19 +230,26 @@ impl Life {
     }
 
     /// What the peer has sent, while it is still for the handler.
-    pub(crate) fn input_mut(&mut self) -> Option<(&mut Buffer, &mut Reading)> {
+    pub(crate) fn input_mut(&mut self) -> Option<&mut Buffer> {
         match &mut self.0 {
-            State::Open(open) => Some((&mut open.input, &mut open.reading)),
-            State::Broken { input, reading, .. } => Some((input, reading)),
+            State::Open(Open { input, .. }) | State::Broken { input, .. } => Some(input),
             _ => None,
         }
     }
 
     /// Takes what was received and not consumed, to be offered.
     pub(crate) fn take_input(&mut self) -> Buffer {
-        let Some((input, reading)) = self.input_mut() else { return Buffer::default() };
-        reading.again = false;
-        take(input)
+        self.set_again(false);
+        self.input_mut().map(take).unwrap_or_default()
+    }
+
+    /// Whether the rest is to be offered again without new bytes.
+    pub(crate) fn set_again(&mut self, new: bool) {
+        match &mut self.0 {
+            State::Open(open) => open.flow.set_again(new),
+            State::Broken { again, .. } => *again = new,
+            _ => {}
+        }
     }
 
     /// What waits for the kernel, while it can be sent, or may be later.
@@ -368,32 +304,26 @@ impl Life {
     /// Whether FIN is to be sent now that all output is, which it is from now on.
     pub(crate) fn take_fin(&mut self) -> bool {
         match &mut self.0 {
-            State::Open(Open { reading, writing, .. }) => {
-                let due = writing.fin == Fin::Wanted && reading.end != PeerEnd::Told;
-                if due {
-                    writing.fin = Fin::Sent;
-                }
-                due
-            }
-            State::Closing { has_fin, tail, .. } => !*has_fin && *tail == Tail::Possible,
+            State::Open(open) => open.flow.take_fin(),
+            State::Closing { tail, .. } => *tail == Tail::Possible,
             _ => false,
         }
     }
 
-    /// What follows for its two directions from what it holds: whether it must wait until less
-    /// output is queued, and whether memory is too short to read.
-    pub(crate) fn settle(&mut self, must_wait: bool, starves: bool, now: Moment) {
-        if let Some((input, reading)) = self.input_mut() {
-            reading.again &= !input.is_empty();
-        }
-        if let Some(open) = self.open_mut() {
-            open.settle_level(must_wait, starves, now);
+    /// What follows for its two directions: `owes` so much that less must be queued before it is
+    /// read, would be read and `starves`.
+    pub(crate) fn settle(&mut self, owes: bool, starves: bool, now: Moment) {
+        match &mut self.0 {
+            State::Open(open) => open.settle(owes, starves, now),
+            State::Broken { input, again, .. } => *again &= !input.is_empty(),
+            _ => {}
         }
     }
 
-    pub(crate) fn set_level(&mut self, level: Level) {
+    /// The handler is called because output was drained.
+    pub(crate) fn drained(&mut self) {
         if let State::Open(open) = &mut self.0 {
-            open.writing.level = level;
+            open.flow.set_level(Level::Low);
         }
     }
 
@@ -401,30 +331,22 @@ impl Life {
     pub(crate) fn become_full(&mut self) {
         match &mut self.0 {
             State::Connecting { early, .. } => early.full = true,
-            State::Open(open) if !open.writing.is_full() => open.writing.level = Level::Full,
+            State::Open(open) => open.flow.set_level(Level::Full),
             _ => {}
         }
     }
 }
 
 impl Open {
-    /// What became of the output: whether it is above the mark now, and whether memory is
-    /// too short to read.
-    pub(crate) fn settle_level(&mut self, is_over: bool, starves: bool, now: Moment) {
-        if self.writing.is_full() != is_over {
-            if self.writing.level != Level::Starved {
-                self.input.touch(now); // of a message that starved the deadline has run
-            }
-            self.writing.level = if is_over { Level::Full } else { Level::Drained };
-        } else if self.writing.level == Level::Starved && !(starves && self.needs_to_read()) {
-            self.writing.level = Level::Full;
+    fn settle(&mut self, owes: bool, starves: bool, now: Moment) {
+        if self.input.is_empty() {
+            self.flow.set_again(false);
         }
-    }
-}
-
-impl Writing {
-    pub(crate) fn is_full(self) -> bool {
-        matches!(self.level, Level::Full | Level::Starved)
+        let before = self.flow;
+        self.flow.settle(owes, starves);
+        if self.flow != before && !before.is_starved() {
+            self.input.touch(now); // of a message that starved the deadline has run
+        }
     }
 }
 
@@ -452,7 +374,7 @@ mod tests {
                 match (random >> 33) % 9 {
                     0 => life.established(NOW),
                     8 => life.introduced(0),
-                    1 => life.close(why),
+                    1 => life.close(why, NOW),
                     2 => life.flushed(NOW),
                     3 => life.broken(why),
                     4 if step > 6 => life.end(why),

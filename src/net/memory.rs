@@ -16,9 +16,9 @@
 
 use super::Net;
 use super::work::WRITE;
-use crate::buffer::BLOCK;
+use crate::buffer::{BLOCK, Buffer};
 use crate::close_reason::CloseReason;
-use crate::connection::{Connection, Level, Open};
+use crate::connection::{Connection, Open};
 use crate::crowd::Network;
 use crate::kernel::Peer;
 use crate::time::{Moment, Span};
@@ -59,24 +59,23 @@ impl Net {
 
     // ---- must it wait? ------------------------------------------------------------------
 
-    /// Whether a connection owes so much, or memory is so short, that it must not be read; and
-    /// whether memory is that short.
+    /// Whether a connection owes so much that it must not be read; and whether it would be read,
+    /// but memory is too short.
     pub(crate) fn verdict(&mut self, slot: u32) -> (bool, bool) {
         let high_water = self.table.ledger.budget.high_water();
         let Some(connection) = self.table.look(slot) else { return (false, false) };
         let Some(open) = connection.state.open() else { return (false, false) };
-        let is_full = open.writing.is_full();
+        let is_full = open.flow.is_full();
         // Once full, it is full until it has fallen to the low water mark, half of the high one.
         let mark = if is_full { high_water / 2 } else { high_water };
         let owes = connection.owes(mark) || open.unsent.file.is_some();
-        let needs_to_read = is_full && open.needs_to_read();
-        let starves = self.is_tight() && self.allowance(slot) == 0;
-        let starves = starves && (owes || !needs_to_read || self.in_the_way(slot).is_none());
-        let must_wait = owes || needs_to_read && starves;
-        if must_wait && self.table.ledger.budget.is_short() {
+        let needs_to_read = is_full && open.flow.needs_to_read();
+        let starves = needs_to_read && self.is_tight() && self.allowance(slot) == 0;
+        let starves = starves && (owes || self.in_the_way(slot).is_none());
+        if (owes || starves) && self.table.ledger.budget.is_short() {
             self.table.ledger.budget.squeeze();
         }
-        (must_wait, starves)
+        (owes, starves)
     }
 
     /// How many bytes of a connection may be read now. If memory is too short, and nobody goes
@@ -109,7 +108,9 @@ impl Net {
         let allowance = self.make_way(slot);
         if allowance == 0 {
             self.table.ledger.budget.squeeze();
-            self.change(slot, |connection| connection.state.set_level(Level::Starved));
+            self.change(slot, |connection| {
+                connection.state.open_mut().into_iter().for_each(|open| open.flow.starve());
+            });
         }
         allowance
     }
@@ -126,7 +127,7 @@ impl Net {
 
     #[cold]
     fn relieve_the_full(&mut self) {
-        let is_full = |open: &Open| open.writing.is_full();
+        let is_full = |open: &Open| open.flow.is_full();
         for slot in 0..self.limits.slots() {
             if self.table.look(slot).is_some_and(|it| it.state.open().is_some_and(is_full)) {
                 self.table.mark(slot);
@@ -252,7 +253,7 @@ fn rank(connection: &Connection, now: Moment) -> (bool, u64, u64) {
 /// input has waited; or, if there is only what its handler keeps, no byte has moved.
 fn waited(connection: &Connection, now: Moment) -> Span {
     let output = connection.state.unsent().and_then(|unsent| unsent.bytes.since());
-    let input = || connection.state.input().and_then(|(input, _)| input.since());
+    let input = || connection.state.input().and_then(Buffer::since);
     match output.or_else(input) {
         Some(since) => now.since(since),
         None if connection.footprint() > 0 => connection.idle(now),

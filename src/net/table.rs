@@ -15,7 +15,7 @@
 
 use super::shares::Shares;
 use crate::budget::Budget;
-use crate::connection::{Attention, Connection, PeerEnd, State};
+use crate::connection::{Attention, Connection, State};
 use crate::kernel::Fd;
 use crate::limits::Limits;
 use crate::outbox::{Outbox, Staged};
@@ -392,8 +392,8 @@ impl Tally<'_> {
     /// EOF of a quiet connection has been received, and is reported to the handler.
     #[inline]
     pub(crate) fn heard_end(&mut self) {
-        if let Some((_, reading)) = self.0.state.input_mut() {
-            reading.end = PeerEnd::Told;
+        if let Some(open) = self.0.state.open_mut() {
+            open.flow.told();
         }
     }
 

@@ -9,7 +9,7 @@ use super::page::INPUT_BYTES;
 use super::{DRAIN_BYTES, Reactor};
 use crate::buffer::Buffer;
 use crate::close_reason::CloseReason;
-use crate::connection::{Level, Open, PeerEnd, State};
+use crate::connection::{Level, Open, State};
 use crate::handler::ConnectionHandler;
 use crate::kernel::{self, Errno, Kernel};
 use crate::net::Conn;
@@ -76,16 +76,19 @@ impl<H: ConnectionHandler, K: Kernel> Reactor<H, K> {
                 .bug(format_args!("the handler consumed {consumed} of {offered} bytes"));
             return self.net.abort(slot, CloseReason::Handler);
         }
+        let now = self.net.now;
         self.net.change(slot, |connection| {
-            let is_held_up = connection.state.open().is_some_and(|open| open.holds_up_input());
-            let is_broken = connection.state.open().is_none();
-            let Some((input, reading)) = connection.state.input_mut() else { return };
+            let is_held_up = connection.state.open().is_some_and(Open::holds_up_input);
+            let stopped = connection.state.is_paused() || is_held_up || connection.state.is_again();
+            let is_last = connection.state.open().is_none_or(|open| !open.flow.is_ahead());
+            let has_rest = !rest.is_empty();
+            let is_too_much = rest.len() > max_input;
+            let Some(input) = connection.state.input_mut() else { return };
             *input = rest;
-            let stopped = reading.paused || is_held_up || reading.again;
-            let at_end = reading.end != PeerEnd::Ahead || is_broken;
-            reading.again = !input.is_empty() && (stopped || at_end && consumed > 0);
-            if input.len() > max_input && !reading.again {
-                connection.close(CloseReason::InputLimit);
+            let again = has_rest && (stopped || is_last && consumed > 0);
+            connection.state.set_again(again);
+            if is_too_much && !again {
+                connection.close(CloseReason::InputLimit, now);
             }
         });
     }
@@ -102,7 +105,7 @@ impl<H: ConnectionHandler, K: Kernel> Reactor<H, K> {
             _ => {}
         }
         let both_ended = mask & (kernel::ERR | kernel::HUP) == kernel::HUP;
-        let is_awaited = |open: &Open| open.reading.end != PeerEnd::Told;
+        let is_awaited = |open: &Open| open.flow.reading().is_some();
         if both_ended && connection.state.open().is_some_and(is_awaited) {
             // In order: what the peer sent before its end is read when it is wanted.
             mask = connection.interest().into();
@@ -114,7 +117,7 @@ impl<H: ConnectionHandler, K: Kernel> Reactor<H, K> {
         if mask & kernel::IN != 0 || hangup {
             match &*connection.state {
                 // First what is here already.
-                State::Open(open) if open.reading.again && connection.can_offer() && !hangup => {}
+                State::Open(open) if open.flow.is_again() && connection.can_offer() && !hangup => {}
                 State::Open(_) => self.read(slot, hangup),
                 State::Closing { .. } | State::Delivering { .. } | State::Lingering { .. } => {
                     self.discard(slot);
@@ -149,7 +152,7 @@ impl<H: ConnectionHandler, K: Kernel> Reactor<H, K> {
     pub(super) fn ended(&mut self, slot: u32) {
         let connection = self.net.table.look(slot);
         match connection.and_then(|connection| connection.state.open()) {
-            Some(open) if open.writing.level == Level::Low => {
+            Some(open) if open.flow.level() == Level::Low => {
                 if let Some(mut connection) = self.net.table.tally(slot) {
                     connection.heard_end();
                 }
@@ -166,10 +169,7 @@ impl<H: ConnectionHandler, K: Kernel> Reactor<H, K> {
         match received {
             Ok(0) => {
                 self.net.change(slot, |connection| match connection.state.open_mut() {
-                    Some(Open { reading, input, .. }) if reading.end == PeerEnd::Ahead => {
-                        reading.end = PeerEnd::Seen;
-                        reading.again |= !input.is_empty();
-                    }
+                    Some(open) if open.flow.is_ahead() => open.flow.ended(!open.input.is_empty()),
                     _ => connection.broken(CloseReason::PeerReset), // read for a hang-up
                 });
                 self.step(slot); // most often the end can be told, and the connection freed, at once
@@ -199,8 +199,8 @@ impl<H: ConnectionHandler, K: Kernel> Reactor<H, K> {
         }
         let (fresh, now) = (self.input.get(..n).unwrap_or_default(), self.net.now);
         self.net.change(slot, |connection| {
-            let Some((input, reading)) = connection.state.input_mut() else { return };
-            reading.again = true;
+            connection.state.set_again(true);
+            let Some(input) = connection.state.input_mut() else { return };
             if input.push(fresh, now).is_none() {
                 connection.abort(CloseReason::MemoryBudget);
             }
@@ -226,8 +226,8 @@ impl<H: ConnectionHandler, K: Kernel> Reactor<H, K> {
         if !connection.has_work(self.net.may_end(slot, connection)) {
             return;
         }
-        if connection.state.open().is_some_and(|open| open.writing.level == Level::Drained) {
-            self.net.change(slot, |connection| connection.state.set_level(Level::Low));
+        if connection.state.open().is_some_and(|open| open.flow.level() == Level::Drained) {
+            self.net.change(slot, |connection| connection.state.drained());
             self.call(slot, |handler, conn, session| handler.on_drain(conn, session));
         }
         self.offer_again(slot);
@@ -238,8 +238,7 @@ impl<H: ConnectionHandler, K: Kernel> Reactor<H, K> {
     /// Offers the rest without new bytes, if that is wanted, and possible.
     fn offer_again(&mut self, slot: u32) {
         let Some(connection) = self.net.table.look(slot) else { return };
-        let again = connection.state.input().is_some_and(|(_, reading)| reading.again);
-        if again && connection.can_offer() {
+        if connection.state.is_again() && connection.can_offer() {
             self.offer(slot, 0);
         }
     }
@@ -247,18 +246,17 @@ impl<H: ConnectionHandler, K: Kernel> Reactor<H, K> {
     /// Goes on with a connection, if all it has received has been offered.
     fn go_on(&mut self, slot: u32) {
         let Some(connection) = self.net.table.look(slot) else { return };
-        let Some((_, reading)) = connection.state.input() else { return };
-        let has_more = reading.again && connection.can_offer();
+        let has_more = connection.state.is_again() && connection.can_offer();
         if has_more || !connection.has_work(self.net.may_end(slot, connection)) {
             return;
         }
-        let Some(Open { read, .. }) = connection.state.open() else { return self.read_out(slot) };
-        if reading.end == PeerEnd::Seen {
-            self.tell_eof(slot);
-        } else if reading.end == PeerEnd::Told || *read >= DRAIN_BYTES {
-            self.net.close_slot(slot, CloseReason::Shutdown);
-        } else {
-            self.read_last(slot);
+        let Some(Open { flow, read, .. }) = connection.state.open() else {
+            return self.read_out(slot);
+        };
+        match flow.reading() {
+            Some(reading) if reading.ended => self.tell_eof(slot),
+            Some(_) if *read < DRAIN_BYTES => self.read_last(slot),
+            _ => self.net.close_slot(slot, CloseReason::Shutdown),
         }
     }
 
@@ -303,10 +301,9 @@ impl<H: ConnectionHandler, K: Kernel> Reactor<H, K> {
 
     fn tell_eof(&mut self, slot: u32) {
         let told = self.net.change(slot, |connection| {
-            if let Some((_, reading)) = connection.state.input_mut() {
-                reading.end = PeerEnd::Told;
-            }
-            connection.state.take_input()
+            let rest = connection.state.take_input();
+            connection.state.open_mut().into_iter().for_each(|open| open.flow.told());
+            rest
         });
         let mut rest = told.unwrap_or_default();
         let Some(Some(session)) = self.sessions.get_mut(slot as usize) else { return };

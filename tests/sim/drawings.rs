@@ -123,7 +123,7 @@ const GONE: f64 = 430.0;
 /// From where to where an arrow goes, and where its words stand.
 type Arrow = (&'static str, &'static str, [(f64, f64); 2], (f64, f64, &'static str));
 
-const ARROWS: [Arrow; 14] = [
+const ARROWS: [Arrow; 15] = [
     ("Connecting", "Open", [(142.0, 103.0), (242.0, 103.0)], (192.0, 78.0, "mid")),
     ("Connecting", "Gone", [(42.0, 134.0), (42.0, GONE)], (50.0, 352.0, "")),
     ("Preface", "Open", [(176.0, 220.0), (262.0, 134.0)], (206.0, 204.0, "")),
@@ -132,6 +132,7 @@ const ARROWS: [Arrow; 14] = [
     ("Open", "Gone", [(338.0, 134.0), (338.0, GONE)], (346.0, 352.0, "")),
     ("Open", "Delivering", [(354.0, 134.0), (420.0, 246.0)], (402.0, 182.0, "")),
     ("Open", "Closing", [(370.0, 103.0), (476.0, 103.0)], (423.0, 78.0, "mid")),
+    ("Open", "Lingering", [(340.0, 86.0), (690.0, 86.0)], (520.0, 66.0, "mid")),
     ("Broken", "Gone", [(262.0, 324.0), (262.0, GONE)], (270.0, 392.0, "")),
     ("Delivering", "Gone", [(440.0, 294.0), (440.0, GONE)], (448.0, 392.0, "")),
     ("Closing", "Delivering", [(516.0, 134.0), (462.0, 246.0)], (500.0, 204.0, "")),

@@ -234,6 +234,39 @@ fn a_front_and_its_neighbours_count_apart() {
     assert_eq!(world.stop().counters.closed_for(CloseReason::AddressLimit), 1);
 }
 
+/// What is known of a front leaves with its client: the next in that place came without one.
+#[test]
+fn who_comes_next_has_no_front() {
+    #[derive(Default)]
+    struct Notes(Vec<bool>);
+    impl ConnectionHandler for Notes {
+        type Session = ();
+        fn on_open(&mut self, conn: &mut Conn<'_>, (): &mut ()) {
+            self.0.push(conn.front().is_some());
+        }
+        fn on_data(&mut self, _: &mut Conn<'_>, (): &mut (), input: &[u8]) -> usize {
+            input.len()
+        }
+    }
+    let mut places = ["127.0.0.1:80", "127.0.0.1:81"].to_places().unwrap();
+    places[1] = places[1].clone().behind_front();
+    let mut world =
+        World::at(places, Simulated::new(1), Notes::default(), Limits::default()).unwrap();
+    let behind = world.server.addresses()[1].clone();
+    for _ in 0..2 {
+        let mut front = world.sim.connect(&behind).unwrap();
+        world.ask(&mut front, &v2());
+        front.close();
+        world.rest();
+        let mut direct = world.client();
+        world.rest();
+        direct.close();
+        world.rest();
+    }
+    assert_eq!(world.server.handler().0, [true, false, true, false]);
+    world.stop();
+}
+
 /// What has come is answered, and nobody waits for those of whom no header ever comes.
 #[test]
 fn a_stop_serves_those_whose_header_has_come() {

@@ -45,25 +45,15 @@ fn many_seeds() {
 }
 
 /// Where a connection never stands between two turns, though types allow it, and why. All of
-/// these words are in its name, and none of those behind a `-`.
+/// these words are in its name.
 const NEVER: &[(&[&str], &str)] = &[
     (&["gone"], "it is freed in the turn in which it ends"),
-    (&["told", "again"], "the rest went with the end"),
-    (&["told", "fin sent"], "both directions have ended: it is gone"),
-    (&["closing", "fin sent"], "FIN goes behind the last byte: nothing is left to wait for"),
-    (&["starved", "again"], "who has a rest to be offered needs no memory to go on"),
-    (&["starved", "seen"], "who has read to the end needs no memory to go on"),
-    (&["starved", "told"], "who has read to the end needs no memory to go on"),
-    (&["full", "again", "fin sent"], "nothing is queued behind FIN, and it needs no memory"),
-    (&["full", "seen", "fin sent"], "nothing is queued behind FIN, and it needs no memory"),
+    (&["full", "fin sent"], "FIN goes behind the last byte: nothing is owed"),
 ];
 
 fn why_never(place: &str) -> Option<&'static str> {
     let words: Vec<&str> = place.split(", ").collect();
-    let fits = |word: &&str| match word.strip_prefix('-') {
-        Some(word) => !words.contains(&word),
-        None => words.contains(word),
-    };
+    let fits = |word: &&str| words.contains(word);
     NEVER.iter().find(|(all, _)| all.iter().all(fits)).map(|(_, why)| *why)
 }
 

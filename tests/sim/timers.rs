@@ -193,6 +193,14 @@ fn a_timer_wakes_a_loop_that_has_nothing_to_do() {
     assert_eq!(world.ask(&mut client, b"again"), b"again");
     world.pass(SECOND + LATE);
     assert_eq!(world.server.handler().names(), ["tick 0", "tick 7"]);
+    // Also if another one is due later.
+    with(&mut world, |rings, net| {
+        net.after(DAY, 1);
+        rings.at_message = Some(SECOND);
+    });
+    assert_eq!(world.ask(&mut client, b"earlier"), b"earlier");
+    world.pass(SECOND + LATE);
+    assert_eq!(world.server.handler().names(), ["tick 0", "tick 7", "tick 7"]);
     world.stop();
 }
 
@@ -305,7 +313,7 @@ fn timers_end_with_their_connection() {
     world.rest();
     with(&mut world, |_, net| {
         [99, 1, 2].into_iter().for_each(|key| conn(net).set_timer_for(key, Some(SECOND)));
-        conn(net).set_timer(Some(2 * SECOND));
+        conn(net).set_timer_for(3, Some(2 * SECOND)); // which never rings
         conn(net).set_timer_for(0, Some(SECOND / 2));
     });
     world.pass(SECOND + LATE);
@@ -319,6 +327,9 @@ fn timers_end_with_their_connection() {
     assert_eq!(world.ask(&mut next, b"hello"), b"hello");
     assert_eq!(world.server.handler().rang.len(), 4);
     assert_eq!(world.server.handler().closed, 4);
+    with(&mut world, |_, net| conn(net).set_timer(Some(SECOND)));
+    world.pass(2 * SECOND);
+    assert_eq!(world.server.handler().names()[4..], ["plain"]);
     world.stop();
 }
 

@@ -3,39 +3,69 @@
 //! Of a connection that is not established yet it is noted, and done then; of one that has ended
 //! it is nothing, and no mistake: the handler need not know.
 
-#[cfg(feature = "sim")]
-use super::Reading;
-use super::{Early, Fin, Level, Life, Open, State, Writing};
+use super::{Flow, Level, Life, Open, Reading, State, Unsent};
 use crate::time::Moment;
 use std::mem::take;
 
+/// What a handler has asked of a connection for as long as it goes on. Each is independent of the
+/// others.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Asked {
+    /// It wants no input for now.
+    pub(crate) paused: bool,
+    /// It holds it: a stop does not end it by itself.
+    pub(crate) held: bool,
+    /// Input is offered even while output is full, because it is answered on another connection
+    /// (proxy).
+    pub(crate) duplex: bool,
+}
+
+/// A connection that is not established yet: what it will begin with.
+#[derive(Debug, Default)]
+pub(crate) struct Early {
+    pub(super) unsent: Unsent,
+    pub(super) timer: Option<Moment>,
+    pub(super) asked: Asked,
+    /// Output has reached the high water mark.
+    pub(super) full: bool,
+    /// FIN follows the last byte of output. (Full or not.)
+    pub(super) finish: bool,
+}
+
 impl Life {
-    pub(crate) fn pause(&mut self) {
+    fn asked(&mut self) -> Option<&mut Asked> {
         match &mut self.0 {
-            State::Connecting { early, .. } => early.paused = true,
-            State::Open(Open { reading, .. }) | State::Broken { reading, .. } => {
-                reading.paused = true;
-            }
-            _ => {}
+            State::Connecting { early: Early { asked, .. }, .. }
+            | State::Open(Open { asked, .. }) => Some(asked),
+            _ => None,
         }
     }
 
+    fn paused(&mut self) -> Option<&mut bool> {
+        match &mut self.0 {
+            State::Connecting { early: Early { asked: Asked { paused, .. }, .. }, .. }
+            | State::Open(Open { asked: Asked { paused, .. }, .. })
+            | State::Broken { paused, .. } => Some(paused),
+            _ => None,
+        }
+    }
+
+    pub(crate) fn pause(&mut self) {
+        self.paused().into_iter().for_each(|paused| *paused = true);
+    }
+
     pub(crate) fn resume(&mut self, now: Moment) {
-        if let State::Connecting { early, .. } = &mut self.0 {
-            early.paused = false;
+        if self.paused().is_some_and(take) {
+            self.set_again(true);
         }
-        if let Some((input, reading)) = self.input_mut() {
-            reading.again |= reading.paused;
-            reading.paused = false;
-            input.touch(now);
-        }
+        self.input_mut().into_iter().for_each(|input| input.touch(now));
     }
 
     /// The peer's end has come during a pause; whether the handler is to hear of it.
     pub(crate) fn hang_up(&mut self) -> bool {
         let is_awaited = self.0.awaits_hangup();
-        if let Some((_, reading)) = self.input_mut() {
-            reading.hung_up |= is_awaited;
+        if let State::Open(open) = &mut self.0 {
+            open.hung_up |= is_awaited;
         }
         is_awaited
     }
@@ -43,27 +73,17 @@ impl Life {
     pub(crate) fn finish(&mut self) {
         match &mut self.0 {
             State::Connecting { early, .. } => early.finish = true,
-            State::Open(Open { writing, .. }) if writing.fin == Fin::No => {
-                writing.fin = Fin::Wanted;
-            }
+            State::Open(open) => open.flow.finish(),
             _ => {}
         }
     }
 
     pub(crate) fn duplex(&mut self, duplex: bool) {
-        match &mut self.0 {
-            State::Connecting { early, .. } => early.duplex = duplex,
-            State::Open(open) => open.duplex = duplex,
-            _ => {}
-        }
+        self.asked().into_iter().for_each(|asked| asked.duplex = duplex);
     }
 
     pub(crate) fn hold(&mut self, held: bool) {
-        match &mut self.0 {
-            State::Connecting { early, .. } => early.held = held,
-            State::Open(open) => open.held = held,
-            _ => {}
-        }
+        self.asked().into_iter().for_each(|asked| asked.held = held);
     }
 
     /// When the handler wants to be called next.
@@ -99,25 +119,18 @@ impl Life {
 }
 
 impl Early {
-    /// As [`Open`] would have it.
-    #[cfg(feature = "sim")]
-    pub(crate) fn place(&self) -> (Reading, Writing, bool) {
+    /// As an [`Open`] has it.
+    pub(crate) fn flow(&self) -> Flow {
         let level = if self.full { Level::Full } else { Level::Low };
-        let fin = if self.finish { Fin::Wanted } else { Fin::No };
-        let reading = Reading { paused: self.paused, ..Reading::default() };
-        (reading, Writing { level, fin }, self.unsent.file.is_some())
+        Flow::Both { reading: Reading::default(), level, finish: self.finish }
     }
 
     /// What becomes of it when the connection is established.
     pub(super) fn open(&mut self, now: Moment) -> Open {
-        let Early { unsent, full, finish, paused, duplex, held, timer } = take(self);
-        let mut open = Open { unsent, timer, held, duplex, ..Open::default() };
+        let flow = self.flow();
+        let Early { unsent, timer, asked, .. } = take(self);
+        let mut open = Open { unsent, timer, flow, asked, ..Open::default() };
         open.unsent.bytes.touch(now); // until now the kernel could take nothing
-        open.reading.paused = paused;
-        open.writing = Writing {
-            level: if full { Level::Full } else { Level::Low },
-            fin: if finish { Fin::Wanted } else { Fin::No },
-        };
         open
     }
 }

@@ -1,6 +1,6 @@
 //! The beginning of a connection behind a front: its header.
 
-use super::{Life, Open, Reading, State};
+use super::{Life, Open, State};
 use crate::buffer::Buffer;
 use crate::time::Moment;
 
@@ -29,7 +29,8 @@ impl Open {
     /// A connection that begins with `input`, of which `length` bytes were for us.
     pub(super) fn behind(mut input: Buffer, length: usize) -> Open {
         input.consume(length);
-        let reading = Reading { again: !input.is_empty(), ..Reading::default() };
-        Open { input, reading, ..Open::default() }
+        let mut open = Open { input, ..Open::default() };
+        open.flow.set_again(!open.input.is_empty());
+        open
     }
 }

@@ -1,6 +1,6 @@
 //! Read access to the state, for code that must not change it.
 
-use super::{Early, Fin, Level, Open, PeerEnd, Reading, State, Unsent};
+use super::{Early, Fin, Open, State, Unsent};
 use crate::buffer::Buffer;
 use crate::close_reason::CloseReason;
 
@@ -12,12 +12,35 @@ impl State {
         if let State::Open(open) = self { Some(open) } else { None }
     }
 
-    pub(crate) fn input(&self) -> Option<(&Buffer, Reading)> {
+    pub(crate) fn input(&self) -> Option<&Buffer> {
         match self {
-            State::Open(open) => Some((&open.input, open.reading)),
-            State::Broken { input, reading, .. } => Some((input, *reading)),
+            State::Open(Open { input, .. }) | State::Broken { input, .. } => Some(input),
             _ => None,
         }
+    }
+
+    /// Whether the rest is to be offered again without new bytes.
+    pub(crate) fn is_again(&self) -> bool {
+        match self {
+            State::Open(open) => open.flow.is_again(),
+            State::Broken { again, .. } => *again,
+            _ => false,
+        }
+    }
+
+    /// Whether the handler wants no input for now.
+    pub(crate) fn is_paused(&self) -> bool {
+        match self {
+            State::Connecting { early, .. } => early.asked.paused,
+            State::Open(open) => open.asked.paused,
+            State::Broken { paused, .. } => *paused,
+            _ => false,
+        }
+    }
+
+    /// Whether the peer's end has been received, while what it sent is for the handler.
+    pub(crate) fn has_heard_all(&self) -> bool {
+        self.open().is_some_and(|open| !open.flow.is_ahead())
     }
 
     pub(crate) fn unsent(&self) -> Option<&Unsent> {
@@ -34,7 +57,7 @@ impl State {
     pub(crate) fn takes_output(&self) -> bool {
         match self {
             State::Connecting { early, .. } => !early.finish,
-            State::Open(open) => open.writing.fin == Fin::No,
+            State::Open(open) => open.flow.fin() == Fin::No,
             _ => false,
         }
     }
@@ -57,23 +80,16 @@ impl State {
     pub(crate) fn is_full(&self) -> bool {
         match self {
             State::Connecting { early, .. } => early.full,
-            State::Open(open) => open.writing.is_full(),
+            State::Open(open) => open.flow.is_full(),
             _ => false,
-        }
-    }
-
-    /// Whether the handler wants no input for now.
-    pub(crate) fn is_paused(&self) -> bool {
-        match self {
-            State::Connecting { early, .. } => early.paused,
-            state => state.input().is_some_and(|(_, reading)| reading.paused),
         }
     }
 
     /// Whether the handler is to hear that the peer's end has come while nothing is read.
     pub(super) fn awaits_hangup(&self) -> bool {
-        let Some(Open { reading, .. }) = self.open() else { return false };
-        reading.paused && !reading.hung_up && reading.end != PeerEnd::Told
+        let is_awaited =
+            |open: &Open| open.asked.paused && !open.hung_up && open.flow.reading().is_some();
+        self.open().is_some_and(is_awaited)
     }
 
     /// The same as a mask.
@@ -105,16 +121,11 @@ impl State {
 impl Open {
     /// Whether output, or a shortage of memory, holds up the input.
     pub(crate) fn holds_up_input(&self) -> bool {
-        if self.duplex { self.writing.level == Level::Starved } else { self.writing.is_full() }
+        if self.asked.duplex { self.flow.is_starved() } else { self.flow.is_full() }
     }
 
     /// Whether it is read, or would be if its output were taken, and output waits.
     pub(crate) fn waits_to_send(&self) -> bool {
-        !self.reading.paused && (self.holds_up_input() || !self.unsent.is_empty())
-    }
-
-    /// Whether it can only go on by reading.
-    pub(crate) fn needs_to_read(&self) -> bool {
-        !self.reading.again && self.reading.end == PeerEnd::Ahead
+        !self.asked.paused && (self.holds_up_input() || !self.unsent.is_empty())
     }
 }

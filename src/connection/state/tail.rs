@@ -1,6 +1,6 @@
 //! What a peer may still send to a connection that has ended.
 
-use super::{Life, PeerEnd, Reading, State};
+use super::{Flow, Life, State};
 
 /// What may still come, and is thrown away.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -13,9 +13,9 @@ pub(crate) enum Tail {
     Over,
 }
 
-impl Reading {
+impl Flow {
     pub(super) fn tail(self) -> Tail {
-        if self.end == PeerEnd::Ahead { Tail::Possible } else { Tail::Over }
+        if self.is_ahead() { Tail::Possible } else { Tail::Over }
     }
 }
 
