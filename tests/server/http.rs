@@ -87,7 +87,10 @@ fn the_table_whole_byte_by_byte_and_behind_others() {
         let first = String::from_utf8_lossy(&whole[0].1).into_owned();
         assert!(first.contains(case.has) || case.has.is_empty(), "{shown}\n{first}");
         assert!(!first.contains("secret"), "{shown}");
-        let split = answers(&ask(&server, bytes.chunks(1)), &bytes);
+        // Who has said that this is all is believed, unless more is there already.
+        let is_all = whole.len() == 1 && says_close(&case.request);
+        let bytewise = if is_all { without_more(&case.request) } else { &bytes[..] };
+        let split = answers(&ask(&server, bytewise.chunks(1)), &bytes);
         assert!(split == whole, "byte by byte: {shown}");
         if !shown.starts_with("HEAD") {
             let ahead = b"GET /sub/ HTTP/1.1\r\nHost: x\r\n\r\n".repeat(3);
@@ -100,6 +103,20 @@ fn the_table_whole_byte_by_byte_and_behind_others() {
     println!("{count} cases");
     assert!(count >= 150, "{count} cases");
     assert!(!server.logs().contains("bug"), "{}", server.logs());
+}
+
+/// Whether a request says that no other follows, in whichever words.
+fn says_close(request: &[u8]) -> bool {
+    let request = String::from_utf8_lossy(request).to_ascii_lowercase();
+    request.contains("close") || request.contains("http/1.0")
+}
+
+/// A request without what comes behind it, if it has no body.
+fn without_more(request: &[u8]) -> &[u8] {
+    let head = String::from_utf8_lossy(request).to_ascii_lowercase();
+    let has_body = head.contains("content-length") || head.contains("transfer-encoding");
+    let end = request.windows(4).position(|it| it == b"\r\n\r\n");
+    end.filter(|_| !has_body).map_or(request, |end| &request[..end + 4])
 }
 
 /// A head and a body have deadlines of their own, which a byte now and then does not extend.

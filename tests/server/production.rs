@@ -71,7 +71,7 @@ fn what_was_passed_and_is_not_named_is_an_error() {
     );
     assert_eq!(
         said(&[&udp], &[]),
-        "error: fd:3 does not listen; in the socket unit say ListenStream= and Accept=no\n"
+        "error: fd:3 does not listen; write ListenStream= and Accept=no in the socket unit\n"
     );
     assert_eq!(
         said(&[&one], &["-l", "fd:3", "-l", "fd:9"]),
