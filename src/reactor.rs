@@ -208,7 +208,7 @@ impl<H: ConnectionHandler, K: Kernel> Reactor<H, K> {
     /// all here; the rest is in `serve_busy`.
     #[inline]
     fn serve(&mut self, id: Id, mask: u32) {
-        let (now, answer) = (self.net.now, self.net.table.next_answer());
+        let answer = self.net.table.next_answer();
         let found = self.net.table.find_quiet(id);
         let Some((mut connection, is_quiet)) = found else { return }; // a stale event
         if mask != kernel::IN || !is_quiet {
@@ -216,7 +216,7 @@ impl<H: ConnectionHandler, K: Kernel> Reactor<H, K> {
         }
         match self.kernel.recv(&connection.fd, &mut self.input) {
             Ok(n @ 1..) => {
-                connection.heard(n, now, answer);
+                connection.heard(n, self.net.now, answer);
                 self.net.table.open_answer(id.slot);
                 self.offer_fresh(id.slot, n);
                 self.net.table.close_answer();

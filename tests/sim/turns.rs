@@ -333,18 +333,16 @@ fn deadlines_after_a_batch_that_was_served_to_its_end() {
     const BATCH: usize = 1_024;
     let crier = Crier::default();
     let limits = Limits { idle_timeout: Some(Duration::from_secs(5)), ..Limits::default() };
-    let (mut world, mut crowd) = crowded(&crier, limits, BATCH);
+    let (mut world, mut crowd) = crowded(&crier, limits, BATCH + 100);
     let handle = world.server.handle();
     let job = |crier: &mut Crier, _: &mut Net| crier.saw(Seen::Job);
     *crier.amid.borrow_mut() = Some(Box::new(move |_: &mut Net| while handle.call(job).is_ok() {}));
-    let (last, others) = crowd.split_last_mut().unwrap();
-    say(others, b"ping\n");
-    last.send(b"hello\n");
+    say(&mut crowd[..BATCH - 1], b"ping\n");
+    say(&mut crowd[BATCH - 1..BATCH], b"hello\n"); // to all: more than a quantum
     world.turn();
     assert_eq!(crier.said(), BATCH);
     world.sim.advance(Duration::from_secs(6));
-    world.turn();
-    world.turn();
+    (0..4).for_each(|_| world.turn());
     let calls = crier.count(|seen| *seen == Seen::Job);
     crowd.iter_mut().for_each(|client| drop(client.recv()));
     assert!(crowd.iter().all(Client::saw_eof), "they are idle, and {calls} calls came first");
