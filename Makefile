@@ -116,7 +116,7 @@ check: able $(DEPS) ## everything: format, lints, docs, every test, oldest Rust
 	@$(CARGO) fmt --check --manifest-path $(IN_TOKIO)
 	@$(MAKE) --no-print-directory lint doc msrv
 	@echo "tests of the bare library"
-	@ONLY= tests/run --no-default-features
+	@ONLY= tests/run --no-default-features --lib --test library
 	@echo "tests, the heavy ones too"
 	@ONLY= tests/run --include-ignored
 	@echo "tests of the book"
