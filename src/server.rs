@@ -9,7 +9,7 @@ use crate::error::{Error, wanted};
 use crate::handler::ConnectionHandler;
 use crate::kernel::{Address, Errno, Fd, Kernel, Linux, Signal, borrowed};
 use crate::limits::Limits;
-use crate::mailbox::{CallError, Job, Mailbox, Stop};
+use crate::mailbox::{CallError, Grace, Job, Mailbox};
 use crate::manager::ServiceManager;
 use crate::net::{Net, Workers};
 use crate::process::Process;
@@ -173,7 +173,7 @@ impl<H: ConnectionHandler, K: Kernel> Builder<H, K> {
         H: 'static,
     {
         self.workers = Some(Hire(Box::new(move |mailbox: Arc<Mailbox<H>>, is_simulated| {
-            let threads = if is_simulated { 0 } else { threads.max(1) };
+            let threads = (!is_simulated).then_some(threads.max(1));
             let deliver = move |done| _ = mailbox.post(Job::Done(done)); // unless it has ended
             Workers::new(threads, capacity, state, deliver)
         })));
@@ -427,7 +427,7 @@ impl<H: ConnectionHandler, K: Kernel> Server<H, K> {
     /// What the server has done so far; the bytes of open connections are included, unlike
     /// in [`Summary::counters`]. It looks at each of them, so it is not for every turn.
     pub fn counters(&self) -> Counters {
-        self.reactor.net.totals()
+        self.reactor.net.counters()
     }
 
     /// Lets no more jobs be done, or again. Under a simulated kernel: so a test decides how long a
@@ -588,7 +588,7 @@ impl<H> Handle<H> {
     /// Stops the server as SIGTERM does: it finishes what it has received. Stopping a
     /// server that has ended is fine.
     pub fn stop(&self) {
-        self.0.stop(Stop::Usual);
+        self.0.stop(Grace::Usual);
     }
 
     /// As [`stop`](Handle::stop), but resets and counts what has not finished in `time`. Of
@@ -607,7 +607,7 @@ impl<H> Handle<H> {
     /// # }
     /// ```
     pub fn stop_within(&self, time: Duration) {
-        self.0.stop(Stop::Within(time));
+        self.0.stop(Grace::Within(time));
     }
 
     /// Stops the server at once: all connections are reset.

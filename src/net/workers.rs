@@ -53,14 +53,17 @@ struct Job {
 /// The threads that work for the connections of a server.
 pub(crate) struct Workers {
     shared: Arc<Shared>,
-    /// Most threads; 0 in a simulated world.
-    most: usize,
     capacity: usize,
     state: TypeId,
-    threads: Vec<JoinHandle<()>>,
-    /// Of a simulated world: the state of the one worker, and whether it is to wait.
-    own: Option<State>,
-    is_held: bool,
+    hands: Hands,
+}
+
+/// What does the jobs.
+enum Hands {
+    /// Those threads that were started, of as many as there may be.
+    Threads { most: usize, started: Vec<JoinHandle<()>> },
+    /// In a simulated world the loop's own thread, between two turns, unless it is held.
+    Own { state: Option<State>, is_held: bool },
 }
 
 struct Shared {
@@ -82,9 +85,10 @@ struct Queue {
 
 impl Workers {
     /// At most `threads` of them, of which each has a state that `make` makes, and `deliver`s what
-    /// it has done. Without threads, [`do_waiting`](Workers::do_waiting) does the jobs.
+    /// it has done. If there are none, as in a simulated world,
+    /// [`do_waiting`](Workers::do_waiting) does the jobs.
     pub(crate) fn new<S: Send + 'static>(
-        threads: usize,
+        threads: Option<usize>,
         capacity: usize,
         make: impl Fn() -> S + Send + Sync + 'static,
         deliver: impl Fn(Done) + Send + Sync + 'static,
@@ -92,16 +96,11 @@ impl Workers {
         let (make, deliver) = (Box::new(move || -> State { Box::new(make()) }), Box::new(deliver));
         let (queue, changed) = Default::default();
         let shared = Arc::new(Shared { queue, changed, make, deliver });
-        let state = TypeId::of::<S>();
-        Workers {
-            shared,
-            most: threads,
-            capacity,
-            state,
-            threads: Vec::new(),
-            own: None,
-            is_held: false,
-        }
+        let hands = match threads {
+            Some(most) => Hands::Threads { most, started: Vec::new() },
+            None => Hands::Own { state: None, is_held: false },
+        };
+        Workers { shared, capacity, state: TypeId::of::<S>(), hands }
     }
 
     /// Takes a job, if fewer than `capacity` wait and there is memory for it.
@@ -114,45 +113,45 @@ impl Workers {
             return false;
         }
         queue.jobs.push_back(job);
-        let is_short = queue.jobs.len() > queue.free && self.threads.len() < self.most;
+        let is_short = queue.jobs.len() > queue.free;
         drop(queue);
         self.shared.changed.notify_one();
-        if is_short && !self.start_one() && self.threads.is_empty() {
+        if is_short && !self.are_there() {
             return self.shared.lock().jobs.pop_back().is_none();
         }
         true
     }
 
-    /// Starts a worker. clone(2)
-    fn start_one(&mut self) -> bool {
-        let shared = Arc::clone(&self.shared);
-        let thread = thread::Builder::new().name("worker".into());
-        match thread.spawn(move || shared.work()) {
-            Ok(thread) => self.threads.push(thread),
-            Err(error) => {
-                log::warn!("a worker cannot be started: {error}");
-                return false;
+    /// Starts one more worker, unless there are as many as may be; whether there is any. clone(2)
+    fn are_there(&mut self) -> bool {
+        let Hands::Threads { most, started } = &mut self.hands else { return true };
+        if started.len() < *most {
+            let shared = Arc::clone(&self.shared);
+            match thread::Builder::new().name("worker".into()).spawn(move || shared.work()) {
+                Ok(thread) => started.push(thread),
+                Err(error) => log::warn!("a worker cannot be started: {error}"),
             }
         }
-        true
+        !started.is_empty()
     }
 
     /// Does the jobs that wait, in a simulated world.
     pub(crate) fn do_waiting(&mut self) {
-        while !self.is_held {
+        let Hands::Own { state, is_held: false } = &mut self.hands else { return };
+        loop {
             let job = self.shared.lock().jobs.pop_front(); // the lock is not held meanwhile
             let Some(job) = job else { return };
-            self.shared.make_done(job, &mut self.own);
+            self.shared.make_done(job, state);
         }
     }
 
     /// Lets no job be done in a simulated world, or again.
     #[cfg(feature = "sim")]
     pub(crate) fn hold(&mut self, hold: bool) {
-        self.is_held = hold;
-        if !hold && self.most == 0 {
-            self.do_waiting();
+        if let Hands::Own { is_held, .. } = &mut self.hands {
+            *is_held = hold;
         }
+        self.do_waiting();
     }
 }
 
@@ -203,16 +202,19 @@ impl Drop for Workers {
         drop(queue);
         drop(jobs); // outside of the lock: what a job owns may do anything when dropped
         self.shared.changed.notify_all();
-        for thread in self.threads.drain(..) {
-            let _ = thread.join(); // it catches the panics of its jobs, and has none of its own
+        if let Hands::Threads { started, .. } = &mut self.hands {
+            for thread in started.drain(..) {
+                let _ = thread.join(); // it catches the panics of its jobs, and has none of its own
+            }
         }
     }
 }
 
 impl fmt::Debug for Workers {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let (started, waiting) = (self.threads.len(), self.shared.lock().jobs.len());
-        write!(f, "{started} workers, {waiting} jobs wait")
+        let started =
+            if let Hands::Threads { started, .. } = &self.hands { started.len() } else { 0 };
+        write!(f, "{started} workers, {} jobs wait", self.shared.lock().jobs.len())
     }
 }
 
@@ -247,7 +249,8 @@ impl Conn<'_> {
     /// The idle deadline goes on: it should be longer than the longest job.
     ///
     /// `false` if too many jobs wait already, there is no memory for one more, or no worker can be
-    /// started: then nothing has happened. Without workers, with a state of another type, or while
+    /// started, or if the connection is not established yet, or has been closed: then nothing has
+    /// happened. Without workers, with a state of another type, or while
     /// the connection is paused, it is a bug of the handler, which is counted, and `false` as well.
     ///
     /// [`on_result`]: crate::ConnectionHandler::on_result
@@ -256,6 +259,9 @@ impl Conn<'_> {
         &mut self,
         job: impl FnOnce(&mut S, &Presence) -> T + Send + 'static,
     ) -> bool {
+        if self.net.table.look(self.slot).is_none_or(|it| it.state.input().is_none()) {
+            return false; // no result would find it
+        }
         if self.is_paused() {
             self.net.counters.bug("a job for a connection that is paused");
             return false;
