@@ -150,7 +150,7 @@ impl Workers {
     #[cfg(feature = "sim")]
     pub(crate) fn hold(&mut self, hold: bool) {
         self.is_held = hold;
-        if !hold && self.most == 0 {
+        if self.most == 0 {
             self.do_waiting();
         }
     }
