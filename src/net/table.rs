@@ -248,8 +248,7 @@ impl Table {
 
     /// More is staged for a connection than before.
     pub(super) fn staged(&mut self, slot: u32) {
-        let queued = self.queued(slot);
-        if queued > 0 && queued >= self.ledger.budget.high_water() {
+        if self.queued(slot) >= self.ledger.budget.high_water() {
             self.became_full(slot);
         }
         if self.ledger.outbox.owed() >= self.ledger.budget.share().max(OWED) {
