@@ -22,6 +22,8 @@ use std::time::Duration;
 
 /// Calls that may wait; more are refused.
 const CAPACITY: usize = 65_536;
+/// How long a worker waits for memory for what it has done.
+const RETRY: Duration = Duration::from_millis(10);
 
 /// How much time a stop of the server may take.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -32,7 +34,7 @@ pub(crate) enum Grace {
     Within(Duration),
 }
 
-type Callback<H> = Box<dyn FnOnce(&mut H, &mut Net) + Send>;
+pub(crate) type Callback<H> = Box<dyn FnOnce(&mut H, &mut Net) + Send>;
 
 /// What the loop is to do between its events.
 pub(crate) enum Job<H> {
@@ -46,7 +48,7 @@ pub(crate) enum Job<H> {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum CallError {
-    /// 65,536 calls wait already.
+    /// 65,536 calls wait already, or there is no memory for one more.
     Full,
     /// The server has ended.
     Stopped,
@@ -89,19 +91,31 @@ impl<H> Mailbox<H> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// From any thread: leaves a job, and wakes the loop if it is the first. Only calls can be
-    /// refused: how many results wait is bounded by what the workers accept.
-    pub(crate) fn post(&self, job: Job<H>) -> Result<(), CallError> {
+    /// From any thread: leaves a call, and wakes the loop if it is the first.
+    pub(crate) fn post(&self, call: Callback<H>) -> Result<(), CallError> {
         let mut state = self.lock();
         if state.bell.is_none() {
             return Err(CallError::Stopped);
         }
-        if state.jobs.len() >= CAPACITY && matches!(job, Job::Call(_)) {
+        if state.jobs.len() >= CAPACITY || !state.has_place() {
             return Err(CallError::Full);
         }
-        state.jobs.push_back(job);
-        state.wake();
+        state.push(Job::Call(call));
         Ok(())
+    }
+
+    /// From a worker: leaves what it has done, of which there is no more than the workers accept. If
+    /// memory is lacking the worker waits for it. Nothing if the server has ended.
+    pub(crate) fn deliver(&self, done: Done) {
+        let mut state = self.lock();
+        while state.bell.is_some() && !state.has_place() {
+            drop(state);
+            thread::sleep(RETRY);
+            state = self.lock();
+        }
+        if state.bell.is_some() {
+            state.push(Job::Done(done));
+        }
     }
 
     /// From any thread: the server is to stop. Of several times the shortest holds.
@@ -168,6 +182,16 @@ impl<H> Default for Mailbox<H> {
 }
 
 impl<H> State<H> {
+    fn has_place(&mut self) -> bool {
+        self.jobs.try_reserve(1).is_ok()
+    }
+
+    /// Leaves a job, for which there is a place.
+    fn push(&mut self, job: Job<H>) {
+        self.jobs.push_back(job);
+        self.wake();
+    }
+
     fn wake(&mut self) {
         if let Some(bell) = &mut self.bell
             && !self.rung

@@ -188,10 +188,7 @@ impl Net {
     }
 
     /// Closes the file of a connection, if it has one.
-    #[inline]
-    pub(crate) fn close_file(&mut self, slot: u32) {
-        if !self.files.is_empty() {
-            self.files.remove(&slot);
-        }
+    pub(super) fn close_file(&mut self, slot: u32) {
+        self.files.remove(&slot);
     }
 }

@@ -245,13 +245,9 @@ fn rank(connection: &Connection, now: Moment) -> (bool, u64, u64) {
 }
 
 /// How long the kernel has taken nothing of its output; or, if there is none, the front of its
-/// input has waited; or, if there is only what its handler keeps, no byte has moved.
+/// input has waited; or, if there is neither, no byte has moved.
 fn waited(connection: &Connection, now: Moment) -> Span {
     let output = connection.state.unsent().and_then(|unsent| unsent.bytes.since());
     let input = || connection.state.input().and_then(Buffer::since);
-    match output.or_else(input) {
-        Some(since) => now.since(since),
-        None if connection.footprint() > 0 => connection.idle(now),
-        None => Span::millis(0),
-    }
+    output.or_else(input).map_or_else(|| connection.idle(now), |since| now.since(since))
 }

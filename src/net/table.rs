@@ -41,7 +41,7 @@ pub(crate) struct Table {
 /// What depends on all connections, and is kept right when one of them changes.
 #[derive(Debug)]
 pub(super) struct Ledger {
-    /// The connections to be settled.
+    /// The connections to be settled; at first there may be [`NOBODY`]. It never grows.
     marked: Vec<u32>,
     pub(super) budget: Budget,
     pub(super) shares: Shares,
@@ -54,7 +54,7 @@ impl Table {
         let budget = Budget::new(limits.max_memory, limits.high_water, limits.slots() as usize);
         let shares = Shares::with_capacity(limits.slots())?;
         let mut marked = Vec::new();
-        marked.try_reserve_exact(limits.slots() as usize)?;
+        marked.try_reserve_exact(limits.slots() as usize + 1)?;
         outbox.limit(budget.left());
         Ok(Table { slots, ledger: Ledger { marked, budget, shares, outbox } })
     }
@@ -136,7 +136,9 @@ impl Table {
 
     /// Requests that this turn is settled even if no connection is marked.
     pub(super) fn unsettle(&mut self) {
-        self.ledger.marked.push(NOBODY);
+        if self.ledger.marked.is_empty() {
+            self.ledger.marked.push(NOBODY);
+        }
     }
 
     /// Takes a connection that is to be settled; `None` if what is staged for it, or anything
@@ -248,8 +250,7 @@ impl Table {
 
     /// More is staged for a connection than before.
     pub(super) fn staged(&mut self, slot: u32) {
-        let queued = self.queued(slot);
-        if queued > 0 && queued >= self.ledger.budget.high_water() {
+        if self.queued(slot) >= self.ledger.budget.high_water() {
             self.became_full(slot);
         }
         if self.ledger.outbox.owed() >= self.ledger.budget.share().max(OWED) {

@@ -165,7 +165,10 @@ impl Net {
         let plain = self.table.look(slot).and_then(|it| it.state.timer());
         let is_first = !self.timers.keyed.contains_key(&slot);
         let timers = self.timers.keyed.entry(slot).or_default();
-        timers.try_reserve(2).ok()?;
+        match is_first {
+            true => timers.try_reserve_exact(1 + usize::from(plain.is_some())).ok()?, // most have no more
+            false => timers.try_reserve(1).ok()?,
+        }
         timers.extend(plain.filter(|_| is_first).map(|at| (None, at)));
         timers.retain(|(other, _)| *other != key);
         timers.extend(at.map(|at| (key, at)));

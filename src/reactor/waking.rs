@@ -83,12 +83,13 @@ impl<H: ConnectionHandler, K: Kernel> Reactor<H, K> {
     fn return_result(&mut self, Done { id, result }: Done) {
         let Some(mut conn) = self.net.conn(ConnId(id)) else { return };
         match result {
-            Ok(result) => {
+            Ok(Some(result)) => {
                 self.call(id.slot, |handler, conn, session| {
                     handler.on_result(conn, session, result);
                     conn.resume();
                 });
             }
+            Ok(None) => conn.out_of_memory(),
             Err(_) => conn.abort_behind(), // answers may stand before it
         }
     }
