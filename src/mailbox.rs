@@ -25,12 +25,12 @@ const CAPACITY: usize = 65_536;
 /// How long a worker waits for memory for what it has done.
 const RETRY: Duration = Duration::from_millis(10);
 
-/// How to stop the server.
+/// How much time a stop of the server may take.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Stop {
-    /// In the time that the limits allow.
+pub(crate) enum Grace {
+    /// As much as the limits allow.
     Usual,
-    /// In this time.
+    /// This much.
     Within(Duration),
 }
 
@@ -73,7 +73,7 @@ pub(crate) struct Mailbox<H>(Mutex<State<H>>);
 struct State<H> {
     jobs: VecDeque<Job<H>>,
     /// Set when the server is to stop. Not a job, so that it cannot be refused.
-    stop: Option<Stop>,
+    stop: Option<Grace>,
     /// The thread that runs the loop.
     runs_on: Option<ThreadId>,
     rung: bool,
@@ -119,11 +119,11 @@ impl<H> Mailbox<H> {
     }
 
     /// From any thread: the server is to stop. Of several times the shortest holds.
-    pub(crate) fn stop(&self, how: Stop) {
+    pub(crate) fn stop(&self, how: Grace) {
         let mut state = self.lock();
         state.stop = Some(match (state.stop, how) {
-            (Some(Stop::Within(one)), Stop::Within(other)) => Stop::Within(one.min(other)),
-            (Some(Stop::Within(one)), Stop::Usual) => Stop::Within(one),
+            (Some(Grace::Within(one)), Grace::Within(other)) => Grace::Within(one.min(other)),
+            (Some(Grace::Within(one)), Grace::Usual) => Grace::Within(one),
             (_, how) => how,
         });
         state.wake();
@@ -148,7 +148,7 @@ impl<H> Mailbox<H> {
     /// From the loop, when the eventfd may be readable. Once it has run the `jobs` that it took
     /// before, silences the bell and takes all that wait; until then the bell keeps waking it,
     /// and the queue stays bounded. Returns whether to stop.
-    pub(crate) fn collect(&self, jobs: &mut VecDeque<Job<H>>) -> Result<Option<Stop>, Error> {
+    pub(crate) fn collect(&self, jobs: &mut VecDeque<Job<H>>) -> Result<Option<Grace>, Error> {
         let mut state = self.lock();
         if jobs.is_empty() {
             if let Some(bell) = &mut state.bell {

@@ -10,7 +10,7 @@ use crate::fallible::has_room_for;
 use crate::handler::ConnectionHandler;
 use crate::kernel::{Address, Errno, Fd, Kernel, Linux, Signal, borrowed};
 use crate::limits::Limits;
-use crate::mailbox::{CallError, Mailbox, Stop};
+use crate::mailbox::{CallError, Grace, Mailbox};
 use crate::manager::ServiceManager;
 use crate::net::{Net, Workers};
 use crate::process::Process;
@@ -175,7 +175,7 @@ impl<H: ConnectionHandler, K: Kernel> Builder<H, K> {
         H: 'static,
     {
         self.workers = Some(Hire(Box::new(move |mailbox: Arc<Mailbox<H>>, is_simulated| {
-            let threads = if is_simulated { 0 } else { threads.max(1) };
+            let threads = (!is_simulated).then_some(threads.max(1));
             let deliver = move |done| mailbox.deliver(done);
             Workers::new(threads, capacity, state, deliver)
         })));
@@ -439,7 +439,7 @@ impl<H: ConnectionHandler, K: Kernel> Server<H, K> {
     /// What the server has done so far; the bytes of open connections are included, unlike
     /// in [`Summary::counters`]. It looks at each of them, so it is not for every turn.
     pub fn counters(&self) -> Counters {
-        self.reactor.net.totals()
+        self.reactor.net.counters()
     }
 
     /// Lets no more jobs be done, or again. Under a simulated kernel: so a test decides how long a
@@ -603,7 +603,7 @@ impl<H> Handle<H> {
     /// Stops the server as SIGTERM does: it finishes what it has received. Stopping a
     /// server that has ended is fine.
     pub fn stop(&self) {
-        self.0.stop(Stop::Usual);
+        self.0.stop(Grace::Usual);
     }
 
     /// As [`stop`](Handle::stop), but resets and counts what has not finished in `time`. Of
@@ -622,7 +622,7 @@ impl<H> Handle<H> {
     /// # }
     /// ```
     pub fn stop_within(&self, time: Duration) {
-        self.0.stop(Stop::Within(time));
+        self.0.stop(Grace::Within(time));
     }
 
     /// Stops the server at once: all connections are reset.

@@ -95,7 +95,8 @@ impl Groups {
 
 impl Net {
     /// Makes a connection a member of a group; `false` if it is one already, or is gone, or ends
-    /// because there is no memory for it. It leaves the group with [`leave`](Net::leave), or by itself when it closes.
+    /// because there is no memory for it. It leaves the group with [`leave`](Net::leave), or by
+    /// itself when it closes.
     ///
     /// A group is a name, and exists as long as it has members: a room, a topic, a channel. A
     /// handler that lets its clients choose names should bound how long and how many they are.

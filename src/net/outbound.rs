@@ -182,9 +182,8 @@ impl Net {
         let Wishes { due, waiting, .. } = &mut self.wishes;
         self.tokens.try_reserve((token != 0).into()).ok()?;
         // All may come to wait, and those that wait may all be due.
-        let all = due.len() + waiting.len() + 1;
-        due.try_reserve(all - due.len()).ok()?;
-        waiting.try_reserve(all - waiting.len()).ok()?;
+        due.try_reserve(waiting.len() + 1).ok()?;
+        waiting.try_reserve(due.len() + 1).ok()?;
         address.copied()
     }
 

@@ -29,7 +29,6 @@ use std::alloc::Layout;
 use std::any::{Any, TypeId};
 use std::collections::VecDeque;
 use std::fmt;
-use std::io;
 use std::mem::take;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
@@ -60,16 +59,17 @@ struct Job {
 /// The threads that work for the connections of a server.
 pub(crate) struct Workers {
     shared: Arc<Shared>,
-    /// How many threads are still to be started.
-    unstarted: usize,
-    threads: Vec<JoinHandle<()>>,
     capacity: usize,
     state: TypeId,
-    /// There is one worker and no thread.
-    is_simulated: bool,
-    /// Of a simulated world: the state of the one worker, and whether it is to wait.
-    own: Option<State>,
-    is_held: bool,
+    hands: Hands,
+}
+
+/// What does the jobs.
+enum Hands {
+    /// Threads, and how many are still to be started.
+    Threads { unstarted: usize, started: Vec<JoinHandle<()>> },
+    /// In a simulated world the loop's own thread, between two turns, unless it is held.
+    Own { state: Option<State>, is_held: bool },
 }
 
 struct Shared {
@@ -89,9 +89,10 @@ struct Queue {
 
 impl Workers {
     /// So many `threads`, of which each has a state that `make` makes, and `deliver`s what it has
-    /// done. With none, in a simulated world, [`do_waiting`](Workers::do_waiting) does the jobs.
+    /// done. If there are none, as in a simulated world,
+    /// [`do_waiting`](Workers::do_waiting) does the jobs.
     pub(crate) fn new<S: Send + 'static>(
-        threads: usize,
+        threads: Option<usize>,
         capacity: usize,
         make: impl Fn() -> S + Send + Sync + 'static,
         deliver: impl Fn(Done) + Send + Sync + 'static,
@@ -99,42 +100,36 @@ impl Workers {
         let (make, deliver) = (Box::new(move || boxed(make())), Box::new(deliver));
         let (queue, changed) = Default::default();
         let shared = Arc::new(Shared { queue, changed, make, deliver });
-        let state = TypeId::of::<S>();
-        Workers {
-            shared,
-            unstarted: threads,
-            threads: Vec::new(),
-            capacity,
-            state,
-            is_simulated: threads == 0,
-            own: None,
-            is_held: false,
-        }
+        let hands = match threads {
+            Some(unstarted) => Hands::Threads { unstarted, started: Vec::new() },
+            None => Hands::Own { state: None, is_held: false },
+        };
+        Workers { shared, capacity, state: TypeId::of::<S>(), hands }
     }
 
-    /// Starts the threads, once.
+    /// Starts the threads, once. clone(2)
     pub(crate) fn start(&mut self) {
-        for _ in 0..take(&mut self.unstarted) {
-            if let Err(error) = self.start_one() {
-                log::warn!("{} workers, and no more can be started: {error}", self.threads.len());
-                return;
+        let Hands::Threads { unstarted, started } = &mut self.hands else { return };
+        for _ in 0..take(unstarted) {
+            let shared = Arc::clone(&self.shared);
+            let thread = thread::Builder::new().name("worker".into());
+            match thread.spawn(move || shared.work()) {
+                Ok(thread) => started.push(thread),
+                Err(error) => {
+                    log::warn!("{} workers, and no more can be started: {error}", started.len());
+                    return;
+                }
             }
         }
     }
 
-    /// Starts a worker. clone(2)
-    fn start_one(&mut self) -> io::Result<()> {
-        let shared = Arc::clone(&self.shared);
-        let thread = thread::Builder::new().name("worker".into());
-        self.threads.push(thread.spawn(move || shared.work())?);
-        Ok(())
-    }
-
     /// Takes a job, if there is a worker, fewer than `capacity` wait, and there is memory for it.
     fn take(&self, job: Job) -> bool {
+        if matches!(&self.hands, Hands::Threads { started, .. } if started.is_empty()) {
+            return false;
+        }
         let mut queue = self.shared.lock();
-        let has_place = queue.jobs.len() < self.capacity && queue.jobs.try_reserve(1).is_ok();
-        if !has_place || self.threads.is_empty() && !self.is_simulated {
+        if queue.jobs.len() >= self.capacity || queue.jobs.try_reserve(1).is_err() {
             return false;
         }
         queue.jobs.push_back(job);
@@ -145,20 +140,21 @@ impl Workers {
 
     /// Does the jobs that wait, in a simulated world.
     pub(crate) fn do_waiting(&mut self) {
-        while !self.is_held {
+        let Hands::Own { state, is_held: false } = &mut self.hands else { return };
+        loop {
             let job = self.shared.lock().jobs.pop_front(); // the lock is not held meanwhile
             let Some(job) = job else { return };
-            self.shared.make_done(job, &mut self.own);
+            self.shared.make_done(job, state);
         }
     }
 
     /// Lets no job be done in a simulated world, or again.
     #[cfg(feature = "sim")]
     pub(crate) fn hold(&mut self, hold: bool) {
-        self.is_held = hold;
-        if !hold && self.is_simulated {
-            self.do_waiting();
+        if let Hands::Own { is_held, .. } = &mut self.hands {
+            *is_held = hold;
         }
+        self.do_waiting();
     }
 }
 
@@ -210,16 +206,19 @@ impl Drop for Workers {
         drop(queue);
         drop(jobs); // outside of the lock: what a job owns may do anything when dropped
         self.shared.changed.notify_all();
-        for thread in self.threads.drain(..) {
-            let _ = thread.join(); // it catches the panics of its jobs, and has none of its own
+        if let Hands::Threads { started, .. } = &mut self.hands {
+            for thread in started.drain(..) {
+                let _ = thread.join(); // it catches the panics of its jobs, and has none of its own
+            }
         }
     }
 }
 
 impl fmt::Debug for Workers {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let (started, waiting) = (self.threads.len(), self.shared.lock().jobs.len());
-        write!(f, "{started} workers, {waiting} jobs wait")
+        let started =
+            if let Hands::Threads { started, .. } = &self.hands { started.len() } else { 0 };
+        write!(f, "{started} workers, {} jobs wait", self.shared.lock().jobs.len())
     }
 }
 
@@ -253,9 +252,10 @@ impl Conn<'_> {
     ///
     /// The idle deadline goes on: it should be longer than the longest job.
     ///
-    /// `false` if too many jobs wait already, there is no memory for one more, or no worker could be
-    /// started: then nothing has happened. If there is no memory for what the job returned, the
-    /// connection ends. Without workers, with a state of another type, or while
+    /// `false` if too many jobs wait already, there is no memory for one more, no worker could be
+    /// started, or if the connection is not established yet, or has been closed: then nothing has
+    /// happened. If there is no memory for what the job returned, the connection ends. Without
+    /// workers, with a state of another type, or while
     /// the connection is paused, it is a bug of the handler, which is counted, and `false` as well.
     ///
     /// [`on_result`]: crate::ConnectionHandler::on_result
@@ -264,6 +264,9 @@ impl Conn<'_> {
         &mut self,
         job: impl FnOnce(&mut S, &Presence) -> T + Send + 'static,
     ) -> bool {
+        if self.net.table.look(self.slot).is_none_or(|it| it.state.input().is_none()) {
+            return false; // no result would find it
+        }
         if self.is_paused() {
             self.net.counters.bug("a job for a connection that is paused");
             return false;
