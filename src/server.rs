@@ -350,18 +350,19 @@ impl<H: ConnectionHandler, K: Kernel> Server<H, K> {
     /// The failure after which the server could not go on; it finished what it could.
     #[inline]
     pub fn run(&mut self) -> Result<Summary, Error> {
+        self.start_workers();
         self.run_watched(|_| ())
     }
 
-    /// The same; before each turn `watch` may look at the connections. For the status line of the
-    /// program, and hidden because nobody else wants it: one loop, whether watched or not, saves a
-    /// message some 25 instructions.
+    /// The same without [`workers`](Builder::workers); before each turn `watch` may look at the
+    /// connections. For the status line of the program, and hidden because nobody else wants it: one
+    /// loop, whether watched or not, saves a message some 25 instructions.
     #[doc(hidden)]
     #[allow(clippy::missing_errors_doc, reason = "as `run`")]
     #[inline]
     pub fn run_watched(&mut self, mut watch: impl FnMut(&Net)) -> Result<Summary, Error> {
         let mailbox = Arc::clone(&self.reactor.mailbox);
-        self.begin();
+        mailbox.runs_on(Some(thread::current().id()));
         let reactor = &mut *self.reactor; // looked at once, and not in each turn
         let ended = loop {
             watch(&reactor.net);
@@ -382,14 +383,14 @@ impl<H: ConnectionHandler, K: Kernel> Server<H, K> {
     ///
     /// As [`run`](Server::run).
     pub fn turn(&mut self) -> Result<bool, Error> {
-        self.begin();
+        self.start_workers();
+        self.reactor.mailbox.runs_on(Some(thread::current().id()));
         guarded_turn(&mut self.reactor)
     }
 
-    /// The loop runs on this thread from now on, and the workers on theirs.
+    /// Starts the workers, if that has not been done.
     #[cold] // and so it leaves no trace in the loop
-    fn begin(&mut self) {
-        self.reactor.mailbox.runs_on(Some(thread::current().id()));
+    fn start_workers(&mut self) {
         if let Some(workers) = &mut self.reactor.net.workers {
             workers.start();
         }

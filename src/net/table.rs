@@ -448,3 +448,25 @@ impl Deref for Tally<'_> {
         self.0
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::connection::Life;
+    use crate::kernel::Peer;
+
+    /// Each timer that a handler set could lengthen the list, which then asked for memory.
+    #[test]
+    fn what_is_marked_needs_no_more_memory() {
+        let limits = Limits { max_connections: 2, ..Limits::default() };
+        let mut table = Table::new(&limits, Outbox::new().unwrap()).unwrap();
+        let places = table.ledger.marked.capacity();
+        let now = Moment::from_millis(0);
+        for _ in 0..2 {
+            (0..9).for_each(|_| table.unsettle());
+            table.insert(Connection::new(Fd::UNOPENED, Peer::Unix, 0, now, Life::open()));
+        }
+        (0..2).for_each(|slot| table.mark(slot));
+        assert_eq!((table.ledger.marked.len(), table.ledger.marked.capacity()), (3, places));
+    }
+}

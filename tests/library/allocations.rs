@@ -105,6 +105,40 @@ fn a_broadcast_allocates_nothing() {
     server.join().unwrap();
 }
 
+/// What a name looks like is found without memory, whatever marks its letters have: a name that is
+/// refused allocates nothing.
+#[test]
+fn to_look_at_a_name_allocates_nothing() {
+    let server = spawn(Chat::new(1 << 16));
+    let [mut holds, mut wants] = [connect(&server), connect(&server)];
+    [&mut holds, &mut wants].into_iter().for_each(|member| read_to(member, b"/quit\n"));
+    let ask = |member: &mut TcpStream, name: &str, answers: &[&str]| {
+        member.write_all(format!("/name {name}\n").as_bytes()).unwrap();
+        loop {
+            let (mut line, mut byte) = (Vec::new(), [0]);
+            while line.last() != Some(&b'\n') {
+                member.read_exact(&mut byte).unwrap();
+                line.extend(byte);
+            }
+            if answers.iter().any(|answer| line.starts_with(answer.as_bytes())) {
+                return line.starts_with(b"error: that name");
+            }
+        }
+    };
+    let letters = ('\u{80}'..'\u{3000}').chain('\u{a640}'..'\u{ac00}');
+    let mut taken = 0;
+    for letter in letters.filter(|letter| letter.is_alphanumeric()) {
+        let name = letter.to_string().repeat(3);
+        ask(&mut holds, &name, &["* you are", "error"]);
+        let before = allocations(&server);
+        taken += usize::from(ask(&mut wants, &name, &["error"]));
+        assert_eq!(allocations(&server), before, "{name}");
+    }
+    assert!(taken > 1_000, "only {taken} names may be had");
+    server.handle().stop();
+    server.join().unwrap();
+}
+
 /// The handler that everybody writes first: each line to all.
 struct Naive;
 
