@@ -301,7 +301,10 @@ impl Net {
         let Err(errno) = begun.and_then(|()| self.look_back(kernel, &fd, address)) else {
             return Ok(fd);
         };
-        let reaction = reaction(Call::Connect, errno);
+        let reaction = match reaction(Call::Connect, errno) {
+            Reaction::Pause if is_lacking(kernel, &fd, address, errno) => Reaction::DropConnection,
+            reaction => reaction,
+        };
         if reaction == Reaction::Bug {
             self.counters.bug(format_args!("connect: {errno}"));
         }
@@ -372,6 +375,18 @@ impl Net {
     pub(crate) fn is_own_call(&self, peer: Peer) -> bool {
         matches!(peer, Peer::Tcp(peer) if self.calling.contains(&canonical(peer)))
     }
+}
+
+/// Whether a connect has failed because this machine lacks the address, not because no port is
+/// free: both are EADDRNOTAVAIL. It can only lack its own, as `::1` where IPv6 is off, and then
+/// `bind` cannot have that either.
+#[cold]
+fn is_lacking<K: Kernel>(kernel: &mut K, fd: &Fd, address: &Address, errno: Errno) -> bool {
+    let Address::Tcp(to) = address else { return false };
+    let own = Address::Tcp(SocketAddr::new(to.ip(), 0));
+    errno == Errno::EADDRNOTAVAIL
+        && to.ip().is_loopback()
+        && kernel.bind(fd, &own) == Err(Errno::EADDRNOTAVAIL)
 }
 
 /// A V4 address that is written as a V6 one is the V4 one.
