@@ -301,10 +301,7 @@ impl Net {
         let Err(errno) = begun.and_then(|()| self.look_back(kernel, &fd, address)) else {
             return Ok(fd);
         };
-        let reaction = match reaction(Call::Connect, errno) {
-            Reaction::Pause if is_lacking(kernel, &fd, address, errno) => Reaction::DropConnection,
-            reaction => reaction,
-        };
+        let reaction = reaction_to(errno, kernel, &fd, address);
         if reaction == Reaction::Bug {
             self.counters.bug(format_args!("connect: {errno}"));
         }
@@ -377,16 +374,21 @@ impl Net {
     }
 }
 
-/// Whether a connect has failed because this machine lacks the address, not because no port is
-/// free: both are EADDRNOTAVAIL. It can only lack its own, as `::1` where IPv6 is off, and then
-/// `bind` cannot have that either.
+/// What a failed connect means. EADDRNOTAVAIL says that no port is free, or that this machine
+/// lacks the address, which then is one of its own, as `::1` where IPv6 is off: `bind` cannot
+/// have that either, and no port comes free there.
 #[cold]
-fn is_lacking<K: Kernel>(kernel: &mut K, fd: &Fd, address: &Address, errno: Errno) -> bool {
-    let Address::Tcp(to) = address else { return false };
-    let own = Address::Tcp(SocketAddr::new(to.ip(), 0));
-    errno == Errno::EADDRNOTAVAIL
-        && to.ip().is_loopback()
-        && kernel.bind(fd, &own) == Err(Errno::EADDRNOTAVAIL)
+fn reaction_to<K: Kernel>(errno: Errno, kernel: &mut K, fd: &Fd, address: &Address) -> Reaction {
+    match address {
+        Address::Tcp(to)
+            if errno == Errno::EADDRNOTAVAIL
+                && to.ip().is_loopback()
+                && kernel.bind(fd, &Address::Tcp(SocketAddr::new(to.ip(), 0))) == Err(errno) =>
+        {
+            Reaction::DropConnection
+        }
+        _ => reaction(Call::Connect, errno),
+    }
 }
 
 /// A V4 address that is written as a V6 one is the V4 one.
