@@ -379,12 +379,12 @@ impl Net {
 /// have that either, and no port comes free there.
 #[cold]
 fn reaction_to<K: Kernel>(errno: Errno, kernel: &mut K, fd: &Fd, address: &Address) -> Reaction {
+    let mut lacks = |to: &SocketAddr| {
+        let bound = kernel.bind(fd, &Address::Tcp(SocketAddr::new(to.ip(), 0)));
+        bound.is_err_and(|errno| reaction(Call::BindTcp, errno) == Reaction::Degrade)
+    };
     match address {
-        Address::Tcp(to)
-            if errno == Errno::EADDRNOTAVAIL
-                && to.ip().is_loopback()
-                && kernel.bind(fd, &Address::Tcp(SocketAddr::new(to.ip(), 0))) == Err(errno) =>
-        {
+        Address::Tcp(to) if errno == Errno::EADDRNOTAVAIL && to.ip().is_loopback() && lacks(to) => {
             Reaction::DropConnection
         }
         _ => reaction(Call::Connect, errno),
