@@ -104,7 +104,11 @@ impl Place {
         let mut place = Place { addresses: Vec::new(), ..self.clone() };
         let found = (host.as_str(), *port).to_socket_addrs();
         for address in found.map_err(|error| wrong(unresolved(host, *port, &error)))? {
-            let address = Address::Tcp(address);
+            // A hosts file may have `::ffff:127.0.0.1`, which is an IPv4 address.
+            let address = match address.ip().to_canonical() {
+                IpAddr::V4(ip) => Address::Tcp((ip, address.port()).into()),
+                IpAddr::V6(_) => Address::Tcp(address),
+            };
             if !place.addresses.contains(&address) {
                 place.addresses.push(address);
             }
@@ -289,7 +293,7 @@ fn inherited(word: &OsStr, name: &[u8], passed: &[Passed]) -> Result<Vec<i32>, A
 /// A path as it stands; it may be bytes that are no UTF-8.
 fn unix(word: &OsStr, path: &OsStr) -> Result<Address, AddressError> {
     let length = path.as_bytes().len();
-    if length == 0 {
+    if matches!(path.as_bytes(), [] | b"@") {
         Err(AddressError::new(word, "names no path, write unix:/tmp/threadbare.sock"))
     } else if path.as_bytes().starts_with(b"@") {
         let (name, shown) = (path.as_bytes().get(1..).unwrap_or_default(), path.as_bytes());
@@ -368,7 +372,11 @@ fn unbracketed(host: &str, port: u16) -> Result<&str, String> {
             }
         }
         None if host.contains(':') => {
-            let host = escaped(host.trim_matches(['[', ']']).as_bytes());
+            let host = host.trim_matches(['[', ']']);
+            if !is_v6(host.split('%').next().unwrap_or(host)) {
+                return Err(format!("has several colons, write 127.0.0.1:{port} or [::1]:{port}"));
+            }
+            let host = escaped(host.as_bytes());
             Err(format!("is ambiguous: IPv6 goes into brackets, write [{host}]:{port}"))
         }
         None if is_numeric(host) && host.parse::<Ipv4Addr>().is_err() => Err(format!(
@@ -556,9 +564,11 @@ mod tests {
             ("[::1]", r#""[::1]" names no port, write [::1]:1234"#),
             ("::1", r#""::1" is an IPv6 address without a port, write [::1]:1234"#),
             (
-                "fe80::x:80",
-                r#""fe80::x:80" is ambiguous: IPv6 goes into brackets, write [fe80::x]:80"#,
+                "fe80::1%eth0:80",
+                r#""fe80::1%eth0:80" is ambiguous: IPv6 goes into brackets, write [fe80::1%eth0]:80"#,
             ),
+            ("fe80::x:80", r#""fe80::x:80" has several colons, write 127.0.0.1:80 or [::1]:80"#),
+            ("tcp:a:80", r#""tcp:a:80" has several colons, write 127.0.0.1:80 or [::1]:80"#),
             (
                 "[localhost]:80",
                 r#""[localhost]:80" has no IPv6 address in its brackets, write [::1]:80"#,
@@ -587,10 +597,16 @@ mod tests {
                 r#""unix:~/s" has a ~ that no shell has replaced, write unix:$HOME/s (or unix:./~/s for a file of that name)"#,
             ),
             ("unix:", r#""unix:" names no path, write unix:/tmp/threadbare.sock"#),
+            ("unix:@", r#""unix:@" names no path, write unix:/tmp/threadbare.sock"#),
             ("unix:a\0b", r#""unix:a\x00b" has a NUL byte in its path"#),
             ("\x1b[2J", r#""\x1b[2J" names no port, write \x1b[2J:1234"#),
         ] {
             assert_eq!(shown(word), Err(message.to_string()));
+            // The word to write instead is a word: `[fe80::x]:80` and `unix:/tmp/` were none.
+            if let Some((_, advice)) = message.split_once(", write ") {
+                let word = advice.split(' ').next().unwrap_or_default();
+                assert!(word.parse::<Place>().is_ok(), "{word}");
+            }
         }
     }
 

@@ -238,6 +238,12 @@ impl Conn<'_> {
         self.net.table.look(self.slot).map_or(0, |connection| connection.sent)
     }
 
+    /// Whether what is written can still be sent.
+    #[cfg(feature = "http")]
+    pub(crate) fn takes_output(&self) -> bool {
+        self.net.table.look(self.slot).is_some_and(|connection| connection.state.takes_output())
+    }
+
     /// Whether `on_data` should stop consuming input: output has reached the high water mark
     /// (`on_drain` is called when it has fallen below the low one), or the connection is closed.
     /// A [paused](Conn::is_paused) connection is not full.

@@ -56,13 +56,14 @@ pub enum Framing {
 /// What a client gets that takes this for a web server.
 const NO_WEB: &[u8] = b"error: this is no web server\n";
 
-/// Whether a client begins as HTTP does: its first line ends with the version. Any page may
-/// let a browser send a request to a port of the machine it runs on, and the lines of the
-/// form would be heard as those of the user.
+/// Whether a client begins as a browser does: with a line that ends with the version of HTTP, or
+/// with a record of TLS, whose bytes have an LF somewhere. Any page may let a browser send a
+/// request to a port of the machine it runs on, and the lines of the form would be heard as
+/// those of the user.
 fn is_web(first: &[u8]) -> bool {
     let line = first.split(|&byte| byte == b'\n').next().unwrap_or_default();
     let line = line.strip_suffix(b"\r").unwrap_or(line);
-    line.ends_with(b" HTTP/1.1") || line.ends_with(b" HTTP/1.0")
+    line.ends_with(b" HTTP/1.1") || line.ends_with(b" HTTP/1.0") || line.starts_with(b"\x16\x03")
 }
 
 /// What both say to a line that is longer than they take.

@@ -490,7 +490,8 @@ impl ConnectionHandler for Proxy {
         ) = (end.role, why)
         {
             let (address, others) = (address as usize, others as usize);
-            let is_ours = matches!(why, Server { .. }); // not the upstream server's doing
+            // Not the upstream server's doing; but a family of addresses may be off here.
+            let is_ours = matches!(why, Server { .. }) && errno != Errno::EAFNOSUPPORT;
             if others > 0 && !is_ours {
                 return self.dial(net, end.other, self.after(address), others - 1);
             }

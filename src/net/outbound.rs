@@ -300,7 +300,7 @@ impl Net {
         let Err(errno) = begun.and_then(|()| self.look_back(kernel, &fd, address)) else {
             return Ok(fd);
         };
-        let reaction = reaction(Call::Connect, errno);
+        let reaction = reaction_to(errno, kernel, &fd, address);
         if reaction == Reaction::Bug {
             self.counters.bug(format_args!("connect: {errno}"));
         }
@@ -370,6 +370,23 @@ impl Net {
     /// Whether `peer` is the other end of an outbound connection of this server: a loop.
     pub(crate) fn is_own_call(&self, peer: Peer) -> bool {
         matches!(peer, Peer::Tcp(peer) if self.calling.contains(&canonical(peer)))
+    }
+}
+
+/// What a failed connect means. EADDRNOTAVAIL says that no port is free, or that this machine
+/// lacks the address, which then is one of its own, as `::1` where IPv6 is off: `bind` cannot
+/// have that either, and no port comes free there.
+#[cold]
+fn reaction_to<K: Kernel>(errno: Errno, kernel: &mut K, fd: &Fd, address: &Address) -> Reaction {
+    let mut lacks = |to: &SocketAddr| {
+        let bound = kernel.bind(fd, &Address::Tcp(SocketAddr::new(to.ip(), 0)));
+        bound.is_err_and(|errno| reaction(Call::BindTcp, errno) == Reaction::Degrade)
+    };
+    match address {
+        Address::Tcp(to) if errno == Errno::EADDRNOTAVAIL && to.ip().is_loopback() && lacks(to) => {
+            Reaction::DropConnection
+        }
+        _ => reaction(Call::Connect, errno),
     }
 }
 

@@ -138,6 +138,7 @@ fn a_web_page_says_nothing() {
         ("POST / HTTP/1.1\r\nHost: 127.0.0.1:1234\r\n\r\nspam\r\n/name bob\r\n", true),
         ("GET /hello HTTP/1.0\n\n", true),
         ("POST / HTTP/1.1", false),
+        ("\x16\x03\x01\x02\0\x01\0\x01\u{fc}\x03\x03 TLS\0\n", true), // https
     ] {
         let mut page = server.client();
         let welcome = page.line();

@@ -535,7 +535,11 @@ fn nobody_is_lost_while_full() {
 fn once_is_no_web_server() {
     for framing in ["line", "chunk"] {
         let mut server = Server::start(&["once", "--framing", framing]);
-        for page in ["POST / HTTP/1.1\r\nHost: a\r\n\r\nx=1\r\n", "GET /\u{2f} HTTP/1.0\n"] {
+        for page in [
+            "POST / HTTP/1.1\r\nHost: a\r\n\r\nx=1\r\n",
+            "GET /\u{2f} HTTP/1.0\n",
+            "\x16\x03\x01\x02\0\x01\0\x01\u{fc}\x03\x03 TLS\0\n", // https: as a browser begins
+        ] {
             let mut client = server.client();
             client.send(page);
             client.expect_rest("error: this is no web server\n");

@@ -369,6 +369,30 @@ fn the_log_has_what_was_sent() {
     world.stop();
 }
 
+/// A client that is gone gets no answer to what it had sent before: the log had these answers as
+/// sent, 4 MB of them in a trial.
+#[test]
+fn an_answer_to_nobody_is_no_bytes() {
+    let lines: Arc<Mutex<Vec<String>>> = Arc::default();
+    let log = Arc::clone(&lines);
+    let mut world =
+        serve(Http::new().access_log(move |line| log.lock().unwrap().push(line.into())));
+    world.sim.set_buffers(10_000, 10_000);
+    let mut client = world.client();
+    let get = |path: &str| format!("GET {path} HTTP/1.1\r\nHost: x\r\n\r\n");
+    client.send((get("/big.bin") + &get("/") + &get("/big.bin") + &get("/nothing")).as_bytes());
+    world.rest();
+    client.reset();
+    world.rest();
+    let lines = lines.lock().unwrap();
+    let tails: Vec<_> = lines.iter().map(|line| line.rsplit_once("\" ").unwrap().1).collect();
+    let of_nobody: Vec<_> = tails.iter().filter(|tail| tail.ends_with(" 0")).collect();
+    assert_eq!(of_nobody, [&"200 0", &"200 0", &"404 0"], "{tails:?}");
+    assert_eq!(tails.len(), 4);
+    drop(lines);
+    world.stop();
+}
+
 #[test]
 fn out_of_descriptors_is_for_now() {
     for errno in [Errno::EMFILE, Errno::ENFILE, Errno::ENOMEM] {

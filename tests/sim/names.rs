@@ -129,6 +129,30 @@ fn a_server_behind_that_moves() {
     assert_eq!(lookups.load(Relaxed), 1);
 }
 
+/// A machine without IPv6 has no `::1`. That was taken for a want of ports, and the client
+/// waited for ten seconds; or for a want of sockets, and the other address was not tried.
+#[test]
+fn an_address_of_the_server_behind_that_is_not_here() {
+    let off = [
+        &[(Method::Socket, Errno::EAFNOSUPPORT)][..],
+        &[(Method::Connect, Errno::EADDRNOTAVAIL), (Method::Bind, Errno::EADDRNOTAVAIL)],
+    ];
+    for failures in off {
+        let (mut world, lookups) = proxy_to(&["[::1]:90", "127.0.0.1:90"]);
+        let mut server = world.sim.listen(&address("127.0.0.1:90")).unwrap();
+        for &(method, errno) in failures {
+            world.sim.fail(At::Of(method, world.sim.count(method)), errno, Times::Once);
+        }
+        let mut client = world.client();
+        client.send(b"hello");
+        world.rest();
+        let mut server = server.accept().expect("the other address is tried at once");
+        assert_eq!((server.recv(), lookups.load(Relaxed)), (b"hello".to_vec(), 0));
+        drop((client, server));
+        world.stop();
+    }
+}
+
 /// A name that nobody has yet is no end of the program: each client is a new try, though not
 /// more often than every three seconds.
 #[test]

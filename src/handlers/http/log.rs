@@ -59,6 +59,9 @@ impl AccessLog {
         status: Status,
         (length, file): (u64, u64),
     ) {
+        if !conn.takes_output() {
+            return self.note(conn.peer(), date, head, status, 0); // the client is gone
+        }
         if !conn.is_full() {
             return self.note(conn.peer(), date, head, status, length);
         }

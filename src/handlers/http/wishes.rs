@@ -25,6 +25,8 @@ pub(super) struct Version {
     is_weak: bool,
     /// When it was last changed, in seconds since 1970, if that is known.
     modified: Option<u64>,
+    /// The second of its last change is over, so only one content has that date.
+    is_dated: bool,
     /// Its length in bytes.
     pub(super) size: u64,
 }
@@ -57,13 +59,16 @@ impl Version {
     /// mtime, as backups do; the inode and the ctime show that.
     pub(super) fn of(status: &FileStatus, now: i64) -> Version {
         let &FileStatus { size, modified, changed, identity: (_, inode), .. } = status;
-        let seconds = modified / 1_000_000_000;
+        let [seconds, last, present] =
+            [modified, modified.max(changed), now].map(|nanos| nanos / 1_000_000_000);
         Version {
             tag: Tag::new(format_args!("\"{modified:x}-{size:x}-{inode:x}-{changed:x}\"")),
             is_weak: may_change_unseen(status, now),
-            // Some tools set 0 or 1 instead of no date. A date in the future is not allowed.
-            // RFC 9110, 8.8.2.1
-            modified: (seconds > 1).then_some(seconds.min(now / 1_000_000_000) as u64),
+            // Some tools set 0 or 1 instead of no date. A date in the future is not allowed, and in
+            // this second the file may change again and keep it: the last second is never wrong.
+            // RFC 9110, 8.8.2
+            modified: (seconds > 1).then_some(seconds.min(present.saturating_sub(1)).max(0) as u64),
+            is_dated: last < present,
             size,
         }
     }
@@ -123,8 +128,9 @@ impl Wishes<'_> {
         if has_it {
             return Due::NotModified;
         }
+        let dated = file.modified.filter(|_| file.is_dated);
         let is_same = self.if_range.is_none_or(|version| {
-            let is_date = || file.modified.is_some() && seconds(version) == file.modified;
+            let is_date = || dated.is_some() && seconds(version) == dated;
             !file.is_weak && (version == file.tag.bytes() || is_date())
         });
         match self.range {
@@ -213,6 +219,7 @@ mod tests {
             tag: Tag::new(format_args!("\"a-1\"")),
             is_weak: false,
             modified: Some(784_111_777),
+            is_dated: true,
             size: 1_000,
         }
     }
@@ -313,10 +320,52 @@ mod tests {
         for (changed, is_weak) in [(now - TICK, false), (now - TICK + 1, true), (now + 1, true)] {
             assert_eq!(Version::of(&FileStatus { changed, ..status }, now).is_weak, is_weak);
         }
-        for (seconds, due) in [(-1, None), (0, None), (1, None), (2, Some(2)), (9_999, Some(1_000))]
-        {
+        for (seconds, due) in [
+            (-1, None),
+            (0, None),
+            (1, None),
+            (2, Some(2)),
+            (999, Some(999)),
+            (1_000, Some(999)),
+            (9_999, Some(999)),
+        ] {
             let modified = seconds * 1_000_000_000;
             assert_eq!(Version::of(&FileStatus { modified, ..status }, now).modified, due);
+        }
+    }
+
+    /// A client that knew the first of two versions of one second kept it, or put a part of the
+    /// second one behind it.
+    #[test]
+    fn a_file_that_changes_twice_in_a_second() {
+        let at = |millis: i64| millis * 1_000_000;
+        let of = |changed: i64, now: i64| {
+            let (kind, changed) = (FileKind::Regular, at(changed));
+            let identity = (1, 9);
+            let status =
+                FileStatus { kind, size: 5, modified: changed, changed, mode: 0o644, identity };
+            Version::of(&status, at(now))
+        };
+        let told = |version: &Version| {
+            httpdate::fmt_http_date(
+                UNIX_EPOCH + std::time::Duration::from_secs(version.modified.unwrap()),
+            )
+        };
+        let first = told(&of(100_100, 100_300));
+        let range = Some(&b"bytes=3-"[..]);
+        for now in [100_700, 101_000, 200_000] {
+            let second = of(100_500, now);
+            let if_range = Some(first.as_bytes());
+            let wishes = Wishes { range, if_range, ..Wishes::default() };
+            assert_eq!(wishes.due(&second, false), Due::Whole, "{now}");
+            if now < 101_000 {
+                continue; // asked for again in that second it is found later
+            }
+            let wishes = Wishes { if_modified_since: if_range, ..Wishes::default() };
+            assert_eq!(wishes.due(&second, false), Due::Whole, "{now}");
+            let since = told(&second);
+            let wishes = Wishes { if_modified_since: Some(since.as_bytes()), ..Wishes::default() };
+            assert_eq!(wishes.due(&second, false), Due::NotModified, "{now}");
         }
     }
 
