@@ -57,8 +57,8 @@ COVERAGE := -Cpasses=sancov-module $(addprefix -Cllvm-args=-, \
 # A server in the loop of an async runtime.
 IN_TOKIO := docs/programs/in_tokio/Cargo.toml
 # The bench, against the program as it is built last.
-OF_BENCH := --locked --target-dir "$(BENCH)" --manifest-path tests/bench/Cargo.toml
-RUN_BENCH = SERVER="$$threadbare" $(CARGO) run --quiet $(OF_BENCH)
+OF_BENCH := --target-dir "$(BENCH)" --manifest-path tests/bench/Cargo.toml
+RUN_BENCH = SERVER="$$threadbare" $(CARGO) run --quiet --locked $(OF_BENCH)
 OF_BOOK := --locked --target-dir "$(BOOK)" --manifest-path docs/book/Cargo.toml
 
 .PHONY: build run client tour trace torture book doctor test check docs-update bench fuzz mutants lint \
@@ -116,7 +116,7 @@ check: able $(DEPS) ## everything: format, lints, docs, every test, oldest Rust
 	@$(CARGO) fmt --check --manifest-path $(IN_TOKIO)
 	@$(MAKE) --no-print-directory lint doc msrv
 	@echo "tests of the bare library"
-	@ONLY= tests/run --no-default-features
+	@ONLY= tests/run --no-default-features --lib --test library
 	@echo "tests, the heavy ones too"
 	@ONLY= tests/run --include-ignored
 	@echo "tests of the book"
@@ -149,10 +149,10 @@ doc: able ## the library's documentation, no warning allowed
 
 docs-update: FOR := test
 docs-update: able $(DEPS) ## write what docs/ quotes: code, traces, tables, figures
-	@tests/tick $(CARGO) test --locked --no-run --test docs --test sim
+	@tests/tick $(CARGO) test --locked --no-run --test docs --test library --test sim
 	@echo "running what the docs show"
-	@UPDATE=1 $(CARGO) test --locked --quiet --test docs --test sim -- the_docs_are_true \
-		the_manual_and the_drawings_are --nocapture 2>&1 | grep -v '^running\|^test \|^\.\?$$'
+	@UPDATE=1 $(CARGO) test --locked --quiet --test docs --test library --test sim -- the_docs_are_true \
+		the_manual_and the_drawings_are the_sizes_are --nocapture 2>&1 | grep -v '^running\|^test \|^\.\?$$'
 
 ##@ Now and then
 
@@ -160,7 +160,7 @@ bench: FOR := bench
 bench: able $(DEPS) ## with peers, 14 minutes: make bench [QUICK=1] [ARGS=memory]
 	@tests/deps --missing bench
 	@$(call build,--release --bin threadbare); \
-	tests/tick $(CARGO) build $(OF_BENCH) --release; \
+	tests/tick $(CARGO) build --locked $(OF_BENCH) --release; \
 	QUICK=$(QUICK) $(RUN_BENCH) --release -- $(ARGS)
 
 fuzz: FOR := fuzz

@@ -23,7 +23,7 @@ pub struct Counters {
     pub accept_failed: u64,
     /// Times a listener was paused for want of descriptors or memory.
     pub accept_paused: u64,
-    /// Mistakes of the server or its handler, each of which cost a connection.
+    /// Mistakes of the server or its handler: each is logged and costs one call or connection.
     pub bugs: u64,
 }
 

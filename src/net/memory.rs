@@ -7,15 +7,15 @@
 //!
 //! A connection must go if it is in the way of another. It is the [worst](Net::worst) one of the
 //! address that [holds most](super::shares): of those in which nothing has moved for a second
-//! the one with the most bytes times seconds squared, or if there is none, the largest. It is in the way
-//! of a connection whose address holds half as much at most. Within one address it is in the way
-//! of one that has waited half as long at most, or holds much less. Half of what it gives back is
-//! for the other to read into, and half is free again. The worst must also go if output grew
-//! although the peer does not read. A connection that only has to wait, waits no longer than for its
-//! message deadline.
+//! the one with the most bytes times seconds squared, or if there is none, the largest. It is in
+//! the way of a connection whose address holds half as much at most. Within one address it is in
+//! the way of one that has waited half as long at most, or holds much less. Half of what it gives
+//! back is for the other to read into, and half is free again. The worst must also go if output
+//! grew although the peer does not read. A connection that only has to wait, waits no longer than
+//! for its message deadline.
 
 use super::Net;
-use super::work::WRITE;
+use super::quantum::WRITE;
 use crate::buffer::{BLOCK, Buffer};
 use crate::close_reason::CloseReason;
 use crate::connection::{Connection, Open};
@@ -43,12 +43,6 @@ pub(super) struct Worst {
 
 impl Net {
     // ---- may it be read? ----------------------------------------------------------------
-
-    /// Whether so little is left that reading needs an [`allowance`](Net::allowance).
-    #[inline]
-    pub(crate) fn is_tight(&self) -> bool {
-        self.table.ledger.budget.is_tight()
-    }
 
     /// How many bytes of a connection may be read now.
     pub(crate) fn allowance(&self, slot: u32) -> usize {
@@ -88,9 +82,9 @@ impl Net {
         }
     }
 
-    /// How many bytes may be read of a peer that has hung up, and cannot be held back because epoll
-    /// would report it for ever. If output waits, the peer will not take it: its memory is free at once,
-    /// and the input is read in its turn. If there is no memory, it ends.
+    /// How many bytes may be read of a peer that has hung up, and cannot be held back because
+    /// epoll would report it for ever. If output waits, the peer will not take it: its memory is
+    /// free at once, and the input is read in its turn. If there is no memory, it ends.
     #[cold]
     fn last_words(&mut self, slot: u32, allowance: usize) -> usize {
         let open = self.table.look(slot).and_then(|connection| connection.state.open());

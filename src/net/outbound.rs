@@ -148,12 +148,12 @@ impl Net {
         token: u64,
     ) -> Result<ConnId, Error> {
         if self.outbound >= self.limits.max_outbound {
-            let object = format!("{address}, max_outbound");
+            let object = format_args!("{address}, max_outbound");
             return Err(Error::new(Call::OutboundSocket, object, Errno::EMFILE));
         }
         let accepted = self.table.len() - self.outbound as usize;
         if self.is_draining() && self.outbound as usize >= accepted {
-            let object = format!("{address}, the server is stopping");
+            let object = format_args!("{address}, the server is stopping");
             return Err(Error::new(Call::OutboundSocket, object, Errno::ESHUTDOWN));
         }
         let peer = match address {

@@ -326,6 +326,31 @@ fn deadlines_wait_for_the_rest_of_a_batch() {
     world.stop();
 }
 
+/// A full batch whose last event spent the quantum was taken to have a rest for as long as there
+/// was something else to do, so that deadlines were put off.
+#[test]
+fn deadlines_after_a_batch_that_was_served_to_its_end() {
+    const BATCH: usize = 1_024;
+    let crier = Crier::default();
+    let limits = Limits { idle_timeout: Some(Duration::from_secs(5)), ..Limits::default() };
+    let (mut world, mut crowd) = crowded(&crier, limits, BATCH);
+    let handle = world.server.handle();
+    let job = |crier: &mut Crier, _: &mut Net| crier.saw(Seen::Job);
+    *crier.amid.borrow_mut() = Some(Box::new(move |_: &mut Net| while handle.call(job).is_ok() {}));
+    let (last, others) = crowd.split_last_mut().unwrap();
+    say(others, b"ping\n");
+    last.send(b"hello\n");
+    world.turn();
+    assert_eq!(crier.said(), BATCH);
+    world.sim.advance(Duration::from_secs(6));
+    world.turn();
+    world.turn();
+    let calls = crier.count(|seen| *seen == Seen::Job);
+    crowd.iter_mut().for_each(|client| drop(client.recv()));
+    assert!(crowd.iter().all(Client::saw_eof), "they are idle, and {calls} calls came first");
+    world.stop();
+}
+
 /// One thread that called in a loop kept everybody waiting for seconds.
 #[test]
 fn a_flood_of_calls() {

@@ -230,7 +230,7 @@ impl Bench {
             },
             Step {
                 name: "attacks",
-                seconds: if self.quick { 300.0 } else { 900.0 },
+                seconds: if self.quick { 100.0 } else { 150.0 },
                 make: Box::new(attack::attacks),
             },
         ];
