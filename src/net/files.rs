@@ -68,8 +68,8 @@ impl Conn<'_> {
         }
         let now = net.now;
         let part = FilePart { file, offset, left: length, is_corked: false };
-        let is_noted = fallible::put(&mut net.files, *slot, part).is_some();
-        if !is_noted || !fallible::has_room_for(Layout::new::<Buffer>()) {
+        let noted = fallible::put(&mut net.files, *slot, part);
+        if noted.filter(|()| fallible::has_room_for(Layout::new::<Buffer>())).is_none() {
             return self.out_of_memory();
         }
         net.change(*slot, |connection| {

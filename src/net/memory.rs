@@ -64,8 +64,7 @@ impl Net {
         let mark = if is_full { high_water / 2 } else { high_water };
         let owes = connection.owes(mark) || open.unsent.file.is_some();
         let needs_to_read = is_full && open.flow.needs_to_read();
-        let is_tight = self.table.ledger.budget.is_tight();
-        let starves = needs_to_read && is_tight && self.allowance(slot) == 0;
+        let starves = needs_to_read && self.allowance(slot) == 0;
         let starves = starves && (owes || self.in_the_way(slot).is_none());
         if (owes || starves) && self.table.ledger.budget.is_short() {
             self.table.ledger.budget.squeeze();
@@ -170,7 +169,7 @@ impl Net {
     }
 
     /// Ends the worst debtors until `more` bytes fit; whether they do.
-    #[cold]
+    #[inline]
     pub(super) fn make_room(&mut self, more: usize) -> bool {
         while !self.table.ledger.budget.has_room_for(more) {
             if more > self.limits.max_memory {
@@ -184,6 +183,7 @@ impl Net {
 
     /// Of the address that holds most the connection that is to go first. It is looked for once
     /// a turn, and when it has gone.
+    #[cold]
     fn worst(&mut self) -> Option<Worst> {
         let is_there = |worst: &Worst| {
             let connection = self.table.look(worst.slot);
@@ -218,9 +218,7 @@ impl Net {
     #[inline]
     pub(crate) fn keep_budget(&mut self) {
         self.worst = None;
-        if !self.table.ledger.budget.has_room_for(0) {
-            self.make_room(0);
-        }
+        self.make_room(0);
     }
 
     /// Whether a flood has run off: then memory should be returned to the kernel.

@@ -61,8 +61,7 @@ impl Net {
     /// Whether the outbox can take `more` bytes for `slot`. Where it cannot, the connections that
     /// owe most are closed to make room.
     pub(super) fn has_room_for(&mut self, slot: u32, more: usize) -> bool {
-        let held = self.table.ledger.outbox.held() + more;
-        let has_room = held <= self.table.ledger.budget.left() || self.make_room(held);
+        let has_room = self.make_room(self.table.ledger.outbox.held() + more);
         if !has_room {
             self.abort(slot, CloseReason::MemoryBudget);
         }

@@ -104,14 +104,11 @@ impl Table {
         self.slots.insert(connection)
     }
 
-    /// Removes a connection, and what it holds from the budget: when it has ended, nothing.
+    /// Removes a connection that has ended, and so holds nothing; or, when all is closed, any.
     /// Returns its socket.
     #[inline]
     pub(crate) fn remove(&mut self, slot: u32) -> Option<Fd> {
         let connection = self.slots.get_mut(slot)?;
-        if !connection.state.is_gone() {
-            self.ledger.recount(connection, connection.footprint(), 0);
-        }
         let fd = replace(&mut connection.fd, Fd::UNOPENED);
         self.slots.remove(slot);
         Some(fd)

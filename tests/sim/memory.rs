@@ -2,7 +2,7 @@
 
 use crate::simulation::World;
 use std::time::Duration;
-use threadbare::handlers::{Framing, Greet, Http};
+use threadbare::handlers::{Echo, Framing, Greet, Http};
 use threadbare::kernel::sim::{Client, Simulated};
 use threadbare::{CloseReason, Conn, ConnId, ConnectionHandler, Limits, Net};
 
@@ -396,4 +396,88 @@ fn the_old_go_for_the_new() {
     let freed = before - after;
     assert!((15_000..35_000).contains(&freed), "{freed} bytes of {before} are free again");
     assert!(world.ask(&mut new, b"\n").ends_with(b"nnn\n"));
+}
+
+/// Who reads its answers again is answered what it has sent already, however short memory is: that
+/// needs none.
+#[test]
+fn what_is_here_is_answered_without_memory() {
+    let sim = Simulated::new(1);
+    sim.set_buffers(16 << 10, 64 << 10);
+    let limits = Limits { max_memory: 1 << 20, high_water: 1_000, ..Limits::default() };
+    let mut world = World::on(sim, greet(), limits).unwrap();
+    let mut others = clients(&mut world, POLITE, 5);
+    say(&mut world, &mut others, 50_000);
+    let mut full = client(&world, POLITE, 900);
+    world.rest();
+    full.send(&[b'\n'; 10_000]);
+    world.rest();
+    let mut attackers = clients(&mut world, ATTACKER, 12);
+    for _ in 0..3 {
+        say(&mut world, &mut attackers, 20_000);
+    }
+    let (used, _) = world.server.memory();
+    assert!(used > 700_000, "{used}");
+    let mut answers = 0;
+    for _ in 0..1_000 {
+        answers += full.recv().len();
+        world.rest();
+    }
+    assert_eq!(answers, 10_000 * "Thank you for your message \n".len());
+    assert!(world.server.memory().0 > 700_000, "nobody else has moved");
+}
+
+/// The output of a peer that has reset is free at once. What it had sent before is read behind that.
+#[test]
+fn output_for_nobody_is_free_at_once() {
+    let limits = Limits { high_water: 1_000, ..Limits::default() };
+    let mut world = World::new(Echo, limits);
+    world.sim.set_buffers(20_000, 20_000);
+    let mut client = client(&world, POLITE, 0);
+    let mut sent = 0;
+    for _ in 0..100 {
+        world.rest();
+        sent += client.send(&[b'x'; 1_000]);
+    }
+    assert!(world.server.memory().0 > 1_000 && world.server.counters().received < sent as u64);
+    client.reset();
+    world.turn();
+    assert!(world.server.memory().0 < 1_000, "{:?}", world.server.memory());
+    world.rest();
+    assert_eq!(world.server.memory().0, 0);
+}
+
+/// Echoes, and keeps much for a client that says so.
+struct Keeper;
+
+impl ConnectionHandler for Keeper {
+    type Session = ();
+    fn on_data(&mut self, conn: &mut Conn<'_>, _: &mut (), input: &[u8]) -> usize {
+        match input {
+            b"much" => conn.charge(800_000),
+            _ => conn.write(input),
+        }
+        input.len()
+    }
+}
+
+/// A client that was not read only because memory was short is read again as soon as another one
+/// gives it back, though it has taken nothing itself.
+#[test]
+fn who_was_full_while_memory_was_short_is_read_again() {
+    let mut world = world(Keeper, 1 << 20);
+    world.sim.set_buffers(1_000, 1_000);
+    let [mut deaf, mut other] = [client(&world, 1, 0), client(&world, 2, 0)];
+    let mut say = |world: &mut World<Keeper>| {
+        assert_eq!(deaf.send(&[b'x'; 800]), 800);
+        world.rest();
+        world.server.counters().received
+    };
+    (0..5).for_each(|_| _ = say(&mut world));
+    other.send(b"much");
+    assert_eq!(say(&mut world), 6 * 800 + 4);
+    assert_eq!(say(&mut world), 6 * 800 + 4, "it is full");
+    other.reset();
+    world.rest();
+    assert_eq!(world.server.counters().received, 7 * 800 + 4);
 }

@@ -284,3 +284,20 @@ fn an_address_is_the_servers_own_for_a_while() {
     drop(client);
     world.stop();
 }
+
+/// A handler is told which paths lead to a Unix socket of its own server.
+#[test]
+fn a_path_that_leads_back() {
+    let sim = Simulated::new(1);
+    sim.link("/run/link".as_ref(), Some("/run/front".as_ref()));
+    let mut world =
+        World::at("unix:/run/front", sim, Mirror::default(), Limits::default()).unwrap();
+    let look = |_: &mut Mirror, net: &mut Net| {
+        for (path, is_own) in [("/run/front", true), ("/run/link", true), ("/run/other", false)] {
+            assert_eq!(net.leads_here(&Address::Unix(path.into())), is_own, "{path}");
+        }
+    };
+    world.server.handle().call(look).unwrap();
+    world.rest();
+    world.stop();
+}

@@ -266,6 +266,20 @@ fn a_timer_that_is_put_off_is_exact() {
     world.stop();
 }
 
+/// A timer that is set to an earlier time, in a later turn, rings at that time.
+#[test]
+fn a_timer_that_is_brought_forward_is_exact() {
+    let mut world = world();
+    let _client = world.client();
+    world.rest();
+    for delay in [9 * SECOND, SECOND] {
+        with(&mut world, move |_, net| conn(net).set_timer(Some(delay)));
+    }
+    world.pass(SECOND + LATE);
+    assert_eq!(world.server.handler().names(), ["plain"]);
+    world.stop();
+}
+
 /// Each key has a timer of its own, beside the one without: set, replaced, canceled.
 #[test]
 fn a_connection_has_a_timer_for_each_key() {
