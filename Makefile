@@ -149,10 +149,10 @@ doc: able ## the library's documentation, no warning allowed
 
 docs-update: FOR := test
 docs-update: able $(DEPS) ## write what docs/ quotes: code, traces, tables, figures
-	@tests/tick $(CARGO) test --locked --no-run --test docs --test sim
+	@tests/tick $(CARGO) test --locked --no-run --test docs --test library --test sim
 	@echo "running what the docs show"
-	@UPDATE=1 $(CARGO) test --locked --quiet --test docs --test sim -- the_docs_are_true \
-		the_manual_and the_drawings_are --nocapture 2>&1 | grep -v '^running\|^test \|^\.\?$$'
+	@UPDATE=1 $(CARGO) test --locked --quiet --test docs --test library --test sim -- the_docs_are_true \
+		the_manual_and the_drawings_are the_sizes_are --nocapture 2>&1 | grep -v '^running\|^test \|^\.\?$$'
 
 ##@ Now and then
 

@@ -80,7 +80,16 @@ impl Budget {
     }
 
     fn measure(&mut self) {
-        self.high_water = self.configured.min(self.share().max(SMALL)).max(1);
+        self.high_water = self.measured();
+    }
+
+    fn measured(&self) -> usize {
+        self.configured.min(self.share().max(SMALL)).max(1)
+    }
+
+    /// Whether the high water mark is what is left makes it, as always.
+    pub(crate) fn is_measured(&self) -> bool {
+        self.high_water == self.measured()
     }
 
     #[inline]

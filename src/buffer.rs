@@ -1,7 +1,7 @@
 //! Bytes that wait: the rest of an input, or the unsent end of an output.
 //!
-//! A buffer is filled at its end and emptied from its front. It is a [chain](chain) of blocks of
-//! one size: to grow it moves nothing, and a block that one buffer gives back is right for any
+//! A buffer is filled at its end and emptied from its front. It is a list of [blocks] of one
+//! size: to grow it moves nothing, and a block that one buffer gives back is right for any
 //! other. The memory of all buffers is therefore the number of their blocks, and however they
 //! grow and shrink, memory does not become fragmented.
 //!
@@ -9,24 +9,25 @@
 //! together for each offer, which costs no more than the call that received the next ones.
 //! Longer input is [joined](Buffer::join), in memory that the allocator maps for it alone.
 //!
-//! Invariant: an empty buffer owns no memory and is one null pointer in size.
+//! Invariant: an empty buffer owns no memory, and is a null pointer.
 
 use crate::time::Moment;
-use chain::Chain;
+use blocks::Blocks;
 
-mod chain;
+mod blocks;
 
-pub(crate) use chain::BLOCK;
+pub(crate) use blocks::BLOCK;
 
 /// Input that is longer is one piece of memory.
 pub(crate) const LONG: usize = 64 << 10;
 
+/// Its blocks, unless it is empty. (An array of one, because memory for that may be refused.)
 #[derive(Debug, Default)]
-pub(crate) struct Buffer(Option<Box<[Chain; 1]>>);
+pub(crate) struct Buffer(Option<Box<[Blocks; 1]>>);
 
 impl Buffer {
-    fn chain(&self) -> Option<&Chain> {
-        self.0.as_deref().map(|[chain]| chain)
+    fn blocks(&self) -> Option<&Blocks> {
+        self.0.as_deref().map(|[blocks]| blocks)
     }
 
     pub(crate) fn is_empty(&self) -> bool {
@@ -34,29 +35,29 @@ impl Buffer {
     }
 
     pub(crate) fn len(&self) -> usize {
-        self.chain().map_or(0, |chain| chain.length)
+        self.blocks().map_or(0, |blocks| blocks.length)
     }
 
     /// The bytes, in order.
     pub(crate) fn pieces(&self) -> impl Iterator<Item = &[u8]> {
-        self.chain().into_iter().flat_map(Chain::pieces)
+        self.blocks().into_iter().flat_map(Blocks::pieces)
     }
 
     /// The memory it holds, which is what a budget must count.
     pub(crate) fn footprint(&self) -> usize {
-        self.chain().map_or(0, Chain::footprint)
+        self.blocks().map_or(0, Blocks::footprint)
     }
 
     /// Since when its first byte has waited: since it was appended, or since the last
     /// [`touch`](Buffer::touch). `None` if it is empty.
     pub(crate) fn since(&self) -> Option<Moment> {
-        self.chain().map(|chain| chain.since)
+        self.blocks().map(|blocks| blocks.since)
     }
 
     /// Restarts the wait of its front.
     pub(crate) fn touch(&mut self, now: Moment) {
-        if let Some([chain]) = self.0.as_deref_mut() {
-            chain.since = now;
+        if let Some([blocks]) = self.0.as_deref_mut() {
+            blocks.since = now;
         }
     }
 
@@ -74,33 +75,33 @@ impl Buffer {
     ) -> Option<()> {
         match length {
             0 => Some(()),
-            _ => self.change(now, |chain| chain.push(length, pieces)),
+            _ => self.change(now, |blocks| blocks.push(length, pieces)),
         }
     }
 
     /// Appends `more`, and makes all of it one piece.
     pub(crate) fn join(&mut self, more: &[u8], now: Moment) -> Option<()> {
-        self.change(now, |chain| chain.join(more))
+        self.change(now, |blocks| blocks.join(more))
     }
 
-    fn change(&mut self, now: Moment, change: impl FnOnce(&mut Chain) -> Option<()>) -> Option<()> {
+    fn change(&mut self, now: Moment, act: impl FnOnce(&mut Blocks) -> Option<()>) -> Option<()> {
         let mut one = match self.0.take() {
             Some(one) => one,
-            None => Chain::begin(now)?,
+            None => Blocks::begin(now)?,
         };
-        let [chain] = &mut *one;
-        let changed = change(chain);
-        self.0 = if chain.length > 0 { Some(one) } else { None };
+        let [blocks] = &mut *one;
+        let changed = act(blocks);
+        self.0 = if blocks.length > 0 { Some(one) } else { None };
         changed
     }
 
     /// Takes `n` bytes from the front; all of them if it holds fewer.
     pub(crate) fn consume(&mut self, n: usize) {
-        let Some([chain]) = self.0.as_deref_mut() else { return };
-        chain.length = chain.length.saturating_sub(n);
-        match chain.length {
+        let Some([blocks]) = self.0.as_deref_mut() else { return };
+        blocks.length = blocks.length.saturating_sub(n);
+        match blocks.length {
             0 => self.0 = None,
-            _ => chain.consume(n),
+            _ => blocks.consume(n),
         }
     }
 }
@@ -168,7 +169,7 @@ mod tests {
             assert_eq!((buffer.len(), buffer.is_empty()), (model.len(), model.is_empty()));
             assert_eq!(buffer.pieces().map(<[u8]>::len).sum::<usize>(), model.len());
             assert!(buffer.pieces().all(|piece| !piece.is_empty()));
-            assert!(buffer.chain().is_none_or(Chain::is_counted));
+            assert!(buffer.blocks().is_none_or(Blocks::is_counted));
         }
         assert!(bytes(&buffer).iter().eq(model.iter()));
     }

@@ -24,13 +24,14 @@ use crate::outbox::Staged;
 use crate::reaction::{Call, Reaction, reaction};
 use crate::time::{Moment, Tick};
 
-mod deadline;
+mod invariants;
+mod log_line;
 mod peer;
 #[cfg(feature = "sim")]
 pub(crate) mod place;
 mod shortage;
-mod shown;
 mod state;
+mod timeouts;
 mod transitions;
 mod unsent;
 
@@ -189,8 +190,8 @@ impl Connection {
     /// Ends it with a reset, behind all that is written.
     pub(crate) fn abort_behind(&mut self, why: CloseReason, now: Moment) {
         match self.state.open() {
-            _ if self.sent == 0 && self.is_flushed() => self.abort(why), // nothing was
-            Some(open) if open.flow.fin() != Fin::No => self.close(why, now), // that is all
+            _ if self.sent == 0 && self.is_flushed() => self.abort(why), // nothing is written
+            Some(open) if open.flow.fin() != Fin::No => self.close(why, now), // it is whole
             _ => self.state.deliver(why, now),
         }
     }
@@ -343,7 +344,8 @@ impl Connection {
         is_new && self.listener() != OUTBOUND && self.state.open().is_some_and(is_ahead)
     }
 
-    /// Whether there is something to do for it without waiting for an event. `may_end`: by a stop.
+    /// Whether there is something to do for it without waiting for an event. `may_end`: the server
+    /// stops, and need not wait for its bytes.
     pub(crate) fn has_work(&self, may_end: bool) -> bool {
         match &*self.state {
             State::Open(Open { flow, asked, .. }) => {

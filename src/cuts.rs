@@ -6,6 +6,7 @@
 //! that no line came to report.
 
 use crate::close_reason::CloseReason;
+use crate::fallible::shown;
 use crate::kernel::Peer;
 use crate::limits::Limits;
 use std::time::Duration;
@@ -59,31 +60,33 @@ fn explained(why: CloseReason, limits: &Limits) -> Option<String> {
     Some(match why {
         CloseReason::MessageTooSlow => {
             let seconds = seconds(limits.message_timeout);
-            format!("the rest of its message did not come in {seconds} s (--message-timeout)")
+            shown(format_args!(
+                "the rest of its message did not come in {seconds} s (--message-timeout)"
+            ))
         }
         CloseReason::WriteStalled => {
             let seconds = seconds(limits.write_timeout);
-            format!("it took no byte of its output for {seconds} s (--write-timeout)")
+            shown(format_args!("it took no byte of its output for {seconds} s (--write-timeout)"))
         }
-        CloseReason::OutputLimit => {
-            format!("it left more than {max_output} bytes of output unread (--max-output)")
-        }
-        CloseReason::InputLimit => {
-            format!("it sent more than {max_input} bytes that are no message (--max-line)")
-        }
-        CloseReason::MemoryBudget => {
-            format!("it held most, or its address, with {max_memory} bytes in all (--max-memory)")
-        }
-        CloseReason::AddressLimit => {
-            format!("its address had {max_per_address} connections already (--max-per-ip)")
-        }
-        CloseReason::GaveWay => format!(
+        CloseReason::OutputLimit => shown(format_args!(
+            "it left more than {max_output} bytes of output unread (--max-output)"
+        )),
+        CloseReason::InputLimit => shown(format_args!(
+            "it sent more than {max_input} bytes that are no message (--max-line)"
+        )),
+        CloseReason::MemoryBudget => shown(format_args!(
+            "it held most, or its address, with {max_memory} bytes in all (--max-memory)"
+        )),
+        CloseReason::AddressLimit => shown(format_args!(
+            "its address had {max_per_address} connections already (--max-per-ip)"
+        )),
+        CloseReason::GaveWay => shown(format_args!(
             "all {} places were taken, a client waited, and this one was idle, \
              of an address with more than a quarter of them (--give-way)",
             limits.max_connections
-        ),
+        )),
         CloseReason::ProxyHeader => {
-            "it came with no PROXY header, or a wrong one (--proxy-protocol)".into()
+            shown("it came with no PROXY header, or a wrong one (--proxy-protocol)")
         }
         _ => return None,
     })

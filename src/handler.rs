@@ -193,8 +193,8 @@ pub trait ConnectionHandler {
     }
 
     /// Called when the peer has ended its side while the connection is [paused](Conn::pause): it
-    /// will send no more, and is perhaps gone. What it sent before is still offered after the pause, and then
-    /// [`on_eof`](ConnectionHandler::on_eof) comes.
+    /// will send no more, and is perhaps gone. What it sent before is still offered after the
+    /// pause, and then [`on_eof`](ConnectionHandler::on_eof) comes.
     ///
     /// Many clients end their side and wait for the answer. If yours do not, end the connection
     /// here: a [job](Conn::work) that is done for it [sees](crate::Presence) that.

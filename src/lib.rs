@@ -116,12 +116,11 @@ pub use connection::{TRANSITIONS, Transition};
 pub use counters::Counters;
 pub use error::Error;
 pub use handler::ConnectionHandler;
-pub use kernel::{Address, Errno, Peer, Signal};
+pub use kernel::{Address, Call, Errno, Peer, Signal};
 pub use limits::{Limits, Timeouts};
 pub use mailbox::CallError;
 pub use manager::ServiceManager;
 pub use net::{Conn, ConnId, Directory, Fanout, File, Front, Net, Origin, Presence, TimerId};
-pub use reaction::Call;
 pub use server::{Builder, Handle, MAX_LISTENERS, Running, Server, Summary};
 
 /// The README's programs compile.

@@ -22,17 +22,19 @@ use std::time::Duration;
 
 /// Calls that may wait; more are refused.
 const CAPACITY: usize = 65_536;
+/// How long a worker waits for memory for what it has done.
+const RETRY: Duration = Duration::from_millis(10);
 
-/// How to stop the server.
+/// How much time a stop of the server may take.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Stop {
-    /// In the time that the limits allow.
+pub(crate) enum Grace {
+    /// As much as the limits allow.
     Usual,
-    /// In this time.
+    /// This much.
     Within(Duration),
 }
 
-type Callback<H> = Box<dyn FnOnce(&mut H, &mut Net) + Send>;
+pub(crate) type Callback<H> = Box<dyn FnOnce(&mut H, &mut Net) + Send>;
 
 /// What the loop is to do between its events.
 pub(crate) enum Job<H> {
@@ -46,7 +48,7 @@ pub(crate) enum Job<H> {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum CallError {
-    /// 65,536 calls wait already.
+    /// 65,536 calls wait already, or there is no memory for one more.
     Full,
     /// The server has ended.
     Stopped,
@@ -71,7 +73,7 @@ pub(crate) struct Mailbox<H>(Mutex<State<H>>);
 struct State<H> {
     jobs: VecDeque<Job<H>>,
     /// Set when the server is to stop. Not a job, so that it cannot be refused.
-    stop: Option<Stop>,
+    stop: Option<Grace>,
     /// The thread that runs the loop.
     runs_on: Option<ThreadId>,
     rung: bool,
@@ -89,27 +91,39 @@ impl<H> Mailbox<H> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// From any thread: leaves a job, and wakes the loop if it is the first. Only calls can be
-    /// refused: how many results wait is bounded by what the workers accept.
-    pub(crate) fn post(&self, job: Job<H>) -> Result<(), CallError> {
+    /// From any thread: leaves a call, and wakes the loop if it is the first.
+    pub(crate) fn post(&self, call: Callback<H>) -> Result<(), CallError> {
         let mut state = self.lock();
         if state.bell.is_none() {
             return Err(CallError::Stopped);
         }
-        if state.jobs.len() >= CAPACITY && matches!(job, Job::Call(_)) {
+        if state.jobs.len() >= CAPACITY || !state.has_place() {
             return Err(CallError::Full);
         }
-        state.jobs.push_back(job);
-        state.wake();
+        state.push(Job::Call(call));
         Ok(())
     }
 
+    /// From a worker: leaves what it has done, of which there is no more than the workers accept. If
+    /// memory is lacking the worker waits for it. Nothing if the server has ended.
+    pub(crate) fn deliver(&self, done: Done) {
+        let mut state = self.lock();
+        while state.bell.is_some() && !state.has_place() {
+            drop(state);
+            thread::sleep(RETRY);
+            state = self.lock();
+        }
+        if state.bell.is_some() {
+            state.push(Job::Done(done));
+        }
+    }
+
     /// From any thread: the server is to stop. Of several times the shortest holds.
-    pub(crate) fn stop(&self, how: Stop) {
+    pub(crate) fn stop(&self, how: Grace) {
         let mut state = self.lock();
         state.stop = Some(match (state.stop, how) {
-            (Some(Stop::Within(one)), Stop::Within(other)) => Stop::Within(one.min(other)),
-            (Some(Stop::Within(one)), Stop::Usual) => Stop::Within(one),
+            (Some(Grace::Within(one)), Grace::Within(other)) => Grace::Within(one.min(other)),
+            (Some(Grace::Within(one)), Grace::Usual) => Grace::Within(one),
             (_, how) => how,
         });
         state.wake();
@@ -134,7 +148,7 @@ impl<H> Mailbox<H> {
     /// From the loop, when the eventfd may be readable. Once it has run the `jobs` that it took
     /// before, silences the bell and takes all that wait; until then the bell keeps waking it,
     /// and the queue stays bounded. Returns whether to stop.
-    pub(crate) fn collect(&self, jobs: &mut VecDeque<Job<H>>) -> Result<Option<Stop>, Error> {
+    pub(crate) fn collect(&self, jobs: &mut VecDeque<Job<H>>) -> Result<Option<Grace>, Error> {
         let mut state = self.lock();
         if jobs.is_empty() {
             if let Some(bell) = &mut state.bell {
@@ -168,6 +182,16 @@ impl<H> Default for Mailbox<H> {
 }
 
 impl<H> State<H> {
+    fn has_place(&mut self) -> bool {
+        self.jobs.try_reserve(1).is_ok()
+    }
+
+    /// Leaves a job, for which there is a place.
+    fn push(&mut self, job: Job<H>) {
+        self.jobs.push_back(job);
+        self.wake();
+    }
+
     fn wake(&mut self) {
         if let Some(bell) = &mut self.bell
             && !self.rung

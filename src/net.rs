@@ -3,22 +3,20 @@
 //! A callback only marks and appends. What follows from a verb is in the rooms of this
 //! directory: [`table`] is the one way to a connection, [`sending`] takes what is written to
 //! the kernel, [`keeping`] has what the kernel did not take, [`memory`] decides which connections
-//! wait when memory is short, [`files`] and [`outbound`] are verbs with work of their own. Only
-//! [`lent`] calls the kernel within a callback, for what the callback must know at once.
+//! wait when memory is short, [`files`] and [`outbound`] are verbs with work of their own,
+//! [`upkeep`] is what the loop does and no handler. Only [`lent`] calls the kernel within a
+//! callback, for what the callback must know at once.
 
 use crate::close_reason::CloseReason;
 use crate::connection::Connection;
 use crate::counters::Counters;
 use crate::cuts::Cuts;
-use crate::error::Error;
 use crate::fallible::Map;
-use crate::kernel::{Address, Clock, Errno, Kernel, Peer};
+use crate::kernel::{Address, Peer};
 use crate::limits::{Limits, Patience, Spans};
-use crate::outbox::Outbox;
-use crate::reaction::Call;
 use crate::slots::Id;
 use crate::time::Moment;
-use std::collections::{HashSet, TryReserveError};
+use std::collections::HashSet;
 use std::fmt;
 use std::net::SocketAddr;
 use std::time::Duration;
@@ -33,11 +31,12 @@ mod memory;
 mod origin;
 mod outbound;
 mod presence;
+mod quantum;
 mod sending;
 mod shares;
 mod table;
 mod timers;
-mod work;
+mod upkeep;
 mod workers;
 
 pub use front::Front;
@@ -48,9 +47,9 @@ pub use lent::{Directory, File};
 pub use origin::Origin;
 use outbound::Wishes;
 pub use presence::Presence;
+pub(crate) use quantum::CALL;
 pub use timers::TimerId;
 use timers::Timers;
-pub(crate) use work::CALL;
 pub(crate) use workers::{Done, Workers};
 
 /// Names a connection. An id is never reused while the server runs.
@@ -462,136 +461,15 @@ impl Net {
         self.stop != Stop::No
     }
 
-    pub(crate) fn is_draining(&self) -> bool {
-        self.stop == Stop::Draining
-    }
-
-    pub(crate) fn may_end(&self, slot: u32, connection: &Connection) -> bool {
-        self.stop.may_end(connection, self.timeouts.of(slot), self.now)
-    }
-
-    /// Removes what is stored beside the table about a connection that is gone: for most, nothing.
-    #[inline]
-    pub(crate) fn forget(&mut self, id: ConnId) {
-        let is_nothing = self.files.is_empty()
-            & self.fronts.is_empty()
-            & self.presences.is_empty()
-            & self.timers.has_no_keys()
-            & self.timeouts.are_usual()
-            & self.groups.are_empty();
-        if !is_nothing {
-            self.forget_all(id);
-        }
-    }
-
-    #[cold]
-    fn forget_all(&mut self, id: ConnId) {
-        let slot = id.0.slot;
-        self.close_file(slot);
-        self.forget_front(slot);
-        self.end_presence(slot);
-        self.timers.forget(slot);
-        self.timeouts.forget(slot);
-        self.groups.forget(id);
-    }
-
-    /// Logs that a client has ended, if a limit cut it.
-    #[inline]
-    pub(crate) fn report_cut(&mut self, why: CloseReason, peer: Peer) {
-        if !matches!(why, CloseReason::PeerClosed) {
-            self.cuts.report(why, peer, &self.limits, self.now.as_millis());
-        }
-    }
-
     /// What the server has done so far; the bytes of open connections are included. It looks at
     /// each of them.
     #[must_use]
     pub fn counters(&self) -> Counters {
-        self.totals()
-    }
-
-    /// The counters, with the bytes of connections that are still open.
-    pub(crate) fn totals(&self) -> Counters {
         let mut counters = self.counters.clone();
         for (_, connection) in self.table.iter() {
             counters.received += connection.received;
             counters.sent += connection.sent;
         }
         counters
-    }
-
-    pub(crate) fn new<K: Kernel>(limits: Limits, kernel: &mut K) -> Result<Net, TryReserveError> {
-        let now = Moment::from_millis(kernel.clock_gettime(Clock::Monotonic) / 1_000_000);
-        Ok(Net {
-            table: Table::new(&limits, Outbox::new()?)?,
-            timeouts: Patience::new(&limits),
-            limits,
-            counters: Counters::default(),
-            cuts: Cuts::default(),
-            locals: Vec::new(),
-            own_files: Vec::new(),
-            now,
-            start: now,
-            stop: Stop::No,
-            spent: 0,
-            closed: None,
-            outbound: 0,
-            calling: HashSet::new(),
-            has_told_sandbox: false,
-            timers: Timers::default(),
-            groups: Groups::default(),
-            workers: None,
-            presences: Map::default(),
-            tokens: Map::default(),
-            files: Map::default(),
-            fronts: Map::default(),
-            wishes: Wishes::default(),
-            worst: None,
-            kernel: kernel.lend(),
-        })
-    }
-
-    pub(crate) fn begin_turn(&mut self, nanos: u64) {
-        self.now = Moment::from_millis(nanos / 1_000_000);
-    }
-
-    // ---- what the rooms of this directory and the reactor do to one connection -----------
-
-    /// Changes a connection, which is counted and marked after it.
-    pub(crate) fn change<R>(
-        &mut self,
-        slot: u32,
-        change: impl FnOnce(&mut Connection) -> R,
-    ) -> Option<R> {
-        self.table.edit(slot).map(|mut connection| change(&mut connection))
-    }
-
-    pub(crate) fn close_slot(&mut self, slot: u32, why: CloseReason) {
-        let now = self.now;
-        self.change(slot, |connection| connection.close(why, now));
-    }
-
-    pub(crate) fn abort(&mut self, slot: u32, why: CloseReason) {
-        self.change(slot, |connection| connection.abort(why));
-    }
-
-    /// Does to a connection what the table of errnos demands after a failed call.
-    #[cold]
-    pub(crate) fn failed(&mut self, slot: u32, call: Call, errno: Errno) {
-        self.tell_sandbox(call, errno);
-        if let Some(mut connection) = self.table.edit(slot) {
-            connection.failed(call, errno, &mut self.counters);
-        }
-    }
-
-    /// If a sandbox forbids what each connection needs, none is served: worth a line, once.
-    fn tell_sandbox(&mut self, call: Call, errno: Errno) {
-        let error = Error::new(call, "a connection", errno);
-        if !self.has_told_sandbox
-            && let Some(why) = error.sandbox()
-        {
-            self.has_told_sandbox = true;
-            log::warn!("{error}; {why}, or a firewall");
-        }
     }
 }

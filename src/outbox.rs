@@ -30,9 +30,9 @@ pub(crate) use chains::Staged;
 const GROUP_BYTES: usize = 64 << 10;
 /// A room that grew beyond this many bytes is freed.
 const KEEP_BYTES: usize = 1 << 20;
-/// Half a page of memory. The input begins at the start of a page, and the first byte here
-/// half a page later: between addresses that differ by a multiple of a page, or a few bytes
-/// more, some processors copy at a third of the speed.
+/// A page of memory. The input begins at the start of one, and the first byte here half a page
+/// later: between addresses that differ by a multiple of a page, or a few bytes more, some
+/// processors copy at a third of the speed.
 const PAGE: usize = 4 << 10;
 /// The writer when there is none.
 const NOBODY: u32 = u32::MAX;
@@ -98,7 +98,7 @@ impl Outbox {
         self.written - self.lead + self.chains.held()
     }
 
-    /// What it would take in buffers of the connections' own, answers not counted.
+    /// The memory it would take in the connections' own buffers, answers not counted.
     pub(crate) fn owed(&self) -> usize {
         self.chains.owed()
     }
@@ -160,12 +160,12 @@ impl Outbox {
         self.full_at = self.written + high_water;
     }
 
-    /// The callback of `slot` is running, which is no writer.
+    /// The callback of `slot` is running, and `slot` is not the writer.
     pub(crate) fn talks(&mut self, slot: u32) {
         self.talker = slot;
     }
 
-    /// The callback of the writer does more than to answer.
+    /// The callback of the writer does more than answer.
     pub(crate) fn talks_on(&mut self) {
         if self.writer != NOBODY {
             self.talker = self.writer;
@@ -193,7 +193,7 @@ impl Outbox {
         (end >= self.full_at).then_some(slot)
     }
 
-    /// Whether the writer is full; `None` if that is not `slot`.
+    /// Whether `slot` is full; `None` if it is not the writer.
     #[inline]
     pub(crate) fn is_full(&self, slot: u32) -> Option<bool> {
         (self.writer == slot).then_some(self.written >= self.full_at)
@@ -398,7 +398,7 @@ mod tests {
                     assert_eq!(outbox.close(), worth);
                     let Some((slot, written)) = closed else { continue };
                     let staged = &mut staged[slot as usize];
-                    staged.count();
+                    staged.demote();
                     if written.is_empty() {
                         *staged = Staged::NOTHING;
                     }

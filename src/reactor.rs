@@ -7,10 +7,10 @@
 //! [`Reactor::settle`] does once what callbacks only marked: sends, updates epoll,
 //! shuts down, frees.
 //!
-//! A turn is bounded by [work](crate::net), not by events alone. When its share of work is
-//! done, the rest of the batch waits, the core descriptors are read without asking epoll, and
-//! the next turn goes on with the rest. (Another `epoll_wait` would report the same
-//! descriptors in the same order, and those at the end would never have their turn.)
+//! A turn is bounded by work, not by events alone. When a [quantum](crate::net) of work is done,
+//! the rest of the batch waits, the core descriptors are read without asking epoll, and the
+//! next turn goes on with the rest. (Another `epoll_wait` would report the same descriptors in
+//! the same order, and those at the end would never have their turn.)
 //!
 //! Invariants:
 //! 1. A slot is freed only in `settle`, and never before its staged output was flushed. An
@@ -40,27 +40,28 @@ use std::sync::Arc;
 mod accepting;
 mod connecting;
 mod freeing;
+mod giving_way;
+mod hangup;
 mod input;
+mod input_buffer;
 mod introducing;
+mod notifying;
 mod opening;
-mod page;
 mod poll;
 mod signals;
 mod stopping;
-mod timer;
+mod timerfd;
 mod turn;
 mod waking;
-mod working;
-mod yielding;
 
 pub(crate) use freeing::Owned;
-use page::Input;
+use giving_way::GivingWay;
+use input_buffer::InputBuffer;
 use poll::Poll;
 use signals::Signals;
 pub(crate) use stopping::End;
-use timer::Timer;
+use timerfd::Timer;
 use turn::Rest;
-use yielding::Yielding;
 
 /// Events taken at once.
 pub(crate) const BATCH: usize = 1_024;
@@ -81,14 +82,14 @@ pub(crate) struct Reactor<H: ConnectionHandler, K: Kernel> {
     pub(crate) mailbox: Arc<Mailbox<H>>,
     pub(crate) listeners: Vec<Listener>,
     /// The listener whose turn is next.
-    pub(crate) next_door: u32,
-    /// Set while no client is accepted, because something is lacking.
+    pub(crate) next_listener: u32,
+    /// Is on while no client is accepted, because descriptors or memory are short.
     pub(crate) pause: Pause,
-    pub(crate) yielding: Yielding,
+    pub(crate) giving_way: GivingWay,
     pub(crate) crowd: Crowd,
     pub(crate) timer: Timer,
     /// The one input buffer, and the one batch of events.
-    pub(crate) input: Input,
+    pub(crate) input: InputBuffer,
     pub(crate) events: Vec<Event>,
     /// Core descriptors that are ready in this turn, and for what.
     pub(crate) woken: Vec<(u32, u32)>,
@@ -155,16 +156,16 @@ impl<H: ConnectionHandler, K: Kernel> Reactor<H, K> {
         if self.has_ended() {
             return Ok(false);
         }
-        self.net.begin_share(); // of the next turn
+        self.net.begin_quantum(); // of the next turn
         self.note_idle();
         self.set_timer()?;
         Ok(true)
     }
 
-    /// A step for each connection that needs no event. Those for which no work is left in
-    /// this turn are marked, and so come to the list again.
+    /// A step for each connection that needs no event. Those that are left when the quantum is
+    /// spent are marked, and so come to the list again.
     fn step_on(&mut self) {
-        self.net.begin_share();
+        self.net.begin_quantum();
         let mut work = std::mem::take(&mut self.work);
         let mut slots = work.drain(..);
         for slot in slots.by_ref() {
@@ -188,7 +189,7 @@ impl<H: ConnectionHandler, K: Kernel> Reactor<H, K> {
     pub(crate) fn note_idle(&mut self) {
         let is_served = self.jobs.is_empty() && self.work.is_empty() && self.leaving.is_empty();
         let wants_no_more = !self.net.has_wishes() && self.net.stop != Stop::Wanted;
-        self.is_idle = is_served && self.rest.is_over() && wants_no_more;
+        self.is_idle = self.rest.end_turn() && is_served && wants_no_more;
     }
 
     fn wait(&mut self) -> Result<usize, Error> {
@@ -207,16 +208,15 @@ impl<H: ConnectionHandler, K: Kernel> Reactor<H, K> {
     /// all here; the rest is in `serve_busy`.
     #[inline]
     fn serve(&mut self, id: Id, mask: u32) {
-        let is_tight = self.net.is_tight();
         let (now, answer) = (self.net.now, self.net.table.next_answer());
-        let Some(mut connection) = self.net.table.find(id) else { return }; // a stale event
-        let is_quiet = connection.attention == Attention::Quiet;
-        if mask != kernel::IN || !is_quiet || !connection.staged.is_nothing() || is_tight {
+        let found = self.net.table.find_quiet(id);
+        let Some((mut connection, is_quiet)) = found else { return }; // a stale event
+        if mask != kernel::IN || !is_quiet {
             return self.serve_busy(id.slot, mask);
         }
         match self.kernel.recv(&connection.fd, &mut self.input) {
             Ok(n @ 1..) => {
-                connection.asked(n, now, answer);
+                connection.heard(n, now, answer);
                 self.net.table.open_answer(id.slot);
                 self.offer_fresh(id.slot, n);
                 self.net.table.close_answer();
@@ -231,7 +231,7 @@ impl<H: ConnectionHandler, K: Kernel> Reactor<H, K> {
     /// Does what was marked, until nothing is: what it does may mark more.
     fn settle(&mut self) {
         self.flush();
-        self.net.begin_share();
+        self.net.begin_quantum();
         for _ in 0..self.leaving.len() {
             let slot = self.leaving.pop_front();
             slot.into_iter().for_each(|slot| self.reconcile(slot)); // which may put it back
@@ -266,7 +266,7 @@ impl<H: ConnectionHandler, K: Kernel> Reactor<H, K> {
     }
 
     /// Settles a connection that was just accepted, at once: most have no more to settle than
-    /// the deadline of the idle. If its handler has begun something, it is marked.
+    /// their idle deadline. If its handler has begun something, it is marked.
     pub(super) fn settle_new(&mut self, slot: u32) {
         let Reactor { net, timer, .. } = self;
         if net.is_draining() {

@@ -6,15 +6,17 @@ use crate::connection::OUTBOUND;
 use crate::connection::place;
 use crate::counters::Counters;
 use crate::error::{Error, wanted};
+use crate::fallible::has_room_for;
 use crate::handler::ConnectionHandler;
 use crate::kernel::{Address, Errno, Fd, Kernel, Linux, Signal, borrowed};
 use crate::limits::Limits;
-use crate::mailbox::{CallError, Job, Mailbox, Stop};
+use crate::mailbox::{CallError, Grace, Mailbox};
 use crate::manager::ServiceManager;
 use crate::net::{Net, Workers};
 use crate::process::Process;
 use crate::reaction::Call;
 use crate::reactor::{End, Owned, Reactor};
+use std::alloc::Layout;
 use std::fmt;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::{Arc, mpsc};
@@ -145,10 +147,10 @@ impl<H: ConnectionHandler, K: Kernel> Builder<H, K> {
         self
     }
 
-    /// Gives the server threads for what blocks or takes long: see [`Conn::work`]. There are at
-    /// most `threads` of them (and at least one may be), each is started when it is needed, and
-    /// `capacity` jobs may wait for them. Each has a state of its own, which `state` makes: a
-    /// connection to a database, for example, or nothing.
+    /// Gives the server threads for what blocks or takes long: see [`Conn::work`]. There are
+    /// `threads` of them, at least one, which are started when the server begins to run, and
+    /// `capacity` jobs may wait for them. Each has a state of its own, which `state` makes for its
+    /// first job: a connection to a database, for example, or nothing.
     ///
     /// ```
     /// # use threadbare::{Server, handlers::Echo};
@@ -173,8 +175,8 @@ impl<H: ConnectionHandler, K: Kernel> Builder<H, K> {
         H: 'static,
     {
         self.workers = Some(Hire(Box::new(move |mailbox: Arc<Mailbox<H>>, is_simulated| {
-            let threads = if is_simulated { 0 } else { threads.max(1) };
-            let deliver = move |done| _ = mailbox.post(Job::Done(done)); // unless it has ended
+            let threads = (!is_simulated).then_some(threads.max(1));
+            let deliver = move |done| mailbox.deliver(done);
             Workers::new(threads, capacity, state, deliver)
         })));
         self
@@ -359,7 +361,7 @@ impl<H: ConnectionHandler, K: Kernel> Server<H, K> {
     #[inline]
     pub fn run_watched(&mut self, mut watch: impl FnMut(&Net)) -> Result<Summary, Error> {
         let mailbox = Arc::clone(&self.reactor.mailbox);
-        mailbox.runs_on(Some(thread::current().id()));
+        self.begin();
         let reactor = &mut *self.reactor; // looked at once, and not in each turn
         let ended = loop {
             watch(&reactor.net);
@@ -380,8 +382,17 @@ impl<H: ConnectionHandler, K: Kernel> Server<H, K> {
     ///
     /// As [`run`](Server::run).
     pub fn turn(&mut self) -> Result<bool, Error> {
-        self.reactor.mailbox.runs_on(Some(thread::current().id()));
+        self.begin();
         guarded_turn(&mut self.reactor)
+    }
+
+    /// The loop runs on this thread from now on, and the workers on theirs.
+    #[cold] // and so it leaves no trace in the loop
+    fn begin(&mut self) {
+        self.reactor.mailbox.runs_on(Some(thread::current().id()));
+        if let Some(workers) = &mut self.reactor.net.workers {
+            workers.start();
+        }
     }
 
     /// One turn that does not wait: for a server that lives in another loop, which waits for
@@ -427,7 +438,7 @@ impl<H: ConnectionHandler, K: Kernel> Server<H, K> {
     /// What the server has done so far; the bytes of open connections are included, unlike
     /// in [`Summary::counters`]. It looks at each of them, so it is not for every turn.
     pub fn counters(&self) -> Counters {
-        self.reactor.net.totals()
+        self.reactor.net.counters()
     }
 
     /// Lets no more jobs be done, or again. Under a simulated kernel: so a test decides how long a
@@ -576,19 +587,22 @@ impl<H> Handle<H> {
     ///
     /// # Errors
     ///
-    /// [`CallError::Full`] if 65,536 calls wait already, [`CallError::Stopped`] if the
-    /// server has ended. A call that was taken may still go unmade if the server ends first.
+    /// [`CallError::Full`] if 65,536 calls wait already or there is no memory for one more,
+    /// [`CallError::Stopped`] if the server has ended. A call that was taken may still go unmade if the server ends first.
     pub fn call(
         &self,
         job: impl FnOnce(&mut H, &mut Net) + Send + 'static,
     ) -> Result<(), CallError> {
-        self.0.post(Job::Call(Box::new(job)))
+        match has_room_for(Layout::for_value(&job)) {
+            true => self.0.post(Box::new(job)),
+            false => Err(CallError::Full),
+        }
     }
 
     /// Stops the server as SIGTERM does: it finishes what it has received. Stopping a
     /// server that has ended is fine.
     pub fn stop(&self) {
-        self.0.stop(Stop::Usual);
+        self.0.stop(Grace::Usual);
     }
 
     /// As [`stop`](Handle::stop), but resets and counts what has not finished in `time`. Of
@@ -607,7 +621,7 @@ impl<H> Handle<H> {
     /// # }
     /// ```
     pub fn stop_within(&self, time: Duration) {
-        self.0.stop(Stop::Within(time));
+        self.0.stop(Grace::Within(time));
     }
 
     /// Stops the server at once: all connections are reset.

@@ -70,7 +70,7 @@ impl<T> Slots<T> {
         Id { generation: 1, slot: self.entries.len() as u32 - 1 }
     }
 
-    /// Drops the entry in `slot`, where it is.
+    /// Empties `slot`: no id that was given for its entry finds anything from now on.
     #[inline]
     pub(crate) fn remove(&mut self, slot: u32) {
         let entry = self.entries.get_mut(slot as usize).filter(|entry| entry.is_some());

@@ -35,6 +35,13 @@ impl Span {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub(crate) struct Moment(NonZeroU64);
 
+/// The beginning of the clock: before every other moment.
+impl Default for Moment {
+    fn default() -> Moment {
+        Moment::from_millis(0)
+    }
+}
+
 impl Moment {
     pub(crate) const fn from_millis(millis: u64) -> Moment {
         Moment(NonZeroU64::MIN.saturating_add(millis))

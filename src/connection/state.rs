@@ -20,7 +20,8 @@
 //! another state. The same declaration is the table that the chapter on closing prints.
 //!
 //! Invariants:
-//! 1. A connection begins as Connecting, Preface or Open and ends as Gone; no state is entered twice.
+//! 1. A connection begins as Connecting, Preface or Open, and ends as Gone. No state is entered
+//!    twice.
 //! 2. `why` is set when service ends and does not change after it.
 
 use super::transitions::{Transition, transitions};
@@ -34,7 +35,7 @@ use std::ops::Deref;
 mod asked;
 mod flow;
 mod preface;
-mod seen;
+mod queries;
 mod tail;
 
 pub(crate) use tail::Tail;
@@ -66,7 +67,7 @@ pub(crate) enum State {
     Closing {
         why: CloseReason,
         unsent: Unsent,
-        /// What is lingered for when that is done.
+        /// What the peer may still send.
         tail: Tail,
     },
     /// FIN is sent. Input is read and thrown away, because `close` with unread input sends a
@@ -310,8 +311,8 @@ impl Life {
         }
     }
 
-    /// What follows for its two directions: `owes` so much that less must be queued before it is
-    /// read, would be read and `starves`.
+    /// What follows for its two directions. `owes`: so much output waits that it must not be read.
+    /// `starves`: it would be read, but memory is too short.
     pub(crate) fn settle(&mut self, owes: bool, starves: bool, now: Moment) {
         match &mut self.0 {
             State::Open(open) => open.settle(owes, starves, now),

@@ -12,7 +12,8 @@
 //! member can pose as another member or as the server, or control the terminals of others.
 //! No two names look alike: they differ in their skeletons (Unicode's technical standard
 //! 39), as written and in small letters, and no name mixes scripts that are not commonly
-//! mixed.
+//! mixed. A name has few marks in a row, accents or vowel points: a skeleton sorts them, and for more
+//! it would need memory, which may be lacking.
 //!
 //! A line is sent to a group, with [`Net::send_group`]: it is stored once for all members,
 //! and all output of a member is sent in one call. Four rules make it work for thousands:
@@ -48,8 +49,11 @@ use std::collections::HashSet;
 use std::fmt::{self, Display, Write};
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::io;
+use std::iter::once;
 use std::mem::{replace, take};
 use std::time::Duration;
+use unicode_normalization::UnicodeNormalization;
+use unicode_normalization::char::canonical_combining_class;
 use unicode_security::{RestrictionLevel, RestrictionLevelDetection, skeleton};
 
 /// The group of all members.
@@ -69,13 +73,16 @@ const NAMED: usize = 10;
 const LISTED: usize = 100;
 /// The most characters of a name.
 const LONGEST_NAME: usize = 20;
+/// How many characters a skeleton sorts without memory.
+const SORTED: usize = 4;
 /// Bytes of a name in small letters, a guest's too: three characters for one, of four bytes.
 const SMALL: usize = 12 * 32;
 /// The memory of all news that are told by name.
 const NEWS: usize = NAMED * 256;
 
 const COMMANDS: &[u8] = b"error: there are /name NEW, /who and /quit\n";
-const BAD_NAME: &[u8] = b"error: a name is 1 to 20 letters, digits, - or _, of one script\n";
+const BAD_NAME: &[u8] =
+    b"error: a name is 1 to 20 letters, digits, - or _, of one script, few marks in a row\n";
 const TAKEN: &[u8] = b"error: that name is taken, or looks like one that is\n";
 const GOODBYE: &str = "* the server stops\n";
 
@@ -481,7 +488,30 @@ fn is_name(name: &str) -> bool {
     (1..=LONGEST_NAME).contains(&name.chars().take(LONGEST_NAME + 1).count())
         && name.chars().all(fits)
         && name.check_restriction_level(RestrictionLevel::HighlyRestrictive)
+        && has_few_marks(name.chars())
+        && has_few_marks(name.chars().flat_map(char::to_lowercase))
         && !looks(name).iter().any(|look| looks("error").contains(look))
+}
+
+/// Whether a skeleton of `text` takes no memory. It sorts marks twice, as they are written and as they
+/// look, and each time no sooner than the letter behind them has come.
+fn has_few_marks(text: impl Iterator<Item = char> + Clone) -> bool {
+    let (mut written, mut seen) = (0, 0);
+    text.clone().all(|c| wait(&mut written, c.nfd()))
+        && text
+            .nfd()
+            .all(|c| skeleton(c.encode_utf8(&mut [0; 4])).all(|look| wait(&mut seen, once(look))))
+}
+
+/// A letter with its own marks comes behind `marks` that wait to be sorted; whether there is a place
+/// for all of them.
+fn wait(marks: &mut usize, letter: impl Iterator<Item = char>) -> bool {
+    let mut places = *marks;
+    for c in letter {
+        places += 1;
+        *marks = if canonical_combining_class(c) == 0 { 0 } else { *marks + 1 };
+    }
+    places <= SORTED
 }
 
 /// What a name looks like, as it is written and in small letters: "paypaI" is like "paypal",

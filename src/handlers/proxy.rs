@@ -18,9 +18,9 @@
 //! ends are in one map of the handler.
 //!
 //! The addresses of a name may change, and it may have none yet. When all its addresses have
-//! failed, the name is looked up again, on a thread of its own, because the resolver may
-//! take seconds, and at most every three seconds, however many clients come. Clients for
-//! which no address answered wait for the result of the lookup.
+//! failed, the name is looked up again, on a thread that waits for this from the start, because the
+//! resolver may take seconds, and at most every three seconds, however many clients come. Clients
+//! for which no address answered wait for the result of the lookup.
 //!
 //! Invariants:
 //! 1. While both ends of a tunnel live, each is in `ends` and names the other.
@@ -33,12 +33,14 @@ use crate::error::Error;
 use crate::fallible::{Map, has_room_for, put, shown};
 use crate::handler::ConnectionHandler;
 use crate::kernel::{Address, Errno, Peer};
+use crate::mailbox::CallError;
 use crate::net::{Conn, ConnId, Net};
 use crate::proxy_header::{self, LONGEST_WRITTEN};
 use crate::reaction::Call;
 use crate::server::Handle;
 use std::alloc::Layout;
-use std::sync::OnceLock;
+use std::mem::{replace, take};
+use std::sync::{OnceLock, mpsc};
 use std::time::Duration;
 use std::{fmt, io, thread};
 
@@ -51,6 +53,9 @@ const NEWS: Duration = Duration::from_secs(60);
 const LOOKUP: u32 = 1;
 /// Shortest time between two lookups of a name.
 const FRESH: Duration = Duration::from_secs(3);
+/// The memory that a lookup takes in Rust, at most: where there is none, it is tried again later.
+const RESULT: usize = 64 << 10;
+const AGAIN: Duration = Duration::from_secs(1);
 
 /// A TCP proxy: it forwards bytes unchanged.
 ///
@@ -113,8 +118,8 @@ enum Role {
     Client,
     /// Begun, to the address with this index; and how many others are left to try.
     Dialing {
-        address: usize,
-        others: usize,
+        address: u32,
+        others: u32,
     },
     Upstream,
 }
@@ -179,23 +184,28 @@ impl Proxy {
         self
     }
 
-    /// Looks the name up again when all its addresses have failed, each time on a thread of its
-    /// own. Call this after [`bind`](crate::Builder::bind). `own` has the addresses at which
-    /// the server listens: a connection to one of them would be a loop.
+    /// Looks the name up again when all its addresses have failed, on a thread that is started now.
+    /// Call this after [`bind`](crate::Builder::bind). `own` has the addresses at which the server
+    /// listens: a connection to one of them would be a loop.
     pub fn look_up_again(&self, own: &[Address], handle: Handle<Proxy>) {
-        let own = own.to_vec();
-        self.look_up_by(move |place| {
-            let (place, own, handle) = (place.clone(), own.clone(), handle.clone());
-            let lookup = move || {
-                let found = place.look_up().map(|found| {
-                    let leads_elsewhere = |to: &&Address| !own.iter().any(|own| leads_to(to, own));
-                    found.addresses().iter().filter(leads_elsewhere).cloned().collect()
-                });
-                // A server that has ended has no use for it.
-                let _ = handle.call(move |proxy: &mut Proxy, net| proxy.looked_up(net, found));
-            };
-            thread::Builder::new().name("lookup".into()).spawn(lookup).map(drop)
-        });
+        if !self.upstream.is_name() {
+            return;
+        }
+        let (begin, begun) = mpsc::sync_channel(1);
+        let (place, own) = (self.upstream.clone(), own.to_vec());
+        let lookups = move || {
+            for () in begun {
+                while look_up(&place, &own, &handle) == Err(CallError::Full) {
+                    thread::sleep(AGAIN);
+                }
+            }
+        };
+        match thread::Builder::new().name("lookup".into()).spawn(lookups) {
+            Ok(_) => self.look_up_by(move |_| {
+                begin.try_send(()).map_err(|_| io::ErrorKind::WouldBlock.into()) // one at a time
+            }),
+            Err(error) => log::warn!("{} is not looked up again: {error}", self.upstream),
+        }
     }
 
     /// The same with a resolver of your own: `begin` starts a lookup without waiting for it, and
@@ -216,21 +226,21 @@ impl Proxy {
                 false
             }
             Ok(found) if found.is_empty() => {
-                let why = format!("{} leads back to this proxy", self.upstream);
+                let why = shown(format_args!("{} leads back to this proxy", self.upstream));
                 self.complain(net.now(), why);
                 false
             }
             Ok(found) => {
                 let has_news = found.iter().any(|it| !self.upstream.addresses().contains(it));
                 if has_news {
-                    let shown: Vec<String> = found.iter().map(Address::to_string).collect();
-                    log::info!("{} is {}", self.upstream, shown.join(", "));
-                    (self.upstream, self.answering) = (self.upstream.clone().with(found), 0);
+                    log::info!("{} is {}", self.upstream, List(&found));
+                    let upstream = replace(&mut self.upstream, Place::from(Vec::new()));
+                    (self.upstream, self.answering) = (upstream.with(found), 0);
                 }
                 has_news
             }
         };
-        for (client, error) in std::mem::take(&mut self.waiting) {
+        for (client, error) in take(&mut self.waiting) {
             let Some(mut conn) = net.conn(client) else { continue };
             conn.set_timer_for(LOOKUP, None);
             let look = self.look_after(conn.net());
@@ -260,7 +270,8 @@ impl Proxy {
         }
         match net.connect(upstream, self.connect_timeout) {
             Ok(id) => {
-                let role = Role::Dialing { address, others };
+                // There are two ends for each client, so they are short.
+                let role = Role::Dialing { address: address as u32, others: others as u32 };
                 self.ends.insert(id, End::new(client, role));
                 self.ends.insert(client, End::new(id, Role::Client));
                 if self.sends_header {
@@ -324,7 +335,7 @@ impl Proxy {
     fn connected(&mut self, conn: &mut Conn<'_>) {
         let Some(end) = self.ends.get_mut(&conn.id()) else { return };
         if let Role::Dialing { address, .. } = end.role {
-            self.answering = address;
+            self.answering = address as usize;
         }
         end.role = Role::Upstream;
         if let Some(mut client) = conn.net().conn(end.other) {
@@ -342,7 +353,7 @@ impl Proxy {
     fn talk(&mut self, net: &mut Net, client: ConnId) -> Talk {
         let chunks = self.chunks;
         let Some(end) = self.ends.get_mut(&client) else { return Talk::AtRest };
-        let looked = std::mem::replace(&mut end.looked, chunks);
+        let looked = replace(&mut end.looked, chunks);
         let (asked, id) = (end.spoke, end.other);
         let Some(&End { role, spoke: answered, .. }) = self.ends.get(&id) else {
             return Talk::AtRest;
@@ -362,6 +373,29 @@ impl Proxy {
     fn is_half_over(&self, net: &Net) -> bool {
         let since = self.stopping.map(|since| net.now().saturating_sub(since));
         since.zip(net.limits().drain_timeout).is_some_and(|(since, most)| since >= most / 2)
+    }
+}
+
+/// Looks a name up, and hands the result to the proxy. `Full` if the memory for that is lacking.
+fn look_up(place: &Place, own: &[Address], handle: &Handle<Proxy>) -> Result<(), CallError> {
+    if !Layout::array::<u8>(RESULT).is_ok_and(has_room_for) {
+        return Err(CallError::Full);
+    }
+    let found = place.look_up().map(|found| {
+        let leads_elsewhere = |to: &&Address| !own.iter().any(|own| leads_to(to, own));
+        found.addresses().iter().filter(leads_elsewhere).cloned().collect()
+    });
+    handle.call(move |proxy: &mut Proxy, net| proxy.looked_up(net, found))
+}
+
+/// Addresses, with commas between them.
+struct List<'a>(&'a [Address]);
+
+impl fmt::Display for List<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.iter().enumerate().try_for_each(|(index, address)| {
+            write!(f, "{}{address}", if index == 0 { "" } else { ", " })
+        })
     }
 }
 
@@ -455,6 +489,7 @@ impl ConnectionHandler for Proxy {
             Network { call, errno } | Server { call, errno },
         ) = (end.role, why)
         {
+            let (address, others) = (address as usize, others as usize);
             // Not the upstream server's doing; but a family of addresses may be off here.
             let is_ours = matches!(why, Server { .. }) && errno != Errno::EAFNOSUPPORT;
             if others > 0 && !is_ours {

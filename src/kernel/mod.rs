@@ -23,9 +23,7 @@ use std::num::NonZeroI32;
 use std::os::fd::{IntoRawFd, OwnedFd};
 use std::path::Path;
 
-#[cfg(doc)]
-use crate::reaction::Call;
-
+mod calls;
 mod linux;
 mod names;
 mod narrated;
@@ -33,6 +31,7 @@ mod narrated;
 pub mod sim;
 mod types;
 
+pub use calls::Call;
 pub use linux::Linux;
 #[doc(hidden)]
 pub use linux::window_columns;

@@ -5,7 +5,7 @@
 //! come behind it: meanwhile the connection counts as full. It belongs to `Net` from the
 //! moment it is handed over, and is closed in any case, because it is dropped.
 
-use super::work::CALL;
+use super::quantum::CALL;
 use super::{Conn, File, Net};
 use crate::buffer::Buffer;
 use crate::close_reason::CloseReason;
@@ -188,10 +188,7 @@ impl Net {
     }
 
     /// Closes the file of a connection, if it has one.
-    #[inline]
-    pub(crate) fn close_file(&mut self, slot: u32) {
-        if !self.files.is_empty() {
-            self.files.remove(&slot);
-        }
+    pub(super) fn close_file(&mut self, slot: u32) {
+        self.files.remove(&slot);
     }
 }

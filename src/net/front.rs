@@ -35,10 +35,7 @@ impl Net {
     }
 
     /// Its connection is freed.
-    #[inline]
-    pub(crate) fn forget_front(&mut self, slot: u32) {
-        if !self.fronts.is_empty() {
-            self.fronts.remove(&slot);
-        }
+    pub(super) fn forget_front(&mut self, slot: u32) {
+        self.fronts.remove(&slot);
     }
 }

@@ -47,7 +47,11 @@ impl Groups {
         let name = self.members.get_key_value(group).map(|(name, _)| Name::clone(name))?;
         let members = self.members.get_mut(group)?;
         let Err(at) = members.binary_search(&id) else { return Some(false) };
-        push(self.joined.entry(id).or_default(), name)?;
+        let joined = self.joined.entry(id).or_default();
+        if joined.is_empty() {
+            joined.try_reserve_exact(1).ok()?; // most are in one group
+        }
+        push(joined, name)?;
         members.try_reserve(1).ok()?;
         members.insert(at, id);
         Some(true)
@@ -91,7 +95,8 @@ impl Groups {
 
 impl Net {
     /// Makes a connection a member of a group; `false` if it is one already, or is gone, or ends
-    /// because there is no memory for it. It leaves the group with [`leave`](Net::leave), or by itself when it closes.
+    /// because there is no memory for it. It leaves the group with [`leave`](Net::leave), or by
+    /// itself when it closes.
     ///
     /// A group is a name, and exists as long as it has members: a room, a topic, a channel. A
     /// handler that lets its clients choose names should bound how long and how many they are.

@@ -10,12 +10,14 @@
 
 use super::Net;
 use crate::error::{Error, needed};
-use crate::fallible::has_room_for_shared;
+use crate::fallible::{copied, has_room_for_shared};
 use crate::kernel::{Clock, Errno, Fd, FileStatus, Kernel, Linux, Result};
 use crate::reaction::{Call, attempt, tolerate};
 use std::alloc::Layout;
+use std::ffi::OsString;
 use std::fmt;
 use std::os::fd::OwnedFd;
+use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
@@ -129,9 +131,15 @@ impl Net {
 impl Directory {
     fn at(mut kernel: Box<dyn Lent>, path: &Path) -> std::result::Result<Directory, Error> {
         let fd = needed(Call::OpenDirectory, path.display(), || kernel.openat2(None, path))?;
+        let copy = copied(path.as_os_str().as_bytes());
+        let copy = copy.filter(|_| has_room_for_shared(Layout::new::<Open>()));
+        let Some(copy) = copy.map(OsString::from_vec) else {
+            tolerate(Call::Close, kernel.close(fd));
+            return Err(Error::new(Call::OpenDirectory, path.display(), Errno::ENOMEM));
+        };
         let file = File(Arc::new(Open { fd, kernel }));
         let identity = file.status().ok().map(|status| status.identity);
-        Ok(Directory { file, path: path.to_owned(), identity })
+        Ok(Directory { file, path: copy.into(), identity })
     }
 
     /// Opens the directory anew if its path names another one by now: a deploy has swapped a

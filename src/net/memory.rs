@@ -7,15 +7,15 @@
 //!
 //! A connection must go if it is in the way of another. It is the [worst](Net::worst) one of the
 //! address that [holds most](super::shares): of those in which nothing has moved for a second
-//! the one with the most bytes times seconds squared, or if there is none, the largest. It is in the way
-//! of a connection whose address holds half as much at most. Within one address it is in the way
-//! of one that has waited half as long at most, or holds much less. Half of what it gives back is
-//! for the other to read into, and half is free again. The worst must also go if output grew
-//! although the peer does not read. A connection that only has to wait, waits no longer than for its
-//! message deadline.
+//! the one with the most bytes times seconds squared, or if there is none, the largest. It is in
+//! the way of a connection whose address holds half as much at most. Within one address it is in
+//! the way of one that has waited half as long at most, or holds much less. Half of what it gives
+//! back is for the other to read into, and half is free again. The worst must also go if output
+//! grew although the peer does not read. A connection that only has to wait, waits no longer than
+//! for its message deadline.
 
 use super::Net;
-use super::work::WRITE;
+use super::quantum::WRITE;
 use crate::buffer::{BLOCK, Buffer};
 use crate::close_reason::CloseReason;
 use crate::connection::{Connection, Open};
@@ -44,12 +44,6 @@ pub(super) struct Worst {
 impl Net {
     // ---- may it be read? ----------------------------------------------------------------
 
-    /// Whether so little is left that reading needs an [`allowance`](Net::allowance).
-    #[inline]
-    pub(crate) fn is_tight(&self) -> bool {
-        self.table.ledger.budget.is_tight()
-    }
-
     /// How many bytes of a connection may be read now.
     pub(crate) fn allowance(&self, slot: u32) -> usize {
         let Some(connection) = self.table.look(slot) else { return 0 };
@@ -70,7 +64,8 @@ impl Net {
         let mark = if is_full { high_water / 2 } else { high_water };
         let owes = connection.owes(mark) || open.unsent.file.is_some();
         let needs_to_read = is_full && open.flow.needs_to_read();
-        let starves = needs_to_read && self.is_tight() && self.allowance(slot) == 0;
+        let is_tight = self.table.ledger.budget.is_tight();
+        let starves = needs_to_read && is_tight && self.allowance(slot) == 0;
         let starves = starves && (owes || self.in_the_way(slot).is_none());
         if (owes || starves) && self.table.ledger.budget.is_short() {
             self.table.ledger.budget.squeeze();
@@ -88,9 +83,9 @@ impl Net {
         }
     }
 
-    /// How many bytes may be read of a peer that has hung up, and cannot be held back because epoll
-    /// would report it for ever. If output waits, the peer will not take it: its memory is free at once,
-    /// and the input is read in its turn. If there is no memory, it ends.
+    /// How many bytes may be read of a peer that has hung up, and cannot be held back because
+    /// epoll would report it for ever. If output waits, the peer will not take it: its memory is
+    /// free at once, and the input is read in its turn. If there is no memory, it ends.
     #[cold]
     fn last_words(&mut self, slot: u32, allowance: usize) -> usize {
         let open = self.table.look(slot).and_then(|connection| connection.state.open());
@@ -250,13 +245,9 @@ fn rank(connection: &Connection, now: Moment) -> (bool, u64, u64) {
 }
 
 /// How long the kernel has taken nothing of its output; or, if there is none, the front of its
-/// input has waited; or, if there is only what its handler keeps, no byte has moved.
+/// input has waited; or, if there is neither, no byte has moved.
 fn waited(connection: &Connection, now: Moment) -> Span {
     let output = connection.state.unsent().and_then(|unsent| unsent.bytes.since());
     let input = || connection.state.input().and_then(Buffer::since);
-    match output.or_else(input) {
-        Some(since) => now.since(since),
-        None if connection.footprint() > 0 => connection.idle(now),
-        None => Span::millis(0),
-    }
+    output.or_else(input).map_or_else(|| connection.idle(now), |since| now.since(since))
 }

@@ -1,11 +1,7 @@
-//! Where connections come from, and the timeouts that one has for itself.
-//!
-//! What is said here of a connection is rarely said, so it stands beside the table, by slot,
-//! and leaves with the connection.
+//! Where connections come from.
 
 use super::{Conn, ConnId, Net};
 use crate::connection::OUTBOUND;
-use crate::limits::Timeouts;
 
 /// Where a connection comes from.
 ///
@@ -64,30 +60,5 @@ impl Conn<'_> {
     #[must_use]
     pub fn origin(&self) -> Origin {
         self.net.origin_of(self.slot).unwrap_or(Origin::Listener(0)) // it is there
-    }
-
-    /// The timeouts that it has.
-    #[must_use]
-    pub fn timeouts(&self) -> Timeouts {
-        self.net.timeouts.told(self.slot)
-    }
-
-    /// Gives it timeouts of its own, from now on: more time than others, or less, or no end.
-    ///
-    /// ```
-    /// # use threadbare::{Conn, Timeouts};
-    /// # fn subscribe(conn: &mut Conn<'_>) {
-    /// // From now on it waits for news, and need not say anything.
-    /// conn.set_timeouts(Timeouts { idle: None, ..conn.timeouts() });
-    /// # }
-    /// ```
-    ///
-    /// The kernel's own guard against a peer that acknowledges nothing (TCP_USER_TIMEOUT) stays
-    /// at twice [`Limits::write_timeout`](crate::Limits::write_timeout).
-    pub fn set_timeouts(&mut self, timeouts: Timeouts) {
-        if self.net.timeouts.set(self.slot, timeouts).is_none() {
-            return self.out_of_memory();
-        }
-        self.net.table.mark(self.slot); // its deadline may be another
     }
 }

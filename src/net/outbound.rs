@@ -148,12 +148,12 @@ impl Net {
         token: u64,
     ) -> Result<ConnId, Error> {
         if self.outbound >= self.limits.max_outbound {
-            let object = format!("{address}, max_outbound");
+            let object = format_args!("{address}, max_outbound");
             return Err(Error::new(Call::OutboundSocket, object, Errno::EMFILE));
         }
         let accepted = self.table.len() - self.outbound as usize;
         if self.is_draining() && self.outbound as usize >= accepted {
-            let object = format!("{address}, the server is stopping");
+            let object = format_args!("{address}, the server is stopping");
             return Err(Error::new(Call::OutboundSocket, object, Errno::ESHUTDOWN));
         }
         let peer = match address {
@@ -182,9 +182,8 @@ impl Net {
         let Wishes { due, waiting, .. } = &mut self.wishes;
         self.tokens.try_reserve((token != 0).into()).ok()?;
         // All may come to wait, and those that wait may all be due.
-        let all = due.len() + waiting.len() + 1;
-        due.try_reserve(all - due.len()).ok()?;
-        waiting.try_reserve(all - waiting.len()).ok()?;
+        due.try_reserve(waiting.len() + 1).ok()?;
+        waiting.try_reserve(due.len() + 1).ok()?;
         address.copied()
     }
 

@@ -5,7 +5,7 @@
 //! [kept](super::keeping). So a message allocates nothing.
 
 use super::Net;
-use super::work::{CALL, WRITE};
+use super::quantum::{CALL, WRITE};
 use crate::close_reason::CloseReason;
 use crate::kernel::{self, Kernel};
 use crate::reaction::Call;

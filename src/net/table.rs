@@ -2,9 +2,10 @@
 //!
 //! [`look`](Table::look) shows a connection. [`edit`](Table::edit) lends it out to be changed;
 //! when it comes back, what it holds is counted and it is marked to be settled, so that no
-//! caller can forget either. Bytes that pass change neither the state of a connection nor what
-//! it holds: a [`Tally`] notes them, and leaves nothing to be settled. There is no other way to
-//! a connection, because `slots` is private to this file.
+//! caller can forget either. Most of what happens leaves nothing to be settled, because it
+//! changes neither what a connection holds nor what follows for it sooner than it was going to:
+//! bytes pass, a timer is put off. For that there is a [`Tally`]. There is no other way to a
+//! connection, because `slots` is private to this file.
 //!
 //! Invariants:
 //! 1. The budget counts the footprints of all connections, and the shares those of each
@@ -40,7 +41,7 @@ pub(crate) struct Table {
 /// What depends on all connections, and is kept right when one of them changes.
 #[derive(Debug)]
 pub(super) struct Ledger {
-    /// The connections to be settled.
+    /// The connections to be settled; at first there may be [`NOBODY`]. It never grows.
     marked: Vec<u32>,
     pub(super) budget: Budget,
     pub(super) shares: Shares,
@@ -53,7 +54,7 @@ impl Table {
         let budget = Budget::new(limits.max_memory, limits.high_water, limits.slots() as usize);
         let shares = Shares::with_capacity(limits.slots())?;
         let mut marked = Vec::new();
-        marked.try_reserve_exact(limits.slots() as usize)?;
+        marked.try_reserve_exact(limits.slots() as usize + 1)?;
         outbox.limit(budget.left());
         Ok(Table { slots, ledger: Ledger { marked, budget, shares, outbox } })
     }
@@ -72,7 +73,7 @@ impl Table {
         self.end_answer();
         let Table { slots, ledger } = self;
         let connection = slots.get_mut(slot)?;
-        connection.staged.count();
+        connection.staged.demote();
         Some(Edit { held: connection.footprint(), connection, slot, ledger })
     }
 
@@ -86,6 +87,15 @@ impl Table {
     #[inline]
     pub(crate) fn find(&mut self, id: Id) -> Option<Tally<'_>> {
         self.slots.find(id).map(Tally)
+    }
+
+    /// The same; and whether nothing is going on but its next message, for which memory is not
+    /// short.
+    #[inline]
+    pub(crate) fn find_quiet(&mut self, id: Id) -> Option<(Tally<'_>, bool)> {
+        let connection = self.slots.find(id)?;
+        let is_quiet = connection.attention == Attention::Quiet && connection.staged.is_nothing();
+        Some((Tally(connection), is_quiet && !self.ledger.budget.is_tight()))
     }
 
     /// Adds a connection, which holds nothing yet.
@@ -107,18 +117,28 @@ impl Table {
         Some(fd)
     }
 
+    /// EOF of a quiet connection is reported to the handler, which changes nothing that is counted.
+    pub(crate) fn heard_end(&mut self, slot: u32) {
+        if let Some(connection) = self.slots.get_mut(slot) {
+            connection.state.open_mut().into_iter().for_each(|open| open.flow.told());
+        }
+        self.mark(slot);
+    }
+
     /// Marks a connection to be settled.
     pub(crate) fn mark(&mut self, slot: u32) {
         self.end_answer();
         if let Some(connection) = self.slots.get_mut(slot) {
-            connection.staged.count();
+            connection.staged.demote();
             self.ledger.mark(connection, slot);
         }
     }
 
     /// Requests that this turn is settled even if no connection is marked.
     pub(super) fn unsettle(&mut self) {
-        self.ledger.marked.push(NOBODY);
+        if self.ledger.marked.is_empty() {
+            self.ledger.marked.push(NOBODY);
+        }
     }
 
     /// Takes a connection that is to be settled; `None` if what is staged for it, or anything
@@ -167,9 +187,10 @@ impl Table {
         counted == held
     }
 
-    /// Whether the outbox may take what the budget leaves, as always.
+    /// Whether the outbox may take what the budget leaves, and a connection its share, as always.
     pub(crate) fn is_measured(&self) -> bool {
-        self.ledger.outbox.is_limited_to(self.ledger.budget.left())
+        let Ledger { outbox, budget, .. } = &self.ledger;
+        outbox.is_limited_to(budget.left()) && budget.is_measured()
     }
 
     // ---- output in the outbox -----------------------------------------------------------
@@ -221,7 +242,7 @@ impl Table {
     pub(super) fn stage(&mut self, slot: u32) -> Option<(&mut Staged, &mut Outbox, bool)> {
         self.end_answer();
         let connection = self.slots.get_mut(slot)?;
-        connection.staged.count();
+        connection.staged.demote();
         let (takes_output, behind) =
             (connection.state.takes_output(), connection.state.is_behind_a_file());
         takes_output.then_some((&mut connection.staged, &mut self.ledger.outbox, behind))
@@ -229,8 +250,7 @@ impl Table {
 
     /// More is staged for a connection than before.
     pub(super) fn staged(&mut self, slot: u32) {
-        let queued = self.queued(slot);
-        if queued > 0 && queued >= self.ledger.budget.high_water() {
+        if self.queued(slot) >= self.ledger.budget.high_water() {
             self.became_full(slot);
         }
         if self.ledger.outbox.owed() >= self.ledger.budget.share().max(OWED) {
@@ -373,7 +393,7 @@ pub(crate) struct Tally<'a>(&'a mut Connection);
 impl Tally<'_> {
     /// A quiet connection has received `n` bytes, which are to be answered.
     #[inline]
-    pub(crate) fn asked(&mut self, n: usize, now: Moment, answer: Staged) {
+    pub(crate) fn heard(&mut self, n: usize, now: Moment, answer: Staged) {
         self.0.received += n as u64;
         self.0.last = now.tick();
         self.0.staged = answer;
@@ -387,14 +407,6 @@ impl Tally<'_> {
             self.0.attention = Attention::Quiet;
         }
         is_quiet
-    }
-
-    /// EOF of a quiet connection has been received, and is reported to the handler.
-    #[inline]
-    pub(crate) fn heard_end(&mut self) {
-        if let Some(open) = self.0.state.open_mut() {
-            open.flow.told();
-        }
     }
 
     /// Its timer rings later than it was to, or never: that is noticed when it is looked at for

@@ -1,4 +1,5 @@
-//! Timers: those of the handler, and those of a connection.
+//! Timers, those of the handler and those of a connection; and the timeouts that a connection
+//! has for itself.
 //!
 //! ```text
 //!  Net::after              ─▶ of_handler, in the order in which they ring ─▶ on_tick
@@ -17,6 +18,7 @@
 use super::{Conn, Net};
 use crate::close_reason::CloseReason;
 use crate::fallible::Map;
+use crate::limits::Timeouts;
 use crate::time::{Moment, Span};
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -163,7 +165,10 @@ impl Net {
         let plain = self.table.look(slot).and_then(|it| it.state.timer());
         let is_first = !self.timers.keyed.contains_key(&slot);
         let timers = self.timers.keyed.entry(slot).or_default();
-        timers.try_reserve(2).ok()?;
+        match is_first {
+            true => timers.try_reserve_exact(1 + usize::from(plain.is_some())).ok()?, // most have no more
+            false => timers.try_reserve(1).ok()?,
+        }
         timers.extend(plain.filter(|_| is_first).map(|at| (None, at)));
         timers.retain(|(other, _)| *other != key);
         timers.extend(at.map(|at| (key, at)));
@@ -201,6 +206,31 @@ impl Net {
 }
 
 impl Conn<'_> {
+    /// The timeouts that it has.
+    #[must_use]
+    pub fn timeouts(&self) -> Timeouts {
+        self.net.timeouts.told(self.slot)
+    }
+
+    /// Gives it timeouts of its own, from now on: more time than others, or less, or no end.
+    ///
+    /// ```
+    /// # use threadbare::{Conn, Timeouts};
+    /// # fn subscribe(conn: &mut Conn<'_>) {
+    /// // From now on it waits for news, and need not say anything.
+    /// conn.set_timeouts(Timeouts { idle: None, ..conn.timeouts() });
+    /// # }
+    /// ```
+    ///
+    /// The kernel's own guard against a peer that acknowledges nothing (TCP_USER_TIMEOUT) stays
+    /// at twice [`Limits::write_timeout`](crate::Limits::write_timeout).
+    pub fn set_timeouts(&mut self, timeouts: Timeouts) {
+        if self.net.timeouts.set(self.slot, timeouts).is_none() {
+            return self.out_of_memory();
+        }
+        self.net.table.mark(self.slot); // its deadline may be another
+    }
+
     /// Calls [`on_timer`](crate::ConnectionHandler::on_timer) once after `delay`, or never;
     /// replaces the time set before. To put it off at each message costs next to nothing.
     ///

@@ -12,10 +12,9 @@
 //! order of its requests, and a client that asks faster than it can be answered waits in its own
 //! kernel: neither needs a line of code.
 //!
-//! A worker is started when a job finds none that is free, until there are as many as may be.
-//! So a server without such work has no second thread, and none is lost by a fork before it runs.
-//! In a simulated world there are no threads: jobs are done one after the other between two
-//! turns, or later, as the test likes.
+//! The workers are started when the server begins to run: then no client can ask for a thread when
+//! there is no memory for one, and none is lost by a fork before. In a simulated world there are no
+//! threads: jobs are done one after the other between two turns, or later, as the test likes.
 //!
 //! Invariants:
 //! 1. No more than `capacity` jobs wait. (Their clients may have left, and others come in their
@@ -30,19 +29,26 @@ use std::alloc::Layout;
 use std::any::{Any, TypeId};
 use std::collections::VecDeque;
 use std::fmt;
+use std::mem::take;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread::{self, JoinHandle};
 
-/// What a job gives, or that it panicked; and for which connection.
+/// What a job gives, unless there was no memory for it; or that it panicked. And for which connection.
 pub(crate) struct Done {
     pub(crate) id: Id,
-    pub(crate) result: thread::Result<Box<dyn Any + Send>>,
+    pub(crate) result: thread::Result<Option<Box<dyn Any + Send>>>,
 }
 
 /// What a worker has for itself, whatever type that is.
 type State = Box<dyn Any + Send>;
-type Work = Box<dyn FnOnce(&mut dyn Any, &Presence) -> Box<dyn Any + Send> + Send>;
+type Work = Box<dyn FnOnce(&mut dyn Any, &Presence) -> Option<Box<dyn Any + Send>> + Send>;
+
+/// A value of any type, if there is memory.
+fn boxed(value: impl Any + Send) -> Option<Box<dyn Any + Send>> {
+    let has_room = has_room_for(Layout::for_value(&value));
+    has_room.then(|| -> Box<dyn Any + Send> { Box::new(value) })
+}
 
 struct Job {
     id: Id,
@@ -53,21 +59,24 @@ struct Job {
 /// The threads that work for the connections of a server.
 pub(crate) struct Workers {
     shared: Arc<Shared>,
-    /// Most threads; 0 in a simulated world.
-    most: usize,
     capacity: usize,
     state: TypeId,
-    threads: Vec<JoinHandle<()>>,
-    /// Of a simulated world: the state of the one worker, and whether it is to wait.
-    own: Option<State>,
-    is_held: bool,
+    hands: Hands,
+}
+
+/// What does the jobs.
+enum Hands {
+    /// Threads, and how many are still to be started.
+    Threads { unstarted: usize, started: Vec<JoinHandle<()>> },
+    /// In a simulated world the loop's own thread, between two turns, unless it is held.
+    Own { state: Option<State>, is_held: bool },
 }
 
 struct Shared {
     queue: Mutex<Queue>,
     /// Jobs have come, or there will be none.
     changed: Condvar,
-    make: Box<dyn Fn() -> State + Send + Sync>,
+    make: Box<dyn Fn() -> Option<State> + Send + Sync>,
     /// Takes what is done to the loop.
     deliver: Box<dyn Fn(Done) + Send + Sync>,
 }
@@ -75,84 +84,77 @@ struct Shared {
 #[derive(Default)]
 struct Queue {
     jobs: VecDeque<Job>,
-    /// Workers that wait for a job.
-    free: usize,
     closed: bool,
 }
 
 impl Workers {
-    /// At most `threads` of them, of which each has a state that `make` makes, and `deliver`s what
-    /// it has done. Without threads, [`do_waiting`](Workers::do_waiting) does the jobs.
+    /// So many `threads`, of which each has a state that `make` makes, and `deliver`s what it has
+    /// done. If there are none, as in a simulated world,
+    /// [`do_waiting`](Workers::do_waiting) does the jobs.
     pub(crate) fn new<S: Send + 'static>(
-        threads: usize,
+        threads: Option<usize>,
         capacity: usize,
         make: impl Fn() -> S + Send + Sync + 'static,
         deliver: impl Fn(Done) + Send + Sync + 'static,
     ) -> Workers {
-        let (make, deliver) = (Box::new(move || -> State { Box::new(make()) }), Box::new(deliver));
+        let (make, deliver) = (Box::new(move || boxed(make())), Box::new(deliver));
         let (queue, changed) = Default::default();
         let shared = Arc::new(Shared { queue, changed, make, deliver });
-        let state = TypeId::of::<S>();
-        Workers {
-            shared,
-            most: threads,
-            capacity,
-            state,
-            threads: Vec::new(),
-            own: None,
-            is_held: false,
+        let hands = match threads {
+            Some(unstarted) => Hands::Threads { unstarted, started: Vec::new() },
+            None => Hands::Own { state: None, is_held: false },
+        };
+        Workers { shared, capacity, state: TypeId::of::<S>(), hands }
+    }
+
+    /// Starts the threads, once. clone(2)
+    pub(crate) fn start(&mut self) {
+        let Hands::Threads { unstarted, started } = &mut self.hands else { return };
+        for _ in 0..take(unstarted) {
+            let shared = Arc::clone(&self.shared);
+            let thread = thread::Builder::new().name("worker".into());
+            match thread.spawn(move || shared.work()) {
+                Ok(thread) => started.push(thread),
+                Err(error) => {
+                    log::warn!("{} workers, and no more can be started: {error}", started.len());
+                    return;
+                }
+            }
         }
     }
 
-    /// Takes a job, if fewer than `capacity` wait and there is memory for it.
-    fn take(&mut self, job: Job) -> bool {
-        let mut queue = self.shared.lock();
-        if queue.jobs.len() >= self.capacity {
+    /// Takes a job, if there is a worker, fewer than `capacity` wait, and there is memory for it.
+    fn take(&self, job: Job) -> bool {
+        if matches!(&self.hands, Hands::Threads { started, .. } if started.is_empty()) {
             return false;
         }
-        if queue.jobs.try_reserve(1).is_err() {
+        let mut queue = self.shared.lock();
+        if queue.jobs.len() >= self.capacity || queue.jobs.try_reserve(1).is_err() {
             return false;
         }
         queue.jobs.push_back(job);
-        let is_short = queue.jobs.len() > queue.free && self.threads.len() < self.most;
         drop(queue);
         self.shared.changed.notify_one();
-        if is_short && !self.start_one() && self.threads.is_empty() {
-            return self.shared.lock().jobs.pop_back().is_none();
-        }
-        true
-    }
-
-    /// Starts a worker. clone(2)
-    fn start_one(&mut self) -> bool {
-        let shared = Arc::clone(&self.shared);
-        let thread = thread::Builder::new().name("worker".into());
-        match thread.spawn(move || shared.work()) {
-            Ok(thread) => self.threads.push(thread),
-            Err(error) => {
-                log::warn!("a worker cannot be started: {error}");
-                return false;
-            }
-        }
         true
     }
 
     /// Does the jobs that wait, in a simulated world.
     pub(crate) fn do_waiting(&mut self) {
-        while !self.is_held {
+        let Hands::Own { state, is_held: false } = &mut self.hands else { return };
+        loop {
             let job = self.shared.lock().jobs.pop_front(); // the lock is not held meanwhile
             let Some(job) = job else { return };
-            self.shared.make_done(job, &mut self.own);
+            self.shared.make_done(job, state);
         }
     }
 
     /// Lets no job be done in a simulated world, or again.
     #[cfg(feature = "sim")]
     pub(crate) fn hold(&mut self, hold: bool) {
-        self.is_held = hold;
-        if !hold && self.most == 0 {
-            self.do_waiting();
+        if let Hands::Own { is_held, .. } = &mut self.hands {
+            *is_held = hold;
         }
+        self.do_waiting();
     }
 }
 
@@ -169,7 +171,10 @@ impl Shared {
     fn make_done(&self, job: Job, state: &mut Option<State>) {
         let Job { id, presence, work } = job;
         let result = catch_unwind(AssertUnwindSafe(|| {
-            work(&mut **state.get_or_insert_with(&self.make), &presence)
+            if state.is_none() {
+                *state = (self.make)();
+            }
+            work(&mut **state.as_mut()?, &presence)
         }));
         if result.is_err() {
             *state = None;
@@ -179,12 +184,10 @@ impl Shared {
 
     /// Waits for a job; `None` when there will be no more.
     fn next_job(&self) -> Option<Job> {
-        let mut queue = self.lock();
-        queue.free += 1;
+        let queue = self.lock();
         let nothing_new = |queue: &mut Queue| queue.jobs.is_empty() && !queue.closed;
         let queue = self.changed.wait_while(queue, nothing_new);
         let mut queue = queue.unwrap_or_else(PoisonError::into_inner);
-        queue.free -= 1;
         queue.jobs.pop_front()
     }
 
@@ -199,20 +202,23 @@ impl Drop for Workers {
     fn drop(&mut self) {
         let mut queue = self.shared.lock();
         queue.closed = true;
-        let jobs = std::mem::take(&mut queue.jobs);
+        let jobs = take(&mut queue.jobs);
         drop(queue);
         drop(jobs); // outside of the lock: what a job owns may do anything when dropped
         self.shared.changed.notify_all();
-        for thread in self.threads.drain(..) {
-            let _ = thread.join(); // it catches the panics of its jobs, and has none of its own
+        if let Hands::Threads { started, .. } = &mut self.hands {
+            for thread in started.drain(..) {
+                let _ = thread.join(); // it catches the panics of its jobs, and has none of its own
+            }
         }
     }
 }
 
 impl fmt::Debug for Workers {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let (started, waiting) = (self.threads.len(), self.shared.lock().jobs.len());
-        write!(f, "{started} workers, {waiting} jobs wait")
+        let started =
+            if let Hands::Threads { started, .. } = &self.hands { started.len() } else { 0 };
+        write!(f, "{started} workers, {} jobs wait", self.shared.lock().jobs.len())
     }
 }
 
@@ -246,8 +252,10 @@ impl Conn<'_> {
     ///
     /// The idle deadline goes on: it should be longer than the longest job.
     ///
-    /// `false` if too many jobs wait already, there is no memory for one more, or no worker can be
-    /// started: then nothing has happened. Without workers, with a state of another type, or while
+    /// `false` if too many jobs wait already, there is no memory for one more, no worker could be
+    /// started, or if the connection is not established yet, or has been closed: then nothing has
+    /// happened. If there is no memory for what the job returned, the connection ends. Without
+    /// workers, with a state of another type, or while
     /// the connection is paused, it is a bug of the handler, which is counted, and `false` as well.
     ///
     /// [`on_result`]: crate::ConnectionHandler::on_result
@@ -256,6 +264,9 @@ impl Conn<'_> {
         &mut self,
         job: impl FnOnce(&mut S, &Presence) -> T + Send + 'static,
     ) -> bool {
+        if self.net.table.look(self.slot).is_none_or(|it| it.state.input().is_none()) {
+            return false; // no result would find it
+        }
         if self.is_paused() {
             self.net.counters.bug("a job for a connection that is paused");
             return false;
@@ -263,15 +274,13 @@ impl Conn<'_> {
         let (id, presence) = (self.id().0, self.presence());
         let Some(presence) = presence else { return false };
         let Net { workers, counters, .. } = &mut *self.net;
-        let Some(workers) = workers.as_mut().filter(|it| it.state == TypeId::of::<S>()) else {
+        let Some(workers) = workers.as_ref().filter(|it| it.state == TypeId::of::<S>()) else {
             counters.bug("a job, and no workers that have such a state");
             return false;
         };
-        let work = move |state: &mut dyn Any, presence: &Presence| -> Box<dyn Any + Send> {
-            match state.downcast_mut() {
-                Some(state) => Box::new(job(state, presence)),
-                None => Box::new(()), // it was looked at before
-            }
+        let work = move |state: &mut dyn Any, presence: &Presence| {
+            let state = state.downcast_mut()?; // it was looked at before
+            boxed(job(state, presence))
         };
         let taken = has_room_for(Layout::for_value(&work))
             && workers.take(Job { id, presence, work: Box::new(work) });

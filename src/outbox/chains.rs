@@ -44,9 +44,9 @@ impl Staged {
         self == Staged::NOTHING
     }
 
-    /// More happens to the connection: its chain is the same, and no answer any more.
+    /// More happens to the connection: its chain stays, and is an answer no more.
     #[inline]
-    pub(crate) fn count(&mut self) {
+    pub(crate) fn demote(&mut self) {
         self.0 &= !Staged::ANSWER;
     }
 
@@ -326,7 +326,7 @@ mod tests {
                     order.push(slot);
                 }
                 choice => {
-                    known.count();
+                    known.demote();
                     // Either what was linked last, or what is new behind it.
                     if choice < 40 || latest.len() == 0 {
                         latest = Range { start: written, end: written + 1 + slot as u32 };

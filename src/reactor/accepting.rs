@@ -31,7 +31,7 @@ impl<H: ConnectionHandler, K: Kernel> Reactor<H, K> {
     /// Serves the listeners that are `woken`, core descriptors with their events, in order. The
     /// first is the one that would have been the next the last time.
     pub(super) fn welcome(&mut self, woken: &[(u32, u32)]) {
-        let first = woken.partition_point(|&(core, _)| core < LISTENERS + self.next_door);
+        let first = woken.partition_point(|&(core, _)| core < LISTENERS + self.next_listener);
         let (last, first) = woken.split_at(first);
         let mut doors = woken.iter().filter(|(core, _)| *core >= LISTENERS).count();
         for &(core, mask) in first.iter().chain(last).filter(|(core, _)| *core >= LISTENERS) {
@@ -64,7 +64,7 @@ impl<H: ConnectionHandler, K: Kernel> Reactor<H, K> {
     /// Accepts clients of all listeners, as far as there are places; those at which none waits
     /// are closed.
     pub(super) fn accept_all(&mut self) {
-        let next = self.next_door as usize;
+        let next = self.next_listener as usize;
         let mut doors = self.listeners.iter().filter(|it| it.socket.is_some()).count();
         for index in (next..self.listeners.len()).chain(0..next) {
             if self.listeners.get(index).is_none_or(|listener| listener.socket.is_none()) {
@@ -94,7 +94,7 @@ impl<H: ConnectionHandler, K: Kernel> Reactor<H, K> {
             match self.kernel.accept4(&socket.fd) {
                 Ok((fd, peer)) => {
                     self.net.counters.accepted += 1;
-                    self.next_door = index as u32 + 1;
+                    self.next_listener = index as u32 + 1;
                     self.admit(fd, peer, index);
                     if self.flush_if_due() || self.pause.is_on() {
                         return Queue::Unknown;
@@ -125,7 +125,7 @@ impl<H: ConnectionHandler, K: Kernel> Reactor<H, K> {
             self.net.counters.accept_failed += 1;
             let intake = self.listeners.get_mut(index).and_then(Listener::intake);
             if intake.is_some_and(Intake::lost_again) {
-                self.next_door = index as u32 + 1; // it may be this one alone
+                self.next_listener = index as u32 + 1; // it may be this one alone
                 return Reaction::Pause;
             }
         }

@@ -5,7 +5,7 @@
 //! or because it paused, it is offered again without new bytes as soon as that
 //! is over; `on_eof` is called only after a call that consumed nothing more.
 
-use super::page::INPUT_BYTES;
+use super::input_buffer::INPUT_BYTES;
 use super::{DRAIN_BYTES, Reactor};
 use crate::buffer::Buffer;
 use crate::close_reason::CloseReason;
@@ -54,11 +54,12 @@ impl<H: ConnectionHandler, K: Kernel> Reactor<H, K> {
             return self.net.abort(slot, CloseReason::MemoryBudget);
         };
         let (offered, consumed) = (input.len(), self.handler.on_data(conn, session, input));
-        let kept = rest.len(); // perhaps with what is fresh
+        let kept = rest.len(); // with what is fresh, if that was joined to it
         if consumed > 0 {
             rest.consume(consumed);
             rest.touch(now);
         }
+        // Of the fresh bytes those that are consumed, or kept already.
         let read = fresh + consumed.max(kept) - offered;
         let unread = self.input.get(..fresh).and_then(|fresh| fresh.get(read..));
         if rest.push(unread.unwrap_or_default(), now).is_none() {
@@ -107,7 +108,7 @@ impl<H: ConnectionHandler, K: Kernel> Reactor<H, K> {
         let both_ended = mask & (kernel::ERR | kernel::HUP) == kernel::HUP;
         let is_awaited = |open: &Open| open.flow.reading().is_some();
         if both_ended && connection.state.open().is_some_and(is_awaited) {
-            // In order: what the peer sent before its end is read when it is wanted.
+            // Both ended in order: what the peer sent before that is read when it is wanted.
             mask = connection.interest().into();
             if mask == 0 {
                 return self.unwatch(slot);
@@ -116,7 +117,7 @@ impl<H: ConnectionHandler, K: Kernel> Reactor<H, K> {
         let hangup = mask & (kernel::ERR | kernel::HUP) != 0;
         if mask & kernel::IN != 0 || hangup {
             match &*connection.state {
-                // First what is here already.
+                // What was received before comes first.
                 State::Open(open) if open.flow.is_again() && connection.can_offer() && !hangup => {}
                 State::Open(_) => self.read(slot, hangup),
                 State::Closing { .. } | State::Delivering { .. } | State::Lingering { .. } => {
@@ -153,10 +154,7 @@ impl<H: ConnectionHandler, K: Kernel> Reactor<H, K> {
         let connection = self.net.table.look(slot);
         match connection.and_then(|connection| connection.state.open()) {
             Some(open) if open.flow.level() == Level::Low => {
-                if let Some(mut connection) = self.net.table.tally(slot) {
-                    connection.heard_end();
-                }
-                self.net.table.mark(slot);
+                self.net.table.heard_end(slot);
                 self.call(slot, |handler, conn, session| handler.on_eof(conn, session, &[]));
             }
             _ => self.received(slot, Ok(0), false),
@@ -172,14 +170,14 @@ impl<H: ConnectionHandler, K: Kernel> Reactor<H, K> {
                     Some(open) if open.flow.is_ahead() => open.flow.ended(!open.input.is_empty()),
                     _ => connection.broken(CloseReason::PeerReset), // read for a hang-up
                 });
-                self.step(slot); // most often the end can be told, and the connection freed, at once
+                self.step(slot); // most often the handler can hear of the end at once
             }
             Ok(n) => {
                 self.net.change(slot, |connection| connection.arrived(n, now));
                 self.take_in(slot, n);
                 self.net.change(slot, |connection| {
                     if hangup && !connection.can_offer() {
-                        connection.broken(CloseReason::PeerReset); // nobody will take more
+                        connection.broken(CloseReason::PeerReset); // the handler will not take more
                     }
                 });
             }

@@ -1,11 +1,11 @@
 //! What a loop owns: its memory is allocated, then the listeners are opened, and the descriptors
 //! it always watches.
 
-use super::page::Input;
+use super::giving_way::GivingWay;
+use super::input_buffer::InputBuffer;
 use super::poll::{LISTENERS, Poll};
-use super::timer::Timer;
+use super::timerfd::Timer;
 use super::turn::Rest;
-use super::yielding::Yielding;
 use super::{BATCH, End, Reactor};
 use crate::address::Place;
 use crate::crowd::Crowd;
@@ -26,7 +26,7 @@ use std::sync::Arc;
 struct Memory<S> {
     net: Net,
     timer: Timer,
-    input: Input,
+    input: InputBuffer,
     sessions: Vec<Option<S>>,
     events: Vec<Event>,
     woken: Vec<(u32, u32)>,
@@ -43,7 +43,7 @@ impl<S> Memory<S> {
         Some(Memory {
             net: Net::new(limits, kernel).ok()?,
             timer: Timer::new(slots).ok()?,
-            input: Input::allocate()?,
+            input: InputBuffer::allocate()?,
             sessions: with_room(slots as usize)?,
             events,
             woken: with_room(BATCH)?,
@@ -74,9 +74,9 @@ impl<H: ConnectionHandler, K: Kernel> Reactor<H, K> {
             timer: memory.timer,
             mailbox: Arc::default(),
             listeners: Vec::new(),
-            next_door: 0,
+            next_listener: 0,
             pause: Pause::default(),
-            yielding: Yielding::default(),
+            giving_way: GivingWay::default(),
             crowd: Crowd::default(),
             input: memory.input,
             events: memory.events,

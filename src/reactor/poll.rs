@@ -11,6 +11,7 @@ use crate::error::{Error, needed};
 use crate::kernel::{self, EpollOp, Errno, Event, Fd, Kernel, Signal, Wait};
 use crate::reaction::{Call, Reaction, reaction, tolerate};
 use std::fmt;
+use std::mem::take;
 
 pub(crate) const EVENTFD: u32 = 0;
 pub(crate) const SIGNALFD: u32 = 1;
@@ -25,13 +26,41 @@ const CLOSED: &str = "a server that was closed because a callback panicked";
 
 #[derive(Debug, Default)]
 pub(crate) struct Poll {
-    /// Each is `None` only before it is opened and after all are closed; `epoll` stands in
-    /// `unused` until the first wait, and when all else is closed.
-    epoll: Option<Fd>,
-    unused: Option<Fd>,
+    epoll: Epoll,
+    /// `None` before it is opened, and when it is closed.
     pub(crate) timer: Option<Fd>,
-    /// Only where the server owns the process.
+    /// The same, and where the server does not own the process.
     pub(crate) signals: Option<Fd>,
+}
+
+/// The epoll set.
+#[derive(Debug, Default)]
+enum Epoll {
+    /// It is not opened yet, or closed.
+    #[default]
+    None,
+    /// It is opened, and nothing has waited for it.
+    New(Fd),
+    /// The loop waits for it.
+    Used(Fd),
+    /// All that it watched is closed. (It stays, because another loop may wait for it.)
+    Over(Fd),
+}
+
+impl Epoll {
+    fn fd(&self) -> Option<&Fd> {
+        match self {
+            Epoll::None => None,
+            Epoll::New(fd) | Epoll::Used(fd) | Epoll::Over(fd) => Some(fd),
+        }
+    }
+
+    fn into_fd(self) -> Option<Fd> {
+        match self {
+            Epoll::None => None,
+            Epoll::New(fd) | Epoll::Used(fd) | Epoll::Over(fd) => Some(fd),
+        }
+    }
 }
 
 impl Poll {
@@ -42,7 +71,7 @@ impl Poll {
         kernel: &mut K,
         signals: &[Signal],
     ) -> Result<Fd, Error> {
-        self.unused = Some(needed(Call::EpollCreate, "epoll", || kernel.epoll_create1())?);
+        self.epoll = Epoll::New(needed(Call::EpollCreate, "epoll", || kernel.epoll_create1())?);
         if !signals.is_empty() {
             let signals = needed(Call::SignalFd, "signals", || kernel.signalfd4(signals))?;
             self.signals = Some(signals);
@@ -152,7 +181,7 @@ impl Poll {
         events: &mut [Event],
         wait: Wait,
     ) -> Result<usize, Error> {
-        let Some(epoll) = &self.epoll else { return self.wait_first(kernel, events, wait) };
+        let Epoll::Used(epoll) = &self.epoll else { return self.wait_first(kernel, events, wait) };
         match kernel.epoll_wait(epoll, events, wait) {
             Ok(ready) => Ok(ready),
             Err(errno) => none_if_interrupted(errno),
@@ -172,26 +201,29 @@ impl Poll {
                 self.watch(kernel, EpollOp::Add, signals, kernel::IN, SIGNALFD.into())
             })?;
         }
-        if self.timer.is_none() {
-            return Err(Error::new(Call::EpollWait, CLOSED, Errno::EBADF));
+        self.epoll = match take(&mut self.epoll) {
+            Epoll::New(fd) => Epoll::Used(fd),
+            other => other,
+        };
+        match &self.epoll {
+            Epoll::Used(fd) => kernel.epoll_wait(fd, events, wait).or_else(none_if_interrupted),
+            _ => Err(Error::new(Call::EpollWait, CLOSED, Errno::EBADF)),
         }
-        let Some(epoll) = self.unused.take() else { return none_if_interrupted(Errno::EBADF) };
-        kernel.epoll_wait(self.epoll.insert(epoll), events, wait).or_else(none_if_interrupted)
     }
 
     /// Whether there has been a wait.
     pub(crate) fn is_begun(&self) -> bool {
-        self.epoll.is_some()
+        matches!(self.epoll, Epoll::Used(_))
     }
 
     /// The epoll descriptor, for another event loop that waits for it.
     pub(crate) fn epoll(&self) -> Option<&Fd> {
-        self.epoll.as_ref().or(self.unused.as_ref())
+        self.epoll.fd()
     }
 
-    /// Closes what it watches. (epoll stays: another loop may wait for it.)
+    /// Closes all but epoll itself.
     pub(crate) fn close<K: Kernel>(&mut self, kernel: &mut K) {
-        self.unused = self.unused.take().or(self.epoll.take());
+        self.epoll = take(&mut self.epoll).into_fd().map_or(Epoll::None, Epoll::Over);
         for fd in [&mut self.timer, &mut self.signals] {
             if let Some(fd) = fd.take() {
                 tolerate(Call::Close, kernel.close(fd));
@@ -201,7 +233,7 @@ impl Poll {
 
     /// Closes epoll, at last.
     pub(crate) fn drop_epoll<K: Kernel>(&mut self, kernel: &mut K) {
-        if let Some(fd) = self.unused.take() {
+        if let Some(fd) = take(&mut self.epoll).into_fd() {
             tolerate(Call::Close, kernel.close(fd));
         }
     }

@@ -135,7 +135,8 @@ impl<H: ConnectionHandler, K: Kernel> Reactor<H, K> {
     fn report(&self) {
         let (open, (waiting, _)) = (self.net.table.len(), self.net.table.memory());
         let which = if open > REPORTED { "; those that hold most:" } else { "" };
-        log::info!("{open} open, holding {waiting} bytes of memory, {}{which}", self.net.totals());
+        let so_far = self.net.counters();
+        log::info!("{open} open, holding {waiting} bytes of memory, {so_far}{which}");
         let held = self.net.table.iter();
         let mut held: Vec<_> =
             held.map(|(slot, connection)| (Reverse(connection.footprint()), slot)).collect();

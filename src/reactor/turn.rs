@@ -24,8 +24,9 @@ pub(crate) struct Rest {
 }
 
 impl Rest {
-    /// Whether the next events are to come from epoll.
-    pub(super) fn is_over(&mut self) -> bool {
+    /// The end of a turn: of a batch that is served to its end nothing is kept. Returns whether
+    /// the next events are to come from epoll.
+    pub(super) fn end_turn(&mut self) -> bool {
         self.was_full &= self.left > 0;
         self.left == 0
     }

@@ -1,12 +1,11 @@
 //! The descriptors that are no connections: which of them woke the loop, and for what.
 
-mod notifying;
-
 use super::Reactor;
 use super::poll::{EVENTFD, LISTENERS, MANAGER, SIGNALFD, TIMERFD};
 use crate::handler::ConnectionHandler;
 use crate::kernel::{Clock, Kernel};
-use crate::mailbox::{Job, Stop};
+use crate::mailbox::{Grace, Job};
+use crate::net::{ConnId, Done};
 
 /// Calls from other threads that are made in one turn, and how long that may take. The rest
 /// comes in the next turns, which begin with a wait that costs next to nothing.
@@ -21,7 +20,7 @@ impl<H: ConnectionHandler, K: Kernel> Reactor<H, K> {
         if let [(core @ LISTENERS.., mask)] = woken[..]
             && core != MANAGER
         {
-            self.net.begin_share();
+            self.net.begin_quantum();
             self.serve_listener(core, mask, 1);
         } else {
             self.serve_several(&mut woken, ready);
@@ -36,7 +35,7 @@ impl<H: ConnectionHandler, K: Kernel> Reactor<H, K> {
             self.tell_ready();
         }
         for &(core, _) in woken.iter() {
-            self.net.begin_share(); // the last one is for all listeners
+            self.net.begin_quantum(); // the last one is for all listeners
             match core {
                 EVENTFD => self.collect_jobs(),
                 SIGNALFD => self.take_signals(),
@@ -51,8 +50,8 @@ impl<H: ConnectionHandler, K: Kernel> Reactor<H, K> {
     fn collect_jobs(&mut self) {
         match self.mailbox.collect(&mut self.jobs) {
             Ok(None) => {}
-            Ok(Some(Stop::Usual)) => self.net.stop(),
-            Ok(Some(Stop::Within(time))) => self.stop_within(time),
+            Ok(Some(Grace::Usual)) => self.net.stop(),
+            Ok(Some(Grace::Within(time))) => self.stop_within(time),
             Err(error) => {
                 self.mailbox.close(); // or it would be ready for ever
                 self.fail(error);
@@ -65,17 +64,33 @@ impl<H: ConnectionHandler, K: Kernel> Reactor<H, K> {
         if self.jobs.is_empty() {
             return;
         }
-        self.net.begin_share();
+        self.net.begin_quantum();
         let end = self.kernel.clock_gettime(Clock::Monotonic).saturating_add(JOBS_NANOS);
         for _ in 0..JOBS {
             let Some(job) = self.jobs.pop_front() else { break };
             match job {
                 Job::Call(call) => call(&mut self.handler, &mut self.net),
-                Job::Done(done) => self.hand_over(done),
+                Job::Done(done) => self.return_result(done),
             }
             if self.flush_if_due() || self.kernel.clock_gettime(Clock::Monotonic) >= end {
                 break;
             }
+        }
+    }
+
+    /// Gives what a worker has done to its connection, if that is still there, and resumes it.
+    #[cold]
+    fn return_result(&mut self, Done { id, result }: Done) {
+        let Some(mut conn) = self.net.conn(ConnId(id)) else { return };
+        match result {
+            Ok(Some(result)) => {
+                self.call(id.slot, |handler, conn, session| {
+                    handler.on_result(conn, session, result);
+                    conn.resume();
+                });
+            }
+            Ok(None) => conn.out_of_memory(),
+            Err(_) => conn.abort_behind(), // answers may stand before it
         }
     }
 }

@@ -29,8 +29,8 @@ const FUNCTION_LINES: usize = 40;
 /// Functions that are tables, one row after the other: these are looked up, too.
 const TABLES: [&str; 1] = ["reaction"];
 /// What begins like this is looked up, not read: options, and names of calls.
-const LOOKED_UP: [&str; 5] =
-    ["enum Clock {", "enum EpollOp {", "enum FileKind {", "enum SocketOption {", "calls! {"];
+const LOOKED_UP: [&str; 4] =
+    ["enum Clock {", "enum EpollOp {", "enum FileKind {", "enum SocketOption {"];
 
 /// The files of the library, by path below src, without what is for their tests.
 fn sources() -> BTreeMap<String, String> {
@@ -66,13 +66,12 @@ fn room(file: &str) -> &str {
     file.split(['/', '.']).next().unwrap()
 }
 
-/// The rooms that a file uses. Not those it only links to, in what rustdoc shows: a method of
-/// `trait Kernel` names its rows in the table of reactions, and the table is of kernel's errnos.
+/// The rooms that a file uses.
 fn uses(text: &str) -> Vec<&str> {
-    let lines = text.lines().zip(text.lines().skip(1));
-    let real = lines.filter(|(above, _)| *above != "#[cfg(doc)]");
-    let paths = real.filter_map(|(_, line)| {
-        ["use crate::", "pub(crate) use crate::"].iter().find_map(|it| line.strip_prefix(it))
+    let paths = text.lines().filter_map(|line| {
+        ["use crate::", "pub use crate::", "pub(crate) use crate::"]
+            .iter()
+            .find_map(|it| line.strip_prefix(it))
     });
     paths.map(|path| path.split([':', ';']).next().unwrap()).collect()
 }

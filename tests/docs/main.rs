@@ -22,6 +22,7 @@
 //! | `<!-- count: hello recvfrom..sendto -->` | a number | how many calls the piece of a trace has |
 //! | `<!-- measured: table -->` | a table | that table of docs/measured.md, which `make bench` writes |
 //! | `<!-- measured: table/row/column -->` | a number | a figure in it |
+//! | `<!-- sizes -->` | a table | what the allocator gives a server for each client (tests/library/sizes.rs) |
 //! | `<!-- walk -->` | a line | the pages before and after this one, in the order of the walk ([`walk`]) |
 //! | `<!-- try: name -->` | commands | what they show twenty times out of twenty (tests/server/tried.rs) |
 //! | `<!-- note: ... -->` | | whatever its writer likes |
@@ -338,9 +339,9 @@ impl Proof {
                 self.hold("pages of the walk", 1);
                 vec![walk::line(path, &self.walk)?]
             }
-            "try" => old.to_vec(),   // tests/server runs it twenty times
-            "note" => old.to_vec(),  // for those who write, not for those who read
-            "loops" => old.to_vec(), // a test of its own compares them
+            "try" => old.to_vec(),  // tests/server runs it twenty times
+            "note" => old.to_vec(), // for those who write, not for those who read
+            "loops" | "sizes" => old.to_vec(), // tests of their own compare them
             _ => return Err("no such mark".to_owned()),
         })
     }

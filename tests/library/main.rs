@@ -8,6 +8,7 @@ mod allocations;
 mod allocator;
 mod outside;
 mod pool;
+mod sizes;
 mod start_and_stop;
 
 use std::net::TcpStream;

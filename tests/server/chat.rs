@@ -90,7 +90,8 @@ fn names() {
     other.expect("* you are anna\n");
 }
 
-const BAD_NAME: &str = "error: a name is 1 to 20 letters, digits, - or _, of one script\n";
+const BAD_NAME: &str =
+    "error: a name is 1 to 20 letters, digits, - or _, of one script, few marks in a row\n";
 const TAKEN: &str = "error: that name is taken, or looks like one that is\n";
 
 #[test] // nobody is taken for somebody else, or for the server

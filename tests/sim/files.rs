@@ -530,3 +530,70 @@ fn no_call_too_many() {
     assert!(sent.all(|call| call.result.is_ok()));
     world.stop();
 }
+
+/// While more of a file follows, the kernel is to send whole segments only (TCP_CORK), and not a
+/// moment longer. Whatever fails, each change is one call, and a file that goes at once needs none.
+#[test]
+fn a_cork_while_more_follows() {
+    const MUCH: usize = 1 << 20;
+    let [full, refused] = [Errno::EAGAIN, Errno::EINVAL];
+    for (there, fault, changes) in [
+        (SIZE, None, 0),
+        (SIZE, Some((0, full, Times::Once)), 0),
+        (MUCH, None, 2),
+        (MUCH, Some((1, full, Times::Once)), 2),
+        (MUCH, Some((1, refused, Times::UntilHealed)), 2),
+        (0, None, 1), // it has shrunk: that is the reset
+    ] {
+        let case = format!("{there} {fault:?}");
+        let _report = Report(&case);
+        let sim = Simulated::new(1);
+        sim.set_buffers(8 << 20, 8 << 20);
+        sim.write_file(Path::new(FILE), &vec![b'x'; there]);
+        if let Some((at, errno, times)) = fault {
+            sim.fail(At::Of(Method::Sendfile, at), errno, times);
+        }
+        let sender = Sender { directory: None, length: there.max(1) as u64 };
+        let mut world = World::on(sim, sender, Limits::default()).unwrap();
+        let mut client = world.client();
+        world.rest();
+        let before = world.sim.count(Method::Setsockopt);
+        client.send(b"file\n");
+        world.pass(Duration::from_secs(1));
+        assert_eq!(client.recv().len(), b"file\n".len() + there);
+        assert_eq!(world.sim.count(Method::Setsockopt) - before, changes);
+    }
+}
+
+/// A file costs a turn its bytes and a call, whether it is sent or read: a few small ones leave
+/// much of the turn to others.
+#[test]
+fn small_files_go_in_one_turn() {
+    for (fault, method) in [(None, Method::Sendfile), (Some(Errno::EINVAL), Method::Pread64)] {
+        let mut world = world(Limits::default());
+        if let Some(errno) = fault {
+            world.sim.fail(At::Of(Method::Sendfile, 0), errno, Times::UntilHealed);
+        }
+        let mut clients: Vec<Client> = (0..12).map(|_| world.client()).collect();
+        world.rest();
+        clients.iter_mut().for_each(|client| _ = client.send(b"file\n"));
+        world.turn();
+        assert_eq!(world.sim.count(method), 12);
+    }
+}
+
+/// A file that is read because it cannot be sent: an interrupted call is made again, and any other
+/// failure resets the client, as it does for a file that is sent.
+#[test]
+fn a_read_that_fails() {
+    for (errno, is_whole) in [(Errno::EINTR, true), (Errno::EIO, false)] {
+        let mut world = world(Limits::default());
+        world.sim.fail(At::Of(Method::Sendfile, 0), Errno::EINVAL, Times::UntilHealed);
+        world.sim.fail(At::Of(Method::Pread64, 0), errno, Times::Once);
+        let mut client = world.client();
+        let received = world.ask(&mut client, b"file\n");
+        world.pass(Duration::from_millis(10));
+        client.recv();
+        assert_eq!((received == due(b"file\n"), client.saw_reset()), (is_whole, !is_whole));
+    }
+}

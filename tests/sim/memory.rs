@@ -316,3 +316,84 @@ fn no_more_are_cut_than_one_needs() {
     assert_eq!(cut(&world, CloseReason::MemoryBudget) - before, 1);
     assert!(world.ask(&mut halves[0], b"\n").ends_with(b"x\n"));
 }
+
+/// Nobody goes who holds nothing, however long it has been silent: its end would free nothing.
+#[test]
+fn who_holds_nothing_never_goes() {
+    let mut world = world(greet(), 1 << 20);
+    let mut silent = client(&world, ATTACKER, 9_000);
+    world.pass(Duration::from_secs(5));
+    let mut halves = clients(&mut world, ATTACKER, 5_000);
+    halves.iter_mut().for_each(|half| _ = half.send(b"half a line"));
+    let mut newcomer = client(&world, ATTACKER, 9_001);
+    world.rest();
+    assert!(world.ask(&mut newcomer, b"hello\n").ends_with(b"hello\n"));
+    assert!(cut(&world, CloseReason::MemoryBudget) > 0);
+    assert!(world.ask(&mut silent, b"hello\n").ends_with(b"hello\n"));
+}
+
+/// To find out who must go is to look at all, and counts as work: many that need room keep nobody
+/// waiting.
+#[test]
+fn who_must_go_is_looked_for_in_turns() {
+    let mut world = world(greet(), 1 << 20);
+    let mut halves = clients(&mut world, ATTACKER, 5_000);
+    let mut newcomers: Vec<Client> =
+        (0..500).map(|n| client(&world, ATTACKER, 6_000 + n)).collect();
+    world.rest();
+    halves.iter_mut().for_each(|half| _ = half.send(b"half a line"));
+    world.rest();
+    newcomers.iter_mut().for_each(|it| _ = it.send(b"half a line"));
+    let (first, mut most) = (cut(&world, CloseReason::MemoryBudget), 0);
+    while world.sim.is_ready() || !world.server.is_idle() {
+        let before = cut(&world, CloseReason::MemoryBudget);
+        world.turn();
+        most = most.max(cut(&world, CloseReason::MemoryBudget) - before);
+    }
+    let all = cut(&world, CloseReason::MemoryBudget) - first;
+    assert!(all > 100 && most <= 40, "{all} went, {most} of them in one turn");
+}
+
+/// Sends so many more bytes of a line from each.
+fn say(world: &mut World<Greet>, clients: &mut [Client], length: usize) {
+    clients.iter_mut().for_each(|client| assert_eq!(client.send(&vec![b'x'; length]), length));
+    world.rest();
+}
+
+/// Addresses that hold about as much wait for each other, and end none of the other's connections.
+#[test]
+fn equals_wait_for_each_other() {
+    let mut world = world(greet(), 1 << 20);
+    let mut ones = clients(&mut world, 1, 12);
+    let mut others = clients(&mut world, 2, 9);
+    for _ in 0..3 {
+        say(&mut world, &mut ones, 20_000);
+        say(&mut world, &mut others, 20_000);
+    }
+    assert!(world.server.memory().0 > 700_000);
+    assert_eq!((cut(&world, CloseReason::MemoryBudget), world.server.open()), (0, 21));
+}
+
+/// Of one address, who has waited for long goes for who has just come, though that holds as much.
+/// Half of what this frees is for the other to read into, and half stays free.
+#[test]
+fn the_old_go_for_the_new() {
+    let mut world = world(greet(), 1 << 20);
+    let mut old = clients(&mut world, ATTACKER, 20);
+    say(&mut world, &mut old, 30_000);
+    world.pass(Duration::from_secs(10));
+    let mut new = client(&world, ATTACKER, 900);
+    world.rest();
+    new.send(&[b'n'; 10_000]);
+    world.rest();
+    say(&mut world, &mut old, 30_000);
+    assert_eq!(cut(&world, CloseReason::MemoryBudget), 0, "they wait for each other");
+    let (before, _) = world.server.memory();
+    new.send(&[b'n'; 45_000]);
+    world.turn();
+    let (after, _) = world.server.memory();
+    assert_eq!(cut(&world, CloseReason::MemoryBudget), 1);
+    let freed = before - after;
+    assert!((15_000..35_000).contains(&freed), "{freed} bytes of {before} are free again");
+    assert!(world.ask(&mut new, b"\n").ends_with(b"nnn\n"));
+}

@@ -6,7 +6,8 @@ use std::time::Duration;
 use threadbare::framing::{Frame, Lengths, Lines};
 use threadbare::kernel::sim::{Client, Short, Simulated};
 use threadbare::{
-    Address, CloseReason, Conn, ConnId, ConnectionHandler, Limits, Net, Origin, Server, Timeouts,
+    Address, CloseReason, Conn, ConnId, ConnectionHandler, Limits, Net, Origin, Peer, Server,
+    Timeouts,
 };
 
 const SECOND: Duration = Duration::from_secs(1);
@@ -16,6 +17,7 @@ const SECOND: Duration = Duration::from_secs(1);
 #[derive(Default)]
 struct Doors {
     opened: Vec<Origin>,
+    ids: Vec<ConnId>,
     closed: Vec<(Origin, CloseReason)>,
 }
 
@@ -26,6 +28,7 @@ impl ConnectionHandler for Doors {
         self.opened.push(conn.origin());
         let id = conn.id();
         assert_eq!(conn.net().origin(id), Some(conn.origin()));
+        self.ids.push(id);
     }
 
     fn on_data(&mut self, conn: &mut Conn<'_>, _: &mut (), input: &[u8]) -> usize {
@@ -88,6 +91,27 @@ fn a_connection_knows_where_it_comes_from() {
     for origin in [Listener(0), Listener(1), Outbound(7), Outbound(0)] {
         assert!(closed.contains(&origin), "{origin:?} in {closed:?}");
     }
+    world.stop();
+}
+
+/// The origin of a connection that is gone is known while its end is reported. Later it is not that
+/// of the connection that closed last, nor that of the next one in its place.
+#[test]
+fn an_origin_is_that_of_one_connection() {
+    let mut world = world(&Simulated::new(1), Limits::default());
+    let [gone, other] = [1, 0].map(|listener| connect(&mut world, listener));
+    drop(gone);
+    world.rest();
+    let _next = connect(&mut world, 0);
+    drop(other);
+    world.rest();
+    let look = |doors: &mut Doors, net: &mut Net| {
+        let [gone, _, next] = doors.ids[..] else { panic!("three came") };
+        assert_eq!((net.origin(gone), net.origin(next)), (None, Some(Origin::Listener(0))));
+        assert_eq!(doors.closed[0].0, Origin::Listener(1));
+    };
+    world.server.handle().call(look).unwrap();
+    world.rest();
     world.stop();
 }
 
@@ -219,5 +243,44 @@ fn nothing_is_obeyed_behind_a_close() {
         world.rest();
         assert!(client.recv().is_empty() && client.saw_eof());
     }
+    world.stop();
+}
+
+/// Notes who came, and whether that was this server.
+#[derive(Default)]
+struct Mirror(Vec<(Peer, bool)>);
+
+impl ConnectionHandler for Mirror {
+    type Session = ();
+
+    fn on_open(&mut self, conn: &mut Conn<'_>, _: &mut ()) {
+        self.0.push((conn.peer(), conn.is_own()));
+    }
+
+    fn on_data(&mut self, _: &mut Conn<'_>, _: &mut (), input: &[u8]) -> usize {
+        input.len()
+    }
+}
+
+/// A connection of the server to itself is known as such while it stands. A client that has its
+/// address later is a client.
+#[test]
+fn an_address_is_the_servers_own_for_a_while() {
+    let limits = Limits { max_outbound: 1, ..Limits::default() };
+    let mut world = World::new(Mirror::default(), limits);
+    let address = world.address();
+    let to = address.clone();
+    world.server.handle().call(move |_, net| _ = net.connect(&to, SECOND).unwrap()).unwrap();
+    world.rest();
+    let came = world.server.handler().0.iter().find(|(_, is_own)| *is_own);
+    let &(Peer::Tcp(from), _) = came.unwrap() else { panic!("TCP") };
+    let close_all = |_: &mut Mirror, net: &mut Net| net.ids().for_each(|id| _ = net.close(id));
+    world.server.handle().call(close_all).unwrap();
+    world.pass(10 * SECOND);
+    assert_eq!(world.server.open(), 0);
+    let client = world.sim.connect_from(&address, from).unwrap();
+    world.rest();
+    assert_eq!(world.server.handler().0.last(), Some(&(Peer::Tcp(from), false)));
+    drop(client);
     world.stop();
 }

@@ -3,9 +3,13 @@
 
 use crate::simulation::World;
 use std::any::Any;
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 use threadbare::kernel::sim::{Client, Method, Simulated};
-use threadbare::{CallError, CloseReason, Conn, ConnectionHandler, Limits, Server};
+use threadbare::{
+    CallError, CloseReason, Conn, ConnectionHandler, Error, Limits, Net, Presence, Server,
+};
 
 /// Notes what it hears. `p` pauses, and is the last byte that it takes at once; `f` ends our side.
 #[derive(Default)]
@@ -210,4 +214,92 @@ fn one_job_at_a_time() {
     assert_eq!(client.recv(), b"Done at a time: !E");
     assert_eq!(world.server.counters().bugs, 1);
     assert_eq!(world.server.handle().ask(|_, _| ()), Err(CallError::OwnThread)); // or for ever
+}
+
+/// Gives a job to the connection that it has begun.
+#[derive(Default)]
+struct TooEarly(Vec<&'static str>);
+
+impl ConnectionHandler for TooEarly {
+    type Session = ();
+
+    fn on_start(&mut self, net: &mut Net) -> Result<(), Error> {
+        let id = net.connect(&BEHIND.into(), Duration::from_secs(5))?;
+        let taken = net.conn(id).is_some_and(|mut conn| conn.work(|_: &mut (), _| ()));
+        self.0.push(if taken { "taken" } else { "refused" });
+        Ok(())
+    }
+
+    fn on_data(&mut self, conn: &mut Conn<'_>, (): &mut (), input: &[u8]) -> usize {
+        self.0.push("heard");
+        conn.close();
+        let taken = conn.work(|_: &mut (), _| ());
+        self.0.push(if taken { "taken" } else { "refused" });
+        input.len()
+    }
+
+    fn on_result(&mut self, _: &mut Conn<'_>, (): &mut (), _: Box<dyn Any + Send>) {
+        self.0.push("done");
+    }
+}
+
+const BEHIND: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 90);
+
+/// The result of a job for a connection that was not established yet was lost, and the connection
+/// stayed paused for ever; one that was closed could have any number of jobs.
+#[test]
+fn a_job_for_a_connection_that_is_not_in_service() {
+    let sim = Simulated::new(1);
+    let mut behind = sim.listen(&BEHIND.into()).unwrap();
+    let limits = Limits { max_outbound: 1, ..Limits::default() };
+    let builder = Server::builder(TooEarly::default()).kernel(sim.clone()).limits(limits);
+    let mut world = World::of(builder.workers(1, 10, || ()), "127.0.0.1:80", sim).unwrap();
+    world.rest();
+    let mut remote = behind.accept().unwrap();
+    world.rest();
+    remote.send(b"hello");
+    world.rest();
+    assert_eq!(world.server.handler().0, ["refused", "heard", "refused"]);
+    world.stop();
+}
+
+/// Does a job for each message, which notes whether its client was gone.
+#[derive(Default)]
+struct Watched(Arc<Mutex<Vec<(u8, bool)>>>);
+
+impl ConnectionHandler for Watched {
+    type Session = ();
+
+    fn on_data(&mut self, conn: &mut Conn<'_>, (): &mut (), input: &[u8]) -> usize {
+        let (byte, seen) = (input[0], Arc::clone(&self.0));
+        let note = move |_: &mut (), it: &Presence| seen.lock().unwrap().push((byte, it.is_gone()));
+        if !conn.work(note) {
+            conn.write(b"busy");
+        }
+        1
+    }
+}
+
+/// No more jobs wait than may, the next is refused; and a job sees whether its client has gone, and
+/// not that the one before in that place has.
+#[test]
+fn jobs_wait_and_see_who_is_gone() {
+    let watched = Watched::default();
+    let seen = Arc::clone(&watched.0);
+    let builder = Server::builder(watched).workers(1, 2, || ());
+    let mut world = threadbare::sim::World::start(builder).unwrap();
+    let [mut goes, mut stays, mut third] = [world.client(), world.client(), world.client()];
+    world.rest();
+    world.server.hold_work(true);
+    assert_eq!(world.ask(&mut goes, b"g"), b"");
+    assert_eq!(world.ask(&mut stays, b"s"), b"");
+    assert_eq!(world.ask(&mut third, b"t"), b"busy");
+    goes.reset();
+    world.rest();
+    world.server.hold_work(false);
+    world.rest();
+    let mut next = world.client();
+    world.ask(&mut next, b"n");
+    world.ask(&mut stays, b"S"); // its second
+    assert_eq!(*seen.lock().unwrap(), [(b'g', true), (b's', false), (b'n', false), (b'S', false)]);
 }

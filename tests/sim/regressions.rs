@@ -318,7 +318,23 @@ fn a_call_after_the_end() {
     let handle = world.server.handle();
     handle.stop();
     world.end();
-    assert_eq!(handle.call(|_, _| {}), Err(CallError::Stopped));
+    let refused = handle.call(|_, _| {});
+    assert_eq!(refused, Err(CallError::Stopped));
+    assert_eq!(refused.unwrap_err().to_string(), "the server has stopped");
+    assert_eq!(handle.ask(|_, _| {}), Err(CallError::Stopped));
+}
+
+/// A wake-up that failed is tried again with the next call, and not if one is pending.
+#[test]
+fn a_wake_up_that_fails() {
+    for (errno, writes) in [(Errno::EINVAL, 2), (Errno::EAGAIN, 1)] {
+        let world = World::new(Echo, Limits::default());
+        let handle = world.server.handle();
+        let before = world.sim.count(Method::WriteCounter);
+        world.sim.fail(At::Of(Method::WriteCounter, before), errno, Times::Once);
+        (0..2).for_each(|_| handle.call(|_, _| {}).unwrap());
+        assert_eq!(world.sim.count(Method::WriteCounter) - before, writes, "{errno:?}");
+    }
 }
 
 /// ENOENT was answered with an ADD, and when that failed as well, epoll went on reporting

@@ -1965,3 +1965,70 @@ fn the_clock() {
             .for_each(|client| assert_eq!(client.recv(), b"Thank you for your message hello\n"));
     }
 }
+
+/// The log names a client that a limit cut, and none that left; and, once, what a sandbox forbids
+/// of each connection.
+#[test]
+fn the_log_names_what_cut_a_client() {
+    diary::begin();
+    let limits = Limits { message_timeout: Some(Duration::from_secs(1)), ..Limits::default() };
+    let mut world = World::new(greet(), limits);
+    let [mut leaves, mut slow] = [world.client(), world.client()];
+    leaves.close();
+    slow.send(b"half a li");
+    world.pass(Duration::from_secs(2));
+    slow.close();
+    world.rest();
+    assert_eq!(diary::count(" was cut ("), 1);
+    assert_eq!(diary::count(" was cut (message too slow)"), 1);
+    let mut clients = [world.client(), world.client()];
+    world.rest();
+    let next = At::Of(Method::Recv, world.sim.count(Method::Recv));
+    world.sim.fail(next, Errno::EPERM, Times::UntilHealed);
+    clients.iter_mut().for_each(|client| _ = client.send(b"hello\n"));
+    world.rest();
+    assert_eq!((world.server.open(), diary::count(", or a firewall")), (0, 1));
+    world.stop();
+}
+
+/// What a handler reads of its server and of a connection is what they have done so far.
+#[test]
+fn a_handler_reads_what_was_done() {
+    let mut world = World::new(Echo, Limits::default());
+    let mut client = world.client();
+    assert_eq!(world.ask(&mut client, b"hello"), b"hello");
+    let look = |_: &mut Echo, net: &mut Net| {
+        let id = net.ids().next().unwrap();
+        let counters = net.counters();
+        assert_eq!((counters.accepted, counters.received, counters.sent), (1, 5, 5));
+        assert_eq!((net.sent(id), net.conn(id).unwrap().sent()), (5, 5));
+    };
+    world.server.handle().call(look).unwrap();
+    world.rest();
+    assert!(world.running);
+    world.stop();
+}
+
+/// As much output as `max_output` says may wait, to the byte.
+#[test]
+fn output_up_to_the_limit_waits() {
+    let limits = Limits { max_output: 1_000, high_water: 500, ..Limits::default() };
+    let mut world = World::new(Echo, limits);
+    world.sim.set_buffers(100, 100);
+    let _deaf = world.client();
+    world.rest();
+    let send = |world: &mut World<Echo>, up_to: usize| {
+        let fill = move |_: &mut Echo, net: &mut Net| {
+            let id = net.ids().next().unwrap();
+            let waits = net.conn(id).unwrap().queued();
+            assert!(net.send(id, &vec![b'x'; up_to - waits]));
+        };
+        world.server.handle().call(fill).unwrap();
+        world.rest();
+        world.server.counters().closed_for(CloseReason::OutputLimit)
+    };
+    assert_eq!(send(&mut world, 500), 0);
+    assert_eq!(send(&mut world, 1_000), 0);
+    assert_eq!(send(&mut world, 1_001), 1);
+    world.stop();
+}

@@ -6,7 +6,7 @@ use std::cell::RefCell;
 use std::rc::Rc;
 use std::time::Duration;
 use threadbare::kernel::sim::{Client, Method, Simulated};
-use threadbare::{CloseReason, Conn, ConnId, ConnectionHandler, Limits, Net, Signal};
+use threadbare::{Address, CloseReason, Conn, ConnId, ConnectionHandler, Limits, Net, Signal};
 
 /// What a handler saw, in order.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -326,6 +326,31 @@ fn deadlines_wait_for_the_rest_of_a_batch() {
     world.stop();
 }
 
+/// A full batch whose last event spent the quantum was taken to have a rest for as long as there
+/// was something else to do, so that deadlines were put off.
+#[test]
+fn deadlines_after_a_batch_that_was_served_to_its_end() {
+    const BATCH: usize = 1_024;
+    let crier = Crier::default();
+    let limits = Limits { idle_timeout: Some(Duration::from_secs(5)), ..Limits::default() };
+    let (mut world, mut crowd) = crowded(&crier, limits, BATCH);
+    let handle = world.server.handle();
+    let job = |crier: &mut Crier, _: &mut Net| crier.saw(Seen::Job);
+    *crier.amid.borrow_mut() = Some(Box::new(move |_: &mut Net| while handle.call(job).is_ok() {}));
+    let (last, others) = crowd.split_last_mut().unwrap();
+    say(others, b"ping\n");
+    last.send(b"hello\n");
+    world.turn();
+    assert_eq!(crier.said(), BATCH);
+    world.sim.advance(Duration::from_secs(6));
+    world.turn();
+    world.turn();
+    let calls = crier.count(|seen| *seen == Seen::Job);
+    crowd.iter_mut().for_each(|client| drop(client.recv()));
+    assert!(crowd.iter().all(Client::saw_eof), "they are idle, and {calls} calls came first");
+    world.stop();
+}
+
 /// One thread that called in a loop kept everybody waiting for seconds.
 #[test]
 fn a_flood_of_calls() {
@@ -350,4 +375,86 @@ fn a_flood_of_calls() {
     world.end();
     let made = crier.count(|seen| *seen == Seen::Job);
     assert!(made >= 65_536, "what was left before the stop is done: {made}");
+}
+
+/// Connections are begun in turns, too: a callback that wants hundreds keeps nobody waiting. And
+/// where nothing was short, nothing is tried again later.
+#[test]
+fn connections_are_begun_in_turns() {
+    let crier = Crier::default();
+    let limits = Limits { max_outbound: 500, idle_timeout: None, ..Limits::default() };
+    let (mut world, _) = crowded(&crier, limits, 0);
+    let back = Address::Tcp(([192, 0, 2, 1], 90).into());
+    let _remote = world.sim.listen(&back).unwrap();
+    let minute = Duration::from_secs(60);
+    let begin = move |_: &mut Crier, net: &mut Net| {
+        (0..500).for_each(|_| _ = net.connect(&back, minute).unwrap());
+    };
+    world.server.handle().call(begin).unwrap();
+    let (mut most, mut sockets) = (0, world.sim.count(Method::Socket));
+    let all = sockets + 500;
+    while world.sim.is_ready() || !world.server.is_idle() {
+        world.turn();
+        let now = world.sim.count(Method::Socket);
+        (most, sockets) = (most.max(now - sockets), now);
+    }
+    assert_eq!((sockets, crier.opened().len()), (all, 500));
+    assert!(most <= 150, "{most} in a turn");
+    let waits = world.sim.count(Method::EpollWait);
+    world.pass(minute / 2);
+    assert_eq!(world.sim.count(Method::EpollWait), waits, "it woke up for nothing");
+    world.stop();
+}
+
+/// A server in a loop of another's: as long as something is left to do, its descriptor is readable.
+#[test]
+fn what_is_left_wakes_the_other_loop() {
+    let crier = Crier { by_line: true, ..Crier::default() };
+    let (mut world, mut crowd) = crowded(&crier, Limits::default(), 1);
+    assert!(world.server.poll().unwrap());
+    say(&mut crowd, b"1\n2\n3\n4\n5\n");
+    for _ in 0..100 {
+        if world.sim.is_ready() {
+            assert!(world.server.poll().unwrap());
+        }
+    }
+    assert_eq!(crier.said(), 5);
+    assert!(!world.sim.is_ready(), "it spins");
+    world.stop();
+}
+
+/// An answer does not wait until all clients with a message have been read.
+#[test]
+fn answers_leave_amid_a_batch() {
+    let crier = Crier::default();
+    let (mut world, mut crowd) = crowded(&crier, Limits::default(), 100);
+    say(&mut crowd, b"ping\n");
+    world.sim.take_trace();
+    world.turn();
+    let calls: Vec<Method> = world.sim.take_trace().iter().map(|call| call.method).collect();
+    let first_sent = calls.iter().position(|&it| it == Method::Send).unwrap();
+    let last_read = calls.iter().rposition(|&it| it == Method::Recv).unwrap();
+    assert!(first_sent < last_read / 2, "{first_sent} of {last_read}");
+    world.stop();
+}
+
+/// Output that has waited costs a turn its bytes and a call for each client: what a few take again
+/// goes in one turn.
+#[test]
+fn what_waited_for_a_few_goes_in_one_turn() {
+    let crier = Crier::default();
+    let (mut world, _) = crowded(&crier, Limits::default(), 0);
+    world.sim.set_buffers(5_000, 5_000);
+    let mut crowd: Vec<Client> = (0..12).map(|_| world.client()).collect();
+    world.rest();
+    let send = |_: &mut Crier, net: &mut Net| {
+        net.ids().for_each(|id| assert!(net.send(id, &[b'x'; 50_000])));
+    };
+    world.server.handle().call(send).unwrap();
+    world.rest();
+    crowd.iter_mut().for_each(|client| assert!(!client.recv().is_empty()));
+    let before = world.sim.count(Method::Send);
+    world.turn();
+    assert_eq!(world.sim.count(Method::Send) - before, 12);
+    world.stop();
 }

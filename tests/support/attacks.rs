@@ -70,7 +70,7 @@ pub struct Damage {
     pub cut: Vec<(&'static str, usize, usize)>,
     /// How many polite clients of another address, and of the attackers' own, got their answer.
     pub polite: [usize; 2],
-    /// Connections that ended, and why, as the server counts them.
+    /// Connections that ended in the attack, and why, as the server counts them.
     pub closed: String,
 }
 
@@ -268,7 +268,7 @@ impl Attack {
             victim.settle();
             peak = peak.max(victim.memory());
         }
-        let counted = victim.report().0;
+        let (counted, closed) = victim.report();
         let cut = crowd.count_cut();
         let serve = |source| if polite { victim.serves(source) } else { 0 };
         let polite = [OTHER, ATTACKER].map(serve);
@@ -281,7 +281,6 @@ impl Attack {
             left = above_idle(victim.memory());
         }
         let back = Duration::from_millis(10 * (victim.ticks() - spent));
-        let closed = victim.report().1;
         Ok(Damage { peak: above_idle(peak), counted, left, back, cut, polite, closed })
     }
 }

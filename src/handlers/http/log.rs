@@ -20,6 +20,9 @@ use std::fmt::{self, Write};
 /// The most bytes of a first line that are logged.
 const SHOWN: usize = 1 << 10;
 
+/// What an answer that is being sent takes beside its first line, at most: maps double.
+const MEMORY: usize = 2 * size_of::<(ConnId, Sending)>() + 64;
+
 /// The function that takes lines, and the buffer in which they are formatted.
 pub(super) struct AccessLog {
     write: Box<dyn FnMut(&str) + Send>,
@@ -32,7 +35,7 @@ pub(super) struct AccessLog {
 /// An answer that is being sent.
 struct Sending {
     peer: Peer,
-    head: Vec<u8>,
+    line: Vec<u8>,
     status: Status,
     /// How long its body is, and how much of the connection's output ends with it.
     length: u64,
@@ -63,20 +66,23 @@ impl AccessLog {
             return self.note(conn.peer(), date, head, status, length);
         }
         let end = conn.sent() + conn.queued() as u64 + file;
-        let head = head.trim_ascii_start();
-        let shown = copied(head.get(..SHOWN).unwrap_or(head)); // no more is shown
-        let sending = shown.map(|head| Sending { peer: conn.peer(), head, status, length, end });
-        if sending.and_then(|it| put(&mut self.sending, conn.id(), it)).is_none() {
-            self.note(conn.peer(), date, head, status, length);
+        let line = copied(first_line(head)); // no more is shown
+        let memory = line.as_ref().map_or(0, Vec::capacity) + MEMORY;
+        let sending = line.map(|line| Sending { peer: conn.peer(), line, status, length, end });
+        match sending.and_then(|it| put(&mut self.sending, conn.id(), it)) {
+            Some(()) => conn.charge(memory),
+            None => self.note(conn.peer(), date, head, status, length),
         }
     }
 
     /// An answer ends, if one was being sent, and so does its connection, perhaps, of whose
-    /// output `sent` bytes were sent.
-    pub(super) fn end(&mut self, id: ConnId, date: LogDate<'_>, sent: u64) {
-        if let Some(Sending { peer, head, status, length, end }) = self.sending.remove(&id) {
-            self.note(peer, date, &head, status, length.saturating_sub(end.saturating_sub(sent)));
+    /// output `sent` bytes were sent. Whether there was one.
+    pub(super) fn end(&mut self, id: ConnId, date: LogDate<'_>, sent: u64) -> bool {
+        let ended = self.sending.remove(&id);
+        if let Some(Sending { peer, line, status, length, end }) = &ended {
+            self.note(*peer, date, line, *status, length.saturating_sub(end.saturating_sub(sent)));
         }
+        ended.is_some()
     }
 
     /// Writes down the answer to `head`, of whose body `length` bytes were sent.
@@ -92,17 +98,22 @@ impl AccessLog {
     }
 }
 
+/// The first line of a head, as far as it is logged.
+fn first_line(head: &[u8]) -> &[u8] {
+    let head = head.trim_ascii_start();
+    let line = head.split(|&byte| byte == b'\r' || byte == b'\n').next().unwrap_or_default();
+    line.get(..SHOWN).unwrap_or(line)
+}
+
 /// The first line of a head, escaped for use between quotes; `-` if there is none.
 struct FirstLine<'a>(&'a [u8]);
 
 impl fmt::Display for FirstLine<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let head = self.0.trim_ascii_start();
-        let line = head.split(|&byte| byte == b'\r' || byte == b'\n').next().unwrap_or_default();
-        if line.is_empty() {
+        let shown = first_line(self.0);
+        if shown.is_empty() {
             return f.write_str("-");
         }
-        let shown = line.get(..SHOWN).unwrap_or(line);
         for (index, part) in shown.split(|&byte| byte == b'"').enumerate() {
             let quote = if index > 0 { r"\x22" } else { "" };
             write!(f, "{quote}{}", escaped(part))?;

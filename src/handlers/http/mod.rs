@@ -12,7 +12,8 @@
 //!
 //! An answer is sent only when the body of its request has been read, because a malformed
 //! body is answered with 400. Until then the fields of the head that the answer depends on
-//! are kept, and [charged](Conn::charge) to the connection.
+//! are kept, and [charged](Conn::charge) to the connection; so is the line of the log of an answer
+//! that is being sent.
 //! After a status of 4xx or 5xx caused by malformed input the connection is closed, because
 //! the start of the next request is unknown. The client still gets the status, because
 //! [`Conn::close`] makes sure that the last answer arrives.
@@ -489,7 +490,10 @@ impl ConnectionHandler for Http {
             self.look_at_the_clock(conn.net());
         }
         if let Some(log) = &mut self.log {
-            log.end(conn.id(), self.answers.log_date(), u64::MAX);
+            let has_ended = log.end(conn.id(), self.answers.log_date(), u64::MAX);
+            if has_ended {
+                conn.charge(0);
+            }
         }
     }
 

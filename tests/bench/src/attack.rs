@@ -1,5 +1,5 @@
 //! What attacks on the memory of threadbare cost: the memory of the process beside the number,
-//! who is cut, who is served meanwhile, and what stays. ATTACK='half lines' in the environment
+//! who is cut and why, who is served meanwhile, and what stays. ATTACK='half lines' in the environment
 //! is only those whose row contains this.
 
 use crate::report::Table;
@@ -17,9 +17,11 @@ mod attacks;
 pub fn attacks(bench: &Bench) -> Outcome<Table> {
     let title = "Attacks on memory: the most that the process takes above idle, and what the \
                  server counts, as parts of --max-memory; what is left when all have gone, and \
-                 after how much CPU time; clients cut; lines of 64 KiB, of 20, that got through from another \
-                 address and from the attackers' own";
-    let columns = ["attack", "memory", "counted", "left_mib", "after_s", "cut", "other", "same"];
+                 after how much CPU time; clients cut, and connections that ended by the server's \
+                 own count; lines of 64 KiB, of 20, that got through from another address and from \
+                 the attackers' own";
+    let columns =
+        ["attack", "memory", "counted", "left_mib", "after_s", "cut", "ended", "other", "same"];
     let mut table = Table::new("attacks", title, &columns);
     let wanted = std::env::var("ATTACK").unwrap_or_default();
     for attack in &ATTACKS {
@@ -44,7 +46,8 @@ pub fn attacks(bench: &Bench) -> Outcome<Table> {
                     println!("{row}: {damage:?}");
                     let mut cells = vec![json!(row), part(damage.peak), part(damage.counted)];
                     let after = json!(damage.back.as_secs_f64());
-                    cells.extend([json!(left), after, json!(cut)].into_iter().chain(polite));
+                    let ended = json!(damage.closed);
+                    cells.extend([json!(left), after, json!(cut), ended].into_iter().chain(polite));
                     table.rows.push(cells);
                 }
             }

@@ -6,6 +6,7 @@ use super::dice::Dice;
 use super::journal::{asks_for, errnos, is_a_lie};
 use super::stage::{Outcome, SHORTS, TIMES, Verdict};
 use super::{World, diary};
+use std::any::Any;
 use std::cell::RefCell;
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
@@ -14,8 +15,8 @@ use std::time::Duration;
 use threadbare::kernel::sim::{At, Client, Method, Remote, Simulated};
 use threadbare::reaction::Reaction;
 use threadbare::{
-    Address, CloseReason, Conn, ConnId, ConnectionHandler, File, Limits, Net, Signal, TimerId,
-    ToAddresses,
+    Address, CloseReason, Conn, ConnId, ConnectionHandler, Error, File, Limits, Net, Server,
+    Signal, Timeouts, TimerId, ToAddresses,
 };
 
 macro_rules! ensure {
@@ -25,6 +26,7 @@ macro_rules! ensure {
 const FOLDER: &str = "/srv";
 const FILE: &str = "file";
 const FILE_BYTES: u64 = 300;
+const GROUP: &str = "group";
 const BACK: [&str; 2] = ["127.0.0.1:90", "unix:/run/back"];
 
 /// Where the decisions of a play come from: a seed, and another from the so manieth decision
@@ -90,6 +92,12 @@ pub struct Whim {
     trusts: bool,
     /// It takes a byte at a time, so that its rests last.
     nibbles: bool,
+    /// It calls what others seldom need, too.
+    meddles: bool,
+    /// Timers that it may cancel.
+    timers: Vec<TimerId>,
+    /// Jobs that it has given, of which it has had no result.
+    jobs: BTreeMap<ConnId, usize>,
     /// It leaves off, so that all can come to rest.
     tired: bool,
 }
@@ -155,6 +163,42 @@ impl Whim {
             32 => drop((conn.peer(), conn.local().cloned(), conn.queued(), conn.is_full())),
             _ => {}
         }
+        if self.meddles && self.one_in(3) {
+            self.meddle(net, id);
+        }
+    }
+
+    /// The verbs for groups, workers, timers of its own, and limits of one connection.
+    fn meddle(&mut self, net: &mut Net, id: ConnId) {
+        let (number, flag, length) = (self.below(10), self.one_in(2), 1 + self.below(400));
+        match number {
+            0 => drop(net.join(GROUP, id)),
+            1 if flag => drop(net.leave(GROUP, id)),
+            2 => {
+                let fanout = net.send_group(GROUP, &vec![b'g'; length], flag.then_some(id));
+                assert!(fanout.full <= fanout.sent, "{fanout:?}");
+            }
+            3 => self.timers.push(net.after(Duration::from_millis(length as u64), 1)),
+            4 => drop(self.timers.pop().is_some_and(|timer| net.cancel(timer))),
+            5 => assert!(net.members(GROUP).into_iter().all(|id| net.conn(id).is_some())),
+            _ => {}
+        }
+        let Some(mut conn) = net.conn(id) else { return };
+        match number {
+            6 => conn.charge(if flag { length } else { 0 }),
+            7 => {
+                let idle = flag.then(|| Duration::from_secs(1 + length as u64 / 10));
+                conn.set_timeouts(Timeouts { idle, ..conn.timeouts() });
+            }
+            8..=9
+                if !conn.is_paused()
+                    && conn.work(move |_: &mut (), presence| (id, presence.is_gone())) =>
+            {
+                assert!(conn.is_paused(), "a job, and no pause");
+                *self.jobs.entry(id).or_default() += 1;
+            }
+            _ => {}
+        }
     }
 
     fn dial(&mut self, net: &mut Net) {
@@ -183,6 +227,13 @@ fn file(net: &mut Net) -> Option<File> {
 impl ConnectionHandler for Whim {
     /// Whose it is.
     type Session = Option<ConnId>;
+
+    fn on_start(&mut self, net: &mut Net) -> Result<(), Error> {
+        if self.meddles {
+            self.dial(net);
+        }
+        Ok(())
+    }
 
     fn on_open(&mut self, conn: &mut Conn<'_>, session: &mut Option<ConnId>) {
         let id = conn.id();
@@ -221,6 +272,23 @@ impl ConnectionHandler for Whim {
         self.check(conn, own);
         assert!(self.hung_up.insert(conn.id()), "it hung up twice");
         assert!(!self.told.contains(&conn.id()), "it hung up behind its end");
+        if self.meddles {
+            self.act(conn.net(), *own);
+        }
+    }
+
+    fn on_result(
+        &mut self,
+        conn: &mut Conn<'_>,
+        own: &mut Option<ConnId>,
+        result: Box<dyn Any + Send>,
+    ) {
+        self.check(conn, own);
+        let id = conn.id();
+        assert_eq!(*result.downcast::<(ConnId, bool)>().unwrap(), (id, false));
+        let jobs = self.jobs.get_mut(&id).expect("a result of no job");
+        *jobs = jobs.checked_sub(1).expect("a result too many");
+        self.act(conn.net(), *own);
     }
 
     fn on_drain(&mut self, conn: &mut Conn<'_>, own: &mut Option<ConnId>) {
@@ -247,6 +315,8 @@ impl ConnectionHandler for Whim {
         assert!(own.is_none_or(|own| own == id), "the session of somebody else");
         assert_eq!(own.is_some(), self.open.remove(&id), "closed, but never opened");
         assert!(self.closed.insert(id), "closed twice");
+        self.jobs.remove(&id);
+        assert!(!net.members(GROUP).contains(&id), "it is still in its group");
         assert!(net.conn(id).is_none() && !net.send(id, b"x"), "it is still there");
         self.act(net, None);
     }
@@ -282,6 +352,9 @@ pub fn play(path: &Way) -> Verdict<(Outcome, BTreeMap<&'static str, u64>)> {
         trusts: seed.is_multiple_of(2),
         tastes: [0; 3].map(|_| below(32)),
         nibbles: below(2) == 0,
+        meddles: seed % 4 == 2,
+        timers: Vec::new(),
+        jobs: BTreeMap::new(),
         tired: false,
     };
     let tight = below(2) == 0;
@@ -301,7 +374,8 @@ pub fn play(path: &Way) -> Verdict<(Outcome, BTreeMap<&'static str, u64>)> {
     diary::begin();
     let mut places = ["127.0.0.1:80", "127.0.0.1:81"].to_places().unwrap();
     places[1] = places[1].clone().behind_front();
-    let world = World::at(places, sim.clone(), handler, limits);
+    let builder = Server::builder(handler).kernel(sim.clone()).limits(limits);
+    let world = World::of(builder.workers(1, 2, || ()), places, sim.clone());
     let mut world = world.map_err(|error| error.to_string())?;
     let places = Rc::new(RefCell::new(BTreeMap::new()));
     let (made, seen) = (Rc::clone(&dice), Rc::clone(&places));

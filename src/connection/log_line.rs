@@ -1,4 +1,4 @@
-//! A connection as the log shows it, and what would be wrong with it.
+//! A connection as the log shows it.
 
 use super::{Connection, State};
 use std::fmt;
@@ -38,26 +38,5 @@ impl fmt::Display for Connection {
             write!(f, " {name}")?;
         }
         Ok(())
-    }
-}
-
-impl Connection {
-    /// What is wrong with a settled connection, if anything is: what types cannot say.
-    pub(crate) fn contradiction(&self) -> Option<&'static str> {
-        let claims = match &*self.state {
-            State::Open(open) => [
-                (!open.flow.is_again() || !open.input.is_empty(), "nothing is to be offered again"),
-                (
-                    open.unsent.file.is_none() || open.flow.is_full(),
-                    "a file is sent, but it is not full",
-                ),
-                (
-                    open.flow.reading().is_some() || open.input.is_empty(),
-                    "a rest stands behind the end",
-                ),
-            ],
-            _ => [(true, ""); 3],
-        };
-        claims.into_iter().find(|(holds, _)| !holds).map(|(_, wrong)| wrong)
     }
 }

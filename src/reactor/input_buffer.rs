@@ -9,23 +9,23 @@
 use crate::buffer::{Buffer, LONG};
 use crate::fallible::boxed;
 use crate::time::Moment;
-
 use std::ops::{Deref, DerefMut};
 
 /// Bytes received at once.
 pub(super) const INPUT_BYTES: usize = 64 << 10;
 
-/// The one input buffer, which what is received is read into. It begins where a page of memory does: into one that begins 16
-/// bytes behind, where malloc would put it, some processors copy at a third of the speed.
-pub(crate) struct Input(Box<[Aligned; 1]>);
+/// The one input buffer, into which everything is received. It begins where a page of memory
+/// does: into one that begins 16 bytes later, where malloc would put it, some processors copy at
+/// a third of the speed.
+pub(crate) struct InputBuffer(Box<[Aligned; 1]>);
 
 #[repr(align(4096))]
 struct Aligned([u8; LONG + INPUT_BYTES]);
 
-impl Input {
+impl InputBuffer {
     /// `None` if there is no memory for it.
-    pub(crate) fn allocate() -> Option<Input> {
-        boxed(Aligned([0; LONG + INPUT_BYTES])).map(Input)
+    pub(crate) fn allocate() -> Option<InputBuffer> {
+        boxed(Aligned([0; LONG + INPUT_BYTES])).map(InputBuffer)
     }
 
     /// A rest, and behind it the `fresh` bytes that were received, in one piece: the rest is
@@ -51,7 +51,7 @@ impl Input {
     }
 }
 
-impl Deref for Input {
+impl Deref for InputBuffer {
     type Target = [u8];
 
     #[inline]
@@ -61,7 +61,7 @@ impl Deref for Input {
     }
 }
 
-impl DerefMut for Input {
+impl DerefMut for InputBuffer {
     #[inline]
     fn deref_mut(&mut self) -> &mut [u8] {
         let [Aligned(bytes)] = &mut *self.0;

@@ -30,20 +30,22 @@ const FOUND: usize = 64;
 const FRESH: Span = Span::millis(1_000);
 
 #[derive(Debug, Default)]
-pub(crate) struct Yielding {
+pub(crate) struct GivingWay {
     /// Who gives way next; the last is the first.
     next: Vec<Id>,
-    looked_at: Option<Moment>,
+    /// Until when that is true.
+    fresh_until: Moment,
     /// No connection could give way: none is looked for until then.
-    rests_until: Option<Moment>,
+    rests_until: Moment,
 }
 
 impl<H: ConnectionHandler, K: Kernel> Reactor<H, K> {
-    /// Whether all places are taken, and a connection may give way to a newcomer, as far as is known.
+    /// Whether all places are taken, and a connection may give way to a newcomer, as far as is
+    /// known.
     pub(super) fn may_give_way(&self) -> bool {
         let places = self.net.limits.max_connections as usize;
         let is_taken = self.net.table.len() - self.net.outbound as usize >= places;
-        let rests = self.yielding.rests_until.is_some_and(|until| self.net.now < until);
+        let rests = self.net.now < self.giving_way.rests_until;
         let is_on = self.net.timeouts.give_way.is_some() && places > 1; // one is no crowd
         is_on && is_taken && !rests && !self.net.is_draining()
     }
@@ -56,18 +58,17 @@ impl<H: ConnectionHandler, K: Kernel> Reactor<H, K> {
             return; // what is left of a batch may be bytes of a connection that seems idle
         }
         let now = self.net.now;
-        let is_old = self.yielding.looked_at.is_none_or(|at| now.since(at) >= FRESH);
-        if is_old || self.yielding.next.is_empty() {
+        if now >= self.giving_way.fresh_until || self.giving_way.next.is_empty() {
             self.look_for_idle(idle).unwrap_or_default(); // without memory nobody gives way now
         }
-        while let Some(id) = self.yielding.next.pop() {
+        while let Some(id) = self.giving_way.next.pop() {
             if self.net.table.find(id).is_some_and(|it| it.can_give_way(idle, now)) {
                 self.net.change(id.slot, |connection| connection.gone(CloseReason::GaveWay));
                 return;
             }
         }
         let until = now.after(FRESH);
-        self.yielding.rests_until = Some(until);
+        self.giving_way.rests_until = until;
         self.timer.alarms.ring_by(Alarm::Accept, until);
     }
 
@@ -75,12 +76,12 @@ impl<H: ConnectionHandler, K: Kernel> Reactor<H, K> {
     /// there is no memory for them.
     fn look_for_idle(&mut self, idle: Span) -> Option<()> {
         let now = self.net.now;
-        self.yielding.looked_at = Some(now);
+        self.giving_way.fresh_until = now.after(FRESH);
         let accepted = |(_, it): &(u32, &Connection)| it.listener() != OUTBOUND;
         let peers = self.net.table.iter().filter(accepted).map(|(_, it)| it.peer());
         let mut crowded = Crowded::find(peers, self.net.limits.max_connections as usize);
         let mut found = BinaryHeap::from(with_room(FOUND + 1)?);
-        self.yielding.next.try_reserve(FOUND).ok()?;
+        self.giving_way.next.try_reserve(FOUND).ok()?;
         for (slot, it) in self.net.table.iter().filter(accepted) {
             if it.can_give_way(idle, now) && crowded.has(it.peer()) {
                 found.push(Reverse((it.idle(now), Reverse(slot))));
@@ -94,8 +95,8 @@ impl<H: ConnectionHandler, K: Kernel> Reactor<H, K> {
         let mut takes = |slot| table.look(slot).is_some_and(|it| crowded.take(it.peer()));
         found.retain(|&Reverse((_, Reverse(slot)))| takes(slot));
         let ids = found.iter().rev().map(|&Reverse((_, Reverse(slot)))| table.id(slot));
-        self.yielding.next.clear();
-        self.yielding.next.extend(ids);
+        self.giving_way.next.clear();
+        self.giving_way.next.extend(ids);
         Some(())
     }
 }

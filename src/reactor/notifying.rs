@@ -1,34 +1,34 @@
 //! Reports to the service manager: the server is ready, it stops, the loop turns.
 
+use super::Reactor;
+use super::poll::MANAGER;
 use crate::deadlines::Alarm;
 use crate::handler::ConnectionHandler;
 use crate::kernel::Kernel;
 use crate::process::Process;
-use crate::reactor::Reactor;
-use crate::reactor::poll::MANAGER;
 use crate::time::Span;
 
 impl<H: ConnectionHandler, K: Kernel> Reactor<H, K> {
     /// If there is a manager, the first turn waits for nothing: it says that it is the first.
-    pub(in crate::reactor) fn expect_manager(&mut self) {
+    pub(super) fn expect_manager(&mut self) {
         if self.process.as_ref().and_then(Process::manager).is_some() {
             self.woken.push((MANAGER, 0));
             self.is_idle = false;
         }
     }
 
-    pub(in crate::reactor) fn tell_ready(&mut self) {
+    pub(super) fn tell_ready(&mut self) {
         self.tell_manager("READY=1");
         self.ring_watchdog();
     }
 
     /// That it stops, and what it does meanwhile.
-    pub(in crate::reactor) fn tell_stopping(&mut self, status: &str) {
+    pub(super) fn tell_stopping(&mut self, status: &str) {
         self.tell_manager(&format!("STOPPING=1\nSTATUS={status}"));
     }
 
     /// From a turn of the loop, and so a handler that blocks keeps the manager from hearing it.
-    pub(in crate::reactor) fn tell_alive(&mut self) {
+    pub(super) fn tell_alive(&mut self) {
         self.tell_manager("WATCHDOG=1");
         self.ring_watchdog();
     }

@@ -1,0 +1,24 @@
+//! What holds of each settled connection, and types cannot say. Debug builds check it.
+
+use super::{Connection, State};
+
+impl Connection {
+    /// What is wrong with a settled connection, if anything is: what types cannot say.
+    pub(crate) fn contradiction(&self) -> Option<&'static str> {
+        let claims = match &*self.state {
+            State::Open(open) => [
+                (!open.flow.is_again() || !open.input.is_empty(), "nothing is to be offered again"),
+                (
+                    open.unsent.file.is_none() || open.flow.is_full(),
+                    "a file is sent, but it is not full",
+                ),
+                (
+                    open.flow.reading().is_some() || open.input.is_empty(),
+                    "a rest stands behind the end",
+                ),
+            ],
+            _ => [(true, ""); 3],
+        };
+        claims.into_iter().find(|(holds, _)| !holds).map(|(_, wrong)| wrong)
+    }
+}
