@@ -313,10 +313,8 @@ impl Life {
     /// What follows for its two directions: `owes` so much that less must be queued before it is
     /// read, would be read and `starves`.
     pub(crate) fn settle(&mut self, owes: bool, starves: bool, now: Moment) {
-        match &mut self.0 {
-            State::Open(open) => open.settle(owes, starves, now),
-            State::Broken { input, again, .. } => *again &= !input.is_empty(),
-            _ => {}
+        if let State::Open(open) = &mut self.0 {
+            open.settle(owes, starves, now);
         }
     }
 
