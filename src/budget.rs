@@ -201,6 +201,42 @@ mod tests {
         }
     }
 
+    /// While there is plenty, anybody is read in whole and filled to the configured mark.
+    #[test]
+    fn memory_is_short_when_a_share_is_less_than_all() {
+        let plenty = (1 << 20) - (WHOLE_SHARE + 8 * WHOLE_SHARE);
+        for (used, is_short) in [(0, false), (plenty, false), (plenty + 8, true), (1 << 20, true)] {
+            let mut budget = Budget::new(1 << 20, WHOLE_SHARE, 0);
+            budget.changed(0, used);
+            assert_eq!([budget.is_short(), budget.is_tight()], [is_short; 2], "{used} used");
+        }
+    }
+
+    /// Who holds little may use what is reserved, who holds too much has small reads, and of the
+    /// last part nobody has any.
+    #[test]
+    fn what_an_address_holds_decides_what_it_may_read() {
+        const LEFT: usize = 128 << 10; // of which one half is reserved
+        let share = LEFT / 2 / 8;
+        for (left, by_address, rest, due) in [
+            (LEFT, 0, 0, LEFT / 8),
+            (LEFT, LEFT / LIGHT, 0, LEFT / 8),
+            (LEFT, LEFT / LIGHT + 1, 0, share),
+            (LEFT, LEFT * HEAVY - 1, 0, share),
+            (LEFT, LEFT * HEAVY, SMALL - 1, SMALL),
+            (LEFT, LEFT * HEAVY, SMALL, 0), // its message is as long as a small read already
+            (LAST + 8, 0, 0, LAST / 8 + 1),
+            (LAST + 8, LEFT, 0, SMALL),
+            (LAST, 0, 0, 0),
+            (LAST, LEFT, 0, 0),
+        ] {
+            let mut budget = Budget::new(4 << 20, 256 << 10, 0);
+            budget.changed(0, (4 << 20) - left);
+            let allowance = budget.allowance(rest, by_address);
+            assert_eq!(allowance, due, "{left} left, {by_address} held, a rest of {rest}");
+        }
+    }
+
     #[test]
     fn relief_comes_when_twice_as_much_is_free() {
         let mut budget = Budget::new(1 << 20, 256 << 10, 0);

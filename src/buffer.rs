@@ -221,6 +221,9 @@ mod tests {
         buffer.push(&[7; 3 * 1_008], NOW).unwrap();
         buffer.consume(1_008);
         assert!(buffer.pieces().map(<[u8]>::len).eq([1_008, 1_008]));
+        let before = buffer.footprint();
+        buffer.consume(1_000);
+        assert_eq!(buffer.footprint(), before, "only what was joined is shortened");
     }
 
     /// A short rest of a long read does not keep the long memory.

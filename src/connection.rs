@@ -284,8 +284,7 @@ impl Connection {
 
     /// Whether as much as `mark` waits; never true when nothing waits.
     pub(crate) fn owes(&self, mark: usize) -> bool {
-        let unsent = self.unsent();
-        unsent > 0 && unsent >= mark
+        self.unsent() >= mark.max(1)
     }
 
     /// What it holds of the memory budget.

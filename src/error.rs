@@ -116,4 +116,20 @@ mod tests {
         let io = std::io::Error::from(ours);
         assert_eq!((io.kind(), io.to_string()), (std::io::ErrorKind::AddrInUse, text));
     }
+
+    /// `main` prints what it returns with `Debug`.
+    #[test]
+    fn an_error_reads_the_same_in_both_ways() {
+        let error = Error::new(Call::BindTcp, "127.0.0.1:80", Errno::EACCES);
+        assert_eq!(format!("{error:?}"), "bind 127.0.0.1:80: EACCES (Permission denied)");
+        assert_eq!(error.to_string(), format!("{error:?}"));
+    }
+
+    #[test]
+    fn a_refusal_is_laid_to_a_sandbox_and_a_shortage_is_not() {
+        let sandbox = |errno| Error::new(Call::Accept, "[::]:80", errno).sandbox();
+        let refusals = [Errno::EPERM, Errno::EACCES, Errno::ENOSYS].map(sandbox);
+        assert_eq!(refusals, [Some(FORBIDDEN); 3]);
+        assert_eq!([Errno::EMFILE, Errno::ENOMEM].map(sandbox), [None; 2]);
+    }
 }

@@ -481,6 +481,39 @@ mod tests {
         assert_eq!(outbox.parts().len(), 1);
     }
 
+    /// What a client was answered and others are told, as in a chat, is kept once.
+    #[test]
+    fn an_answer_is_repeated_to_others() {
+        let (mut outbox, mut other) = (Outbox::new().unwrap(), Staged::NOTHING);
+        outbox.open(1, HIGH_WATER);
+        assert!(outbox.write(1, b"hi\n"));
+        outbox.close();
+        assert!(!outbox.repeat(2, &mut other, b"ho\n"));
+        assert!(outbox.repeat(2, &mut other, b"hi\n"));
+        assert_eq!((outbox.held(), chained(&outbox, 1)), (3 + 2 * 16, b"hi\n".to_vec()));
+    }
+
+    /// A group of bytes is sent at once; less if memory is short, and anything if it is urgent.
+    #[test]
+    fn output_is_due_when_a_group_waits() {
+        let due = |outbox: &mut Outbox| {
+            let mut staged = Staged::NOTHING;
+            let mut is_due =
+                |_: &usize| outbox.is_due() || !outbox.append(1, &mut staged, b".", 1 << 20);
+            (0..=GROUP_BYTES).find(|bytes| is_due(bytes))
+        };
+        let mut outbox = Outbox::new().unwrap();
+        assert_eq!(due(&mut outbox), Some(GROUP_BYTES));
+        outbox.clear();
+        outbox.limit(4_000);
+        assert_eq!(due(&mut outbox), Some(1_000));
+        outbox.hurry();
+        outbox.limit(1 << 20);
+        assert!(outbox.is_due(), "more memory takes nothing of the hurry");
+        outbox.clear();
+        assert_eq!(due(&mut outbox), Some(GROUP_BYTES));
+    }
+
     #[test]
     fn there_is_always_room_for_something_else() {
         assert_eq!(Outbox::default().scratch(100).len(), 100);

@@ -263,6 +263,9 @@ mod tests {
             (Call::Socket, &[EAFNOSUPPORT][..], Reaction::Degrade),
             (Call::BindTcp, &[EADDRNOTAVAIL], Reaction::Degrade),
             (Call::Detach, &[ENOENT], Reaction::Ignore),
+            (Call::RefuseDescriptors, &[ENOPROTOOPT], Reaction::Ignore),
+            (Call::LockDirectory, &[EAGAIN], Reaction::Later),
+            (Call::LockDirectory, &[EINTR], Reaction::Retry),
             (Call::BindUnix, &[EADDRINUSE], Reaction::Retry),
             (Call::ProbeUnix, &[ECONNREFUSED], Reaction::Ignore),
             (Call::EpollAddConnection, &[EEXIST, EBADF, EINVAL, ELOOP, EPERM], Reaction::Bug),
@@ -293,6 +296,7 @@ mod tests {
             (Call::Connect, &[EINPROGRESS, EINTR], Reaction::Wait),
             (Call::Connect, &[EAGAIN, EADDRNOTAVAIL, ENOBUFS, ENOMEM], Reaction::Pause),
             (Call::Connect, &[EBADF, EFAULT, ENOTSOCK, EALREADY, EISCONN], Reaction::Bug),
+            (Call::OutboundAddress, &[EBADF, EFAULT, EINVAL, ENOTSOCK], Reaction::Bug),
             (Call::ConnectResult, &[EBADF, EFAULT, EINVAL, ENOTSOCK], Reaction::Bug),
             (Call::OpenFile, &[EINTR, EAGAIN], Reaction::Retry),
             (Call::ReadFile, &[EINTR], Reaction::Retry),
@@ -302,6 +306,7 @@ mod tests {
             (Call::SendFile, &[EINVAL, ENOSYS, EOVERFLOW], Reaction::Degrade),
             (Call::SendFile, &[EBADF, EFAULT, ENOTSOCK], Reaction::Bug),
             (Call::Shutdown, &[EBADF, EINVAL, ENOTSOCK], Reaction::Bug),
+            (Call::Unacknowledged, &[EBADF, EFAULT, EINVAL, ENOTTY], Reaction::Bug),
             (Call::Close, &[EBADF], Reaction::Bug),
         ];
         for (call, errnos, due) in exceptions {

@@ -135,7 +135,7 @@ impl Blocks {
                 self.list.pop_front();
                 continue;
             };
-            if first.capacity() > BLOCK
+            if memory_of(first) > BLOCK
                 && left < self.start
                 && let Some(mut shorter) = room_for((left + OVERHEAD).next_multiple_of(PAGE))
             {

@@ -314,10 +314,8 @@ impl Life {
     /// What follows for its two directions. `owes`: so much output waits that it must not be read.
     /// `starves`: it would be read, but memory is too short.
     pub(crate) fn settle(&mut self, owes: bool, starves: bool, now: Moment) {
-        match &mut self.0 {
-            State::Open(open) => open.settle(owes, starves, now),
-            State::Broken { input, again, .. } => *again &= !input.is_empty(),
-            _ => {}
+        if let State::Open(open) = &mut self.0 {
+            open.settle(owes, starves, now);
         }
     }
 

@@ -341,6 +341,8 @@ mod tests {
                 }
             }
             assert_eq!((chains.len(), chains.owed()), (order.len(), owed));
+            let links: usize = (0..order.len()).map(|index| chains.rest(index, 0).count()).sum();
+            assert_eq!(chains.held(), links * 16); // a chain is 16 bytes, a piece too
             for (index, &slot) in order.iter().enumerate() {
                 let list = &lists[slot];
                 assert_eq!((staged[slot].index(), chains.length(index)), (index, list.len()));

@@ -109,4 +109,68 @@ mod tests {
         let lengths: Vec<usize> = outbox.parts().map(<[u8]>::len).collect();
         assert_eq!(lengths, [30, LARGE, 30 + LARGE - 1, LARGE + 1, 40]);
     }
+
+    /// Chains of so many pieces of so many bytes each, of which none are joined.
+    fn pieces(outbox: &mut Outbox, count: usize, length: usize) {
+        let [mut one, mut other] = [Staged::NOTHING; 2];
+        for _ in 0..count {
+            assert!(outbox.append(1, &mut one, &vec![1; length], 0));
+            assert!(outbox.append(2, &mut other, b"-", 0));
+        }
+    }
+
+    fn gathered(outbox: &mut Outbox, index: usize) -> Vec<usize> {
+        let sum = outbox.gather(&mut outbox.walk(index));
+        let lengths: Vec<usize> = outbox.parts().map(<[u8]>::len).collect();
+        assert_eq!(sum, lengths.iter().sum::<usize>());
+        lengths
+    }
+
+    /// No byte is copied for one piece, and no more than one call takes for many.
+    #[test]
+    fn no_more_is_copied_than_pays() {
+        let mut outbox = Outbox::new().unwrap();
+        pieces(&mut outbox, 1, 100);
+        let room = outbox.room.len();
+        assert_eq!(gathered(&mut outbox, 0), [100]);
+        let stands = outbox.get(0).map(|(_, bytes)| bytes.as_ptr());
+        assert_eq!(outbox.parts().next().map(<[u8]>::as_ptr), stands);
+        assert_eq!(outbox.room.len(), room);
+        outbox.grow(1 << 20).unwrap();
+        pieces(&mut outbox, 40, 10);
+        assert_eq!(gathered(&mut outbox, 2), [400]);
+        assert_eq!(outbox.room.len(), 1 << 20, "there is room enough");
+        outbox.clear();
+        pieces(&mut outbox, 100, 1_000);
+        let lengths = gathered(&mut outbox, 0);
+        assert_eq!((lengths[0], lengths.len()), (65_000, 1 + 35));
+    }
+
+    /// The room grows by what is copied, and not for a piece that is alone.
+    #[test]
+    fn room_to_copy_into_is_made() {
+        let mut outbox = Outbox::default(); // without any
+        pieces(&mut outbox, 1, 10);
+        assert_eq!(gathered(&mut outbox, 0), [10]);
+        assert_eq!(outbox.room.len(), 11);
+        let mut outbox = Outbox::default();
+        pieces(&mut outbox, 2, 10);
+        assert_eq!(gathered(&mut outbox, 0), [20]);
+        assert_eq!(outbox.room.len(), 22 + COPIED);
+    }
+
+    /// What has waited is joined if there is memory for that; otherwise a piece goes alone.
+    #[test]
+    fn what_has_waited_is_joined_if_there_is_room() {
+        let waits = [&[7; 100][..], &[8; 10], &[9; 5]];
+        let copied = |most| {
+            let mut outbox = Outbox::default();
+            outbox.limit(most);
+            let bytes = outbox.copied(waits.into_iter()).to_vec();
+            (bytes, outbox.room.len())
+        };
+        assert_eq!(copied(usize::MAX), (waits.concat(), COPIED));
+        assert_eq!(copied(112), (waits[..2].concat(), 112));
+        assert_eq!(copied(20), (waits[0].to_vec(), 20));
+    }
 }

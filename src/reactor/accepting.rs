@@ -33,13 +33,12 @@ impl<H: ConnectionHandler, K: Kernel> Reactor<H, K> {
     pub(super) fn welcome(&mut self, woken: &[(u32, u32)]) {
         let first = woken.partition_point(|&(core, _)| core < LISTENERS + self.next_listener);
         let (last, first) = woken.split_at(first);
-        let mut doors = woken.iter().filter(|(core, _)| *core >= LISTENERS).count();
+        let doors = woken.iter().filter(|(core, _)| *core >= LISTENERS).count();
         for &(core, mask) in first.iter().chain(last).filter(|(core, _)| *core >= LISTENERS) {
             self.serve_listener(core, mask, doors);
             if self.net.is_spent() {
                 return;
             }
-            doors -= 1;
         }
     }
 
@@ -55,7 +54,7 @@ impl<H: ConnectionHandler, K: Kernel> Reactor<H, K> {
         if places == 0 {
             return self.give_way();
         }
-        let share = if doors > 1 { places.div_ceil(doors) } else { places };
+        let share = places.div_ceil(doors);
         let intake = self.listeners.get_mut(index).and_then(Listener::intake);
         let quota = intake.map_or(0, |intake| intake.quota(self.turn));
         self.accept(index, share.min(quota.into()));
@@ -65,7 +64,7 @@ impl<H: ConnectionHandler, K: Kernel> Reactor<H, K> {
     /// are closed.
     pub(super) fn accept_all(&mut self) {
         let next = self.next_listener as usize;
-        let mut doors = self.listeners.iter().filter(|it| it.socket.is_some()).count();
+        let doors = self.listeners.iter().filter(|it| it.socket.is_some()).count();
         for index in (next..self.listeners.len()).chain(0..next) {
             if self.listeners.get(index).is_none_or(|listener| listener.socket.is_none()) {
                 continue;
@@ -76,7 +75,6 @@ impl<H: ConnectionHandler, K: Kernel> Reactor<H, K> {
             {
                 listener.close(&mut self.kernel);
             }
-            doors -= 1;
         }
     }
 

@@ -38,9 +38,10 @@ impl<H: ConnectionHandler, K: Kernel> Reactor<H, K> {
     /// An event of a connection whose header is awaited.
     #[cold]
     pub(super) fn read_header(&mut self, slot: u32) {
-        let had = self.header(slot).len();
-        match self.recv(slot, proxy_header::LONGEST - had) {
-            Ok(0) if had == 0 => self.net.close_slot(slot, CloseReason::PeerClosed), // a probe
+        match self.recv(slot, proxy_header::LONGEST) {
+            Ok(0) if self.header(slot).is_empty() => {
+                self.net.close_slot(slot, CloseReason::PeerClosed)
+            } // a probe
             Ok(0) => self.refuse_front(slot),
             Ok(n) => {
                 let now = self.net.now;

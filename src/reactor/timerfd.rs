@@ -63,8 +63,7 @@ impl Timer {
     /// them, because with a crowd it is always full.
     fn is_put_off(&mut self, served: usize, rest: Rest, connections: usize) -> bool {
         let before = match self.put_off {
-            None if rest.was_full => connections.max(1),
-            None => rest.left,
+            None => connections.max(1),
             Some(before) => before.saturating_sub(served),
         };
         let puts_off = before > 0 && (rest.was_full || rest.left > 0);

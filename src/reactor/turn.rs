@@ -69,9 +69,7 @@ impl<H: ConnectionHandler, K: Kernel> Reactor<H, K> {
     /// Keeps the last `left` of `ready` events for the next turn, and wakes the others.
     #[cold]
     pub(super) fn break_off(&mut self, ready: usize, left: usize, events: &mut [Event]) {
-        if left > 0 {
-            events.copy_within(ready - left..ready, 0);
-        }
+        events.copy_within(ready - left..ready, 0);
         let was_full = self.rest.was_full || ready == BATCH;
         self.rest = Rest { left, was_full };
         self.ask_the_others();

@@ -142,6 +142,23 @@ fn a_stop_with_queues_at_all_doors() {
     }
 }
 
+/// Where clients are lost on their way in, through a firewall of one door perhaps, nobody is let in
+/// for a moment, and then the other doors come first.
+#[test]
+fn a_door_at_which_clients_are_lost() {
+    let mut doors = Doors::new(2, 100);
+    let sim = doors.world.sim.clone();
+    sim.fail(At::Of(Method::Accept4, 0), Errno::ECONNABORTED, Times::Burst(31));
+    doors.come(0);
+    doors.world.pass(Duration::from_secs(1));
+    let trace = sim.trace();
+    let accepts: Vec<i32> =
+        trace.iter().filter(|call| call.method == Method::Accept4).map(|call| call.fd).collect();
+    let lost = |door| accepts[..31].iter().filter(|fd| **fd == door).count();
+    assert_eq!((lost(accepts[30]), lost(accepts[31])), (16, 15), "{accepts:?}");
+    assert_eq!(doors.answered().len(), 43);
+}
+
 /// When letting in one client is as much work as a turn may have, the listener that epoll
 /// reports first had every turn.
 #[test]
@@ -480,6 +497,69 @@ fn a_quarter_of_the_places_is_nobodys_fault() {
     assert_eq!((answered, gone(&mut crowd)), (0, vec![]));
 }
 
+/// However many others have been idle for longer, it is one of the crowd that goes.
+#[test]
+fn only_a_crowd_gives_way() {
+    let limits = Limits { max_connections: 100, ..Limits::default() };
+    let mut world = World::at("[::1]:80", Simulated::new(1), greet(), limits).unwrap();
+    let others = (0..70).map(|number| from(&world, &format!("[2001:db8:{number:x}::1]:1")));
+    let mut others: Vec<Client> = others.collect();
+    world.pass(Duration::from_secs(1));
+    let crowd = (0..30).map(|number| from(&world, &format!("[2001:db8:cccc::{number:x}]:1")));
+    let mut crowd: Vec<Client> = crowd.collect();
+    world.pass(Duration::from_secs(2));
+    let (_newcomers, answered) = newcomers(&mut world, 1);
+    assert_eq!((answered, gone(&mut crowd), gone(&mut others)), (1, vec![0], vec![]));
+}
+
+/// Who has been idle for longest is found out anew, if the last look is a second old.
+#[test]
+fn an_old_look_is_not_believed() {
+    let (mut world, mut crowd) = house(greet(), 90);
+    world.pass(Duration::from_secs(2));
+    let mut first = from(&world, "[2001:db8:eeee::1]:1");
+    world.ask(&mut first, b"me\n");
+    assert_eq!(gone(&mut crowd), [0]);
+    for client in &mut crowd[1..10] {
+        world.ask(client, b"me\n");
+    }
+    world.pass(Duration::from_secs(2));
+    let (_newcomers, answered) = newcomers(&mut world, 1);
+    assert_eq!((answered, gone(&mut crowd)), (1, vec![0, 10]));
+}
+
+/// Who gives way makes no place for a connection outwards, and so nobody does for want of one.
+#[test]
+fn nobody_gives_way_for_want_of_a_place_outwards() {
+    /// Begins a connection for each client.
+    struct Dials;
+    impl ConnectionHandler for Dials {
+        type Session = ();
+        fn on_data(&mut self, conn: &mut Conn<'_>, _: &mut (), input: &[u8]) -> usize {
+            let dialed = conn.net().connect(&address(TCP), Duration::from_secs(3));
+            assert!(dialed.is_ok());
+            input.len()
+        }
+        fn needs_outbound(&self) -> bool {
+            true
+        }
+    }
+    let sim = Simulated::new(1);
+    let mut remote = sim.listen(&address(TCP)).unwrap();
+    let limits = Limits { max_connections: 8, max_outbound: 4, ..Limits::default() };
+    let mut world = World::on(sim, Dials, limits).unwrap();
+    let mut clients: Vec<Client> = (0..4).map(|_| world.client()).collect();
+    world.rest();
+    clients.iter_mut().for_each(|client| assert_eq!(client.send(b"dial"), 4));
+    world.rest();
+    let _servers: Vec<Client> = std::iter::from_fn(|| remote.accept()).collect();
+    world.pass(Duration::from_secs(2));
+    assert_eq!(world.server.open(), 8);
+    let _newcomer = world.client();
+    world.pass(Duration::from_secs(3));
+    assert_eq!((gone(&mut clients), world.server.open()), (vec![], 8));
+}
+
 /// Whoever is in the middle of something stays: half a line, an answer not taken, a pause, and
 /// what its handler holds, as a proxy holds its tunnels.
 #[test]
@@ -559,6 +639,23 @@ fn a_proxy_is_full_when_either_kind_of_place_is() {
         world.ask(newcomer, b"hello");
         assert_eq!(server.recv(), b"hello");
         kept.push(server);
+    }
+}
+
+/// A report names a hundred connections; if there are more, those that hold most.
+#[test]
+fn a_report_of_many() {
+    for (count, limited) in [(100, 0), (101, 1), (150, 1)] {
+        diary::begin();
+        let mut world = World::new(greet(), Limits::default());
+        world.sim.set_limits(1_000, 1_000);
+        let mut clients: Vec<Client> = (0..count).map(|_| world.client()).collect();
+        clients.last_mut().unwrap().send(b"half a line");
+        world.rest();
+        world.sim.signal(Signal::SIGUSR1);
+        world.rest();
+        assert_eq!((diary::count(" idle "), diary::count(" rest 11 ")), (100, 1));
+        assert_eq!(diary::count("; those that hold most:"), limited, "of {count}");
     }
 }
 

@@ -11,7 +11,8 @@ use threadbare::{
     CallError, CloseReason, Conn, ConnectionHandler, Error, Limits, Net, Presence, Server,
 };
 
-/// Notes what it hears. `p` pauses, and is the last byte that it takes at once; `f` ends our side.
+/// Notes what it hears. `p` pauses, and is the last byte that it takes at once; `f` ends our side; `w`
+/// writes more than the kernel takes.
 #[derive(Default)]
 struct Pauses {
     heard: String,
@@ -31,6 +32,7 @@ impl ConnectionHandler for Pauses {
             self.heard.push(byte.into());
             match byte {
                 b'f' => conn.finish(),
+                b'w' => conn.write(&vec![b'.'; 1 << 20]),
                 b'p' => {
                     conn.pause();
                     return at + 1;
@@ -39,6 +41,10 @@ impl ConnectionHandler for Pauses {
             }
         }
         input.len()
+    }
+
+    fn on_drain(&mut self, _: &mut Conn<'_>, (): &mut ()) {
+        self.heard.push_str(" drained ");
     }
 
     fn on_eof(&mut self, conn: &mut Conn<'_>, (): &mut (), _: &[u8]) {
@@ -140,6 +146,25 @@ fn only_a_pause_is_watched_and_at_no_cost() {
     client.shutdown();
     world.rest();
     assert_eq!(world.server.handler().heard, "abcp eof");
+    world.stop();
+}
+
+/// What is written goes on during a pause, and the handler hears of that; but nothing is offered,
+/// and nobody has left.
+#[test]
+fn a_pause_holds_up_no_output() {
+    let mut world = world(false);
+    let mut client = world.client();
+    world.rest();
+    client.send(b"wpx");
+    let mut received = 0;
+    for _ in 0..100 {
+        world.rest();
+        received += client.recv().len();
+    }
+    assert_eq!((received, &*world.server.handler().heard), (1 << 20, "wp drained "));
+    resume(&mut world);
+    assert_eq!(world.server.handler().heard, "wp drained x");
     world.stop();
 }
 

@@ -321,6 +321,17 @@ fn who_does_not_share_has_it_alone() {
     assert_eq!(second.err().map(|error| error.errno), Some(Errno::EADDRINUSE));
 }
 
+#[test] // steered by a predecessor, every client would go past the one that listens
+fn a_start_ends_what_a_predecessor_steered() {
+    for (reuse_port, times) in [(0, 0), (1, 1)] {
+        let limits = Limits { reuse_port, ..Limits::default() };
+        let mut world = sim::World::start(Server::builder(Echo).limits(limits)).unwrap();
+        let calls = world.take_calls();
+        let ends = calls.iter().filter(|call| call.contains("SO_DETACH_REUSEPORT_BPF"));
+        assert_eq!(ends.count(), times, "{calls:?}");
+    }
+}
+
 // ---- a stop that is announced --------------------------------------------------------
 
 const DELAY: Duration = Duration::from_secs(5);
@@ -390,6 +401,25 @@ fn a_handle_stops_at_once() {
     world.server.handle().stop();
     world.pass(Duration::from_secs(1));
     assert!(!world.running);
+}
+
+#[test] // a stop that is under way is not taken back
+fn a_signal_during_a_stop_announces_nothing() {
+    let sim = kernel();
+    let mut world = delayed(&sim);
+    let mut slow = world.client();
+    slow.send(b"GET / HTTP/1.1\r\n");
+    world.rest();
+    world.server.handle().stop();
+    world.rest();
+    sim.heard();
+    sim.signal(Signal::SIGTERM);
+    world.rest();
+    assert_eq!(sim.heard(), [""; 0]);
+    assert!(world.running && world.server.is_stopping());
+    slow.send(b"Host: h\r\n\r\n");
+    world.end();
+    assert!(slow.recv().starts_with(b"HTTP/1.1 200"));
 }
 
 #[test]

@@ -540,10 +540,31 @@ fn a_proxy_that_leads_to_itself_by_another_path() {
     world.rest();
     client.recv();
     assert!(client.saw_eof() || client.error().is_some());
+    assert_eq!(world.sim.count(Method::Connect), 0, "it is not even tried");
     assert_eq!(world.stop().counters.accepted, 1);
 }
 
 /// The file `/srv/file`, opened as a handler does it.
+/// Whether a path leads to this server is known by the file at its end, and not by its name.
+#[test]
+fn a_path_that_leads_here() {
+    let address = |path: &str| Address::Unix(Path::new(path).into());
+    let sim = Simulated::new(1);
+    sim.link(Path::new("/var/run/door"), Some(Path::new("/run/door")));
+    let _other = sim.listen(&address("/run/other")).unwrap();
+    let doors = ["unix:/run/door", "127.0.0.1:80"];
+    let mut world = World::at(doors, sim, Echo, Limits::default()).unwrap();
+    let ask = move |_: &mut Echo, net: &mut Net| {
+        let paths = ["/run/door", "/var/run/door", "/run/other", "/run/nobody"];
+        let leads = paths.map(|path| net.leads_here(&address(path)));
+        assert_eq!(leads, [true, true, false, false]);
+        assert!(!net.leads_here(&Address::Tcp(([127, 0, 0, 1], 80).into())));
+    };
+    world.server.handle().call(ask).unwrap();
+    world.rest();
+    world.stop();
+}
+
 fn open_file(net: &mut Net) -> File {
     net.open_directory("/srv").unwrap().open("file").unwrap()
 }

@@ -389,6 +389,11 @@ fn out_of_memory_now_and_then() {
         }
     }
     let next = At::Of(Method::Recv, world.sim.count(Method::Recv));
+    world.sim.fail(next, Errno::ENOBUFS, Times::Burst(12));
+    client.send(b"hello\n");
+    world.pass(Duration::from_secs(10));
+    assert_eq!(client.recv(), b"Thank you for your message hello\n");
+    let next = At::Of(Method::Recv, world.sim.count(Method::Recv));
     world.sim.fail(next, Errno::ENOBUFS, Times::UntilHealed);
     client.send(b"hello\n");
     world.pass(Duration::from_secs(3));
@@ -398,6 +403,205 @@ fn out_of_memory_now_and_then() {
     client.recv();
     assert!(client.saw_reset());
     world.stop();
+}
+
+/// Takes a byte a time, and wants the next at once; and how much was offered at most.
+#[derive(Default)]
+struct Sips(Vec<u8>, usize);
+
+impl ConnectionHandler for Sips {
+    type Session = ();
+    fn on_data(&mut self, conn: &mut Conn<'_>, _: &mut (), input: &[u8]) -> usize {
+        self.0.push(input[0]);
+        self.1 = self.1.max(input.len());
+        conn.pause();
+        assert!(conn.is_paused());
+        conn.resume();
+        assert!(!conn.is_paused());
+        1
+    }
+}
+
+/// As long as there is something to be offered no more is read.
+#[test]
+fn what_is_here_already_comes_first() {
+    let mut world = World::new(Sips::default(), Limits::default());
+    let mut client = world.client();
+    world.rest();
+    for words in [b"abc", b"def"] {
+        client.send(words);
+        world.turn();
+    }
+    world.rest();
+    let Sips(taken, most) = world.server.handler();
+    assert_eq!((&taken[..], *most), (&b"abcdef"[..], 3));
+    world.stop();
+}
+
+/// What was received is offered, piece by piece if the handler likes, though the client has gone
+/// with a reset before it was all.
+#[test]
+fn the_rest_is_offered_behind_a_reset() {
+    let mut world = World::new(Sips::default(), Limits::default());
+    let mut client = world.client();
+    world.rest();
+    client.send(b"abc");
+    world.turn();
+    assert_eq!(world.server.handler().0, b"a");
+    client.reset();
+    world.rest();
+    assert_eq!(world.server.handler().0, b"abc");
+    assert_eq!(closed(&world.stop(), CloseReason::PeerReset), 1);
+}
+
+/// What a client has not taken is given up as soon as it has gone, before its last bytes are read.
+#[test]
+fn who_has_gone_takes_nothing_more() {
+    let mut world = World::new(Echo, Limits::default());
+    world.sim.set_buffers(100, 100);
+    let mut client = world.client();
+    world.rest();
+    for _ in 0..10 {
+        client.send(&[b'.'; 50]);
+        world.rest();
+    }
+    assert!(world.server.memory().0 > 0);
+    client.send(&[b'.'; 50]);
+    client.reset();
+    world.turn();
+    assert_eq!(world.server.memory().0, 0);
+    world.rest();
+    assert_eq!(world.server.counters().received, 550);
+    world.stop();
+}
+
+/// The last answer and the end behind it are announced as one, and can leave in one packet.
+#[test]
+fn a_goodbye_is_one_packet() {
+    struct Bye;
+    impl ConnectionHandler for Bye {
+        type Session = ();
+        fn on_data(&mut self, conn: &mut Conn<'_>, _: &mut (), input: &[u8]) -> usize {
+            conn.write(input);
+            if input == b"bye\n" {
+                conn.close();
+            }
+            input.len()
+        }
+    }
+    let mut world = threadbare::sim::World::new(Bye);
+    let mut client = world.client();
+    for (words, is_last) in [(&b"hi\n"[..], false), (b"bye\n", true)] {
+        world.take_calls();
+        assert_eq!(world.ask(&mut client, words), words);
+        let calls = world.take_calls();
+        let sends: Vec<&String> = calls.iter().filter(|call| call.starts_with("sendto(")).collect();
+        assert!(sends.len() == 1 && sends[0].contains("MSG_MORE") == is_last, "{calls:?}");
+    }
+}
+
+/// With the lowest mark a connection is full with each byte that waits, and goes on all the same
+/// when that is taken.
+#[test]
+fn the_lowest_high_water_mark() {
+    let mut world = World::new(Echo, Limits { high_water: 1, ..Limits::default() });
+    world.sim.set_buffers(10, 10);
+    let mut client = world.client();
+    world.rest();
+    let mut sent = 0;
+    for _ in 0..20 {
+        sent += client.send(&[b'.'; 10]);
+        world.rest();
+    }
+    assert!((20..200).contains(&sent), "{sent} bytes fit");
+    assert_eq!(rest_of_answer(&mut world, &mut client), sent);
+    world.stop();
+}
+
+/// Says something, and ends with a reset behind it.
+struct Breaks(usize);
+
+impl ConnectionHandler for Breaks {
+    type Session = ();
+    fn on_data(&mut self, conn: &mut Conn<'_>, _: &mut (), input: &[u8]) -> usize {
+        conn.write(&vec![b'x'; self.0]);
+        conn.abort_behind();
+        input.len()
+    }
+}
+
+/// A reset waits until the peer has all that stands before it, and comes soon then: the longer it
+/// has taken, the less often the kernel is asked.
+#[test]
+fn a_reset_comes_soon_behind_the_last_byte() {
+    for millis in [10, 20, 40, 80, 150, 300, 10_000] {
+        let mut world = World::new(Breaks(1_000), Limits::default());
+        world.sim.set_buffers(64 << 10, 100);
+        let mut client = world.client();
+        world.rest();
+        client.send(b"?");
+        world.pass(Duration::from_millis(millis));
+        assert_eq!((world.server.open(), client.saw_reset()), (1, false));
+        let asked = world.sim.count(Method::IoctlOutq);
+        assert!(asked < 20 + millis / 150, "asked {asked} times in {millis} ms");
+        assert_eq!(rest_of_answer(&mut world, &mut client), 1_000);
+        world.pass(Duration::from_millis(millis.min(400) / 2 + 5));
+        client.recv();
+        assert_eq!((world.server.open(), client.saw_reset()), (0, true), "after {millis} ms");
+    }
+}
+
+/// Behind the handler's own end there is nothing that a reset could show to be missing.
+#[test]
+fn a_reset_behind_the_end_is_a_close() {
+    struct Ends;
+    impl ConnectionHandler for Ends {
+        type Session = ();
+        fn on_data(&mut self, conn: &mut Conn<'_>, _: &mut (), input: &[u8]) -> usize {
+            conn.write(b"bye\n");
+            conn.finish();
+            conn.abort_behind();
+            input.len()
+        }
+    }
+    let mut world = World::new(Ends, Limits::default());
+    let mut client = world.client();
+    world.rest();
+    assert_eq!(world.ask(&mut client, b"?"), b"bye\n");
+    world.pass(Duration::from_secs(10));
+    assert!(client.saw_eof() && !client.saw_reset());
+    assert_eq!(world.server.open(), 0);
+    assert_eq!(closed(&world.stop(), CloseReason::Handler), 1);
+}
+
+/// No reset overtakes what was written to a Unix socket: nobody waits until that is read.
+#[test]
+fn a_unix_client_may_read_later() {
+    let mut world =
+        World::at("unix:/run/door", Simulated::new(1), Breaks(1_000), Limits::default()).unwrap();
+    let mut client = world.client();
+    world.rest();
+    client.send(b"?");
+    world.pass(Duration::from_millis(10));
+    assert_eq!(world.server.open(), 0);
+    assert_eq!(client.recv().len(), 1_000);
+}
+
+/// Without a write timeout it is the idle timeout that ends a connection whose client takes nothing
+/// of its last answer.
+#[test]
+fn a_reset_behind_what_is_never_taken() {
+    let idle_timeout = Some(Duration::from_secs(5));
+    let limits = Limits { write_timeout: None, idle_timeout, ..Limits::default() };
+    let mut world = World::new(Breaks(1 << 20), limits);
+    let mut client = world.client();
+    world.rest();
+    client.send(b"?");
+    world.pass(Duration::from_secs(4));
+    assert_eq!(world.server.open(), 1);
+    world.pass(Duration::from_secs(2));
+    assert_eq!(world.server.open(), 0);
+    assert_eq!(closed(&world.stop(), CloseReason::Idle), 1);
 }
 
 /// The time for a message begins with its first byte, wherever in a recv that stands.
@@ -415,6 +619,41 @@ fn each_message_has_its_own_time() {
     world.pass(Duration::from_secs(2));
     client.recv();
     assert!(client.saw_eof());
+    assert_eq!(closed(&world.stop(), CloseReason::MessageTooSlow), 1);
+}
+
+/// While others have it paused, or have written more to it than it has taken, the rest of its
+/// message is not awaited: it would not be read.
+#[test]
+fn no_message_is_late_while_none_is_read() {
+    let limits = Limits {
+        message_timeout: Some(Duration::from_secs(5)),
+        high_water: 100_000,
+        ..Limits::default()
+    };
+    let mut world = World::new(greet(), limits);
+    world.sim.set_buffers(10_000, 10_000);
+    let mut client = world.client();
+    let call = |world: &mut World<Greet>, what: fn(&mut Conn<'_>)| {
+        let act = move |_: &mut Greet, net: &mut Net| {
+            let ids = net.ids();
+            ids.for_each(|id| what(&mut net.conn(id).unwrap()));
+        };
+        world.server.handle().call(act).unwrap();
+        world.rest();
+    };
+    world.ask(&mut client, b"ha");
+    call(&mut world, |conn| conn.pause());
+    world.pass(Duration::from_secs(8));
+    call(&mut world, |conn| conn.resume());
+    assert_eq!(world.ask(&mut client, b"l\n"), b"Thank you for your message hal\n");
+    world.ask(&mut client, b"f");
+    call(&mut world, |conn| conn.write(&vec![b'.'; 150_000]));
+    world.pass(Duration::from_secs(8));
+    assert_eq!(rest_of_answer(&mut world, &mut client), 150_000);
+    assert_eq!(world.ask(&mut client, b"\n"), b"Thank you for your message f\n");
+    world.ask(&mut client, b"now it is late");
+    world.pass(Duration::from_secs(6));
     assert_eq!(closed(&world.stop(), CloseReason::MessageTooSlow), 1);
 }
 
@@ -491,6 +730,25 @@ fn idle_is_idle() {
     world.stop();
 }
 
+/// Bytes that the kernel does not take are no sign of life.
+#[test]
+fn idle_though_more_is_written() {
+    let limits = Limits { idle_timeout: Some(Duration::from_secs(5)), ..Limits::default() };
+    let mut world = World::new(greet(), limits);
+    world.sim.set_buffers(100, 100);
+    let _deaf = world.client();
+    world.rest();
+    for (bytes, seconds, open) in [(200, 4, 1), (10, 2, 0)] {
+        let tell = move |_: &mut Greet, net: &mut Net| {
+            net.ids().for_each(|id| assert!(net.send(id, &vec![b'.'; bytes])));
+        };
+        world.server.handle().call(tell).unwrap();
+        world.pass(Duration::from_secs(seconds));
+        assert_eq!(world.server.open(), open);
+    }
+    assert_eq!(closed(&world.stop(), CloseReason::Idle), 1);
+}
+
 /// A stop leaves the doors open for a moment, for handshakes that the kernel does not list yet,
 /// even if somebody leaves meanwhile; and no longer.
 #[test]
@@ -499,8 +757,9 @@ fn a_stop_is_a_moment_late() {
     let mut client = world.client();
     world.ask(&mut client, b"hello\n");
     world.sim.signal(Signal::SIGTERM);
+    world.pass(Duration::from_millis(10));
     client.close();
-    world.pass(Duration::from_millis(19));
+    world.pass(Duration::from_millis(9));
     assert!(world.running && !world.client().established(), "who comes now has come too late");
     world.pass(Duration::from_millis(3));
     assert!(!world.running);
@@ -646,6 +905,152 @@ fn the_queue_at_the_drain_deadline() {
         assert!(client.saw_reset());
     }
     assert_eq!((summary.cut, closed(&summary, CloseReason::DrainDeadline)), (4, 4));
+}
+
+/// The same if one of them was lost in the queue; and if the listener is none any more, the server
+/// says so.
+#[test]
+fn the_queue_at_the_drain_deadline_and_what_fails_there() {
+    for (errno, cut) in [(Errno::ECONNABORTED, Some(3)), (Errno::EINVAL, None)] {
+        let limits = Limits { max_connections: 1, backlog: 2, ..Limits::default() };
+        let mut world = World::new(greet(), limits);
+        let mut deaf = world.client();
+        deaf.send(&vec![b'\n'; 60_000]);
+        world.rest();
+        let _waiting = [world.client(), world.client()];
+        let next = At::Of(Method::Accept4, world.sim.count(Method::Accept4));
+        world.sim.fail(next, errno, Times::Once);
+        world.sim.signal(Signal::SIGTERM);
+        world.pass(Duration::from_secs(3_600));
+        match (world.server.finish(), cut) {
+            (Ok(summary), Some(cut)) => {
+                assert_eq!((summary.cut, summary.counters.accept_failed), (cut, 1));
+            }
+            (Err(error), None) => assert_eq!((error.call, error.errno), (Call::Accept, errno)),
+            (other, _) => panic!("{errno}: {other:?}"),
+        }
+    }
+}
+
+/// What is asked for from within a callback is done, though nothing else happens.
+#[test]
+fn a_handler_may_stop_the_server() {
+    struct Quits;
+    impl ConnectionHandler for Quits {
+        type Session = ();
+        fn on_data(&mut self, conn: &mut Conn<'_>, _: &mut (), input: &[u8]) -> usize {
+            conn.write(b"bye\n");
+            conn.net().stop();
+            input.len()
+        }
+    }
+    let mut world = World::new(Quits, Limits::default());
+    let mut client = world.client();
+    world.rest();
+    assert_eq!(world.ask(&mut client, b"quit\n"), b"bye\n");
+    world.pass(Duration::from_secs(5));
+    assert!(!world.running);
+    world.end();
+}
+
+/// A stop is given the least time that anybody has asked for, from when it was asked for.
+#[test]
+fn a_stop_within_a_time() {
+    for (asked, seconds) in [
+        (&[(0, Some(2))][..], 2),
+        (&[(0, None)], 30), // as configured
+        (&[(0, None), (1, Some(2))], 3),
+        (&[(0, Some(2)), (1, Some(60))], 2),
+        (&[(0, Some(60))], 30),
+    ] {
+        let limits = Limits { drain_timeout: Some(Duration::from_secs(30)), ..Limits::default() };
+        let mut world = World::new(greet(), limits);
+        let mut deaf = world.client();
+        deaf.send(&vec![b'\n'; 60_000]);
+        world.rest();
+        let (handle, begin) = (world.server.handle(), world.sim.now());
+        for (at, most) in asked {
+            let now = begin + at * 1_000_000_000;
+            world.pass(Duration::from_nanos(now - world.sim.now()));
+            match most {
+                Some(most) => handle.stop_within(Duration::from_secs(*most)),
+                None => handle.stop(),
+            }
+            world.rest();
+        }
+        let end = begin + seconds * 1_000_000_000 - 1_000_000;
+        world.pass(Duration::from_nanos(end - world.sim.now()));
+        assert!(world.running, "{asked:?}");
+        world.pass(Duration::from_millis(5));
+        assert!(!world.running, "{asked:?}");
+        assert_eq!(world.end().cut, 1);
+    }
+}
+
+/// Whoever stops a server reads how long that may take, and how it takes no time.
+#[test]
+fn what_a_stop_says() {
+    let seconds = |seconds| Some(Duration::from_secs(seconds));
+    for (signal, guests, drain_timeout, line) in [
+        (Signal::SIGTERM, 0, seconds(30), "stopping (SIGTERM), 0 open"),
+        (
+            Signal::SIGTERM,
+            1,
+            seconds(30),
+            "stopping (SIGTERM), 1 open: waits at most 30 s; a second signal ends it now",
+        ),
+        (
+            Signal::SIGINT,
+            2,
+            None,
+            "stopping (SIGINT), 2 open: waits until they have finished; \
+             a second Ctrl-C ends it now",
+        ),
+    ] {
+        diary::begin();
+        let mut world = World::new(greet(), Limits { drain_timeout, ..Limits::default() });
+        let _guests: Vec<Client> = (0..guests).map(|_| world.client()).collect();
+        world.rest();
+        world.sim.signal(signal);
+        world.rest();
+        assert!(diary::said(line), "{line}");
+    }
+}
+
+/// Of a client that never ends a stopping server reads 8 MiB, however much it has read before.
+#[test]
+fn a_stop_reads_so_much_and_no_more() {
+    /// Answers, and always leaves a byte.
+    #[derive(Default)]
+    struct Takes(usize);
+    impl ConnectionHandler for Takes {
+        type Session = ();
+        fn on_data(&mut self, conn: &mut Conn<'_>, _: &mut (), input: &[u8]) -> usize {
+            conn.write(b".");
+            self.0 += input.len() - 1;
+            input.len() - 1
+        }
+    }
+    const MOST: usize = 8 << 20;
+    let mut world = World::new(Takes::default(), Limits::default());
+    world.sim.set_buffers(1 << 20, 1 << 20);
+    let mut client = world.client();
+    world.rest();
+    let more = vec![b'.'; 1 << 20]; // never all of it is read in a turn
+    while world.server.handler().0 < MOST + (1 << 20) {
+        client.send(&more);
+        world.turn();
+    }
+    let before = world.server.handler().0;
+    world.sim.signal(Signal::SIGTERM);
+    for _ in 0..200 {
+        client.send(&more);
+        world.turn();
+    }
+    let read = world.server.handler().0 - before;
+    assert!((MOST..MOST + (256 << 10)).contains(&read), "{read} bytes");
+    client.recv();
+    assert!(client.saw_eof());
 }
 
 /// At the limit clients wait in the queue, and nothing happens until somebody leaves.
@@ -906,6 +1311,7 @@ fn a_newcomer_does_not_cut_a_goodbye() {
 struct Early {
     id: Option<ConnId>,
     opened: bool,
+    heard: usize,
     rang: bool,
     drained: bool,
     why: Option<CloseReason>,
@@ -917,6 +1323,7 @@ impl ConnectionHandler for Early {
         self.opened = true;
     }
     fn on_data(&mut self, _: &mut Conn<'_>, _: &mut (), input: &[u8]) -> usize {
+        self.heard += input.len();
         input.len()
     }
     fn on_timer(&mut self, _: &mut Conn<'_>, _: &mut ()) {
@@ -1000,6 +1407,64 @@ fn written_while_connecting() {
     assert_eq!(world.server.handler().why, Some(CloseReason::PeerClosed));
     assert_eq!(world.server.memory(), (0, 0));
     world.stop();
+}
+
+/// What a handler asks of a connection that is still being begun holds when it stands.
+#[test]
+fn asked_while_connecting() {
+    let (mut world, mut remote) = dialing(Limits::default(), |conn| {
+        conn.pause();
+        assert!(conn.is_paused());
+        conn.hold(true);
+    });
+    remote.mute(false);
+    world.rest();
+    let mut server = remote.accept().unwrap();
+    server.send(b"hello");
+    world.rest();
+    assert_eq!(world.server.handler().heard, 0, "it is paused");
+    let go_on = |early: &mut Early, net: &mut Net| net.conn(early.id.unwrap()).unwrap().resume();
+    world.server.handle().call(go_on).unwrap();
+    world.rest();
+    assert_eq!(world.server.handler().heard, 5);
+    world.sim.signal(Signal::SIGTERM);
+    world.pass(Duration::from_secs(5));
+    assert!(world.running && world.server.handler().why.is_none(), "it is held");
+    server.close();
+    world.end();
+    assert_eq!(world.server.handler().why, Some(CloseReason::PeerClosed));
+
+    // And what is said last is said of it.
+    let (mut world, mut remote) = dialing(Limits::default(), |conn| {
+        conn.pause();
+        conn.hold(true);
+        conn.resume();
+        conn.hold(false);
+    });
+    remote.mute(false);
+    world.rest();
+    let mut server = remote.accept().unwrap();
+    server.send(b"hello");
+    world.rest();
+    assert_eq!(world.server.handler().heard, 5);
+    world.sim.signal(Signal::SIGTERM);
+    world.pass(Duration::from_secs(5));
+    assert!(!world.running);
+
+    // A duplex connection is read although it is full; another is not.
+    for (duplex, heard) in [(true, 5), (false, 0)] {
+        let limits = Limits { high_water: 1_000, ..Limits::default() };
+        let (mut world, mut remote) = dialing(limits, move |conn| {
+            conn.duplex(duplex);
+            conn.write(&[7; 200_000]);
+        });
+        remote.mute(false);
+        world.rest();
+        let mut server = remote.accept().unwrap();
+        server.send(b"hello");
+        world.rest();
+        assert_eq!(world.server.handler().heard, heard);
+    }
 }
 
 /// It is bounded as all output is, has a high water mark, and is dropped with the connection.
@@ -1102,7 +1567,7 @@ fn who_dials_again_does_not_hold_up_a_stop() {
     let drain_timeout = Some(Duration::from_secs(3));
     let limits = Limits { drain_timeout, max_outbound: 5, ..Limits::default() };
     let mut world = World::on(sim, handler, limits).unwrap();
-    let (mut gone, _held) = (world.client(), world.client());
+    let (mut gone, _held) = (world.client(), [world.client(), world.client(), world.client()]);
     world.rest();
     let hold = |_: &mut Faithful, net: &mut Net| {
         net.ids().collect::<Vec<_>>().into_iter().for_each(|id| {
@@ -1483,6 +1948,24 @@ fn a_second_signal_resets() {
     }
 }
 
+/// Ctrl-C that is typed again means *now*, whatever else comes before or between.
+#[test]
+fn ctrl_c_among_other_signals() {
+    use Signal::{SIGINT, SIGTERM};
+    for signals in [[SIGTERM, SIGINT, SIGINT], [SIGINT, SIGTERM, SIGINT]] {
+        let mut world = World::new(greet(), Limits::default());
+        let mut deaf = world.client();
+        deaf.send(&vec![b'\n'; 60_000]);
+        world.rest();
+        for signal in signals {
+            assert!(world.running);
+            world.sim.signal(signal);
+            world.rest();
+        }
+        assert!(!world.running, "{signals:?}");
+    }
+}
+
 /// `Handle::stop` is never refused, though the mailbox is full.
 #[test]
 fn stop_with_a_full_mailbox() {
@@ -1589,6 +2072,23 @@ fn a_connection_that_epoll_denies() {
         let counters = world.server.finish().unwrap().counters;
         assert_eq!((counters.bugs, world.running), (1, false));
     }
+}
+
+/// What epoll neither changes nor forgets would be reported for ever: it ends.
+#[test]
+fn what_epoll_neither_changes_nor_forgets() {
+    let mut world = World::new(Farewell, Limits::default());
+    let mut client = world.client();
+    world.rest();
+    let next = world.sim.count(Method::EpollCtl);
+    world.sim.fail(At::Of(Method::EpollCtl, next), Errno::ENOMEM, Times::Once);
+    world.sim.fail(At::Of(Method::EpollCtl, next + 1), Errno::EPERM, Times::Once);
+    client.send(b"hello\n");
+    world.rest();
+    assert_eq!((world.server.open(), world.sim.count(Method::EpollCtl)), (0, next + 2));
+    rest_of_answer(&mut world, &mut client);
+    assert!(client.saw_reset());
+    world.stop();
 }
 
 /// Who fails to keep new clients out says so once, for all listeners, and stops all the same;
@@ -1707,6 +2207,46 @@ fn a_wait_that_fails() {
     assert_eq!(failure, Some((Call::EpollWait, Errno::EINVAL)));
 }
 
+/// A connection that epoll would not take, for a reason that does not pass, is none that the
+/// handler hears of.
+#[test]
+fn a_connection_that_epoll_refuses() {
+    let limits = Limits { max_per_address: 1, ..Limits::default() };
+    let mut world = World::new(Early::default(), limits);
+    let next = At::Of(Method::EpollCtl, world.sim.count(Method::EpollCtl));
+    world.sim.fail(next, Errno::EPERM, Times::Once);
+    let mut refused = world.client();
+    world.rest();
+    refused.recv();
+    assert!(refused.saw_reset());
+    let handler = world.server.handler();
+    assert!(!handler.opened && handler.why.is_none());
+    let _next = world.client();
+    world.rest();
+    assert!(world.server.handler().opened, "the address has a place again");
+}
+
+/// A pause that begins anew lasts as long as it should, whenever the one before would have ended.
+#[test]
+fn a_pause_that_begins_anew() {
+    let mut world = World::new(greet(), Limits::default());
+    let mut guest = world.client();
+    world.rest();
+    let before = world.sim.count(Method::Accept4);
+    let tries = |world: &World<Greet>| world.sim.count(Method::Accept4) - before;
+    world.sim.fail(At::Of(Method::Accept4, before), Errno::EMFILE, Times::UntilHealed);
+    let _waiting = world.client();
+    world.pass(Duration::from_millis(200));
+    assert_eq!(tries(&world), 5); // the next comes at 310 ms
+    guest.close();
+    world.rest();
+    assert_eq!(tries(&world), 6); // and now at 520 ms
+    world.pass(Duration::from_millis(310));
+    assert_eq!(tries(&world), 6);
+    world.pass(Duration::from_millis(20));
+    assert_eq!(tries(&world), 7);
+}
+
 /// Who has left makes room for another from the same address.
 #[test]
 fn so_many_from_one_address() {
@@ -1722,16 +2262,39 @@ fn so_many_from_one_address() {
     assert_eq!(closed(&world.stop(), CloseReason::AddressLimit), 3);
 }
 
+/// Consumes nothing.
+struct Waits;
+
+impl ConnectionHandler for Waits {
+    type Session = ();
+    fn on_data(&mut self, _: &mut Conn<'_>, _: &mut (), _: &[u8]) -> usize {
+        0
+    }
+}
+
+/// A client that a limit cuts is named at once, and those who follow are counted in a line every
+/// ten seconds.
+#[test]
+fn who_is_cut_is_told_now_and_then() {
+    diary::begin();
+    let mut world = World::new(Waits, Limits { max_input: 1_000, ..Limits::default() });
+    let (cut, more) = (" was cut (", " more since the last such line");
+    for (pause, lines, counted) in [(0, 1, 0), (1, 1, 0), (5, 1, 0), (5, 2, 1), (11, 3, 1)] {
+        world.pass(Duration::from_secs(pause));
+        let mut client = world.client();
+        world.ask(&mut client, &[b'.'; 1_001]);
+        assert!(client.saw_eof());
+        client.close();
+        world.rest();
+        assert_eq!((diary::count(cut), diary::count(more)), (lines, counted));
+    }
+    assert_eq!(diary::count("(--max-line); 2 more since the last such line"), 1);
+    world.stop();
+}
+
 /// A handler may leave so much unconsumed, and not a byte more.
 #[test]
 fn the_longest_rest() {
-    struct Waits;
-    impl ConnectionHandler for Waits {
-        type Session = ();
-        fn on_data(&mut self, _: &mut Conn<'_>, _: &mut (), _: &[u8]) -> usize {
-            0
-        }
-    }
     let mut world = World::new(Waits, Limits { max_input: 1_000, ..Limits::default() });
     let [mut fits, mut long] = [world.client(), world.client()];
     world.ask(&mut fits, &[b'.'; 999]);

@@ -204,6 +204,21 @@ fn a_timer_wakes_a_loop_that_has_nothing_to_do() {
     world.stop();
 }
 
+/// The first wait of a server whose handler has set a timer does not last for ever.
+#[test]
+fn a_timer_that_is_set_before_the_first_wait() {
+    for (at_start, how_long) in [(Some(SECOND), ", 0) = "), (None, ", -1) = ")] {
+        let rings = Rings { at_start, ..Rings::default() };
+        let mut world = threadbare::sim::World::new(rings);
+        assert!(!world.server.is_idle(), "there is something to do before the first wait");
+        world.server.turn().unwrap();
+        let calls = world.take_calls();
+        let waits: Vec<&String> =
+            calls.iter().filter(|call| call.starts_with("epoll_wait(")).collect();
+        assert!(waits.len() == 1 && waits[0].contains(how_long), "{waits:?}");
+    }
+}
+
 /// With a timer of each kind pending a message costs what it costs without: a recv, a send, a
 /// wait.
 #[test]

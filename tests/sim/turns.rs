@@ -5,6 +5,7 @@ use crate::simulation::World;
 use std::cell::RefCell;
 use std::rc::Rc;
 use std::time::Duration;
+use threadbare::handlers::Echo;
 use threadbare::kernel::sim::{Client, Method, Simulated};
 use threadbare::{Address, CloseReason, Conn, ConnId, ConnectionHandler, Limits, Net, Signal};
 
@@ -29,6 +30,8 @@ struct Crier {
     by_line: bool,
     /// A stop waits for everybody.
     holds: bool,
+    /// Timers are told to nobody.
+    rings_alone: bool,
     /// Is done amid the next callback.
     amid: Rc<RefCell<Option<Amid>>>,
 }
@@ -49,6 +52,18 @@ impl Crier {
 
     fn count(&self, is: impl Fn(&Seen) -> bool) -> usize {
         self.seen.borrow().iter().filter(|seen| is(seen)).count()
+    }
+
+    fn last(&self, what: Seen) -> Option<usize> {
+        self.seen.borrow().iter().rposition(|seen| *seen == what)
+    }
+
+    /// Amid the next callback more than a share of a turn is spent, and hardly anybody hears of it.
+    fn works(&self) {
+        let three = self.opened()[1..4].to_vec();
+        *self.amid.borrow_mut() = Some(Box::new(move |net| {
+            three.iter().for_each(|id| assert!(net.send(*id, &vec![b'.'; 2 << 20])));
+        }));
     }
 
     fn said(&self) -> usize {
@@ -97,7 +112,9 @@ impl ConnectionHandler for Crier {
 
     fn on_timer(&mut self, conn: &mut Conn<'_>, _: &mut ()) {
         self.saw(Seen::Rang(conn.id()));
-        self.tell(conn.net(), b"time\n");
+        if !self.rings_alone {
+            self.tell(conn.net(), b"time\n");
+        }
     }
 
     fn on_close(&mut self, net: &mut Net, id: ConnId, _: (), _: CloseReason) {
@@ -236,6 +253,27 @@ fn everybody_has_a_turn_before_anybody_has_two() {
     world.stop();
 }
 
+/// Whose bytes wait in the rest of a batch seems idle, and is not: no newcomer has its place.
+#[test]
+fn who_has_spoken_does_not_give_way() {
+    let crier = Crier::default();
+    let limits = Limits { max_connections: CROWD as u32, ..Limits::default() };
+    let sim = Simulated::new(1);
+    sim.set_limits(16_384, 16_384);
+    let mut world = World::on(sim, crier.clone(), limits).unwrap();
+    let mut crowd: Vec<Client> = (0..CROWD).map(|_| world.client()).collect();
+    world.pass(Duration::from_secs(5));
+    assert_eq!(world.server.open(), CROWD);
+    crier.works();
+    say(&mut crowd, b"ping\n");
+    let _newcomer = world.client();
+    while crier.said() < CROWD - 3 {
+        // three have more to take before they are heard
+        world.turn();
+        assert_eq!(world.server.counters().closed_for(CloseReason::GaveWay), 0);
+    }
+}
+
 /// An event of the rest may be for a connection that has gone since, and its slot another's.
 #[test]
 fn a_stale_event_in_the_rest_of_a_batch() {
@@ -259,6 +297,40 @@ fn a_stale_event_in_the_rest_of_a_batch() {
     crowd[CROWD - 1].recv();
     assert!(crowd[CROWD - 1].saw_reset());
     world.stop();
+}
+
+/// A turn is broken off for work, and not because answers have been sent in between.
+#[test]
+fn a_batch_with_long_answers_is_one_turn() {
+    let mut world = World::new(Echo, Limits::default());
+    let mut clients: Vec<Client> = (0..100).map(|_| world.client()).collect();
+    world.rest();
+    clients.iter_mut().for_each(|client| assert_eq!(client.send(&[b'.'; 4_000]), 4_000));
+    world.turn();
+    clients.iter_mut().for_each(|client| assert_eq!(client.recv().len(), 4_000));
+    world.stop();
+}
+
+/// Amid a batch that takes many turns clients come in at each door.
+#[test]
+fn newcomers_amid_a_batch_at_all_doors() {
+    let crier = Crier::default();
+    let doors = ["127.0.0.1:80", "127.0.0.1:81", "127.0.0.1:82"];
+    let sim = Simulated::new(1);
+    sim.set_limits(16_384, 16_384);
+    let mut world = World::at(doors, sim, crier.clone(), Limits::default()).unwrap();
+    let mut crowd: Vec<Client> = (0..CROWD).map(|_| world.client()).collect();
+    world.rest();
+    let settings = world.sim.count(Method::TimerfdSettime);
+    say(&mut crowd, b"hello\n");
+    world.turn();
+    assert_eq!(world.sim.count(Method::TimerfdSettime), settings, "no time is up");
+    let addresses = world.server.addresses().to_vec();
+    let _newcomers: Vec<Client> =
+        addresses.iter().map(|address| world.sim.connect(address).unwrap()).collect();
+    world.turn();
+    assert!(crier.said() < CROWD / 2, "{} talkers in two turns", crier.said());
+    assert_eq!(crier.opened().len(), CROWD + doors.len());
 }
 
 /// Everybody leaves at once, and each leave is told to all the others.
@@ -306,6 +378,9 @@ fn timers_that_go_off_together() {
     say(&mut crowd, b"timer\n");
     world.rest();
     world.sim.advance(Duration::from_millis(20));
+    world.turn();
+    let rang = crier.count(|seen| matches!(seen, Seen::Rang(_)));
+    assert!((1..CROWD / 2).contains(&rang), "{rang} in a turn");
     assert_turns_are_short(&mut world);
     assert_eq!(crier.count(|seen| matches!(seen, Seen::Rang(_))), CROWD);
     crowd.iter_mut().for_each(|client| assert_eq!(client.recv().len(), CROWD * 5));
@@ -346,6 +421,105 @@ fn deadlines_after_a_batch_that_was_served_to_its_end() {
     let calls = crier.count(|seen| *seen == Seen::Job);
     crowd.iter_mut().for_each(|client| drop(client.recv()));
     assert!(crowd.iter().all(Client::saw_eof), "they are idle, and {calls} calls came first");
+    world.stop();
+}
+
+/// They come before its timer, too.
+#[test]
+fn timers_wait_for_the_rest_of_a_batch() {
+    let crier = Crier::default();
+    let (mut world, mut crowd) = crowded(&crier, Limits::default(), CROWD);
+    say(&mut crowd, b"timer\n");
+    world.rest();
+    say(&mut crowd, b"hello\n");
+    world.turn();
+    world.sim.advance(Duration::from_millis(20));
+    world.rest();
+    for id in crier.opened() {
+        assert!(crier.last(Seen::Said(id)) < crier.last(Seen::Rang(id)), "{id}");
+    }
+}
+
+/// Who asks for something while another tells everybody something hears both.
+#[test]
+fn an_answer_and_a_broadcast_in_one_batch() {
+    let crier = Crier::default();
+    let (mut world, mut crowd) = crowded(&crier, Limits::default(), 3);
+    for (client, words) in crowd.iter_mut().zip([&b"ping\n"[..], b"ping\n", b"hello\n"]) {
+        client.send(words);
+    }
+    world.turn();
+    let heard = crowd.iter_mut().map(Client::recv);
+    assert!(heard.eq([&b"pong\nhear, hear\n"[..], b"pong\nhear, hear\n", b"hear, hear\n"]));
+}
+
+/// A batch is full where more are ready than one wait reports, as when the process was stopped for
+/// long. Then deadlines wait for all who may have sent something, even if the batch is broken off at
+/// its end; and no longer than that.
+#[test]
+fn deadlines_wait_for_more_than_a_full_batch() {
+    const MANY: usize = 1_500;
+    const BATCH: usize = 1_024;
+    let crier = Crier { rings_alone: true, ..Crier::default() };
+    let limits = Limits { idle_timeout: Some(Duration::from_secs(5)), ..Limits::default() };
+    let (mut world, mut crowd) = crowded(&crier, limits, MANY);
+    say(&mut crowd, b"timer\n");
+    world.rest();
+    for (index, client) in crowd.iter_mut().enumerate() {
+        let is_loud = [100, 200, BATCH - 1].contains(&index);
+        client.send(if is_loud { b"hello\n" } else { b"ping\n" });
+    }
+    let turns = world.turns;
+    world.sim.advance(Duration::from_millis(20));
+    world.rest();
+    for id in crier.opened() {
+        assert!(crier.last(Seen::Said(id)) < crier.last(Seen::Rang(id)), "{id}");
+    }
+    world.pass(Duration::from_secs(10));
+    assert_eq!(crier.count(|seen| matches!(seen, Seen::Closed(_))), MANY);
+    assert!(world.turns - turns < 100, "{} turns", world.turns - turns);
+    world.stop();
+}
+
+/// Where a batch was not full, and all of it is served, nobody's bytes are awaited.
+#[test]
+fn deadlines_behind_a_batch_that_is_served() {
+    const MANY: usize = 1_500;
+    let crier = Crier::default();
+    let limits = Limits { idle_timeout: Some(Duration::from_secs(5)), ..Limits::default() };
+    let (mut world, mut crowd) = crowded(&crier, limits, MANY);
+    world.ask(&mut crowd[0], b"ping\n");
+    world.sim.advance(Duration::from_secs(6));
+    crier.works();
+    crowd[MANY - 1].send(b"ping\n"); // epoll reports it behind the timer
+    world.turn();
+    assert_eq!(crier.said(), 2);
+    let has_ended = |client: &mut Client| {
+        client.recv();
+        client.recv().is_empty() && client.saw_eof()
+    };
+    let ended = crowd.iter_mut().filter_map(|client| has_ended(client).then_some(())).count();
+    assert!(ended > 500, "{ended} in the turn in which their time was up");
+    world.stop();
+}
+
+/// Calls that take long leave time to others between them.
+#[test]
+fn calls_that_take_long() {
+    let crier = Crier::default();
+    let (mut world, _crowd) = crowded(&crier, Limits::default(), 1);
+    for _ in 0..20 {
+        let sim = world.sim.clone();
+        let job = move |crier: &mut Crier, _: &mut Net| {
+            sim.advance(Duration::from_micros(30));
+            crier.saw(Seen::Job);
+        };
+        world.server.handle().call(job).unwrap();
+    }
+    for turn in 1..=10 {
+        world.turn();
+        assert_eq!(crier.count(|seen| *seen == Seen::Job), 2 * turn);
+    }
     world.stop();
 }
 

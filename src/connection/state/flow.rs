@@ -225,3 +225,38 @@ impl Flow {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Who starves is fed as it was, with the end that was written meanwhile.
+    #[test]
+    fn an_end_that_is_sent_while_starving() {
+        let mut flow = Flow::default();
+        flow.set_level(Level::Full);
+        flow.settle(true, true);
+        assert!(!flow.is_starved(), "its output is what it waits for");
+        flow.settle(false, true);
+        assert!(flow.is_starved() && flow.is_full());
+        assert!(!flow.take_fin());
+        flow.finish();
+        assert!(flow.take_fin() && !flow.take_fin());
+        flow.settle(false, false);
+        let (reading, level) = (Reading::default(), Level::Drained);
+        assert_eq!(flow, Flow::HalfClosedLocal { reading, level });
+    }
+
+    /// Who has something to be offered, or the end to be told, need not be read for that.
+    #[test]
+    fn who_has_something_to_be_offered_does_not_starve() {
+        let (mut again, mut ended) = (Flow::default(), Flow::default());
+        again.set_again(true);
+        ended.ended(false);
+        for flow in [&mut again, &mut ended] {
+            let before = *flow;
+            flow.starve();
+            assert_eq!(*flow, before);
+        }
+    }
+}

@@ -43,6 +43,11 @@ pub fn count(what: &str) -> usize {
     LINES.with_borrow(|lines| lines.iter().filter(|(_, line)| line.contains(what)).count())
 }
 
+/// Whether exactly this was said.
+pub fn said(what: &str) -> bool {
+    LINES.with_borrow(|lines| lines.iter().any(|(_, line)| line == what))
+}
+
 /// Whether this error was told.
 pub fn has(error: &str) -> bool {
     let told = |(level, line): &(Level, String)| *level == Level::Error && line == error;
