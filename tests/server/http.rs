@@ -13,7 +13,7 @@ use std::path::Path;
 use std::process::Command;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 /// The files that the table is about.
 const FILES: [(&str, &str); 12] = [
@@ -373,7 +373,8 @@ fn apt_uses_a_flat_repository() {
         "dpkg-deb",
         &["--root-owner-group", "-Znone", "--build", "thanks", "www/thanks_1.0_all.deb"],
     );
-    let size = fs::metadata(scratch.path("www/thanks_1.0_all.deb")).unwrap().len();
+    let package = fs::metadata(scratch.path("www/thanks_1.0_all.deb")).unwrap();
+    let (size, modified) = (package.len(), package.modified().unwrap());
     assert!(size > 300_000);
     let sum = run("sha256sum", &["www/thanks_1.0_all.deb"]);
     let sum = &sum[..64];
@@ -416,9 +417,10 @@ fn apt_uses_a_flat_repository() {
     let whole = fs::read(scratch.path("www/thanks_1.0_all.deb")).unwrap();
     let partial = scratch.path("cache/archives/partial/thanks_1.0_all.deb");
     fs::write(&partial, &whole[..100_000]).unwrap();
-    let modified =
-        fs::metadata(scratch.path("www/thanks_1.0_all.deb")).unwrap().modified().unwrap();
     fs::File::options().write(true).open(&partial).unwrap().set_modified(modified).unwrap();
+    // In its first second a file may change again and keep its date.
+    let is_over = || SystemTime::now() > modified + Duration::from_secs(2);
+    crate::support::until("the next second", is_over);
     apt(&["install", "--download-only", "-y", "thanks"]);
     assert_eq!(fs::read(scratch.path("cache/archives/thanks_1.0_all.deb")).unwrap(), whole);
     assert_eq!(server.stop(), Some(0));

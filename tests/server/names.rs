@@ -223,7 +223,7 @@ fn a_server_behind_that_moves() {
             let _ = proxy.client().until_reset(); // it is looked up every three seconds
             proxy.logs().contains(line)
         });
-        until("no thread to be left", || proxy.threads() == 2);
+        assert_eq!(proxy.threads(), 3, "the loop, the log, and one for all lookups");
     });
 }
 
