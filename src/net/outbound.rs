@@ -26,6 +26,7 @@ use crate::pause::Pause;
 use crate::reaction::{Call, Reaction, attempt, reaction, tolerate};
 use crate::time::{Moment, Span};
 use std::collections::VecDeque;
+use std::fmt;
 use std::mem::swap;
 use std::net::SocketAddr;
 use std::time::Duration;
@@ -147,14 +148,15 @@ impl Net {
         timeout: Duration,
         token: u64,
     ) -> Result<ConnId, Error> {
+        let refused = |object: fmt::Arguments<'_>, errno| {
+            Err(Error::new(Call::OutboundSocket, object, errno))
+        };
         if self.outbound >= self.limits.max_outbound {
-            let object = format_args!("{address}, max_outbound");
-            return Err(Error::new(Call::OutboundSocket, object, Errno::EMFILE));
+            return refused(format_args!("{address}, max_outbound"), Errno::EMFILE);
         }
         let accepted = self.table.len() - self.outbound as usize;
         if self.is_draining() && self.outbound as usize >= accepted {
-            let object = format_args!("{address}, the server is stopping");
-            return Err(Error::new(Call::OutboundSocket, object, Errno::ESHUTDOWN));
+            return refused(format_args!("{address}, the server is stopping"), Errno::ESHUTDOWN);
         }
         let peer = match address {
             Address::Tcp(address) => Peer::Tcp(*address),
@@ -163,7 +165,7 @@ impl Net {
         let deadline = self.now.after(Span::at_least(timeout));
         let connection = Connection::outbound(peer, self.now, deadline);
         let Some(copy) = self.room_for_a_wish(address, token) else {
-            return Err(Error::new(Call::OutboundSocket, address, Errno::ENOMEM));
+            return refused(format_args!("{address}"), Errno::ENOMEM);
         };
         let id = ConnId(self.table.insert(connection));
         self.wishes.due.push_back(Wish { id, address: copy, why: None });
