@@ -1760,6 +1760,7 @@ fn pass(socket: &UnixStream, passed: &impl AsRawFd) -> nix::Result<usize> {
 #[test] // The last `close` of a descriptor that a client passed happens within `recv` or `close` on our non-blocking socket, and takes as long as that descriptor lingers.
 fn recv_closes_what_was_passed() {
     const LINGER: Duration = Duration::from_secs(1);
+    const MOST_OF_IT: Duration = Duration::from_millis(500); // its peer may find room and end it
     let lingers = || {
         let (passed, stays) = pair();
         fill(&passed);
@@ -1774,14 +1775,14 @@ fn recv_closes_what_was_passed() {
     drop(passed);
     let started = Instant::now();
     assert_eq!(recv(&ours), Ok(b"x".to_vec()));
-    assert!(started.elapsed() >= LINGER, "{:?}", started.elapsed());
+    assert!(started.elapsed() >= MOST_OF_IT, "{:?}", started.elapsed());
 
     let (_stays, passed) = lingers();
     pass(&theirs, &passed).unwrap();
     drop(passed);
     let started = Instant::now();
     drop(ours);
-    assert!(started.elapsed() >= LINGER, "{:?}", started.elapsed());
+    assert!(started.elapsed() >= MOST_OF_IT, "{:?}", started.elapsed());
 }
 
 #[test] // A signal that is not blocked ends a `close` that lingers: SIGSTOP and SIGCONT are enough.
