@@ -104,8 +104,8 @@ impl<H> Mailbox<H> {
         Ok(())
     }
 
-    /// From a worker: leaves what it has done, of which there is no more than the workers accept. If
-    /// memory is lacking the worker waits for it. Nothing if the server has ended.
+    /// From a worker: leaves a result, of which there are no more than jobs that the workers accept.
+    /// If there is no memory, the worker waits for some. If the server has ended, it is dropped.
     pub(crate) fn deliver(&self, done: Done) {
         let mut state = self.lock();
         while state.bell.is_some() && !state.has_place() {

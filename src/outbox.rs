@@ -481,7 +481,7 @@ mod tests {
         assert_eq!(outbox.parts().len(), 1);
     }
 
-    /// What a client was answered and others are told, as in a chat, is kept once.
+    /// An answer that others receive too, as in a chat, is kept once.
     #[test]
     fn an_answer_is_repeated_to_others() {
         let (mut outbox, mut other) = (Outbox::new().unwrap(), Staged::NOTHING);

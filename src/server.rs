@@ -355,8 +355,8 @@ impl<H: ConnectionHandler, K: Kernel> Server<H, K> {
     }
 
     /// The same without [`workers`](Builder::workers); before each turn `watch` may look at the
-    /// connections. For the status line of the program, and hidden because nobody else wants it: one
-    /// loop, whether watched or not, saves a message some 25 instructions.
+    /// connections. For the status line of the program, and hidden because nobody else wants it:
+    /// one loop, whether watched or not, saves a message some 25 instructions.
     #[doc(hidden)]
     #[allow(clippy::missing_errors_doc, reason = "as `run`")]
     #[inline]
@@ -589,7 +589,8 @@ impl<H> Handle<H> {
     /// # Errors
     ///
     /// [`CallError::Full`] if 65,536 calls wait already or there is no memory for one more,
-    /// [`CallError::Stopped`] if the server has ended. A call that was taken may still go unmade if the server ends first.
+    /// [`CallError::Stopped`] if the server has ended. A call that was taken may still go unmade if
+    /// the server ends first.
     pub fn call(
         &self,
         job: impl FnOnce(&mut H, &mut Net) + Send + 'static,

@@ -311,7 +311,7 @@ impl Life {
         }
     }
 
-    /// What follows for its two directions. `owes`: so much output waits that it must not be read.
+    /// What follows for its two directions. `owes`: too much output waits for it to be read.
     /// `starves`: it would be read, but memory is too short.
     pub(crate) fn settle(&mut self, owes: bool, starves: bool, now: Moment) {
         if let State::Open(open) = &mut self.0 {

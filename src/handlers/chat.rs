@@ -12,8 +12,8 @@
 //! member can pose as another member or as the server, or control the terminals of others.
 //! No two names look alike: they differ in their skeletons (Unicode's technical standard
 //! 39), as written and in small letters, and no name mixes scripts that are not commonly
-//! mixed. A name has few marks in a row, accents or vowel points: a skeleton sorts them, and for more
-//! it would need memory, which may be lacking.
+//! mixed. A name has few marks in a row (accents, vowel points): a skeleton sorts them, and to
+//! sort more it would need memory, which may be lacking.
 //!
 //! A line is sent to a group, with [`Net::send_group`]: it is stored once for all members,
 //! and all output of a member is sent in one call. Four rules make it work for thousands:
@@ -493,8 +493,8 @@ fn is_name(name: &str) -> bool {
         && !looks(name).iter().any(|look| looks("error").contains(look))
 }
 
-/// Whether a skeleton of `text` takes no memory. It sorts marks twice, as they are written and as they
-/// look, and each time no sooner than the letter behind them has come.
+/// Whether a skeleton of `text` takes no memory. It sorts marks twice, as they are written and as
+/// they look, and each time it keeps them until the letter behind them has come.
 fn has_few_marks(text: impl Iterator<Item = char> + Clone) -> bool {
     let (mut written, mut seen) = (0, 0);
     text.clone().all(|c| wait(&mut written, c.nfd()))
@@ -503,8 +503,8 @@ fn has_few_marks(text: impl Iterator<Item = char> + Clone) -> bool {
             .all(|c| skeleton(c.encode_utf8(&mut [0; 4])).all(|look| wait(&mut seen, once(look))))
 }
 
-/// A letter with its own marks comes behind `marks` that wait to be sorted; whether there is a place
-/// for all of them.
+/// A letter with its own marks comes behind `marks` that wait to be sorted. Returns whether there
+/// is a place for all of them.
 fn wait(marks: &mut usize, letter: impl Iterator<Item = char>) -> bool {
     let mut places = *marks;
     for c in letter {

@@ -53,8 +53,9 @@ const NEWS: Duration = Duration::from_secs(60);
 const LOOKUP: u32 = 1;
 /// Shortest time between two lookups of a name.
 const FRESH: Duration = Duration::from_secs(3);
-/// The memory that a lookup takes in Rust, at most: where there is none, it is tried again later.
+/// The most memory that a lookup takes in Rust. Without it the lookup is tried again later.
 const RESULT: usize = 64 << 10;
+/// How long that is put off.
 const AGAIN: Duration = Duration::from_secs(1);
 
 /// A TCP proxy: it forwards bytes unchanged.

@@ -166,7 +166,8 @@ impl Net {
         let is_first = !self.timers.keyed.contains_key(&slot);
         let timers = self.timers.keyed.entry(slot).or_default();
         match is_first {
-            true => timers.try_reserve_exact(1 + usize::from(plain.is_some())).ok()?, // most have no more
+            // Most connections have no more.
+            true => timers.try_reserve_exact(1 + usize::from(plain.is_some())).ok()?,
             false => timers.try_reserve(1).ok()?,
         }
         timers.extend(plain.filter(|_| is_first).map(|at| (None, at)));

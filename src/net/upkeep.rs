@@ -1,5 +1,5 @@
-//! What the loop does with [`Net`] and no handler does: makes it, tells it the time, changes one
-//! connection, and forgets it.
+//! What the loop does with [`Net`] and no handler does: it creates it, sets its clock, changes a
+//! connection, and removes what is stored beside the table when one is freed.
 
 use super::lent::Lent;
 use super::outbound::Wishes;

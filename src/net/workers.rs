@@ -34,7 +34,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread::{self, JoinHandle};
 
-/// What a job gives, unless there was no memory for it; or that it panicked. And for which connection.
+/// The result of a job, `None` if there was no memory for it; or that it panicked.
 pub(crate) struct Done {
     pub(crate) id: Id,
     pub(crate) result: thread::Result<Option<Box<dyn Any + Send>>>,
@@ -88,9 +88,8 @@ struct Queue {
 }
 
 impl Workers {
-    /// So many `threads`, of which each has a state that `make` makes, and `deliver`s what it has
-    /// done. If there are none, as in a simulated world,
-    /// [`do_waiting`](Workers::do_waiting) does the jobs.
+    /// Each of the `threads` has a state that `make` makes, and `deliver`s what it has done. `None`,
+    /// in a simulated world: [`do_waiting`](Workers::do_waiting) does the jobs.
     pub(crate) fn new<S: Send + 'static>(
         threads: Option<usize>,
         capacity: usize,
@@ -253,10 +252,10 @@ impl Conn<'_> {
     /// The idle deadline goes on: it should be longer than the longest job.
     ///
     /// `false` if too many jobs wait already, there is no memory for one more, no worker could be
-    /// started, or if the connection is not established yet, or has been closed: then nothing has
-    /// happened. If there is no memory for what the job returned, the connection ends. Without
-    /// workers, with a state of another type, or while
-    /// the connection is paused, it is a bug of the handler, which is counted, and `false` as well.
+    /// started, or the connection is not established yet or closed: then nothing has happened.
+    /// Without workers, with a state of another type, or while the connection is paused, it is a
+    /// bug of the handler, which is counted, and `false` as well. If there is no memory for what
+    /// the job returned, the connection ends.
     ///
     /// [`on_result`]: crate::ConnectionHandler::on_result
     #[must_use = "if it returns false no result will come, and the client still waits for an answer"]

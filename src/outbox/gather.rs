@@ -110,7 +110,7 @@ mod tests {
         assert_eq!(lengths, [30, LARGE, 30 + LARGE - 1, LARGE + 1, 40]);
     }
 
-    /// Chains of so many pieces of so many bytes each, of which none are joined.
+    /// Chains of `count` pieces of `length` bytes each, of which none are joined.
     fn pieces(outbox: &mut Outbox, count: usize, length: usize) {
         let [mut one, mut other] = [Staged::NOTHING; 2];
         for _ in 0..count {

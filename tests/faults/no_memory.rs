@@ -141,7 +141,7 @@ fn talk<H: ConnectionHandler>(server: &Running<H>, dialogue: Dialogue) -> Vec<St
     let begin = |words: &&[u8]| {
         let mut client = TcpStream::connect(address).unwrap();
         client.set_read_timeout(Some(Duration::from_secs(30))).unwrap();
-        let is_reset = client.write_all(words).is_err(); // and then `read` is not told of it
+        let is_reset = client.write_all(words).is_err(); // then `read` does not report it
         ask(server, || 0);
         (client, is_reset)
     };

@@ -116,7 +116,7 @@ where
     least_and_most
 }
 
-/// A client that says something, and waits for what it is told last.
+/// A client that sends something, and waits for the end of the answer.
 fn says(client: TcpStream, words: &[u8], end: &[u8]) -> TcpStream {
     let mut client = client;
     client.write_all(words).unwrap();

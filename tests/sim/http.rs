@@ -393,6 +393,24 @@ fn an_answer_to_nobody_is_no_bytes() {
     world.stop();
 }
 
+/// The line of the log of an answer that is being sent counts as memory, until the answer is over.
+#[test]
+fn a_line_that_waits_for_its_answer_is_counted() {
+    let mut world = serve(Http::new().access_log(|_| {}));
+    world.sim.set_buffers(10_000, 10_000);
+    let mut client = world.client();
+    let path = "x".repeat(800);
+    client.send(format!("GET /big.bin?{path} HTTP/1.1\r\nHost: x\r\n\r\n").as_bytes());
+    world.rest();
+    assert!(world.server.memory().0 > path.len(), "{:?}", world.server.memory());
+    while !client.recv().is_empty() {
+        world.rest();
+    }
+    assert!(!client.saw_eof());
+    assert_eq!(world.server.memory().0, 0);
+    world.stop();
+}
+
 #[test]
 fn out_of_descriptors_is_for_now() {
     for errno in [Errno::EMFILE, Errno::ENFILE, Errno::ENOMEM] {

@@ -354,7 +354,7 @@ fn who_must_go_is_looked_for_in_turns() {
     assert!(all > 100 && most <= 40, "{all} went, {most} of them in one turn");
 }
 
-/// Sends so many more bytes of a line from each.
+/// Sends more bytes of a line from each.
 fn say(world: &mut World<Greet>, clients: &mut [Client], length: usize) {
     clients.iter_mut().for_each(|client| assert_eq!(client.send(&vec![b'x'; length]), length));
     world.rest();

@@ -285,7 +285,7 @@ fn an_address_is_the_servers_own_for_a_while() {
     world.stop();
 }
 
-/// A handler is told which paths lead to a Unix socket of its own server.
+/// A handler can ask which paths lead to a Unix socket of its own server.
 #[test]
 fn a_path_that_leads_back() {
     let sim = Simulated::new(1);

@@ -30,7 +30,7 @@ struct Crier {
     by_line: bool,
     /// A stop waits for everybody.
     holds: bool,
-    /// Timers are told to nobody.
+    /// What a timer writes goes to its own client only.
     rings_alone: bool,
     /// Is done amid the next callback.
     amid: Rc<RefCell<Option<Amid>>>,
@@ -387,20 +387,6 @@ fn timers_that_go_off_together() {
     world.stop();
 }
 
-/// The bytes that wait in the rest of a batch come before the deadline of their connection.
-#[test]
-fn deadlines_wait_for_the_rest_of_a_batch() {
-    let crier = Crier::default();
-    let limits = Limits { idle_timeout: Some(Duration::from_secs(5)), ..Limits::default() };
-    let (mut world, mut crowd) = crowded(&crier, limits, CROWD);
-    say(&mut crowd, b"hello\n");
-    world.turn();
-    world.sim.advance(Duration::from_secs(6));
-    world.rest();
-    assert_eq!(crier.said(), CROWD, "{} were idle", CROWD - crier.said());
-    world.stop();
-}
-
 /// A full batch whose last event spent the quantum was taken to have a rest for as long as there
 /// was something else to do, so that deadlines were put off.
 #[test]
@@ -424,7 +410,7 @@ fn deadlines_after_a_batch_that_was_served_to_its_end() {
     world.stop();
 }
 
-/// They come before its timer, too.
+/// The bytes that wait in the rest of a batch come before the timer of their connection.
 #[test]
 fn timers_wait_for_the_rest_of_a_batch() {
     let crier = Crier::default();
@@ -440,7 +426,7 @@ fn timers_wait_for_the_rest_of_a_batch() {
     }
 }
 
-/// Who asks for something while another tells everybody something hears both.
+/// A client that asks while another broadcasts receives the answer and the broadcast.
 #[test]
 fn an_answer_and_a_broadcast_in_one_batch() {
     let crier = Crier::default();

@@ -230,7 +230,7 @@ impl Flow {
 mod tests {
     use super::*;
 
-    /// Who starves is fed as it was, with the end that was written meanwhile.
+    /// A starved connection is read again as it was, with the FIN that was sent meanwhile.
     #[test]
     fn an_end_that_is_sent_while_starving() {
         let mut flow = Flow::default();
@@ -247,7 +247,7 @@ mod tests {
         assert_eq!(flow, Flow::HalfClosedLocal { reading, level });
     }
 
-    /// Who has something to be offered, or the end to be told, need not be read for that.
+    /// A connection with bytes to offer, or an end to report, need not be read for that.
     #[test]
     fn who_has_something_to_be_offered_does_not_starve() {
         let (mut again, mut ended) = (Flow::default(), Flow::default());

@@ -65,7 +65,7 @@ impl Version {
             tag: Tag::new(format_args!("\"{modified:x}-{size:x}-{inode:x}-{changed:x}\"")),
             is_weak: may_change_unseen(status, now),
             // Some tools set 0 or 1 instead of no date. A date in the future is not allowed, and in
-            // this second the file may change again and keep it: the last second is never wrong.
+            // this second the file may change again and keep its date: so the second before.
             // RFC 9110, 8.8.2
             modified: (seconds > 1).then_some(seconds.min(present.saturating_sub(1)).max(0) as u64),
             is_dated: last < present,

@@ -1,4 +1,4 @@
-//! epoll in the world: what is watched, what is ready, and who is told.
+//! epoll sets in the simulated world: what is watched, what is ready, and what a wait reports.
 
 use super::{COUNTER_FULL, Entry, Epoll, Socket, Watch, World, number_of};
 use crate::kernel::{EpollOp, Errno, Event, Fd, HUP, IN, OUT, Result, Wait};
