@@ -64,7 +64,7 @@
 //! [`on_data`]: ConnectionHandler::on_data
 //!
 //! The files of the source, lowest floor first; each knows only those before it:
-//! fallible, [`kernel`], [`reaction`], error, close_reason, time, limits, pause, buffer, budget, slots,
+//! fallible, [`kernel`], [`reaction`], error, close_reason, time, limits, backoff, buffer, budget, slots,
 //! deadlines, outbox, counters, connection, cuts, crowd, listener, net, [`handler`], mailbox,
 //! manager, process, [`escape`], inherited, [`address`], [`proxy_header`], reactor, server, sim,
 //! [`framing`] and [`handlers`].
@@ -73,6 +73,7 @@
 compile_error!("threadbare is built on epoll, eventfd, signalfd and timerfd: 64-bit Linux only");
 
 pub mod address;
+mod backoff;
 mod budget;
 mod buffer;
 mod close_reason;
@@ -95,7 +96,6 @@ mod mailbox;
 mod manager;
 mod net;
 mod outbox;
-mod pause;
 mod process;
 pub mod proxy_header;
 pub mod reaction;

@@ -45,7 +45,7 @@ use groups::Groups;
 use lent::Lent;
 pub use lent::{Directory, File};
 pub use origin::Origin;
-use outbound::Wishes;
+use outbound::Dials;
 pub use presence::Presence;
 pub(crate) use quantum::CALL;
 pub use timers::TimerId;
@@ -136,7 +136,7 @@ pub struct Net {
     /// What is known of the fronts of clients that came through one, by slot.
     fronts: Map<u32, Front>,
     /// Outbound connections that have no socket yet.
-    wishes: Wishes,
+    dials: Dials,
     /// Which connection is closed first when memory is short, if that is known.
     worst: Option<memory::Worst>,
     /// The kernel, for what a callback must know at once.

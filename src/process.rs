@@ -34,7 +34,7 @@ pub(crate) struct Process {
 
 /// What a signal asks for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Wish {
+pub(crate) enum Command {
     Stop,
     Report,
     Nothing,
@@ -79,12 +79,12 @@ impl Process {
     }
 
     /// What `signal` asks for.
-    pub(crate) fn wish(&self, signal: Signal) -> Wish {
+    pub(crate) fn command(&self, signal: Signal) -> Command {
         match signal {
-            Signal::SIGUSR1 => Wish::Report,
-            Signal::SIGUSR2 => Wish::Nothing,
-            Signal::SIGHUP if !self.hangup_stops => Wish::Nothing,
-            _ => Wish::Stop,
+            Signal::SIGUSR1 => Command::Report,
+            Signal::SIGUSR2 => Command::Nothing,
+            Signal::SIGHUP if !self.hangup_stops => Command::Nothing,
+            _ => Command::Stop,
         }
     }
 

@@ -21,6 +21,7 @@
 //! 3. A message costs one `recv`, one `send` and its share of an `epoll_wait`, and
 //!    allocates nothing: everything else is in the `#[cold]` paths.
 
+use crate::backoff::Backoff;
 use crate::connection::{Attention, Connection};
 use crate::crowd::Crowd;
 use crate::error::Error;
@@ -29,7 +30,6 @@ use crate::kernel::{self, Clock, Event, Kernel, Wait};
 use crate::listener::Listener;
 use crate::mailbox::{Job, Mailbox};
 use crate::net::{CALL, Net, Stop};
-use crate::pause::Pause;
 use crate::process::Process;
 use crate::reaction::Call;
 use crate::slots::Id;
@@ -84,7 +84,7 @@ pub(crate) struct Reactor<H: ConnectionHandler, K: Kernel> {
     /// The listener whose turn is next.
     pub(crate) next_listener: u32,
     /// Is on while no client is accepted, because descriptors or memory are short.
-    pub(crate) pause: Pause,
+    pub(crate) backoff: Backoff,
     pub(crate) giving_way: GivingWay,
     pub(crate) crowd: Crowd,
     pub(crate) timer: Timer,
@@ -188,7 +188,7 @@ impl<H: ConnectionHandler, K: Kernel> Reactor<H, K> {
     /// Notes whether the next turn may wait.
     pub(crate) fn note_idle(&mut self) {
         let is_served = self.jobs.is_empty() && self.work.is_empty() && self.leaving.is_empty();
-        let wants_no_more = !self.net.has_wishes() && self.net.stop != Stop::Wanted;
+        let wants_no_more = !self.net.has_dials() && self.net.stop != Stop::Wanted;
         self.is_idle = self.rest.end_turn() && is_served && wants_no_more;
     }
 

@@ -1,28 +1,28 @@
 //! Connections that the handler begins itself.
 //!
-//! A callback only marks the wish: the connection is there at once, and has no socket. When
+//! A callback only asks for one: the connection is there at once, and has no socket. When
 //! the callbacks of a turn are through, [`Net::dial`] makes the sockets and connects them.
 //! epoll reports what comes of it, as of any other connection: `on_open` when it stands,
 //! `on_close` when it came to nothing.
 //!
-//! A want of descriptors, memory or ports, or a full queue at the other end, says *not now*
-//! and nothing of the server behind: as on the way in, it is a pause. The connection waits
-//! without a socket and is tried again, in the order in which all were asked for, by timer and
-//! whenever a connection is closed, until its time is over.
+//! A lack of descriptors, memory or ports, or a full queue at the other end, means *not now*
+//! and nothing about the server behind: as with listeners, a [backoff](Backoff) follows. The
+//! connection waits without a socket and is tried again, in the order in which all were asked
+//! for, by timer and whenever a connection is closed, until its time is over.
 //!
 //! Invariants:
 //! 1. A connection without a socket is Connecting or Gone, and epoll does not know it.
 //! 2. While it is Connecting, it is in `due` or in `waiting`, once.
-//! 3. While any are in `waiting`, an alarm is set at the end of the pause.
+//! 3. While any are in `waiting`, an alarm is set at the end of the backoff.
 
 use super::{CALL, ConnId, Net};
+use crate::backoff::Backoff;
 use crate::close_reason::CloseReason;
 use crate::connection::Connection;
 use crate::error::Error;
 use crate::fallible;
 use crate::kernel::{Address, Errno, Fd, Kernel, Peer, SocketOption};
 use crate::listener::tunables;
-use crate::pause::Pause;
 use crate::reaction::{Call, Reaction, attempt, reaction, tolerate};
 use crate::time::{Moment, Span};
 use std::collections::VecDeque;
@@ -36,17 +36,17 @@ const CALLS: usize = 9;
 
 /// Outbound connections that have no socket yet, in the order in which they were asked for.
 #[derive(Debug, Default)]
-pub(super) struct Wishes {
+pub(super) struct Dials {
     /// To be tried in this turn, or the next.
-    due: VecDeque<Wish>,
+    due: VecDeque<Dial>,
     /// Those that were tried in vain, and those behind them that want the same.
-    waiting: VecDeque<Wish>,
-    pause: Pause,
+    waiting: VecDeque<Dial>,
+    backoff: Backoff,
     short: Short,
 }
 
 #[derive(Debug)]
-struct Wish {
+struct Dial {
     id: ConnId,
     address: Address,
     /// What kept it from being begun, if it was tried.
@@ -66,13 +66,13 @@ impl Short {
     }
 }
 
-impl Wishes {
+impl Dials {
     /// Those that wait are tried again, before all others.
     #[cold]
     fn are_due(&mut self) {
         self.waiting.append(&mut self.due);
         swap(&mut self.waiting, &mut self.due);
-        self.pause.end();
+        self.backoff.end();
     }
 }
 
@@ -164,11 +164,11 @@ impl Net {
         };
         let deadline = self.now.after(Span::at_least(timeout));
         let connection = Connection::outbound(peer, self.now, deadline);
-        let Some(copy) = self.room_for_a_wish(address, token) else {
+        let Some(copy) = self.room_for_a_dial(address, token) else {
             return refused(format_args!("{address}"), Errno::ENOMEM);
         };
         let id = ConnId(self.table.insert(connection));
-        self.wishes.due.push_back(Wish { id, address: copy, why: None });
+        self.dials.due.push_back(Dial { id, address: copy, why: None });
         if token != 0 {
             self.tokens.insert(id.0.slot, token);
         }
@@ -180,8 +180,8 @@ impl Net {
 
     /// Sees to it that a connection to `address` can be begun, without memory from now on; with a
     /// copy of that.
-    fn room_for_a_wish(&mut self, address: &Address, token: u64) -> Option<Address> {
-        let Wishes { due, waiting, .. } = &mut self.wishes;
+    fn room_for_a_dial(&mut self, address: &Address, token: u64) -> Option<Address> {
+        let Dials { due, waiting, .. } = &mut self.dials;
         self.tokens.try_reserve((token != 0).into()).ok()?;
         // All may come to wait, and those that wait may all be due.
         due.try_reserve(waiting.len() + 1).ok()?;
@@ -190,25 +190,25 @@ impl Net {
     }
 
     /// Whether any connections are to be begun now.
-    pub(crate) fn has_wishes(&self) -> bool {
-        !self.wishes.due.is_empty()
+    pub(crate) fn has_dials(&self) -> bool {
+        !self.dials.due.is_empty()
     }
 
     /// Whether any connections wait for descriptors, or for memory for a socket.
     pub(crate) fn lacks_sockets(&self) -> bool {
-        self.wishes.short.sockets
+        self.dials.short.sockets
     }
 
     /// Why the connection in `slot` has no socket, if it was tried to get one.
     pub(crate) fn why_it_waits(&self, slot: u32) -> Option<CloseReason> {
-        self.wishes.waiting.iter().find(|wish| wish.id.0.slot == slot)?.why
+        self.dials.waiting.iter().find(|dial| dial.id.0.slot == slot)?.why
     }
 
     /// Something was freed, or time has passed: the connections that wait are due first.
     #[inline]
     pub(crate) fn dial_again(&mut self) {
-        if !self.wishes.waiting.is_empty() {
-            self.wishes.are_due();
+        if !self.dials.waiting.is_empty() {
+            self.dials.are_due();
         }
     }
 
@@ -216,27 +216,27 @@ impl Net {
     /// Returns when to try again, if something is short.
     #[cold]
     pub(crate) fn dial<K: Kernel>(&mut self, kernel: &mut K) -> Option<Moment> {
-        if !self.wishes.pause.is_on() {
-            self.wishes.short = Short::default();
+        if !self.dials.backoff.is_on() {
+            self.dials.short = Short::default();
         }
-        while let Some(mut wish) = self.wishes.due.pop_front() {
-            let slot = wish.id.0.slot;
-            if !self.table.find(wish.id.0).is_some_and(|it| it.state.is_connecting()) {
+        while let Some(mut dial) = self.dials.due.pop_front() {
+            let slot = dial.id.0.slot;
+            if !self.table.find(dial.id.0).is_some_and(|it| it.state.is_connecting()) {
                 continue; // it was closed before it had a socket
             }
-            if self.wishes.short.keeps(&wish.address) {
-                self.wishes.waiting.push_back(wish);
+            if self.dials.short.keeps(&dial.address) {
+                self.dials.waiting.push_back(dial);
                 continue;
             }
-            match self.open_socket(kernel, &wish.address) {
+            match self.open_socket(kernel, &dial.address) {
                 Ok(fd) => {
-                    self.wishes.pause.forget();
+                    self.dials.backoff.reset();
                     self.change(slot, |connection| connection.fd = fd);
                 }
                 Err((Reaction::Pause, why)) => {
-                    wish.why = Some(why);
-                    self.falls_short(&wish.address, why);
-                    self.wishes.waiting.push_back(wish);
+                    dial.why = Some(why);
+                    self.falls_short(&dial.address, why);
+                    self.dials.waiting.push_back(dial);
                 }
                 Err((_, why)) => drop(self.change(slot, |connection| connection.gone(why))),
             }
@@ -245,13 +245,13 @@ impl Net {
                 break;
             }
         }
-        let Wishes { waiting, pause, .. } = &mut self.wishes;
-        (!waiting.is_empty() && !pause.is_on()).then(|| pause.begin(self.now))
+        let Dials { waiting, backoff, .. } = &mut self.dials;
+        (!waiting.is_empty() && !backoff.is_on()).then(|| backoff.begin(self.now))
     }
 
     /// Notes what is short, for connections that need the same; and logs it, once a minute.
     fn falls_short(&mut self, address: &Address, why: CloseReason) {
-        let Wishes { short, pause, .. } = &mut self.wishes;
+        let Dials { short, backoff, .. } = &mut self.dials;
         match why {
             // Without memory others find out for themselves.
             CloseReason::Network { .. } => {
@@ -261,7 +261,7 @@ impl Net {
             _ => short.sockets = true,
         }
         if let CloseReason::Network { call, errno } | CloseReason::Server { call, errno } = why
-            && pause.is_news(self.now)
+            && backoff.is_news(self.now)
         {
             let error = Error::new(call, address, errno);
             log::warn!("{error}; outbound connections wait, and are tried again");

@@ -2,7 +2,7 @@
 //! connection, and removes what is stored beside the table when one is freed.
 
 use super::lent::Lent;
-use super::outbound::Wishes;
+use super::outbound::Dials;
 use super::{ConnId, Groups, Net, Stop, Table, Timers};
 use crate::close_reason::CloseReason;
 use crate::connection::Connection;
@@ -43,7 +43,7 @@ impl Net {
             tokens: Map::default(),
             files: Map::default(),
             fronts: Map::default(),
-            wishes: Wishes::default(),
+            dials: Dials::default(),
             worst: None,
             kernel: kernel.lend(),
         })

@@ -80,7 +80,7 @@ impl<H: ConnectionHandler, K: Kernel> Reactor<H, K> {
 
     /// Lets in up to `most` clients of a listener.
     fn accept(&mut self, index: usize, most: usize) -> Queue {
-        if self.pause.is_on() {
+        if self.backoff.is_on() {
             return Queue::Unknown;
         }
         for _ in 0..most {
@@ -94,7 +94,7 @@ impl<H: ConnectionHandler, K: Kernel> Reactor<H, K> {
                     self.net.counters.accepted += 1;
                     self.next_listener = index as u32 + 1;
                     self.admit(fd, peer, index);
-                    if self.flush_if_due() || self.pause.is_on() {
+                    if self.flush_if_due() || self.backoff.is_on() {
                         return Queue::Unknown;
                     }
                 }
@@ -116,7 +116,7 @@ impl<H: ConnectionHandler, K: Kernel> Reactor<H, K> {
     }
 
     /// What an errno of accept4 means. A client that was lost before it was accepted is no
-    /// reason to pause; so many in a row that it is not the clients are one.
+    /// reason to back off; so many in a row that it is not the clients are one.
     fn not_accepted(&mut self, index: usize, errno: Errno) -> Reaction {
         let reaction = reaction(Call::Accept, errno);
         if reaction == Reaction::Retry {
@@ -190,7 +190,7 @@ impl<H: ConnectionHandler, K: Kernel> Reactor<H, K> {
         if let Err(errno) = self.poll.watch(&mut self.kernel, EpollOp::Add, fd, kernel::IN, data) {
             return self.admit_failed(id.slot, listener, errno);
         }
-        self.pause.forget();
+        self.backoff.reset();
         if let Some(intake) = self.listeners.get_mut(listener).and_then(Listener::intake) {
             intake.accepted();
         }
@@ -255,9 +255,9 @@ impl<H: ConnectionHandler, K: Kernel> Reactor<H, K> {
     fn pause_listeners(&mut self, index: usize, call: Call, errno: Errno) {
         let now = self.net.now;
         let Some(listener) = self.listeners.get_mut(index) else { return };
-        self.timer.alarms.ring_by(Alarm::Accept, self.pause.begin(now));
+        self.timer.alarms.ring_by(Alarm::Accept, self.backoff.begin(now));
         self.net.counters.accept_paused += 1;
-        if self.pause.is_news(now) {
+        if self.backoff.is_news(now) {
             let error = Error::new(call, &listener.address, errno);
             match error.sandbox() {
                 Some(why) => log::warn!("{error}; {why}; new clients wait until it is allowed"),
@@ -277,19 +277,19 @@ impl<H: ConnectionHandler, K: Kernel> Reactor<H, K> {
         self.fail(error);
     }
 
-    /// Resumes accepting if the pause is over, or sees to it when it is.
+    /// Resumes accepting if the backoff is over, or sees to it when it is.
     pub(super) fn resume_paused(&mut self) {
-        match self.pause.until() {
+        match self.backoff.until() {
             Some(until) if self.net.now < until => {
                 self.timer.alarms.ring_by(Alarm::Accept, until);
             }
-            _ => self.pause.end(),
+            _ => self.backoff.end(),
         }
     }
 
     /// Tells epoll which listeners to watch, where that has changed.
     pub(super) fn settle_listeners(&mut self) {
-        let lets_in = !self.pause.is_on() && (!self.is_full() || self.may_give_way());
+        let lets_in = !self.backoff.is_on() && (!self.is_full() || self.may_give_way());
         let interest = if lets_in { kernel::IN as u8 } else { 0 };
         for index in 0..self.listeners.len() {
             let Some(listener) = self.listeners.get_mut(index) else { return };

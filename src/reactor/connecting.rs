@@ -12,7 +12,7 @@ impl<H: ConnectionHandler, K: Kernel> Reactor<H, K> {
     /// Begins the connections that callbacks have asked for so far.
     #[inline]
     pub(super) fn dial(&mut self) {
-        if self.net.has_wishes()
+        if self.net.has_dials()
             && let Some(again) = self.net.dial(&mut self.kernel)
         {
             self.timer.alarms.ring_by(Alarm::Dial, again);

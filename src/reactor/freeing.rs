@@ -49,7 +49,7 @@ impl<H: ConnectionHandler, K: Kernel> Reactor<H, K> {
         }
         let session = session.or_else(|| is_outbound.then(H::Session::default));
         self.net.dial_again(); // there is room again, out and in
-        self.pause.end();
+        self.backoff.end();
         if let Some(session) = session {
             self.handler.on_close(&mut self.net, id, session, why);
         }

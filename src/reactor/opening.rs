@@ -8,6 +8,7 @@ use super::timerfd::Timer;
 use super::turn::Rest;
 use super::{BATCH, End, Reactor};
 use crate::address::Place;
+use crate::backoff::Backoff;
 use crate::crowd::Crowd;
 use crate::error::{Error, needed};
 use crate::fallible::with_room;
@@ -16,7 +17,6 @@ use crate::kernel::{self, Errno, Event, Fd, Kernel};
 use crate::limits::Limits;
 use crate::listener::Listener;
 use crate::net::Net;
-use crate::pause::Pause;
 use crate::process::Process;
 use crate::reaction::{Call, Reaction, reaction};
 use std::collections::VecDeque;
@@ -75,7 +75,7 @@ impl<H: ConnectionHandler, K: Kernel> Reactor<H, K> {
             mailbox: Arc::default(),
             listeners: Vec::new(),
             next_listener: 0,
-            pause: Pause::default(),
+            backoff: Backoff::default(),
             giving_way: GivingWay::default(),
             crowd: Crowd::default(),
             input: memory.input,

@@ -6,7 +6,7 @@ use crate::error::Error;
 use crate::handler::ConnectionHandler;
 use crate::kernel::{Clock, Kernel, Signal};
 use crate::net::ConnId;
-use crate::process::Wish;
+use crate::process::Command;
 use crate::reaction::{Call, Reaction, attempt};
 use crate::time::{Moment, Span};
 use std::cmp::Reverse;
@@ -74,15 +74,15 @@ impl<H: ConnectionHandler, K: Kernel> Reactor<H, K> {
         for _ in 0..TAKEN {
             let Some(fd) = &self.poll.signals else { break };
             match attempt(Call::ReadSignal, || self.kernel.read_signal(fd)) {
-                Ok(signal) => match self.process.as_mut().map(|process| process.wish(signal)) {
-                    Some(Wish::Stop) | None => {
+                Ok(signal) => match self.process.as_mut().map(|process| process.command(signal)) {
+                    Some(Command::Stop) | None => {
                         // The turn may have begun long ago.
                         let nanos = self.kernel.clock_gettime(Clock::Monotonic);
                         let now = Moment::from_millis(nanos / 1_000_000);
                         self.end.signals = self.end.signals.and(signal, now);
                     }
-                    Some(Wish::Report) => asked = true,
-                    Some(Wish::Nothing) => {
+                    Some(Command::Report) => asked = true,
+                    Some(Command::Nothing) => {
                         self.process.iter_mut().for_each(|process| process.tell_unused(signal));
                     }
                 },

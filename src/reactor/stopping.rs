@@ -215,7 +215,7 @@ impl<H: ConnectionHandler, K: Kernel> Reactor<H, K> {
         }
         if self.listeners.iter().any(|listener| listener.socket.is_some()) {
             // Not at once: that would be within this turn, and a turn is bounded.
-            let again = self.pause.until().unwrap_or(self.net.now.after(Span::millis(1)));
+            let again = self.backoff.until().unwrap_or(self.net.now.after(Span::millis(1)));
             self.timer.alarms.ring_by(Alarm::CloseListeners, again);
         }
     }

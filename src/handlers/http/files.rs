@@ -5,10 +5,10 @@
 //! not found; a part `.` is skipped. Only regular files are served; a FIFO or a device is
 //! opened without waiting and closed again.
 
+use super::conditions::may_change_unseen;
 use super::kept::Kept;
 use super::request::MAX_LINE;
 use super::status::Status;
-use super::wishes::may_change_unseen;
 use crate::fallible::with_room;
 use crate::kernel::{Errno, FileKind, FileStatus};
 use crate::net::{Directory, File};

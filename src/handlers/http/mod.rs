@@ -32,6 +32,7 @@ use crate::net::{Conn, ConnId, File, Net, TimerId};
 use crate::reaction::Call;
 use answer::Answers;
 use body::Body;
+use conditions::{Due, Version};
 use files::{Files, Found};
 use log::AccessLog;
 use request::{Request, Then};
@@ -40,18 +41,17 @@ use std::fmt;
 use std::os::unix::ffi::OsStrExt;
 use std::path::PathBuf;
 use std::time::{Duration, UNIX_EPOCH};
-use wishes::{Due, Version};
 
 mod answer;
 mod authority;
 mod body;
+mod conditions;
 mod files;
 mod kept;
 mod log;
 mod request;
 mod status;
 mod types;
-mod wishes;
 
 /// Files up to this many bytes are read into the output; larger ones are sent by sendfile.
 const SMALL: u64 = 16 << 10;
@@ -349,7 +349,7 @@ impl Http {
         content: (&str, &str),
     ) {
         let (then, size) = (request.then, version.size);
-        let due = request.wishes.due(version, request.is_head);
+        let due = request.conditions.due(version, request.is_head);
         let (status, offset, length) = match due {
             Due::Whole => (Status::OK, 0, size),
             Due::Part { offset, length } => (Status::PARTIAL_CONTENT, offset, length),

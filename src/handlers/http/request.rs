@@ -54,7 +54,7 @@ pub(super) struct Request<'a> {
     /// It waits for `100 Continue` before it sends the body.
     pub(super) expects: bool,
     /// It has conditions or a range.
-    pub(super) wishes: Wishes<'a>,
+    pub(super) conditions: Conditions<'a>,
 }
 
 /// Whether a connection stays open after an answer.
@@ -73,7 +73,7 @@ pub(super) enum Then {
 
 /// The fields that make a request conditional, or one for a part. RFC 9110, 13 and 14
 #[derive(Debug, Default)]
-pub(super) struct Wishes<'a> {
+pub(super) struct Conditions<'a> {
     /// The lines of a list: none if the field is absent, an empty one if it is empty.
     pub(super) if_match: Vec<&'a [u8]>,
     pub(super) if_none_match: Vec<&'a [u8]>,
@@ -225,9 +225,9 @@ impl<'a> Request<'a> {
         if memchr_iter(b'\n', head).any(|end| head.get(end.wrapping_sub(1)) != Some(&b'\r')) {
             return Err(Status::BAD_REQUEST);
         }
-        let (mut framing, mut wishes) = (Framing::default(), Wishes::default());
+        let (mut framing, mut conditions) = (Framing::default(), Conditions::default());
         for field in fields {
-            framing.take(field.name, field.value, &mut wishes)?;
+            framing.take(field.name, field.value, &mut conditions)?;
         }
         if framing.host.is_none() && !is_old {
             return Err(Status::BAD_REQUEST);
@@ -253,7 +253,7 @@ impl<'a> Request<'a> {
             },
             body,
             expects,
-            wishes,
+            conditions,
         })
     }
 }
@@ -265,7 +265,12 @@ fn incomplete<'a>(window: &[u8]) -> Result<Option<Request<'a>>, Status> {
 
 impl<'a> Framing<'a> {
     #[inline]
-    fn take(&mut self, name: &str, value: &'a [u8], wishes: &mut Wishes<'a>) -> Result<(), Status> {
+    fn take(
+        &mut self,
+        name: &str,
+        value: &'a [u8],
+        conditions: &mut Conditions<'a>,
+    ) -> Result<(), Status> {
         let is = |known: &str| name.eq_ignore_ascii_case(known);
         match name.len() {
             4 if is("host") => {
@@ -287,12 +292,12 @@ impl<'a> Framing<'a> {
                     self.keep_alive |= option.eq_ignore_ascii_case(b"keep-alive");
                 }
             }
-            5 if is("range") => single(&mut wishes.range, value),
-            8 if is("if-match") => add(&mut wishes.if_match, value)?,
-            8 if is("if-range") => single(&mut wishes.if_range, value),
-            13 if is("if-none-match") => add(&mut wishes.if_none_match, value)?,
-            17 if is("if-modified-since") => single(&mut wishes.if_modified_since, value),
-            19 if is("if-unmodified-since") => single(&mut wishes.if_unmodified_since, value),
+            5 if is("range") => single(&mut conditions.range, value),
+            8 if is("if-match") => add(&mut conditions.if_match, value)?,
+            8 if is("if-range") => single(&mut conditions.if_range, value),
+            13 if is("if-none-match") => add(&mut conditions.if_none_match, value)?,
+            17 if is("if-modified-since") => single(&mut conditions.if_modified_since, value),
+            19 if is("if-unmodified-since") => single(&mut conditions.if_unmodified_since, value),
             _ => {}
         }
         Ok(())
@@ -405,8 +410,9 @@ mod tests {
             assert_eq!(kept.len(), first.trim_ascii_start().len() + fields.len() + 4);
             let [whole, part] = [head.as_bytes(), &kept].map(|head| {
                 let Ok(Some(request)) = Request::parse(head) else { panic!("{head:?}") };
-                let Request { refusal, is_head, target, then, body, expects, wishes, .. } = request;
-                format!("{:?}", (refusal, is_head, target, then, body, expects, wishes))
+                let Request { refusal, is_head, target, then, body, expects, conditions, .. } =
+                    request;
+                format!("{:?}", (refusal, is_head, target, then, body, expects, conditions))
             });
             assert_eq!(whole, part);
         }

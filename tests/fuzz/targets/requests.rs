@@ -5,10 +5,10 @@
 
 use crate::simulation::dice::Dice;
 use body::Body;
+use conditions::{Due, Version};
 use request::{Request, Then};
 use status::Status;
 use threadbare::kernel::{FileKind, FileStatus};
-use wishes::{Due, Version};
 
 #[path = "../../../src/handlers/http/answer.rs"]
 #[allow(dead_code)]
@@ -17,14 +17,14 @@ mod answer;
 mod authority;
 #[path = "../../../src/handlers/http/body.rs"]
 mod body;
+#[path = "../../../src/handlers/http/conditions.rs"]
+mod conditions;
 #[path = "../../../src/handlers/http/request.rs"]
 #[allow(dead_code)]
 mod request;
 #[path = "../../../src/handlers/http/status.rs"]
 #[allow(dead_code)]
 mod status;
-#[path = "../../../src/handlers/http/wishes.rs"]
-mod wishes;
 
 pub fn target(bytes: &[u8]) {
     let mut dice = Dice::Bytes(bytes);
@@ -46,11 +46,11 @@ pub fn target(bytes: &[u8]) {
     }
 }
 
-/// Whatever a client wishes of a file, it gets a part of it.
+/// Whatever a client asks of a file, it gets a part of it.
 fn is_within(request: &Request<'_>, size: u64, now: i64) {
     let (kind, mode, identity) = (FileKind::Regular, 0, (1, 1));
     let status = FileStatus { kind, size, modified: now / 2, changed: now / 2, mode, identity };
-    match request.wishes.due(&Version::of(&status, now), request.is_head) {
+    match request.conditions.due(&Version::of(&status, now), request.is_head) {
         Due::Part { offset, length } => {
             assert!(!request.is_head && length > 0 && offset + length <= size);
         }

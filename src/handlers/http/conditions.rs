@@ -4,7 +4,7 @@
 //! A pure function of the request's fields and the file's.
 
 use super::answer::date;
-use super::request::Wishes;
+use super::request::Conditions;
 use crate::kernel::FileStatus;
 use memchr::memchr;
 use std::fmt::{self, Display};
@@ -108,7 +108,7 @@ pub(super) enum Due {
     NoSuchPart,
 }
 
-impl Wishes<'_> {
+impl Conditions<'_> {
     /// What the answer about a file is; a HEAD is never for a part.
     pub(super) fn due(&self, file: &Version, is_head: bool) -> Due {
         let date = |field: Option<&[u8]>| field.and_then(seconds).zip(file.modified);
@@ -226,8 +226,8 @@ mod tests {
     const THEN: &[u8] = b"Sun, 06 Nov 1994 08:49:37 GMT"; // when it was modified
     const BEFORE: &[u8] = b"Sun, 06 Nov 1994 08:49:36 GMT";
 
-    fn due(wishes: &Wishes<'_>) -> Due {
-        wishes.due(&file(), false)
+    fn due(conditions: &Conditions<'_>) -> Due {
+        conditions.due(&file(), false)
     }
 
     #[test]
@@ -255,20 +255,24 @@ mod tests {
             ("lines=0-1", Due::Whole),
             ("", Due::Whole),
         ] {
-            let wishes = Wishes { range: Some(range.as_bytes()), ..Wishes::default() };
-            assert_eq!(due(&wishes), expected, "{range}");
-            assert_eq!(wishes.due(&file(), true), Due::Whole, "HEAD {range}");
+            let conditions = Conditions { range: Some(range.as_bytes()), ..Conditions::default() };
+            assert_eq!(due(&conditions), expected, "{range}");
+            assert_eq!(conditions.due(&file(), true), Due::Whole, "HEAD {range}");
         }
         // An empty file has no part, and is not refused for that.
         for range in ["bytes=0-", "bytes=-5", "bytes=-0", "bytes=0-0"] {
-            let wishes = Wishes { range: Some(range.as_bytes()), ..Wishes::default() };
-            assert_eq!(wishes.due(&Version { size: 0, ..file() }, false), Due::Whole, "{range}");
+            let conditions = Conditions { range: Some(range.as_bytes()), ..Conditions::default() };
+            assert_eq!(
+                conditions.due(&Version { size: 0, ..file() }, false),
+                Due::Whole,
+                "{range}"
+            );
         }
     }
 
     #[test]
     fn conditions() {
-        let whole = Wishes::default;
+        let whole = Conditions::default;
         for (list, is_this, is_this_weakly) in [
             (&b"\"a-1\""[..], true, true),
             (b"\"b,\",\"a-1\"", true, true), // a comma may stand in a tag
@@ -284,12 +288,15 @@ mod tests {
             (b"", false, false),
         ] {
             let expected = if is_this { Due::Whole } else { Due::PreconditionFailed };
-            assert_eq!(due(&Wishes { if_match: vec![list], ..whole() }), expected, "{list:?}");
+            assert_eq!(due(&Conditions { if_match: vec![list], ..whole() }), expected, "{list:?}");
             let expected = if is_this_weakly { Due::NotModified } else { Due::Whole };
             // A tag is more than a date.
-            let wishes =
-                Wishes { if_none_match: vec![list], if_modified_since: Some(BEFORE), ..whole() };
-            assert_eq!(due(&wishes), expected, "{list:?}");
+            let conditions = Conditions {
+                if_none_match: vec![list],
+                if_modified_since: Some(BEFORE),
+                ..whole()
+            };
+            assert_eq!(due(&conditions), expected, "{list:?}");
         }
         for (since, modified, unmodified) in [
             (THEN, Due::NotModified, Due::Whole),
@@ -299,8 +306,11 @@ mod tests {
             (b"yesterday", Due::Whole, Due::Whole), // ignored
             (b"\xff", Due::Whole, Due::Whole),
         ] {
-            assert_eq!(due(&Wishes { if_modified_since: Some(since), ..whole() }), modified);
-            assert_eq!(due(&Wishes { if_unmodified_since: Some(since), ..whole() }), unmodified);
+            assert_eq!(due(&Conditions { if_modified_since: Some(since), ..whole() }), modified);
+            assert_eq!(
+                due(&Conditions { if_unmodified_since: Some(since), ..whole() }),
+                unmodified
+            );
         }
     }
 
@@ -356,28 +366,29 @@ mod tests {
         for now in [100_700, 101_000, 200_000] {
             let second = of(100_500, now);
             let if_range = Some(first.as_bytes());
-            let wishes = Wishes { range, if_range, ..Wishes::default() };
-            assert_eq!(wishes.due(&second, false), Due::Whole, "{now}");
+            let conditions = Conditions { range, if_range, ..Conditions::default() };
+            assert_eq!(conditions.due(&second, false), Due::Whole, "{now}");
             if now < 101_000 {
                 continue; // asked for again in that second it is found later
             }
-            let wishes = Wishes { if_modified_since: if_range, ..Wishes::default() };
-            assert_eq!(wishes.due(&second, false), Due::Whole, "{now}");
+            let conditions = Conditions { if_modified_since: if_range, ..Conditions::default() };
+            assert_eq!(conditions.due(&second, false), Due::Whole, "{now}");
             let since = told(&second);
-            let wishes = Wishes { if_modified_since: Some(since.as_bytes()), ..Wishes::default() };
-            assert_eq!(wishes.due(&second, false), Due::NotModified, "{now}");
+            let conditions =
+                Conditions { if_modified_since: Some(since.as_bytes()), ..Conditions::default() };
+            assert_eq!(conditions.due(&second, false), Due::NotModified, "{now}");
         }
     }
 
     #[test]
     fn a_list_in_several_lines() {
         let lines: Vec<&[u8]> = vec![b"\"b\"", b"", b"\"a-1\""];
-        let wishes = Wishes { if_match: lines.clone(), ..Wishes::default() };
-        assert_eq!(due(&wishes), Due::Whole);
-        let wishes = Wishes { if_none_match: lines, ..Wishes::default() };
-        assert_eq!(due(&wishes), Due::NotModified);
-        let wishes = Wishes { if_match: vec![b"*", b"\"b\""], ..Wishes::default() };
-        assert_eq!(due(&wishes), Due::PreconditionFailed); // an asterisk stands alone
+        let conditions = Conditions { if_match: lines.clone(), ..Conditions::default() };
+        assert_eq!(due(&conditions), Due::Whole);
+        let conditions = Conditions { if_none_match: lines, ..Conditions::default() };
+        assert_eq!(due(&conditions), Due::NotModified);
+        let conditions = Conditions { if_match: vec![b"*", b"\"b\""], ..Conditions::default() };
+        assert_eq!(due(&conditions), Due::PreconditionFailed); // an asterisk stands alone
     }
 
     /// A file that has just changed may do so again and keep its tag; one of no known date has
@@ -387,23 +398,23 @@ mod tests {
         let weak = Version { is_weak: true, ..file() };
         let tag: &[u8] = b"\"a-1\"";
         let range = Some(&b"bytes=0-0"[..]);
-        let wishes = Wishes { range, if_range: Some(tag), ..Wishes::default() };
-        assert_eq!(wishes.due(&weak, false), Due::Whole);
-        let wishes = Wishes { if_match: vec![tag], ..Wishes::default() };
-        assert_eq!(wishes.due(&weak, false), Due::PreconditionFailed);
-        let wishes = Wishes { if_none_match: vec![b"W/\"a-1\""], ..Wishes::default() };
-        assert_eq!(wishes.due(&weak, false), Due::NotModified);
+        let conditions = Conditions { range, if_range: Some(tag), ..Conditions::default() };
+        assert_eq!(conditions.due(&weak, false), Due::Whole);
+        let conditions = Conditions { if_match: vec![tag], ..Conditions::default() };
+        assert_eq!(conditions.due(&weak, false), Due::PreconditionFailed);
+        let conditions = Conditions { if_none_match: vec![b"W/\"a-1\""], ..Conditions::default() };
+        assert_eq!(conditions.due(&weak, false), Due::NotModified);
         let dateless = Version { modified: None, ..file() };
         for date in [Some(THEN), Some(BEFORE)] {
-            let wishes = Wishes { if_unmodified_since: date, ..Wishes::default() };
-            assert_eq!(wishes.due(&dateless, false), Due::Whole);
-            let wishes = Wishes { if_modified_since: date, ..Wishes::default() };
-            assert_eq!(wishes.due(&dateless, false), Due::Whole);
-            let wishes = Wishes { range, if_range: date, ..Wishes::default() };
-            assert_eq!(wishes.due(&dateless, false), Due::Whole);
+            let conditions = Conditions { if_unmodified_since: date, ..Conditions::default() };
+            assert_eq!(conditions.due(&dateless, false), Due::Whole);
+            let conditions = Conditions { if_modified_since: date, ..Conditions::default() };
+            assert_eq!(conditions.due(&dateless, false), Due::Whole);
+            let conditions = Conditions { range, if_range: date, ..Conditions::default() };
+            assert_eq!(conditions.due(&dateless, false), Due::Whole);
         }
-        let wishes = Wishes { range, if_range: Some(b"nonsense"), ..Wishes::default() };
-        assert_eq!(wishes.due(&dateless, false), Due::Whole); // no date is not no date
+        let conditions = Conditions { range, if_range: Some(b"nonsense"), ..Conditions::default() };
+        assert_eq!(conditions.due(&dateless, false), Due::Whole); // no date is not no date
     }
 
     #[test]
@@ -418,7 +429,7 @@ mod tests {
         ] {
             let (range, if_range) = (Some(&b"bytes=0-0"[..]), Some(version));
             let expected = if is_same { Due::Part { offset: 0, length: 1 } } else { Due::Whole };
-            assert_eq!(due(&Wishes { range, if_range, ..Wishes::default() }), expected);
+            assert_eq!(due(&Conditions { range, if_range, ..Conditions::default() }), expected);
         }
     }
 }
