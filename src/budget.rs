@@ -181,7 +181,7 @@ impl Budget {
 mod tests {
     use super::*;
 
-    /// Many that take all they may, in turn, for ever: the reserve stays, and from it
+    /// Many that take all they may, in turn, without end: the reserve stays, and from it
     /// everybody still gets small reads.
     #[test]
     fn the_greedy_never_get_the_last_part() {

@@ -52,7 +52,7 @@ pub enum CallError {
     Full,
     /// The server has ended.
     Stopped,
-    /// It was asked on its own thread, which would wait for itself for ever.
+    /// It was asked on its own thread, which would never stop waiting for itself.
     OwnThread,
 }
 

@@ -184,7 +184,7 @@ impl Conn<'_> {
     }
 
     /// Whether it is an outbound connection of this very server that has come back to it,
-    /// whatever the address it was begun to. A proxy that handed it on would do so for ever.
+    /// whatever the address it was begun to. A proxy that forwarded it would never stop.
     #[must_use]
     pub fn is_own(&self) -> bool {
         let who = self.front().map_or(self.peer(), |front| front.peer);

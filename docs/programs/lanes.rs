@@ -46,7 +46,7 @@ const HEIGHT: f64 = 38.0;
 pub(crate) const COLORS: [(&str, &str); 14] = [
     ("signals", "#8b5cf6"),
     ("full", "#a07d4a"),
-    ("door", "#3b82f6"),
+    ("listening", "#3b82f6"),
     ("loop", "#848d97"),
     ("time", "#c94fd6"),
     ("waking", "#e0559b"),
@@ -57,7 +57,7 @@ pub(crate) const COLORS: [(&str, &str); 14] = [
     ("files", "#7a9c26"),
     ("stopping", "#238f83"),
     ("production", "#7a6a2f"),
-    ("goodbye", "#e5484d"),
+    ("closing", "#e5484d"),
 ];
 
 const STYLE: &str = "\
@@ -445,11 +445,6 @@ impl<'a> Picture<'a> {
             self.put(format!(
                 "<rect class='{name}' x='{x}' y='{y:.1}' width='7' height='14' rx='2'/>"
             ));
-            let name = match *name {
-                "door" => "listener",
-                "goodbye" => "closing",
-                name => name,
-            };
             self.text("", x + 14.0, y + 12.0, name);
         }
         let y = self.bottom + 56.0 + 24.0 * chapters.len().div_ceil(6) as f64;

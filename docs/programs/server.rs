@@ -16,7 +16,7 @@ impl Server {
 impl Drop for Server {
     fn drop(&mut self) {
         if let Ok(None) = self.0.try_wait() {
-            // The second signal ends it without a goodbye; of two alike one might be lost.
+            // The second signal ends it without a lingering close; of two alike one might be lost.
             let _ = self.signal(Signal::SIGTERM).and_then(|()| self.signal(Signal::SIGINT));
             let _ = self.0.wait();
         }

@@ -27,7 +27,7 @@ use std::time::Duration;
 const LONGEST: u64 = 64 * 1024;
 /// A client that takes nothing for so long is let go: a stop waits for its thread.
 const PATIENCE: Duration = Duration::from_secs(5);
-/// How long the door stays shut when there is no descriptor or no thread for a client.
+/// How long no client is accepted when there is no descriptor or no thread for a client.
 const PAUSE: u16 = 100;
 
 fn main() -> ExitCode {

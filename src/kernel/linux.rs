@@ -86,7 +86,7 @@ impl Kernel for Linux {
         Ok((limits.rlim_cur, limits.rlim_max))
     }
 
-    // ---- a door
+    // ---- a listener
 
     fn socket(&mut self, address: &Address) -> Result<Fd> {
         let family = match address {
@@ -455,7 +455,7 @@ impl Kernel for Linux {
         }
     }
 
-    // ---- goodbye
+    // ---- closing
 
     fn shutdown(&mut self, fd: &Fd) -> Result<()> {
         // SAFETY: the call takes no pointer.

@@ -76,11 +76,11 @@ pub trait Kernel: Clone + Send + Sync + 'static {
     /// prlimit(2), docs/15-full.md, [`Call::DescriptorLimit`]
     fn prlimit(&mut self, soft: Option<u64>) -> Result<(u64, u64)>;
 
-    // ---- a listener ------------------------------------------------------ docs/04-door.md
+    // ---- a listener ------------------------------------------------- docs/04-listening.md
 
     /// Creates a stream socket of the address family of `address`.
     ///
-    /// socket(2), docs/04-door.md, docs/12-connecting.md, [`Call::Socket`], [`Call::OutboundSocket`]
+    /// socket(2), docs/04-listening.md, docs/12-connecting.md, [`Call::Socket`], [`Call::OutboundSocket`]
     fn socket(&mut self, address: &Address) -> Result<Fd>;
 
     /// Takes over the descriptor `number`, with which this process was started, and makes it
@@ -106,7 +106,7 @@ pub trait Kernel: Clone + Send + Sync + 'static {
 
     /// Sets one option of a socket.
     ///
-    /// setsockopt(2), socket(7), tcp(7), ipv6(7), docs/04-door.md, docs/14-stopping.md, docs/13-goodbye.md,
+    /// setsockopt(2), socket(7), tcp(7), ipv6(7), docs/04-listening.md, docs/14-stopping.md, docs/13-closing.md,
     /// docs/16-passed.md, docs/17-production.md,
     /// [`Call::SetOption`], [`Call::SetTunable`], [`Call::RefuseDescriptors`], [`Call::Detach`],
     /// [`Call::SteerNew`], [`Call::RefuseNew`]
@@ -115,61 +115,61 @@ pub trait Kernel: Clone + Send + Sync + 'static {
     /// Opens the directory at `path` to lock it; or whatever is at `path`, only as a reference to
     /// it (O_PATH): a symbolic link is not followed, and a socket file can be opened too.
     ///
-    /// openat2(2), docs/04-door.md, [`Call::OpenToLock`], [`Call::OpenSocketFile`]
+    /// openat2(2), docs/04-listening.md, [`Call::OpenToLock`], [`Call::OpenSocketFile`]
     fn openat2_as(&mut self, path: &Path, what: OpenAs) -> Result<Fd>;
 
     /// Takes the exclusive lock of an open directory, unless another process holds it. Closing
     /// the descriptor releases it.
     ///
-    /// flock(2), docs/04-door.md, [`Call::LockDirectory`]
+    /// flock(2), docs/04-listening.md, [`Call::LockDirectory`]
     fn flock(&mut self, fd: &Fd) -> Result<()>;
 
     /// Sleeps for this many nanoseconds. Used before the server serves anyone, never after.
     ///
-    /// clock_nanosleep(2), docs/04-door.md, [`Call::AwaitLock`]
+    /// clock_nanosleep(2), docs/04-listening.md, [`Call::AwaitLock`]
     fn clock_nanosleep(&mut self, nanoseconds: u64) -> Result<()>;
 
     /// Sets the mode that a Unix socket's file is born with (less the umask).
     ///
-    /// fchmod(2), docs/04-door.md, [`Call::FileMode`]
+    /// fchmod(2), docs/04-listening.md, [`Call::FileMode`]
     fn fchmod(&mut self, fd: &Fd, mode: u32) -> Result<()>;
 
     /// Gives the socket its address.
     ///
-    /// bind(2), docs/04-door.md, [`Call::BindTcp`], [`Call::BindUnix`]
+    /// bind(2), docs/04-listening.md, [`Call::BindTcp`], [`Call::BindUnix`]
     fn bind(&mut self, fd: &Fd, address: &Address) -> Result<()>;
 
     /// What kind of file is at `path`; symbolic links are not followed.
     ///
-    /// lstat(2), docs/04-door.md, [`Call::FileStatus`], [`Call::CheckFile`]
+    /// lstat(2), docs/04-listening.md, [`Call::FileStatus`], [`Call::CheckFile`]
     fn lstat(&mut self, path: &Path) -> Result<FileStatus>;
 
     /// Sets the mode of the file at `path`: a descriptor's below /proc/self/fd, at which
     /// nobody can put another file.
     ///
-    /// chmod(2), docs/04-door.md, [`Call::FileMode`]
+    /// chmod(2), docs/04-listening.md, [`Call::FileMode`]
     fn chmod(&mut self, path: &Path, mode: u32) -> Result<()>;
 
     /// Starts to connect. With TCP it goes on after EINPROGRESS, and epoll reports when it
     /// is over; a Unix socket is connected at once, or not at all.
     ///
-    /// connect(2), docs/04-door.md, docs/12-connecting.md, docs/17-production.md, [`Call::ProbeUnix`],
+    /// connect(2), docs/04-listening.md, docs/12-connecting.md, docs/17-production.md, [`Call::ProbeUnix`],
     /// [`Call::Connect`], [`Call::NotifyConnect`]
     fn connect(&mut self, fd: &Fd, address: &Address) -> Result<()>;
 
     /// Removes the file at `path`.
     ///
-    /// unlink(2), docs/04-door.md, [`Call::Unlink`], [`Call::RemoveFile`]
+    /// unlink(2), docs/04-listening.md, [`Call::Unlink`], [`Call::RemoveFile`]
     fn unlink(&mut self, path: &Path) -> Result<()>;
 
     /// Makes the socket a listener: from now on clients queue, up to `backlog` of them.
     ///
-    /// listen(2), docs/04-door.md, [`Call::Listen`]
+    /// listen(2), docs/04-listening.md, [`Call::Listen`]
     fn listen(&mut self, fd: &Fd, backlog: u32) -> Result<()>;
 
     /// The address a socket is bound to, with the port the kernel chose for 0.
     ///
-    /// getsockname(2), docs/04-door.md, docs/12-connecting.md,
+    /// getsockname(2), docs/04-listening.md, docs/12-connecting.md,
     /// [`Call::LocalAddress`], [`Call::OutboundAddress`]
     fn getsockname(&mut self, fd: &Fd) -> Result<Address>;
 
@@ -233,7 +233,7 @@ pub trait Kernel: Clone + Send + Sync + 'static {
     /// As `send`, when more bytes or the FIN follow at once: the last, partly filled packet waits
     /// for them.
     ///
-    /// send(2) MSG_MORE, docs/11-files.md, docs/13-goodbye.md, [`Call::Send`]
+    /// send(2) MSG_MORE, docs/11-files.md, docs/13-closing.md, [`Call::Send`]
     fn send_more(&mut self, fd: &Fd, bytes: &[u8]) -> Result<usize>;
 
     /// As `send`, for bytes in several places, at most [`IOV_MAX`] of them. Returns how many
@@ -261,7 +261,7 @@ pub trait Kernel: Clone + Send + Sync + 'static {
 
     /// What an open file is.
     ///
-    /// fstat(2), docs/11-files.md, docs/04-door.md, [`Call::ReadStatus`], [`Call::SocketFileStatus`]
+    /// fstat(2), docs/11-files.md, docs/04-listening.md, [`Call::ReadStatus`], [`Call::SocketFileStatus`]
     fn fstat(&mut self, fd: &Fd) -> Result<FileStatus>;
 
     /// Reads bytes of a file from `offset` on. Returns how many; 0 at the end of the file.
@@ -322,22 +322,22 @@ pub trait Kernel: Clone + Send + Sync + 'static {
     /// read(2), signalfd(2), docs/03-signals.md, [`Call::ReadSignal`]
     fn read_signal(&mut self, fd: &Fd) -> Result<Signal>;
 
-    // ---- closing --------------------------------------------------- docs/13-goodbye.md
+    // ---- closing --------------------------------------------------- docs/13-closing.md
 
     /// Ends the sending direction: the peer reads to the end of what was sent.
     ///
-    /// shutdown(2), docs/13-goodbye.md, [`Call::Shutdown`]
+    /// shutdown(2), docs/13-closing.md, [`Call::Shutdown`]
     fn shutdown(&mut self, fd: &Fd) -> Result<()>;
 
     /// How many of the bytes that were sent the peer has not acknowledged: SIOCOUTQ. (The peer
     /// of a Unix socket: has not read.)
     ///
-    /// ioctl(2), tcp(7), docs/13-goodbye.md, [`Call::Unacknowledged`]
+    /// ioctl(2), tcp(7), docs/13-closing.md, [`Call::Unacknowledged`]
     fn ioctl_outq(&mut self, fd: &Fd) -> Result<usize>;
 
     /// Closes the descriptor. Must never be tried again, whatever it returns.
     ///
-    /// close(2), docs/13-goodbye.md, [`Call::Close`]
+    /// close(2), docs/13-closing.md, [`Call::Close`]
     fn close(&mut self, fd: Fd) -> Result<()>;
 }
 

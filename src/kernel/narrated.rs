@@ -6,7 +6,7 @@
 //! ```text
 //! accept4(3, {sa_family=AF_INET, sin_port=htons(50844), sin_addr=inet_addr("127.0.0.1")}, [28 => 16], SOCK_CLOEXEC|SOCK_NONBLOCK) = 8  # docs/08-accepting.md
 //! recvfrom(8, "hello\n", 65536, 0, NULL, NULL) = 6  # docs/09-receiving.md
-//! close(8)                                = 0  # docs/13-goodbye.md
+//! close(8)                                = 0  # docs/13-closing.md
 //! ```
 //!
 //! It differs from strace only where [`Kernel`] does not tell what strace can see:
@@ -145,7 +145,7 @@ impl<K: Kernel> Kernel for Narrated<K> {
         result
     }
 
-    // ---- a door
+    // ---- a listener
 
     fn socket(&mut self, address: &Address) -> Result<Fd> {
         let result = self.kernel.socket(address);
@@ -156,7 +156,7 @@ impl<K: Kernel> Kernel for Narrated<K> {
         };
         let kind = "SOCK_STREAM|SOCK_CLOEXEC|SOCK_NONBLOCK";
         let call = format!("socket({family}, {kind}, {protocol})");
-        self.tell("04-door", &call, result, Fd::number)
+        self.tell("04-listening", &call, result, Fd::number)
     }
 
     fn fcntl_inherit(&mut self, number: i32) -> Result<Fd> {
@@ -202,9 +202,9 @@ impl<K: Kernel> Kernel for Narrated<K> {
             | SocketOption::StopSteering
             | SocketOption::DetachFilter => "17-production",
             SocketOption::NoDevice => "14-stopping",
-            SocketOption::ResetOnClose => "13-goodbye",
+            SocketOption::ResetOnClose => "13-closing",
             SocketOption::RefuseDescriptors => "16-passed",
-            _ => "04-door",
+            _ => "04-listening",
         };
         let call = format!("setsockopt({fd:?}, {})", socket_option(option));
         self.tell(chapter, &call, result, |_| 0)
@@ -218,46 +218,46 @@ impl<K: Kernel> Kernel for Narrated<K> {
         };
         let path = quoted_path(path);
         let call = format!("openat2(AT_FDCWD, {path}, {{flags={flags}, resolve=0}}, 24)");
-        self.tell("04-door", &call, result, Fd::number)
+        self.tell("04-listening", &call, result, Fd::number)
     }
 
     fn flock(&mut self, fd: &Fd) -> Result<()> {
         let result = self.kernel.flock(fd);
         let call = format!("flock({fd:?}, LOCK_EX|LOCK_NB)");
-        self.tell("04-door", &call, result, |_| 0)
+        self.tell("04-listening", &call, result, |_| 0)
     }
 
     fn clock_nanosleep(&mut self, nanoseconds: u64) -> Result<()> {
         let result = self.kernel.clock_nanosleep(nanoseconds);
         let time = timespec(nanoseconds);
         let call = format!("clock_nanosleep(CLOCK_MONOTONIC, 0, {time}, NULL)");
-        self.tell("04-door", &call, result, |_| 0)
+        self.tell("04-listening", &call, result, |_| 0)
     }
 
     fn fchmod(&mut self, fd: &Fd, mode: u32) -> Result<()> {
         let result = self.kernel.fchmod(fd, mode);
         let call = format!("fchmod({fd:?}, {})", octal(mode));
-        self.tell("04-door", &call, result, |_| 0)
+        self.tell("04-listening", &call, result, |_| 0)
     }
 
     fn bind(&mut self, fd: &Fd, address: &Address) -> Result<()> {
         let result = self.kernel.bind(fd, address);
         let (address, length) = sockaddr(address);
         let call = format!("bind({fd:?}, {address}, {length})");
-        self.tell("04-door", &call, result, |_| 0)
+        self.tell("04-listening", &call, result, |_| 0)
     }
 
     fn lstat(&mut self, path: &Path) -> Result<FileStatus> {
         let result = self.kernel.lstat(path);
         let (path, status) = (quoted_path(path), file_status(result.ok()));
         let call = format!("newfstatat(AT_FDCWD, {path}, {status}, AT_SYMLINK_NOFOLLOW)");
-        self.tell("04-door", &call, result, |_| 0)
+        self.tell("04-listening", &call, result, |_| 0)
     }
 
     fn chmod(&mut self, path: &Path, mode: u32) -> Result<()> {
         let result = self.kernel.chmod(path, mode);
         let call = format!("chmod({}, {})", quoted_path(path), octal(mode));
-        self.tell("04-door", &call, result, |_| 0)
+        self.tell("04-listening", &call, result, |_| 0)
     }
 
     fn connect(&mut self, fd: &Fd, address: &Address) -> Result<()> {
@@ -266,7 +266,7 @@ impl<K: Kernel> Kernel for Narrated<K> {
         let chapter = match address {
             Address::Tcp(_) => "12-connecting",
             Address::Unix(_) if self.is_manager(fd) => "17-production",
-            Address::Unix(_) => "04-door",
+            Address::Unix(_) => "04-listening",
         };
         let (address, length) = sockaddr(address);
         let call = format!("connect({fd:?}, {address}, {length})");
@@ -276,7 +276,7 @@ impl<K: Kernel> Kernel for Narrated<K> {
     fn unlink(&mut self, path: &Path) -> Result<()> {
         let result = self.kernel.unlink(path);
         let call = format!("unlink({})", quoted_path(path));
-        self.tell("04-door", &call, result, |_| 0)
+        self.tell("04-listening", &call, result, |_| 0)
     }
 
     fn listen(&mut self, fd: &Fd, backlog: u32) -> Result<()> {
@@ -284,14 +284,14 @@ impl<K: Kernel> Kernel for Narrated<K> {
         // The system call takes a signed number.
         let backlog = i32::try_from(backlog).unwrap_or(i32::MAX);
         let call = format!("listen({fd:?}, {backlog})");
-        self.tell("04-door", &call, result, |_| 0)
+        self.tell("04-listening", &call, result, |_| 0)
     }
 
     fn getsockname(&mut self, fd: &Fd) -> Result<Address> {
         let result = self.kernel.getsockname(fd);
         let address = filled_sockaddr(result.as_ref().ok(), ADDRESS_SIZE);
         let call = format!("getsockname({fd:?}, {address})");
-        self.tell("04-door", &call, result, |_| 0)
+        self.tell("04-listening", &call, result, |_| 0)
     }
 
     // ---- the loop
@@ -534,25 +534,25 @@ impl<K: Kernel> Kernel for Narrated<K> {
         self.tell("03-signals", &call, result, |_| 128)
     }
 
-    // ---- goodbye
+    // ---- closing
 
     fn shutdown(&mut self, fd: &Fd) -> Result<()> {
         let result = self.kernel.shutdown(fd);
         let call = format!("shutdown({fd:?}, SHUT_WR)");
-        self.tell("13-goodbye", &call, result, |_| 0)
+        self.tell("13-closing", &call, result, |_| 0)
     }
 
     fn ioctl_outq(&mut self, fd: &Fd) -> Result<usize> {
         let result = self.kernel.ioctl_outq(fd);
         let waiting = result.map_or(POINTER.to_owned(), |waiting| format!("[{waiting}]"));
         let call = format!("ioctl({fd:?}, TIOCOUTQ, {waiting})");
-        self.tell("13-goodbye", &call, result, |_| 0)
+        self.tell("13-closing", &call, result, |_| 0)
     }
 
     fn close(&mut self, fd: Fd) -> Result<()> {
         let call = format!("close({fd:?})");
         let result = self.kernel.close(fd);
-        self.tell("13-goodbye", &call, result, |_| 0)
+        self.tell("13-closing", &call, result, |_| 0)
     }
 }
 
@@ -577,7 +577,7 @@ mod tests {
     fn an_error_keeps_its_errno_and_is_told_in_words() {
         let (mut kernel, lines) = narrated();
         assert_eq!(kernel.unlink(Path::new("/no/such")), Err(Errno::ENOENT));
-        let line = r#"unlink("/no/such")                      = -1 ENOENT (No such file or directory)  # docs/04-door.md"#;
+        let line = r#"unlink("/no/such")                      = -1 ENOENT (No such file or directory)  # docs/04-listening.md"#;
         assert_eq!(*lines.lock().unwrap(), [line]);
     }
 
@@ -629,15 +629,15 @@ mod tests {
         let (x, y) = ("x".repeat(32), "y".repeat(32));
         let expected = [
             format!(
-                "socket(AF_INET, SOCK_STREAM|SOCK_CLOEXEC|SOCK_NONBLOCK, IPPROTO_IP) = {l:?}  # docs/04-door.md"
+                "socket(AF_INET, SOCK_STREAM|SOCK_CLOEXEC|SOCK_NONBLOCK, IPPROTO_IP) = {l:?}  # docs/04-listening.md"
             ),
-            format!("setsockopt({l:?}, SOL_TCP, TCP_NODELAY, [1], 4) = 0  # docs/04-door.md"),
+            format!("setsockopt({l:?}, SOL_TCP, TCP_NODELAY, [1], 4) = 0  # docs/04-listening.md"),
             format!(
-                "bind({l:?}, {{sa_family=AF_INET, sin_port=htons(0), sin_addr=inet_addr(\"127.0.0.1\")}}, 16) = 0  # docs/04-door.md"
+                "bind({l:?}, {{sa_family=AF_INET, sin_port=htons(0), sin_addr=inet_addr(\"127.0.0.1\")}}, 16) = 0  # docs/04-listening.md"
             ),
-            format!("listen({l:?}, 4096) = 0  # docs/04-door.md"),
+            format!("listen({l:?}, 4096) = 0  # docs/04-listening.md"),
             format!(
-                "getsockname({l:?}, {{sa_family=AF_INET, sin_port=htons({sp}), sin_addr=inet_addr(\"127.0.0.1\")}}, [128 => 16]) = 0  # docs/04-door.md"
+                "getsockname({l:?}, {{sa_family=AF_INET, sin_port=htons({sp}), sin_addr=inet_addr(\"127.0.0.1\")}}, [128 => 16]) = 0  # docs/04-listening.md"
             ),
             format!("epoll_create1(EPOLL_CLOEXEC) = {e:?}  # docs/05-loop.md"),
             format!(
@@ -674,12 +674,12 @@ mod tests {
                 "read({t:?}, {POINTER}, 8) = -1 EAGAIN (Resource temporarily unavailable)  # docs/07-time.md"
             ),
             format!(
-                "setsockopt({c:?}, SOL_SOCKET, SO_LINGER, {{l_onoff=1, l_linger=0}}, 8) = 0  # docs/13-goodbye.md"
+                "setsockopt({c:?}, SOL_SOCKET, SO_LINGER, {{l_onoff=1, l_linger=0}}, 8) = 0  # docs/13-closing.md"
             ),
             format!(
                 "setsockopt({l:?}, SOL_SOCKET, SO_BINDTOIFINDEX, [2147483647], 4) = 0  # docs/14-stopping.md"
             ),
-            format!("ioctl({c:?}, TIOCOUTQ, [0]) = 0  # docs/13-goodbye.md"),
+            format!("ioctl({c:?}, TIOCOUTQ, [0]) = 0  # docs/13-closing.md"),
             format!(
                 "socket(AF_NETLINK, SOCK_RAW|SOCK_CLOEXEC|SOCK_NONBLOCK, NETLINK_SOCK_DIAG) = {diag:?}  # docs/14-stopping.md"
             ),
@@ -687,7 +687,7 @@ mod tests {
                 "write({diag:?}, \"H\\0\\0\\0\\24\\0\\1\\3\"..., 72) = 72  # docs/14-stopping.md"
             ),
             format!("read({diag:?}, \"\\24\\0\\0\\0\\3\\0\"..., 20) = 20  # docs/14-stopping.md"),
-            format!("shutdown({c:?}, SHUT_WR) = 0  # docs/13-goodbye.md"),
+            format!("shutdown({c:?}, SHUT_WR) = 0  # docs/13-closing.md"),
         ];
         for (line, expected) in lines.lock().unwrap().iter().zip(&expected) {
             // The padding in front of the result has its own test.

@@ -83,7 +83,7 @@ impl Net {
     }
 
     /// How many bytes may be read of a peer that has hung up, and cannot be held back because
-    /// epoll would report it for ever. If output waits, the peer will not take it: its memory is
+    /// epoll would report it in every wait. If output waits, the peer will not take it: its memory is
     /// free at once, and the input is read in its turn. If there is no memory, it ends.
     #[cold]
     fn last_words(&mut self, slot: u32, allowance: usize) -> usize {

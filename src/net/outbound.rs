@@ -99,7 +99,7 @@ impl Net {
     /// - EMFILE if there are [`max_outbound`](crate::Limits::max_outbound) such connections.
     /// - ESHUTDOWN if the server is stopping and there are as many such connections as
     ///   accepted ones, so none is left to begin it for: a handler that begins a connection
-    ///   again whenever it ends would hold up the stop for ever. No system call that opens a
+    ///   again whenever it ends would keep the server from stopping. No system call that opens a
     ///   connection fails with this errno.
     ///
     /// ```

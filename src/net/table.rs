@@ -59,7 +59,7 @@ impl Table {
         Ok(Table { slots, ledger: Ledger { marked, budget, shares, outbox } })
     }
 
-    // ---- the door -----------------------------------------------------------------------
+    // ---- access to a connection -------------------------------------------------------------
 
     /// The connection in `slot`, to be looked at.
     #[inline]

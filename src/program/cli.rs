@@ -316,7 +316,7 @@ fn listens(words: &[OsString], passed: Vec<Place>, handler: &str) -> Result<Vec<
     }
 }
 
-/// Clients would wait for ever in the queue of a socket that was passed and is not named.
+/// Clients would never be accepted from the queue of a socket that was passed and is not named.
 fn refuse_unnamed(places: &[Place], passed: &[Place]) -> Result<(), Usage> {
     let named: Vec<i32> = places.iter().flat_map(Place::descriptors).copied().collect();
     let is_named = |place: &&Place| place.descriptors().iter().all(|number| named.contains(number));

@@ -1,4 +1,4 @@
-//! Text on stdout: what scripts read. A slow reader is waited for a moment, not for ever.
+//! Text on stdout: what scripts read. A slow reader is waited for only a moment.
 //!
 //! These are results and not lines of a log, so they do not queue behind a log that
 //! nobody reads: the thread that has them writes them. poll(2) first, write(2) only what

@@ -46,7 +46,7 @@ impl<H: ConnectionHandler, K: Kernel> Reactor<H, K> {
     pub(super) fn serve_listener(&mut self, core: u32, mask: u32, doors: usize) {
         let index = (core - LISTENERS) as usize;
         if mask & (kernel::ERR | kernel::HUP) != 0 {
-            // A dead listener says so for ever. accept4 says why, though nobody is let in now.
+            // epoll reports a dead listener in every wait. accept4 returns the reason, and no client.
             self.turn_away_queue(index);
             return;
         }

@@ -132,7 +132,7 @@ impl<H: ConnectionHandler, K: Kernel> Reactor<H, K> {
     }
 
     /// Reads an open connection. On a hang-up it reads even while paused, because the kernel
-    /// would report the hang-up for ever, and bytes may precede it.
+    /// would report the hang-up in every wait, and bytes may precede it.
     fn read(&mut self, slot: u32, hangup: bool) {
         let most = self.net.may_read(slot, hangup);
         if most > 0 {

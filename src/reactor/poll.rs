@@ -118,7 +118,7 @@ impl Poll {
 
     /// Changes what `fd` is watched for, if that is not what epoll was `told` last. Where
     /// it cannot be changed now, epoll forgets the descriptor until it can: it would go on
-    /// reporting, for ever, what nobody asks for any more.
+    /// reporting events that are no longer asked for, in every wait.
     #[inline]
     pub(crate) fn rewatch<K: Kernel>(
         &self,
@@ -156,7 +156,7 @@ impl Poll {
         Err((call, errno))
     }
 
-    /// Removes `fd` from the epoll set, which would report it for ever.
+    /// Removes `fd` from the epoll set, which would report it in every wait.
     pub(crate) fn unwatch<K: Kernel>(
         &self,
         kernel: &mut K,

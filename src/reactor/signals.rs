@@ -88,7 +88,7 @@ impl<H: ConnectionHandler, K: Kernel> Reactor<H, K> {
                 },
                 Err((Reaction::FailRuntime, errno)) => {
                     if let Some(fd) = self.poll.signals.take() {
-                        self.close(fd); // or it would be ready for ever
+                        self.close(fd); // or it would be ready in every wait
                     }
                     self.fail(Error::new(Call::ReadSignal, "signalfd", errno));
                     break;

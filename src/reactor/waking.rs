@@ -53,7 +53,7 @@ impl<H: ConnectionHandler, K: Kernel> Reactor<H, K> {
             Ok(Some(Grace::Usual)) => self.net.stop(),
             Ok(Some(Grace::Within(time))) => self.stop_within(time),
             Err(error) => {
-                self.mailbox.close(); // or it would be ready for ever
+                self.mailbox.close(); // or it would be ready in every wait
                 self.fail(error);
             }
         }

@@ -182,7 +182,7 @@ fn what_clients_say_is_text() {
 
 #[test]
 fn a_long_life_is_cut_and_no_life_is_a_picture_too() {
-    let line = "close(8) = -1 EBADF (Bad file descriptor)  # docs/13-goodbye.md".to_owned();
+    let line = "close(8) = -1 EBADF (Bad file descriptor)  # docs/13-closing.md".to_owned();
     let svg = draw(&vec![(Duration::ZERO, line); MOST + 7]);
     check_xml(&svg);
     assert_eq!(svg.matches("class='tick ").count(), MOST);

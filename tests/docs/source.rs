@@ -127,7 +127,7 @@ pub fn methods() -> Vec<Method> {
             said += doc;
         } else if let Some(rest) = line.strip_prefix("fn ") {
             let name = rest.split('(').next().unwrap().to_owned();
-            // The last paragraph: "socket(2), docs/04-door.md, [`Call::Socket`]".
+            // The last paragraph: "socket(2), docs/04-listening.md, [`Call::Socket`]".
             let words: Vec<&str> = said.split([' ', ',', '.', '`', '[', ']']).collect();
             let is_manual = |word: &&&str| {
                 word.strip_suffix(')').is_some_and(|it| it.ends_with(char::is_numeric))

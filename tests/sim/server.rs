@@ -1286,7 +1286,7 @@ fn closed_while_connecting() {
 }
 
 /// A newcomer in `chat` sets the timer of another member. A member that is on its way out
-/// has none: its goodbye takes as long as it would have taken.
+/// has none: its lingering takes as long as it would have taken.
 #[test]
 fn a_newcomer_does_not_cut_a_goodbye() {
     let limits = Limits {

@@ -24,7 +24,7 @@ const LONGEST: usize = 64 * 1024;
 /// How long a client may neither send nor read anything.
 const SILENCE: Duration = Duration::from_secs(5);
 /// How long a refused client may take to close its side.
-const GOODBYE: Duration = Duration::from_secs(2);
+const LINGER: Duration = Duration::from_secs(2);
 
 fn main() -> io::Result<()> {
     let address = std::env::args().nth(1).unwrap_or_else(|| "127.0.0.1:1234".to_owned());
@@ -205,7 +205,7 @@ impl Client {
 
     /// When it must leave.
     fn due(&self) -> Instant {
-        self.since + if self.must_go { GOODBYE } else { SILENCE }
+        self.since + if self.must_go { LINGER } else { SILENCE }
     }
 
     /// Whether to read from it. What is not read fills the socket's buffer, then the

@@ -30,7 +30,7 @@ const LONGEST: usize = 64 * 1024;
 /// How long a client may neither send nor read anything.
 const SILENCE: Duration = Duration::from_secs(5);
 /// How long a refused client may take to close its side.
-const GOODBYE: Duration = Duration::from_secs(2);
+const LINGER: Duration = Duration::from_secs(2);
 /// How long after a signal clients are still accepted, and may send their first line.
 const GRACE: Duration = Duration::from_secs(1);
 /// How long after a signal the last answer may take.
@@ -239,7 +239,7 @@ impl Client {
     /// When it must leave.
     fn due(&self, stops: Option<Instant>) -> Instant {
         let due =
-            self.since + if self.must_go && self.output.is_empty() { GOODBYE } else { SILENCE };
+            self.since + if self.must_go && self.output.is_empty() { LINGER } else { SILENCE };
         stops.map_or(due, |at| due.min(at + DRAIN))
     }
 

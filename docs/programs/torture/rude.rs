@@ -162,7 +162,7 @@ pub(crate) const RUDE: [Rude; 32] = [
         "an answer in front of a line without end, read late",
         (
             "It closes with input unread: the kernel resets, and the reset destroys the answer.",
-            "story/07-goodbye.md",
+            "story/07-lingering-close.md",
         ),
         Nothing,
         refused,
