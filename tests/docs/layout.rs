@@ -2,8 +2,8 @@
 //!
 //! A room is a file of src, with what stands in the directory of its name. The order stands
 //! in the words of src/lib.rs, and in the table of the README; src/program, which uses the
-//! library as anybody would, is in the README's alone. What a room uses are its `use crate::`
-//! lines, without those of its tests.
+//! library as anybody would, is in the README's alone. What a room uses are its paths that begin
+//! with `crate::`, in `use` lines or elsewhere, without those of its tests.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -66,14 +66,32 @@ fn room(file: &str) -> &str {
     file.split(['/', '.']).next().unwrap()
 }
 
+/// The paths that begin at the top of the source, as `net::Conn`, wherever they stand in the code
+/// of a file: behind `crate::`, or behind as many `super::` as lead there.
+fn paths<'a>(file: &str, text: &'a str) -> Vec<&'a str> {
+    let depth = file.trim_end_matches("/mod.rs").split('/').count();
+    let to_top = ["crate::".to_owned(), "super::".repeat(depth)];
+    let code = text.lines().map(|line| line.split("//").next().unwrap_or_default());
+    let words =
+        code.flat_map(|code| code.split(|c: char| !c.is_alphanumeric() && !"_:{$".contains(c)));
+    words.filter_map(|word| to_top.iter().find_map(|it| word.strip_prefix(it.as_str()))).collect()
+}
+
 /// The rooms that a file uses.
-fn uses(text: &str) -> Vec<&str> {
-    let paths = text.lines().filter_map(|line| {
-        ["use crate::", "pub use crate::", "pub(crate) use crate::"]
-            .iter()
-            .find_map(|it| line.strip_prefix(it))
-    });
-    paths.map(|path| path.split([':', ';']).next().unwrap()).collect()
+fn uses<'a>(file: &str, text: &'a str) -> Vec<&'a str> {
+    paths(file, text).into_iter().map(|path| path.split(':').next().unwrap()).collect()
+}
+
+/// The files of its own room that a file uses, by path below src.
+fn neighbors(file: &str, text: &str, sources: &BTreeMap<String, String>) -> Vec<String> {
+    let Some((directory, _)) = file.rsplit_once('/') else { return Vec::new() };
+    let code = text.lines().map(|line| line.split("//").next().unwrap_or_default());
+    let words =
+        code.flat_map(|code| code.split(|c: char| !c.is_alphanumeric() && !"_:".contains(c)));
+    let names = words.filter_map(|word| word.strip_prefix("super::"));
+    let names = names.map(|path| path.split(':').next().unwrap());
+    let files = names.map(|name| format!("{directory}/{name}.rs"));
+    files.filter(|other| sources.contains_key(other) && other != file).collect()
 }
 
 fn order_in_lib(lib: &str) -> Vec<String> {
@@ -112,7 +130,7 @@ fn each_room_knows_only_those_before_it() {
             wrong.push(format!("src/{file} is in no list"));
             continue;
         };
-        for other in uses(text) {
+        for other in uses(file, text) {
             used += 1;
             if place(other).is_none_or(|other| other > own) {
                 wrong.push(format!("src/{file} uses {other}, which comes later"));
@@ -125,6 +143,26 @@ fn each_room_knows_only_those_before_it() {
     }
     assert!(wrong.is_empty(), "{wrong:#?}");
     assert!(used > 100, "only {used} lines seen");
+}
+
+/// Within a room, too: take away each file that uses none of those left, until none is left.
+#[test]
+fn no_files_of_a_room_use_each_other_in_a_circle() {
+    let sources = sources();
+    let mut left: BTreeMap<&str, Vec<String>> = BTreeMap::new();
+    for (file, text) in &sources {
+        left.insert(file, neighbors(file, text, &sources));
+    }
+    let used: usize = left.values().map(Vec::len).sum();
+    assert!(used > 20, "only {used} seen");
+    loop {
+        let before: Vec<&str> = left.keys().copied().collect();
+        left.retain(|_, uses| uses.iter().any(|it| before.contains(&it.as_str())));
+        if left.len() == before.len() {
+            assert!(left.is_empty(), "in a circle, or before one: {left:#?}");
+            return;
+        }
+    }
 }
 
 /// Lines of code: no blank ones, no comments, and nothing that is looked up.
