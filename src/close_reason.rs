@@ -1,4 +1,7 @@
 //! Why connections end.
+//!
+//! Invariant: the same value reaches the handler, the log and the counters. The kinds are
+//! declared once; the names and the places in the counters follow from the declaration.
 
 use crate::kernel::Errno;
 use crate::reaction::Call;

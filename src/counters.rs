@@ -1,4 +1,7 @@
 //! What the server has done so far, in numbers.
+//!
+//! Invariant: the sum of `closed` and of the connections that are open is that of `accepted` and
+//! `connected`. Bytes of a connection are added when it ends.
 
 use crate::close_reason::CloseReason;
 use std::fmt;

@@ -1,4 +1,8 @@
 //! The one error: a call that failed, on what, and how.
+//!
+//! It ends the start or the server; what a call means for one connection is a `CloseReason`. The
+//! functions at the end make a call and ask the table of errnos: [`needed`] fails with it,
+//! [`wanted`] goes on without and warns.
 
 use crate::fallible::shown;
 use crate::kernel::{self, Errno};

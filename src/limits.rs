@@ -1,4 +1,7 @@
-//! Every bound the server keeps, as plain fields.
+//! Every bound the server keeps, as plain fields; and the time limits as the loop uses them.
+//!
+//! [`Limits`] is what the program sets. [`Patience`] is what the loop looks at: the same timeouts
+//! in its own unit, and those of connections that have some of their own.
 
 use crate::fallible::{self, Map};
 use crate::time::{Moment, Span};

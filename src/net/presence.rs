@@ -1,4 +1,7 @@
 //! Whether a connection is still there, for the threads that work for it.
+//!
+//! Invariant: only connections that have had a job are in `presences`, each until it is freed; what
+//! was read as gone stays gone.
 
 use super::{Conn, Net};
 use crate::fallible::{self, has_room_for_shared};

@@ -1,4 +1,7 @@
 //! Outbound connections: those that are asked for are begun; what became of a connect.
+//!
+//! `net/outbound.rs` has those that wait for a socket, and opens them; here the loop learns from
+//! epoll whether one is established.
 
 use super::Reactor;
 use crate::close_reason::CloseReason;

@@ -1,4 +1,7 @@
 //! Reports to the service manager: the server is ready, it stops, the loop turns.
+//!
+//! READY is sent from the first turn, when the loop can serve, and WATCHDOG from a turn after an
+//! alarm: a loop that hangs sends none. Without a manager nothing here does anything.
 
 use super::Reactor;
 use super::poll::MANAGER;

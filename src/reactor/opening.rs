@@ -1,5 +1,9 @@
 //! What a loop owns: its memory is allocated, then the listeners are opened, and the descriptors
 //! it always watches.
+//!
+//! Invariants:
+//! 1. All memory whose size the limits give is there before the first descriptor is opened.
+//! 2. Whatever fails, dropping the loop closes what was opened before.
 
 use super::giving_way::GivingWay;
 use super::input_buffer::InputBuffer;
