@@ -19,7 +19,7 @@
 //!
 //! What is held back by a full connection's own high water mark is freed by that
 //! connection's own progress. What was held back only because memory was short is
-//! looked at again when twice as much is free as then: see [`Budget::squeeze`].
+//! looked at again when twice as much is free as then: see [`Budget::note_held_back`].
 //!
 //! Invariant: `high_water` is what `used` and `reserve` make it, because each method that
 //! changes one of them computes it again. Each message asks for it.
@@ -39,8 +39,8 @@ const HEAVY: usize = 8;
 /// An address that holds less than this part of what is left may use the reserve.
 const LIGHT: usize = 4;
 
-/// From so much on it is a flood, whose memory is returned to the kernel as it runs off.
-const FLOOD: usize = 4 << 20;
+/// From this peak on, memory is returned to the kernel as its use declines.
+const HIGH_PEAK: usize = 4 << 20;
 
 #[derive(Debug)]
 pub(crate) struct Budget {
@@ -54,8 +54,8 @@ pub(crate) struct Budget {
     configured: usize,
     /// Connections are held back for lack of memory until no more than this is used.
     relief: Option<usize>,
-    /// The most that a flood took; as it runs off, what was in use when memory was last returned.
-    crest: usize,
+    /// The most that was in use; as that declines, what was in use when memory was last returned.
+    peak: usize,
 }
 
 impl Budget {
@@ -65,9 +65,9 @@ impl Budget {
         let reserve = (WHOLE_SHARE + connections * RESERVE_EACH).min(max / 4);
         let short = (reserve + 8 * WHOLE_SHARE).max(max / HEAVY);
         let tight_from = max.saturating_sub(short);
-        let (used, configured, relief, crest) = (0, high_water, None, 0);
+        let (used, configured, relief, peak) = (0, high_water, None, 0);
         let mut budget =
-            Budget { max, used, reserve, tight_from, high_water, configured, relief, crest };
+            Budget { max, used, reserve, tight_from, high_water, configured, relief, peak };
         budget.measure();
         budget
     }
@@ -146,24 +146,24 @@ impl Budget {
     }
 
     /// A connection is held back whose own high water mark would not hold it.
-    pub(crate) fn squeeze(&mut self) {
+    pub(crate) fn note_held_back(&mut self) {
         let freed = self.left().max(WHOLE_SHARE);
         self.relief = self.relief.max(Some(self.used.saturating_sub(freed)));
     }
 
-    /// Whether three quarters of a flood have run off, or of what was then left, and so on until
-    /// nothing is left: then memory should be returned to the kernel. The last blocks of a flood lie
-    /// scattered among free ones, and hold back many times their size.
+    /// Whether use has declined to a quarter of its peak, or of what was then left, and so on until
+    /// nothing is left: then memory should be returned to the kernel. The last blocks lie scattered
+    /// among free ones, and hold back many times their size.
     #[inline]
-    pub(crate) fn take_ebb(&mut self) -> bool {
-        if self.used > self.crest.max(FLOOD) {
-            self.crest = self.used;
+    pub(crate) fn take_decline(&mut self) -> bool {
+        if self.used > self.peak.max(HIGH_PEAK) {
+            self.peak = self.used;
         }
-        let ebb = self.crest > 0 && self.used <= self.crest / 4;
-        if ebb {
-            self.crest = self.used;
+        let declined = self.peak > 0 && self.used <= self.peak / 4;
+        if declined {
+            self.peak = self.used;
         }
-        ebb
+        declined
     }
 
     /// Whether enough has become free to look again at those held back.
@@ -241,7 +241,7 @@ mod tests {
     fn relief_comes_when_twice_as_much_is_free() {
         let mut budget = Budget::new(1 << 20, 256 << 10, 0);
         budget.changed(0, 900 << 10);
-        budget.squeeze();
+        budget.note_held_back();
         assert!(!budget.take_relief());
         budget.changed(100 << 10, 0);
         assert!(!budget.take_relief());
@@ -252,26 +252,29 @@ mod tests {
     /// What a flood has left is returned again and again: a quarter may hold back the rest. What
     /// comes and goes below it costs no call.
     #[test]
-    fn a_flood_runs_off_in_quarters() {
+    fn memory_is_returned_at_each_quarter_of_a_peak() {
         let mut budget = Budget::new(64 << 20, 256 << 10, 0);
         let mut used = 0;
-        let mut ebbs = |used_now: usize| {
+        let mut declines = |used_now: usize| {
             budget.changed(used, used_now);
             used = used_now;
-            budget.take_ebb()
+            budget.take_decline()
         };
         for _ in 0..3 {
-            assert!(!ebbs(FLOOD) && !ebbs(0), "that was no flood");
+            assert!(!declines(HIGH_PEAK) && !declines(0), "that was no peak");
         }
-        assert!(!ebbs(16 << 20));
+        assert!(!declines(16 << 20));
         let mut returned = Vec::new();
         for block in (0..(16 << 20) / BLOCK).rev() {
-            if ebbs(block * BLOCK) {
+            if declines(block * BLOCK) {
                 returned.push(block);
             }
         }
         assert_eq!(returned, [4_096, 1_024, 256, 64, 16, 4, 1, 0], "in blocks");
-        assert!(!ebbs(FLOOD) && !ebbs(0), "that was no flood");
-        assert!(!ebbs(16 << 20) && ebbs(1 << 20) && ebbs(0) && !ebbs(0), "once each");
+        assert!(!declines(HIGH_PEAK) && !declines(0), "that was no peak");
+        assert!(
+            !declines(16 << 20) && declines(1 << 20) && declines(0) && !declines(0),
+            "once each"
+        );
     }
 }

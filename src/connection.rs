@@ -209,7 +209,7 @@ impl Connection {
             // An interrupted call is made again at the next event, which is there already.
             Reaction::Wait | Reaction::Retry | Reaction::Ignore | Reaction::Degrade => {}
             Reaction::Later | Reaction::Pause => {
-                self.shortage.strike();
+                self.shortage.count_failure();
                 if self.shortage.tries() > MAX_TRIES {
                     self.abort(CloseReason::Server { call, errno });
                 }

@@ -1,13 +1,12 @@
-//! Calls into the loop from other threads, and what workers have done: a queue, and a bell that
-//! wakes the loop.
+//! Calls into the loop from other threads, and what workers have done: a queue, and an eventfd
+//! that wakes the loop.
 //!
-//! The bell is an eventfd. To ring it is to write to it, and that happens only when the queue
-//! goes from empty to not empty, so a thousand calls may cost one wake-up. The queue and the
-//! flag are under one lock, so that no wake-up is lost.
+//! The eventfd is written only when no wake-up is pending, so a thousand calls may cost one
+//! wake-up. The queue and the eventfd are under one lock, so that no wake-up is lost.
 //!
 //! Invariants:
-//! 1. `rung` is true exactly while the eventfd's counter is not 0, or about to be read.
-//! 2. Without a bell (the server has ended, or not begun) the queue is empty and takes
+//! 1. A wake-up `is_pending` exactly while the eventfd's counter is not 0, or about to be read.
+//! 2. Without a waker (the server has ended, or not begun) the queue is empty and takes
 //!    nothing.
 
 use crate::error::Error;
@@ -76,14 +75,14 @@ struct State<H> {
     stop: Option<Grace>,
     /// The thread that runs the loop.
     runs_on: Option<ThreadId>,
-    rung: bool,
-    bell: Option<Box<dyn Bell>>,
+    /// `None` before the server has opened its eventfd, and once it has ended.
+    waker: Option<Box<dyn Waker>>,
 }
 
 impl<H> Mailbox<H> {
     /// Takes over the eventfd: from now on calls are taken.
     pub(crate) fn open<K: Kernel>(&self, kernel: K, eventfd: Fd) {
-        self.lock().bell = Some(Box::new(EventFd { kernel, fd: eventfd }));
+        self.lock().waker = Some(Box::new(EventFd { kernel, fd: eventfd, is_pending: false }));
     }
 
     /// A job that panicked did so outside of the lock, so the state is whole whatever happened.
@@ -94,7 +93,7 @@ impl<H> Mailbox<H> {
     /// From any thread: leaves a call, and wakes the loop if it is the first.
     pub(crate) fn post(&self, call: Callback<H>) -> Result<(), CallError> {
         let mut state = self.lock();
-        if state.bell.is_none() {
+        if state.waker.is_none() {
             return Err(CallError::Stopped);
         }
         if state.jobs.len() >= CAPACITY || !state.has_place() {
@@ -108,12 +107,12 @@ impl<H> Mailbox<H> {
     /// If there is no memory, the worker waits for some. If the server has ended, it is dropped.
     pub(crate) fn deliver(&self, done: Done) {
         let mut state = self.lock();
-        while state.bell.is_some() && !state.has_place() {
+        while state.waker.is_some() && !state.has_place() {
             drop(state);
             thread::sleep(RETRY);
             state = self.lock();
         }
-        if state.bell.is_some() {
+        if state.waker.is_some() {
             state.push(Job::Done(done));
         }
     }
@@ -146,15 +145,14 @@ impl<H> Mailbox<H> {
     }
 
     /// From the loop, when the eventfd may be readable. Once it has run the `jobs` that it took
-    /// before, silences the bell and takes all that wait; until then the bell keeps waking it,
-    /// and the queue stays bounded. Returns whether to stop.
+    /// before, resets the eventfd and takes all that wait; until then the eventfd keeps waking
+    /// it, and the queue stays bounded. Returns whether to stop.
     pub(crate) fn collect(&self, jobs: &mut VecDeque<Job<H>>) -> Result<Option<Grace>, Error> {
         let mut state = self.lock();
         if jobs.is_empty() {
-            if let Some(bell) = &mut state.bell {
-                bell.silence()?;
+            if let Some(waker) = &mut state.waker {
+                waker.reset()?;
             }
-            state.rung = false;
             std::mem::swap(jobs, &mut state.jobs);
         }
         Ok(state.stop)
@@ -162,14 +160,14 @@ impl<H> Mailbox<H> {
 
     /// The server has ended: gives the eventfd back.
     pub(crate) fn close(&self) {
-        let (bell, jobs) = {
+        let (waker, jobs) = {
             let mut state = self.lock();
             state.runs_on = None;
-            (state.bell.take(), std::mem::take(&mut state.jobs))
+            (state.waker.take(), std::mem::take(&mut state.jobs))
         };
         drop(jobs); // outside of the lock: what a job owns may do anything when dropped
-        if let Some(bell) = bell {
-            bell.close();
+        if let Some(waker) = waker {
+            waker.close();
         }
     }
 }
@@ -177,7 +175,7 @@ impl<H> Mailbox<H> {
 impl<H> Default for Mailbox<H> {
     fn default() -> Mailbox<H> {
         let (jobs, stop, runs_on) = Default::default();
-        Mailbox(Mutex::new(State { jobs, stop, runs_on, rung: false, bell: None }))
+        Mailbox(Mutex::new(State { jobs, stop, runs_on, waker: None }))
     }
 }
 
@@ -193,48 +191,55 @@ impl<H> State<H> {
     }
 
     fn wake(&mut self) {
-        if let Some(bell) = &mut self.bell
-            && !self.rung
-        {
-            self.rung = bell.ring();
+        if let Some(waker) = &mut self.waker {
+            waker.wake();
         }
     }
 }
 
 /// The eventfd together with its kernel, whose type a `Handle` must not know.
-trait Bell: Send {
-    /// Whether the loop will wake.
-    fn ring(&mut self) -> bool;
-    fn silence(&mut self) -> Result<(), Error>;
+trait Waker: Send {
+    /// Wakes the loop, unless a wake-up is pending.
+    fn wake(&mut self);
+    /// The loop has woken: the next call wakes it again.
+    fn reset(&mut self) -> Result<(), Error>;
     fn close(self: Box<Self>);
 }
 
 struct EventFd<K> {
     kernel: K,
     fd: Fd,
+    is_pending: bool,
 }
 
-impl<K: Kernel> Bell for EventFd<K> {
-    fn ring(&mut self) -> bool {
-        match attempt(Call::WriteCounter, || self.kernel.write_counter(&self.fd)) {
+impl<K: Kernel> Waker for EventFd<K> {
+    fn wake(&mut self) {
+        if self.is_pending {
+            return;
+        }
+        self.is_pending = match attempt(Call::WriteCounter, || self.kernel.write_counter(&self.fd))
+        {
             Ok(()) => true,
             // The counter is full: a wake-up is pending already. Any other failure is
             // tried again by the next call.
             Err((reaction, _)) => reaction == Reaction::Ignore,
-        }
+        };
     }
 
-    fn silence(&mut self) -> Result<(), Error> {
+    fn reset(&mut self) -> Result<(), Error> {
         match attempt(Call::ReadCounter, || self.kernel.read_counter(&self.fd)) {
             Err((Reaction::FailRuntime, errno)) => {
                 Err(Error::new(Call::ReadCounter, "eventfd", errno))
             }
-            _ => Ok(()),
+            _ => {
+                self.is_pending = false;
+                Ok(())
+            }
         }
     }
 
     fn close(self: Box<Self>) {
-        let EventFd { mut kernel, fd } = *self;
+        let EventFd { mut kernel, fd, .. } = *self;
         tolerate(Call::Close, kernel.close(fd));
     }
 }

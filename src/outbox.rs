@@ -122,7 +122,7 @@ impl Outbox {
 
     /// Makes output due as soon as possible.
     #[cold]
-    pub(crate) fn hurry(&mut self) {
+    pub(crate) fn make_due(&mut self) {
         self.due_at = 0;
     }
 
@@ -507,9 +507,9 @@ mod tests {
         outbox.clear();
         outbox.limit(4_000);
         assert_eq!(due(&mut outbox), Some(1_000));
-        outbox.hurry();
+        outbox.make_due();
         outbox.limit(1 << 20);
-        assert!(outbox.is_due(), "more memory takes nothing of the hurry");
+        assert!(outbox.is_due(), "more memory leaves it due");
         outbox.clear();
         assert_eq!(due(&mut outbox), Some(GROUP_BYTES));
     }

@@ -242,7 +242,7 @@ impl<H: ConnectionHandler, K: Kernel> Reactor<H, K> {
         if self.net.relieve() {
             self.settle_marked();
         }
-        if self.net.take_ebb() {
+        if self.net.take_decline() {
             self.process.iter().for_each(Process::return_memory);
         }
         self.settle_listeners();
@@ -273,7 +273,7 @@ impl<H: ConnectionHandler, K: Kernel> Reactor<H, K> {
             return net.table.mark(slot);
         }
         let Some(mut connection) = net.table.tally(slot) else { return };
-        if connection.hush()
+        if connection.make_quiet()
             && let Some(span) = net.timeouts.usual.idle
         {
             timer.deadlines.look_by(slot, net.now.after(span).look(net.now));

@@ -1,4 +1,19 @@
 //! Building a server, running it, and reaching it from other threads.
+//!
+//! ```text
+//!   Builder ── bind ─▶ Server ── run ─▶ Summary           on this thread
+//!                        │  ╲
+//!                        │   ── spawn ─▶ Running ── join ─▶ Summary
+//!                        └── handle ─▶ Handle, for any thread, at any time
+//! ```
+//!
+//! A [`Server`] owns the loop, with its listeners open; what the loop does is in `reactor`. A
+//! [`Handle`] owns a share of the mailbox and nothing else, so it may outlive the server.
+//!
+//! Invariants:
+//! 1. A start that fails has closed what it opened.
+//! 2. However a server ends, by `run`, a panic of its handler or being dropped, all that it has
+//!    is closed.
 
 use crate::address::{Place, ToAddresses};
 use crate::connection::OUTBOUND;
@@ -75,13 +90,13 @@ pub struct Builder<H, K = Linux> {
     manager: Option<ServiceManager>,
     /// Sockets that listen already.
     given: Vec<Fd>,
-    workers: Option<Hire<H>>,
+    workers: Option<StartWorkers<H>>,
 }
 
 /// Makes the workers, which take what they have done to this mailbox; whether they are simulated.
-struct Hire<H>(Box<dyn FnOnce(Arc<Mailbox<H>>, bool) -> Workers>);
+struct StartWorkers<H>(Box<dyn FnOnce(Arc<Mailbox<H>>, bool) -> Workers>);
 
-impl<H> fmt::Debug for Hire<H> {
+impl<H> fmt::Debug for StartWorkers<H> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("Workers")
     }
@@ -174,11 +189,12 @@ impl<H: ConnectionHandler, K: Kernel> Builder<H, K> {
     where
         H: 'static,
     {
-        self.workers = Some(Hire(Box::new(move |mailbox: Arc<Mailbox<H>>, is_simulated| {
-            let threads = (!is_simulated).then_some(threads.max(1));
-            let deliver = move |done| mailbox.deliver(done);
-            Workers::new(threads, capacity, state, deliver)
-        })));
+        self.workers =
+            Some(StartWorkers(Box::new(move |mailbox: Arc<Mailbox<H>>, is_simulated| {
+                let threads = (!is_simulated).then_some(threads.max(1));
+                let deliver = move |done| mailbox.deliver(done);
+                Workers::new(threads, capacity, state, deliver)
+            })));
         self
     }
 
@@ -242,8 +258,8 @@ impl<H: ConnectionHandler, K: Kernel> Builder<H, K> {
         let each = 1 + u64::from(handler.files_per_client());
         fit_limits(&mut kernel, &mut limits, (count, each), owns_process, &mut warnings)?;
         let mut reactor = Owned::new(Reactor::new(handler, kernel, limits, process)?);
-        let hire = |Hire(hire)| hire(Arc::clone(&reactor.mailbox), !K::IS_REAL);
-        reactor.net.workers = self.workers.map(hire).map(Box::new);
+        let start = |StartWorkers(start)| start(Arc::clone(&reactor.mailbox), !K::IS_REAL);
+        reactor.net.workers = self.workers.map(start).map(Box::new);
         reactor.start()?;
         reactor.open(self.given, &places, &mut warnings)?;
         for (listener, most) in self.at_most {

@@ -1,6 +1,10 @@
 //! What holds of each settled connection, and types cannot say. Debug builds check it.
+//!
+//! What types do say is not here: only a Starved connection starves, and no input is read behind
+//! an end that the handler has heard. What all connections hold together is checked where it is
+//! counted, in `net/table.rs`.
 
-use super::{Connection, State};
+use super::{Connection, Fin, State};
 
 impl Connection {
     /// What is wrong with a settled connection, if anything is: what types cannot say.
@@ -16,8 +20,12 @@ impl Connection {
                     open.flow.reading().is_some() || open.input.is_empty(),
                     "a rest stands behind the end",
                 ),
+                (
+                    open.flow.fin() != Fin::Sent || open.flow.is_starved() || !open.flow.is_full(),
+                    "it is full, but FIN is behind all of it",
+                ),
             ],
-            _ => [(true, ""); 3],
+            _ => [(true, ""); 4],
         };
         claims.into_iter().find(|(holds, _)| !holds).map(|(_, wrong)| wrong)
     }

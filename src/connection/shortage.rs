@@ -1,4 +1,7 @@
 //! A connection for which the kernel had no memory: how often, and when it is tried again.
+//!
+//! It waits after each failure until its deadline, and then is tried again. A call that succeeds
+//! sets it back to none; more than [`MAX_TRIES`] failures in a row end the connection.
 
 /// How often the kernel may be out of memory for one connection in a row.
 pub(super) const MAX_TRIES: u8 = 12;
@@ -20,7 +23,7 @@ impl Shortage {
     }
 
     /// Once more.
-    pub(crate) fn strike(&mut self) {
+    pub(crate) fn count_failure(&mut self) {
         self.0 = (self.tries() + 1) | Shortage::WAITS;
     }
 

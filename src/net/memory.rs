@@ -67,7 +67,7 @@ impl Net {
         let starves = needs_to_read && self.allowance(slot) == 0;
         let starves = starves && (owes || self.in_the_way(slot).is_none());
         if (owes || starves) && self.table.ledger.budget.is_short() {
-            self.table.ledger.budget.squeeze();
+            self.table.ledger.budget.note_held_back();
         }
         (owes, starves)
     }
@@ -101,7 +101,7 @@ impl Net {
     fn hold_back(&mut self, slot: u32) -> usize {
         let allowance = self.make_way(slot);
         if allowance == 0 {
-            self.table.ledger.budget.squeeze();
+            self.table.ledger.budget.note_held_back();
             self.change(slot, |connection| {
                 connection.state.open_mut().into_iter().for_each(|open| open.flow.starve());
             });
@@ -223,8 +223,8 @@ impl Net {
 
     /// Whether a flood has run off: then memory should be returned to the kernel.
     #[inline]
-    pub(crate) fn take_ebb(&mut self) -> bool {
-        self.table.ledger.budget.take_ebb()
+    pub(crate) fn take_decline(&mut self) -> bool {
+        self.table.ledger.budget.take_decline()
     }
 }
 

@@ -25,7 +25,7 @@ impl Net {
     pub(crate) fn spend(&mut self, bytes: usize) {
         self.spent += bytes;
         if self.is_spent() {
-            self.table.ledger.outbox.hurry();
+            self.table.ledger.outbox.make_due();
         }
     }
 

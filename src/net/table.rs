@@ -259,7 +259,7 @@ impl Table {
     /// callback has written it becomes full, so that the callback stops.
     #[cold]
     fn enough_for_now(&mut self) {
-        self.ledger.outbox.hurry();
+        self.ledger.outbox.make_due();
         if let Some(slot) = self.ledger.outbox.talker() {
             self.became_full(slot);
         }
@@ -398,7 +398,7 @@ impl Tally<'_> {
 
     /// Nothing is going on but its first message, unless it is marked already; whether that is so.
     #[inline]
-    pub(crate) fn hush(&mut self) -> bool {
+    pub(crate) fn make_quiet(&mut self) -> bool {
         let is_quiet = self.0.attention == Attention::Busy;
         if is_quiet {
             self.0.attention = Attention::Quiet;

@@ -30,20 +30,20 @@ enum Queue {
 impl<H: ConnectionHandler, K: Kernel> Reactor<H, K> {
     /// Serves the listeners that are `woken`, core descriptors with their events, in order. The
     /// first is the one that would have been the next the last time.
-    pub(super) fn welcome(&mut self, woken: &[(u32, u32)]) {
+    pub(super) fn serve_listeners(&mut self, woken: &[(u32, u32)]) {
         let first = woken.partition_point(|&(core, _)| core < LISTENERS + self.next_listener);
         let (last, first) = woken.split_at(first);
-        let doors = woken.iter().filter(|(core, _)| *core >= LISTENERS).count();
+        let ready = woken.iter().filter(|(core, _)| *core >= LISTENERS).count();
         for &(core, mask) in first.iter().chain(last).filter(|(core, _)| *core >= LISTENERS) {
-            self.serve_listener(core, mask, doors);
+            self.serve_listener(core, mask, ready);
             if self.net.is_spent() {
                 return;
             }
         }
     }
 
-    /// An event of a listener; clients wait at `doors` of them.
-    pub(super) fn serve_listener(&mut self, core: u32, mask: u32, doors: usize) {
+    /// An event of a listener; clients wait at `ready` of them.
+    pub(super) fn serve_listener(&mut self, core: u32, mask: u32, ready: usize) {
         let index = (core - LISTENERS) as usize;
         if mask & (kernel::ERR | kernel::HUP) != 0 {
             // epoll reports a dead listener in every wait. accept4 returns the reason, and no client.
@@ -54,7 +54,7 @@ impl<H: ConnectionHandler, K: Kernel> Reactor<H, K> {
         if places == 0 {
             return self.give_way();
         }
-        let share = places.div_ceil(doors);
+        let share = places.div_ceil(ready);
         let intake = self.listeners.get_mut(index).and_then(Listener::intake);
         let quota = intake.map_or(0, |intake| intake.quota(self.turn));
         self.accept(index, share.min(quota.into()));
@@ -64,12 +64,12 @@ impl<H: ConnectionHandler, K: Kernel> Reactor<H, K> {
     /// are closed.
     pub(super) fn accept_all(&mut self) {
         let next = self.next_listener as usize;
-        let doors = self.listeners.iter().filter(|it| it.socket.is_some()).count();
+        let open = self.listeners.iter().filter(|it| it.socket.is_some()).count();
         for index in (next..self.listeners.len()).chain(0..next) {
             if self.listeners.get(index).is_none_or(|listener| listener.socket.is_none()) {
                 continue;
             }
-            let share = self.places().div_ceil(doors).min(u8::MAX.into());
+            let share = self.places().div_ceil(open).min(u8::MAX.into());
             if self.accept(index, share) == Queue::Empty
                 && let Some(listener) = self.listeners.get_mut(index)
             {

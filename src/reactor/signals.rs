@@ -1,4 +1,12 @@
 //! Signals are read, and done what each asks for: to stop, to report, or nothing.
+//!
+//! ```text
+//!   None ── a signal to stop ─▶ One ── the same burst: one stop ─▶ One
+//!                                └──── SIGINT again, or 500 ms later: everything ends ─▶ Two
+//! ```
+//!
+//! Invariant: the kernel merges signals that are pending, so none is counted; what matters is
+//! whether one has come, and when.
 
 use super::Reactor;
 use crate::deadlines::Alarm;
@@ -99,11 +107,11 @@ impl<H: ConnectionHandler, K: Kernel> Reactor<H, K> {
         if asked {
             self.want_report();
         }
-        self.heed(before);
+        self.act_on_signals(before);
     }
 
     /// Does what the signals to stop ask for, now that there may be more than `before`.
-    fn heed(&mut self, before: Signals) {
+    fn act_on_signals(&mut self, before: Signals) {
         match (before, self.end.signals) {
             (Signals::None, Signals::One { last, .. }) => match self.net.limits.stop_delay {
                 Some(delay) if !self.net.is_stopping() => self.announce_stop(last, delay),

@@ -83,7 +83,7 @@ impl<H: ConnectionHandler, K: Kernel> Reactor<H, K> {
         for slot in self.net.table.slots_where(|_| true) {
             self.net.change(slot, |connection| {
                 connection.state.forget_read();
-                connection.state.hurry(header);
+                connection.state.limit_deadline(header);
             });
         }
         self.refuse_new();

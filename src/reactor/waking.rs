@@ -1,4 +1,10 @@
 //! The descriptors that are no connections: which of them woke the loop, and for what.
+//!
+//! They are noted in `woken` as epoll reports them, and served after the connections of the turn,
+//! in the order eventfd, signalfd, timerfd, listeners.
+//!
+//! Invariant: calls of other threads are taken from the mailbox only when those taken before are
+//! all made, so the queue stays bounded.
 
 use super::Reactor;
 use super::poll::{EVENTFD, LISTENERS, MANAGER, SIGNALFD, TIMERFD};
@@ -43,7 +49,7 @@ impl<H: ConnectionHandler, K: Kernel> Reactor<H, K> {
                 _ => break,
             }
         }
-        self.welcome(woken);
+        self.serve_listeners(woken);
     }
 
     /// Takes the calls that other threads have left, if the last ones are made.

@@ -12,7 +12,7 @@ impl Life {
     }
 
     /// A header is awaited no longer than until then.
-    pub(crate) fn hurry(&mut self, most: Moment) {
+    pub(crate) fn limit_deadline(&mut self, most: Moment) {
         if let State::Preface { deadline, .. } = &mut self.0 {
             *deadline = (*deadline).min(most);
         }
