@@ -24,43 +24,28 @@ pub(crate) const LISTENERS: u32 = 3;
 /// What a wait of a closed loop is about.
 const CLOSED: &str = "a server that was closed because a callback panicked";
 
+/// epoll, and what is opened and closed with it.
 #[derive(Debug, Default)]
-pub(crate) struct Poll {
-    epoll: Epoll,
-    /// `None` before it is opened, and when it is closed.
-    pub(crate) timer: Option<Fd>,
-    /// The same, and where the server does not own the process.
-    pub(crate) signals: Option<Fd>,
-}
-
-/// The epoll set.
-#[derive(Debug, Default)]
-enum Epoll {
+pub(crate) enum Poll {
     /// It is not opened yet, or closed.
     #[default]
     None,
     /// It is opened, and nothing has waited for it.
-    New(Fd),
+    New(Core),
     /// The loop waits for it.
-    Used(Fd),
+    Used(Core),
     /// All that it watched is closed. (It stays, because another loop may wait for it.)
     Over(Fd),
 }
 
-impl Epoll {
-    fn fd(&self) -> Option<&Fd> {
-        match self {
-            Epoll::None => None,
-            Epoll::New(fd) | Epoll::Used(fd) | Epoll::Over(fd) => Some(fd),
-        }
-    }
-
-    fn into_fd(self) -> Option<Fd> {
-        match self {
-            Epoll::None => None,
-            Epoll::New(fd) | Epoll::Used(fd) | Epoll::Over(fd) => Some(fd),
-        }
-    }
+/// The descriptors of an open loop. (The eventfd belongs to the mailbox.)
+#[derive(Debug)]
+pub(crate) struct Core {
+    epoll: Fd,
+    /// `None` until it is opened.
+    timer: Option<Fd>,
+    /// The same, and where the server does not own the process.
+    signals: Option<Fd>,
 }
 
 impl Poll {
@@ -71,13 +56,15 @@ impl Poll {
         kernel: &mut K,
         signals: &[Signal],
     ) -> Result<Fd, Error> {
-        self.epoll = Epoll::New(needed(Call::EpollCreate, "epoll", || kernel.epoll_create1())?);
+        let epoll = needed(Call::EpollCreate, "epoll", || kernel.epoll_create1())?;
+        *self = Poll::New(Core { epoll, timer: None, signals: None });
         if !signals.is_empty() {
             let signals = needed(Call::SignalFd, "signals", || kernel.signalfd4(signals))?;
-            self.signals = Some(signals);
+            self.keep(|core| &mut core.signals, signals);
         }
-        self.timer = Some(needed(Call::TimerFd, "timer", || kernel.timerfd_create())?);
-        if let Some(timer) = &self.timer {
+        let timer = needed(Call::TimerFd, "timer", || kernel.timerfd_create())?;
+        self.keep(|core| &mut core.timer, timer);
+        if let Some(timer) = self.timer() {
             self.watch_core(kernel, timer, TIMERFD.into(), "timerfd")?;
         }
         let eventfd = needed(Call::EventFd, "wake-ups", || kernel.eventfd2())?;
@@ -87,6 +74,12 @@ impl Poll {
                 tolerate(Call::Close, kernel.close(eventfd));
                 Err(error)
             }
+        }
+    }
+
+    fn keep(&mut self, place: impl FnOnce(&mut Core) -> &mut Option<Fd>, fd: Fd) {
+        if let Some(core) = self.core_mut() {
+            *place(core) = Some(fd);
         }
     }
 
@@ -181,8 +174,8 @@ impl Poll {
         events: &mut [Event],
         wait: Wait,
     ) -> Result<usize, Error> {
-        let Epoll::Used(epoll) = &self.epoll else { return self.wait_first(kernel, events, wait) };
-        match kernel.epoll_wait(epoll, events, wait) {
+        let Poll::Used(core) = self else { return self.wait_first(kernel, events, wait) };
+        match kernel.epoll_wait(&core.epoll, events, wait) {
             Ok(ready) => Ok(ready),
             Err(errno) => none_if_interrupted(errno),
         }
@@ -196,44 +189,74 @@ impl Poll {
         events: &mut [Event],
         wait: Wait,
     ) -> Result<usize, Error> {
-        if let Some(signals) = &self.signals {
+        if let Some(signals) = self.signals() {
             needed(Call::EpollAddSignals, "signalfd", || {
                 self.watch(kernel, EpollOp::Add, signals, kernel::IN, SIGNALFD.into())
             })?;
         }
-        self.epoll = match take(&mut self.epoll) {
-            Epoll::New(fd) => Epoll::Used(fd),
+        *self = match take(self) {
+            Poll::New(core) => Poll::Used(core),
             other => other,
         };
-        match &self.epoll {
-            Epoll::Used(fd) => kernel.epoll_wait(fd, events, wait).or_else(none_if_interrupted),
+        match self {
+            Poll::Used(Core { epoll, .. }) => {
+                kernel.epoll_wait(epoll, events, wait).or_else(none_if_interrupted)
+            }
             _ => Err(Error::new(Call::EpollWait, CLOSED, Errno::EBADF)),
         }
     }
 
     /// Whether there has been a wait.
     pub(crate) fn is_begun(&self) -> bool {
-        matches!(self.epoll, Epoll::Used(_))
+        matches!(self, Poll::Used(_))
     }
 
     /// The epoll descriptor, for another event loop that waits for it.
     pub(crate) fn epoll(&self) -> Option<&Fd> {
-        self.epoll.fd()
+        match self {
+            Poll::None => None,
+            Poll::New(core) | Poll::Used(core) => Some(&core.epoll),
+            Poll::Over(fd) => Some(fd),
+        }
+    }
+
+    fn core(&self) -> Option<&Core> {
+        if let Poll::New(core) | Poll::Used(core) = self { Some(core) } else { None }
+    }
+
+    fn core_mut(&mut self) -> Option<&mut Core> {
+        if let Poll::New(core) | Poll::Used(core) = self { Some(core) } else { None }
+    }
+
+    pub(super) fn timer(&self) -> Option<&Fd> {
+        self.core()?.timer.as_ref()
+    }
+
+    pub(super) fn signals(&self) -> Option<&Fd> {
+        self.core()?.signals.as_ref()
+    }
+
+    /// Gives up the signalfd, which is to be closed.
+    pub(super) fn take_signals(&mut self) -> Option<Fd> {
+        self.core_mut()?.signals.take()
     }
 
     /// Closes all but epoll itself.
     pub(crate) fn close<K: Kernel>(&mut self, kernel: &mut K) {
-        self.epoll = take(&mut self.epoll).into_fd().map_or(Epoll::None, Epoll::Over);
-        for fd in [&mut self.timer, &mut self.signals] {
-            if let Some(fd) = fd.take() {
-                tolerate(Call::Close, kernel.close(fd));
+        match take(self) {
+            Poll::New(core) | Poll::Used(core) => {
+                *self = Poll::Over(core.epoll);
+                for fd in [core.timer, core.signals].into_iter().flatten() {
+                    tolerate(Call::Close, kernel.close(fd));
+                }
             }
+            closed => *self = closed,
         }
     }
 
-    /// Closes epoll, at last.
+    /// Closes epoll, at last, when all else is [closed](Poll::close).
     pub(crate) fn drop_epoll<K: Kernel>(&mut self, kernel: &mut K) {
-        if let Some(fd) = take(&mut self.epoll).into_fd() {
+        if let Poll::Over(fd) = take(self) {
             tolerate(Call::Close, kernel.close(fd));
         }
     }

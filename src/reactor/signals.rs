@@ -80,7 +80,7 @@ impl<H: ConnectionHandler, K: Kernel> Reactor<H, K> {
     pub(super) fn take_signals(&mut self) {
         let (before, mut asked) = (self.end.signals, false);
         for _ in 0..TAKEN {
-            let Some(fd) = &self.poll.signals else { break };
+            let Some(fd) = self.poll.signals() else { break };
             match attempt(Call::ReadSignal, || self.kernel.read_signal(fd)) {
                 Ok(signal) => match self.process.as_mut().map(|process| process.command(signal)) {
                     Some(Command::Stop) | None => {
@@ -95,7 +95,7 @@ impl<H: ConnectionHandler, K: Kernel> Reactor<H, K> {
                     }
                 },
                 Err((Reaction::FailRuntime, errno)) => {
-                    if let Some(fd) = self.poll.signals.take() {
+                    if let Some(fd) = self.poll.take_signals() {
                         self.close(fd); // or it would be ready in every wait
                     }
                     self.fail(Error::new(Call::ReadSignal, "signalfd", errno));

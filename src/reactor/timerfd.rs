@@ -195,7 +195,7 @@ impl<H: ConnectionHandler, K: Kernel> Reactor<H, K> {
             return Ok(());
         };
         let nanos = next.map(|at| at.as_millis().saturating_mul(1_000_000));
-        let Some(timer) = &self.poll.timer else { return Ok(()) };
+        let Some(timer) = self.poll.timer() else { return Ok(()) };
         // Without time there is not even a drain deadline: it ends here.
         needed(Call::SetTimer, "timerfd", || self.kernel.timerfd_settime(timer, nanos))?;
         self.timer.fd = next.map_or(Timerfd::Disarmed, Timerfd::Armed);
