@@ -546,7 +546,7 @@ impl Kernel for Simulated {
     }
 
     fn send_more(&mut self, fd: &Fd, bytes: &[u8]) -> Result<usize> {
-        self.send(fd, bytes)
+        self.call(Method::Send, Some(fd), |world| world.send_more(fd, bytes))
     }
 
     fn sendmsg(&mut self, fd: &Fd, pieces: &[IoSlice<'_>]) -> Result<usize> {

@@ -148,17 +148,11 @@ impl<H: ConnectionHandler, K: Kernel> Reactor<H, K> {
         self.kernel.recv(&connection.fd, self.input.get_mut(..most).unwrap_or_default())
     }
 
-    /// EOF of a quiet connection. Most often no rest stands before it, and `on_eof` comes at once.
+    /// EOF of a quiet connection. No rest stands before it, and `on_eof` comes at once.
     #[cold]
     pub(super) fn ended(&mut self, slot: u32) {
-        let connection = self.net.table.look(slot);
-        match connection.and_then(|connection| connection.state.open()) {
-            Some(open) if open.flow.level() == Level::Low => {
-                self.net.table.heard_end(slot);
-                self.call(slot, |handler, conn, session| handler.on_eof(conn, session, &[]));
-            }
-            _ => self.received(slot, Ok(0), false),
-        }
+        self.net.table.heard_end(slot);
+        self.call(slot, |handler, conn, session| handler.on_eof(conn, session, &[]));
     }
 
     #[cold]

@@ -3,8 +3,9 @@
 use crate::simulation::World;
 use std::time::Duration;
 use threadbare::handlers::{Echo, Framing, Greet, Http};
-use threadbare::kernel::sim::{Client, Simulated};
-use threadbare::{CloseReason, Conn, ConnId, ConnectionHandler, Limits, Net};
+use threadbare::kernel::Errno;
+use threadbare::kernel::sim::{At, Client, Method, Simulated, Times};
+use threadbare::{Call, CloseReason, Conn, ConnId, ConnectionHandler, Limits, Net};
 
 const ATTACKER: u8 = 1;
 const POLITE: u8 = 2;
@@ -447,7 +448,40 @@ fn output_for_nobody_is_free_at_once() {
     assert_eq!(world.server.memory().0, 0);
 }
 
-/// Echoes, and keeps much for a client that says so.
+/// Little output is for nobody, too, and what came just before the reset is read behind it.
+#[test]
+fn little_output_for_nobody_is_free_at_once() {
+    let mut world = World::new(Echo, Limits::default());
+    world.sim.set_buffers(20_000, 20_000);
+    let mut client = client(&world, POLITE, 0);
+    (0..5).for_each(|_| {
+        client.send(&[b'x'; 10_000]);
+        world.rest();
+    });
+    assert!(world.server.memory().0 > 9_000 && world.server.counters().received == 50_000);
+    client.send(&[b'x'; 1_000]);
+    client.reset();
+    world.turn();
+    assert!(world.server.memory().0 < 9_000, "{:?}", world.server.memory());
+    world.rest();
+    assert_eq!((world.server.memory().0, world.server.counters().received), (0, 51_000));
+}
+
+/// Where no output waits, what was wrong is known by the call that reads.
+#[test]
+fn what_hangs_up_a_quiet_connection() {
+    let mut world = World::new(Echo, Limits::default());
+    let mut client = client(&world, POLITE, 0);
+    world.ask(&mut client, b"hello");
+    let next = At::Of(Method::Recv, world.sim.count(Method::Recv));
+    world.sim.fail(next, Errno::ETIMEDOUT, Times::Once);
+    client.reset();
+    world.rest();
+    let why = CloseReason::Network { call: Call::Recv, errno: Errno::ETIMEDOUT };
+    assert_eq!((cut(&world, why), world.server.open()), (1, 0));
+}
+
+/// Echoes, and keeps as much as a client says.
 struct Keeper;
 
 impl ConnectionHandler for Keeper {
@@ -455,6 +489,12 @@ impl ConnectionHandler for Keeper {
     fn on_data(&mut self, conn: &mut Conn<'_>, _: &mut (), input: &[u8]) -> usize {
         match input {
             b"much" => conn.charge(800_000),
+            b"all" => conn.charge((1 << 20) - 1_000),
+            b"more" => {
+                let id = conn.id();
+                assert!(!conn.net().send(id, &vec![b'x'; 2 << 20]));
+            }
+            b"long" => conn.write(&vec![b'x'; 500_000]),
             _ => conn.write(input),
         }
         input.len()
@@ -480,4 +520,41 @@ fn who_was_full_while_memory_was_short_is_read_again() {
     other.reset();
     world.rest();
     assert_eq!(world.server.counters().received, 7 * 800 + 4);
+}
+
+/// A peer that has hung up cannot wait for memory: epoll would report it for ever.
+#[test]
+fn who_hangs_up_while_there_is_no_memory() {
+    let mut world = world(Keeper, 1 << 20);
+    let [mut hog, mut other] = [client(&world, 1, 0), client(&world, 2, 0)];
+    world.ask(&mut hog, b"all");
+    other.send(b"hello");
+    other.reset();
+    world.rest();
+    assert_eq!((cut(&world, CloseReason::PeerReset), world.server.open()), (1, 1));
+}
+
+/// What all the memory could not hold is refused where it is written, not later.
+#[test]
+fn more_than_all_memory_is_not_written() {
+    let mut world = world(Keeper, 1 << 20);
+    let mut client = client(&world, POLITE, 0);
+    client.send(b"more");
+    world.rest();
+    assert_eq!((cut(&world, CloseReason::MemoryBudget), world.server.open()), (1, 0));
+}
+
+/// While the kernel's leavings are copied, there are two of them, and both count.
+#[test]
+fn what_is_copied_counts_twice() {
+    let mut world = world(Keeper, 1 << 20);
+    world.sim.set_buffers(1_000, 1_000);
+    let [mut deaf, mut other] = [client(&world, 1, 0), client(&world, 2, 0)];
+    deaf.send(b"long");
+    world.rest();
+    assert_eq!(world.server.open(), 2, "alone it fits");
+    world.pass(Duration::from_secs(2));
+    other.send(b"long");
+    world.rest();
+    assert_eq!((cut(&world, CloseReason::MemoryBudget), world.server.open()), (1, 1));
 }

@@ -153,6 +153,40 @@ fn an_address_of_the_server_behind_that_is_not_here() {
     }
 }
 
+/// Only an address of this machine can be one that it lacks: to reach another machine a port is
+/// lacking, and one comes free.
+#[test]
+fn no_port_to_reach_the_server_behind() {
+    let (mut world, _) = proxy_to(&[OLD, NEW]);
+    let mut servers = [OLD, NEW].map(|it| world.sim.listen(&address(it)).unwrap());
+    for method in [Method::Connect, Method::Bind] {
+        let next = At::Of(method, world.sim.count(method));
+        world.sim.fail(next, Errno::EADDRNOTAVAIL, Times::Once);
+    }
+    let mut client = world.client();
+    client.send(b"hello");
+    world.rest();
+    assert!(servers.iter_mut().all(|it| it.accept().is_none()), "it waits for a port");
+    world.pass(Duration::from_secs(2));
+    assert_eq!(servers[0].accept().unwrap().recv(), b"hello");
+}
+
+/// Where a connection comes from is asked only to find loops: it is used without.
+#[test]
+fn where_the_proxy_comes_from_is_not_known() {
+    for (errno, bugs) in [(Errno::ENOBUFS, 0), (Errno::EBADF, 1)] {
+        let (mut world, _) = proxy_to(&[OLD]);
+        let mut server = world.sim.listen(&address(OLD)).unwrap();
+        let next = At::Of(Method::Getsockname, world.sim.count(Method::Getsockname));
+        world.sim.fail(next, errno, Times::Once);
+        let mut client = world.client();
+        client.send(b"hello");
+        world.rest();
+        assert_eq!(server.accept().unwrap().recv(), b"hello");
+        assert_eq!(world.server.counters().bugs, bugs, "{errno}");
+    }
+}
+
 /// A name that nobody has yet is no end of the program: each client is a new try, though not
 /// more often than every three seconds.
 #[test]

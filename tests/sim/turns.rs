@@ -446,13 +446,14 @@ fn an_answer_and_a_broadcast_in_one_batch() {
 fn deadlines_wait_for_more_than_a_full_batch() {
     const MANY: usize = 1_500;
     const BATCH: usize = 1_024;
+    const LAST: usize = 2 * BATCH - MANY - 1; // first come those that the wait before had no room for
     let crier = Crier { rings_alone: true, ..Crier::default() };
     let limits = Limits { idle_timeout: Some(Duration::from_secs(5)), ..Limits::default() };
     let (mut world, mut crowd) = crowded(&crier, limits, MANY);
     say(&mut crowd, b"timer\n");
     world.rest();
     for (index, client) in crowd.iter_mut().enumerate() {
-        let is_loud = [100, 200, BATCH - 1].contains(&index);
+        let is_loud = [100, 200, LAST].contains(&index);
         client.send(if is_loud { b"hello\n" } else { b"ping\n" });
     }
     let turns = world.turns;

@@ -100,6 +100,8 @@ pub(super) struct End {
     fin_arrived: bool,
     /// Our reset is on the wire.
     rst_sent: bool,
+    /// The last bytes were sent with MSG_MORE: their packet waits for what follows.
+    waits_for_more: bool,
     /// No program holds it; what is left of it is between the two kernels.
     closed: bool,
     error: Option<Errno>,
@@ -127,6 +129,7 @@ impl End {
             fin_sent: false,
             fin_arrived: false,
             rst_sent: false,
+            waits_for_more: false,
             closed: false,
             error: None,
         }
@@ -241,7 +244,10 @@ impl End {
         }
         match bytes.len() - rest.len() {
             0 if !bytes.is_empty() => Err(Errno::EAGAIN),
-            sent => Ok(sent),
+            sent => {
+                self.waits_for_more = false;
+                Ok(sent)
+            }
         }
     }
 
@@ -450,6 +456,17 @@ impl Streams {
 
     pub(super) fn send(&mut self, id: EndId, bytes: &[u8]) -> Result<usize> {
         self.operate(id, |end, peer, free| end.send(peer, bytes, free))?
+    }
+
+    /// All bytes of the last call were sent with MSG_MORE.
+    pub(super) fn sent_more(&mut self, id: EndId) -> Result<()> {
+        self.operate(id, |end, _, _| end.waits_for_more = true)
+    }
+
+    /// Whether the last packet of an end is kept back although it could go.
+    pub(super) fn waits_for_more(&self, id: EndId) -> bool {
+        let waits = self.get(id).is_some_and(|end| end.tcp && !end.send_shut && end.waits_for_more);
+        waits && self.poll(id) & OUT != 0
     }
 
     /// Whether an urgent byte from this end stays among the others at the other one. (On a Unix

@@ -911,6 +911,14 @@ impl World {
         self.streams.send(end, bytes.get(..length).unwrap_or_default())
     }
 
+    pub(super) fn send_more(&mut self, fd: &Fd, bytes: &[u8]) -> Result<usize> {
+        let sent = self.send(fd, bytes)?;
+        if sent == bytes.len() {
+            self.streams.sent_more(self.stream(fd, Errno::EPIPE, Errno::ENOTCONN)?)?;
+        }
+        Ok(sent)
+    }
+
     pub(super) fn sendmsg(&mut self, fd: &Fd, pieces: &[IoSlice<'_>]) -> Result<usize> {
         if pieces.len() > IOV_MAX {
             return Err(Errno::EMSGSIZE);

@@ -109,6 +109,12 @@ impl World {
             if count > 0 || wait == Wait::No {
                 return Ok(count);
             }
+            // Linux would send it after 200 ms.
+            let keeps_back = |fd: &i32| match self.entry(*fd) {
+                Ok(Entry::Stream(end)) => self.streams.waits_for_more(*end),
+                _ => false,
+            };
+            debug_assert!(!watched.keys().any(keeps_back), "after MSG_MORE nothing followed");
             let asked = |fd| watched.get(&fd).is_some_and(|watch| watch.event.mask & IN != 0);
             let next = self.next_event(asked).ok_or(Errno::EINTR)?;
             self.move_clock(next);
