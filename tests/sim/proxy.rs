@@ -307,7 +307,7 @@ fn ends_it_anyway(&(method, errno): &(Method, i32)) -> bool {
 
 // ---- the plays -----------------------------------------------------------------------
 
-pub struct Scenario {
+pub(crate) struct Scenario {
     name: &'static str,
     /// In front, and behind.
     addresses: [&'static str; 2],
@@ -320,7 +320,7 @@ const fn scenario(name: &'static str, script: fn(&mut Play)) -> Scenario {
     Scenario { name, addresses: TCP, dead: false, script }
 }
 
-pub const SCENARIOS: [Scenario; 14] = [
+pub(crate) const SCENARIOS: [Scenario; 14] = [
     scenario("dialogue", dialogue),
     scenario("client-first", client_ends_first),
     scenario("server-first", server_ends_first),
@@ -573,7 +573,7 @@ fn every_fault() {
 }
 
 /// Cases of a whole sweep, and errnos at places.
-pub const LEAST: [usize; 2] = [74_000, 2_400];
+pub(crate) const LEAST: [usize; 2] = [74_000, 2_400];
 
 // ---- single promises -----------------------------------------------------------------
 
