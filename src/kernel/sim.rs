@@ -63,8 +63,9 @@
 //! - A connection that finds the accept queue full waits until there is room, as if its SYN
 //!   were being sent again all the time. It is refused when the listener closes or refuses
 //!   SYNs. An answered SYN is acknowledged at once, except by [`Simulated::connect_slowly`].
-//! - A call that a fault fails has no effect, except close, which frees the descriptor and
-//!   fails, as on Linux.
+//! - A call that a fault fails has no effect, with two exceptions. close frees the descriptor
+//!   and fails, as on Linux. An epoll_ctl that is to remove a descriptor and fails with ENOENT or
+//!   EBADF is true: epoll does not watch the descriptor any more.
 //! - Any address is local, ports below 1024 need no privilege, and directories
 //!   exist. TIME_WAIT, keepalive and TCP_USER_TIMEOUT are left out: no wait ends in
 //!   ETIMEDOUT, unless by a fault. V6 sockets never take V4 (as [`Address`] has it).
@@ -513,13 +514,15 @@ impl Kernel for Simulated {
     }
 
     fn epoll_ctl(&mut self, epoll: &Fd, op: EpollOp, fd: &Fd, event: Event) -> Result<()> {
-        // Removing a descriptor needs no memory, and one that is watched is known.
-        use Errno::{EBADF, ENOENT, ENOMEM, ENOSPC};
-        let cannot =
-            |errno| op == EpollOp::Remove && matches!(errno, ENOMEM | ENOSPC | ENOENT | EBADF);
-        self.traced(Method::EpollCtl, fd.number(), Some(op), |world, fault| match fault {
-            Some(errno) if !cannot(errno) => Err(errno),
-            _ => world.epoll_ctl(epoll, op, fd, event),
+        self.traced(Method::EpollCtl, fd.number(), Some(op), |world, fault| {
+            let is_gone = matches!(fault, Some(Errno::ENOENT | Errno::EBADF));
+            match fault {
+                Some(errno) if op == EpollOp::Remove && is_gone => {
+                    world.epoll_ctl(epoll, op, fd, event).and(Err(errno))
+                }
+                Some(errno) => Err(errno),
+                None => world.epoll_ctl(epoll, op, fd, event),
+            }
         })
     }
 

@@ -130,11 +130,14 @@ impl<H: ConnectionHandler, K: Kernel> Reactor<H, K> {
         reaction
     }
 
-    /// Resets the clients that wait in the queue of a listener. Returns how many they were.
+    /// Resets the clients that wait in the queue of a listener. Returns how many they were: at most
+    /// as many as the queue holds, because others may come as fast as these go. Clients that are
+    /// lost are bounded by the same number, and do not count as one of them.
     #[cold]
     pub(super) fn turn_away_queue(&mut self, index: usize) -> u64 {
-        let mut turned_away = 0;
-        for _ in 0..=self.net.limits.backlog {
+        let holds = u64::from(self.net.limits.backlog) + 1;
+        let (mut turned_away, mut lost) = (0, 0);
+        while turned_away < holds && lost < holds {
             let Some(listener) = self.listeners.get_mut(index) else { break };
             let Some(socket) = &listener.socket else { break };
             match self.kernel.accept4(&socket.fd) {
@@ -144,7 +147,10 @@ impl<H: ConnectionHandler, K: Kernel> Reactor<H, K> {
                     self.turn_away(fd, peer, CloseReason::DrainDeadline, true);
                 }
                 Err(errno) => match reaction(Call::Accept, errno) {
-                    Reaction::Retry => self.net.counters.accept_failed += 1,
+                    Reaction::Retry => {
+                        self.net.counters.accept_failed += 1;
+                        lost += 1;
+                    }
                     Reaction::FailRuntime => self.lose_listener(index, Call::Accept, errno),
                     _ => break,
                 },

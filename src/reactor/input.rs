@@ -252,7 +252,8 @@ impl<H: ConnectionHandler, K: Kernel> Reactor<H, K> {
         }
     }
 
-    /// A stopping server answers what it has received, and no more.
+    /// A stopping server answers what it has received, and no more. FIN goes behind the answers,
+    /// and until the peer's comes it is read, so bytes that EAGAIN has overlooked cause no reset.
     fn read_last(&mut self, slot: u32) {
         let most = self.net.may_read(slot, false);
         if most == 0 {

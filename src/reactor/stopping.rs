@@ -4,13 +4,14 @@
 //! there is nothing, answered, and closed with FIN. What has not finished at the drain deadline
 //! is cut, with a reset, and counted.
 
+use super::poll::LISTENERS;
 use super::{Reactor, Signals};
 use crate::close_reason::CloseReason;
 use crate::connection::{OUTBOUND, State};
 use crate::deadlines::Alarm;
 use crate::error::Error;
 use crate::handler::ConnectionHandler;
-use crate::kernel::{Kernel, Signal};
+use crate::kernel::{EpollOp, Kernel, Signal};
 use crate::listener::{Listener, Socket};
 use crate::net::Stop;
 use crate::reaction::{Call, attempt, tolerate};
@@ -134,11 +135,24 @@ impl<H: ConnectionHandler, K: Kernel> Reactor<H, K> {
     /// watches is the socket, and that stays open.
     pub(super) fn close_listener(&mut self, index: usize) {
         let Some(listener) = self.listeners.get_mut(index) else { return };
-        if let Some(Socket { is_shared: true, fd, registered, .. }) = &mut listener.socket {
-            // If it cannot be forgotten, it is reported until the drain deadline, at most.
-            let _ = self.poll.unwatch(&mut self.kernel, fd, registered, 0);
+        if let Some(Socket { is_shared: true, fd, registered, .. }) = &mut listener.socket
+            && self.poll.unwatch(&mut self.kernel, fd, registered, 0).is_err()
+        {
+            let data = u64::from(LISTENERS) + index as u64;
+            let silenced = self.poll.watch(&mut self.kernel, EpollOp::Modify, fd, 0, data);
+            tolerate(Call::EpollModify, silenced); // that was all that could be done
         }
         listener.close(&mut self.kernel);
+    }
+
+    /// Closes the listeners that others have too. The clients that wait there are left to them.
+    fn leave_to_others(&mut self) {
+        let is_shared = |it: &Listener| it.socket.as_ref().is_some_and(|socket| socket.is_shared);
+        for index in 0..self.listeners.len() {
+            if self.listeners.get(index).is_some_and(is_shared) {
+                self.close_listener(index);
+            }
+        }
     }
 
     /// Sends new clients on to a successor. That is the first thing that a stop does, and to refuse
@@ -152,12 +166,7 @@ impl<H: ConnectionHandler, K: Kernel> Reactor<H, K> {
 
     /// Refuses new clients.
     fn refuse_new(&mut self) {
-        let is_shared = |it: &Listener| it.socket.as_ref().is_some_and(|socket| socket.is_shared);
-        for index in 0..self.listeners.len() {
-            if self.listeners.get(index).is_some_and(is_shared) {
-                self.close_listener(index); // those who wait are left to the others
-            }
-        }
+        self.leave_to_others();
         let listeners = self.listeners.iter_mut();
         warn_of(listeners.filter_map(|it| it.refuse_new(&mut self.kernel).err()));
     }
@@ -224,6 +233,7 @@ impl<H: ConnectionHandler, K: Kernel> Reactor<H, K> {
     /// Who merely lingers has everything. Calls that are not made yet never will be.
     pub(super) fn cut(&mut self) {
         self.jobs.clear();
+        self.leave_to_others(); // which a stop that was only announced has not done
         for index in 0..self.listeners.len() {
             self.end.cut += self.turn_away_queue(index);
             if let Some(listener) = self.listeners.get_mut(index) {

@@ -6,6 +6,7 @@
 //! `CASE='dialogue:31:EPIPE:once:full' cargo test --test sim every_fault::`;
 //! a second fault of a pair stands behind: `…:full+35:EMFILE`.
 
+use crate::proxy;
 use crate::simulation::case::{Case, Repertoire};
 use crate::simulation::judge::judge_start;
 use crate::simulation::parts::{Chorus, OneGuest, Part};
@@ -500,7 +501,28 @@ fn faults_in_a_sample() {
 #[ignore = "half a minute; `make check` runs it"]
 fn every_fault() {
     if !repertoire().replay() {
-        repertoire().sweep([1, 37, 2, 1], [3, 20_011, 17, 31]).conclude(200_000, 2_800);
+        let [cases, errnos] = LEAST;
+        repertoire().sweep([1, 37, 2, 1], [3, 20_011, 17, 31]).conclude(cases, errnos);
+    }
+}
+
+/// Cases of a whole sweep, and errnos at places.
+const LEAST: [usize; 2] = [250_000, 3_000];
+
+/// What docs/22-promises.md says of the sweeps is what they find at least.
+#[test]
+fn the_figures_that_are_promised() {
+    let page = std::fs::read_to_string("docs/22-promises.md").unwrap();
+    let written = |number: usize| format!("{},{:03}", number / 1_000, number % 1_000);
+    let ([cases, errnos], [proxied, proxied_errnos]) =
+        (LEAST.map(written), proxy::LEAST.map(written));
+    for words in [
+        format!("In {} scenarios each call fails", SCENARIOS.len()),
+        format!("in {} scenarios of the proxy", proxy::SCENARIOS.len()),
+        format!("more than {errnos} errnos, and for the proxy more than {proxied_errnos}."),
+        format!("more than {cases} simulated cases, {proxied} of the proxy,"),
+    ] {
+        assert!(page.contains(&words), "docs/22-promises.md does not say: {words}");
     }
 }
 

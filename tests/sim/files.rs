@@ -220,9 +220,8 @@ fn sweep(indices: &[u64], shorts: &[Short]) -> usize {
         for &errno in errnos(method) {
             for (name, times) in TIMES {
                 let is_patient = matches!(errno, Errno::EAGAIN | Errno::EINTR);
-                let is_bug = matches!(errno, Errno::EBADF | Errno::EFAULT | Errno::ENOTSOCK);
                 let is_lie = is_patient && times == Times::UntilHealed;
-                if is_lie || is_bug || is_a_lie(method, errno, times) {
+                if is_lie || is_a_lie(method, errno, times) {
                     continue;
                 }
                 for (&at, &short) in

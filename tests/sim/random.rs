@@ -186,6 +186,31 @@ fn last_answers() -> BTreeSet<&'static str> {
     seen.take()
 }
 
+/// Closes for a client that has said that it sends no more, and then wants a reset behind its
+/// answer.
+struct ChangedMind;
+
+impl ConnectionHandler for ChangedMind {
+    type Session = ();
+    fn on_data(&mut self, conn: &mut Conn<'_>, _: &mut (), input: &[u8]) -> usize {
+        conn.write(&[b'w'; 136]);
+        conn.close_without_linger();
+        conn.abort_behind();
+        input.len()
+    }
+}
+
+/// What that comes to. By chance a play seldom gets there.
+fn changed_mind() -> BTreeSet<&'static str> {
+    let sim = Simulated::new(1);
+    sim.set_buffers(48, 48);
+    let mut world = World::on(sim, ChangedMind, Limits::default()).unwrap();
+    let mut client = world.client();
+    client.send(b"a question");
+    world.rest();
+    world.server.places().map(|(_, [_, place])| place).collect()
+}
+
 fn product() -> Vec<&'static str> {
     Server::<Whim, Simulated>::all_places()
 }
@@ -202,7 +227,7 @@ fn play_whims(count: u64, rounds: u64) -> Map {
     let seeds: Vec<Way> = (0..count).map(|seed| Way(vec![(0, seed)])).collect();
     map.explore(&sweep, &seeds);
     map.explore(&sweep, &RARE.map(|path| Way::parse(path).expect("they were printed")));
-    for place in last_answers() {
+    for place in last_answers().union(&changed_mind()).copied() {
         map.0.entry(place).or_insert_with(|| (Way(vec![(0, 0)]), 1, 1));
     }
     for round in 1..=rounds {

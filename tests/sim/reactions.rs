@@ -206,3 +206,49 @@ fn each_row_is_asked() {
     assert!(not_asked.is_empty(), "{not_asked:?} of {count} calls");
     assert!(sim.count(Method::Sendfile) > 1);
 }
+
+/// Whatever the table treats unlike the rest of its row is an errno that the sweeps inject, but for
+/// one that the simulated kernel says each time: a connect takes time.
+#[test]
+fn each_exception_of_the_table_is_injected() {
+    let mut exceptions = 0;
+    for row in Call::ALL {
+        let is_one = |&errno: &Errno| reaction(row, errno) != reaction(row, Errno::EXDEV);
+        for errno in (1..134).map(Errno::from_raw).filter(is_one) {
+            let is_injected = errnos(method(row)).contains(&errno);
+            let is_usual = (row, errno) == (Call::Connect, Errno::EINPROGRESS);
+            assert!(is_injected || is_usual, "{row:?}: {errno:?} is never injected");
+            exceptions += 1;
+        }
+    }
+    assert!(exceptions > 100, "only {exceptions} exceptions");
+}
+
+/// The method by which the call of a row with exceptions is made.
+fn method(row: Call) -> Method {
+    match row {
+        Call::Socket | Call::OutboundSocket => Method::Socket,
+        Call::RefuseDescriptors | Call::Detach => Method::Setsockopt,
+        Call::LockDirectory => Method::Flock,
+        Call::BindTcp | Call::BindUnix => Method::Bind,
+        Call::ProbeUnix | Call::Connect => Method::Connect,
+        Call::OutboundAddress => Method::Getsockname,
+        Call::EpollAddConnection | Call::EpollModify | Call::EpollRemove => Method::EpollCtl,
+        Call::EpollWait => Method::EpollWait,
+        Call::Accept => Method::Accept4,
+        Call::Recv => Method::Recv,
+        Call::Send => Method::Send,
+        Call::SendPieces => Method::Sendmsg,
+        Call::ConnectResult => Method::GetsockoptError,
+        Call::OpenFile => Method::Openat2,
+        Call::ReadFile => Method::Pread64,
+        Call::SendFile => Method::Sendfile,
+        Call::ReadCounter => Method::ReadCounter,
+        Call::WriteCounter => Method::WriteCounter,
+        Call::ReadSignal => Method::ReadSignal,
+        Call::Shutdown => Method::Shutdown,
+        Call::Unacknowledged => Method::IoctlOutq,
+        Call::Close => Method::Close,
+        _ => panic!("{row:?} has exceptions now: by which method is it called?"),
+    }
+}

@@ -169,6 +169,93 @@ fn one_refused_by_epoll_not_a_quota() {
     assert_eq!(world.sim.count(Method::Accept4), accepted + 1);
 }
 
+/// At the drain deadline each client that was lost in a full queue took the turn of another: the
+/// last of those who waited were reset uncounted, when the listener was closed.
+#[test]
+fn lost_clients_in_a_queue_that_is_turned_away() {
+    for (lost, met) in [(0, 3), (1, 3), (3, 0)] {
+        let limits = Limits { max_connections: 1, backlog: 2, ..Limits::default() };
+        let mut world = World::new(Greet::new(Framing::Line, 100), limits);
+        let mut deaf = world.client();
+        deaf.send(&vec![b'\n'; 60_000]);
+        world.rest();
+        let _waiting = [world.client(), world.client(), world.client()];
+        let accepts = world.sim.count(Method::Accept4);
+        let times = if met > 0 { Times::Burst(lost.max(1)) } else { Times::UntilHealed };
+        if lost > 0 {
+            world.sim.fail(At::Of(Method::Accept4, accepts), Errno::EPERM, times);
+        }
+        world.sim.signal(Signal::SIGTERM);
+        let summary = world.end();
+        let counters = &summary.counters;
+        assert_eq!((summary.cut, counters.accept_failed), (1 + met, lost), "{lost} lost");
+        let at_deadline = counters.closed_for(CloseReason::DrainDeadline);
+        assert_eq!((at_deadline, counters.accepted), (1 + met, 1 + met), "{lost} lost");
+        let last = u64::from(lost == 0); // with nobody lost the queue is found to be empty: never
+        assert!(world.sim.count(Method::Accept4) - accepts <= met + lost + last);
+    }
+}
+
+/// And those that come without end, where they cannot be refused, do not hold it up.
+#[test]
+fn a_queue_that_is_turned_away_and_fills_again() {
+    let limits = Limits { max_connections: 1, backlog: 2, ..Limits::default() };
+    let mut world = World::new(Greet::new(Framing::Line, 100), limits);
+    let mut deaf = world.client();
+    deaf.send(&vec![b'\n'; 60_000]);
+    world.rest();
+    let _waiting = crowd(&world, 20); // the simulated kernel lets them in as there is room
+    let options = world.sim.count(Method::Setsockopt);
+    world.sim.fail(At::Of(Method::Setsockopt, options), Errno::ENOPROTOOPT, Times::Once);
+    world.sim.signal(Signal::SIGTERM);
+    assert_eq!(world.end().cut, 1 + 3);
+}
+
+/// A second signal, while a stop was only announced, reset the clients in the queue of a socket
+/// that others have too.
+#[test]
+fn a_queue_of_others_at_a_second_signal() {
+    let sim = Simulated::new(1);
+    let address = Address::Tcp(([127, 0, 0, 1], 80).into());
+    let number = sim.pass(&address).unwrap();
+    let limits = Limits {
+        max_connections: 1,
+        stop_delay: Some(Duration::from_secs(5)),
+        ..Limits::default()
+    };
+    let mut world = World::at(&*format!("fd:{number}"), sim.clone(), Echo, limits).unwrap();
+    let _served = world.client();
+    world.rest();
+    let mut waits = world.client();
+    sim.signal(Signal::SIGTERM);
+    world.pass(Duration::from_secs(1));
+    sim.signal(Signal::SIGTERM);
+    world.rest();
+    assert!(!world.running && !sim.is_haunted());
+    waits.recv();
+    assert!(!waits.saw_reset(), "it is left to the others");
+    assert_eq!(world.end().cut, 1);
+}
+
+/// Where epoll could not forget a socket that others have too, it reported the clients that waited
+/// for them, until the drain deadline: the loop never slept.
+#[test]
+fn a_queue_of_others_that_epoll_cannot_forget() {
+    for errno in [Errno::ENOMEM, Errno::ENOSPC, Errno::ENOENT, Errno::EBADF] {
+        let sim = Simulated::new(1);
+        let address = Address::Tcp(([127, 0, 0, 1], 80).into());
+        let number = sim.pass(&address).unwrap();
+        let limits = Limits::default();
+        let mut world = World::at(&*format!("fd:{number}"), sim.clone(), Echo, limits).unwrap();
+        let controls = sim.count(Method::EpollCtl);
+        sim.fail(At::Of(Method::EpollCtl, controls), errno, Times::Once);
+        sim.signal(Signal::SIGTERM);
+        world.rest();
+        assert!(!sim.is_haunted(), "{errno}");
+        world.end();
+    }
+}
+
 /// A stop hung when the last slot was freed by a connection that never was one.
 #[test]
 fn a_stop_after_a_failed_admission() {

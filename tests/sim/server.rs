@@ -932,6 +932,33 @@ fn the_queue_at_the_drain_deadline_and_what_fails_there() {
     }
 }
 
+/// A recv that finds nothing, although bytes are there, costs a client in a stop at most the answer
+/// to these bytes. The answers before arrive: FIN is behind them, and what is unread is read before
+/// the close, which would otherwise be a reset.
+#[test]
+fn an_untrue_eagain_in_a_stop() {
+    let mut missed = 0;
+    for lies in 1..6 {
+        let mut world = World::new(greet(), Limits::default());
+        let mut client = world.client();
+        client.send(b"one\n");
+        world.rest();
+        client.send(b"two\n");
+        let next = At::Of(Method::Recv, world.sim.count(Method::Recv));
+        world.sim.fail(next, Errno::EAGAIN, Times::Burst(lies));
+        world.sim.signal(Signal::SIGTERM);
+        world.pass(Duration::from_secs(1));
+        let answer = String::from_utf8(client.recv()).unwrap();
+        let (one, two) = ("Thank you for your message one\n", "Thank you for your message two\n");
+        assert!(client.saw_eof() && !client.saw_reset(), "{lies} times: {answer}");
+        assert_eq!(answer.strip_prefix(one).unwrap().trim_start_matches(two), "", "{lies} times");
+        missed += u32::from(answer == one);
+        client.close();
+        assert_eq!(world.end().cut, 0);
+    }
+    assert!(missed > 0, "no lie came when it was closed");
+}
+
 /// What is asked for from within a callback is done, though nothing else happens.
 #[test]
 fn a_handler_may_stop_the_server() {

@@ -310,7 +310,8 @@ impl World {
         let is_shared = matches!(&entry, Entry::Socket(socket) if socket.is_shared);
         let mut haunts = false;
         self.each_epoll(|epoll| {
-            haunts |= is_shared && epoll.watched.contains_key(&number);
+            let watch = epoll.watched.get(&number);
+            haunts |= is_shared && watch.is_some_and(|watch| watch.event.mask != 0);
             if epoll.watched.remove(&number).is_some_and(|watch| watch.listed) {
                 epoll.ready.retain(|&fd| fd != number);
             }

@@ -8,7 +8,7 @@
 //!   its catalogue must have struck it. A place is a call in a state; what the sweep itself
 //!   has left open there is struck in the simplest case that comes there.
 
-use super::journal::{Place, errnos, errnos_of, is_a_lie};
+use super::journal::{Place, errnos, is_a_lie};
 use super::stage::{Outcome, TIMES, Verdict, WAYS, errno_named};
 use super::sweep::{Sweep, attempt};
 use std::collections::BTreeMap;
@@ -216,7 +216,7 @@ impl Gate {
     fn holes(&self, sweep: &Sweep) -> Vec<(String, Case)> {
         let places = self.0.lock().unwrap();
         let all = places.iter().flat_map(|(&(state, deed), (case, index, _))| {
-            errnos_of(deed).filter_map(move |errno| {
+            errnos(deed.0).iter().filter_map(move |&errno| {
                 let hit = sweep.has_hit(&(state, deed, errno as i32));
                 let name = format!("{}{} while {state}: {errno:?}", deed.0.name(), deed.1);
                 (!hit).then(|| (name, case.and(*index, errno)))

@@ -171,15 +171,6 @@ fn deed(call: &sim::Call) -> Deed {
     (call.method, op)
 }
 
-/// What a deed may say: to forget a descriptor takes no memory, and one that is watched is
-/// known.
-pub fn errnos_of((method, op): Deed) -> impl Iterator<Item = Errno> {
-    use Errno::{EBADF, ENOENT, ENOMEM, ENOSPC};
-    let can =
-        move |errno: &Errno| op != " DEL" || !matches!(errno, ENOMEM | ENOSPC | ENOENT | EBADF);
-    errnos(method).iter().copied().filter(can)
-}
-
 /// The roles that a method of the kernel plays in a running server.
 pub fn roles(method: Method) -> &'static [Call] {
     match method {
@@ -219,21 +210,21 @@ pub fn errnos(method: Method) -> &'static [Errno] {
         Method::Prlimit => &[EPERM, EINVAL, EFAULT, EXDEV],
         Method::Socket => &[EMFILE, EACCES, EAFNOSUPPORT, EINVAL, ENFILE, ENOBUFS, ENOMEM, EPROTONOSUPPORT, EPERM, EXDEV],
         Method::FcntlInherit | Method::FcntlNonblock => &[EBADF, EPERM, EXDEV],
-        Method::GetsockoptListens => &[EBADF, ENOTSOCK, ENOPROTOOPT, EXDEV],
+        Method::GetsockoptListens => &[EBADF, EFAULT, EINVAL, ENOTSOCK, ENOPROTOOPT, EXDEV],
         Method::SocketDatagram => &[EMFILE, EACCES, EAFNOSUPPORT, ENFILE, ENOMEM, EPERM, EXDEV],
-        Method::Setsockopt => &[ENOMEM, EBADF, EFAULT, EINVAL, ENOPROTOOPT, ENOTSOCK, ENOBUFS, EPERM, EXDEV],
+        Method::Setsockopt => &[ENOMEM, EBADF, EFAULT, EINVAL, ENOENT, ENOPROTOOPT, ENOTSOCK, ENOBUFS, EPERM, EXDEV],
         Method::OpenAs => &[EACCES, EMFILE, ENOENT, ENOTDIR, ENOSYS, EXDEV],
         Method::Flock => &[EAGAIN, EINTR, ENOLCK, EBADF, EXDEV],
         Method::ClockNanosleep => &[EINTR, EINVAL, EXDEV],
         Method::Fchmod | Method::Chmod => &[EPERM, ENOENT, EINVAL, EIO, EROFS, EXDEV],
         Method::Bind => &[EADDRINUSE, EACCES, EADDRNOTAVAIL, EBADF, EINVAL, ENOTSOCK, EFAULT, ENOMEM, ELOOP, ENAMETOOLONG, ENOENT, ENOTDIR, EROFS, EXDEV],
         Method::Lstat | Method::Stat => &[ENOENT, EACCES, ELOOP, ENOMEM, ENOTDIR, EXDEV],
-        Method::Connect => &[ECONNREFUSED, EAGAIN, EACCES, ENOENT, EPROTOTYPE, ENETUNREACH, EHOSTUNREACH, EADDRNOTAVAIL, ETIMEDOUT, EINTR, EPERM, EBADF, EFAULT, ENOTSOCK, EALREADY, EISCONN, EXDEV],
+        Method::Connect => &[ECONNREFUSED, EAGAIN, EACCES, ENOENT, EPROTOTYPE, ENETUNREACH, EHOSTUNREACH, EADDRNOTAVAIL, ETIMEDOUT, EINTR, ENOBUFS, ENOMEM, EPERM, EBADF, EFAULT, ENOTSOCK, EALREADY, EISCONN, EXDEV],
         Method::GetsockoptError => &[EBADF, EFAULT, EINVAL, ENOPROTOOPT, ENOTSOCK, EXDEV],
         Method::Openat2 => &[ENOENT, EACCES, EMFILE, ENFILE, ENOMEM, EAGAIN, EINTR, ELOOP, ENOTDIR, ENAMETOOLONG, ENXIO, EISDIR, EIO, EXDEV],
         Method::Fstat => &[EBADF, EFAULT, ENOMEM, EOVERFLOW, EXDEV],
         Method::Pread64 => &[EIO, EAGAIN, EINTR, EBADF, EFAULT, EINVAL, EISDIR, EOVERFLOW, ENXIO, ESPIPE, EXDEV],
-        Method::Sendfile => &[EAGAIN, EINTR, EPIPE, ECONNRESET, ENOBUFS, ENOMEM, EINVAL, EIO, EOVERFLOW, ESPIPE, EBADF, EFAULT, EXDEV],
+        Method::Sendfile => &[EAGAIN, EINTR, EPIPE, ECONNRESET, ENOBUFS, ENOMEM, EINVAL, ENOSYS, EIO, EOVERFLOW, ESPIPE, EBADF, EFAULT, ENOTSOCK, EXDEV],
         Method::Unlink => &[EACCES, EBUSY, EIO, ENOENT, EPERM, EROFS, EXDEV],
         Method::Listen => &[EADDRINUSE, EBADF, ENOTSOCK, EOPNOTSUPP, EXDEV],
         Method::Getsockname => &[ENOBUFS, EBADF, EFAULT, EINVAL, ENOTSOCK, EXDEV],
