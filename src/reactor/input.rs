@@ -103,6 +103,7 @@ impl<H: ConnectionHandler, K: Kernel> Reactor<H, K> {
         match *connection.state {
             State::Connecting { .. } => return self.connected(slot),
             State::Preface { .. } => return self.read_header(slot),
+            State::Broken { .. } => return self.net.table.mark(slot), // it is not watched any more
             _ => {}
         }
         let both_ended = mask & (kernel::ERR | kernel::HUP) == kernel::HUP;
@@ -224,7 +225,7 @@ impl<H: ConnectionHandler, K: Kernel> Reactor<H, K> {
         if !connection.has_work(self.net.may_end(slot, connection)) {
             return;
         }
-        if connection.state.open().is_some_and(|open| open.flow.level() == Level::Drained) {
+        if connection.state.is_drained() {
             self.net.change(slot, |connection| connection.state.drained());
             self.call(slot, |handler, conn, session| handler.on_drain(conn, session));
         }
@@ -277,8 +278,8 @@ impl<H: ConnectionHandler, K: Kernel> Reactor<H, K> {
     fn read_out(&mut self, slot: u32) {
         let now = self.net.now;
         let Some(connection) = self.net.table.look(slot) else { return };
-        let State::Broken { mut why, read, .. } = *connection.state else { return };
-        if connection.can_offer() && read < DRAIN_BYTES {
+        let State::Broken { mut why, read, asked, .. } = *connection.state else { return };
+        if connection.can_offer() && (read < DRAIN_BYTES || asked.duplex) {
             match self.recv(slot, INPUT_BYTES) {
                 Ok(n @ 1..) => {
                     self.net.change(slot, |connection| connection.arrived(n, now));

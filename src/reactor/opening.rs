@@ -78,6 +78,7 @@ impl<H: ConnectionHandler, K: Kernel> Reactor<H, K> {
             pause: Pause::default(),
             giving_way: GivingWay::default(),
             crowd: Crowd::default(),
+            unnamed: 0,
             input: memory.input,
             events: memory.events,
             woken: memory.woken,

@@ -131,6 +131,9 @@ impl Poll {
         if *told == interest || *told == UNWATCHED && interest == 0 {
             return Ok(());
         }
+        if interest == UNWATCHED {
+            return self.unwatch(kernel, fd, told, data);
+        }
         self.rewatch_anew(kernel, fd, told, interest, data)
     }
 
