@@ -331,8 +331,8 @@ impl Connection {
             }
             State::Closing { tail, .. } | State::Delivering { tail, .. } => *tail != Tail::Over,
             State::Lingering { .. } => true,
-            State::Broken { .. } => return UNWATCHED,
-            State::Gone { .. } => false,
+            State::Broken { asked, .. } if asked.keeps_input() => return UNWATCHED,
+            State::Broken { .. } | State::Gone { .. } => false,
         };
         let write = if self.is_sending() { kernel::OUT as u8 } else { 0 };
         (if read { kernel::IN as u8 } else { 0 }) | write | self.state.hangup_mask()

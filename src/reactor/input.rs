@@ -103,7 +103,9 @@ impl<H: ConnectionHandler, K: Kernel> Reactor<H, K> {
         match *connection.state {
             State::Connecting { .. } => return self.connected(slot),
             State::Preface { .. } => return self.read_header(slot),
-            State::Broken { .. } => return self.net.table.mark(slot), // it is not watched any more
+            State::Broken { asked, .. } if asked.keeps_input() => {
+                return self.net.table.mark(slot); // epoll is to forget it
+            }
             _ => {}
         }
         let both_ended = mask & (kernel::ERR | kernel::HUP) == kernel::HUP;
