@@ -216,10 +216,12 @@ impl Connection {
             }
             Reaction::DropConnection => {
                 let why = CloseReason::of(call, errno);
-                let is_read_out = |open: &Open| call == Call::Recv && !open.flow.is_again();
-                match self.state.open().is_some_and(is_read_out) {
-                    true => self.gone(why),
-                    false => self.broken(why),
+                match &*self.state {
+                    State::Open(open) if call == Call::Recv && !open.flow.is_again() => {
+                        self.gone(why);
+                    }
+                    State::Broken { .. } => self.done(), // epoll cannot forget it
+                    _ => self.broken(why),
                 }
                 if why != CloseReason::PeerReset {
                     self.state.reset_on_close(); // a cut answer must not look like a whole one
@@ -310,12 +312,12 @@ impl Connection {
             State::Open(open) => {
                 !open.asked.paused && !open.holds_up_input() && !self.shortage.waits()
             }
-            State::Broken { paused, .. } => !paused,
+            State::Broken { asked, .. } => !asked.paused,
             _ => false,
         }
     }
 
-    /// What epoll should watch for. HUP and ERR come unasked.
+    /// What epoll should watch for. HUP and ERR come unasked, unless it is not watched.
     pub(crate) fn interest(&self) -> u8 {
         if self.shortage.waits() {
             return 0;
@@ -329,6 +331,7 @@ impl Connection {
             }
             State::Closing { tail, .. } | State::Delivering { tail, .. } => *tail != Tail::Over,
             State::Lingering { .. } => true,
+            State::Broken { asked, .. } if asked.keeps_input() => return UNWATCHED,
             State::Broken { .. } | State::Gone { .. } => false,
         };
         let write = if self.is_sending() { kernel::OUT as u8 } else { 0 };
@@ -349,10 +352,9 @@ impl Connection {
         match &*self.state {
             State::Open(Open { flow, asked, .. }) => {
                 let is_due = flow.reading().is_some_and(|reading| reading.again || reading.ended);
-                flow.level() == Level::Drained
-                    || self.can_offer() && (is_due || may_end && !asked.held)
+                self.state.is_drained() || self.can_offer() && (is_due || may_end && !asked.held)
             }
-            State::Broken { .. } => true,
+            State::Broken { asked, .. } => self.state.is_drained() || !asked.keeps_input(),
             _ => false,
         }
     }

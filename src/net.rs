@@ -292,7 +292,8 @@ impl Conn<'_> {
 
     /// Offers input even while output is above the high water mark, for a handler that answers
     /// it on another connection, as a proxy does. The handler has to [`pause`](Conn::pause) this
-    /// connection when that one is full.
+    /// connection when that one is full. If the peer resets during that pause, what it sent before
+    /// waits for [`resume`](Conn::resume).
     pub fn duplex(&mut self, duplex: bool) {
         self.net.change(self.slot, |connection| connection.state.duplex(duplex));
     }
@@ -313,6 +314,13 @@ impl Conn<'_> {
     /// ```
     pub fn hold(&mut self, hold: bool) {
         self.net.change(self.slot, |connection| connection.state.hold(hold));
+    }
+
+    /// Whether it is held.
+    #[cfg(feature = "http")]
+    pub(crate) fn is_held(&self) -> bool {
+        let connection = self.net.table.look(self.slot);
+        connection.and_then(|it| it.state.open()).is_some_and(|open| open.asked.held)
     }
 
     /// Closes the connection now, with a reset; what was written may be lost.

@@ -87,6 +87,8 @@ pub(crate) struct Reactor<H: ConnectionHandler, K: Kernel> {
     pub(crate) backoff: Backoff,
     pub(crate) giving_way: GivingWay,
     pub(crate) crowd: Crowd,
+    /// Clients behind a front that are not named yet.
+    pub(crate) unnamed: u32,
     pub(crate) timer: Timer,
     /// The one input buffer, and the one batch of events.
     pub(crate) input: InputBuffer,

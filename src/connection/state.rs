@@ -88,8 +88,9 @@ pub(crate) enum State {
         /// Its close is to be a reset.
         reset: bool,
         input: Buffer,
-        /// The handler wants no input for now.
-        paused: bool,
+        asked: Asked,
+        /// The handler is to hear that no output waits any more.
+        drained: bool,
         /// The rest is to be offered again.
         again: bool,
         /// Bytes read since it broke.
@@ -194,7 +195,8 @@ transitions! {
             why,
             reset: false,
             input: take(&mut open.input),
-            paused: open.asked.paused,
+            asked: open.asked,
+            drained: open.asked.duplex && open.flow.level() != Level::Low,
             again: open.flow.is_again(),
             read: 0
         };
@@ -321,8 +323,10 @@ impl Life {
 
     /// The handler is called because output was drained.
     pub(crate) fn drained(&mut self) {
-        if let State::Open(open) = &mut self.0 {
-            open.flow.set_level(Level::Low);
+        match &mut self.0 {
+            State::Open(open) => open.flow.set_level(Level::Low),
+            State::Broken { drained, .. } => *drained = false,
+            _ => {}
         }
     }
 

@@ -54,7 +54,8 @@ impl Connection {
             }
             State::Closing { .. } | State::Delivering { .. } => first(shortage, idle_or_write()),
             State::Lingering { until, .. } => Some(self.last(now).after(LINGER_QUIET).min(*until)),
-            State::Broken { .. } | State::Gone { .. } => None,
+            State::Broken { .. } => self.idle_deadline(timeouts, now),
+            State::Gone { .. } => None,
         }
     }
 

@@ -340,6 +340,7 @@ impl Proxy {
         }
         end.role = Role::Upstream;
         if let Some(mut client) = conn.net().conn(end.other) {
+            client.duplex(true);
             client.resume();
         }
     }
@@ -432,9 +433,9 @@ impl ConnectionHandler for Proxy {
 
     fn on_open(&mut self, conn: &mut Conn<'_>, _: &mut ()) {
         conn.hold(true);
-        conn.duplex(true);
         let id = conn.id();
         if self.ends.contains_key(&id) {
+            conn.duplex(true);
             return self.connected(conn);
         }
         let addresses = self.upstream.addresses();
@@ -455,11 +456,9 @@ impl ConnectionHandler for Proxy {
         let Some(end) = self.ends.get_mut(&conn.id()) else { return input.len() };
         self.chunks += 1;
         end.spoke = self.chunks;
-        if let Some(mut other) = conn.net().conn(end.other) {
-            other.write(input);
-            if other.is_full() {
-                conn.pause();
-            }
+        let is_taken = conn.net().send(end.other, input); // or else it has been reset
+        if is_taken && conn.net().conn(end.other).is_some_and(|other| other.is_full()) {
+            conn.pause();
         }
         input.len()
     }

@@ -84,13 +84,14 @@ impl Net {
 
     /// How many bytes may be read of a peer that has hung up, and cannot be held back because
     /// epoll would report it in every wait. If output waits, the peer will not take it: its memory is
-    /// free at once, and the input is read in its turn. If there is no memory, it ends.
+    /// free at once, and the input is read in its turn; so it is if the handler waits for another
+    /// connection to take it. If there is no memory, it ends.
     #[cold]
     fn last_words(&mut self, slot: u32, allowance: usize) -> usize {
         let open = self.table.look(slot).and_then(|connection| connection.state.open());
-        let is_in_vain = open.is_some_and(Open::waits_to_send);
+        let is_over = open.is_some_and(|it| it.waits_to_send() || it.asked.keeps_input());
         match allowance {
-            _ if is_in_vain => self.change(slot, |it| it.broken(CloseReason::PeerReset)),
+            _ if is_over => self.change(slot, |it| it.broken(CloseReason::PeerReset)),
             0 => self.change(slot, |it| it.gone(CloseReason::PeerReset)),
             _ => return allowance.min(LAST_WORDS),
         };

@@ -168,8 +168,9 @@ impl<H: ConnectionHandler, K: Kernel> Reactor<H, K> {
         let begun = self.net.outbound as usize;
         let accepted = self.net.table.len() - begun;
         let places = (max_connections as usize).saturating_sub(accepted);
+        let reserved = begun + self.unnamed as usize; // which will need one each
         match self.handler.needs_outbound() {
-            true => places.min((max_outbound as usize).saturating_sub(begun)),
+            true => places.min((max_outbound as usize).saturating_sub(reserved)),
             false => places,
         }
     }
@@ -191,6 +192,7 @@ impl<H: ConnectionHandler, K: Kernel> Reactor<H, K> {
         if let Some(listener) = self.listeners.get_mut(listener) {
             listener.open += 1;
         }
+        self.unnamed += u32::from(is_behind_front);
         let Some(connection) = self.net.table.look(id.slot) else { return };
         let (fd, data) = (&connection.fd, id.to_u64());
         if let Err(errno) = self.poll.watch(&mut self.kernel, EpollOp::Add, fd, kernel::IN, data) {

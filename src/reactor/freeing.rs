@@ -36,14 +36,16 @@ impl<H: ConnectionHandler, K: Kernel> Reactor<H, K> {
             self.net.forget_call(&mut self.kernel, &fd);
             self.net.outbound -= 1;
             self.net.tokens.remove(&slot);
-        } else if let Some(listener) = self.listeners.get_mut(usize::from(listener)) {
+        }
+        let session = self.sessions.get_mut(slot as usize).and_then(Option::take);
+        if let Some(listener) = self.listeners.get_mut(usize::from(listener)) {
             listener.open -= 1;
+            self.unnamed -= u32::from(listener.is_behind_front && session.is_none());
         }
         self.close_socket(fd, reset);
         if self.net.is_draining() {
             self.timer.alarms.ring_by(Alarm::CloseListeners, self.net.now.after(Span::millis(1)));
         }
-        let session = self.sessions.get_mut(slot as usize).and_then(Option::take);
         if session.is_some() && !is_outbound {
             self.crowd.leave(peer); // it had entered before its session was opened
         }

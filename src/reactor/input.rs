@@ -9,7 +9,7 @@ use super::input_buffer::INPUT_BYTES;
 use super::{DRAIN_BYTES, Reactor};
 use crate::buffer::Buffer;
 use crate::close_reason::CloseReason;
-use crate::connection::{Level, Open, State};
+use crate::connection::{Open, State};
 use crate::handler::ConnectionHandler;
 use crate::kernel::{self, Errno, Kernel};
 use crate::net::Conn;
@@ -103,6 +103,9 @@ impl<H: ConnectionHandler, K: Kernel> Reactor<H, K> {
         match *connection.state {
             State::Connecting { .. } => return self.connected(slot),
             State::Preface { .. } => return self.read_header(slot),
+            State::Broken { asked, .. } if asked.keeps_input() => {
+                return self.net.table.mark(slot); // epoll is to forget it
+            }
             _ => {}
         }
         let both_ended = mask & (kernel::ERR | kernel::HUP) == kernel::HUP;
@@ -218,7 +221,7 @@ impl<H: ConnectionHandler, K: Kernel> Reactor<H, K> {
         if !connection.has_work(self.net.may_end(slot, connection)) {
             return;
         }
-        if connection.state.open().is_some_and(|open| open.flow.level() == Level::Drained) {
+        if connection.state.is_drained() {
             self.net.change(slot, |connection| connection.state.drained());
             self.call(slot, |handler, conn, session| handler.on_drain(conn, session));
         }
@@ -272,8 +275,8 @@ impl<H: ConnectionHandler, K: Kernel> Reactor<H, K> {
     fn read_out(&mut self, slot: u32) {
         let now = self.net.now;
         let Some(connection) = self.net.table.look(slot) else { return };
-        let State::Broken { mut why, read, .. } = *connection.state else { return };
-        if connection.can_offer() && read < DRAIN_BYTES {
+        let State::Broken { mut why, read, asked, .. } = *connection.state else { return };
+        if connection.can_offer() && (read < DRAIN_BYTES || asked.duplex) {
             match self.recv(slot, INPUT_BYTES) {
                 Ok(n @ 1..) => {
                     self.net.change(slot, |connection| connection.arrived(n, now));

@@ -91,6 +91,7 @@ impl<H: ConnectionHandler, K: Kernel> Reactor<H, K> {
         if let Some(connection) = self.net.table.look(slot) {
             log::debug!("opened {} {connection}", ConnId(self.net.table.id(slot)));
         }
+        self.unnamed -= 1;
         self.open_session(slot);
         self.step(slot);
     }

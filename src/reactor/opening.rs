@@ -82,6 +82,7 @@ impl<H: ConnectionHandler, K: Kernel> Reactor<H, K> {
             backoff: Backoff::default(),
             giving_way: GivingWay::default(),
             crowd: Crowd::default(),
+            unnamed: 0,
             input: memory.input,
             events: memory.events,
             woken: memory.woken,

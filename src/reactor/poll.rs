@@ -109,9 +109,9 @@ impl Poll {
         kernel.epoll_ctl(epoll, op, fd, Event { mask, data })
     }
 
-    /// Changes what `fd` is watched for, if that is not what epoll was `told` last. Where
-    /// it cannot be changed now, epoll forgets the descriptor until it can: it would go on
-    /// reporting events that are no longer asked for, in every wait.
+    /// Changes what `fd` is watched for, if that is not what epoll was `told` last. With
+    /// [`UNWATCHED`] epoll forgets the descriptor, and so it does where a change fails, until it
+    /// can be made: it would go on reporting, in every wait, what nobody asks for any more.
     #[inline]
     pub(crate) fn rewatch<K: Kernel>(
         &self,
@@ -135,6 +135,9 @@ impl Poll {
         interest: u8,
         data: u64,
     ) -> Result<(), (Call, Errno)> {
+        if interest == UNWATCHED {
+            return self.unwatch(kernel, fd, told, data);
+        }
         let (op, call) = match *told {
             UNWATCHED => (EpollOp::Add, Call::EpollAddConnection),
             _ => (EpollOp::Modify, Call::EpollModify),

@@ -5,6 +5,7 @@ use std::os::unix::fs::symlink;
 use std::path::Path;
 use std::process::Command;
 
+use super::pages;
 use super::support::{Client, Scratch, Server, command, example, quoted, thanks, until};
 use super::trace::masked;
 
@@ -167,4 +168,32 @@ fn steady(line: &str) -> String {
         }
         _ => shown,
     }
+}
+
+/// What containers, clusters and service managers start, as the docs have it, starts: the words
+/// are understood, and fit together.
+#[test]
+fn what_others_start_starts() {
+    let units = fs::read_dir("docs/units").unwrap().map(|unit| unit.unwrap().path());
+    let units = units.map(|unit| fs::read_to_string(unit).unwrap());
+    let texts: Vec<String> = pages().into_iter().map(|(_, text)| text).chain(units).collect();
+    let mut started = [0, 0, 0];
+    for line in texts.iter().flat_map(|text| text.lines()).map(str::trim) {
+        let begins = ["CMD [", "args: [", "ExecStart=/usr/local/bin/threadbare "];
+        let Some(kind) = begins.iter().position(|begin| line.starts_with(begin)) else { continue };
+        let words = line[begins[kind].len()..].split(if kind < 2 { "," } else { " " });
+        let mut words: Vec<String> =
+            words.map(|word| word.trim_matches([' ', '"', ']']).to_owned()).collect();
+        let folder = Scratch::new();
+        for at in 0..words.len() {
+            if at > 0 && words[at - 1] == "-l" {
+                words[at] = words[at].replace(":8080", ":0");
+            } else if words[at].starts_with('/') {
+                words[at] = folder.path(".").display().to_string(); // it has another one
+            }
+        }
+        drop(Server::start(&words.iter().map(String::as_str).collect::<Vec<_>>()));
+        started[kind] += 1;
+    }
+    assert!(started.iter().all(|&count| count > 0), "{started:?}");
 }

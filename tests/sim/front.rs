@@ -337,6 +337,61 @@ fn a_proxy_names_its_clients() {
     }
 }
 
+/// A client that is not named yet will need a connection to the server behind, too: while earlier
+/// ones are still closing, it waits in the queue. It is not accepted and reset.
+#[test]
+fn a_client_without_a_header_has_a_place_to_be_forwarded() {
+    let place = Place::parse("127.0.0.1:80".as_ref()).unwrap().behind_front();
+    let upstream = "127.0.0.1:92".to_addresses().unwrap();
+    let idle_timeout = Some(Duration::from_secs(10));
+    let limits = Limits { max_connections: 2, max_outbound: 2, idle_timeout, ..Limits::default() };
+    let proxy = Proxy::new(upstream.clone(), Duration::from_secs(1));
+    let mut world = World::at(place, Simulated::new(1), proxy, limits).unwrap();
+    let mut remote = world.sim.listen(&upstream[0]).unwrap();
+    let join = |world: &mut World<Proxy>, last: bool| {
+        let mut client = world.client();
+        world.rest();
+        client.send(&[&v2()[..], b"hello"].concat());
+        if last {
+            client.shutdown();
+        }
+        world.rest();
+        client
+    };
+    let _first = join(&mut world, true);
+    let _server = remote.accept().unwrap();
+    world.pass(Duration::from_millis(10_100));
+    assert_eq!(world.server.open(), 1, "the connection to the server behind lingers");
+    let mut clients = [world.client(), world.client()];
+    world.rest();
+    for client in &mut clients {
+        client.send(&[&v2()[..], b"hello"].concat());
+    }
+    world.rest();
+    let mut servers = vec![remote.accept().unwrap()];
+    assert!(remote.accept().is_none());
+    world.pass(Duration::from_secs(3));
+    servers.push(remote.accept().expect("its turn has come"));
+    for (client, server) in clients.iter_mut().zip(&mut servers) {
+        client.recv();
+        assert!(!client.saw_reset() && server.recv() == b"hello");
+    }
+    // And who never says who it is gives its place back.
+    clients.into_iter().for_each(drop);
+    servers.into_iter().for_each(drop);
+    world.pass(Duration::from_secs(3));
+    let mut silent = [world.client(), world.client()];
+    world.pass(Duration::from_secs(6));
+    for client in &mut silent {
+        client.recv();
+        assert!(client.saw_reset());
+    }
+    let mut last = join(&mut world, false);
+    assert!(remote.accept().is_some() && last.recv().is_empty() && !last.saw_reset());
+    drop(last);
+    world.stop();
+}
+
 /// Notes whether a client that came through a front is its own.
 #[derive(Default)]
 struct Mirror(Vec<bool>);

@@ -518,6 +518,51 @@ fn a_stop_says_so() {
     }
 }
 
+/// A client whose body is on its way when the server stops, perhaps because it was told to go on,
+/// is answered: as the request deserves if the body is whole in time, and with 503 if not.
+#[test]
+fn a_stop_waits_for_a_body() {
+    const SECOND: Duration = Duration::from_secs(1);
+    let head = b"GET / HTTP/1.1\r\nHost: a\r\nContent-Length: 10\r\nExpect: 100-continue\r\n\r\n";
+    let plain = String::from_utf8(head.to_vec()).unwrap().replace("Expect", "X");
+    for head in [&head[..], plain.as_bytes()] {
+        for (has_been_answered, is_late) in [(false, false), (true, false), (false, true)] {
+            let mut world = www();
+            let (mut client, mut second) = (world.client(), world.client());
+            if has_been_answered {
+                client.send(b"GET / HTTP/1.1\r\nHost: a\r\n\r\n");
+                listen(&mut world, &mut client);
+            }
+            client.send(head);
+            let said = listen(&mut world, &mut client);
+            assert_eq!(said.starts_with(b"HTTP/1.1 100 "), head.len() != plain.len());
+            client.send(b"12345");
+            world.rest();
+            world.sim.signal(Signal::SIGTERM);
+            world.rest();
+            second.send(head); // the stop has begun
+            world.pass(6 * SECOND);
+            let said = [client.recv(), second.recv()].concat();
+            assert!(!client.saw_eof() && !second.saw_eof(), "{}", said.escape_ascii());
+            if is_late {
+                world.pass(2 * SECOND);
+            } else {
+                client.send(b"67890");
+                second.send(b"1234567890");
+            }
+            for client in [&mut client, &mut second] {
+                let said = String::from_utf8(listen(&mut world, client)).unwrap();
+                let due = if is_late { "HTTP/1.1 503 " } else { "HTTP/1.1 200 " };
+                assert!(said.starts_with(due) && said.contains("Connection: close"), "{said}");
+                assert_eq!(said.contains("Retry-After: 1"), is_late);
+                assert!(client.saw_eof());
+            }
+            drop((client, second));
+            assert_eq!(world.end().cut, 0);
+        }
+    }
+}
+
 /// A file that has shrunk cannot be sent whole: its answer is reset, but not before the client
 /// has those that came before it.
 #[test]

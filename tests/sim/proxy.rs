@@ -12,7 +12,7 @@ use std::time::Duration;
 use threadbare::handlers::Proxy;
 use threadbare::kernel::sim::{Client, Method, Remote, Simulated};
 use threadbare::reaction::Reaction;
-use threadbare::{Address, Errno, Error, Limits, Signal, ToAddresses};
+use threadbare::{Address, CloseReason, Errno, Error, Limits, Signal, ToAddresses};
 
 macro_rules! ensure {
     ($truth:expr, $($why:tt)*) => { if !$truth { return Err(format!($($why)*)); } };
@@ -898,6 +898,85 @@ fn a_reset_behind_a_long_answer() {
     client.recv();
     assert!(sent > 100_000 && heard == sent, "{heard} of {sent}");
     assert!(client.saw_reset());
+    world.stop();
+}
+
+/// Both ends send until the proxy reads neither, because neither reads. Returns the ends, and how
+/// much each has sent.
+fn stuck(world: &mut World<Proxy>, remote: &mut Remote) -> ((Client, Client), [usize; 2]) {
+    world.sim.set_buffers(10_000, 10_000);
+    let (mut client, mut server) = tunnel(world, remote);
+    let mut sent = [0, 0];
+    for _ in 0..60 {
+        sent[CLIENT] += client.send(&[b'c'; 10_000]);
+        sent[SERVER] += server.send(&[b's'; 10_000]);
+        world.rest();
+    }
+    assert!(sent.iter().all(|sent| (262_144..500_000).contains(sent)), "{sent:?}");
+    ((client, server), sent)
+}
+
+/// What the kernel has received before a reset is delivered, even if the other end cannot take it
+/// now: the end that was reset waits, without a call, until it can.
+#[test]
+fn a_reset_behind_more_than_the_other_end_takes() {
+    for of_server in [true, false] {
+        let mut world = proxy(&[TCP[1]], Limits::default());
+        let mut remote = world.sim.listen(&address(TCP[1])).unwrap();
+        let ((client, server), sent) = stuck(&mut world, &mut remote);
+        let (mut one, mut other) = if of_server { (server, client) } else { (client, server) };
+        one.reset();
+        world.rest();
+        let calls = world.sim.count(Method::EpollWait);
+        world.pass(Duration::from_secs(30));
+        assert!(world.sim.count(Method::EpollWait) <= calls + 4, "it spins");
+        let mut heard = 0;
+        for _ in 0..1_000 {
+            heard += other.recv_at_most(1_000).len();
+            world.pass(Duration::from_millis(1));
+        }
+        other.recv();
+        let due = sent[usize::from(of_server)] - 10_000; // those had not left its own kernel
+        assert_eq!((heard, other.saw_reset()), (due, true));
+        assert_eq!(world.server.open(), 0);
+        assert_eq!(world.stop().counters.closed_for(CloseReason::PeerReset), 1);
+    }
+}
+
+/// An end that was reset waits for the other no longer than there is another.
+#[test]
+fn two_resets_while_each_end_waits_for_the_other() {
+    let end: [fn(&mut Client); 2] = [Client::reset, |client| {
+        client.shutdown(); // which is noticed during the pause
+        client.reset();
+    }];
+    for of_server in [true, false] {
+        for end in end {
+            let limits = Limits { idle_timeout: None, write_timeout: None, ..Limits::default() };
+            let mut world = proxy(&[TCP[1]], limits);
+            let mut remote = world.sim.listen(&address(TCP[1])).unwrap();
+            let ((client, server), _) = stuck(&mut world, &mut remote);
+            let (mut one, mut other) = if of_server { (server, client) } else { (client, server) };
+            one.reset();
+            world.rest();
+            end(&mut other);
+            world.rest();
+            assert_eq!(world.server.open(), 0);
+            world.stop();
+        }
+    }
+}
+
+/// And an end that reads nothing is waited for no longer than the write timeout.
+#[test]
+fn a_reset_behind_what_is_never_taken() {
+    let write_timeout = Some(Duration::from_secs(5));
+    let mut world = proxy(&[TCP[1]], Limits { write_timeout, ..Limits::default() });
+    let mut remote = world.sim.listen(&address(TCP[1])).unwrap();
+    let ((_client, mut server), _) = stuck(&mut world, &mut remote);
+    server.reset();
+    world.pass(Duration::from_millis(5_100));
+    assert_eq!(world.server.open(), 0);
     world.stop();
 }
 

@@ -20,6 +20,13 @@ pub(crate) struct Asked {
     pub(crate) duplex: bool,
 }
 
+impl Asked {
+    /// Whether its input is worth waiting for even if the peer cannot be answered.
+    pub(crate) fn keeps_input(self) -> bool {
+        self.duplex && self.paused
+    }
+}
+
 /// A connection that is not established yet: what it will begin with.
 #[derive(Debug, Default)]
 pub(crate) struct Early {
@@ -36,26 +43,18 @@ impl Life {
     fn asked(&mut self) -> Option<&mut Asked> {
         match &mut self.0 {
             State::Connecting { early: Early { asked, .. }, .. }
-            | State::Open(Open { asked, .. }) => Some(asked),
-            _ => None,
-        }
-    }
-
-    fn paused(&mut self) -> Option<&mut bool> {
-        match &mut self.0 {
-            State::Connecting { early: Early { asked: Asked { paused, .. }, .. }, .. }
-            | State::Open(Open { asked: Asked { paused, .. }, .. })
-            | State::Broken { paused, .. } => Some(paused),
+            | State::Open(Open { asked, .. })
+            | State::Broken { asked, .. } => Some(asked),
             _ => None,
         }
     }
 
     pub(crate) fn pause(&mut self) {
-        self.paused().into_iter().for_each(|paused| *paused = true);
+        self.asked().into_iter().for_each(|asked| asked.paused = true);
     }
 
     pub(crate) fn resume(&mut self, now: Moment) {
-        if self.paused().is_some_and(take) {
+        if self.asked().is_some_and(|asked| take(&mut asked.paused)) {
             self.set_again(true);
         }
         self.input_mut().into_iter().for_each(|input| input.touch(now));

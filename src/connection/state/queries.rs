@@ -1,6 +1,6 @@
 //! Read access to the state, for code that must not change it.
 
-use super::{Early, Fin, Open, State, Unsent};
+use super::{Early, Fin, Level, Open, State, Unsent};
 use crate::buffer::Buffer;
 use crate::close_reason::CloseReason;
 
@@ -33,7 +33,16 @@ impl State {
         match self {
             State::Connecting { early, .. } => early.asked.paused,
             State::Open(open) => open.asked.paused,
-            State::Broken { paused, .. } => *paused,
+            State::Broken { asked, .. } => asked.paused,
+            _ => false,
+        }
+    }
+
+    /// Whether the handler is to be called because output was drained.
+    pub(crate) fn is_drained(&self) -> bool {
+        match self {
+            State::Open(open) => open.flow.level() == Level::Drained,
+            State::Broken { drained, .. } => *drained,
             _ => false,
         }
     }

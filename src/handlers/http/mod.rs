@@ -18,6 +18,9 @@
 //! the start of the next request is unknown. The client still gets the status, because
 //! [`Conn::close`] makes sure that the last answer arrives.
 //!
+//! A stop waits for a body that is on its way, because its client may have been asked for it; when
+//! the drain deadline is near, the answer is 503.
+//!
 //! Files of up to [`SMALL`] bytes are read into the output, so that head and body are one
 //! send. Larger ones follow their head by sendfile; until they are sent, the connection is
 //! full, and further requests wait.
@@ -59,6 +62,8 @@ const SMALL: u64 = 16 << 10;
 const SECOND: Duration = Duration::from_secs(1);
 /// How long a head may take to arrive, and then a body.
 const DEADLINE: Duration = Duration::from_secs(20);
+/// Another server, or the same one after its restart, may have what this one lacks.
+const RETRY: &str = "Retry-After: 1\r\n";
 
 /// An HTTP server for the files of a directory, or with the plain answer `hello`.
 ///
@@ -77,6 +82,8 @@ pub struct Http {
     /// The buffer into which a small file is read.
     content: Vec<u8>,
     deadline: Option<Duration>,
+    /// While the server stops: how long bodies are waited for.
+    last_call: Option<Duration>,
     log: Option<AccessLog>,
     /// Whether a timer is set that closes the files that are kept open.
     is_timed: bool,
@@ -130,6 +137,7 @@ impl Http {
             answers: Answers::new(),
             content: Vec::new(),
             deadline: Some(DEADLINE),
+            last_call: None,
             log: None,
             is_timed: false,
         }
@@ -154,6 +162,12 @@ impl Http {
     pub fn access_log(mut self, write: impl FnMut(&str) + Send + 'static) -> Http {
         self.log = Some(AccessLog::new(write));
         self
+    }
+
+    /// How long a head or a body that begins now may take.
+    fn patience(&self, net: &Net) -> Option<Duration> {
+        let left = self.last_call.map(|at| at.saturating_sub(net.now()));
+        self.deadline.into_iter().chain(left).min()
     }
 
     /// The date is right to the second.
@@ -220,7 +234,10 @@ impl Http {
                 conn.charge(head.as_ref().map_or(0, Vec::capacity) + size_of::<Pending>());
                 session.pending = head.and_then(|head| boxed(Pending { head, body }));
                 match session.pending {
-                    Some(_) => Next::MoreBytes,
+                    Some(_) => {
+                        conn.hold(true);
+                        Next::MoreBytes
+                    }
                     None => self.refuse(conn, request.head, Status::UNAVAILABLE),
                 }
             }
@@ -242,6 +259,7 @@ impl Http {
             (Ok(true), Ok(Some(mut request))) => {
                 session.moves_on();
                 conn.charge(0);
+                conn.hold(false);
                 self.answer(conn, &mut request, rest)
             }
             (Ok(_), _) => {
@@ -280,7 +298,7 @@ impl Http {
     fn say(&mut self, conn: &mut Conn<'_>, request: &Request<'_>, status: Status) {
         let fields = match status {
             Status::NO_CONTENT | Status::METHOD_NOT_ALLOWED => "Allow: GET, HEAD, OPTIONS\r\n",
-            Status::UNAVAILABLE => "Retry-After: 1\r\n",
+            Status::UNAVAILABLE => RETRY,
             _ => "",
         };
         self.say_with(conn, request.head, status, request.then, fields);
@@ -305,7 +323,8 @@ impl Http {
     /// Answers a request that is malformed or cannot be read to its end, and closes.
     #[cold]
     fn refuse(&mut self, conn: &mut Conn<'_>, head: &[u8], status: Status) -> Next {
-        self.say_with(conn, head, status, Then::Close, "");
+        let fields = if status == Status::UNAVAILABLE { RETRY } else { "" };
+        self.say_with(conn, head, status, Then::Close, fields);
         conn.close();
         Next::Nothing
     }
@@ -467,7 +486,8 @@ impl ConnectionHandler for Http {
             }
         }
         let awaits = (!rest.is_empty() || session.pending.is_some()) && !conn.is_full();
-        session.set_timer(conn, self.deadline.filter(|_| awaits));
+        let patience = if awaits { self.patience(conn.net()) } else { None };
+        session.set_timer(conn, patience);
         input.len() - rest.len()
     }
 
@@ -515,7 +535,21 @@ impl ConnectionHandler for Http {
         self.look_at_the_clock(conn.net());
         let pending = session.pending.take();
         let head = pending.as_deref().map_or(&[][..], |[pending]| &pending.head);
-        self.refuse(conn, head, Status::REQUEST_TIMEOUT);
+        let is_last_call = self.last_call.is_some_and(|at| conn.net().now() >= at);
+        let status = if is_last_call { Status::UNAVAILABLE } else { Status::REQUEST_TIMEOUT };
+        self.refuse(conn, head, status);
+    }
+
+    /// Bodies on their way have three quarters of the drain timeout, so that the answer arrives in
+    /// the rest of it.
+    fn on_shutdown(&mut self, net: &mut Net) {
+        let Some(left) = net.limits().drain_timeout.map(|most| most * 3 / 4) else { return };
+        self.last_call = Some(net.now() + left);
+        for id in net.ids() {
+            if let Some(mut conn) = net.conn(id).filter(Conn::is_held) {
+                conn.set_timer(Some(left));
+            }
+        }
     }
 }
 
