@@ -38,7 +38,7 @@ mod unsent;
 use peer::PackedPeer;
 use shortage::{MAX_TRIES, Shortage};
 pub use state::TRANSITIONS;
-pub(crate) use state::{Fin, Level, Life, Open, State, Tail};
+pub(crate) use state::{Fin, Life, Open, State, Tail};
 pub use transitions::Transition;
 #[cfg(feature = "sim")]
 pub use transitions::taken;
