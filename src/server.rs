@@ -366,17 +366,17 @@ impl<H: ConnectionHandler, K: Kernel> Server<H, K> {
     /// The failure after which the server could not go on; it finished what it could.
     #[inline]
     pub fn run(&mut self) -> Result<Summary, Error> {
+        self.start_workers();
         self.run_watched(|_| ())
     }
 
-    /// The same; before each turn `watch` may look at the connections. For the status line of the
-    /// program, and hidden because nobody else wants it: one loop, whether watched or not, saves a
-    /// message some 25 instructions.
+    /// The same without [`workers`](Builder::workers); before each turn `watch` may look at the
+    /// connections. For the status line of the program, and hidden because nobody else wants it:
+    /// one loop, whether watched or not, saves a message some 25 instructions.
     #[doc(hidden)]
     #[allow(clippy::missing_errors_doc, reason = "as `run`")]
     #[inline]
     pub fn run_watched(&mut self, mut watch: impl FnMut(&Net)) -> Result<Summary, Error> {
-        self.start_workers();
         let mailbox = Arc::clone(&self.reactor.mailbox);
         mailbox.runs_on(Some(thread::current().id()));
         let reactor = &mut *self.reactor; // looked at once, and not in each turn
