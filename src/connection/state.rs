@@ -82,7 +82,8 @@ pub(crate) enum State {
         /// When the kernel last took bytes of it.
         since: Moment,
     },
-    /// Nothing can be sent any more. What the peer sent before is still offered.
+    /// Nothing can be sent any more. What the peer sent before is still offered; if it is for
+    /// another connection that cannot take it now, it waits in the kernel, unwatched.
     Broken {
         why: CloseReason,
         /// Its close is to be a reset.
