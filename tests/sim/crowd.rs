@@ -2,7 +2,7 @@
 
 use crate::simulation::{World, diary};
 use std::time::Duration;
-use threadbare::handlers::{Framing, Greet, Proxy};
+use threadbare::handlers::{Echo, Framing, Greet, Proxy};
 use threadbare::kernel::sim::{At, Client, Method, Remote, Simulated, Times};
 use threadbare::{
     Address, CloseReason, Conn, ConnId, ConnectionHandler, Errno, Limits, Signal, ToAddresses,
@@ -326,6 +326,23 @@ fn few_descriptors_for_both_sides() {
         assert_eq!((front.served, front.reset), (10, 0), "{left} descriptors");
         front.world.stop();
     }
+}
+
+/// The listener is not to be watched while all places are taken: if epoll cannot note that for want
+/// of memory, clients wait, and the server goes on.
+#[test]
+fn a_listener_that_cannot_be_silenced_at_once() {
+    let limits = Limits { max_connections: 1, give_way: None, ..Limits::default() };
+    let mut world = World::new(Echo, limits);
+    let next = world.sim.count(Method::EpollCtl) + 1; // behind the one that adds the client
+    world.sim.fail(At::Of(Method::EpollCtl, next), Errno::ENOMEM, Times::Once);
+    let (first, mut second) = (world.client(), world.client());
+    world.rest();
+    assert_eq!((world.server.open(), world.running), (1, true));
+    drop(first);
+    world.pass(Duration::from_secs(1));
+    assert_eq!(world.ask(&mut second, b"hello"), b"hello");
+    world.stop();
 }
 
 /// All ports were in TIME_WAIT, and 40 of 60 clients were reset.

@@ -563,6 +563,22 @@ fn a_stop_waits_for_a_body() {
     }
 }
 
+/// A stop has patience with bodies, and with nobody else: a download goes on, and nothing is added.
+#[test]
+fn a_stop_amid_a_download() {
+    let mut world = www();
+    world.sim.set_buffers(1_000, 1_000);
+    let mut client = world.client();
+    client.send(b"GET /big.bin HTTP/1.1\r\nHost: a\r\n\r\n");
+    world.rest();
+    world.sim.signal(Signal::SIGTERM);
+    world.pass(Duration::from_secs(9));
+    let said = listen(&mut world, &mut client);
+    assert!(said.ends_with(&[b'x'; 100_000]) && client.saw_eof());
+    drop(client);
+    assert_eq!(world.end().cut, 0);
+}
+
 /// A file that has shrunk cannot be sent whole: its answer is reset, but not before the client
 /// has those that came before it.
 #[test]
