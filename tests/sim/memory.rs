@@ -488,6 +488,7 @@ impl ConnectionHandler for Keeper {
         match input {
             b"much" => conn.charge(800_000),
             b"all" => conn.charge((1 << 20) - 1_000),
+            b"most" => conn.charge((1 << 20) - 16_000),
             b"more" => {
                 let id = conn.id();
                 assert!(!conn.net().send(id, &vec![b'x'; 2 << 20]));
@@ -532,6 +533,23 @@ fn who_hangs_up_while_there_is_no_memory() {
     other.reset();
     world.rest();
     assert_eq!((cut(&world, CloseReason::PeerReset), world.server.open()), (1, 1));
+}
+
+/// The memory of its output is enough to read what it said last.
+#[test]
+fn who_hangs_up_and_gives_memory_back() {
+    let mut world = world(Keeper, 1 << 20);
+    world.sim.set_buffers(20_000, 20_000);
+    let [mut other, mut hog] = [client(&world, 1, 0), client(&world, 2, 0)];
+    other.send(b"some");
+    world.rest();
+    world.ask(&mut hog, b"most");
+    let (used, most) = world.server.memory();
+    assert!(used > 10_000 && used > most - (8 << 10) && world.server.open() == 2);
+    other.send(b"quiet");
+    other.reset();
+    world.rest();
+    assert_eq!((world.server.counters().received, world.server.open()), (4 + 4 + 5, 1));
 }
 
 /// What all the memory could not hold is refused where it is written, not later.
