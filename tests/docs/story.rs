@@ -438,35 +438,39 @@ pub fn compare_scores() {
     let mut names: Vec<(String, &str)> =
         steps().into_iter().map(|name| (name, "127.0.0.1:0")).collect();
     names.push(("threadbare".to_owned(), "-q -l 127.0.0.1:0"));
-    let mut scores = String::new();
-    let mut tables = String::new();
+    let mut played = Vec::new();
     // Mostly they wait, so several at a time do not disturb each other.
     for some in names.chunks(7) {
         std::thread::scope(|scope| {
             let of = &of;
             let threads: Vec<_> =
                 some.iter().map(|(name, words)| scope.spawn(move || of(name, words))).collect();
-            for thread in threads {
-                let (score, table) = thread.join().unwrap();
-                scores += &score;
-                tables += &format!("{score}{table}\n");
-            }
+            played.extend(threads.into_iter().map(|thread| thread.join().unwrap()));
         });
     }
     if std::env::var("UPDATE").is_ok() {
+        let scores: String = played.iter().map(|(score, _)| score.as_str()).collect();
         fs::write(SCORES, &scores).unwrap();
     }
     let known = fs::read_to_string(SCORES).unwrap_or_default();
+    let known: Vec<&str> = known.lines().collect();
+    assert_eq!(known.len(), played.len(), "{SCORES} has other programs");
     // What a program loses by chance it may also win: how much it has unsent when the end is
-    // read, for one. What it loses by design it always loses.
-    let is_near = |(old, new): (&str, &str)| {
+    // read, for one. What it loses by design it loses each time, so one play of three is near.
+    let is_near = |old: &str, new: &str| {
         let count = |line: &str| line.split(' ').nth(1).and_then(|it| it.parse::<i32>().ok());
         old.split(' ').next() == new.split(' ').next()
             && count(old).zip(count(new)).is_some_and(|(old, new)| (old - new).abs() <= 2)
     };
-    let is_so = known.lines().count() == scores.lines().count()
-        && known.lines().zip(scores.lines()).all(is_near);
-    assert!(is_so, "the scores are\n{scores}\nand not\n{known}\n{tables}");
+    for (((name, words), known), mut play) in names.iter().zip(known).zip(played) {
+        for _ in 0..2 {
+            if !is_near(known, &play.0) {
+                play = of(name, words);
+            }
+        }
+        let (score, table) = play;
+        assert!(is_near(known, &score), "the score is {score}, and not {known}\n{table}");
+    }
     for (name, words) in &names[names.len() - 2..] {
         let (score, table) = of(name, words);
         assert!(score.ends_with(" 32 of 32\n"), "{score}{table}");

@@ -573,7 +573,7 @@ fn every_fault() {
 }
 
 /// Cases of a whole sweep, and errnos at places.
-pub(crate) const LEAST: [usize; 2] = [74_000, 2_400];
+pub(crate) const LEAST: [usize; 2] = [74_000, 2_300];
 
 // ---- single promises -----------------------------------------------------------------
 
