@@ -212,7 +212,7 @@ function card(fd, step) {
 function stepper(name, text, line, held) {
   const all = steps(text, held), list = make("ol", { tabIndex: 0, role: "list", ariaLabel: "Calls, with arrow keys" });
   const count = make("output"), say = make("p.say"), set = make("div"), process = make("div");
-  let now = 0;
+  let now = line;
   const show = to => {
     now = Math.min(Math.max(to, 0), all.length - 1);
     const step = all[now];
@@ -255,7 +255,7 @@ function stepper(name, text, line, held) {
     const dropped = event.dataTransfer.files[0];
     take(dropped ? dropped.text() : event.dataTransfer.getData("text"));
   });
-  requestAnimationFrame(() => show(line));
+  requestAnimationFrame(() => show(now)); // a key may have been faster
   return box;
 }
 
