@@ -6,7 +6,7 @@
 //! server or a lack of descriptors, keeps all, and begins and ends for all at once.
 
 use super::Reactor;
-use super::poll::LISTENERS;
+use super::poll::{LISTENERS, listener_data};
 use crate::close_reason::CloseReason;
 use crate::connection::{Connection, Life, UNWATCHED};
 use crate::deadlines::Alarm;
@@ -303,7 +303,7 @@ impl<H: ConnectionHandler, K: Kernel> Reactor<H, K> {
             let Some(listener) = self.listeners.get_mut(index) else { return };
             let Some(socket) = &mut listener.socket else { continue };
             let interest = if listener.open < listener.most { interest } else { 0 };
-            let (data, fd) = (u64::from(LISTENERS) + index as u64, &socket.fd);
+            let (data, fd) = (listener_data(index), &socket.fd);
             let told = &mut socket.registered;
             let Err((call, errno)) = self.poll.rewatch(&mut self.kernel, fd, told, interest, data)
             else {

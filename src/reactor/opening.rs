@@ -7,7 +7,7 @@
 
 use super::giving_way::GivingWay;
 use super::input_buffer::InputBuffer;
-use super::poll::{LISTENERS, Poll};
+use super::poll::{Poll, listener_data};
 use super::timerfd::Timer;
 use super::turn::Rest;
 use super::{BATCH, End, Reactor};
@@ -127,7 +127,7 @@ impl<H: ConnectionHandler, K: Kernel> Reactor<H, K> {
         self.mailbox.open(self.kernel.clone(), eventfd);
         for (index, listener) in self.listeners.iter_mut().enumerate() {
             let Some(socket) = &mut listener.socket else { continue };
-            let (fd, data) = (&socket.fd, u64::from(LISTENERS) + index as u64);
+            let (fd, data) = (&socket.fd, listener_data(index));
             self.poll.watch_core(&mut self.kernel, fd, data, &listener.address)?;
             socket.registered = kernel::IN as u8;
         }

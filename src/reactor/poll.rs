@@ -21,6 +21,11 @@ pub(crate) const MANAGER: u32 = u32::MAX;
 /// The first listener; the others follow.
 pub(crate) const LISTENERS: u32 = 3;
 
+/// What epoll returns with an event of a listener.
+pub(super) fn listener_data(index: usize) -> u64 {
+    u64::from(LISTENERS) + index as u64
+}
+
 /// What a wait of a closed loop is about.
 const CLOSED: &str = "a server that was closed because a callback panicked";
 

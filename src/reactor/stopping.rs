@@ -4,7 +4,7 @@
 //! there is nothing, answered, and closed with FIN. What has not finished at the drain deadline
 //! is cut, with a reset, and counted.
 
-use super::poll::LISTENERS;
+use super::poll::listener_data;
 use super::{Reactor, Signals};
 use crate::close_reason::CloseReason;
 use crate::connection::{OUTBOUND, State};
@@ -138,7 +138,7 @@ impl<H: ConnectionHandler, K: Kernel> Reactor<H, K> {
         if let Some(Socket { is_shared: true, fd, registered, .. }) = &mut listener.socket
             && self.poll.unwatch(&mut self.kernel, fd, registered, 0).is_err()
         {
-            let data = u64::from(LISTENERS) + index as u64;
+            let data = listener_data(index);
             let silenced = self.poll.watch(&mut self.kernel, EpollOp::Modify, fd, 0, data);
             tolerate(Call::EpollModify, silenced); // that was all that could be done
         }

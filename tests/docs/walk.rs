@@ -23,7 +23,7 @@ pub fn pages(all: &[(String, String)]) -> Vec<(String, String)> {
     walked
 }
 
-/// What a chapter is called where its number says nothing: `door` of `04-listening`.
+/// What a chapter is called where its number says nothing: `listening` of `04-listening`.
 pub fn name(chapter: &str) -> &str {
     chapter.trim_start_matches(|c: char| c.is_ascii_digit() || c == '-')
 }
